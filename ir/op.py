@@ -1,0 +1,131 @@
+"""Op records: everything the IR knows of an operation, in one place, and their registry.
+
+    op = Op("relu", "max(x, 0).", ("x",), infer=..., vjp=..., reference=...)
+    y = op(x)                                  # makes a node, returns its value
+
+Each record states its operands, its attributes (a frozen dataclass), and four functions:
+
+`infer(attrs, *types) -> types`
+    The only shape rule. Symbolic dims are allowed. Raises what PyTorch raises, naming what was given.
+`vjp(node, *cotangents) -> one value or None for each operand`
+    The rule of reverse-mode differentiation, in terms of other ops. A cotangent is None where no
+    gradient arrives. `NoGradient(reason)` says that an op has none, `ByDecomposition` that it follows
+    from `decompose`.
+`decompose(node) -> values`
+    For composites: the same results in terms of simpler ops. `CORE` for core ops.
+`reference(attrs, *arrays) -> array or tuple of arrays`
+    What the op means, in NumPy.
+
+Code generation lives with the targets and ONNX names with the exporter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, Union
+
+from .graph import Location, Node, Type, Value, current_location
+
+
+@dataclass(frozen=True)
+class Attrs:
+    """Base of the attribute records; on its own: an op without attributes.
+
+    Fields are int, float, bool, str, DType, Dim, Literal, Graph, None, and tuples of those: what the
+    text form can print and read back.
+    """
+
+
+NO_ATTRS = Attrs()
+
+
+@dataclass(frozen=True)
+class NoGradient:
+    """In the place of a `vjp`: the op is not differentiable (or constant almost everywhere)."""
+
+    reason: str
+
+
+class ByDecomposition:
+    """In the place of a composite's `vjp`: differentiate what it decomposes into."""
+
+
+BY_DECOMPOSITION = ByDecomposition()
+
+
+class Core:
+    """In the place of `decompose`: a target implements this op itself."""
+
+
+CORE = Core()
+
+Infer: TypeAlias = Callable[..., tuple[Type, ...]]
+Vjp: TypeAlias = Union[Callable[..., tuple[Value | None, ...]], NoGradient, ByDecomposition]
+Decompose: TypeAlias = Union[Callable[[Node], tuple[Value, ...]], Core]
+Reference: TypeAlias = Callable[..., Any]
+
+INFER_CACHE_LIMIT = 4096  # types of one op seen so far; cleared when full (dynamic programs)
+
+
+@dataclass(eq=False)
+class Op:
+    """An op record. `operands` names them: ``b?`` may be left out at the end, ``*xs`` takes any number."""
+
+    name: str
+    doc: str
+    operands: tuple[str, ...]
+    infer: Infer
+    vjp: Vjp
+    reference: Reference
+    attrs: type[Attrs] = Attrs
+    decompose: Decompose = CORE
+    _inferred: dict[tuple[object, ...], tuple[Type, ...]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.name in OPS:
+            raise ValueError(f"op {self.name!r} is registered twice")
+        OPS[self.name] = self
+
+    @property
+    def is_core(self) -> bool:
+        return self.decompose is CORE
+
+    @property
+    def is_variadic(self) -> bool:
+        return bool(self.operands) and self.operands[-1].startswith("*")
+
+    def arity(self) -> tuple[int, int | None]:
+        """Fewest and most operands; None for no upper limit."""
+        required = sum(not o.endswith("?") and not o.startswith("*") for o in self.operands)
+        return required, None if self.is_variadic else len(self.operands)
+
+    def types(self, attrs: Attrs, operands: Sequence[Value]) -> tuple[Type, ...]:
+        """The result types, remembered by attributes and operand types."""
+        key = (attrs, *[v.type for v in operands])
+        found = self._inferred.get(key)
+        if found is None:
+            if len(self._inferred) >= INFER_CACHE_LIMIT:
+                self._inferred.clear()
+            found = self._inferred[key] = self.infer(attrs, *key[1:])
+        return found
+
+    def node(self, operands: tuple[Value, ...], attrs: Attrs = NO_ATTRS,
+             location: Location | None = None) -> Node:
+        """A new node; `location` None takes the current one."""
+        return Node(self, operands, attrs, self.types(attrs, operands), location or current_location())
+
+    def __call__(self, *operands: Value, **attrs: Any) -> Any:
+        """Apply the op: its value, or a tuple of values where it has several results."""
+        record = self.attrs(**attrs) if attrs or self.attrs is not Attrs else NO_ATTRS
+        node = self.node(operands, record)
+        return node.result() if len(node.types) == 1 else node.results()
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def __reduce__(self) -> str:
+        raise TypeError(f"op {self.name} is a program, not data: print the graph instead")
+
+
+OPS: dict[str, Op] = {}

@@ -1,0 +1,376 @@
+"""Sizes that may be unknown while compiling: integers, symbols and integer expressions over them.
+
+A dimension is a plain ``int`` or a `SymInt`: a polynomial over *atoms*, kept in normal form, so that
+``==`` and ``hash`` are structural and ``2*n - n == n``. An atom is a `Symbol` or a floor division or
+remainder that does not simplify.
+
+    dim ::= int | symbol | dim op dim        op in + - * // %
+
+Comparing sizes whose order depends on a symbol raises: the graph would otherwise hold for some sizes
+only. `bounds` tells what is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, Union
+
+UNBOUNDED = 2**48  # stands for "no upper limit"; an array of more elements does not fit any memory
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A size known only at run time, within ``min..max`` (both included)."""
+
+    name: str
+    min: int = 0
+    max: int = UNBOUNDED
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"Dim name {self.name!r} is not an identifier: use letters, digits and _")
+        if not 0 <= self.min <= self.max:
+            raise ValueError(f"Dim {self.name!r}: expected 0 <= min <= max, got {self.min} and {self.max}")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """``numerator // denominator`` that does not simplify."""
+
+    numerator: Dim
+    denominator: Dim
+
+    def __str__(self) -> str:
+        return f"{_wrap(self.numerator)}//{_wrap(self.denominator)}"
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """``numerator % denominator`` that does not simplify."""
+
+    numerator: Dim
+    denominator: Dim
+
+    def __str__(self) -> str:
+        return f"{_wrap(self.numerator)}%{_wrap(self.denominator)}"
+
+
+Atom: TypeAlias = Union[Symbol, Quotient, Remainder]
+Monomial: TypeAlias = tuple[Atom, ...]  # sorted by text; () is the constant term
+
+
+class SymInt:
+    """An integer expression over symbols, in normal form: a sum of integer multiples of monomials."""
+
+    __slots__ = ("terms", "_hash")
+
+    def __init__(self, terms: tuple[tuple[Monomial, int], ...]):
+        self.terms = terms
+        self._hash = hash(terms)
+
+    @staticmethod
+    def atom(atom: Atom) -> SymInt:
+        return SymInt((((atom,), 1),))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, SymInt) and self.terms == other.terms)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return SymInt, (self.terms,)
+
+    def __add__(self, other: Dim) -> Dim:
+        return _sum(_terms(self), _terms(other)) if isinstance(other, (int, SymInt)) else NotImplemented
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Dim:
+        return self * -1
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + other * -1 if isinstance(other, (int, SymInt)) else NotImplemented
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return self * -1 + other
+
+    def __mul__(self, other: Dim) -> Dim:
+        if not isinstance(other, (int, SymInt)):
+            return NotImplemented
+        products = {}
+        for m, c in _terms(self):
+            for n, d in _terms(other):
+                key = tuple(sorted(m + n, key=str))
+                products[key] = products.get(key, 0) + c * d
+        return _normal(products)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        return floordiv(self, other)
+
+    def __rfloordiv__(self, other: Dim) -> Dim:
+        return floordiv(other, self)
+
+    def __mod__(self, other: Dim) -> Dim:
+        return modulo(self, other)
+
+    def __rmod__(self, other: Dim) -> Dim:
+        return modulo(other, self)
+
+    def __lt__(self, other: Dim) -> bool:
+        return not _decide(self, other, "<")
+
+    def __ge__(self, other: Dim) -> bool:
+        return _decide(self, other, "<")
+
+    def __le__(self, other: Dim) -> bool:
+        return _decide(other, self, "<=")
+
+    def __gt__(self, other: Dim) -> bool:
+        return not _decide(other, self, "<=")
+
+    def __int__(self) -> int:
+        raise TypeError(f"size {self} is symbolic here, not an integer: keep it in shape arithmetic")
+
+    __index__ = __int__
+
+    def __bool__(self) -> bool:
+        low, high = bounds(self)
+        if low > 0 or high < 0:
+            return True
+        raise TypeError(f"whether size {self} is zero depends on the run: give its Dim a min of 1")
+
+    def __str__(self) -> str:
+        text = ""
+        for monomial, factor in self.terms:
+            body = "*".join(str(a) if isinstance(a, Symbol) else f"({a})" for a in monomial)
+            piece = body if abs(factor) == 1 and body else f"{abs(factor)}*{body}" if body else str(abs(factor))
+            sign = "-" if factor < 0 else "+" if text else ""
+            text += sign + piece
+        return text
+
+    __repr__ = __str__
+
+
+Dim: TypeAlias = Union[int, SymInt]
+Shape: TypeAlias = tuple[Dim, ...]
+
+
+def symbol(name: str, min: int = 0, max: int | None = None) -> SymInt:
+    """A new symbolic size ``name`` within ``min..max``; `max` None means unbounded."""
+    return SymInt.atom(Symbol(name, min, UNBOUNDED if max is None else max))
+
+
+def _wrap(dim: Dim) -> str:
+    simple = isinstance(dim, int) and dim >= 0
+    simple = simple or isinstance(dim, SymInt) and len(dim.terms) == 1 and isinstance(dim.terms[0][0][0], Symbol) \
+        and dim.terms[0][1] == 1 and len(dim.terms[0][0]) == 1
+    return str(dim) if simple else f"({dim})"
+
+
+def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
+    return dim.terms if isinstance(dim, SymInt) else (((), dim),) if dim else ()
+
+
+def _normal(terms: Mapping[Monomial, int]) -> Dim:
+    kept = sorted(((m, c) for m, c in terms.items() if c), key=lambda t: (-len(t[0]), tuple(map(str, t[0]))))
+    if not kept:
+        return 0
+    if len(kept) == 1 and kept[0][0] == ():
+        return kept[0][1]
+    return SymInt(tuple(kept))
+
+
+def _sum(*parts: tuple[tuple[Monomial, int], ...]) -> Dim:
+    total: dict[Monomial, int] = {}
+    for part in parts:
+        for monomial, factor in part:
+            total[monomial] = total.get(monomial, 0) + factor
+    return _normal(total)
+
+
+def _split(dim: Dim, divisor: Dim) -> tuple[Dim, Dim]:
+    """`dim` as ``quotient * divisor + rest`` with as much as possible in the quotient."""
+    divisor_terms = _terms(divisor)
+    if len(divisor_terms) != 1:
+        return (1, 0) if dim == divisor else (0, dim)
+    (monomial, factor), = divisor_terms
+    quotient: dict[Monomial, int] = {}
+    rest: dict[Monomial, int] = {}
+    for term, coefficient in _terms(dim):
+        left = list(term)
+        divides = coefficient % factor == 0
+        for atom in monomial:
+            if atom in left:
+                left.remove(atom)
+            else:
+                divides = False
+        if divides:
+            quotient[tuple(left)] = quotient.get(tuple(left), 0) + coefficient // factor
+        else:
+            rest[term] = rest.get(term, 0) + coefficient
+    return _normal(quotient), _normal(rest)
+
+
+def floordiv(a: Dim, b: Dim) -> Dim:
+    """``a // b``, simplified: ``(6*n + 3) // 3 -> 2*n + 1``."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b
+    quotient, rest = _split(a, b)
+    if rest == 0:
+        return quotient
+    low, high = bounds(rest)
+    divisor_low, _ = bounds(b)
+    if low >= 0 and high < divisor_low:
+        return quotient
+    if isinstance(rest, SymInt) and isinstance(b, int):
+        common = math.gcd(b, *(c for _, c in rest.terms))
+        if common > 1:
+            rest, b = floordiv(rest, common), b // common
+    return quotient + SymInt.atom(Quotient(rest, b))
+
+
+def modulo(a: Dim, b: Dim) -> Dim:
+    """``a % b``, simplified: ``(6*n + 1) % 3 -> 1``."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a % b
+    _, rest = _split(a, b)
+    low, high = bounds(rest)
+    divisor_low, _ = bounds(b)
+    if rest == 0 or (low >= 0 and high < divisor_low):
+        return rest
+    return SymInt.atom(Remainder(rest, b))
+
+
+def bounds(dim: Dim) -> tuple[int, int]:
+    """The smallest and the largest value `dim` can take, by interval arithmetic (never too narrow)."""
+    if isinstance(dim, int):
+        return dim, dim
+    low = high = 0
+    for monomial, factor in dim.terms:
+        ends = [factor]
+        for atom in monomial:
+            ends = [e * v for e in (min(ends), max(ends)) for v in _atom_bounds(atom)]
+        low, high = low + min(ends), high + max(ends)
+    return max(low, -UNBOUNDED), min(high, UNBOUNDED)
+
+
+def _atom_bounds(atom: Atom) -> tuple[int, int]:
+    if isinstance(atom, Symbol):
+        return atom.min, atom.max
+    low, high = bounds(atom.numerator)
+    divisor_low, divisor_high = bounds(atom.denominator)
+    if divisor_low <= 0:
+        return -UNBOUNDED, UNBOUNDED
+    if isinstance(atom, Remainder):
+        return 0, min(divisor_high - 1, high) if low >= 0 else divisor_high - 1
+    ends = [e // d for e in (low, high) for d in (divisor_low, divisor_high)]
+    return min(ends), max(ends)
+
+
+def _decide(a: Dim, b: Dim, relation: str) -> bool:
+    """Whether ``a >= b``; raises where it depends on the run."""
+    low, high = bounds(a - b)
+    if low >= 0:
+        return True
+    if high < 0:
+        return False
+    raise TypeError(
+        f"comparing sizes {a} {relation} {b} depends on the run: narrow the range of the Dim with min= and max="
+    )
+
+
+def symbols(dims: Iterable[Dim]) -> set[Symbol]:
+    """Every symbol that occurs in `dims`."""
+    found: set[Symbol] = set()
+    for dim in dims:
+        for monomial, _ in _terms(dim):
+            for atom in monomial:
+                if isinstance(atom, Symbol):
+                    found.add(atom)
+                else:
+                    found |= symbols((atom.numerator, atom.denominator))
+    return found
+
+
+def evaluate(dim: Dim, sizes: Mapping[str, Dim]) -> Dim:
+    """`dim` with each symbol replaced by ``sizes[name]``; symbols not named there stay."""
+    if isinstance(dim, int):
+        return dim
+    total: Dim = 0
+    for monomial, factor in dim.terms:
+        product: Dim = factor
+        for atom in monomial:
+            product = product * _evaluate_atom(atom, sizes)
+        total = total + product
+    return total
+
+
+def _evaluate_atom(atom: Atom, sizes: Mapping[str, Dim]) -> Dim:
+    if isinstance(atom, Symbol):
+        return sizes.get(atom.name, SymInt.atom(atom))
+    a, b = evaluate(atom.numerator, sizes), evaluate(atom.denominator, sizes)
+    return floordiv(a, b) if isinstance(atom, Quotient) else modulo(a, b)
+
+
+def numel(shape: Shape) -> Dim:
+    """Number of elements of `shape`."""
+    total: Dim = 1
+    for dim in shape:
+        total = total * dim
+    return total
+
+
+def broadcast(*shapes: Shape) -> Shape:
+    """The common shape by NumPy's rule: align right; sizes are equal or one of them is 1.
+
+    Raises:
+        RuntimeError: two sizes differ, or cannot be shown to be equal.
+    """
+    rank = max(map(len, shapes))
+    result: list[Dim] = []
+    for axis in range(-rank, 0):
+        size: Dim = 1
+        for shape in shapes:
+            if -axis <= len(shape) and shape[axis] != 1 and shape[axis] != size:
+                if size != 1:
+                    raise RuntimeError(
+                        f"The size of tensor a ({size}) must match the size of tensor b ({shape[axis]}) "
+                        f"at non-singleton dimension {axis + rank}: shapes "
+                        + " and ".join(str(list(s)) for s in shapes)
+                        + " broadcast only where sizes are equal or 1"
+                    )
+                size = shape[axis]
+        result.append(size)
+    return tuple(result)
+
+
+def contiguous_strides(shape: Shape) -> Shape:
+    """Strides, in elements, of a row-major array of `shape`."""
+    strides: list[Dim] = []
+    step: Dim = 1
+    for dim in reversed(shape):
+        strides.append(step)
+        step = step * dim
+    return tuple(reversed(strides))
+
+
+def normalize_axis(axis: int, rank: int) -> int:
+    """`axis` counted from the front; a 0-d tensor accepts -1 and 0, as in PyTorch.
+
+    Raises:
+        IndexError: out of range, with PyTorch's message.
+    """
+    limit = max(rank, 1)
+    if not -limit <= axis < limit:
+        raise IndexError(
+            f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], but got {axis})"
+        )
+    return axis % limit
