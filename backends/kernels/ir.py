@@ -1,0 +1,487 @@
+"""The loop-level kernel IR: what a fused region becomes before a target turns it into code.
+
+    kernel ::= "kernel" name "(" param* ")" "{" stmt* "}"
+    param  ::= buffer | size                     buffer: elements of one dtype; size: an i64 scalar
+    stmt   ::= "for" var "in" lo ".." hi "step" n kind "{" stmt* "}"
+             | "let" x "=" expr                  a name for a value, never reassigned
+             | "var" x "=" expr | x "=" expr     a register: declared once, assigned in loops
+             | "store" buffer "[" expr "]" "=" expr ("if" mask)
+             | "scratch" buffer ":" dtype "[" n "]"   private memory of this task (a constant size)
+             | "if" expr "{" stmt* "}" ("else" "{" stmt* "}")
+             | "call" kernel "(" arg* ")"        arg: expr, or buffer + offset
+             | "fail" site                       report a data-dependent error and go on
+    expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "fma" | "select" | "cast"
+             | "splat" | "reduce" | "shuffle"
+    kind   ::= serial | parallel | vector | unroll
+
+Every expression has a dtype and a number of lanes; more than one lane means an explicit vector. `vector`
+on a loop asks the target's own vectoriser to do it; contractions write explicit lanes instead.
+`parallel` loops stand only at the top level of a kernel: their iterations are tasks in any order.
+Indices are i64 counts of elements. Buffers of a kernel never overlap; a buffer that is read and written
+in place is one parameter. Expressions are trees: a value used twice is named with `let`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias, Union
+
+from graphtorch.ir.dtype import DType, boolean, i64
+
+
+@dataclass(frozen=True)
+class KType:
+    """Element dtype and number of vector lanes (1: a scalar)."""
+
+    dtype: DType
+    lanes: int = 1
+
+    def __str__(self) -> str:
+        return str(self.dtype) if self.lanes == 1 else f"{self.dtype}x{self.lanes}"
+
+
+INDEX = KType(i64)
+
+# Binary operations keep the type of their operands, comparisons give bool. Names ending in _u read the
+# operands as unsigned. `min`/`max` propagate NaN as PyTorch's minimum/maximum do; `minnum`/`maxnum`
+# return the other operand. Integer div/rem truncate and never trap (x/0 = 0, x%0 = 0, MIN/-1 wraps).
+ARITHMETIC = frozenset("add sub mul div rem div_u rem_u min max minnum maxnum pow atan2 fmod copysign nextafter "
+                       "and or xor shl shr shr_u mulhi_u".split())
+COMPARISONS = frozenset("eq ne lt le gt ge lt_u".split())
+UNARY = frozenset("neg not abs sqrt rsqrt floor ceil trunc round exp exp2 expm1 log log2 log10 log1p sin cos tan asin "
+                  "acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv lgamma digamma sigmoid isnan "
+                  "bitcast_int bitcast_float".split())
+REDUCTIONS = frozenset("add mul min max and or".split())
+
+
+class Expr:
+    """A value. Python operators build expressions and fold what is constant (indices mostly)."""
+
+    type: KType
+
+    def __add__(self, other: Operand) -> Expr:
+        return binary("add", self, other)
+
+    def __radd__(self, other: Operand) -> Expr:
+        return binary("add", other, self)
+
+    def __sub__(self, other: Operand) -> Expr:
+        return binary("sub", self, other)
+
+    def __rsub__(self, other: Operand) -> Expr:
+        return binary("sub", other, self)
+
+    def __mul__(self, other: Operand) -> Expr:
+        return binary("mul", self, other)
+
+    def __rmul__(self, other: Operand) -> Expr:
+        return binary("mul", other, self)
+
+    def __floordiv__(self, other: Operand) -> Expr:
+        """Truncating division: right for the non-negative indices it is meant for."""
+        return binary("div", self, other)
+
+    def __mod__(self, other: Operand) -> Expr:
+        return binary("rem", self, other)
+
+
+Operand: TypeAlias = Union[Expr, int, float, bool]
+
+
+@dataclass(frozen=True)
+class Const(Expr):
+    """A number, the same in every lane."""
+
+    value: int | float | bool
+    type: KType = INDEX
+
+
+@dataclass(frozen=True, eq=False)
+class Name(Expr):
+    """A loop variable, a `let`, a size parameter or a register (`var`)."""
+
+    name: str
+    type: KType = INDEX
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """Memory seen by a kernel: a parameter or private scratch. `align` in bytes is guaranteed."""
+
+    name: str
+    dtype: DType
+    access: str = "read"  # read | write | readwrite
+    align: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Load(Expr):
+    """Elements ``index .. index + lanes - 1``, or with a vector `index` one element for each lane.
+
+    Lanes whose `mask` is false read nothing and are zero.
+    """
+
+    buffer: Buffer
+    index: Expr
+    type: KType
+    mask: Expr | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Unary(Expr):
+    op: str
+    x: Expr
+    type: KType
+
+
+@dataclass(frozen=True, eq=False)
+class Binary(Expr):
+    op: str
+    a: Expr
+    b: Expr
+    type: KType
+
+
+@dataclass(frozen=True, eq=False)
+class Fma(Expr):
+    """``a * b + c`` rounded once."""
+
+    a: Expr
+    b: Expr
+    c: Expr
+    type: KType
+
+
+@dataclass(frozen=True, eq=False)
+class Select(Expr):
+    condition: Expr
+    a: Expr
+    b: Expr
+    type: KType
+
+
+@dataclass(frozen=True, eq=False)
+class Cast(Expr):
+    """Conversion of value; float to integer saturates and NaN becomes 0, anything to bool is ``!= 0``."""
+
+    x: Expr
+    type: KType
+
+
+@dataclass(frozen=True, eq=False)
+class Splat(Expr):
+    """A scalar in every lane."""
+
+    x: Expr
+    type: KType
+
+
+@dataclass(frozen=True, eq=False)
+class Reduce(Expr):
+    """All lanes of a vector combined by `op` (one of REDUCTIONS) to a scalar."""
+
+    op: str
+    x: Expr
+    type: KType
+
+
+@dataclass(frozen=True, eq=False)
+class Shuffle(Expr):
+    """Lanes picked from the concatenation of `a` and `b` by constant `lanes` (transposes, deinterleaving)."""
+
+    a: Expr
+    b: Expr
+    lanes: tuple[int, ...]
+    type: KType
+
+
+@dataclass(frozen=True, eq=False)
+class Lanes(Expr):
+    """The vector 0, 1, 2, ... of an integer type."""
+
+    type: KType
+
+
+@dataclass(eq=False)
+class For:
+    """`kind`: serial, parallel (top level only), vector (asks the target's vectoriser), unroll."""
+
+    var: Name
+    lo: Expr
+    hi: Expr
+    step: Expr
+    kind: str
+    body: list[Stmt] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Let:
+    name: Name
+    value: Expr
+
+
+@dataclass(eq=False)
+class Var:
+    """Declares a register and gives it its first value."""
+
+    name: Name
+    value: Expr
+
+
+@dataclass(eq=False)
+class Assign:
+    name: Name
+    value: Expr
+
+
+@dataclass(eq=False)
+class Store:
+    """Stores the lanes of `value` at ``index ..``, or lane by lane with a vector `index`."""
+
+    buffer: Buffer
+    index: Expr
+    value: Expr
+    mask: Expr | None = None
+
+
+@dataclass(eq=False)
+class Scratch:
+    """Private memory of `size` elements (a constant), 64-byte aligned, not initialised."""
+
+    buffer: Buffer
+    size: int
+
+
+@dataclass(eq=False)
+class If:
+    condition: Expr
+    then: list[Stmt] = field(default_factory=list)
+    orelse: list[Stmt] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Ref:
+    """A buffer argument of a call, starting `offset` elements in."""
+
+    buffer: Buffer
+    offset: Expr
+
+
+@dataclass(eq=False)
+class Call:
+    """Calls a kernel that has no parallel loop."""
+
+    kernel: Kernel
+    args: tuple[Ref | Expr, ...]
+
+
+@dataclass(eq=False)
+class Fail:
+    """Records error `site` (an index into the program's error table) in the call's status and goes on.
+
+    The code after it must stay inside its buffers: clamp the index first.
+    """
+
+    site: int
+
+
+Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, Scratch, If, Call, Fail]
+
+
+@dataclass(eq=False)
+class Kernel:
+    """A loop nest over its parameters: buffers first, then sizes."""
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    sizes: tuple[Name, ...]
+    body: list[Stmt]
+
+
+def walk(body: Sequence[Stmt]) -> Iterator[Stmt]:
+    """Every statement, outer ones first."""
+    for stmt in body:
+        yield stmt
+        if isinstance(stmt, For):
+            yield from walk(stmt.body)
+        elif isinstance(stmt, If):
+            yield from walk(stmt.then)
+            yield from walk(stmt.orelse)
+
+
+def as_expr(x: Operand, like: KType = INDEX) -> Expr:
+    """`x` as an expression: a Python number becomes a constant of type `like`."""
+    return x if isinstance(x, Expr) else Const(x, like)
+
+
+def binary(op: str, a: Operand, b: Operand) -> Expr:
+    """`op` on two operands of the same type (a scalar meeting a vector is splatted), constants folded."""
+    like = a.type if isinstance(a, Expr) else b.type if isinstance(b, Expr) else INDEX
+    x, y = as_expr(a, like), as_expr(b, like)
+    lanes = max(x.type.lanes, y.type.lanes)
+    x, y = splat(x, lanes), splat(y, lanes)
+    if x.type != y.type:
+        raise TypeError(f"kernel op {op} on {x.type} and {y.type}: cast one of them")
+    folded = _fold_index(op, x, y)
+    if folded is not None:
+        return folded
+    if op in COMPARISONS:
+        return Binary(op, x, y, KType(boolean, lanes))
+    if op not in ARITHMETIC:
+        raise TypeError(f"unknown kernel op {op!r}")
+    return Binary(op, x, y, x.type)
+
+
+def _fold_index(op: str, x: Expr, y: Expr) -> Expr | None:
+    """The simplifications that keep index arithmetic readable in golden texts; scalars of i64 only."""
+    if x.type != INDEX:
+        return None
+    a = x.value if isinstance(x, Const) else None
+    b = y.value if isinstance(y, Const) else None
+    if a is not None and b is not None and op in ("add", "sub", "mul"):
+        return Const({"add": a + b, "sub": a - b, "mul": a * b}[op])
+    if a is not None and b and op in ("div", "rem") and a >= 0 and b > 0:
+        return Const(a // b if op == "div" else a % b)
+    if (op in ("add", "sub") and b == 0) or (op in ("mul", "div") and b == 1):
+        return x
+    if (op == "add" and a == 0) or (op == "mul" and a == 1):
+        return y
+    if (op == "mul" and 0 in (a, b)) or (op == "rem" and b == 1) or (op == "div" and a == 0 and b):
+        return Const(0)
+    return None
+
+
+def unary(op: str, x: Expr) -> Expr:
+    """One of UNARY. `isnan` gives bool; `bitcast_int`/`bitcast_float` reinterpret the bits."""
+    if op not in UNARY:
+        raise TypeError(f"unknown kernel op {op!r}")
+    dtype = x.type.dtype
+    if op == "isnan":
+        dtype = boolean
+    elif op.startswith("bitcast"):
+        dtype = DType.named(("i" if op == "bitcast_int" else "f") + str(dtype.bits))
+    return Unary(op, x, KType(dtype, x.type.lanes))
+
+
+def fma(a: Expr, b: Expr, c: Expr) -> Expr:
+    lanes = max(a.type.lanes, b.type.lanes, c.type.lanes)
+    a, b, c = (splat(v, lanes) for v in (a, b, c))
+    return Fma(a, b, c, c.type)
+
+
+def select(condition: Expr, a: Operand, b: Operand) -> Expr:
+    like = a.type if isinstance(a, Expr) else b.type if isinstance(b, Expr) else INDEX
+    x, y = as_expr(a, like), as_expr(b, like)
+    lanes = max(condition.type.lanes, x.type.lanes, y.type.lanes)
+    return Select(splat(condition, lanes), splat(x, lanes), splat(y, lanes), KType(x.type.dtype, lanes))
+
+
+def cast(x: Expr, dtype: DType) -> Expr:
+    return x if x.type.dtype is dtype else Cast(x, KType(dtype, x.type.lanes))
+
+
+def splat(x: Expr, lanes: int) -> Expr:
+    """`x` in `lanes` lanes; a vector of that width stays as it is."""
+    if x.type.lanes == lanes:
+        return x
+    if x.type.lanes != 1:
+        raise TypeError(f"cannot widen {x.type} to {lanes} lanes")
+    wide = KType(x.type.dtype, lanes)
+    return Const(x.value, wide) if isinstance(x, Const) else Splat(x, wide)
+
+
+def load(buffer: Buffer, index: Operand, lanes: int = 1, mask: Expr | None = None) -> Expr:
+    """`lanes` neighbours from `index` on, or a gather where `index` is a vector."""
+    where = as_expr(index)
+    return Load(buffer, where, KType(buffer.dtype, max(lanes, where.type.lanes)), mask)
+
+
+def reduce(op: str, x: Expr) -> Expr:
+    if op not in REDUCTIONS:
+        raise TypeError(f"unknown kernel reduction {op!r}")
+    return Reduce(op, x, KType(x.type.dtype))
+
+
+class Builder:
+    """Appends statements to nested blocks; `with b.loop(...) as i:` opens a loop.
+
+    Names are made unique, so golden texts stay readable: ``i``, ``i_1``, ``i_2``, ...
+    """
+
+    def __init__(self) -> None:
+        self.body: list[Stmt] = []
+        self._blocks = [self.body]
+        self._names: dict[str, int] = {}
+
+    def fresh(self, hint: str) -> str:
+        count = self._names.get(hint, -1) + 1
+        self._names[hint] = count
+        return hint if count == 0 else f"{hint}_{count}"
+
+    def emit(self, stmt: Stmt) -> None:
+        self._blocks[-1].append(stmt)
+
+    def loop(self, hi: Operand, kind: str = "serial", name: str = "i", lo: Operand = 0, step: Operand = 1) -> Block:
+        var = Name(self.fresh(name))
+        stmt = For(var, as_expr(lo), as_expr(hi), as_expr(step), kind)
+        self.emit(stmt)
+        return Block(self, stmt.body, var)
+
+    def when(self, condition: Expr) -> Block:
+        """The block that runs where `condition` holds."""
+        stmt = If(condition)
+        self.emit(stmt)
+        return Block(self, stmt.then, None)
+
+    def otherwise(self) -> Block:
+        """The else block of the `when` just closed."""
+        stmt = self._blocks[-1][-1]
+        assert isinstance(stmt, If), "otherwise() follows the block of when()"
+        return Block(self, stmt.orelse, None)
+
+    def let(self, value: Operand, name: str = "t") -> Expr:
+        expr = as_expr(value)
+        if isinstance(expr, (Const, Name)):
+            return expr
+        label = Name(self.fresh(name), expr.type)
+        self.emit(Let(label, expr))
+        return label
+
+    def var(self, value: Expr, name: str = "acc") -> Name:
+        label = Name(self.fresh(name), value.type)
+        self.emit(Var(label, value))
+        return label
+
+    def assign(self, name: Name, value: Expr) -> None:
+        self.emit(Assign(name, value))
+
+    def store(self, buffer: Buffer, index: Operand, value: Expr, mask: Expr | None = None) -> None:
+        self.emit(Store(buffer, as_expr(index), value, mask))
+
+    def scratch(self, dtype: DType, size: int, name: str = "s") -> Buffer:
+        buffer = Buffer(self.fresh(name), dtype, "readwrite", 64)
+        self.emit(Scratch(buffer, size))
+        return buffer
+
+    def call(self, kernel: Kernel, *args: Ref | Expr) -> None:
+        self.emit(Call(kernel, args))
+
+    def fail(self, site: int) -> None:
+        self.emit(Fail(site))
+
+
+class Block:
+    """An open block of a `Builder`: statements emitted inside ``with`` go there."""
+
+    def __init__(self, builder: Builder, body: list[Stmt], var: Name | None):
+        self._builder = builder
+        self._body = body
+        self._var = var
+
+    def __enter__(self) -> Expr:
+        self._builder._blocks.append(self._body)
+        return self._var if self._var is not None else Const(True, KType(boolean))
+
+    def __exit__(self, *exc: object) -> None:
+        self._builder._blocks.pop()
