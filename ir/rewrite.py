@@ -1,0 +1,82 @@
+"""The one way in which passes change a graph: walk the nodes in order and say what replaces each.
+
+Values are immutable, so a change at one node makes every node after it that depends on it anew. The
+new graph holds what its outputs need; a pass never has to remove what it left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from .graph import Graph, Node, Value, located
+
+Change: TypeAlias = Callable[[Node], "Value | Sequence[Value] | None"]
+
+SWEEP_LIMIT = 64  # a pass that still changes something after this many sweeps does not terminate
+
+
+def rewrite(graph: Graph, change: Change) -> Graph:
+    """`graph` with each node replaced by what `change` returns for it.
+
+    Args:
+        change: gets each node, producers first, with operands already replaced. Returns None to keep
+            the node, or the values (a single one for a node with one result) that stand for its
+            results. Nodes it makes get the location of the node they replace.
+
+    Returns:
+        A new graph with the same inputs and donations, or `graph` itself where nothing changed.
+
+    Raises:
+        TypeError: a replacement does not have the type of the result it stands for.
+    """
+    replaced: dict[Value, Value] = {}
+    for node in graph.nodes:
+        current = substituted(node, replaced)
+        with located(node.location):
+            found = change(current)
+        if found is not None:
+            values = (found,) if isinstance(found, Value) else tuple(found)
+            _check_types(node, values)
+        elif current is not node:
+            values = current.results()
+        else:
+            continue
+        replaced.update(zip(node.results(), values, strict=True))
+    if not replaced:
+        return graph
+    return graph.with_outputs([replaced.get(v, v) for v in graph.outputs])
+
+
+def rewrite_until_stable(graph: Graph, change: Change) -> Graph:
+    """Sweeps of `rewrite` until one changes nothing; `change` therefore also sees the nodes it made."""
+    for _ in range(SWEEP_LIMIT):
+        before, graph = graph, rewrite(graph, change)
+        if graph is before:
+            return graph
+    raise RuntimeError(f"rewriting graph {graph.name} does not end: {change} still changes it after "
+                       f"{SWEEP_LIMIT} sweeps")
+
+
+def substituted(node: Node, replaced: Mapping[Value, Value]) -> Node:
+    """`node` on the values that stand for its operands."""
+    if not replaced:
+        return node
+    return node.with_operands(tuple(replaced.get(v, v) for v in node.operands))
+
+
+def inline(body: Graph, arguments: Sequence[Value]) -> list[Value]:
+    """The outputs of `body` with `arguments` in the place of its inputs."""
+    replaced = dict(zip(body.inputs, arguments, strict=True))
+    for node in body.nodes:
+        copy = substituted(node, replaced)
+        if copy is not node:
+            replaced.update(zip(node.results(), copy.results(), strict=True))
+    return [replaced.get(v, v) for v in body.outputs]
+
+
+def _check_types(node: Node, values: Sequence[Value]) -> None:
+    types = tuple(v.type for v in values)
+    if types != node.types:
+        raise TypeError(f"a rewrite of op {node.op.name} with results {node.types} gave {types}: "
+                        "a replacement keeps the types")
