@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Set up `.venv` and run all tests; further arguments go to pytest.
+
+    python3 tools/test.py                     everything that needs no other framework
+    python3 tools/test.py --oracle            also compare with PyTorch and ONNX Runtime
+    python3 tools/test.py --lint              ruff and mypy first
+    python3 tools/test.py tests/ir -k conv    a part of it
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import _venv
+
+
+def main() -> int:
+    options = {"--oracle", "--lint"} & set(sys.argv[1:])
+    _venv.ensure("test", *(["oracle"] if "--oracle" in options else []))
+    if "--lint" in options:
+        for command in (["ruff", "check", "."], ["mypy"]):
+            print("$", *command, flush=True)
+            if subprocess.run([sys.executable, "-m", *command], cwd=_venv.ROOT).returncode:
+                return 1
+    arguments = [a for a in sys.argv[1:] if a not in options]
+    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=_venv.ROOT).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
