@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
 from .dtype import DType
+from .printer import print_graph
 from .shape import Dim, Shape, Symbol, numel, symbols
 
 if TYPE_CHECKING:  # op.py is written on top of this file; only annotations look up
@@ -183,7 +184,7 @@ class Graph:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.nodes = topological(self.outputs) if nodes is None else tuple(nodes)
-        self.donates = tuple(donates)
+        self.donates = tuple(sorted(donates))
         self._structure: tuple[object, ...] | None = None
         self._hash = 0
 
@@ -231,7 +232,6 @@ class Graph:
         return f"<graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
 
     def __str__(self) -> str:
-        from .text import print_graph  # text.py prints what this file defines
         return print_graph(self)
 
     def print(self) -> None:

@@ -17,6 +17,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, Union
 
+from .dtype import BY_NAME
+
+# Words of the text form, which a symbol of that name would make ambiguous.
+RESERVED = frozenset(("None", "True", "False", "graph", "return", "into", "in", "inf", "nan", *BY_NAME))
 UNBOUNDED = 2**48  # stands for "no upper limit"; an array of more elements does not fit any memory
 
 
@@ -29,8 +33,11 @@ class Symbol:
     max: int = UNBOUNDED
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier():
-            raise ValueError(f"Dim name {self.name!r} is not an identifier: use letters, digits and _")
+        if not (self.name.isidentifier() and self.name.isascii()) or self.name in RESERVED:
+            raise ValueError(
+                f"Dim name {self.name!r} is not a free identifier: use letters, digits and _, "
+                f"and none of {' '.join(sorted(RESERVED))}"
+            )
         if not 0 <= self.min <= self.max:
             raise ValueError(f"Dim {self.name!r}: expected 0 <= min <= max, got {self.min} and {self.max}")
 
