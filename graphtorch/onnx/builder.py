@@ -1,0 +1,163 @@
+"""Assembles an ONNX model: names, constants, and shapes computed inside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from graphtorch.ir import dtype as dt
+from graphtorch.ir.dtype import DType
+from graphtorch.ir.graph import Graph, Type, Value
+from graphtorch.ir.shape import Dim, Quotient, Remainder, SymInt, Symbol
+
+ELEM_TYPE: dict[DType, int] = {
+    dt.boolean: TensorProto.BOOL, dt.u8: TensorProto.UINT8, dt.i8: TensorProto.INT8, dt.i16: TensorProto.INT16,
+    dt.i32: TensorProto.INT32, dt.i64: TensorProto.INT64, dt.f16: TensorProto.FLOAT16,
+    dt.bf16: TensorProto.BFLOAT16, dt.f32: TensorProto.FLOAT, dt.f64: TensorProto.DOUBLE,
+    dt.c64: TensorProto.COMPLEX64, dt.c128: TensorProto.COMPLEX128,
+}
+
+
+def value_info(name: str, type: Type) -> onnx.ValueInfoProto:
+    """Name, element type and dims; a symbolic dim becomes a named one (`dim_param`)."""
+    dims = [d if isinstance(d, int) else str(d) for d in type.shape]
+    return helper.make_tensor_value_info(name, ELEM_TYPE[type.dtype], dims)
+
+
+class ModelBuilder:
+    """Collects ONNX nodes and initializers while a graph is walked in order."""
+
+    def __init__(self, opset: int):
+        self.opset = opset
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.names: dict[Value, str] = {}
+        self._taken: set[str] = set()
+        self._constants: dict[tuple[object, ...], str] = {}
+        self._sizes: dict[Dim, str] = {}
+        self._symbol_source: dict[Symbol, tuple[str, int]] = {}
+
+    def fresh(self, hint: str) -> str:
+        """A name nobody else uses, starting with `hint`."""
+        name, count = hint, 0
+        while name in self._taken or name in self.initializers:
+            count += 1
+            name = f"{hint}_{count}"
+        self._taken.add(name)
+        return name
+
+    def bind(self, value: Value, name: str) -> None:
+        """`value` is what the model calls `name`."""
+        self.names[value] = name
+        self._taken.add(name)
+
+    def declare_symbols(self, inputs: Sequence[Value], names: Mapping[Value, str]) -> None:
+        """Remember an input and axis whose size each plain symbol is."""
+        for value in inputs:
+            for axis, dim in enumerate(value.shape):
+                symbol = _plain_symbol(dim)
+                if symbol is not None:
+                    self._symbol_source.setdefault(symbol, (names[value], axis))
+
+    def op(self, kind: str, inputs: Sequence[str], hint: str = "", outputs: int = 1, **attrs: object) -> str:
+        """Append a node and return the name of its first output."""
+        return self.multi(kind, inputs, outputs, hint, **attrs)[0]
+
+    def multi(self, kind: str, inputs: Sequence[str], outputs: int, hint: str = "", **attrs: object) -> list[str]:
+        """Append a node with several outputs and return their names."""
+        results = [self.fresh(hint or kind.lower()) for _ in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), results, **attrs))
+        return results
+
+    def constant(self, value: object, dtype: DType, hint: str = "const") -> str:
+        """An initializer holding `value`, shared between equal constants."""
+        array = np.ascontiguousarray(np.asarray(value, dtype=dtype.numpy))
+        key = (dtype, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self.initializer(self.fresh(hint), array, dtype)
+        return self._constants[key]
+
+    def initializer(self, name: str, array: np.ndarray, dtype: DType) -> str:
+        """A named tensor stored in the model."""
+        if dtype is dt.bf16:
+            tensor = helper.make_tensor(name, TensorProto.BFLOAT16, array.shape, array.tobytes(), raw=True)
+        else:
+            tensor = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        self.initializers[name] = tensor
+        return name
+
+    def ints(self, values: Sequence[int], hint: str = "ints") -> str:
+        """A 1-d i64 constant: axes, pads, static shapes."""
+        return self.constant(list(values), dt.i64, hint)
+
+    def scalar(self, value: float, dtype: DType) -> str:
+        return self.constant(value, dtype)
+
+    def shape(self, dims: Sequence[Dim], infer_one: bool = False) -> str:
+        """A 1-d i64 tensor of `dims`; with `infer_one` a single symbolic size is written as -1."""
+        symbolic = [i for i, d in enumerate(dims) if not isinstance(d, int)]
+        if not symbolic:
+            return self.ints([int(d) for d in dims], "shape")
+        if infer_one and len(symbolic) == 1 and 0 not in dims:
+            return self.ints([d if isinstance(d, int) else -1 for d in dims], "shape")
+        parts = [self.op("Reshape", [self.size(d), self.ints([1])], "dim") for d in dims]
+        return self.op("Concat", parts, "shape", axis=0)
+
+    def size(self, dim: Dim) -> str:
+        """A 0-d i64 tensor computing `dim` from the shapes of the model's inputs."""
+        if isinstance(dim, int):
+            return self.constant(dim, dt.i64, "size")
+        if dim not in self._sizes:
+            self._sizes[dim] = self._polynomial(dim)
+        return self._sizes[dim]
+
+    def _polynomial(self, dim: SymInt) -> str:
+        total = ""
+        for monomial, factor in dim.terms:
+            product = self.constant(factor, dt.i64, "size") if factor != 1 or not monomial else ""
+            for atom in monomial:
+                name = self._atom(atom)
+                product = self.op("Mul", [product, name], "size") if product else name
+            total = self.op("Add", [total, product], "size") if total else product
+        return total
+
+    def _atom(self, atom: Symbol | Quotient | Remainder) -> str:
+        if isinstance(atom, (Quotient, Remainder)):
+            return self._division(atom)
+        if atom not in self._symbol_source:
+            raise RuntimeError(
+                f"onnx.export: no input has a dimension of size {atom.name}, so the model cannot compute it: "
+                "pass a tensor whose shape holds this Dim itself"
+            )
+        name, axis = self._symbol_source[atom]
+        shape = self.op("Shape", [name], "shape")
+        return self.op("Gather", [shape, self.constant(axis, dt.i64, "axis")], atom.name, axis=0)
+
+    def _division(self, atom: Quotient | Remainder) -> str:
+        operands = [self.size(atom.numerator), self.size(atom.denominator)]
+        remainder = self.op("Mod", operands, "size")
+        if isinstance(atom, Remainder):
+            return remainder
+        # ONNX's integer Div truncates; taking the remainder off first makes it the floor
+        exact = self.op("Sub", [operands[0], remainder], "size")
+        return self.op("Div", [exact, operands[1]], "size")
+
+    def model(self, graph: Graph, inputs: Sequence[onnx.ValueInfoProto],
+              outputs: Sequence[onnx.ValueInfoProto], doc: str) -> onnx.ModelProto:
+        """The finished model."""
+        body = helper.make_graph(self.nodes, graph.name, list(inputs), list(outputs),
+                                 list(self.initializers.values()), doc_string=doc)
+        return helper.make_model(body, opset_imports=[helper.make_opsetid("", self.opset)],
+                                 ir_version=min(onnx.IR_VERSION, 10), producer_name="graphtorch")
+
+
+def _plain_symbol(dim: Dim) -> Symbol | None:
+    """The symbol that `dim` is, if it is nothing more."""
+    if isinstance(dim, SymInt) and len(dim.terms) == 1:
+        monomial, factor = dim.terms[0]
+        if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
+            return monomial[0]
+    return None
