@@ -1,0 +1,102 @@
+"""From a traced graph to an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+
+from graphtorch.ir.graph import Graph, Node, Value
+from graphtorch.ir.op import Op
+from graphtorch.ir.passes import cse, dce, legalize, simplify
+
+from .builder import ModelBuilder, value_info
+from .pointwise import POINTWISE, emit_pointwise, unsupported
+from .structure import STRUCTURE
+
+DEFAULT_OPSET = 18
+OPSETS = range(17, 24)
+
+
+def supports(op: Op) -> bool:
+    """Whether the exporter writes `op` whole; composites it does not take are decomposed."""
+    return op.name in POINTWISE or op.name in STRUCTURE
+
+
+def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: Sequence[str] | None = None,
+             output_names: Sequence[str] | None = None, opset: int = DEFAULT_OPSET) -> onnx.ModelProto:
+    """The ONNX model of `graph`, checked by `onnx.checker`.
+
+    Args:
+        graph: a traced graph; symbolic dims become named ones.
+        initializers: arrays for the graph inputs that are weights, by input name.
+        input_names, output_names: what to call the others, in order; default: the graph's names, ``output``.
+        opset: 17 or newer.
+
+    Raises:
+        RuntimeError: an op has no ONNX spelling; the message names it and the user's line.
+        ValueError: opset or names do not fit.
+    """
+    if opset not in OPSETS:
+        raise ValueError(f"opset_version={opset}: graphtorch writes opsets {OPSETS[0]} to {OPSETS[-1]}")
+    graph = prepare(graph)
+    builder = ModelBuilder(opset)
+    data = [v for v in graph.inputs if v.name not in initializers]
+    names = _names(data, [v.name for v in data], input_names, "input_names")
+    for value in graph.inputs:
+        builder.bind(value, names.get(value, value.name))
+    for value in graph.inputs:
+        if value.name in initializers:
+            builder.initializer(value.name, initializers[value.name], value.dtype)
+    builder.declare_symbols(data, names)
+    for node in graph.nodes:
+        emit(builder, node)
+    outputs = _outputs(builder, graph.outputs, output_names)
+    infos = [value_info(names[v], v.type) for v in data]
+    model = builder.model(graph, infos, outputs, "exported by graphtorch")
+    onnx.checker.check_model(model, full_check=model.ByteSize() < 2**30)
+    return model
+
+
+def prepare(graph: Graph) -> Graph:
+    """The graph in terms of ops that have an ONNX spelling."""
+    legal = legalize.run(graph, supports, "onnx")
+    return dce.run(cse.run(simplify.run(legal)))
+
+
+def emit(builder: ModelBuilder, node: Node) -> None:
+    """Append `node` to the model and remember the names of its results."""
+    inputs = [builder.names[v] for v in node.operands]
+    if node.op.name in POINTWISE:
+        results = emit_pointwise(builder, node, inputs)
+    elif node.op.name in STRUCTURE:
+        results = STRUCTURE[node.op.name](builder, node, inputs)
+    else:
+        raise unsupported(node, "ONNX has no operator for it")
+    listed = [results] if isinstance(results, str) else results
+    for value, name in zip(node.results(), listed, strict=True):
+        builder.names[value] = name
+
+
+def _names(values: Sequence[Value], defaults: Sequence[str], given: Sequence[str] | None,
+           argument: str) -> dict[Value, str]:
+    if given is not None and len(given) > len(values):
+        raise ValueError(f"{argument} has {len(given)} names, the model has {len(values)}: {list(defaults)}")
+    chosen = [*(given or ()), *defaults[len(given or ()):]]
+    return dict(zip(values, chosen, strict=True))
+
+
+def _outputs(builder: ModelBuilder, values: Sequence[Value],
+             given: Sequence[str] | None) -> list[onnx.ValueInfoProto]:
+    """Give each output a name of its own, also where it is an input or occurs twice."""
+    defaults = [f"output_{i}" if len(values) > 1 else "output" for i in range(len(values))]
+    if given is not None and len(given) > len(values):
+        raise ValueError(f"output_names has {len(given)} names, the model has {len(values)} outputs")
+    infos = []
+    for position, value in enumerate(values):
+        wanted = given[position] if given and position < len(given) else defaults[position]
+        name = builder.fresh(wanted)
+        builder.nodes.append(onnx.helper.make_node("Identity", [builder.names[value]], [name]))
+        infos.append(value_info(name, value.type))
+    return infos
