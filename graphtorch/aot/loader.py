@@ -1,0 +1,140 @@
+"""Runs a library made by `graphtorch.aot.compile` from Python with NumPy and ctypes alone.
+
+This file imports nothing of graphtorch: copy it beside the library and ship both.
+
+    model = load("digits.so")
+    scores, = model(images)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ABI_VERSION = 1
+# DLPack type codes: https://dmlc.github.io/dlpack/latest/c_api.html
+CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
+BFLOAT16 = 4
+
+
+class _DLTensor(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+class Library:
+    """A loaded model. Calls from several threads need one `Library` each."""
+
+    def __init__(self, path: str | Path, name: str | None = None, weights: str | Path | None = None):
+        """Load `path`; `name` is the prefix of its functions (default: the file's stem).
+
+        Args:
+            weights: the safetensors file of a library compiled with ``weights="external"``.
+
+        Raises:
+            OSError: the file is missing, not such a library, or made for another version of the ABI.
+        """
+        self.path = Path(path).resolve()
+        self.name = name or self.path.stem.removeprefix("lib")
+        self._library = ctypes.CDLL(str(self.path))
+        version = self._function("gt_abi_version", ctypes.c_int32)()
+        if version != ABI_VERSION:
+            raise OSError(f"{self.path.name} has ABI version {version}, this loader reads {ABI_VERSION}: compile again")
+        self.metadata: dict[str, Any] = json.loads(self._function(f"{self.name}_metadata", ctypes.c_char_p)())
+        create = self._function(f"{self.name}_create", ctypes.c_void_p, ctypes.c_char_p)
+        self._run = self._function(f"{self.name}_run", ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p,
+                                   ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32)
+        self._last_error = self._function(f"{self.name}_last_error", ctypes.c_char_p, ctypes.c_void_p)
+        self._destroy = self._function(f"{self.name}_destroy", None, ctypes.c_void_p)
+        self._context = create(str(weights).encode() if weights is not None else None)
+        if not self._context:
+            raise OSError(f"{self.name}_create: {self._error(None)}")
+
+    def _function(self, name: str, result: Any, *arguments: Any) -> Any:
+        try:
+            function = getattr(self._library, name)
+        except AttributeError:
+            raise OSError(f"{self.path.name} has no function {name}: pass name= as given to aot.compile") from None
+        function.restype, function.argtypes = result, arguments
+        return function
+
+    def _error(self, context: int | None) -> str:
+        return str(self._last_error(context).decode())
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Run the model on one array an input and return one array an output.
+
+        Raises:
+            ValueError: an array does not fit; the message of the library says which and why.
+        """
+        inputs = [np.ascontiguousarray(a) for a in arrays]
+        sizes = self._sizes(inputs)
+        outputs = [np.empty(self._shape(spec["shape"], sizes), _numpy_dtype(spec["dtype"]))
+                   for spec in self.metadata["outputs"]]
+        ins, outs = _tensors(inputs), _tensors(outputs)
+        code = self._run(self._context, ins, len(inputs), outs, len(outputs))
+        if code:
+            raise ValueError(f"{self._error(self._context)} (code {code})")
+        return outputs
+
+    def _sizes(self, inputs: list[np.ndarray]) -> dict[str, int]:
+        """The value of each symbolic size, read off the inputs that carry it."""
+        sizes: dict[str, int] = {}
+        for array, spec in zip(inputs, self.metadata["inputs"], strict=False):
+            for size, dim in zip(array.shape, spec["shape"], strict=False):
+                if isinstance(dim, str):
+                    sizes.setdefault(dim, size)
+        return sizes
+
+    @staticmethod
+    def _shape(dims: list[int | str], sizes: dict[str, int]) -> list[int]:
+        # An expression such as "2*batch+1": the library's own metadata, evaluated over integers only.
+        return [d if isinstance(d, int) else int(eval(d, {"__builtins__": {}}, dict(sizes))) for d in dims]
+
+    def close(self) -> None:
+        """Free the model's memory; the object is of no use afterwards."""
+        if getattr(self, "_context", None):
+            self._destroy(self._context)
+            self._context = None
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def load(path: str | Path, name: str | None = None, weights: str | Path | None = None) -> Library:
+    """Load a library made by `graphtorch.aot.compile`."""
+    return Library(path, name, weights)
+
+
+def _numpy_dtype(name: str) -> np.dtype:
+    if name == "bfloat16":
+        import ml_dtypes  # only models with bf16 inputs or outputs need it
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+def _tensors(arrays: list[np.ndarray]) -> Any:
+    """DLTensors over `arrays`, which must outlive them."""
+    tensors = (_DLTensor * max(len(arrays), 1))()
+    for tensor, array in zip(tensors, arrays, strict=False):
+        kind = array.dtype.kind
+        tensor.data = array.ctypes.data
+        tensor.device_type, tensor.ndim, tensor.lanes = 1, array.ndim, 1
+        tensor.code = BFLOAT16 if array.dtype.name == "bfloat16" else CODES.get(kind, 3)
+        tensor.bits = array.dtype.itemsize * 8
+        tensor.shape = (ctypes.c_int64 * max(array.ndim, 1))(*array.shape)
+    return tensors
