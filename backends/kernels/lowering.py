@@ -1,0 +1,143 @@
+"""What lowering a region may use: the region itself, slots, launches, names, error sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from graphtorch.ir.dtype import DType
+from graphtorch.ir.graph import Graph, Node, Value
+from graphtorch.ir.literal import Literal
+from graphtorch.ir.shape import Dim, Shape, numel
+
+from .ir import Kernel
+from .program import ErrorSite, Launch, Program, Slot
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What lowering assumes of a target when it is given none: a wide x86 core."""
+
+    name: str = "generic"
+    vector_bytes: int = 64
+
+
+@dataclass(eq=False)
+class Region:
+    """A fused part of the graph.
+
+    `body` computes `results` (graph values, by position of its outputs) from `operands` (graph values, by
+    position of its inputs).
+    """
+
+    kind: str
+    body: Graph
+    operands: tuple[Value, ...]
+    results: tuple[Value, ...]
+    node: Node
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.body.nodes
+
+    @property
+    def label(self) -> str:
+        names = [n.op.name for n in self.nodes if n.op.name not in ("constant", "reshape", "expand", "permute")]
+        return "+".join(names or [n.op.name for n in self.nodes] or ["copy"])
+
+
+def region_of(node: Node) -> Region:
+    """The region that a node stands for; an op outside a region becomes one with a body of its own."""
+    if node.op.name == "region":
+        return Region(node.attrs.kind, node.attrs.body, node.operands, node.results(), node)
+    operands = tuple(dict.fromkeys(node.operands))
+    inputs = [Value(v.type, name=f"x{i}") for i, v in enumerate(operands)]
+    inner = node.with_operands(tuple(inputs[operands.index(v)] for v in node.operands))
+    return Region(kind_of(node.op.name), Graph(node.op.name, inputs, inner.results()), operands, node.results(), node)
+
+
+CONTRACTIONS = frozenset("matmul conv conv_transpose conv_weight_grad".split())
+
+
+def kind_of(op: str) -> str:
+    return "contraction" if op in CONTRACTIONS else "loop"
+
+
+class Lowering:
+    """What lowering a region may use: slots, launches, names, error sites."""
+
+    def __init__(self, graph: Graph, target: object | None = None, stable: Iterable[int] = ()):
+        self.graph = graph
+        self.target = target if target is not None else Machine()
+        self.vector_bytes: int = getattr(self.target, "vector_bytes", Machine.vector_bytes)
+        self._slots: dict[Value, Slot] = {}
+        self._names: dict[str, int] = {}
+        self._constants: dict[Literal, Slot] = {}
+        self._stable: set[Value] = {graph.inputs[i] for i in stable}
+        self.inputs = tuple(Slot("input", v.dtype, v.shape, v.type.numel, i, name=v.name)
+                            for i, v in enumerate(graph.inputs))
+        self.outputs = tuple(Slot("output", v.dtype, v.shape, v.type.numel, i) for i, v in enumerate(graph.outputs))
+        self._slots.update(zip(graph.inputs, self.inputs, strict=True))
+        for value, slot in zip(graph.outputs, self.outputs, strict=True):
+            self._slots.setdefault(value, slot)
+        self.program = Program(graph.name, graph.symbols(), self.inputs, self.outputs)
+
+    def slot(self, value: Value) -> Slot:
+        """Where a value of the graph lives; a temporary is made on first use."""
+        found = self._slots.get(value)
+        if found is None:
+            if value.node is not None and value.node.op.name == "constant":
+                found = self.constant(value.node.attrs.value)
+            else:
+                found = self.temporary(value.dtype, value.shape)
+            self._slots[value] = found
+        return found
+
+    def assign(self, value: Value, slot: Slot) -> None:
+        """Let `value` live in `slot` (which another value left, or shares by a reshape)."""
+        self._slots[value] = slot
+
+    def has_slot(self, value: Value) -> bool:
+        return value in self._slots
+
+    def temporary(self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = "") -> Slot:
+        """Memory for the time between its first and its last launch; `elements` where padded."""
+        return Slot("temporary", dtype, tuple(shape), numel(shape) if elements is None else elements, name=name)
+
+    def packed(self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = "") -> Slot:
+        """Memory that a prologue launch fills and that is kept between calls."""
+        return Slot("packed", dtype, tuple(shape), numel(shape) if elements is None else elements, name=name)
+
+    def constant(self, literal: Literal) -> Slot:
+        """The slot of a constant; equal constants share one."""
+        found = self._constants.get(literal)
+        if found is None:
+            elements = numel(literal.shape)
+            found = Slot("constant", literal.dtype, literal.shape, elements, literal=literal)
+            self._constants[literal] = found
+        return found
+
+    def is_stable(self, value: Value) -> bool:
+        """Whether a value depends only on inputs that seldom change, so that what is derived is worth keeping."""
+        return value in self._stable or value.node is not None and value.node.op.name == "constant"
+
+    def launch(self, kernel: Kernel, slots: Sequence[Slot], sizes: Sequence[Dim] = (), label: str = "",
+               flops: Dim = 0, bytes: Dim = 0, prologue: bool = False) -> Launch:
+        """Append a kernel call; with `prologue` to the launches that run only when stable inputs change."""
+        launch = Launch(kernel, tuple(slots), tuple(sizes), label, flops, bytes)
+        (self.program.prologue if prologue else self.program.launches).append(launch)
+        return launch
+
+    def fail_site(self, node: Node, message: str) -> int:
+        """The number under which kernels report that `message` happened at `node`."""
+        site = ErrorSite(node.op.name, message, node.location)
+        if site not in self.program.errors:
+            self.program.errors.append(site)
+        return self.program.errors.index(site)
+
+    def kernel_name(self, hint: str) -> str:
+        """A name no other kernel of the program has."""
+        hint = "".join(c if c.isalnum() else "_" for c in hint)[:48]
+        count = self._names.get(hint, 0)
+        self._names[hint] = count + 1
+        return hint if count == 0 else f"{hint}_{count}"
