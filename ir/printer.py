@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # graph.py prints through this file, which only handles what 
     from .op import Attrs
 
 DECIMAL_LIMIT = 16  # a literal with more elements is not read by people
-PLAIN_NAME = re.compile(r"[A-Za-z_][\w.]*\Z", re.ASCII)
+PLAIN_NAME = re.compile(r"[^\W\d](?:\w|\.(?!\.))*\Z")
 
 
 def print_graph(graph: Graph) -> str:

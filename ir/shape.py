@@ -33,7 +33,7 @@ class Symbol:
     max: int = UNBOUNDED
 
     def __post_init__(self) -> None:
-        if not (self.name.isidentifier() and self.name.isascii()) or self.name in RESERVED:
+        if not self.name.isidentifier() or self.name in RESERVED:
             raise ValueError(
                 f"Dim name {self.name!r} is not a free identifier: use letters, digits and _, "
                 f"and none of {' '.join(sorted(RESERVED))}"

@@ -49,10 +49,10 @@ TOKEN = re.compile(
   | (?P<range>   \.\. )
   | (?P<float>   \d+(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+) )
   | (?P<int>     \d+ )
-  | (?P<name>    [A-Za-z_](?:\w|\.(?!\.))* )
+  | (?P<name>    [^\W\d](?:\w|\.(?!\.))* )
   | (?P<mark>    // | [-+*%(){}\[\]<>,:=@] )
     """,
-    re.VERBOSE | re.ASCII,
+    re.VERBOSE,
 )
 
 
