@@ -1,0 +1,373 @@
+"""Kernels as LLVM IR text: one function a kernel, one more for the tasks of each parallel loop.
+
+    define internal void @k(ptr noalias %x, ..., i64 %n, ..., ptr %status)
+
+A parallel loop becomes ``task(ctx, i)``, which unpacks what the loop uses and calls ``body(noalias
+pointers, ..., i)``: as parameters, the buffers keep their alias facts. Loops are emitted rotated (guard,
+then do-while), the form the vectoriser takes; `vector` loops ask it to through `llvm.loop` metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+
+from graphtorch.ir.dtype import DType, f32, f64
+
+from ..kernels import ir as k
+from ..kernels.ir import INDEX, Buffer, Expr, Kernel, KType, Name, Stmt
+from . import vmath
+from .expr import Expressions
+from .target import Target
+from .types import constant, mangled, memory, register
+
+UNROLL_LIMIT = 64  # an `unroll` loop of more constant iterations is left to LLVM
+LIBM = {"rem": "fmod"}
+
+
+class ModuleEmitter:
+    """Collects the functions of one LLVM module."""
+
+    def __init__(self, name: str, target: Target) -> None:
+        self.name = name
+        self.target = target
+        self.functions: list[str] = []
+        self.declarations: dict[str, str] = {}
+        self.metadata: list[str] = []
+        self._kernels: dict[Kernel, str] = {}
+        self._math: dict[tuple[str, KType], str | None] = {}
+        self._symbols: set[str] = set()
+
+    def text(self) -> str:
+        width = self.target.vector_bits
+        parts = [f'target triple = "{self.target.triple}"', *self.declarations.values(), *self.functions,
+                 f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}',
+                 f'attributes #1 = {{ alwaysinline nounwind willreturn memory(none) "prefer-vector-width"="{width}" }}',
+                 "attributes #2 = { nounwind willreturn memory(none) }",
+                 *(f"!{i} = {m}" for i, m in enumerate(self.metadata))]
+        return "\n".join(parts) + "\n"
+
+    def symbol(self, hint: str) -> str:
+        """A new function name."""
+        name, count = hint, 0
+        while name in self._symbols:
+            count += 1
+            name = f"{hint}.{count}"
+        self._symbols.add(name)
+        return name
+
+    def declare(self, name: str, text: str) -> str:
+        self.declarations[name] = f"declare {text}"
+        return name
+
+    def node(self, text: Callable[[int], str] | str) -> str:
+        """A metadata node; a callable gets the node's own number (distinct, self-referring nodes)."""
+        index = len(self.metadata)
+        self.metadata.append("")
+        self.metadata[index] = text if isinstance(text, str) else text(index)
+        return f"!{index}"
+
+    # ---- what expressions call
+
+    def math(self, op: str, t: KType) -> str | None:
+        key = (op, t)
+        if key not in self._math:
+            self._math[key] = None
+            definition = vmath.definition(op, t.dtype)
+            if definition is not None:
+                self._math[key] = name = self.symbol(f"gt.{op}.{mangled(t)}")
+                self.functions.append(emit_math(self, name, definition, t))
+        return self._math[key]
+
+    def libm(self, op: str, dtype: DType, arity: int) -> str:
+        if dtype not in (f32, f64):
+            raise TypeError(f"kernel op {op} on {dtype}: cast it to f32 or f64 first")
+        name = LIBM.get(op, op) + ("f" if dtype is f32 else "")
+        t = register(KType(dtype))
+        return self.declare(name, f"{t} @{name}({', '.join([t] * arity)}) #2")
+
+    # ---- kernels
+
+    def kernel(self, kernel: Kernel) -> str:
+        """The function of `kernel`, emitted at its first use."""
+        if kernel not in self._kernels:
+            self._kernels[kernel] = name = self.symbol(kernel.name)
+            params = [*parameters(kernel.buffers, kernel.sizes), "ptr %status"]
+            f = FunctionEmitter(self)
+            f.bind(kernel.buffers, kernel.sizes)
+            f.statements(kernel.body)
+            self.functions.append(f.finish(f"define internal void @{name}({', '.join(params)}) #0"))
+        return self._kernels[kernel]
+
+
+def parameters(buffers: Sequence[Buffer], names: Sequence[Name]) -> list[str]:
+    """Parameter declarations: buffers never overlap."""
+    out = []
+    for i, b in enumerate(buffers):
+        access = {"read": "readonly ", "write": "writeonly "}.get(b.access, "")
+        align = max(b.align, b.dtype.itemsize)
+        out.append(f"ptr noalias nofree {access}align {align} %b{i}")
+    out += [f"{register(n.type)} noundef %n{i}" for i, n in enumerate(names)]
+    return out
+
+
+def emit_math(module: ModuleEmitter, name: str, definition: vmath.Definition, t: KType) -> str:
+    """A maths function of `t` (any number of lanes) from its kernel-IR expansion."""
+    b = k.Builder()
+    args = [Name(f"x{i}", t) for i in range(definition.arity)]
+    result = definition.expand(b, *args)
+    f = FunctionEmitter(module)
+    f.strict = True
+    f.values.update({a: f"%{a.name}" for a in args})
+    f.statements(b.body)
+    f.put(f"ret {register(t)} {f.value(result)}")
+    params = ", ".join(f"{register(t)} %{a.name}" for a in args)
+    return f.finish(f"define internal {register(t)} @{name}({params}) #1", returns=True)
+
+
+class FunctionEmitter(Expressions):
+    """Emits the statements of one function."""
+
+    def __init__(self, module: ModuleEmitter) -> None:
+        super().__init__(module)
+        self.owner = module
+        self.allocas: list[str] = []
+        self.depth = 0  # loops around the current statement
+        self.declared: dict[Name, int] = {}
+        self.is_task = False
+
+    def bind(self, buffers: Sequence[Buffer], names: Sequence[Name]) -> None:
+        self.pointers.update({b: f"%b{i}" for i, b in enumerate(buffers)})
+        self.values.update({n: f"%n{i}" for i, n in enumerate(names)})
+
+    def finish(self, header: str, returns: bool = False) -> str:
+        body = self.lines if returns else [*self.lines, "  ret void"]
+        return "\n".join([header + " {", "entry:", *self.allocas, *body, "}", ""])
+
+    def alloca(self, text: str) -> str:
+        name = "%" + self.fresh("a")
+        self.allocas.append(f"  {name} = alloca {text}")
+        return name
+
+    def statements(self, body: Sequence[Stmt]) -> None:
+        for stmt in body:
+            _EMIT[type(stmt)](self, stmt)
+
+    # ---- values and memory
+
+    def _let(self, s: k.Let) -> None:
+        self.values[s.name] = self.value(s.value)
+
+    def _var(self, s: k.Var) -> None:
+        t = register(s.name.type)
+        x = self.value(s.value)
+        self.registers[s.name] = self.alloca(t)
+        self.declared[s.name] = self.depth
+        self.put(f"store {t} {x}, ptr {self.registers[s.name]}")
+
+    def _assign(self, s: k.Assign) -> None:
+        if s.name not in self.registers:
+            raise KeyError(f"kernel {self.owner.name}: register {s.name.name!r} is assigned but not declared here")
+        x = self.value(s.value, reassoc=self._accumulates(s))
+        self.put(f"store {register(s.name.type)} {x}, ptr {self.registers[s.name]}")
+
+    def _accumulates(self, s: k.Assign) -> bool:
+        """``acc = acc op x`` in a loop around which `acc` lives: the terms may be summed in any order."""
+        if self.declared[s.name] >= self.depth:
+            return False
+        e = s.value
+        if isinstance(e, k.Fma):
+            return e.c is s.name
+        return isinstance(e, k.Binary) and e.op in ("add", "mul") and s.name in (e.a, e.b)
+
+    def _store(self, s: k.Store) -> None:
+        t, size = s.value.type, s.buffer.dtype.itemsize
+        if t.dtype is not s.buffer.dtype:
+            raise TypeError(f"kernel {self.owner.name}: {t} stored to {s.buffer.name} of {s.buffer.dtype}")
+        m = memory(t)
+        x = self.to_memory(self.value(s.value), t)
+        if s.index.type.lanes > 1:
+            self._scatter(s, x, t, size)
+        elif s.mask is None:
+            self.put(f"store {m} {x}, ptr {self.address(s.buffer, s.index)}, align {size}")
+        elif t.lanes == 1:
+            mask, p = self.value(s.mask), self.address(s.buffer, s.index, exact=False)
+            with_mask, after = self.fresh("write"), self.fresh("after")
+            self.put(f"br i1 {mask}, label %{with_mask}, label %{after}")
+            self.label(with_mask)
+            self.put(f"store {m} {x}, ptr {p}, align {size}")
+            self.put(f"br label %{after}")
+            self.label(after)
+        else:
+            mask, p = self.value(s.mask), self.address(s.buffer, s.index, exact=False)
+            self.put(f"call void @llvm.masked.store.{self._memory_name(t)}.p0({m} {x}, ptr align {size} {p}, "
+                     f"<{t.lanes} x i1> {mask})")
+
+    def _scatter(self, s: k.Store, x: str, t: KType, size: int) -> None:
+        n = t.lanes
+        mask = "splat (i1 true)" if s.mask is None else self.value(s.mask)
+        p = self.address(s.buffer, s.index, exact=s.mask is None)
+        self.put(f"call void @llvm.masked.scatter.{self._memory_name(t)}.v{n}p0({memory(t)} {x}, "
+                 f"<{n} x ptr> align {size} {p}, <{n} x i1> {mask})")
+
+    def _scratch(self, s: k.Scratch) -> None:
+        self.pointers[s.buffer] = self.alloca(f"[{s.size} x {memory(KType(s.buffer.dtype))}], align 64")
+
+    def _fail(self, s: k.Fail) -> None:
+        self.put(f"store atomic i32 {s.site + 1}, ptr %status monotonic, align 4")
+
+    def _call(self, s: k.Call) -> None:
+        args = []
+        for a in s.args:
+            if isinstance(a, k.Ref):
+                args.append(f"ptr {self.address(a.buffer, a.offset)}")
+            else:
+                args.append(f"{register(a.type)} {self.value(a)}")
+        self.put(f"call void @{self.owner.kernel(s.kernel)}({', '.join([*args, 'ptr %status'])})")
+
+    # ---- control
+
+    def _if(self, s: k.If) -> None:
+        then, orelse, after = self.fresh("then"), self.fresh("else"), self.fresh("end")
+        c = self.value(s.condition)
+        self.put(f"br i1 {c}, label %{then}, label %{orelse if s.orelse else after}")
+        for label, body in ((then, s.then), (orelse, s.orelse)):
+            if body or label == then:
+                self.label(label)
+                self.statements(body)
+                self.put(f"br label %{after}")
+        self.label(after)
+
+    def _for(self, s: k.For) -> None:
+        if s.kind == "parallel" and not self.is_task:
+            self._parallel(s)
+        elif s.kind == "unroll" and self._unrolls(s):
+            self._unroll(s)
+        else:
+            self._loop(s)
+
+    @staticmethod
+    def _unrolls(s: k.For) -> bool:
+        if not all(isinstance(e, k.Const) for e in (s.lo, s.hi, s.step)):
+            return False
+        return len(range(s.lo.value, s.hi.value, s.step.value)) <= UNROLL_LIMIT  # type: ignore[attr-defined]
+
+    def _unroll(self, s: k.For) -> None:
+        self.depth += 1
+        for i in range(s.lo.value, s.hi.value, s.step.value):  # type: ignore[attr-defined]
+            self.values[s.var] = str(i)
+            self.statements(s.body)
+        self.depth -= 1
+
+    def _loop(self, s: k.For) -> None:
+        lo, hi, step = self.value(s.lo), self.value(s.hi), self.value(s.step)
+        body, after = self.fresh("loop"), self.fresh("done")
+        if not (isinstance(s.lo, k.Const) and isinstance(s.hi, k.Const) and s.lo.value < s.hi.value):
+            enter = self.let(f"icmp slt i64 {lo}, {hi}")
+            ahead = self.fresh("ahead")
+            self.put(f"br i1 {enter}, label %{ahead}, label %{after}")
+            self.label(ahead)
+        before = self.block
+        self.put(f"br label %{body}")
+        self.label(body)
+        i, following = "%" + self.fresh("i"), "%" + self.fresh("i")
+        phi = len(self.lines)
+        self.lines.append("")
+        self.values[s.var] = i
+        self.depth += 1
+        self.statements(s.body)
+        self.depth -= 1
+        self.lines[phi] = f"  {i} = phi i64 [ {lo}, %{before} ], [ {following}, %{self.block} ]"
+        self.put(f"{following} = add nsw i64 {i}, {step}")
+        again = self.let(f"icmp slt i64 {following}, {hi}")
+        self.put(f"br i1 {again}, label %{body}, label %{after}{self._loop_metadata(s.kind)}")
+        self.label(after)
+
+    def _loop_metadata(self, kind: str) -> str:
+        hints = {"vector": ("llvm.loop.vectorize.enable", "i1 true"), "unroll": ("llvm.loop.unroll.enable", "")}
+        if kind not in hints:
+            return ""
+        name, argument = hints[kind]
+        hint = self.owner.node(f'!{{!"{name}"{", " + argument if argument else ""}}}')
+        return ", !llvm.loop " + self.owner.node(lambda me: f"distinct !{{!{me}, {hint}}}")
+
+    # ---- parallel loops
+
+    def _parallel(self, s: k.For) -> None:
+        """Packs what the loop uses into a record on the stack and hands the tasks to the pool."""
+        buffers, names = used(s.body)
+        buffers = [b for b in buffers if b in self.pointers]
+        names = [n for n in names if n in self.values or n in self.registers]
+        lo, hi, step = (self.value(e) for e in (s.lo, s.hi, s.step))
+        fields_ = [("ptr", self.pointers[b]) for b in buffers] + [(register(n.type), self.value(n)) for n in names]
+        fields_ += [("ptr", "%status"), ("i64", lo), ("i64", step)]
+        record = "{ " + ", ".join(t for t, _ in fields_) + " }"
+        context = self.alloca(f"{record}, align 64")
+        for i, (t, x) in enumerate(fields_):
+            p = self.let(f"getelementptr inbounds {record}, ptr {context}, i64 0, i32 {i}")
+            self.put(f"store {t} {x}, ptr {p}")
+        count = self._task_count(s, lo, hi, step)
+        task = self._task(s, buffers, names, record, [t for t, _ in fields_])
+        self.owner.declare("gt_parallel_for", "void @gt_parallel_for(ptr, ptr, i64)")
+        self.put(f"call void @gt_parallel_for(ptr @{task}, ptr {context}, i64 {count})")
+
+    def _task_count(self, s: k.For, lo: str, hi: str, step: str) -> str:
+        span = hi if lo == "0" else self.let(f"sub nsw i64 {hi}, {lo}")
+        span = self.call("llvm.smax.i64", "i64", ("i64", span), ("i64", "0"))
+        if step == "1":
+            return span
+        up = self.let(f"add nsw i64 {span}, {self.let(f'sub nsw i64 {step}, 1')}")
+        return self.let(f"udiv i64 {up}, {step}")
+
+    def _task(self, s: k.For, buffers: list[Buffer], names: list[Name], record: str, types: list[str]) -> str:
+        body = self.owner.symbol(self.owner.name + ".body")
+        inner = FunctionEmitter(self.owner)
+        inner.is_task = True
+        inner.bind(buffers, names)
+        inner.values[s.var] = "%i"
+        inner.statements(s.body)
+        params = [*parameters(buffers, names), "ptr %status", "i64 noundef %i"]
+        self.owner.functions.append(inner.finish(f"define internal void @{body}({', '.join(params)}) noinline #0"))
+        name = self.owner.symbol(self.owner.name + ".task")
+        outer = FunctionEmitter(self.owner)
+        loaded = []
+        for i, t in enumerate(types):
+            p = outer.let(f"getelementptr inbounds {record}, ptr %ctx, i64 0, i32 {i}")
+            loaded.append((t, outer.let(f"load {t}, ptr {p}")))
+        at = outer.let(f"mul nsw i64 %task, {loaded[-1][1]}")
+        at = outer.let(f"add nsw i64 {at}, {loaded[-2][1]}")
+        args = ", ".join(f"{t} {x}" for t, x in loaded[:-2])
+        outer.put(f"call void @{body}({args}, i64 {at})")
+        self.owner.functions.append(outer.finish(f"define internal void @{name}(ptr %ctx, i64 %task) #0"))
+        return name
+
+
+def used(body: Sequence[Stmt]) -> tuple[list[Buffer], list[Name]]:
+    """Buffers and names that occur in `body`, in the order of first use."""
+    buffers: dict[Buffer, None] = {}
+    names: dict[Name, None] = {}
+    for item in _items(body):
+        if isinstance(item, Buffer):
+            buffers.setdefault(item)
+        elif isinstance(item, Name):
+            names.setdefault(item)
+    return list(buffers), list(names)
+
+
+def _items(x: object) -> Iterator[object]:
+    if isinstance(x, (list, tuple)):
+        for item in x:
+            yield from _items(item)
+    elif isinstance(x, (Buffer, Name)):
+        yield x
+    elif isinstance(x, (Expr, k.Ref, k.For, k.Let, k.Var, k.Assign, k.Store, k.Scratch, k.If, k.Call)):
+        for f in fields(x):  # type: ignore[arg-type]
+            yield from _items(getattr(x, f.name))
+
+
+_EMIT: dict[type, Callable[..., None]] = {
+    k.For: FunctionEmitter._for, k.Let: FunctionEmitter._let, k.Var: FunctionEmitter._var,
+    k.Assign: FunctionEmitter._assign, k.Store: FunctionEmitter._store, k.Scratch: FunctionEmitter._scratch,
+    k.If: FunctionEmitter._if, k.Call: FunctionEmitter._call, k.Fail: FunctionEmitter._fail,
+}
+assert INDEX.lanes == 1 and constant(0, INDEX) == "0"

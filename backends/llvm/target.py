@@ -1,0 +1,116 @@
+"""What code generation needs to know of a machine, as a record, so that AOT can name another one."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import llvmlite.binding as llvm
+
+FEATURE_WIDTHS = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("sve", 128), ("neon", 128), ("sse2", 128))
+DEFAULT_CACHES = (32 << 10, 1 << 20, 16 << 20)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU.
+
+    Attributes:
+        triple: LLVM's name of the platform, ``x86_64-unknown-linux-gnu``.
+        cpu: LLVM's name of the processor, ``znver4``; ``""`` for the platform's baseline.
+        features: LLVM's feature string, ``+avx2,+fma,...``.
+        vector_bits: width of a vector register to use.
+        registers: number of vector registers.
+        fma: whether it has fused multiply-add.
+        caches: bytes of L1 data, L2 (of a core) and L3 (shared) cache.
+    """
+
+    triple: str
+    cpu: str
+    features: str
+    vector_bits: int
+    registers: int
+    fma: bool
+    caches: tuple[int, int, int]
+
+    def lanes(self, itemsize: int) -> int:
+        """Elements of `itemsize` bytes in a vector register."""
+        return self.vector_bits // (8 * itemsize)
+
+    def describe(self) -> str:
+        kib = "/".join(str(c >> 10) for c in self.caches)
+        return f"{self.cpu or 'generic'} ({self.triple}), {self.vector_bits}-bit vectors, caches {kib} KiB"
+
+
+def named(triple: str, cpu: str = "", features: str = "", vector_bits: int | None = None) -> Target:
+    """A machine that is not this one: `cpu` and `features` in LLVM's spelling."""
+    flags = {f[1:] for f in features.split(",") if f.startswith("+")}
+    arm = triple.startswith(("aarch64", "arm64"))
+    wide = vector_bits or next((w for name, w in FEATURE_WIDTHS if name in flags), 128)
+    return Target(triple, cpu, features, wide, 32 if arm or wide == 512 else 16, arm or "fma" in flags,
+                  DEFAULT_CACHES)
+
+
+@functools.cache
+def host() -> Target:
+    """This machine."""
+    flags = dict(llvm.get_host_cpu_features())
+    text = ",".join(("+" if on else "-") + name for name, on in sorted(flags.items()))
+    plain = named(llvm.get_process_triple(), llvm.get_host_cpu_name(),
+                  ",".join("+" + name for name, on in flags.items() if on))
+    return Target(plain.triple, plain.cpu, text, plain.vector_bits, plain.registers, plain.fma, _cache_sizes())
+
+
+def _cache_sizes() -> tuple[int, int, int]:
+    sizes = list(DEFAULT_CACHES)
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level, kind, size = ((folder / f).read_text().strip() for f in ("level", "type", "size"))
+            if kind != "Instruction" and size.endswith("K"):
+                sizes[int(level) - 1] = int(size[:-1]) << 10
+        except (OSError, ValueError, IndexError):
+            continue  # a machine that does not say keeps the usual sizes
+    return sizes[0], sizes[1], sizes[2]
+
+
+def available_cpus() -> int:
+    """Processors this process may use: its affinity mask and its cgroup's CPU limit, at least 1."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        count = os.cpu_count() or 1
+    limit = _cgroup_limit() if platform.system() == "Linux" else None
+    return max(1, count if limit is None else min(count, int(limit + 0.5)))
+
+
+def _cgroup_limit() -> float | None:
+    """CPUs granted by cgroup v2 (cpu.max of every group up the path) or v1; None for no limit."""
+    limits: list[float] = []
+    for folder in _cgroup_folders():
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+            if quota != "max":
+                limits.append(int(quota) / int(period))
+        except (OSError, ValueError):
+            continue
+    try:
+        base = Path("/sys/fs/cgroup/cpu")
+        quota_us = int((base / "cpu.cfs_quota_us").read_text())
+        if quota_us > 0:
+            limits.append(quota_us / int((base / "cpu.cfs_period_us").read_text()))
+    except (OSError, ValueError):
+        pass
+    return min(limits) if limits else None
+
+
+def _cgroup_folders() -> list[Path]:
+    root = Path("/sys/fs/cgroup")
+    try:
+        line = next(x for x in Path("/proc/self/cgroup").read_text().splitlines() if x.startswith("0::"))
+    except (OSError, StopIteration):
+        return [root]
+    path = root / line[3:].lstrip("/")
+    return [p for p in (path, *path.parents) if p == root or root in p.parents]
