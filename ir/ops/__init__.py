@@ -1,0 +1,14 @@
+"""Every op, by name: ``from graphtorch.ir import ops; ops.add(x, y)``.
+
+Names such as `sum`, `abs` and `all` are ops here, not Python's builtins.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: F403 - each family names its ops in __all__
+from .activation import *
+from .binary import *
+from .elementwise import *
+from .random import *
+from .reduce import *
+from .special import *

@@ -1,10 +1,11 @@
 """What the op families share: numbers as values, algebra on values, type checks, NumPy precision.
 
-Gradient rules refer to each other in circles (`sum` needs `expand`, `expand` needs `sum`), so families never
-import one another. They reach ops through `ops`, which looks a name up when a rule runs.
+Gradient rules refer to each other in circles (`sum` needs `expand`, `expand` needs `sum`), so families
+never import one another. They reach ops through `ops`, which looks a name up when a rule runs.
 
-Rules are written as algebra: `Expr` wraps a value so that ``g * y * (1 - y)`` makes nodes, and `fn` applies any op to
-wrapped values and Python numbers, ``fn.where(x > 0, g, 0)``. A number takes the dtype of the values beside it.
+Rules are written as algebra: `Expr` wraps a value so that ``g * y * (1 - y)`` makes nodes, and `fn`
+applies any op to wrapped values and Python numbers, ``fn.where(x > 0, g, 0)``. A number takes the dtype
+of the values beside it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..literal import Literal
 from ..op import OPS, Op
 from ..shape import Dim, Shape, normalize_axis, numel
 
-# ------------------------------------------------------------------------------------------ ops by name
+# ------------------------------ ops by name
 
 
 class OpTable:
@@ -42,7 +43,7 @@ ops = OpTable()
 Number: TypeAlias = Union[bool, int, float, complex]
 
 
-# ------------------------------------------------------------------------------------------ numbers, shapes
+# ------------------------------ numbers, shapes
 
 
 def number(value: Number, dtype: DType) -> Value:
@@ -111,7 +112,7 @@ def keep_dims(value: Value, shape: Shape, dims: Sequence[int]) -> Value:
 
 
 def count(x: Value, dims: Sequence[int], dtype: DType) -> Value:
-    """The number of elements of `x` along `dims` as a 0-d `dtype` value; symbolic sizes are read at run time."""
+    """The number of elements of `x` along `dims`, a 0-d `dtype` value; symbolic sizes are read at run time."""
     known: Dim = numel(tuple(d for i, d in enumerate(x.shape) if i in dims and isinstance(d, int)))
     assert isinstance(known, int)
     total = number(known, dtype)
@@ -133,7 +134,7 @@ def conj(value: Value) -> Value:
     return ops.conj(value) if value.dtype.is_complex else value
 
 
-# ------------------------------------------------------------------------------------------ algebra on values
+# ------------------------------ algebra on values
 
 
 class Expr:
@@ -214,8 +215,10 @@ def _apply(name: str, *operands: Operand, **attrs: Any) -> Expr:
     values = [o.value if isinstance(o, Expr) else None for o in operands]
     if None in values:
         dtype = _dtype_beside(values)
-        values = [number(o, dtype) if v is None else v  # type: ignore[arg-type]
-                  for o, v in zip(operands, values, strict=True)]
+        values = [
+            number(o, dtype) if v is None else v  # type: ignore[arg-type]
+            for o, v in zip(operands, values, strict=True)
+        ]
     return Expr(getattr(ops, name)(*values, **attrs))
 
 
@@ -247,7 +250,15 @@ def algebra(rule: Rule, *values: Value) -> Any:
     return result.value
 
 
-# ------------------------------------------------------------------------------------------ type checks
+def algebra_wide(rule: Rule, *values: Value) -> Any:
+    """`algebra` with f16 and bf16 operands as f32: one rounding at the end, to the first operand's dtype."""
+    dtype = values[0].dtype
+    if wide_dtype(dtype) is dtype:
+        return algebra(rule, *values)
+    return cast_to(algebra(rule, *[cast_to(v, wide_dtype(v.dtype)) for v in values]), dtype)
+
+
+# ------------------------------ type checks
 
 
 @dataclass(frozen=True)
@@ -277,8 +288,18 @@ INTEGER = _domain("an integer", Kind.INT)
 BOOLEAN = _domain("a bool", Kind.BOOL)
 
 SCALAR_NAMES = {
-    "bool": "Bool", "u8": "Byte", "i8": "Char", "i16": "Short", "i32": "Int", "i64": "Long", "f16": "Half",
-    "bf16": "BFloat16", "f32": "Float", "f64": "Double", "c64": "ComplexFloat", "c128": "ComplexDouble",
+    "bool": "Bool",
+    "u8": "Byte",
+    "i8": "Char",
+    "i16": "Short",
+    "i32": "Int",
+    "i64": "Long",
+    "f16": "Half",
+    "bf16": "BFloat16",
+    "f32": "Float",
+    "f64": "Double",
+    "c64": "ComplexFloat",
+    "c128": "ComplexDouble",
 }
 
 
@@ -286,7 +307,7 @@ def check_domain(name: str, type: Type, domain: Domain, hint: str = "") -> None:
     """Raise NotImplementedError, as PyTorch does, where `name` does not take the dtype of `type`."""
     if type.dtype not in domain:
         raise NotImplementedError(
-            f'"{name}" not implemented for \'{SCALAR_NAMES[type.dtype.name]}\': '
+            f"\"{name}\" not implemented for '{SCALAR_NAMES[type.dtype.name]}': "
             f"expected {domain.words} tensor, got {type}; {hint or 'convert it with .to(dtype)'}"
         )
 
@@ -304,7 +325,7 @@ def check_same_dtype(name: str, *types: Type) -> DType:
 
 
 def check_dims(dims: Sequence[int], rank: int) -> None:
-    """Axes of a rank-`rank` tensor, counted from the front: IndexError out of range, RuntimeError repeated."""
+    """Axes of a tensor, counted from the front: IndexError where out of range, RuntimeError where repeated."""
     seen: set[int] = set()
     for dim in dims:
         if normalize_axis(dim, rank) in seen:
@@ -314,14 +335,16 @@ def check_dims(dims: Sequence[int], rank: int) -> None:
             raise IndexError(f"dim {dim} is negative: attributes of a recorded op count from the front")
 
 
-# ------------------------------------------------------------------------------------------ NumPy references
+# ------------------------------ NumPy references
 
 
 def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` with NumPy's floating-point warnings off: inf and nan are results here."""
+
     def run(*arguments: Any) -> Any:
         with np.errstate(all="ignore"):
             return function(*arguments)
+
     return run
 
 

@@ -1,0 +1,203 @@
+"""The error function, the gamma function and their relatives, with references that need no SciPy.
+
+Formulas: Abramowitz and Stegun, Handbook of Mathematical Functions, 6.3 (digamma) and 7.1 (erf);
+M. Giles, "Approximating the erfinv function", GPU Computing Gems 2 (2010).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+
+import numpy as np
+
+from ..dtype import f64
+from ..op import BY_DECOMPOSITION
+from .common import REAL_FLOATING, Expr, fn
+from .elementwise import unary
+
+__all__ = ["digamma", "erf", "erfc", "erfinv", "lgamma"]
+
+TWO_BY_SQRT_PI = 2 / math.sqrt(math.pi)
+
+
+def _scalarwise(function: Callable[[float], float]) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of the math module on arrays, computed in f64 and rounded once."""
+    each = np.frompyfunc(function, 1, 1)
+
+    def run(x: np.ndarray) -> np.ndarray:
+        return np.asarray(each(x.astype(np.float64))).astype(np.float64).astype(x.dtype)
+
+    return run
+
+
+def _horner(coefficients: Sequence[float], x: Expr) -> Expr:
+    """The polynomial with `coefficients`, highest power first."""
+    first, *rest = coefficients
+    return reduce(lambda total, c: total * x + c, rest, x * 0 + first)
+
+
+# ------------------------------ error function
+
+erf_numpy = _scalarwise(math.erf)
+erfc_numpy = _scalarwise(math.erfc)
+
+# erfinv(x) / x in w = -log(1 - x * x), around w = 2.5 and around sqrt(w) = 3
+GILES_CENTRAL = (
+    2.81022636e-08,
+    3.43273939e-07,
+    -3.5233877e-06,
+    -4.39150654e-06,
+    0.00021858087,
+    -0.00125372503,
+    -0.00417768164,
+    0.246640727,
+    1.50140941,
+)
+GILES_TAIL = (
+    -0.000200214257,
+    0.000100950558,
+    0.00134934322,
+    -0.00367342844,
+    0.00573950773,
+    -0.0076224613,
+    0.00943887047,
+    1.00167406,
+    2.83297682,
+)
+NEWTON_STEPS = 3  # from 7 correct digits (or 2 in the far tail of f64) to 16
+
+
+def _erfinv_scalar(x: float) -> float:
+    """Bisection on erf within |x| < 1/2 and on erfc outside, down to neighbouring floats."""
+    if not -1 < x < 1:
+        return math.copysign(math.inf, x) if abs(x) == 1 else math.nan
+    size, low, high = abs(x), 0.0, 6.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        below = math.erf(middle) < size if size < 0.5 else math.erfc(middle) > 1 - size
+        low, high = (middle, high) if below else (low, middle)
+    for _ in range(2):  # bisection stops at absolute precision; small results need relative
+        if size < 0.5:
+            low -= (math.erf(low) - size) / (TWO_BY_SQRT_PI * math.exp(-low * low))
+    return math.copysign(low, x)
+
+
+def _erfinv_start(x: Expr) -> Expr:
+    """|erfinv(x)| to f32's precision."""
+    size = fn.abs(x)
+    w = -fn.log((1 - size) * (1 + size))
+    tail = fn.sqrt(fn.maximum(w, 5)) - 3
+    near = _horner(GILES_CENTRAL, fn.minimum(w, 5) - 2.5) * size
+    return fn.where(w < 5, near, _horner(GILES_TAIL, tail) * size)
+
+
+def _erfinv_refine(x: Expr, y: Expr) -> Expr:
+    """A Newton step on erf(y) = |x|; in the tail on log(erfc(y)) = log(1 - |x|), nearly a parabola."""
+    size = fn.abs(x)
+    slope = fn.exp(-y * y) * TWO_BY_SQRT_PI
+    rest = fn.erfc(y)
+    central = (fn.erf(y) - size) / slope
+    tail = fn.log((1 - size) / rest) * rest / slope
+    return y - fn.where(size < 0.5, central, tail)
+
+
+def _erfinv_formula(x: Expr) -> Expr:
+    y = _erfinv_start(x)
+    if x.dtype is f64:
+        w = -fn.log(1 - fn.abs(x))
+        far = fn.sqrt(w - 0.5 * fn.log(w * math.pi))  # asymptotic: beyond the polynomial's range
+        y = fn.where(w > 16, far, y)
+        for _ in range(NEWTON_STEPS):
+            y = _erfinv_refine(x, y)
+    return fn.where(fn.eq(fn.abs(x), 1), x * math.inf, fn.copysign(y, x))
+
+
+erf = unary(
+    "erf",
+    "Error function: 2 / sqrt(pi) times the integral of exp(-t * t) from 0 to x.",
+    erf_numpy,
+    lambda g, x, y: g * (TWO_BY_SQRT_PI * fn.exp(-x * x)),
+    REAL_FLOATING,
+)
+erfc = unary(
+    "erfc",
+    "1 - erf(x), exact for large x.",
+    erfc_numpy,
+    lambda g, x, y: g * (-TWO_BY_SQRT_PI * fn.exp(-x * x)),
+    REAL_FLOATING,
+)
+erfinv = unary(
+    "erfinv",
+    "The y with erf(y) = x; inf at 1, -inf at -1, nan outside.",
+    _scalarwise(_erfinv_scalar),
+    lambda g, x, y: g * (fn.exp(y * y) / TWO_BY_SQRT_PI),
+    REAL_FLOATING,
+    formula=_erfinv_formula,
+)
+
+
+# ------------------------------ gamma function
+
+# digamma(y) = log(y) - 1 / (2 y) - sum of c[k] / y ** (2 k); lowest power first
+DIGAMMA_SERIES = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
+DIGAMMA_SHIFT = 10  # the series has 16 digits from here on
+
+
+def _lgamma_scalar(x: float) -> float:
+    if math.isinf(x) or (x <= 0 and x == math.floor(x)):
+        return math.inf
+    try:
+        return math.lgamma(x)
+    except OverflowError:
+        return math.inf
+
+
+def _digamma_scalar(x: float) -> float:
+    if x == 0:
+        return -math.copysign(math.inf, x)
+    if x < 0:
+        fraction = math.fmod(x, 1)
+        return _digamma_scalar(1 - x) - math.pi / math.tan(math.pi * fraction) if fraction else math.nan
+    total = 0.0
+    while x < DIGAMMA_SHIFT:
+        total, x = total - 1 / x, x + 1
+    series = sum(c / x ** (2 * k) for k, c in enumerate(DIGAMMA_SERIES, 1)) if x < 1e17 else 0.0
+    return total + math.log(x) - 0.5 / x - series
+
+
+def _digamma_formula(x: Expr) -> Expr:
+    """Reflection below 0, recurrence up to the shift, asymptotic series from there.
+
+    Branches not taken stay finite, so that their zero gradients are zero: derivatives follow to any order.
+    """
+    below = x < 0
+    fraction = x - fn.round(x)
+    pole = below & fn.eq(fraction, 0)
+    angle = fn.where(below & ~pole, fraction, 0.25) * math.pi
+    z = fn.where(below, 1 - x, x)
+    total = fn.log(z + DIGAMMA_SHIFT) - 0.5 / (z + DIGAMMA_SHIFT)
+    square = 1 / ((z + DIGAMMA_SHIFT) * (z + DIGAMMA_SHIFT))
+    total = total - _horner((*DIGAMMA_SERIES[::-1], 0.0), square)
+    for k in range(DIGAMMA_SHIFT - 1, -1, -1):  # small terms first
+        total = total - 1 / (z + k)
+    total = fn.where(below, total - math.pi / fn.tan(angle), total)
+    return fn.where(pole, math.nan, total)
+
+
+lgamma = unary(
+    "lgamma",
+    "log |gamma(x)|; inf at 0 and at negative integers.",
+    _scalarwise(_lgamma_scalar),
+    lambda g, x, y: g * fn.digamma(x),
+    REAL_FLOATING,
+)
+digamma = unary(
+    "digamma",
+    "Derivative of log gamma(x); -inf at 0, nan at negative integers.",
+    _scalarwise(_digamma_scalar),
+    BY_DECOMPOSITION,
+    REAL_FLOATING,
+    formula=_digamma_formula,
+)
