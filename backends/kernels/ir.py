@@ -422,6 +422,27 @@ class Builder:
     def emit(self, stmt: Stmt) -> None:
         self._blocks[-1].append(stmt)
 
+    @property
+    def depth(self) -> int:
+        """Number of blocks around the next statement; 0 in the kernel's body."""
+        return len(self._blocks) - 1
+
+    def is_open(self, block: list[Stmt]) -> bool:
+        """Whether statements of `block` dominate the next statement."""
+        return any(b is block or getattr(b, "target", None) is block for b in self._blocks)
+
+    def block(self, depth: int) -> list[Stmt]:
+        """The open block at nesting depth `depth`."""
+        block = self._blocks[depth]
+        return block.target if isinstance(block, _Ahead) else block
+
+    def hoisted(self, depth: int) -> Block:
+        """Statements emitted inside go to the open block at `depth`, ahead of the loop open in it."""
+        block = self.block(depth)
+        if block is self.block(self.depth):
+            return Block(self, self._blocks[self.depth], None)
+        return Block(self, _Ahead(block), None)
+
     def loop(self, hi: Operand, kind: str = "serial", name: str = "i", lo: Operand = 0, step: Operand = 1) -> Block:
         var = Name(self.fresh(name))
         stmt = For(var, as_expr(lo), as_expr(hi), as_expr(step), kind)
@@ -469,6 +490,17 @@ class Builder:
 
     def fail(self, site: int) -> None:
         self.emit(Fail(site))
+
+
+class _Ahead(list):  # type: ignore[type-arg]
+    """Stands for a block whose last statement is still open: new statements go in front of it."""
+
+    def __init__(self, target: list[Stmt]):
+        super().__init__()
+        self.target = target
+
+    def append(self, stmt: Stmt) -> None:
+        self.target.insert(len(self.target) - 1, stmt)
 
 
 class Block:

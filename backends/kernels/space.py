@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphtorch.ir.shape import UNBOUNDED, Dim, Quotient, Remainder, Shape, SymInt, Symbol, bounds, contiguous_strides
-from graphtorch.ir.shape import floordiv, modulo
+from graphtorch.ir.shape import floordiv, modulo, symbols
 
 from .ir import INDEX, Const, Expr, KType, Lanes, binary, splat
 
@@ -24,12 +24,14 @@ class Space:
     Attributes:
         extents: for each variable the number of values it takes, from 0 on.
         env: for each symbol (variable or size) its value in the kernel.
+        depths: for each symbol the nesting depth of the block that defines it; sizes are at depth 0.
         vector: the variable that runs over the lanes of a vector, if any, and the number of lanes.
     """
 
     def __init__(self) -> None:
         self.extents: dict[str, Dim] = {}
         self.env: dict[str, Expr] = {}
+        self.depths: dict[str, int] = {}
         self.vector: str | None = None
         self.lanes = 1
 
@@ -46,10 +48,15 @@ class Space:
         high = bounds(extent)[1] - 1
         return SymInt.atom(Symbol(name, 0, min(max(high, 0), UNBOUNDED)))
 
-    def bind(self, variable: Dim, expr: Expr) -> None:
-        """Give a variable its expression in the kernel."""
+    def bind(self, variable: Dim, expr: Expr, depth: int = 0) -> None:
+        """Give a variable its expression in the kernel, defined at nesting depth `depth`."""
         if isinstance(variable, SymInt):
             self.env[name_of(variable)] = expr
+            self.depths[name_of(variable)] = depth
+
+    def depth(self, dims: Sequence[Dim]) -> int:
+        """The outermost nesting depth at which all of `dims` are known."""
+        return max((self.depths.get(s.name, 0) for s in symbols(dims)), default=0)
 
     def upper(self, dim: Dim) -> Dim:
         """An upper bound of `dim` over all values of the loop variables, as a size."""
