@@ -1,0 +1,148 @@
+"""Run a graph op by op through each op's NumPy reference: the meaning that every backend is held to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .dtype import DType
+from .graph import Graph, Node, Type, Value
+from .op import Attrs
+from .shape import Dim, Symbol, SymInt, evaluate as evaluate_dim
+
+A = TypeVar("A", bound=Attrs)
+Sizes = Mapping[str, Dim]
+
+
+def evaluate(graph: Graph, arrays: Sequence[Any]) -> list[np.ndarray]:
+    """The graph's outputs for these inputs.
+
+    Args:
+        graph: any graph; symbols take their sizes from the shapes of `arrays`.
+        arrays: one NumPy array for each input, of its dtype and rank.
+
+    Raises:
+        TypeError: wrong number of arrays, or wrong dtype.
+        RuntimeError: a shape that does not fit the input's type, or a negative size that follows from it.
+        IndexError: a data-dependent index out of range.
+    """
+    if len(arrays) != len(graph.inputs):
+        names = ", ".join(v.name or "?" for v in graph.inputs)
+        raise TypeError(f"graph {graph.name} takes {len(graph.inputs)} inputs ({names}), but {len(arrays)} were given")
+    inputs = [np.asarray(a) for a in arrays]
+    sizes = bind_sizes(graph.inputs, [a.shape for a in inputs])
+    values: dict[Value, np.ndarray] = {}
+    for value, array in zip(graph.inputs, inputs, strict=True):
+        _check_input(value, array, sizes)
+        values[value] = array
+    for node in graph.nodes:
+        for result, array in zip(node.results(), _run(node, values, sizes), strict=True):
+            values[result] = array
+    return [np.ascontiguousarray(values[v]).reshape(values[v].shape) for v in graph.outputs]
+
+
+def _run(node: Node, values: Mapping[Value, np.ndarray], sizes: Sizes) -> tuple[np.ndarray, ...]:
+    types = [Type(t.dtype, resolve_shape(t.shape, sizes, node)) for t in node.types]
+    attrs = resolve_attrs(node.attrs, sizes)
+    found = node.op.reference(attrs, *(values[v] for v in node.operands))
+    arrays = tuple(map(np.asarray, found if isinstance(found, (tuple, list)) else (found,)))
+    for expected, array in zip(types, arrays, strict=True):
+        if array.dtype != expected.dtype.numpy or array.shape != expected.shape:
+            raise RuntimeError(f"reference of op {node.op.name} made {array.dtype}{list(array.shape)}, but infer says "
+                               f"{expected}" + (f" (recorded at {node.location})" if node.location else ""))
+    return arrays
+
+
+def _check_input(value: Value, array: np.ndarray, sizes: Sizes) -> None:
+    if DType.of(array.dtype) is not value.dtype:
+        raise TypeError(f"input {value.name!r} has type {value.type}, but got an array of dtype {array.dtype}: "
+                        "convert it first")
+    expected = tuple(evaluate_dim(d, sizes) for d in value.shape)
+    if array.shape != expected:
+        raise RuntimeError(f"input {value.name!r} has type {value.type}, but got an array of shape "
+                           f"{list(array.shape)}" + (f" (expected {list(expected)})" if expected != value.shape else ""))
+
+
+def bind_sizes(inputs: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """The size of each symbol that is a dimension of an input, read off the given shapes.
+
+    Raises:
+        RuntimeError: a rank differs, two dimensions of one symbol differ, or a size leaves its range.
+    """
+    sizes: dict[str, int] = {}
+    for value, shape in zip(inputs, shapes, strict=True):
+        if len(shape) != value.rank:
+            raise RuntimeError(f"input {value.name!r} has type {value.type}, but got an array of {len(shape)} "
+                               f"dimensions, shape {list(shape)}")
+        for axis, (dim, size) in enumerate(zip(value.shape, shape, strict=True)):
+            found = plain_symbol(dim)
+            if found is not None:
+                _bind(sizes, found, size, f"dimension {axis} of input {value.name!r}")
+    return sizes
+
+
+def plain_symbol(dim: Dim) -> Symbol | None:
+    """The symbol that `dim` consists of, if it is just that."""
+    if isinstance(dim, SymInt) and len(dim.terms) == 1:
+        (monomial, factor), = dim.terms
+        if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
+            return monomial[0]
+    return None
+
+
+def _bind(sizes: dict[str, int], symbol: Symbol, size: int, where: str) -> None:
+    if not symbol.min <= size <= symbol.max:
+        raise RuntimeError(f"{where} is {size}, but Dim {symbol.name!r} was given the range "
+                           f"{symbol.min}..{symbol.max}")
+    if sizes.setdefault(symbol.name, size) != size:
+        raise RuntimeError(f"{where} is {size}, but Dim {symbol.name!r} is {sizes[symbol.name]} elsewhere")
+
+
+def resolve_shape(shape: Sequence[Dim], sizes: Sizes, node: Node) -> tuple[Dim, ...]:
+    """`shape` with symbols replaced. RuntimeError where a size becomes negative: the inputs are too small."""
+    found = tuple(evaluate_dim(d, sizes) for d in shape)
+    for dim, size in zip(shape, found, strict=True):
+        if isinstance(size, int) and size < 0:
+            raise RuntimeError(f"op {node.op.name}: size {dim} is {size} for these inputs: they are too small"
+                               + (f" (recorded at {node.location})" if node.location else ""))
+    return found
+
+
+def resolve_attrs(attrs: A, sizes: Sizes) -> A:
+    """`attrs` with the symbols of its sizes, and of graphs inside it, replaced by `sizes`."""
+    changes = {}
+    for field in dataclasses.fields(attrs):
+        before = getattr(attrs, field.name)
+        after = _resolve(before, sizes)
+        if after is not before:
+            changes[field.name] = after
+    return dataclasses.replace(attrs, **changes) if changes else attrs
+
+
+def _resolve(field: Any, sizes: Sizes) -> Any:
+    if isinstance(field, SymInt):
+        return evaluate_dim(field, sizes)
+    if isinstance(field, tuple):
+        parts = tuple(_resolve(part, sizes) for part in field)
+        return parts if any(a is not b for a, b in zip(parts, field, strict=True)) else field
+    return specialize(field, sizes) if isinstance(field, Graph) else field
+
+
+def specialize(graph: Graph, sizes: Sizes) -> Graph:
+    """The graph with the symbols in `sizes` replaced everywhere, and types inferred anew."""
+    if not any(symbol.name in sizes for symbol in graph.symbols()):
+        return graph
+    table: dict[Value, Value] = {}
+    for value in graph.inputs:
+        shape = tuple(evaluate_dim(d, sizes) for d in value.shape)
+        table[value] = Value(value.type.with_shape(shape), name=value.name)
+    nodes = []
+    for node in graph.nodes:
+        operands = tuple(table[v] for v in node.operands)
+        made = node.op.node(operands, resolve_attrs(node.attrs, sizes), node.location)
+        nodes.append(made)
+        table.update(zip(node.results(), made.results(), strict=True))
+    return Graph(graph.name, [table[v] for v in graph.inputs], [table[v] for v in graph.outputs], nodes, graph.donates)
