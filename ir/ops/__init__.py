@@ -8,7 +8,15 @@ from __future__ import annotations
 # ruff: noqa: F403 - each family names its ops in __all__
 from .activation import *
 from .binary import *
+from .control import *
+from .conv import *
 from .elementwise import *
+from .index import *
+from .linalg import *
+from .loss import *
+from .norm import *
+from .pool import *
 from .random import *
 from .reduce import *
+from .shape import *
 from .special import *
