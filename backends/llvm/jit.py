@@ -5,17 +5,25 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import os
 import threading
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import llvmlite.binding as llvm
-import numpy as np
 
-from ..kernels.ir import Kernel
-from .emit import ModuleEmitter
 from .target import Target, host
 
+T = TypeVar("T")
 _lock = threading.Lock()  # LLVM's global context is not thread-safe
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
@@ -64,7 +72,13 @@ def _linker() -> llvm.LLJIT:
     initialize()
     machine = llvm.Target.from_triple(host().triple).create_target_machine(
         cpu=host().cpu, features=host().features, opt=3, jit=True)
-    return llvm.create_lljit_compiler(machine)  # owns the machine
+    return immortal(llvm.create_lljit_compiler(machine))  # it owns the machine
+
+
+def immortal(x: T) -> T:
+    """`x` with one reference too many: the pool's workers run its code until the process ends."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(x))
+    return x
 
 
 class Code:
@@ -88,37 +102,3 @@ class Code:
     def address(self, name: str) -> int:
         """Address of the function `name`, one of the exports."""
         return self._library[name]
-
-
-def kernel_text(kernel: Kernel, target: Target) -> str:
-    """LLVM IR of one kernel behind ``run(i64* args, i32* status)``: buffer addresses, then sizes."""
-    module = ModuleEmitter(kernel.name, target)
-    name = module.kernel(kernel)
-    loads, args = [], []
-    for i, item in enumerate((*kernel.buffers, *kernel.sizes)):
-        t = "ptr" if i < len(kernel.buffers) else "i64"
-        loads.append(f"  %p{i} = getelementptr i64, ptr %args, i64 {i}\n  %v{i} = load {t}, ptr %p{i}\n")
-        args.append(f"{t} %v{i}")
-    module.functions.append(f"define void @run(ptr %args, ptr %status) #0 {{\n{''.join(loads)}"
-                            f"  call void @{name}({', '.join([*args, 'ptr %status'])})\n  ret void\n}}\n")
-    return module.text()
-
-
-def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray], sizes: Sequence[int] = (),
-               target: Target | None = None) -> int:
-    """Compile `kernel` and run it once on contiguous `arrays` (one a buffer, written in place): for tests.
-
-    Returns the status: 0, or 1 + the site of a `fail` that was reached.
-    """
-    for b, a in zip(kernel.buffers, arrays, strict=True):
-        if a.dtype != b.dtype.numpy or not a.flags.c_contiguous:
-            raise TypeError(f"buffer {b.name}: expected a contiguous {b.dtype.numpy} array, got {a.dtype}")
-    code = Code(compile_object(kernel_text(kernel, target or host()), target or host()), ["run"])
-    values = [a.ctypes.data for a in arrays] + [int(s) for s in sizes]
-    if len(values) != len(kernel.buffers) + len(kernel.sizes):
-        raise TypeError(f"kernel {kernel.name} takes {len(kernel.sizes)} sizes, got {len(sizes)}")
-    args = (ctypes.c_int64 * max(1, len(values)))(*values)
-    status = ctypes.c_int32(0)
-    entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(code.address("run"))
-    entry(ctypes.addressof(args), ctypes.addressof(status))
-    return status.value

@@ -1,0 +1,48 @@
+"""One kernel by itself, for tests and experiments."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..kernels.ir import Kernel
+from .emit import ModuleEmitter
+from .jit import Code, compile_object
+from .runtime import pool
+from .target import Target, host
+
+
+def kernel_text(kernel: Kernel, target: Target) -> str:
+    """LLVM IR of one kernel behind ``run(i64* args, i32* status)``: buffer addresses, then sizes."""
+    module = ModuleEmitter(kernel.name, target)
+    name = module.kernel(kernel)
+    loads, args = [], []
+    for i, item in enumerate((*kernel.buffers, *kernel.sizes)):
+        t = "ptr" if i < len(kernel.buffers) else "i64"
+        loads.append(f"  %p{i} = getelementptr i64, ptr %args, i64 {i}\n  %v{i} = load {t}, ptr %p{i}\n")
+        args.append(f"{t} %v{i}")
+    module.functions.append(f"define void @run(ptr %args, ptr %status) #0 {{\n{''.join(loads)}"
+                            f"  call void @{name}({', '.join([*args, 'ptr %status'])})\n  ret void\n}}\n")
+    return module.text()
+
+
+def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray], sizes: Sequence[int] = (),
+               target: Target | None = None) -> int:
+    """Compile `kernel` and run it once on contiguous `arrays` (one a buffer, written in place): for tests.
+
+    Returns the status: 0, or 1 + the site of a `fail` that was reached.
+    """
+    for b, a in zip(kernel.buffers, arrays, strict=True):
+        if a.dtype != b.dtype.numpy or not a.flags.c_contiguous:
+            raise TypeError(f"buffer {b.name}: expected a contiguous {b.dtype.numpy} array, got {a.dtype}")
+    code = Code(compile_object(kernel_text(kernel, target or host()), target or host()), ("run",), pool().address)
+    values = [a.ctypes.data for a in arrays] + [int(s) for s in sizes]
+    if len(values) != len(kernel.buffers) + len(kernel.sizes):
+        raise TypeError(f"kernel {kernel.name} takes {len(kernel.sizes)} sizes, got {len(sizes)}")
+    args = (ctypes.c_int64 * max(1, len(values)))(*values)
+    status = ctypes.c_int32(0)
+    entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(code.address("run"))
+    entry(ctypes.addressof(args), ctypes.addressof(status))
+    return status.value
