@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -66,13 +65,29 @@ def compile_assembly(text: str, target: Target) -> str:
         return target_machine(target).emit_assembly(optimize(text, target))
 
 
-@functools.cache
-def _linker() -> llvm.LLJIT:
-    """LLVM's in-process linker: one a process; each `Code` is a library of its own in it."""
-    initialize()
-    machine = llvm.Target.from_triple(host().triple).create_target_machine(
-        cpu=host().cpu, features=host().features, opt=3, jit=True)
-    return immortal(llvm.create_lljit_compiler(machine))  # it owns the machine
+class Linker:
+    """LLVM's in-process linker, good for `LIBRARIES` pieces of code: it keeps 9 KB of each for ever."""
+
+    LIBRARIES = 256
+    _current: Linker | None = None
+
+    def __init__(self) -> None:
+        initialize()
+        machine = llvm.Target.from_triple(host().triple).create_target_machine(
+            cpu=host().cpu, features=host().features, opt=3, jit=True)
+        self._jit = llvm.create_lljit_compiler(machine)  # it owns the machine
+        self._count = 0
+
+    @classmethod
+    def current(cls) -> Linker:
+        """The linker to use now; an older one goes with the last code it holds."""
+        if cls._current is None or cls._current._count >= cls.LIBRARIES:
+            cls._current = Linker()
+        return cls._current
+
+    def link(self, builder: llvm.JITLibraryBuilder) -> llvm.ResourceTracker:
+        self._count += 1
+        return builder.link(self._jit, f"code{self._count}")
 
 
 def immortal(x: T) -> T:
@@ -83,8 +98,6 @@ def immortal(x: T) -> T:
 
 class Code:
     """Object code loaded into this process. Its memory is freed when the last reference goes."""
-
-    _serial = itertools.count()
 
     def __init__(self, obj: bytes, exports: Sequence[str], imports: Mapping[str, int] | None = None):
         """Args:
@@ -97,7 +110,13 @@ class Code:
         for name, address in (imports or {}).items():
             builder.import_symbol(name, address)
         with _lock:
-            self._library = builder.link(_linker(), f"gt{next(self._serial)}")
+            self._linker = Linker.current()
+            self._library = self._linker.link(builder)
+
+    def __del__(self) -> None:
+        library = getattr(self, "_library", None)
+        if library is not None:
+            library.close()  # before its linker
 
     def address(self, name: str) -> int:
         """Address of the function `name`, one of the exports."""
