@@ -23,7 +23,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .jit import Code, compile_object, immortal
+from .native import Code, compile_object, immortal
 from .target import Target, available_cpus, host
 
 MAX_THREADS = 1024

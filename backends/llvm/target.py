@@ -36,6 +36,10 @@ class Target:
     fma: bool
     caches: tuple[int, int, int]
 
+    @property
+    def vector_bytes(self) -> int:
+        return self.vector_bits // 8
+
     def lanes(self, itemsize: int) -> int:
         """Elements of `itemsize` bytes in a vector register."""
         return self.vector_bits // (8 * itemsize)
