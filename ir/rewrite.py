@@ -65,16 +65,6 @@ def substituted(node: Node, replaced: Mapping[Value, Value]) -> Node:
     return node.with_operands(tuple(replaced.get(v, v) for v in node.operands))
 
 
-def inline(body: Graph, arguments: Sequence[Value]) -> list[Value]:
-    """The outputs of `body` with `arguments` in the place of its inputs."""
-    replaced = dict(zip(body.inputs, arguments, strict=True))
-    for node in body.nodes:
-        copy = substituted(node, replaced)
-        if copy is not node:
-            replaced.update(zip(node.results(), copy.results(), strict=True))
-    return [replaced.get(v, v) for v in body.outputs]
-
-
 def _check_types(node: Node, values: Sequence[Value]) -> None:
     types = tuple(v.type for v in values)
     if types != node.types:

@@ -1,0 +1,353 @@
+"""Divides a graph into regions, each of which a target turns into one kernel (or very few).
+
+    kind         holds
+    loop         one loop nest: pointwise ops, the views that feed them, and reductions; all reductions
+                 of a region reduce the same axes of the same space, so that softmax or a layer norm is a
+                 few passes over a row. Its outputs have the shape of the space, or of its kept axes.
+    contraction  one matmul or convolution; the strided views and single casts of its operands; the
+                 pointwise epilogue on its result, whose other operands are strided views
+    window       one pooling op and its pointwise epilogue
+    opaque       one op of any other kind
+
+Every op ends up in just one region, so nothing is computed twice. Excepted are free nodes (views, scalar
+constants, iota): each region that reads one has its own copy, and none is stored unless it is an output
+or its reader takes only plain memory. Non-scalar constants stay outside of regions, like inputs.
+
+A region's body lists its nodes in data-flow order; its inputs are read at least once. A loop region of
+only reshapes has an output with the bytes of its input.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from .. import ops
+from ..graph import Graph, Node, Value, located
+from ..ops import activation, binary, elementwise, index, pool, random, special
+from ..partition import Axes, Group, Partition, Read, Space
+from ..partition import broadcast_axes, identity_axes, translated, translation, viewed_axes
+from ..shape import bounds, numel
+from ..views import STRIDED, strided_view
+
+POINTWISE = frozenset((*elementwise.__all__, *binary.__all__, *activation.__all__, *special.__all__))
+MOVES = frozenset(("pad", "concat", "slice_update"))  # pointwise in the result; read operands elsewhere
+REDUCTIONS = frozenset("sum prod max min any all argmax argmin".split())
+CONTRACTIONS = frozenset("matmul conv conv_transpose conv_weight_grad".split())
+WINDOWS = frozenset("max_pool avg_pool avg_pool_grad adaptive_avg_pool adaptive_avg_pool_grad".split())
+LOOKUPS = frozenset(("gather", "index", "index_select"))  # read their first operand at computed positions
+DRAWS = frozenset(random.__all__)
+VIEWS = frozenset((*STRIDED, "size"))
+
+# What costs about as much as the load it saves; the rest is not computed again for each broadcast copy.
+CHEAP = frozenset("""neg abs sign square floor ceil round trunc isnan isinf isfinite logical_not bitwise_not conj real
+    imag relu add sub mul maximum minimum fmax fmin copysign eq ne lt le gt ge logical_and logical_or logical_xor
+    bitwise_and bitwise_or bitwise_xor shift_left shift_right complex where cast""".split())
+
+NODE_LIMIT = 128  # of a region: beyond it registers spill and compile time grows
+ROW_LIMIT = 1 << 17  # elements reduced at a time that stay in a core's cache between two passes
+LONE_ROW_LIMIT = 1 << 14  # the same where so few rows exist that one pass has to be parallel itself
+FEW_ROWS = 4
+
+
+def run(graph: Graph) -> Graph:
+    """`graph` as regions (and non-scalar constants) in data-flow order; needs a graph without dead nodes."""
+    stored = stored_views(graph)
+    parts = Partition(graph, lambda n: is_free(n) and n not in stored, lambda n: is_data(n) or n.op is ops.region)
+    for node in parts.owned:
+        _join_producers(parts, start(parts, node))
+    for group in parts.groups():  # again: by now it is known who reads what
+        if parts.owner[group.nodes[0]] is group:
+            _join_producers(parts, group)
+    return _assemble(parts)
+
+
+def _join_producers(parts: Partition, group: Group) -> None:
+    """Merge the groups that feed `group` into it, nearest first, as long as one fits."""
+    changed = True
+    while changed:
+        changed = False
+        for producer in sorted(group.producers, key=lambda g: -g.level):
+            if try_join(parts, producer, group):
+                changed = True
+                break
+
+
+# ------------------------------------------------------------------------------------------ nodes
+
+
+def is_data(node: Node) -> bool:
+    """A constant with dimensions: memory, not computation."""
+    return node.op is ops.constant and node.types[0].rank > 0
+
+
+def is_free(node: Node) -> bool:
+    return node.op.name in VIEWS or node.op is ops.iota or node.op is ops.constant and not is_data(node)
+
+
+def takes_views(node: Node) -> bool:
+    """Whether a node's kernel can read its operands through views."""
+    name = node.op.name
+    return name in POINTWISE or name in MOVES or name in REDUCTIONS or name in LOOKUPS or name in VIEWS
+
+
+def stored_views(graph: Graph) -> set[Node]:
+    """The free nodes whose results have to lie in memory: outputs, and operands of ops that take no views."""
+    stored = {v.node for v in graph.outputs if v.node is not None and is_free(v.node)}
+    for node in graph.nodes:
+        for value in node.operands:
+            if value.node is None or not is_free(value.node) or takes_views(node):
+                continue
+            if node.op.name not in CONTRACTIONS or strided_view(value, lambda v: v.node in stored) is None:
+                stored.add(value.node)
+    return stored
+
+
+def start(parts: Partition, node: Node) -> Group:
+    """A node on its own."""
+    name, result = node.op.name, node.types[0]
+    if name in REDUCTIONS:
+        dims = node.attrs.dims if hasattr(node.attrs, "dims") else (node.attrs.dim,)
+        operand = node.operands[0].shape
+        space = Space(operand, frozenset(d for d in dims if operand[d] != 1))
+        own = identity_axes(operand)
+        kept = tuple(None if i in dims else a for i, a in enumerate(own))
+        axes = kept if node.attrs.keepdim else tuple(a for i, a in enumerate(kept) if i not in dims)
+        return parts.start(node, "loop", space, axes, reduces=own)
+    kind = "contraction" if name in CONTRACTIONS else "window" if name in WINDOWS else \
+        "loop" if takes_views(node) or name in DRAWS or is_free(node) else "opaque"
+    return parts.start(node, kind, Space(result.shape), identity_axes(result.shape))
+
+
+def operand_axes(group: Group, read: Read) -> Axes | None:
+    """The axes of the group's space along which a node reads an operand; None where it reads elsewhere."""
+    name = read.node.op.name
+    if read.node in group.reduces:
+        return group.reduces[read.node]
+    if name in POINTWISE:
+        return broadcast_axes(group.axes[read.node], read.node.operands[read.position].shape)
+    if name == "gather" and read.position == 1:
+        return group.axes[read.node]
+    return viewed_axes(read.node, group.axes[read.node])
+
+
+def needs_memory(read: Read) -> bool:
+    """Whether the operand is read at positions that only the run decides, so that it has to be stored."""
+    name = read.node.op.name
+    return name in LOOKUPS and not (name == "gather" and read.position == 1) or name in DRAWS
+
+
+# ------------------------------------------------------------------------------------------ joining
+
+
+def try_join(parts: Partition, producer: Group, consumer: Group) -> bool:
+    """Merge `producer` into `consumer` if they make a region together."""
+    if len(producer.nodes) + len(consumer.nodes) > NODE_LIMIT or parts.would_cycle(producer, consumer):
+        return False
+    reads = consumer.reads_from(producer)
+    if any(map(needs_memory, reads)):
+        return False
+    kinds = producer.kind, consumer.kind
+    if kinds == ("loop", "loop"):
+        return _join_aligned(parts, producer, consumer, reads) or _join_inlined(parts, producer, consumer, reads)
+    if kinds in (("contraction", "loop"), ("window", "loop")):
+        return _join_epilogue(parts, producer, consumer, reads)
+    if kinds in (("loop", "contraction"), ("loop", "window")):
+        return _join_prologue(parts, producer, consumer, reads) or _join_residual(parts, producer, consumer, reads)
+    return False
+
+
+def _join_aligned(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
+    """One loop nest: every read finds its element at the position where it was computed."""
+    table = translation(producer, reads, consumer, operand_axes)
+    if table is None:
+        return False
+    space = _common_space(producer.space, consumer.space, table)
+    if space is None or not _rows_fit(parts, producer, consumer, table, space):
+        return False
+    consumer.axes = {n: translated(a, table) for n, a in consumer.axes.items()}
+    consumer.reduces = {n: translated(a, table) or () for n, a in consumer.reduces.items()}
+    parts.merge(producer, consumer)
+    consumer.space = space
+    return True
+
+
+def _common_space(producer: Space, consumer: Space, table: dict[int, int]) -> Space | None:
+    """The producer's space with the reduction of either. None where they reduce different axes, or where
+    the consumer runs neither through the whole space nor through its kept axes."""
+    covered = tuple(table[a] for a in consumer.axes)
+    if consumer.reduced is None:
+        whole = covered == producer.axes or producer.reduced is not None and covered == producer.kept
+        return producer if whole else None
+    reduced = frozenset(table[a] for a in consumer.reduced)
+    same = producer.reduced is None or producer.reduced == reduced
+    return Space(producer.dims, reduced) if covered == producer.axes and same else None
+
+
+def _rows_fit(parts: Partition, producer: Group, consumer: Group, table: dict[int, int], space: Space) -> bool:
+    """Whether the region goes through each row once, or the row stays in cache between the passes."""
+    if space.reduced is None or fits_cache(space):
+        return True
+    after: set[Node] = set()  # nodes that depend on a reduction of this region
+    axes = {**producer.axes, **{n: translated(a, table) for n, a in consumer.axes.items()}}
+    for node in sorted(axes, key=parts.number.__getitem__):
+        is_reduction = node in producer.reduces or node in consumer.reduces
+        if any(r.root.node in after for r in parts.operands[node]):
+            whole = [a for a in axes[node] or () if a is not None]
+            if is_reduction or any(a in space.reduced for a in whole):
+                return False
+            after.add(node)
+        elif is_reduction:
+            after.add(node)
+    return True
+
+
+def fits_cache(space: Space) -> bool:
+    row = numel(tuple(d for i, d in enumerate(space.dims) if space.reduced and i in space.reduced))
+    rows = numel(tuple(space.dims[i] for i in space.kept))
+    limit = LONE_ROW_LIMIT if isinstance(rows, int) and rows < FEW_ROWS else ROW_LIMIT
+    return bounds(row)[1] <= limit
+
+
+def _join_inlined(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
+    """Compute the producer's elements inside the consumer's, wherever its views look for them."""
+    if producer.space.reduced is not None or not parts.read_only_by(producer, consumer):
+        return False
+    if not _may_repeat(producer) and (len(reads) > 1 or any(_repeats(consumer, r) for r in reads)):
+        return False
+    parts.merge(producer, consumer)
+    consumer.axes.update((n, None) for n in producer.nodes)
+    return True
+
+
+def _may_repeat(producer: Group) -> bool:
+    return all(n.op.name in CHEAP or n.op.name in VIEWS or n.op is ops.iota for n in producer.nodes)
+
+
+def _repeats(consumer: Group, read: Read) -> bool:
+    """Whether a read asks for an element more than once in the innermost loop (or cannot be told)."""
+    grown = [n for n in read.chain if n.op.name == "expand"]
+    operand = read.node.operands[read.position]
+    if read.node.op.name in MOVES or read.node.op.name in LOOKUPS or any(n.op is ops.slice for n in read.chain):
+        return True
+    own = operand_axes(consumer, read)
+    if read.node.op.name in VIEWS or own is None:
+        return bool(grown)
+    if not grown and operand.shape == (consumer.space.dims if consumer.reduces else read.node.types[0].shape):
+        return False
+    last = consumer.space.axes[-1:]
+    return bool(grown) or bool(last) and last[0] in own
+
+
+def _join_epilogue(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
+    """Pointwise work on the result of a contraction or window, done before it is stored."""
+    if not (_is_epilogue(producer, consumer) and _reads_elementwise(reads)):
+        return False
+    kind, space = producer.kind, producer.space
+    parts.merge(producer, consumer)
+    consumer.kind, consumer.space = kind, space
+    return True
+
+
+def _join_residual(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
+    """A pointwise operand of an epilogue, computed there."""
+    core = next(n for n in consumer.nodes if n.op.name in CONTRACTIONS or n.op.name in WINDOWS)
+    if any(r.node is core for r in reads) or not (_is_epilogue(consumer, producer) and _reads_elementwise(reads)):
+        return False
+    parts.merge(producer, consumer)
+    return True
+
+
+def _is_epilogue(core: Group, group: Group) -> bool:
+    """Whether the nodes of `group` are pointwise in the result of `core`, and read strided operands only."""
+    shape = core.space.dims
+    return group.space == Space(shape) \
+        and all(n.op.name in POINTWISE and n.types[0].shape == shape for n in group.nodes) \
+        and all(is_strided(r) for reads in group.reads.values() for r in reads)
+
+
+def _reads_elementwise(reads: Iterable[Read]) -> bool:
+    return all(not r.chain and r.root.index == 0
+               and r.node.operands[r.position].shape == r.node.types[0].shape for r in reads)
+
+
+def is_strided(read: Read) -> bool:
+    top = read.node.operands[read.position]
+    return all(n.op.name in STRIDED for n in read.chain) and strided_view(top, lambda v: v == read.root) is not None
+
+
+def _join_prologue(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
+    """A cast that only this contraction reads, done while its operand is packed."""
+    lone = len(producer.nodes) == 1 and producer.nodes[0].op is ops.cast
+    if not lone or consumer.kind != "contraction" or not parts.read_only_by(producer, consumer):
+        return False
+    if any(r.node.op.name not in CONTRACTIONS for r in reads) \
+            or not all(is_strided(r) for rs in producer.reads.values() for r in rs):
+        return False
+    parts.merge(producer, consumer)
+    consumer.axes.update((n, None) for n in producer.nodes)
+    return True
+
+
+# ------------------------------------------------------------------------------------------ regions
+
+
+def _assemble(parts: Partition) -> Graph:
+    """The graph of regions; a region comes as soon as what it reads is there, in the order of the graph."""
+    groups = parts.groups()
+    waiting = {g: len(g.producers) for g in groups}
+    ready = [(parts.number[g.nodes[-1]], g) for g in groups if not g.producers]
+    heapq.heapify(ready)
+    outside: dict[Value, Value] = {}
+    nodes = [n for n in parts.graph.nodes if is_data(n)]
+    while ready:
+        _, group = heapq.heappop(ready)
+        made = _region(parts, group, outside)
+        if made is not None:
+            nodes.append(made)
+        for consumer in group.consumers:
+            waiting[consumer] -= 1
+            if not waiting[consumer]:
+                heapq.heappush(ready, (parts.number[consumer.nodes[-1]], consumer))
+    return parts.graph.with_outputs([outside.get(v, v) for v in parts.graph.outputs], nodes)
+
+
+def _region(parts: Partition, group: Group, outside: dict[Value, Value]) -> Node | None:
+    """The node of a group; adds its results to `outside`, by the values of the graph that they stand for."""
+    inner: dict[Value, Value] = {}
+    inputs: dict[Value, Value] = {}
+    body: list[Node] = []
+    for node in group.nodes:
+        _copy(parts, group, node, inner, inputs, body)
+    results = [v for n in group.nodes for v in n.results()
+               if v in parts.escaping or any(parts.owner[r] is not group for r in parts.readers.get(v, ()))]
+    if not results:
+        return None
+    graph = Graph("body", list(inputs.values()), [inner[v] for v in results], body)
+    attrs = ops.region.attrs(kind=final_kind(group), body=graph)
+    operands = tuple(outside.get(v, v) for v in inputs)
+    with located(group.nodes[-1].location):
+        made = Node(ops.region, operands, attrs, tuple(v.type for v in results), group.nodes[-1].location)
+    outside.update(zip(results, made.results(), strict=True))
+    return made
+
+
+def final_kind(group: Group) -> str:
+    """A lookup or draw that nothing joined is an op of its own."""
+    alone = len(group.nodes) == 1 and group.nodes[0].op.name in LOOKUPS | DRAWS
+    return "opaque" if alone else group.kind
+
+
+def _copy(parts: Partition, group: Group, node: Node, inner: dict[Value, Value], inputs: dict[Value, Value],
+          body: list[Node]) -> None:
+    """Put a copy of `node` into the body, after the free nodes it reads."""
+    for value in node.operands:
+        if value in inner:
+            continue
+        if value.node is not None and value.node in parts.free:
+            _copy(parts, group, value.node, inner, inputs, body)
+        else:
+            inner[value] = inputs[value] = Value(value.type, name=f"x{len(inputs)}")
+    made = Node(node.op, tuple(inner[v] for v in node.operands), node.attrs, node.types, node.location)
+    body.append(made)
+    inner.update(zip(node.results(), made.results(), strict=True))
