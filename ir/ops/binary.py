@@ -255,7 +255,8 @@ fmin = _known_extremum("fmin", "The smaller of x and y; the other one where one 
 
 
 def _atan2_rule(g: Expr, x: Expr, y: Expr, z: Expr) -> tuple[Expr, Expr]:
-    scale = g / (x * x + y * y)
+    square = x * x + y * y
+    scale = fn.where(fn.eq(square, 0), 0, g / square)
     return scale * y, -scale * x
 
 
@@ -474,7 +475,7 @@ def _cast_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
 
 cast = Op(
     "cast",
-    "x as another dtype. Float to integer rounds towards zero, ends at the range, nan gives 0; integers wrap; "
+    "x as another dtype. Float to integer rounds towards zero, saturates, nan gives 0; integers wrap; "
     "to bool is != 0; complex to real drops the imaginary part; to f16 and bf16 goes through f32.",
     ("x",),
     lambda attrs, x: (x.with_dtype(attrs.dtype),),

@@ -112,7 +112,7 @@ def keep_dims(value: Value, shape: Shape, dims: Sequence[int]) -> Value:
 
 
 def count(x: Value, dims: Sequence[int], dtype: DType) -> Value:
-    """The number of elements of `x` along `dims`, a 0-d `dtype` value; symbolic sizes are read at run time."""
+    """The number of elements of `x` along `dims`, 0-d, of `dtype`; symbolic sizes are read at run time."""
     known: Dim = numel(tuple(d for i, d in enumerate(x.shape) if i in dims and isinstance(d, int)))
     assert isinstance(known, int)
     total = number(known, dtype)
@@ -325,7 +325,7 @@ def check_same_dtype(name: str, *types: Type) -> DType:
 
 
 def check_dims(dims: Sequence[int], rank: int) -> None:
-    """Axes of a tensor, counted from the front: IndexError where out of range, RuntimeError where repeated."""
+    """Axes of a tensor, counted from the front: IndexError out of range, RuntimeError where repeated."""
     seen: set[int] = set()
     for dim in dims:
         if normalize_axis(dim, rank) in seen:

@@ -286,10 +286,17 @@ atanh = unary(
 
 # ------------------------------ rounding, tests, bits
 
-floor = unary("floor", "Largest integer not above x. Integers stay.", np.floor, ZERO, REAL)
-ceil = unary("ceil", "Smallest integer not below x. Integers stay.", np.ceil, ZERO, REAL)
-round = unary("round", "Nearest integer, halves to even. Integers stay.", np.rint, ZERO, REAL)
-trunc = unary("trunc", "x without its fraction. Integers stay.", np.trunc, ZERO, REAL)
+
+def _rounding(name: str, doc: str, numpy: Callable[..., Any]) -> Op:
+    def run(x: np.ndarray) -> np.ndarray:
+        return numpy(x) if x.dtype.kind == "f" else x  # NumPy would round a large integer to f64
+    return unary(name, doc + " Integers stay.", run, ZERO, REAL)
+
+
+floor = _rounding("floor", "Largest integer not above x.", np.floor)
+ceil = _rounding("ceil", "Smallest integer not below x.", np.ceil)
+round = _rounding("round", "Nearest integer, halves to even.", np.rint)
+trunc = _rounding("trunc", "x without its fraction.", np.trunc)
 
 CONDITION = NoGradient("the result is a bool")
 isnan = unary(

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dtype import f64
 from ..op import BY_DECOMPOSITION
-from .common import REAL_FLOATING, Expr, fn
+from .common import REAL_FLOATING, Expr, fn, number
 from .elementwise import unary
 
 __all__ = ["digamma", "erf", "erfc", "erfinv", "lgamma"]
@@ -181,9 +181,9 @@ def _digamma_formula(x: Expr) -> Expr:
     square = 1 / ((z + DIGAMMA_SHIFT) * (z + DIGAMMA_SHIFT))
     total = total - _horner((*DIGAMMA_SERIES[::-1], 0.0), square)
     for k in range(DIGAMMA_SHIFT - 1, -1, -1):  # small terms first
-        total = total - 1 / (z + k)
+        total = total - 1 / (z + k if k else z)  # -0 + 0 would lose the sign of the pole
     total = fn.where(below, total - math.pi / fn.tan(angle), total)
-    return fn.where(pole, math.nan, total)
+    return total * fn.where(pole, Expr(number(math.nan, x.dtype)), 1)  # a factor: derivatives are nan too
 
 
 lgamma = unary(

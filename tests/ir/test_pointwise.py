@@ -1,0 +1,504 @@
+"""Elementwise ops: a table of all of them, against PyTorch, finite differences and their decompositions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation import apply, decomposed, differences, gradients
+from graphtorch.ir.dtype import DType, bf16, boolean, c64, c128, f16, f32, f64, i8, i32, i64, u8
+from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.op import OPS, NoGradient
+from graphtorch.ir.ops import activation, binary, elementwise, special
+from graphtorch.ir.shape import symbol
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+inf, nan = math.inf, math.nan
+
+REALS = (-3.3, -1.7, -0.6, -0.1, 0.2, 0.7, 1.3, 2.9)
+CORNERS = (0.0, -0.0, 1.0, -1.0, inf, -inf, nan, 1e-30, 80.0, -80.0)
+UNIT = (-0.95, -0.6, -0.2, 0.1, 0.3, 0.9)
+ABOVE_ONE = (1.1, 1.5, 2.0, 3.0, 10.0)
+COMPLEX = (0.3 + 0.4j, -1.2 + 0.7j, 2.1 - 1.3j, -0.4 - 0.8j)
+
+
+@dataclass(frozen=True)
+class Case:
+    """`oracle` is PyTorch's function; `smooth` points where finite differences hold; `corners` others."""
+
+    oracle: Any
+    smooth: tuple[float, ...] = REALS
+    corners: tuple[float, ...] = CORNERS
+    attrs: dict[str, Any] = field(default_factory=dict)
+    complex: bool = False
+    integers: bool = False
+
+
+def numeric(oracle: Any, **options: Any) -> Case:
+    return Case(oracle, complex=True, integers=True, **options)
+
+
+def analytic(oracle: Any, **options: Any) -> Case:
+    return Case(oracle, complex=True, **options)
+
+
+UNARY: dict[str, list[Case]] = {
+    "neg": [numeric(torch.neg)],
+    "abs": [numeric(torch.abs)],
+    "sign": [numeric(torch.sgn)],
+    "square": [numeric(torch.square)],
+    "reciprocal": [analytic(torch.reciprocal)],
+    "sqrt": [analytic(torch.sqrt, smooth=ABOVE_ONE)],
+    "rsqrt": [analytic(torch.rsqrt, smooth=ABOVE_ONE)],
+    "exp": [analytic(torch.exp)],
+    "exp2": [analytic(torch.exp2)],
+    "expm1": [analytic(torch.expm1)],
+    "log": [analytic(torch.log, smooth=ABOVE_ONE)],
+    "log2": [analytic(torch.log2, smooth=ABOVE_ONE)],
+    "log10": [analytic(torch.log10, smooth=ABOVE_ONE)],
+    "log1p": [analytic(torch.log1p, smooth=UNIT)],
+    "sigmoid": [analytic(torch.sigmoid)],
+    "sin": [analytic(torch.sin)],
+    "cos": [analytic(torch.cos)],
+    "tan": [analytic(torch.tan)],
+    "asin": [analytic(torch.asin, smooth=UNIT)],
+    "acos": [analytic(torch.acos, smooth=UNIT)],
+    "atan": [analytic(torch.atan)],
+    "sinh": [analytic(torch.sinh)],
+    "cosh": [analytic(torch.cosh)],
+    "tanh": [analytic(torch.tanh)],
+    "asinh": [analytic(torch.asinh)],
+    "acosh": [analytic(torch.acosh, smooth=ABOVE_ONE)],
+    "atanh": [analytic(torch.atanh, smooth=UNIT)],
+    "floor": [Case(torch.floor, integers=True)],
+    "ceil": [Case(torch.ceil, integers=True)],
+    "round": [Case(torch.round, integers=True, corners=(*CORNERS, 0.5, 1.5, 2.5, -0.5))],
+    "trunc": [Case(torch.trunc, integers=True)],
+    "isnan": [numeric(torch.isnan)],
+    "isinf": [numeric(torch.isinf)],
+    "isfinite": [numeric(torch.isfinite)],
+    "conj": [numeric(lambda x: torch.conj(x).resolve_conj())],
+    "angle": [analytic(torch.angle)],
+    "erf": [Case(torch.erf)],
+    "erfc": [Case(torch.erfc)],
+    "erfinv": [
+        Case(torch.erfinv, smooth=UNIT, corners=(0.0, 1.0, -1.0, 1.5, nan, 1e-6, 0.999999, -0.5, 0.5))
+    ],
+    "lgamma": [Case(torch.lgamma, corners=(*CORNERS, -2.0, 30.5))],
+    "digamma": [Case(torch.digamma, corners=(0.0, -0.0, inf, nan, 1.4616, 30.0, 1e10, -0.5, -10.25))],
+    "relu": [Case(torch.relu, integers=True)],
+    "leaky_relu": [Case(lambda x: F.leaky_relu(x, 0.2), attrs={"slope": 0.2})],
+    "hardtanh": [Case(lambda x: F.hardtanh(x, -1.0, 2.0), attrs={"low": -1.0, "high": 2.0})],
+    "hardsigmoid": [Case(F.hardsigmoid, corners=(*CORNERS, 3.0, -3.0))],
+    "hardswish": [Case(F.hardswish, corners=(0.0, 3.0, -3.0, nan, 80.0, -80.0))],
+    "softsign": [Case(F.softsign)],
+    "gelu": [
+        Case(F.gelu, attrs={"approximate": "none"}),
+        Case(lambda x: F.gelu(x, approximate="tanh"), attrs={"approximate": "tanh"}),
+    ],
+    "silu": [Case(F.silu)],
+    "softplus": [
+        Case(F.softplus, attrs={"beta": 1.0, "threshold": 20.0}),
+        Case(lambda x: F.softplus(x, 2.0, 3.0), attrs={"beta": 2.0, "threshold": 3.0}),
+    ],
+    "log_sigmoid": [Case(F.logsigmoid)],
+    "elu": [
+        Case(lambda x: F.elu(x, 0.7), attrs={"alpha": 0.7, "scale": 1.0, "input_scale": 1.0}),
+        Case(lambda x: F.celu(x, 0.7), attrs={"alpha": 0.7, "scale": 1.0, "input_scale": 1 / 0.7}),
+    ],
+    "mish": [Case(F.mish)],
+}
+
+PAIRS = tuple((x, y) for x in (-2.3, -0.4, 0.6, 1.9) for y in (-1.6, -0.7, 0.5, 2.2))
+POSITIVE_BASE = tuple((abs(x), y) for x, y in PAIRS)
+POSITIVE_SECOND = tuple((x, abs(y)) for x, y in PAIRS)
+CORNER_PAIRS = tuple(
+    (x, y) for x in (0.0, -0.0, 1.0, -2.0, inf, -inf, nan) for y in (0.0, 1.0, -2.0, 3.0, inf, nan)
+)
+
+BINARY: dict[str, list[Case]] = {
+    "add": [numeric(torch.add)],
+    "sub": [numeric(torch.sub)],
+    "mul": [numeric(torch.mul)],
+    "div": [analytic(torch.div)],
+    "floor_div": [Case(lambda x, y: torch.div(x, y, rounding_mode="floor"), integers=True)],
+    "trunc_div": [Case(lambda x, y: torch.div(x, y, rounding_mode="trunc"), integers=True)],
+    "remainder": [Case(torch.remainder, integers=True)],
+    "fmod": [Case(torch.fmod, integers=True)],
+    "pow": [numeric(torch.pow, smooth=POSITIVE_BASE)],
+    "maximum": [Case(torch.maximum, integers=True)],
+    "minimum": [Case(torch.minimum, integers=True)],
+    "fmax": [Case(torch.fmax, integers=True)],
+    "fmin": [Case(torch.fmin, integers=True)],
+    "atan2": [Case(torch.atan2)],
+    "copysign": [Case(torch.copysign)],
+    "nextafter": [Case(torch.nextafter)],
+    "hypot": [Case(torch.hypot)],
+    "logaddexp": [Case(torch.logaddexp)],
+    "xlogy": [Case(torch.xlogy, smooth=POSITIVE_SECOND)],
+    "eq": [numeric(torch.eq)],
+    "ne": [numeric(torch.ne)],
+    "lt": [Case(torch.lt, integers=True)],
+    "le": [Case(torch.le, integers=True)],
+    "gt": [Case(torch.gt, integers=True)],
+    "ge": [Case(torch.ge, integers=True)],
+}
+
+BOOLS = ("logical_and", "logical_or", "logical_xor", "logical_not")
+BITS = ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "shift_left", "shift_right")
+APART = ("real", "imag", "complex", "where", "cast", *BOOLS, *BITS)  # tested one by one below
+
+NAMED_CASES = [
+    pytest.param(name, case, id=f"{name}-{i}" if i else name)
+    for name, cases in (UNARY | BINARY).items()
+    for i, case in enumerate(cases)
+]
+
+
+def test_the_table_has_every_op() -> None:
+    names = {n for m in (activation, binary, elementwise, special) for n in m.__all__}
+    assert names == set(UNARY) | set(BINARY) | set(APART)
+
+
+def operands(name: str, points: tuple[Any, ...], dtype: DType) -> list[np.ndarray]:
+    if name in UNARY:
+        return [np.array(points).astype(dtype.numpy)]
+    return [np.array([p[i] for p in points]).astype(dtype.numpy) for i in (0, 1)]
+
+
+def points(name: str, case: Case, kind: str) -> tuple[Any, ...]:
+    if name in UNARY:
+        return case.smooth if kind == "smooth" else case.corners
+    if kind == "corners":
+        return CORNER_PAIRS
+    return PAIRS if case.smooth is REALS else case.smooth
+
+
+def to_torch(array: np.ndarray, grad: bool = False) -> Any:
+    if DType.of(array.dtype) is bf16:
+        tensor = torch.from_numpy(array.astype(np.float32)).bfloat16()
+    else:
+        tensor = torch.from_numpy(array.copy())
+    return tensor.requires_grad_(grad)
+
+
+def from_torch(tensor: Any) -> np.ndarray:
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy(force=True)
+
+
+TOLERANCE = {
+    f64: (1e-12, 1e-13),
+    f32: (3e-6, 1e-6),
+    f16: (3e-3, 1e-3),
+    bf16: (2e-2, 1e-2),
+    c64: (1e-5, 1e-6),
+    c128: (1e-12, 1e-13),
+}
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray, dtype: DType) -> None:
+    wide = np.float32 if actual.dtype.itemsize == 2 and dtype.is_floating_point else actual.dtype
+    relative, absolute = TOLERANCE.get(dtype, (0, 0))
+    np.testing.assert_allclose(actual.astype(wide), expected.astype(wide), relative, absolute)
+
+
+@pytest.mark.parametrize("dtype", [f64, f32, f16, bf16], ids=str)
+@pytest.mark.parametrize(("name", "case"), NAMED_CASES)
+def test_forward_is_pytorchs(name: str, case: Case, dtype: DType) -> None:
+    if dtype.itemsize == 2 and name in (
+        "fmin",
+        "fmax",
+        "copysign",
+        "nextafter",
+        "xlogy",
+        "hypot",
+        "logaddexp",
+        "fmod",
+    ):
+        pytest.skip("compared in f32")
+    for kind in ("smooth", "corners"):
+        arrays = operands(name, points(name, case, kind), dtype)
+        (found,) = apply(OPS[name], *arrays, **case.attrs)
+        expected = from_torch(case.oracle(*map(to_torch, arrays)))
+        if dtype.itemsize == 2:  # PyTorch rounds some half-precision results twice
+            finite = np.isfinite(expected) if expected.dtype.kind == "f" else np.ones(expected.shape, bool)
+            found, expected = found[finite], expected[finite]
+        assert_close(found, expected, dtype if found.dtype.kind in "fV" else boolean)
+
+
+@pytest.mark.parametrize("dtype", [c64, c128], ids=str)
+@pytest.mark.parametrize(("name", "case"), [p for p in NAMED_CASES if p.values[1].complex])
+def test_complex_forward_is_pytorchs(name: str, case: Case, dtype: DType) -> None:
+    values = COMPLEX if name in UNARY else tuple((x, y) for x in COMPLEX for y in COMPLEX)
+    arrays = operands(name, values, dtype)
+    (found,) = apply(OPS[name], *arrays, **case.attrs)
+    assert_close(
+        found,
+        from_torch(case.oracle(*map(to_torch, arrays))),
+        dtype if found.dtype.kind != "b" else boolean,
+    )
+
+
+@pytest.mark.parametrize("dtype", [u8, i8, i32, i64], ids=str)
+@pytest.mark.parametrize(("name", "case"), [p for p in NAMED_CASES if p.values[1].integers])
+def test_integers_are_pytorchs(name: str, case: Case, dtype: DType) -> None:
+    info = np.iinfo(dtype.numpy)
+    values = [v for v in (-7, -2, -1, 0, 1, 3, 8, info.max, info.min) if v >= info.min]
+    if name in UNARY:
+        arrays = [np.array(values, dtype.numpy)]
+    else:
+        # PyTorch refuses or crashes on a zero divisor and on min / -1; those are tested below
+        seconds = [v for v in values if v > 0 or (v < -1 and name != "pow")]
+        seconds = [v for v in seconds if name != "pow" or v < 10]
+        arrays = [np.array([[v] for v in values], dtype.numpy), np.array(seconds, dtype.numpy)]
+    (found,) = apply(OPS[name], *arrays, **case.attrs)
+    np.testing.assert_array_equal(found, from_torch(case.oracle(*map(to_torch, arrays))))
+
+
+def differentiable(name: str) -> bool:
+    return not isinstance(OPS[name].vjp, NoGradient)
+
+
+@pytest.mark.parametrize(("name", "case"), NAMED_CASES)
+def test_gradient_is_the_difference_quotient(name: str, case: Case) -> None:
+    if not differentiable(name):
+        return
+    arrays = operands(name, points(name, case, "smooth"), f64)
+    cotangent = np.random.default_rng(0).normal(size=arrays[0].shape)
+    found = gradients(OPS[name], arrays, [cotangent], **case.attrs)
+    for which, gradient in enumerate(found):
+        expected = differences(lambda *xs: apply(OPS[name], *xs, **case.attrs)[0], arrays, which, cotangent)
+        np.testing.assert_allclose(gradient, expected, 2e-6, 2e-8)
+
+
+@pytest.mark.parametrize(("name", "case"), [p for p in NAMED_CASES if p.values[1].complex])
+def test_complex_gradient_is_pytorchs(name: str, case: Case) -> None:
+    if not differentiable(name):
+        return
+    values = COMPLEX if name in UNARY else tuple(zip(COMPLEX, COMPLEX[::-1], strict=True))
+    arrays = operands(name, values, c128)
+    assert_same_gradients(name, case, arrays)
+
+
+@pytest.mark.parametrize(("name", "case"), NAMED_CASES)
+def test_gradient_at_corners_is_pytorchs(name: str, case: Case) -> None:
+    if not differentiable(name):
+        return
+    values = points(name, case, "corners")
+    finite = tuple(v for v in values if np.all(np.isfinite(v)))
+    assert_same_gradients(name, case, operands(name, finite, f64))
+
+
+def assert_same_gradients(name: str, case: Case, arrays: list[np.ndarray]) -> None:
+    tensors = [to_torch(a, grad=True) for a in arrays]
+    result = case.oracle(*tensors)
+    rng = np.random.default_rng(1)
+    cotangent = rng.normal(size=result.shape)
+    if result.is_complex():
+        cotangent = cotangent + 1j * rng.normal(size=result.shape)
+    expected = torch.autograd.grad(result, tensors, to_torch(cotangent))
+    for found, wanted in zip(
+        gradients(OPS[name], arrays, [cotangent], **case.attrs), expected, strict=True
+    ):
+        np.testing.assert_allclose(
+            found, from_torch(wanted), 1e-7, 1e-12
+        )  # some constants of PyTorch are f32
+
+
+@pytest.mark.parametrize("dtype", [f64, f32, f16, bf16], ids=str)
+@pytest.mark.parametrize(("name", "case"), [p for p in NAMED_CASES if not OPS[p.values[0]].is_core])
+def test_decomposition_is_the_reference(name: str, case: Case, dtype: DType) -> None:
+    for kind in ("smooth", "corners"):
+        arrays = operands(name, points(name, case, kind), dtype)
+        (found,) = decomposed(OPS[name], *arrays, **case.attrs)
+        (expected,) = apply(OPS[name], *arrays, **case.attrs)
+        assert_close(found, expected, dtype)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1,), (2, 3)], ids=str)
+@pytest.mark.parametrize(("name", "case"), NAMED_CASES)
+def test_any_shape(name: str, case: Case, shape: tuple[int, ...]) -> None:
+    arrays = [np.full(shape, 1.5, np.float32) for _ in OPS[name].operands]
+    (found,) = apply(OPS[name], *arrays, **case.attrs)
+    assert found.shape == shape
+    if differentiable(name):
+        for gradient in gradients(OPS[name], arrays, [np.ones(shape, np.float32)], **case.attrs):
+            assert gradient.shape == shape and gradient.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_symbolic_broadcast(name: str) -> None:
+    n = symbol("n", 1)
+    x, y = Value(Type(f32, (n, 1)), name="x"), Value(Type(f32, (3,)), name="y")
+    result = OPS[name](x, y)
+    assert result.shape == (n, 3)
+    if differentiable(name):
+        seed = Value(Type(f32, (n, 3)), name="g")
+        found = OPS[name].vjp
+        assert callable(found)
+        assert [g.type for g in found(result.node, seed)] == [x.type, y.type]
+
+
+def test_broadcast_gradients_sum() -> None:
+    x, y = np.arange(6.0).reshape(2, 3), np.array([[2.0], [3.0]])
+    to_x, to_y = gradients(OPS["mul"], [x, y], [np.ones((2, 3))])
+    np.testing.assert_array_equal(to_x, np.broadcast_to(y, (2, 3)))
+    np.testing.assert_array_equal(to_y, x.sum(1, keepdims=True))
+
+
+# ------------------------------ ops that need a table of their own
+
+
+@pytest.mark.parametrize("name", BOOLS)
+def test_logic(name: str) -> None:
+    arrays = [np.array([[False], [True]]), np.array([False, True])][: len(OPS[name].operands)]
+    (found,) = apply(OPS[name], *arrays)
+    np.testing.assert_array_equal(found, getattr(np, name)(*arrays))
+
+
+@pytest.mark.parametrize("dtype", [u8, i8, i32, i64], ids=str)
+@pytest.mark.parametrize("name", BITS)
+def test_bits(name: str, dtype: DType) -> None:
+    info = np.iinfo(dtype.numpy)
+    x = np.array([[0], [1], [5], [info.max], [info.min]], dtype.numpy)
+    y = np.array([0, 1, 3, dtype.bits - 1], dtype.numpy)
+    (found,) = apply(OPS[name], *[x, y][: len(OPS[name].operands)])
+    oracle = {"shift_left": "left_shift", "shift_right": "right_shift", "bitwise_not": "invert"}.get(
+        name, name
+    )
+    np.testing.assert_array_equal(found, getattr(np, oracle)(*[x, y][: len(OPS[name].operands)]))
+
+
+def test_shift_out_of_range() -> None:
+    x, y = np.array([5, -5], np.int32), np.array([[-1], [32], [99]], np.int32)
+    assert apply(OPS["shift_left"], x, y)[0].tolist() == [[0, 0]] * 3
+    assert apply(OPS["shift_right"], x, y)[0].tolist() == [[0, -1]] * 3
+
+
+@pytest.mark.parametrize("dtype", [u8, i8, i32, i64], ids=str)
+def test_integer_division_never_traps(dtype: DType) -> None:
+    info = np.iinfo(dtype.numpy)
+    x = np.array([0, 1, info.max, info.min], dtype.numpy)
+    for name in ("floor_div", "trunc_div", "remainder", "fmod"):
+        assert apply(OPS[name], x, np.zeros(4, dtype.numpy))[0].tolist() == [0] * 4
+    if dtype.signed:
+        low, minus = np.array([info.min], dtype.numpy), np.array([-1], dtype.numpy)
+        for name, expected in {
+            "floor_div": info.min,
+            "trunc_div": info.min,
+            "remainder": 0,
+            "fmod": 0,
+        }.items():
+            assert apply(OPS[name], low, minus)[0].tolist() == [expected]
+
+
+def test_integer_power() -> None:
+    x, y = np.array([0, 1, -1, -1, 2, 3, -2], np.int64), np.array([-1, -5, -3, -2, -1, 4, 3], np.int64)
+    assert apply(OPS["pow"], x, y)[0].tolist() == [0, 1, -1, 1, 0, 81, -8]
+
+
+def test_complex_parts() -> None:
+    z = np.array([1 + 2j, complex(inf, -3)], np.complex64)
+    re, im = apply(OPS["real"], z)[0], apply(OPS["imag"], z)[0]
+    np.testing.assert_array_equal(re, z.real)
+    np.testing.assert_array_equal(apply(OPS["complex"], re, im)[0], z)
+    g = np.array([3, 4], np.float32)
+    np.testing.assert_array_equal(gradients(OPS["real"], [z], [g])[0], g + 0j)
+    np.testing.assert_array_equal(gradients(OPS["imag"], [z], [g])[0], 1j * g)
+    to_re, to_im = gradients(OPS["complex"], [re, im], [np.array([5 + 6j, 7 - 8j], np.complex64)])
+    assert to_re.tolist() == [5, 7] and to_im.tolist() == [6, -8]
+
+
+def test_where() -> None:
+    cond, x, y = np.array([[True], [False]]), np.array([1.0, nan]), np.array(3.0)
+    np.testing.assert_array_equal(apply(OPS["where"], cond, x, y)[0], [[1, nan], [3, 3]])
+    found = gradients(OPS["where"], [cond, x, y], [np.array([[5.0, 6], [7, 8]])])
+    assert found[0] is None and found[1].tolist() == [5, 6] and found[2].tolist() == 15
+
+
+@pytest.mark.parametrize("dtype", [u8, i8, i32, i64], ids=str)
+def test_float_to_integer_saturates(dtype: DType) -> None:
+    info = np.iinfo(dtype.numpy)
+    x = np.array([nan, inf, -inf, 1e30, -1e30, 2.9, -2.9, 0.0])
+    expected = [0, info.max, info.min, info.max, info.min, 2, -2 if dtype.signed else 0, 0]
+    for source in (np.float64, np.float32):
+        assert apply(OPS["cast"], x.astype(source), dtype=dtype)[0].tolist() == expected
+
+
+def test_cast_between_kinds() -> None:
+    assert apply(OPS["cast"], np.array([0.0, -0.0, nan, 0.1]), dtype=boolean)[0].tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert apply(OPS["cast"], np.array([300, -1], np.int32), dtype=u8)[0].tolist() == [44, 255]
+    assert apply(OPS["cast"], np.array([1 + 2j]), dtype=f32)[0].tolist() == [1]
+    assert apply(OPS["cast"], np.array([True, False]), dtype=bf16)[0].astype(float).tolist() == [1, 0]
+
+
+def test_cast_gradients() -> None:
+    x = np.array([1.0, 2.0], np.float32)
+    assert gradients(OPS["cast"], [x], [np.array([3.0, 4.0])], dtype=f64)[0].dtype == np.float32
+    assert gradients(OPS["cast"], [x], [np.array([3 + 1j, 4])], dtype=c128)[0].tolist() == [3, 4]
+    assert gradients(OPS["cast"], [x + 0j], [np.array([3.0, 4])], dtype=f64)[0].tolist() == [3, 4]
+    assert gradients(OPS["cast"], [x], [np.array([3, 4])], dtype=i64) == [None]
+
+
+# ------------------------------ accuracy and errors
+
+
+def test_erfinv_is_exact_far_out() -> None:
+    x = 1 - np.array([1e-3, 1e-6, 1e-9, 1e-12, 1e-15])
+    (y,) = decomposed(OPS["erfinv"], x)
+    np.testing.assert_allclose(y, from_torch(torch.erfinv(to_torch(x))), 1e-11)
+    np.testing.assert_allclose([math.erfc(v) for v in y], 1 - x, 1e-13)
+    small = np.array([1e-300, 1e-20, 1e-8, 0.25])
+    np.testing.assert_allclose([math.erf(v) for v in decomposed(OPS["erfinv"], small)[0]], small, 1e-15)
+
+
+def test_digamma_at_poles() -> None:
+    x = np.array([0.0, -0.0, -1.0, -7.0])
+    for found in (apply(OPS["digamma"], x)[0], decomposed(OPS["digamma"], x)[0]):
+        np.testing.assert_array_equal(found, [-inf, inf, nan, nan])
+
+
+def test_second_derivative_of_lgamma_is_trigamma() -> None:
+    x, basel = np.array([1.0, 0.5, -0.5, 2.0]), math.pi**2 / 6
+    (found,) = gradients(OPS["digamma"], [x], [np.ones(4)])
+    np.testing.assert_allclose(found, [basel, 3 * basel, 3 * basel + 4, basel - 1], 1e-12)
+
+
+REFUSED = [
+    ("neg", (boolean,), NotImplementedError, "'Bool'"),
+    ("sub", (boolean, boolean), NotImplementedError, "logical_xor"),
+    ("floor", (c64,), NotImplementedError, "'ComplexFloat'"),
+    ("exp", (i64,), NotImplementedError, "'Long'"),
+    ("div", (i64, i64), NotImplementedError, "floating-point or complex"),
+    ("lt", (c64, c64), NotImplementedError, "'ComplexFloat'"),
+    ("add", (f32, f64), RuntimeError, "same dtype"),
+    ("bitwise_and", (f32, f32), NotImplementedError, "integer or bool"),
+    ("logical_and", (f32, f32), NotImplementedError, "!= 0"),
+    ("complex", (f16, f16), RuntimeError, "f32 or f64"),
+    ("where", (f32, f32, f32), RuntimeError, "boolean tensor"),
+    ("imag", (f32,), NotImplementedError, "complex"),
+]
+
+
+@pytest.mark.parametrize(("name", "dtypes", "error", "words"), REFUSED)
+def test_wrong_dtypes_are_refused(name: str, dtypes: tuple[DType, ...], error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        OPS[name](*[Value(Type(d, (2,)), name="x") for d in dtypes])
+
+
+def test_wrong_shapes_and_attributes_are_refused() -> None:
+    x, y = (Value(Type(f32, (n,)), name="x") for n in (2, 3))
+    with pytest.raises(RuntimeError, match="size of tensor a"):
+        OPS["add"](x, y)
+    with pytest.raises(RuntimeError, match="either none or tanh"):
+        OPS["gelu"](x, approximate="fast")
