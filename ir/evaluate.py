@@ -11,7 +11,8 @@ import numpy as np
 from .dtype import DType
 from .graph import Graph, Node, Type, Value
 from .op import Attrs
-from .shape import Dim, Symbol, SymInt, evaluate as evaluate_dim
+from .shape import Dim, Symbol, SymInt
+from .shape import evaluate as evaluate_dim
 
 A = TypeVar("A", bound=Attrs)
 Sizes = Mapping[str, Dim]
@@ -31,7 +32,8 @@ def evaluate(graph: Graph, arrays: Sequence[Any]) -> list[np.ndarray]:
     """
     if len(arrays) != len(graph.inputs):
         names = ", ".join(v.name or "?" for v in graph.inputs)
-        raise TypeError(f"graph {graph.name} takes {len(graph.inputs)} inputs ({names}), but {len(arrays)} were given")
+        raise TypeError(f"graph {graph.name} takes {len(graph.inputs)} inputs ({names}), but {len(arrays)} "
+                        "were given")
     inputs = [np.asarray(a) for a in arrays]
     sizes = bind_sizes(graph.inputs, [a.shape for a in inputs])
     values: dict[Value, np.ndarray] = {}
@@ -51,14 +53,16 @@ def _run(node: Node, values: Mapping[Value, np.ndarray], sizes: Sizes) -> tuple[
     arrays = tuple(map(np.asarray, found if isinstance(found, (tuple, list)) else (found,)))
     for expected, array in zip(types, arrays, strict=True):
         if array.dtype != expected.dtype.numpy or array.shape != expected.shape:
-            raise RuntimeError(f"reference of op {node.op.name} made {array.dtype}{list(array.shape)}, but infer says "
+            raise RuntimeError(f"reference of op {node.op.name} made {array.dtype}{list(array.shape)}, but "
+                               "infer says "
                                f"{expected}" + (f" (recorded at {node.location})" if node.location else ""))
     return arrays
 
 
 def _check_input(value: Value, array: np.ndarray, sizes: Sizes) -> None:
     if DType.of(array.dtype) is not value.dtype:
-        raise TypeError(f"input {value.name!r} has type {value.type}, but got an array of dtype {array.dtype}: "
+        raise TypeError(f"input {value.name!r} has type {value.type}, but got an array of dtype "
+                        f"{array.dtype}: "
                         "convert it first")
     expected = tuple(evaluate_dim(d, sizes) for d in value.shape)
     if array.shape != expected:
@@ -75,7 +79,8 @@ def bind_sizes(inputs: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> di
     sizes: dict[str, int] = {}
     for value, shape in zip(inputs, shapes, strict=True):
         if len(shape) != value.rank:
-            raise RuntimeError(f"input {value.name!r} has type {value.type}, but got an array of {len(shape)} "
+            raise RuntimeError(f"input {value.name!r} has type {value.type}, but got an array of "
+                               f"{len(shape)} "
                                f"dimensions, shape {list(shape)}")
         for axis, (dim, size) in enumerate(zip(value.shape, shape, strict=True)):
             found = plain_symbol(dim)

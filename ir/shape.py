@@ -213,16 +213,15 @@ def _split(dim: Dim, divisor: Dim) -> tuple[Dim, Dim]:
     rest: dict[Monomial, int] = {}
     for term, coefficient in _terms(dim):
         left = list(term)
-        divides = coefficient % factor == 0
+        divides = True
         for atom in monomial:
             if atom in left:
                 left.remove(atom)
             else:
                 divides = False
-        if divides:
-            quotient[tuple(left)] = quotient.get(tuple(left), 0) + coefficient // factor
-        else:
-            rest[term] = rest.get(term, 0) + coefficient
+        whole = coefficient // factor if divides else 0
+        quotient[tuple(left)] = quotient.get(tuple(left), 0) + whole
+        rest[term] = rest.get(term, 0) + coefficient - whole * factor
     return _normal(quotient), _normal(rest)
 
 
@@ -237,11 +236,16 @@ def floordiv(a: Dim, b: Dim) -> Dim:
     divisor_low, _ = bounds(b)
     if low >= 0 and high < divisor_low:
         return quotient
-    if isinstance(rest, SymInt) and isinstance(b, int):
-        common = math.gcd(b, *(c for _, c in rest.terms))
+    if isinstance(b, int):
+        # (k*r + c) // (k*b) == (r + c//k) // b: one form for equal quotients, whatever their constant
+        common = math.gcd(b, *(c for monomial, c in _terms(rest) if monomial))
         if common > 1:
-            rest, b = floordiv(rest, common), b // common
+            return quotient + floordiv(_sum(*(_terms(floordiv(part, common)) for part in _parts(rest))), b // common)
     return quotient + SymInt.atom(Quotient(rest, b))
+
+
+def _parts(dim: Dim) -> list[Dim]:
+    return [_normal({monomial: factor}) for monomial, factor in _terms(dim)]
 
 
 def modulo(a: Dim, b: Dim) -> Dim:

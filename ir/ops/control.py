@@ -47,6 +47,7 @@ def _region_decompose(node: Node) -> tuple[Value, ...]:
 
 region = Op(
     "region", "A part of the graph that becomes one kernel: the body's outputs for these operands.", ("*xs",),
-    attrs=RegionAttrs, infer=_region_infer, vjp=NoGradient("made after autodiff"), decompose=_region_decompose,
+    attrs=RegionAttrs, infer=_region_infer, vjp=NoGradient("made after "
+                                                           "autodiff"), decompose=_region_decompose,
     reference=_region_reference,
 )

@@ -66,12 +66,14 @@ AnyConvAttrs = ConvAttrs | ConvTransposeAttrs | ConvWeightGradAttrs
 def _check_attrs(name: str, attrs: AnyConvAttrs, x: Type, rank: int) -> None:
     """The attributes' lengths and ranges, for `rank` spatial dimensions."""
     if rank < 1 or x.rank != rank + 2:
-        raise RuntimeError(f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} spatial ones, "
+        raise RuntimeError(f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} "
+                           "spatial ones, "
                            f"but got shape {listed(x.shape)}")
     for field in ("stride", "padding", "dilation"):
         value = getattr(attrs, field)
         if len(value) != rank:
-            raise RuntimeError(f"{name}: expected {field} to be a list of {rank} values to match the convolution "
+            raise RuntimeError(f"{name}: expected {field} to be a list of {rank} values to match the "
+                               "convolution "
                                f"dimensions, but got {field}={list(value)}")
     if min(attrs.stride) < 1:
         raise RuntimeError(f"{name}: non-positive stride is not supported: stride={list(attrs.stride)}")
@@ -93,7 +95,8 @@ def _out_size(name: str, spatial: Shape, kernel: Sequence[Dim], attrs: AnyConvAt
     rooms = [s - reach - 1 for s, reach in zip(padded, _reach(kernel, attrs), strict=True)]
     if any(surely_less(room, 0) for room in rooms):
         covered = " x ".join(str(r + 1) for r in _reach(kernel, attrs))
-        raise RuntimeError(f"{name}: Calculated padded input size per channel: ({' x '.join(map(str, padded))}). "
+        raise RuntimeError(f"{name}: Calculated padded input size per channel: "
+                           f"({' x '.join(map(str, padded))}). "
                            f"Kernel size: ({covered}). Kernel size can't be greater than actual input size")
     return tuple(room // stride + 1 for room, stride in zip(rooms, attrs.stride, strict=True))
 
@@ -101,7 +104,8 @@ def _out_size(name: str, spatial: Shape, kernel: Sequence[Dim], attrs: AnyConvAt
 def _check_bias(w: Type, channels: Dim, bias: tuple[Type, ...]) -> None:
     for b in bias:
         if b.shape != (channels,):
-            raise RuntimeError(f"Given weight of size {listed(w.shape)}, expected bias to be 1-dimensional with "
+            raise RuntimeError(f"Given weight of size {listed(w.shape)}, expected bias to be 1-dimensional "
+                               "with "
                                f"{channels} elements, but got bias of size {listed(b.shape)} instead")
 
 
@@ -114,11 +118,13 @@ def _conv_infer(attrs: ConvAttrs, x: Type, w: Type, *bias: Type) -> tuple[Type, 
     check_same_dtype("conv", x, w, *bias)
     _check_attrs("conv", attrs, x, w.rank - 2)
     if not _divides(attrs.groups, w.shape[0]):
-        raise RuntimeError(f"Given groups={attrs.groups}, expected weight to be divisible by {attrs.groups} at "
+        raise RuntimeError(f"Given groups={attrs.groups}, expected weight to be divisible by {attrs.groups} "
+                           "at "
                            f"dimension 0, but got weight of size {listed(w.shape)} instead")
     if x.shape[1] != w.shape[1] * attrs.groups:
         raise RuntimeError(f"Given groups={attrs.groups}, weight of size {listed(w.shape)}, expected input"
-                           f"{listed(x.shape)} to have {w.shape[1] * attrs.groups} channels, but got {x.shape[1]} "
+                           f"{listed(x.shape)} to have {w.shape[1] * attrs.groups} channels, but got "
+                           f"{x.shape[1]} "
                            "channels instead")
     _check_bias(w, w.shape[0], bias)
     return (x.with_shape((x.shape[0], w.shape[0], *_out_size("conv", x.shape[2:], w.shape[2:], attrs))),)
@@ -140,7 +146,8 @@ def _check_output_padding(attrs: ConvTransposeAttrs, rank: int) -> None:
             raise RuntimeError(f"negative output_padding is not supported: {list(attrs.output_padding)}")
         if surely_less(max(stride, dilation) - 1, extra):
             raise RuntimeError("output padding must be smaller than either stride or dilation, but got "
-                               f"output_padding {list(attrs.output_padding)}, stride {list(attrs.stride)} and "
+                               f"output_padding {list(attrs.output_padding)}, stride {list(attrs.stride)} "
+                               "and "
                                f"dilation {list(attrs.dilation)}")
 
 
@@ -150,18 +157,22 @@ def _conv_transpose_infer(attrs: ConvTransposeAttrs, x: Type, w: Type, *bias: Ty
     _check_attrs("conv_transpose", attrs, x, w.rank - 2)
     _check_output_padding(attrs, w.rank - 2)
     if x.shape[1] != w.shape[0]:
-        raise RuntimeError(f"Given transposed=1, weight of size {listed(w.shape)}, expected input{listed(x.shape)} to "
+        raise RuntimeError(f"Given transposed=1, weight of size {listed(w.shape)}, expected "
+                           f"input{listed(x.shape)} to "
                            f"have {w.shape[0]} channels, but got {x.shape[1]} channels instead")
     if not _divides(attrs.groups, w.shape[0]):
-        raise RuntimeError(f"conv_transpose: {w.shape[0]} input channels are not divisible by groups={attrs.groups}")
+        raise RuntimeError(f"conv_transpose: {w.shape[0]} input channels are not divisible by "
+                           f"groups={attrs.groups}")
     if any(surely_less(size, 1) for size in x.shape[2:]):
-        raise RuntimeError(f"conv_transpose: Expected non-zero spatial dimensions, but got input {listed(x.shape)}")
+        raise RuntimeError("conv_transpose: Expected non-zero spatial dimensions, but got input "
+                           f"{listed(x.shape)}")
     channels = w.shape[1] * attrs.groups
     _check_bias(w, channels, bias)
     plain = _transposed_size(x, w, attrs)
     spatial = tuple(size + extra for size, extra in zip(plain, attrs.output_padding, strict=True))
     if any(bounds(size)[1] <= 0 for size in spatial):
-        raise RuntimeError(f"conv_transpose: Given input size {listed(x.shape)} and weight {listed(w.shape)}, the "
+        raise RuntimeError(f"conv_transpose: Given input size {listed(x.shape)} and weight "
+                           f"{listed(w.shape)}, the "
                            f"calculated output size {listed(spatial)} is too small")
     return (x.with_shape((x.shape[0], channels, *spatial)),)
 
@@ -172,10 +183,13 @@ def _conv_weight_grad_infer(attrs: ConvWeightGradAttrs, x: Type, g: Type) -> tup
     _check_attrs("conv_weight_grad", attrs, x, len(attrs.kernel))
     expected = _out_size("conv_weight_grad", x.shape[2:], attrs.kernel, attrs)
     if g.rank != x.rank or (g.shape[0], *g.shape[2:]) != (x.shape[0], *expected):
-        raise RuntimeError(f"conv_weight_grad: input {listed(x.shape)} and kernel {list(attrs.kernel)} make an output "
-                           f"[{x.shape[0]}, O, {', '.join(map(str, expected))}], but g has shape {listed(g.shape)}")
+        raise RuntimeError(f"conv_weight_grad: input {listed(x.shape)} and kernel {list(attrs.kernel)} make "
+                           "an output "
+                           f"[{x.shape[0]}, O, {', '.join(map(str, expected))}], but g has shape "
+                           f"{listed(g.shape)}")
     if not (_divides(attrs.groups, x.shape[1]) and _divides(attrs.groups, g.shape[1])):
-        raise RuntimeError(f"conv_weight_grad: {x.shape[1]} and {g.shape[1]} channels are not both divisible by "
+        raise RuntimeError(f"conv_weight_grad: {x.shape[1]} and {g.shape[1]} channels are not both "
+                           "divisible by "
                            f"groups={attrs.groups}")
     return (x.with_shape((g.shape[1], x.shape[1] // attrs.groups, *attrs.kernel)),)
 

@@ -24,14 +24,16 @@ __all__ = [
 
 def _check_index_dtype(index: Type, what: str) -> None:
     if index.dtype not in (i32, i64):
-        raise RuntimeError(f"{what}: Expected dtype int32/int64 for index, but got {index.dtype}: cast it to i64")
+        raise RuntimeError(f"{what}: Expected dtype int32/int64 for index, but got {index.dtype}: cast it "
+                           "to i64")
 
 
 def _check_range(positions: np.ndarray, size: int, dim: int, lowest: int = 0) -> None:
     """Raise for the first position outside lowest..size-1."""
     bad = (positions < lowest) | (positions >= size)
     if bad.any():
-        raise IndexError(f"index {positions[bad].flat[0]} is out of bounds for dimension {dim} with size {size}")
+        raise IndexError(f"index {positions[bad].flat[0]} is out of bounds for dimension {dim} with size "
+                         f"{size}")
 
 
 # gather, scatter --------------------------------------------------------------------------------------
@@ -45,7 +47,8 @@ def _check_gather(dim: int, x: Type, index: Type, what: str) -> None:
                            f"{what} got index {listed(index.shape)} for {listed(x.shape)}")
     for axis, (a, b) in enumerate(zip(index.shape, x.shape, strict=True)):
         if axis != dim and not a <= b:
-            raise RuntimeError(f"Size does not match at dimension {axis} expected index {listed(index.shape)} to be "
+            raise RuntimeError(f"Size does not match at dimension {axis} expected index "
+                               f"{listed(index.shape)} to be "
                                f"no larger than self {listed(x.shape)} apart from dimension {dim}")
 
 
@@ -80,7 +83,8 @@ gather = Op(
 def _scatter_infer(attrs: DimAttrs, x: Type, index: Type, src: Type) -> tuple[Type, ...]:
     _check_gather(attrs.dim, x, index, "scatter()")
     if src.dtype is not x.dtype:
-        raise RuntimeError(f"scatter(): Expected self.dtype to be equal to src.dtype, got {x.dtype} and {src.dtype}")
+        raise RuntimeError(f"scatter(): Expected self.dtype to be equal to src.dtype, got {x.dtype} and "
+                           f"{src.dtype}")
     if src.rank != index.rank or not all(a <= b for a, b in zip(index.shape, src.shape, strict=True)):
         raise RuntimeError(f"Expected index {listed(index.shape)} to be no larger size than src "
                            f"{listed(src.shape)} in every dimension")
@@ -143,7 +147,8 @@ def _index_select_infer(attrs: DimAttrs, x: Type, index: Type) -> tuple[Type, ..
     check_axis(attrs.dim, x, "index_select()")
     _check_index_dtype(index, "index_select()")
     if index.rank != 1:
-        raise IndexError(f"index_select(): Index is supposed to be a vector, but got shape {listed(index.shape)}")
+        raise IndexError("index_select(): Index is supposed to be a vector, but got shape "
+                         f"{listed(index.shape)}")
     shape = list(x.shape)
     shape[attrs.dim] = index.shape[0]
     return (x.with_shape(shape),)
@@ -239,7 +244,8 @@ def _index_put_infer(attrs: IndexPutAttrs, x: Type, src: Type, *indices: Type) -
     aligned = src.rank <= len(expected) and all(
         a in (1, b) for a, b in zip(reversed(src.shape), reversed(expected), strict=False))
     if not aligned:
-        raise RuntimeError(f"shape mismatch: value tensor of shape {listed(src.shape)} cannot be broadcast to "
+        raise RuntimeError(f"shape mismatch: value tensor of shape {listed(src.shape)} cannot be broadcast "
+                           "to "
                            f"indexing result of shape {listed(expected)}")
     return (x,)
 
@@ -288,7 +294,8 @@ class TopkAttrs(Attrs):
 def _sort_infer(attrs: SortAttrs, x: Type) -> tuple[Type, ...]:
     check_axis(attrs.dim, x, "sort")
     if x.dtype.is_complex:
-        raise RuntimeError(f"Sort does not support complex dtypes, got {x.dtype}: sort the real part or the abs")
+        raise RuntimeError(f"Sort does not support complex dtypes, got {x.dtype}: sort the real part or the "
+                           "abs")
     return x, x.with_dtype(i64)
 
 
@@ -353,13 +360,16 @@ class SearchAttrs(Attrs):
 
 def _searchsorted_infer(attrs: SearchAttrs, sequence: Type, x: Type) -> tuple[Type, ...]:
     if sequence.dtype is not x.dtype:
-        raise RuntimeError(f"searchsorted: boundaries are {sequence.dtype} but values {x.dtype}: cast to one dtype")
+        raise RuntimeError(f"searchsorted: boundaries are {sequence.dtype} but values {x.dtype}: cast to "
+                           "one dtype")
     if x.dtype.is_complex:
         raise RuntimeError(f"searchsorted does not support complex dtypes, got {x.dtype}")
     if sequence.rank == 0 or (sequence.rank > 1 and sequence.shape[:-1] != x.shape[:-1]):
         raise RuntimeError(
-            "searchsorted: boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries tensor "
-            f"and input value tensor must match, but we got boundaries tensor {listed(sequence.shape)} and input "
+            "searchsorted: boundaries tensor should be 1 dimension or the first N-1 dimensions of "
+            "boundaries tensor "
+            f"and input value tensor must match, but we got boundaries tensor {listed(sequence.shape)} and "
+            "input "
             f"value tensor {listed(x.shape)}")
     return (Type(i64, x.shape),)
 

@@ -17,7 +17,8 @@ def _matmul_infer(attrs: Attrs, a: Type, b: Type) -> tuple[Type, ...]:
     check_domain("matmul", a, NUMERIC)
     check_same_dtype("matmul", a, b)
     if a.rank < 2 or b.rank < 2:
-        raise RuntimeError(f"matmul: both arguments need at least 2 dimensions, but they have shapes {listed(a.shape)} "
+        raise RuntimeError("matmul: both arguments need at least 2 dimensions, but they have shapes "
+                           f"{listed(a.shape)} "
                            f"and {listed(b.shape)}: reshape vectors to matrices")
     if a.shape[-1] != b.shape[-2]:
         raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({a.shape[-2]}x{a.shape[-1]} and "

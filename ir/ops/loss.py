@@ -40,16 +40,19 @@ def _loss_infer(name: str, attrs: LossAttrs, x: Type, target: Type, *weight: Typ
     check_domain(name, x, REAL_FLOATING)
     check_same_dtype(name, x, *weight)
     if attrs.reduction not in REDUCTIONS:
-        raise ValueError(f"{attrs.reduction} is not a valid value for reduction: expected one of {REDUCTIONS}")
+        raise ValueError(f"{attrs.reduction} is not a valid value for reduction: expected one of "
+                         f"{REDUCTIONS}")
     if target.dtype is not i64:
-        raise RuntimeError(f"expected target dtype to be Long (i64), but got {target.dtype}: cast class indices to "
+        raise RuntimeError(f"expected target dtype to be Long (i64), but got {target.dtype}: cast class "
+                           "indices to "
                            "i64; class probabilities have the input's shape")
     if x.rank < 2:
         raise RuntimeError(f"{name}: expected input [N, C, *S], but got shape {listed(x.shape)}")
     _check_target(x, target)
     for w in weight:
         if w.shape != (x.shape[1],):
-            raise RuntimeError(f"weight tensor should be defined either for all {x.shape[1]} classes or no classes but "
+            raise RuntimeError(f"weight tensor should be defined either for all {x.shape[1]} classes or no "
+                               "classes but "
                                f"got weight tensor of shape: {listed(w.shape)}")
     return (x.with_shape(target.shape if attrs.reduction == "none" else ()),)
 
@@ -57,7 +60,8 @@ def _loss_infer(name: str, attrs: LossAttrs, x: Type, target: Type, *weight: Typ
 def _check_target(x: Type, target: Type) -> None:
     expected = (x.shape[0], *x.shape[2:])
     if target.rank and target.shape[0] != x.shape[0]:
-        raise ValueError(f"Expected input batch_size ({x.shape[0]}) to match target batch_size ({target.shape[0]}).")
+        raise ValueError(f"Expected input batch_size ({x.shape[0]}) to match target batch_size "
+                         f"({target.shape[0]}).")
     if target.shape != expected:
         raise RuntimeError(f"Expected target size {listed(expected)}, got {listed(target.shape)}")
 

@@ -123,12 +123,14 @@ def _layer_norm_infer(attrs: LayerNormAttrs, x: Type, *affine: Type) -> tuple[Ty
     check_domain("layer_norm", x, REAL_FLOATING)
     check_same_dtype("layer_norm", x, *affine)
     if not 1 <= attrs.axes <= x.rank:
-        raise RuntimeError(f"Expected normalized_shape to be at least 1-dimensional and at most of the input's rank, "
+        raise RuntimeError("Expected normalized_shape to be at least 1-dimensional and at most of the "
+                           "input's rank, "
                            f"but got {attrs.axes} trailing dimensions of input {listed(x.shape)}")
     normalized = x.shape[-attrs.axes:]
     for name, t in zip(("weight", "bias"), affine, strict=False):
         if t.shape != normalized:
-            raise RuntimeError(f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
+            raise RuntimeError(f"Expected {name} to be of same shape as normalized_shape, but got {name} of "
+                               "shape "
                                f"{listed(t.shape)} and normalized_shape = {listed(normalized)}")
     return (x,)
 
@@ -212,7 +214,8 @@ def _check_channels(name: str, x: Type, **parameters: Type) -> None:
     check_domain(name, x, REAL_FLOATING)
     check_same_dtype(name, x, *parameters.values())
     if x.rank < 2:
-        raise RuntimeError(f"{name}: expected at least 2 dimensions [N, C, *S], but got shape {listed(x.shape)}")
+        raise RuntimeError(f"{name}: expected at least 2 dimensions [N, C, *S], but got shape "
+                           f"{listed(x.shape)}")
     for parameter, t in parameters.items():
         if t.shape != (x.shape[1],):
             raise RuntimeError(f"{parameter} should contain {x.shape[1]} elements not {t.numel}: {name} got "
@@ -270,7 +273,8 @@ batch_norm = Op(
 def _batch_norm_train_infer(attrs: EpsAttrs, x: Type, *affine: Type) -> tuple[Type, ...]:
     _check_channels("batch_norm_train", x, **dict(zip(("weight", "bias"), affine, strict=False)))
     if numel((x.shape[0], *x.shape[2:])) == 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {listed(x.shape)}")
+        raise ValueError("Expected more than 1 value per channel when training, got input size "
+                         f"{listed(x.shape)}")
     statistics = x.with_shape((x.shape[1],))
     return x, statistics, statistics
 
@@ -345,7 +349,8 @@ def _group_norm_infer(attrs: GroupNormAttrs, x: Type, *affine: Type) -> tuple[Ty
     if attrs.groups < 1:
         raise RuntimeError(f"Expected num groups to be greater than 0, got {attrs.groups}")
     if x.shape[1] % attrs.groups != 0:
-        raise RuntimeError("Expected number of channels in input to be divisible by num_groups, but got input of "
+        raise RuntimeError("Expected number of channels in input to be divisible by num_groups, but got "
+                           "input of "
                            f"shape {listed(x.shape)} and num_groups={attrs.groups}")
     return (x,)
 

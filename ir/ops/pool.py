@@ -85,8 +85,10 @@ def _dilation(attrs: PoolAttrs) -> tuple[int, ...]:
 
 def _check_rank(name: str, shape: Shape, rank: int) -> None:
     if rank < 1 or len(shape) != rank + 2:
-        raise RuntimeError(f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} spatial ones, "
-                           f"but got shape {listed(shape)}: add a batch dimension or give one size per dimension")
+        raise RuntimeError(f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} "
+                           "spatial ones, "
+                           f"but got shape {listed(shape)}: add a batch dimension or give one size per "
+                           "dimension")
     if any(size == 0 for size in shape[2:]):
         raise RuntimeError(f"{name}: Expected input to have non-zero size for non-batch dimensions, but got "
                            f"{listed(shape)}")
@@ -95,7 +97,8 @@ def _check_rank(name: str, shape: Shape, rank: int) -> None:
 def _check_window(name: str, attrs: PoolAttrs) -> None:
     for field in ("stride", "padding"):
         if len(getattr(attrs, field)) != len(attrs.kernel):
-            raise RuntimeError(f"{name}: {field} must have one value for each of the {len(attrs.kernel)} spatial "
+            raise RuntimeError(f"{name}: {field} must have one value for each of the {len(attrs.kernel)} "
+                               "spatial "
                                f"dimensions, but got {list(getattr(attrs, field))}")
     if len(_dilation(attrs)) != len(attrs.kernel) or min(_dilation(attrs)) < 1:
         raise RuntimeError(f"{name}: dilation should be greater than zero, one value for each of the "
@@ -106,7 +109,8 @@ def _check_window(name: str, attrs: PoolAttrs) -> None:
         raise RuntimeError(f"{name}: stride should be greater than zero, but got {list(attrs.stride)}")
     for kernel, padding, dilation in zip(attrs.kernel, attrs.padding, _dilation(attrs), strict=True):
         if not 0 <= padding <= ((kernel - 1) * dilation + 1) // 2:
-            raise RuntimeError("pad should be at most half of effective kernel size and not negative, but got "
+            raise RuntimeError("pad should be at most half of effective kernel size and not negative, but "
+                               "got "
                                f"pad={padding}, kernel_size={kernel} and dilation={dilation}")
     if getattr(attrs, "divisor", None) == 0:
         raise RuntimeError(f"{name}: divisor must be not zero")
@@ -182,7 +186,8 @@ def _max_pool_reference(attrs: MaxPoolAttrs, x: np.ndarray) -> tuple[np.ndarray,
 
 max_pool = Op(
     "max_pool",
-    "The maximum of each window of x [N, C, *S], and its position in the flattened S (the first of equal ones; NaN "
+    "The maximum of each window of x [N, C, *S], and its position in the flattened S (the first of equal "
+    "ones; NaN "
     "counts as greatest, the last NaN stays).",
     ("x",), attrs=MaxPoolAttrs, infer=_max_pool_infer, vjp=_max_pool_vjp, reference=_max_pool_reference,
 )
@@ -190,7 +195,8 @@ max_pool = Op(
 
 def _max_pool_grad_infer(attrs: SpatialAttrs, g: Type, indices: Type) -> tuple[Type, ...]:
     if indices.dtype is not i64 or indices.shape != g.shape:
-        raise RuntimeError(f"max_pool_grad: expected i64 indices of shape {listed(g.shape)}, but got {indices}")
+        raise RuntimeError(f"max_pool_grad: expected i64 indices of shape {listed(g.shape)}, but got "
+                           f"{indices}")
     _check_rank("max_pool_grad", (*g.shape[:2], *attrs.spatial), g.rank - 2)
     return (g.with_shape((*g.shape[:2], *attrs.spatial)),)
 
@@ -279,7 +285,8 @@ def _avg_pool_grad_infer(attrs: AvgPoolGradAttrs, g: Type) -> tuple[Type, ...]:
     shape = (*g.shape[:2], *attrs.spatial)
     expected = _pooled("avg_pool_grad", shape, attrs)
     if g.shape != expected:
-        raise RuntimeError(f"avg_pool_grad: the pool of {listed(shape)} has shape {listed(expected)}, but g has "
+        raise RuntimeError(f"avg_pool_grad: the pool of {listed(shape)} has shape {listed(expected)}, but g "
+                           "has "
                            f"{listed(g.shape)}")
     return (g.with_shape(shape),)
 
@@ -353,7 +360,8 @@ def _adaptive_avg_grad_infer(attrs: SpatialAttrs, g: Type) -> tuple[Type, ...]:
     shape = (*g.shape[:2], *attrs.spatial)
     _check_rank("adaptive_avg_pool_grad", shape, g.rank - 2)
     if not all(isinstance(d, int) for d in g.shape[2:]):
-        raise RuntimeError(f"adaptive_avg_pool_grad: the pool's output sizes are fixed, but g has {listed(g.shape)}")
+        raise RuntimeError("adaptive_avg_pool_grad: the pool's output sizes are fixed, but g has "
+                           f"{listed(g.shape)}")
     return (g.with_shape(shape),)
 
 

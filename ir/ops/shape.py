@@ -67,7 +67,8 @@ class DimsAttrs(Attrs):
 def _permute_infer(attrs: DimsAttrs, x: Type) -> tuple[Type, ...]:
     if len(attrs.dims) != x.rank:
         raise RuntimeError(
-            "permute: number of dimensions in the tensor input does not match the length of the desired ordering "
+            "permute: number of dimensions in the tensor input does not match the length of the desired "
+            "ordering "
             f"of dimensions i.e. input.dim() = {x.rank} is not equal to len(dims) = {len(attrs.dims)}")
     check_axes(attrs.dims, x, "permute")
     return (x.with_shape([x.shape[d] for d in attrs.dims]),)
@@ -89,13 +90,16 @@ def _expand_infer(attrs: ReshapeAttrs, x: Type) -> tuple[Type, ...]:
     target = attrs.shape
     _check_sizes(target, "expand")
     if len(target) < x.rank:
-        raise RuntimeError(f"expand: the number of sizes provided ({len(target)}) must be greater or equal to the "
-                           f"number of dimensions in the tensor ({x.rank}): {listed(x.shape)} to {listed(target)}")
+        raise RuntimeError(f"expand: the number of sizes provided ({len(target)}) must be greater or equal "
+                           "to the "
+                           f"number of dimensions in the tensor ({x.rank}): {listed(x.shape)} to "
+                           f"{listed(target)}")
     lead = len(target) - x.rank
     for axis, size in enumerate(x.shape):
         if size not in (1, target[lead + axis]):
             raise RuntimeError(
-                f"The expanded size of the tensor ({target[lead + axis]}) must match the existing size ({size}) at "
+                f"The expanded size of the tensor ({target[lead + axis]}) must match the existing size "
+                f"({size}) at "
                 f"non-singleton dimension {lead + axis}.  Target sizes: {listed(target)}.  "
                 f"Tensor sizes: {listed(x.shape)}")
     return (x.with_shape(target),)
@@ -129,7 +133,8 @@ def _sliced_shape(attrs: SliceAttrs, x: Type, what: str) -> Shape:
         if step < 1:
             raise ValueError(f"{what}: slice step must be positive, got {step} at dimension {axis}")
         if not (start >= 0 and start <= stop and stop <= size):
-            raise IndexError(f"{what}: start {start} and stop {stop} at dimension {axis} leave the range 0..{size} "
+            raise IndexError(f"{what}: start {start} and stop {stop} at dimension {axis} leave the range "
+                             f"0..{size} "
                              f"of shape {listed(x.shape)}; expected 0 <= start <= stop <= size")
         sizes.append((stop - start + (step - 1)) // step)
     return tuple(sizes)
@@ -206,11 +211,17 @@ def _pad_vjp(node: Node, g: Value) -> tuple[Value]:
     return (ops.slice(g, start=low, stop=stop, step=(1,) * len(low)),)
 
 
+def _pad_reference(attrs: PadAttrs, x: np.ndarray) -> np.ndarray:
+    sizes = [low + size + high for low, size, high in zip(attrs.low, x.shape, attrs.high, strict=True)]
+    result = np.full(sizes, np.asarray(attrs.value).astype(x.dtype), x.dtype)
+    result[tuple(builtins.slice(low, low + size) for low, size in zip(attrs.low, x.shape, strict=True))] = x
+    return result
+
+
 pad = Op(
     "pad", "x with constant elements added before and after each dimension.", ("x",),
     attrs=PadAttrs, infer=_pad_infer, vjp=_pad_vjp,
-    reference=lambda attrs, x: np.pad(x, list(zip(attrs.low, attrs.high, strict=True)),
-                                      constant_values=np.asarray(attrs.value).astype(x.dtype)),
+    reference=_pad_reference,
 )
 
 
@@ -227,7 +238,8 @@ def _concat_infer(attrs: DimAttrs, *xs: Type) -> tuple[Type, ...]:
         raise ValueError("concat: expected a non-empty list of Tensors")
     first = xs[0]
     if first.rank == 0:
-        raise RuntimeError("zero-dimensional tensor (at position 0) cannot be concatenated: reshape it to [1]")
+        raise RuntimeError("zero-dimensional tensor (at position 0) cannot be concatenated: reshape it to "
+                           "[1]")
     check_axis(attrs.dim, first, "concat")
     for position, x in enumerate(xs):
         _check_concat(first, x, position, attrs.dim)
@@ -245,7 +257,8 @@ def _check_concat(first: Type, x: Type, position: int, dim: int) -> None:
                            "cast to one dtype")
     for axis, (a, b) in enumerate(zip(first.shape, x.shape, strict=True)):
         if axis != dim and a != b:
-            raise RuntimeError(f"Sizes of tensors must match except in dimension {dim}. Expected size {a} but got "
+            raise RuntimeError(f"Sizes of tensors must match except in dimension {dim}. Expected size {a} "
+                               "but got "
                                f"size {b} for tensor number {position} in the list.")
 
 
