@@ -145,6 +145,13 @@ class ModelBuilder:
         exact = self.op("Sub", [operands[0], remainder], "size")
         return self.op("Div", [exact, operands[1]], "size")
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Call intermediate results by other names, everywhere."""
+        for node in self.nodes:
+            for field in (node.input, node.output):
+                for i, name in enumerate(field):
+                    field[i] = names.get(name, name)
+
     def model(self, graph: Graph, inputs: Sequence[onnx.ValueInfoProto],
               outputs: Sequence[onnx.ValueInfoProto], doc: str) -> onnx.ModelProto:
         """The finished model."""

@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 
 from graphtorch.ir.graph import Graph, Node, Value
-from graphtorch.ir.op import Op
 from graphtorch.ir.passes import cse, dce, legalize, simplify
 
 from .builder import ModelBuilder, value_info
@@ -19,9 +18,9 @@ DEFAULT_OPSET = 18
 OPSETS = range(17, 24)
 
 
-def supports(op: Op) -> bool:
-    """Whether the exporter writes `op` whole; composites it does not take are decomposed."""
-    return op.name in POINTWISE or op.name in STRUCTURE
+def supports(node: Node) -> bool:
+    """Whether the exporter writes `node` whole; composites it does not take are decomposed."""
+    return node.op.name in POINTWISE or node.op.name in STRUCTURE
 
 
 def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: Sequence[str] | None = None,
@@ -89,14 +88,18 @@ def _names(values: Sequence[Value], defaults: Sequence[str], given: Sequence[str
 
 def _outputs(builder: ModelBuilder, values: Sequence[Value],
              given: Sequence[str] | None) -> list[onnx.ValueInfoProto]:
-    """Give each output a name of its own, also where it is an input or occurs twice."""
+    """Give each output a name of its own; an input, or a value that is returned twice, is copied."""
     defaults = [f"output_{i}" if len(values) > 1 else "output" for i in range(len(values))]
     if given is not None and len(given) > len(values):
-        raise ValueError(f"output_names has {len(given)} names, the model has {len(values)} outputs")
-    infos = []
+        raise ValueError(f"output_names has {len(given)} names, the model has {len(values)} outputs: {defaults}")
+    infos, renamed = [], {}
     for position, value in enumerate(values):
-        wanted = given[position] if given and position < len(given) else defaults[position]
-        name = builder.fresh(wanted)
-        builder.nodes.append(onnx.helper.make_node("Identity", [builder.names[value]], [name]))
+        name = builder.fresh(given[position] if given and position < len(given) else defaults[position])
+        made = builder.names[value]
+        if value.node is None or value.node.op.name == "constant" or made in renamed:
+            builder.nodes.append(onnx.helper.make_node("Identity", [made], [name]))
+        else:
+            renamed[made] = name
         infos.append(value_info(name, value.type))
+    builder.rename(renamed)
     return infos

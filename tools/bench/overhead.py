@@ -1,0 +1,90 @@
+"""What graphtorch costs beside its kernels: import, recording, calling, compiling.
+
+    python tools/bench overhead
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+
+import graphtorch as torch
+from graphtorch import nn
+from graphtorch.nn import functional as F
+
+from _timing import in_new_process, median_seconds, row
+
+IMPORT = "import time; t = time.perf_counter(); import graphtorch; print(time.perf_counter() - t)"
+
+LENET = """
+import time
+import graphtorch as torch
+from graphtorch import nn
+torch.manual_seed(0)
+model = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+                      nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))
+x = torch.randn(64, 1, 32, 32)
+[p.detach().numpy() for p in model.parameters()]; x.numpy()
+start = time.perf_counter()
+with torch.no_grad():
+    torch.compile(model.eval())(x).numpy()
+print(time.perf_counter() - start)
+"""
+
+
+def record_microseconds(count: int = 5000) -> float:
+    """Cost of recording one op, gradients on: add, mul and relu in turn."""
+    x = torch.ones(8, 8, requires_grad=True)
+    y = torch.ones(8, 8)
+    (x + y).sum().item()  # both are computed before the clock starts
+    results = []
+    for _ in range(7):
+        z = x
+        start = time.perf_counter()
+        for _ in range(count // 3):
+            z = F.relu(z + y) * y
+        results.append((time.perf_counter() - start) / (count // 3 * 3) * 1e6)
+        del z
+    return statistics.median(results)
+
+
+def call_microseconds() -> float:
+    """Calling a compiled function whose one kernel does next to nothing."""
+    @torch.compile
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x + x
+    x = torch.ones(16)
+    x.sum().item()
+
+    def call() -> None:
+        for _ in range(100):
+            double(x)
+    return median_seconds(call) / 100 * 1e6
+
+
+def lenet_seconds() -> tuple[float, float]:
+    """First compile of LeNet on an empty cache, and from the disk cache in a new process."""
+    first = []
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(3):
+            first.append(in_new_process(LENET, {**os.environ, "GRAPHTORCH_CACHE_DIR": f"{folder}/{i}"}, 1))
+        cached = in_new_process(LENET, {**os.environ, "GRAPHTORCH_CACHE_DIR": f"{folder}/0"}, 7)
+    return statistics.median(first), cached
+
+
+def main() -> None:
+    seconds = in_new_process(IMPORT, os.environ, 9)
+    row("import graphtorch", f"{seconds:.3f} s", "<= 0.3 s", seconds <= 0.3)
+    microseconds = record_microseconds()
+    row("recording an op", f"{microseconds:.2f} us", "<= 8 us", microseconds <= 8)
+    microseconds = call_microseconds()
+    row("calling a compiled function (16 floats)", f"{microseconds:.2f} us", "<= 12 us", microseconds <= 12)
+    first, cached = lenet_seconds()
+    row("LeNet, first compile", f"{first:.2f} s", "<= 2 s", first <= 2)
+    row("LeNet, from the disk cache in a new process", f"{cached:.3f} s", "<= 0.15 s", cached <= 0.15)
+
+
+if __name__ == "__main__":
+    main()
