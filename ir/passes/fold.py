@@ -1,0 +1,50 @@
+"""Constant folding: what depends on constants only is computed now, by the ops' references."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import ops
+from ..graph import Graph, Node, Value
+from ..literal import Literal
+from ..rewrite import rewrite
+
+LIMIT = 1 << 14  # elements of a result: more would make the graph's text and the compiled file large
+
+
+def run(graph: Graph) -> Graph:
+    """`graph` with constants in the place of small nodes whose operands are all constants.
+
+    A result whose elements are all the same becomes an expanded scalar: it needs no memory. A reference
+    that raises (an index out of range) is left to raise at run time.
+    """
+    return rewrite(graph, _folded)
+
+
+def _folded(node: Node) -> tuple[Value, ...] | None:
+    if not _is_foldable(node):
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            found = node.op.reference(node.attrs, *(v.node.attrs.value.numpy() for v in node.operands))
+    except (IndexError, ValueError, RuntimeError):
+        return None
+    arrays = found if isinstance(found, (tuple, list)) else (found,)
+    return tuple(_constant(np.asarray(a)) for a in arrays)
+
+
+def _is_foldable(node: Node) -> bool:
+    if not node.operands or any(v.node is None or v.node.op is not ops.constant for v in node.operands):
+        return False
+    if any(not t.is_static or t.numel > LIMIT for t in node.types) or node.op is ops.region:
+        return False
+    return not (node.op is ops.expand and node.operands[0].rank == 0)
+
+
+def _constant(array: np.ndarray) -> Value:
+    literal = Literal.of(array)
+    first = literal.data[:literal.dtype.itemsize]
+    if literal.shape and array.size and literal.data == first * array.size:
+        scalar = ops.constant(value=Literal(literal.dtype, (), first))
+        return ops.expand(scalar, shape=literal.shape)
+    return ops.constant(value=literal)

@@ -1,0 +1,117 @@
+"""The passes in their order, from a recorded graph to the regions that a target lowers.
+
+    detach      autodiff is over; `detach` would only hide patterns from the next passes
+    simplify    before folding: it turns what it can into constants and drops what folding would copy
+    fold        before cse: equal constants are made here and become one there
+    cse         before legalize: equal composites are merged while they are one node each
+    dce         before legalize: a target need not support what nobody uses
+    legalize    needs the target; from here on every op is one that it supports
+    simplify    decompositions bring casts and expansions that cancel; rewrites to supported ops only if
+    fold        ... legalize is run once more behind them, which is why it stands there again
+    legalize    ensures that what the last passes made is supported too
+    cse, dce    last before fuse: it places every node it is given in a region, needed or not
+    fuse        ensures that the graph consists of regions and constants
+
+Each pass takes a valid graph and gives one with the same inputs, the same outputs up to nothing at all, and the same
+donations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+from ..graph import Graph, Node
+from ..verify import Legal, verify
+from . import cse, dce, detach, fold, fuse, legalize, simplify
+from .legalize import Supports
+
+Observer: TypeAlias = Callable[[str, Graph], None]
+
+
+class Stage(NamedTuple):
+    """A named pass; `legal` tells which nodes may be left after it."""
+
+    name: str
+    run: Callable[[Graph], Graph]
+    legal: Legal | None = None
+
+
+_checks_all: ContextVar[bool] = ContextVar("graphtorch_check_every_pass", default=False)
+_observers: ContextVar[tuple[Observer, ...]] = ContextVar("graphtorch_pass_observers", default=())
+
+
+@contextmanager
+def checking_every_pass() -> Iterator[None]:
+    """Inside, the graph is verified after every pass, not only at the ends of the pipeline."""
+    token = _checks_all.set(True)
+    try:
+        yield
+    finally:
+        _checks_all.reset(token)
+
+
+@contextmanager
+def observed(on_stage: Observer) -> Iterator[None]:
+    """Inside, ``on_stage(name, graph)`` is called with the recorded graph and after every pass."""
+    token = _observers.set((*_observers.get(), on_stage))
+    try:
+        yield
+    finally:
+        _observers.reset(token)
+
+
+def stages(supports: Supports, target: str = "the target") -> list[Stage]:
+    """The passes for a target that takes the nodes for which `supports` holds."""
+    expand = partial(legalize.run, supports=supports, target=target)
+    return [
+        Stage("detach", detach.run),
+        Stage("simplify", simplify.run),
+        Stage("fold", fold.run),
+        Stage("cse", cse.run),
+        Stage("dce", dce.run),
+        Stage("legalize", expand, supports),
+        Stage("simplify-legal", simplify.run),
+        Stage("fold-legal", fold.run),
+        Stage("legalize-again", expand, supports),
+        Stage("cse-legal", cse.run, supports),
+        Stage("dce-legal", dce.run, supports),
+        Stage("fuse", fuse.run, partial(_is_fused, supports)),
+    ]
+
+
+def run(graph: Graph, supports: Supports, target: str = "the target", *, on_stage: Observer | None = None) -> Graph:
+    """`graph` as regions for a target.
+
+    Args:
+        graph: as recorded, or as any earlier stage left it.
+        supports: which nodes the target takes whole; everything else has to decompose into such.
+        target: its name, for messages.
+        on_stage: called with "recorded" and the graph, then with the name of each pass and what it made.
+
+    Raises:
+        NotImplementedError: an op that the target has no code for; names the op and the user's line.
+        VerifyError: a pass made an invalid graph: a defect of ours.
+    """
+    observers = (*_observers.get(), *((on_stage,) if on_stage else ()))
+    passes = stages(supports, target)
+    verify(graph, "recording")
+    _report(observers, "recorded", graph)
+    for stage in passes:
+        graph = stage.run(graph)
+        if _checks_all.get() or stage is passes[-1]:
+            verify(graph, stage.name, stage.legal)
+        _report(observers, stage.name, graph)
+    return graph
+
+
+def _report(observers: tuple[Observer, ...], name: str, graph: Graph) -> None:
+    for observer in observers:
+        observer(name, graph)
+
+
+def _is_fused(supports: Supports, node: Node) -> bool:
+    return node.op.name in ("region", "constant") or supports(node)
