@@ -20,7 +20,7 @@ only reshapes has an output with the bytes of its input.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from .. import ops
 from ..graph import Graph, Node, Value, located
@@ -98,9 +98,21 @@ def stored_views(graph: Graph) -> set[Node]:
         for value in node.operands:
             if value.node is None or not is_free(value.node) or takes_views(node):
                 continue
-            if node.op.name not in CONTRACTIONS or strided_view(value, lambda v: v.node in stored) is None:
+            if node.op.name not in CONTRACTIONS or not is_absorbed(value, stored):
                 stored.add(value.node)
     return stored
+
+
+def is_absorbed(value: Value, stored: Container[Node]) -> bool:
+    """Whether a contraction's kernel can read `value` where it lies: strides over something in memory."""
+    view = strided_view(value, lambda v: v.node in stored)
+    below = value
+    while below.node is not None and below.node not in stored and below.node.op.name in STRIDED:
+        if below.node.op is ops.flip:
+            return False
+        below = below.node.operands[0]
+    in_memory = below.node is None or below.node in stored or not is_free(below.node)
+    return view is not None and in_memory
 
 
 def start(parts: Partition, node: Node) -> Group:
@@ -225,18 +237,16 @@ def _may_repeat(producer: Group) -> bool:
 
 
 def _repeats(consumer: Group, read: Read) -> bool:
-    """Whether a read asks for an element more than once in the innermost loop (or cannot be told)."""
-    grown = [n for n in read.chain if n.op.name == "expand"]
-    operand = read.node.operands[read.position]
-    if read.node.op.name in MOVES or read.node.op.name in LOOKUPS or any(n.op is ops.slice for n in read.chain):
-        return True
-    own = operand_axes(consumer, read)
-    if read.node.op.name in VIEWS or own is None:
-        return bool(grown)
-    if not grown and operand.shape == (consumer.space.dims if consumer.reduces else read.node.types[0].shape):
+    """Whether a read asks for an element again and again in the innermost loop, or that cannot be told."""
+    looped = read.node.operands[0] if read.node in consumer.reduces else read.node.result()
+    pointwise = read.node in consumer.reduces or read.node.op.name in POINTWISE
+    grows = pointwise and read.node.operands[read.position].shape != looped.shape
+    if not grows and all(n.op is not ops.expand for n in (*read.chain, read.node)):
         return False
-    last = consumer.space.axes[-1:]
-    return bool(grown) or bool(last) and last[0] in own
+    axes = operand_axes(consumer, read)
+    for view in reversed(read.chain):
+        axes = viewed_axes(view, axes)
+    return axes is None or any(a in axes for a in consumer.space.axes[-1:])
 
 
 def _join_epilogue(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
@@ -272,8 +282,9 @@ def _reads_elementwise(reads: Iterable[Read]) -> bool:
 
 
 def is_strided(read: Read) -> bool:
-    top = read.node.operands[read.position]
-    return all(n.op.name in STRIDED for n in read.chain) and strided_view(top, lambda v: v == read.root) is not None
+    top, root = read.node.operands[read.position], read.root.node
+    scalar = root is not None and root.op is ops.constant and not is_data(root)
+    return scalar or is_absorbed(top, () if root is None else (root,))
 
 
 def _join_prologue(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
