@@ -292,7 +292,7 @@ def _freedom(attrs: Variance, x: Expr) -> Expr:
 
 
 def _var_numpy(attrs: Variance, x: np.ndarray) -> np.ndarray:
-    apart = np.abs(x - np.mean(x, axis=attrs.dims, keepdims=True)) ** 2
+    apart = np.abs(x - _mean_numpy(attrs, x)) ** 2
     total = np.sum(apart, axis=attrs.dims, keepdims=True)
     size = math.prod(x.shape[d] for d in attrs.dims)
     return total / total.dtype.type(builtins.max(size - attrs.correction, 0))
@@ -309,6 +309,10 @@ def _var_rule(attrs: Variance, g: Expr, x: Expr, y: Expr) -> Expr:
     return (fn.cast(scale, dtype=x.dtype) if x.dtype.is_complex else scale) * (
         x - _reduced("mean", attrs, x)
     )
+
+
+def _mean_numpy(attrs: Reduce, x: np.ndarray) -> np.ndarray:
+    return _sum_numpy(attrs, x) / x.dtype.type(math.prod(x.shape[d] for d in attrs.dims))
 
 
 def _logsumexp_numpy(attrs: Reduce, x: np.ndarray) -> np.ndarray:
@@ -329,7 +333,7 @@ def _logsumexp_formula(attrs: Reduce, x: Expr) -> Expr:
 mean = reduction(
     "mean",
     "Arithmetic mean over dims; nan of no elements.",
-    kept_by(np.mean),
+    _mean_numpy,
     lambda a, g, x, y: g / _count(a, x),
     FLOATING,
     formula=lambda a, x: _reduced("sum", a, x) / _count(a, x),
