@@ -1,0 +1,11 @@
+"""Neural networks: modules, parameters, functions, initialisation."""
+
+from __future__ import annotations
+
+from . import functional, init, modules, parameter, utils
+from .modules import *  # noqa: F403
+from .modules import __all__ as _modules
+from .parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter
+
+__all__ = [*_modules, "Buffer", "Parameter", "UninitializedBuffer", "UninitializedParameter", "functional", "init",
+           "modules", "parameter", "utils"]

@@ -1,0 +1,46 @@
+"""Functions behind the layers of `nn`. Each checks its arguments and applies ops of the IR to tensors."""
+
+from __future__ import annotations
+
+from .activation import *  # noqa: F403
+from .activation import __all__ as _activation
+from .attention import scaled_dot_product_attention
+from .conv import (
+    bilinear,
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    linear,
+)
+from .distance import cosine_similarity, normalize, pairwise_distance, pdist
+from .dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
+from .loss import *  # noqa: F403
+from .loss import __all__ as _loss
+from .normalization import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
+from .padding import pad
+from .pooling import *  # noqa: F403
+from .pooling import __all__ as _pooling
+from .sparse import embedding, one_hot
+from .vision import (
+    channel_shuffle,
+    fold,
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+    unfold,
+    upsample,
+    upsample_bilinear,
+    upsample_nearest,
+)
+
+__all__ = [
+    *_activation, *_loss, *_pooling, "alpha_dropout", "batch_norm", "bilinear", "channel_shuffle", "conv1d", "conv2d",
+    "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "dropout", "dropout1d",
+    "dropout2d", "dropout3d", "embedding", "feature_alpha_dropout", "fold", "group_norm", "instance_norm", "interpolate",
+    "layer_norm", "linear", "local_response_norm", "normalize", "one_hot", "pad", "pairwise_distance", "pdist",
+    "pixel_shuffle", "pixel_unshuffle", "rms_norm", "scaled_dot_product_attention", "unfold", "upsample",
+    "upsample_bilinear", "upsample_nearest",
+]

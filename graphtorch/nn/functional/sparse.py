@@ -1,0 +1,74 @@
+"""Look-up of rows by index."""
+
+from __future__ import annotations
+
+from ...autograd import no_grad
+from ...tensor import Tensor
+from ._common import constant_like, vector_norm, where
+
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+              norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
+    """Rows of `weight` [V, D] picked by integer `input` of any shape: [*input.shape, D].
+
+    Args:
+        padding_idx: a row that gets no gradient.
+        max_norm: rows that are looked up are first scaled down, in place, to this `norm_type` norm.
+        scale_grad_by_freq: divide a row's gradient by how often it occurs in `input`.
+        sparse: accepted; gradients are dense here, with the same values.
+
+    An index out of range raises IndexError when the graph runs.
+    """
+    if input.dtype.is_floating_point or input.dtype.is_complex or str(input.dtype).endswith("bool"):
+        raise RuntimeError("Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, "
+                           f"Int; but got {input.dtype} instead (while checking arguments for embedding)")
+    if weight.dim() != 2:
+        raise RuntimeError(f"'weight' must be 2-D, got {list(weight.shape)}")
+    padding_idx = _row(padding_idx, weight.shape[0])
+    flat = input.reshape(-1)
+    if max_norm is not None:
+        _renormalize(weight, flat, max_norm, norm_type)
+    rows = weight.index_select(0, flat)
+    if padding_idx is not None:
+        rows = where((flat == padding_idx).unsqueeze(1), rows.detach(), rows)
+    if scale_grad_by_freq:
+        counts = (flat.unsqueeze(0) == flat.unsqueeze(1)).to(weight.dtype).sum(1, keepdim=True)
+        rows = rows.detach() + (rows - rows.detach()) / counts
+    return rows.reshape((*input.shape, weight.shape[1]))
+
+
+def _row(padding_idx: int | None, count: int) -> int | None:
+    if padding_idx is None:
+        return None
+    if not -count <= padding_idx < count:
+        raise AssertionError(f"Padding_idx must be within num_embeddings: got {padding_idx} for {count} rows")
+    return padding_idx % count
+
+
+def _renormalize(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -> None:
+    """Scale the rows at `index` whose norm exceeds `max_norm` down to it, in place."""
+    with no_grad():
+        rows = weight.detach().index_select(0, index)
+        norm = vector_norm(rows, norm_type, 1, True)
+        scale = where(norm > max_norm, max_norm / (norm + 1e-7), constant_like(norm, 1))
+        weight.detach().index_copy_(0, index, rows * scale)
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """i64 [*, num_classes] with a one at each index; -1 takes the largest index plus one.
+
+    Raises RuntimeError for indices that are not int64, negative or too large, and for an unknown number
+    of classes of an empty tensor.
+    """
+    from ... import arange  # the package is complete by the time this is called
+    if not str(tensor.dtype).endswith("int64"):
+        raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor, got {tensor.dtype}")
+    if tensor.numel() == 0:
+        if num_classes <= 0:
+            raise RuntimeError("Can not infer total number of classes from empty tensor.")
+        return tensor.new_zeros((*tensor.shape, num_classes))
+    if num_classes == -1:
+        num_classes = int(tensor.max().item()) + 1
+    if num_classes < 1:
+        raise RuntimeError(f"num_classes should be positive, got {num_classes}")
+    return (tensor.unsqueeze(-1) == arange(num_classes)).long()

@@ -1,0 +1,240 @@
+"""Resampling and rearranging of images: interpolate, pixel and channel shuffles, unfold and fold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...tensor import Tensor
+from ._common import batched, cat, from_array, tuple_of
+from .padding import pad
+from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
+
+_RANKS = {"nearest": (3, 4, 5), "nearest-exact": (3, 4, 5), "area": (3, 4, 5), "linear": (3,),
+          "bilinear": (4,), "bicubic": (4,), "trilinear": (5,)}
+_CUBIC = -0.75  # the coefficient a of the cubic convolution kernel that PyTorch uses
+
+
+def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+                align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
+                antialias: bool = False) -> Tensor:
+    """Resample the spatial dims of [N, C, *S] to `size` or by `scale_factor`.
+
+    Modes: "nearest", "nearest-exact", "area", "linear" (3-D input), "bilinear" and "bicubic" (4-D),
+    "trilinear" (5-D). Raises ValueError for contradicting arguments, NotImplementedError for a mode that
+    does not fit the input's rank.
+    """
+    if mode not in _RANKS or input.dim() not in _RANKS[mode]:
+        raise NotImplementedError("Input Error: Only 3D, 4D and 5D input Tensors supported (got "
+                                  f"{input.dim()}D) for the modes: nearest | linear | bilinear | bicubic | trilinear | "
+                                  f"area | nearest-exact (got {mode})")
+    smooth = mode in ("linear", "bilinear", "bicubic", "trilinear")
+    if not smooth and align_corners is not None:
+        raise ValueError("align_corners option can only be set with the interpolating modes: linear | bilinear | "
+                         "bicubic | trilinear")
+    if antialias:
+        raise ValueError("antialias=True is not supported: resize without it, or blur first")
+    sizes, scales = _target(input, size, scale_factor, recompute_scale_factor)
+    if mode == "area":
+        return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[len(sizes) - 1](input, sizes)
+    for i, (out, scale) in enumerate(zip(sizes, scales, strict=True)):
+        dim = i + 2
+        taps = _taps(mode, input.shape[dim], out, scale, bool(align_corners))
+        input = _resample(input, dim, taps)
+    return input
+
+
+def _target(x: Tensor, size: Any, factor: Any, recompute: bool | None) -> tuple[tuple[int, ...], list[float | None]]:
+    """Output sizes, and for each dim the user's scale factor (None: the ratio of the sizes)."""
+    spatial = tuple(x.shape[2:])
+    if (size is None) == (factor is None):
+        raise ValueError("either size or scale_factor should be defined" if size is None
+                         else "only one of size or scale_factor should be defined")
+    for given in (size, factor):
+        if isinstance(given, (tuple, list)) and len(given) != len(spatial):
+            raise ValueError(f"Input and output must have the same number of spatial dimensions, but got input with "
+                             f"spatial dimensions of {list(spatial)} and {list(given)}.")
+    if size is not None:
+        if recompute:
+            raise ValueError("recompute_scale_factor is not meaningful with an explicit size.")
+        sizes = tuple(size) if isinstance(size, (tuple, list)) else (size,) * len(spatial)
+        return tuple(int(s) for s in sizes), [None] * len(spatial)
+    factors = [float(f) for f in (factor if isinstance(factor, (tuple, list)) else (factor,) * len(spatial))]
+    sizes = tuple(math.floor(s * f) for s, f in zip(spatial, factors, strict=True))
+    return sizes, [None] * len(spatial) if recompute else list(factors)
+
+
+def _taps(mode: str, size: int, out: int, factor: float | None,
+          align_corners: bool) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """For one dim: pairs (source index, weight) whose weighted sum is the output; weight None is 1."""
+    position = np.arange(out, dtype=np.float64)
+    scale = size / out if factor is None else 1.0 / factor
+    if mode.startswith("nearest"):
+        shift = 0.5 if mode == "nearest-exact" else 0.0
+        index = np.floor((position + shift) * np.float32(scale)).astype(np.int64)
+        return [(np.minimum(index, size - 1), None)]
+    if align_corners:
+        source = position * ((size - 1) / (out - 1) if out > 1 else 0.0)
+    else:
+        source = (position + 0.5) * scale - 0.5
+        source = source if mode == "bicubic" else np.maximum(source, 0.0)
+    floor = np.floor(source)
+    t = source - floor
+    low = floor.astype(np.int64)
+    if mode == "bicubic":
+        return [(np.clip(low + k, 0, size - 1), _cubic(t, k)) for k in (-1, 0, 1, 2)]
+    low = np.minimum(low, size - 1)
+    return [(low, 1 - t), (np.minimum(low + 1, size - 1), t)]
+
+
+def _cubic(t: np.ndarray, k: int) -> np.ndarray:
+    """Weight of the neighbour at offset `k` (Keys 1981) for the fractional position t."""
+    a, d = _CUBIC, np.abs(t - k)
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return np.where(d <= 1, near, far)
+
+
+def _resample(x: Tensor, dim: int, taps: list[tuple[np.ndarray, np.ndarray | None]]) -> Tensor:
+    spread = (-1, *[1] * (x.dim() - dim - 1))
+    total = None
+    for index, weight in taps:
+        term = x.index_select(dim, from_array(index))
+        if weight is not None:
+            term = term * from_array(weight).to(x.dtype).reshape(spread)
+        total = term if total is None else total + term
+    assert total is not None
+    return total
+
+
+def upsample(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+             align_corners: bool | None = None) -> Tensor:
+    """Older name of `interpolate`."""
+    return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+def upsample_nearest(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
+    """`interpolate` with mode "nearest"."""
+    return interpolate(input, size, scale_factor)
+
+
+def upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None) -> Tensor:
+    """`interpolate` with mode "bilinear" and aligned corners."""
+    return interpolate(input, size, scale_factor, "bilinear", align_corners=True)
+
+
+def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
+    """[*, C r^2, H, W] -> [*, C, H r, W r]."""
+    r = upscale_factor
+    _at_least_3d("pixel_shuffle", input)
+    if r <= 0:
+        raise RuntimeError(f"pixel_shuffle expects a positive upscale_factor, but got {r}")
+    *lead, c, h, w = input.shape
+    if c % (r * r):
+        raise RuntimeError("pixel_shuffle expects its input's 'channel' dimension to be divisible by the square of "
+                           f"upscale_factor, but input.size(-3)={c} is not divisible by {r * r}")
+    n = len(lead)
+    grid = input.reshape((*lead, c // (r * r), r, r, h, w))
+    order = (*range(n), n, n + 3, n + 1, n + 4, n + 2)
+    return grid.permute(order).reshape((*lead, c // (r * r), h * r, w * r))
+
+
+def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
+    """[*, C, H r, W r] -> [*, C r^2, H, W]."""
+    r = downscale_factor
+    _at_least_3d("pixel_unshuffle", input)
+    if r <= 0:
+        raise RuntimeError(f"pixel_unshuffle expects a positive downscale_factor, but got {r}")
+    *lead, c, h, w = input.shape
+    if h % r or w % r:
+        raise RuntimeError("pixel_unshuffle expects height and width to be divisible by downscale_factor, but got "
+                           f"{h} x {w} and {r}")
+    n = len(lead)
+    grid = input.reshape((*lead, c, h // r, r, w // r, r))
+    order = (*range(n), n, n + 2, n + 4, n + 1, n + 3)
+    return grid.permute(order).reshape((*lead, c * r * r, h // r, w // r))
+
+
+def _at_least_3d(name: str, x: Tensor) -> None:
+    if x.dim() < 3:
+        raise RuntimeError(f"{name} expects input to have at least 3 dimensions, but got input with {x.dim()} "
+                           "dimension(s)")
+
+
+def channel_shuffle(input: Tensor, groups: int) -> Tensor:
+    """Interleave the `groups` groups of channels (dim 1)."""
+    if input.dim() < 3:
+        raise RuntimeError(f"channel_shuffle expects input with > 2 dims, but got input with sizes {list(input.shape)}")
+    if groups < 1 or input.shape[1] % groups:
+        raise RuntimeError(f"Number of channels must be divisible by groups. Got {input.shape[1]} channels and "
+                           f"{groups} groups.")
+    n, c, *rest = input.shape
+    return input.reshape((n, groups, c // groups, *rest)).transpose(1, 2).reshape(input.shape)
+
+
+def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
+    """Sliding windows as columns: [N, C, H, W] -> [N, C kh kw, L]."""
+    if input.dim() not in (3, 4):
+        raise RuntimeError(f"Expected 3D or 4D (batch mode) tensor for input, but got {list(input.shape)}")
+    x, unbatch = batched(input, 2)
+    kernel, spread, pads, steps = _pairs(kernel_size, dilation, padding, stride)
+    x = pad(x, (pads[1], pads[1], pads[0], pads[0])) if any(pads) else x
+    counts = _window_counts(tuple(x.shape[2:]), (0, 0), kernel, spread, steps)
+    n, c = x.shape[:2]
+    patches = [_shifted(x, i, j, counts, spread, steps).reshape(n, c, 1, -1)
+               for i in range(kernel[0]) for j in range(kernel[1])]
+    return unbatch(cat(patches, 2).reshape(n, c * kernel[0] * kernel[1], -1))
+
+
+def fold(input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
+         stride: Any = 1) -> Tensor:
+    """Sum columns [N, C kh kw, L] back into images [N, C, H, W]; the adjoint of `unfold`."""
+    if input.dim() not in (2, 3):
+        raise RuntimeError(f"Expected 2D or 3D (batch mode) tensor for input, but got {list(input.shape)}")
+    kernel, spread, pads, steps = _pairs(kernel_size, dilation, padding, stride)
+    height, width = tuple_of(output_size, 2, "output_size")
+    x = input.unsqueeze(0) if input.dim() == 2 else input
+    area = kernel[0] * kernel[1]
+    if x.shape[1] % area:
+        raise RuntimeError("Expected size of input's dimension 1 to be divisible by the product of kernel_size, but got "
+                           f"input.size(1)={x.shape[1]} and kernel_size={kernel}.")
+    counts = _window_counts((height, width), pads, kernel, spread, steps)
+    if x.shape[2] != counts[0] * counts[1]:
+        raise RuntimeError(f"Given output_size={(height, width)}, kernel_size={kernel}, dilation={spread}, padding={pads}, "
+                           f"stride={steps}, expected size of input's dimension 2 to match the calculated number of "
+                           f"sliding blocks {counts[0]} * {counts[1]} = {counts[0] * counts[1]}, but got "
+                           f"input.size(2)={x.shape[2]}.")
+    n, c = x.shape[0], x.shape[1] // area
+    columns = x.reshape(n, c, area, *counts)
+    image = x.new_zeros((n, c, height + 2 * pads[0], width + 2 * pads[1]))
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            _shifted(image, i, j, counts, spread, steps).add_(columns[:, :, i * kernel[1] + j])
+    image = image[:, :, pads[0]:pads[0] + height, pads[1]:pads[1] + width]
+    return image.squeeze(0) if input.dim() == 2 else image
+
+
+def _pairs(*given: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple_of(g, 2, w) for g, w in zip(given, ("kernel_size", "dilation", "padding", "stride"), strict=True))
+
+
+def _window_counts(size: Sequence[int], pads: Sequence[int], kernel: Sequence[int], spread: Sequence[int],
+                   steps: Sequence[int]) -> tuple[int, int]:
+    counts = tuple((s + 2 * p - d * (k - 1) - 1) // t + 1
+                   for s, p, k, d, t in zip(size, pads, kernel, spread, steps, strict=True))
+    if min(counts) < 1:
+        raise RuntimeError(f"Given input with spatial size {tuple(size)}, kernel_size={tuple(kernel)}, "
+                           f"dilation={tuple(spread)}, padding={tuple(pads)}, calculated shape of the array of sliding "
+                           f"blocks as {counts}, but its components must be at least one.")
+    return counts[0], counts[1]
+
+
+def _shifted(x: Tensor, i: int, j: int, counts: tuple[int, int], spread: Sequence[int],
+             steps: Sequence[int]) -> Tensor:
+    """The element (i, j) of every window, a strided view [N, C, rows, columns]."""
+    top, left = i * spread[0], j * spread[1]
+    return x[:, :, top:top + (counts[0] - 1) * steps[0] + 1:steps[0],
+             left:left + (counts[1] - 1) * steps[1] + 1:steps[1]]

@@ -1,0 +1,19 @@
+"""How layers make their parameters and buffers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...tensor import Tensor
+from ..parameter import Parameter
+
+
+def parameter(shape: tuple[int, ...], device: Any = None, dtype: Any = None) -> Parameter:
+    """A parameter to be initialised."""
+    return Parameter(buffer("empty", shape, device, dtype))
+
+
+def buffer(kind: str, shape: tuple[int, ...], device: Any = None, dtype: Any = None) -> Tensor:
+    """A tensor of `kind` "empty", "zeros" or "ones"."""
+    import graphtorch  # the package is complete by the time a layer is made
+    return getattr(graphtorch, kind)(shape, device=device, dtype=dtype)

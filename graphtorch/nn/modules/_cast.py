@@ -1,0 +1,108 @@
+"""Changing the dtype or device of everything a module holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...autograd import no_grad
+from ...tensor import Tensor
+from ..parameter import is_lazy
+
+
+class Casts:
+    """`to` and its short forms. All work in place and return the module."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Replace the data of every parameter, gradient and buffer by what `fn` makes of it."""
+        if recurse:
+            for module in self.children():
+                module._apply(fn)
+        for param in self._parameters.values():
+            if param is None:
+                continue
+            grad = None if is_lazy(param) else param.grad
+            with no_grad():
+                param.data = fn(param.data if is_lazy(param) else param.detach())
+                if grad is not None:
+                    param.grad = fn(grad.detach()).requires_grad_(grad.requires_grad)
+        for name, buffer in self._buffers.items():
+            if is_lazy(buffer):
+                buffer.data = fn(buffer.data)
+            elif buffer is not None:
+                self._buffers[name] = fn(buffer)
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Move and cast: ``to(device)``, ``to(dtype)``, ``to(device, dtype)``, ``to(tensor)``.
+
+        A dtype applies to floating-point and complex tensors only, and has to be one itself.
+        """
+        device, dtype = _destination(args, kwargs)
+        if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
+            raise TypeError("nn.Module.to only accepts floating point or complex dtypes, "
+                            f"but got desired dtype={dtype}")
+
+        def move(t: Tensor) -> Tensor:
+            cast = dtype if dtype is not None and (t.is_floating_point() or t.is_complex()) else t.dtype
+            return t.to(dtype=cast) if device is None else t.to(device=device, dtype=cast)
+
+        return self._apply(move)
+
+    def type(self, dst_type: Any) -> Any:
+        """Cast all parameters and buffers to `dst_type`."""
+        return self._apply(lambda t: t.type(dst_type))
+
+    def float(self) -> Any:
+        """Cast floating-point parameters and buffers to float32."""
+        return self._to_float("float")
+
+    def double(self) -> Any:
+        """Cast floating-point parameters and buffers to float64."""
+        return self._to_float("double")
+
+    def half(self) -> Any:
+        """Cast floating-point parameters and buffers to float16."""
+        return self._to_float("half")
+
+    def bfloat16(self) -> Any:
+        """Cast floating-point parameters and buffers to bfloat16."""
+        return self._to_float("bfloat16")
+
+    def _to_float(self, method: str) -> Any:
+        return self._apply(lambda t: getattr(t, method)() if t.is_floating_point() else t)
+
+    def cpu(self) -> Any:
+        """Move to the CPU."""
+        return self._apply(lambda t: t.cpu())
+
+    def cuda(self, device: Any = None) -> Any:
+        """Move to a GPU; raises as ``Tensor.cuda`` does where there is none."""
+        return self._apply(lambda t: t.cuda(device))
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Any:
+        """Move to `device` without the contents."""
+        from ... import empty_like  # the package is complete by the time this is called
+        return self._apply(lambda t: empty_like(t, device=device), recurse=recurse)
+
+    def share_memory(self) -> Any:
+        """Move the tensors to shared memory; see ``Tensor.share_memory_``."""
+        return self._apply(lambda t: t.share_memory_())
+
+
+def _destination(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """(device, dtype) that the arguments of `to` ask for; None where they say nothing."""
+    device, dtype = kwargs.get("device"), kwargs.get("dtype")
+    like = kwargs.get("tensor", args[0] if args and isinstance(args[0], Tensor) else None)
+    if like is not None:
+        return like.device, like.dtype
+    for arg in args[:2]:
+        if hasattr(arg, "is_floating_point"):
+            dtype = arg
+        elif not isinstance(arg, bool) and arg is not None:
+            device = arg
+    unknown = set(kwargs) - {"device", "dtype", "tensor", "non_blocking", "copy", "memory_format"}
+    if unknown:
+        raise TypeError(f"to() received an invalid keyword argument {sorted(unknown)[0]!r}: "
+                        "expected device, dtype, tensor, non_blocking or memory_format")
+    return device, dtype

@@ -1,0 +1,158 @@
+"""Tensors that a module owns: parameters, buffers, and their kinds that wait for a shape."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from ..tensor import Tensor
+
+
+class _Owned(type(Tensor)):  # type: ignore[misc]
+    """`isinstance(t, Parameter)` also holds for a tensor that carries the mark of the class."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return super().__instancecheck__(instance) or (
+            isinstance(instance, Tensor) and getattr(instance, cls._mark, False) is True)
+
+
+class Parameter(Tensor, metaclass=_Owned):
+    """A tensor that a `Module` lists among its parameters once it is assigned as an attribute.
+
+    Args:
+        data: a tensor of any shape; None gives an empty one. Memory is shared with it.
+        requires_grad: whether gradients are accumulated; only floating-point and complex ones can.
+    """
+
+    _mark = "_is_param"
+
+    def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Any:
+        return _owned(cls, data, requires_grad)
+
+    def __init__(self, data: Tensor | None = None, requires_grad: bool = True):
+        pass
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if id(self) not in memo:
+            memo[id(self)] = type(self)(self.detach().clone(), self.requires_grad)
+        return memo[id(self)]
+
+    def __repr__(self, **kwargs: Any) -> str:
+        return "Parameter containing:\n" + super().__repr__(**kwargs)
+
+    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:
+        return _rebuild_parameter, (self.detach(), self.requires_grad, OrderedDict())
+
+
+class Buffer(Tensor, metaclass=_Owned):
+    """A tensor that a `Module` lists among its buffers once it is assigned as an attribute.
+
+    Args:
+        data: a tensor of any shape; None gives an empty one.
+        persistent: whether it is part of the module's ``state_dict``.
+    """
+
+    _mark = "_is_buffer"
+
+    def __new__(cls, data: Tensor | None = None, *, persistent: bool = True) -> Any:
+        made = _owned(cls, data, False)
+        made.persistent = persistent
+        return made
+
+    def __init__(self, data: Tensor | None = None, *, persistent: bool = True):
+        pass
+
+    __deepcopy__ = Parameter.__deepcopy__
+
+
+class _Uninitialized:
+    """A parameter or buffer of a lazy module before its first call: it has a dtype but no shape."""
+
+    _plain: type
+
+    def materialize(self, shape: Any, device: Any = None, dtype: Any = None) -> None:
+        """Turn into an ordinary tensor of `shape`, with arbitrary contents."""
+        from .. import empty  # the package is complete by the time a module is called
+        self.data = empty(tuple(shape), dtype=dtype or self.data.dtype)
+        self.__class__ = self._plain
+
+    @property
+    def shape(self) -> Any:
+        raise RuntimeError(
+            "Can't access the shape of an uninitialized parameter or buffer. This error usually happens in "
+            "`load_state_dict` when trying to load an uninitialized parameter into an initialized one. "
+            "Call `forward` to initialize the parameters before accessing their attributes.")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def share_memory_(self) -> Any:
+        raise RuntimeError("Can't share memory on an uninitialized parameter or buffer. Call `forward` to "
+                           "initialize the parameters before calling `module.share_memory()`.")
+
+
+class UninitializedParameter(_Uninitialized, Parameter):
+    """A parameter whose shape the first call of its (lazy) module decides."""
+
+    _plain = Parameter
+
+    def __new__(cls, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> Any:
+        return _owned(cls, _empty(dtype), requires_grad)
+
+    def __init__(self, requires_grad: bool = True, device: Any = None, dtype: Any = None):
+        pass
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if id(self) not in memo:
+            memo[id(self)] = type(self)(self.requires_grad, dtype=self.data.dtype)
+        return memo[id(self)]
+
+    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:
+        return UninitializedParameter, (self.requires_grad,)
+
+
+class UninitializedBuffer(_Uninitialized, Buffer):
+    """A buffer whose shape the first call of its (lazy) module decides."""
+
+    _plain = Buffer
+
+    def __new__(cls, requires_grad: bool = False, device: Any = None, dtype: Any = None,
+                persistent: bool = True) -> Any:
+        made = _owned(cls, _empty(dtype), requires_grad)
+        made.persistent = persistent
+        return made
+
+    def __init__(self, requires_grad: bool = False, device: Any = None, dtype: Any = None,
+                 persistent: bool = True):
+        pass
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if id(self) not in memo:
+            memo[id(self)] = type(self)(dtype=self.data.dtype, persistent=self.persistent)
+        return memo[id(self)]
+
+
+def is_lazy(param: Any) -> bool:
+    """Whether `param` still waits for its shape."""
+    return isinstance(param, _Uninitialized)
+
+
+def _empty(dtype: Any = None) -> Tensor:
+    from .. import empty  # as above
+    return empty(0, dtype=dtype)
+
+
+def _owned(cls: type, data: Tensor | None, requires_grad: bool) -> Any:
+    if data is None:
+        data = _empty()
+    if not isinstance(data, Tensor):
+        raise TypeError(f"{cls.__name__}(data): expected a Tensor or None, got {type(data).__name__}; "
+                        "wrap it with torch.tensor(...)")
+    if requires_grad and not (data.dtype.is_floating_point or data.dtype.is_complex):
+        raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients, "
+                           f"got {data.dtype}: pass requires_grad=False")
+    return Tensor._make_subclass(cls, data, requires_grad)
+
+
+def _rebuild_parameter(data: Tensor, requires_grad: bool, backward_hooks: Any) -> Parameter:
+    return Parameter(data, requires_grad)
