@@ -1,0 +1,49 @@
+"""How a graph runs: `compile` makes an executable of it for one of TARGETS."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from graphtorch.ir.graph import Graph
+
+from .buffer import Buffer
+
+__all__ = ["TARGETS", "Buffer", "Executable", "compile"]
+
+# Name of a target: the module below this one whose `compile(graph, stable)` serves it. Imported at first use.
+TARGETS = {"llvm": ".llvm.compiler", "reference": ".reference.compiler"}
+
+
+class Executable(Protocol):
+    """A compiled graph."""
+
+    def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+        """The graph's outputs. Inputs that an output takes over (`Graph.donates`) are no longer valid.
+
+        Raises:
+            TypeError, RuntimeError: an input's dtype or shape is not what the graph was compiled for.
+            IndexError: an index in the data is out of range.
+        """
+
+    def explain(self) -> str:
+        """What runs: kernels, memory, FLOPs and bytes."""
+
+
+def compile(graph: Graph, target: str = "llvm", stable: Sequence[int] = ()) -> Executable:
+    """An executable of `graph`.
+
+    Args:
+        graph: as recorded or read; it is verified and optimised here.
+        target: a name of TARGETS.
+        stable: positions of inputs that seldom change (weights): what a target derives from them, such as
+            packed copies, is kept as long as a call brings the same buffer.
+
+    Raises:
+        ValueError: no such target.
+        NotImplementedError: an op or dtype the target has no code for, naming it and the user's line.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"no target {target!r}: expected one of {', '.join(TARGETS)}")
+    return importlib.import_module(TARGETS[target], __name__).compile(graph, tuple(stable))

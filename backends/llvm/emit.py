@@ -34,13 +34,15 @@ class ModuleEmitter:
         self.functions: list[str] = []
         self.declarations: dict[str, str] = {}
         self.metadata: list[str] = []
-        self._kernels: dict[Kernel, str] = {}
+        self.globals: list[str] = []
+        self._kernels: dict[tuple[Kernel, tuple[int, ...]], str] = {}
         self._math: dict[tuple[str, KType], str | None] = {}
         self._symbols: set[str] = set()
 
     def text(self) -> str:
         width = self.target.vector_bits
-        parts = [f'target triple = "{self.target.triple}"', *self.declarations.values(), *self.functions,
+        parts = [f'target triple = "{self.target.triple}"', *self.globals,
+                 *self.declarations.values(), *self.functions,
                  f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}',
                  f'attributes #1 = {{ alwaysinline nounwind willreturn memory(none) "prefer-vector-width"="{width}" }}',
                  "attributes #2 = { nounwind willreturn memory(none) }",
@@ -88,27 +90,40 @@ class ModuleEmitter:
 
     # ---- kernels
 
-    def kernel(self, kernel: Kernel) -> str:
-        """The function of `kernel`, emitted at its first use."""
-        if kernel not in self._kernels:
-            self._kernels[kernel] = name = self.symbol(kernel.name)
-            params = [*parameters(kernel.buffers, kernel.sizes), "ptr %status"]
-            f = FunctionEmitter(self)
-            f.bind(kernel.buffers, kernel.sizes)
+    def kernel(self, kernel: Kernel, memory: tuple[int, ...] = ()) -> str:
+        """The function of `kernel`, emitted at its first use.
+
+        `memory` gives for each buffer the first one that has the same memory: a call that updates an
+        input in place. Such buffers become one pointer, so that `noalias` stays true.
+        """
+        memory = memory or tuple(range(len(kernel.buffers)))
+        key = (kernel, memory)
+        if key not in self._kernels:
+            self._kernels[key] = name = self.symbol(kernel.name)
+            f = FunctionEmitter(self, kernel.name)
+            f.bind(kernel.buffers, kernel.sizes, memory)
             f.statements(kernel.body)
+            params = parameters(kernel.buffers, kernel.sizes, memory)
             self.functions.append(f.finish(f"define internal void @{name}({', '.join(params)}) #0"))
-        return self._kernels[kernel]
+        return self._kernels[key]
 
+    def global_bytes(self, data: bytes) -> str:
+        """A constant of the module."""
+        name = f"@gt.constant{len(self.globals)}"
+        text = "".join(f"\\{b:02X}" for b in data) if any(data) else ""
+        value = f'c"{text}"' if text else "zeroinitializer"
+        self.globals.append(f"{name} = private unnamed_addr constant [{len(data)} x i8] {value}, align 64")
+        return name
 
-def parameters(buffers: Sequence[Buffer], names: Sequence[Name]) -> list[str]:
-    """Parameter declarations: buffers never overlap."""
+def parameters(buffers: Sequence[Buffer], names: Sequence[Name], memory: Sequence[int]) -> list[str]:
+    """Parameter declarations. Buffers never overlap, but those of equal `memory` are the same."""
     out = []
     for i, b in enumerate(buffers):
         access = {"read": "readonly ", "write": "writeonly "}.get(b.access, "")
+        shared = memory.count(memory[i]) > 1
         align = max(b.align, b.dtype.itemsize)
-        out.append(f"ptr noalias nofree {access}align {align} %b{i}")
-    out += [f"{register(n.type)} noundef %n{i}" for i, n in enumerate(names)]
-    return out
+        out.append(f"ptr noalias nofree {'' if shared else access}align {align} %b{i}")
+    return [*out, *(f"{register(n.type)} noundef %n{i}" for i, n in enumerate(names)), "ptr noalias nofree %status"]
 
 
 def emit_math(module: ModuleEmitter, name: str, definition: vmath.Definition, t: KType) -> str:
@@ -116,7 +131,7 @@ def emit_math(module: ModuleEmitter, name: str, definition: vmath.Definition, t:
     b = k.Builder()
     args = [Name(f"x{i}", t) for i in range(definition.arity)]
     result = definition.expand(b, *args)
-    f = FunctionEmitter(module)
+    f = FunctionEmitter(module, name)
     f.strict = True
     f.values.update({a: f"%{a.name}" for a in args})
     f.statements(b.body)
@@ -128,16 +143,17 @@ def emit_math(module: ModuleEmitter, name: str, definition: vmath.Definition, t:
 class FunctionEmitter(Expressions):
     """Emits the statements of one function."""
 
-    def __init__(self, module: ModuleEmitter) -> None:
+    def __init__(self, module: ModuleEmitter, kernel: str) -> None:
         super().__init__(module)
         self.owner = module
+        self.kernel = kernel
         self.allocas: list[str] = []
         self.depth = 0  # loops around the current statement
         self.declared: dict[Name, int] = {}
         self.is_task = False
 
-    def bind(self, buffers: Sequence[Buffer], names: Sequence[Name]) -> None:
-        self.pointers.update({b: f"%b{i}" for i, b in enumerate(buffers)})
+    def bind(self, buffers: Sequence[Buffer], names: Sequence[Name], memory: Sequence[int]) -> None:
+        self.pointers.update({b: f"%b{memory[i]}" for i, b in enumerate(buffers)})
         self.values.update({n: f"%n{i}" for i, n in enumerate(names)})
 
     def finish(self, header: str, returns: bool = False) -> str:
@@ -167,7 +183,7 @@ class FunctionEmitter(Expressions):
 
     def _assign(self, s: k.Assign) -> None:
         if s.name not in self.registers:
-            raise KeyError(f"kernel {self.owner.name}: register {s.name.name!r} is assigned but not declared here")
+            raise KeyError(f"kernel {self.kernel}: register {s.name.name!r} is assigned but not declared here")
         x = self.value(s.value, reassoc=self._accumulates(s))
         self.put(f"store {register(s.name.type)} {x}, ptr {self.registers[s.name]}")
 
@@ -183,7 +199,7 @@ class FunctionEmitter(Expressions):
     def _store(self, s: k.Store) -> None:
         t, size = s.value.type, s.buffer.dtype.itemsize
         if t.dtype is not s.buffer.dtype:
-            raise TypeError(f"kernel {self.owner.name}: {t} stored to {s.buffer.name} of {s.buffer.dtype}")
+            raise TypeError(f"kernel {self.kernel}: {t} stored to {s.buffer.name} of {s.buffer.dtype}")
         m = memory(t)
         x = self.to_memory(self.value(s.value), t)
         if s.index.type.lanes > 1:
@@ -320,16 +336,18 @@ class FunctionEmitter(Expressions):
         return self.let(f"udiv i64 {up}, {step}")
 
     def _task(self, s: k.For, buffers: list[Buffer], names: list[Name], record: str, types: list[str]) -> str:
-        body = self.owner.symbol(self.owner.name + ".body")
-        inner = FunctionEmitter(self.owner)
+        body = self.owner.symbol(self.kernel + ".body")
+        pointers = [self.pointers[b] for b in buffers]
+        memory = tuple(pointers.index(p) for p in pointers)
+        inner = FunctionEmitter(self.owner, self.kernel)
         inner.is_task = True
-        inner.bind(buffers, names)
+        inner.bind(buffers, names, memory)
         inner.values[s.var] = "%i"
         inner.statements(s.body)
-        params = [*parameters(buffers, names), "ptr %status", "i64 noundef %i"]
+        params = [*parameters(buffers, names, memory), "i64 noundef %i"]
         self.owner.functions.append(inner.finish(f"define internal void @{body}({', '.join(params)}) noinline #0"))
-        name = self.owner.symbol(self.owner.name + ".task")
-        outer = FunctionEmitter(self.owner)
+        name = self.owner.symbol(self.kernel + ".task")
+        outer = FunctionEmitter(self.owner, self.kernel)
         loaded = []
         for i, t in enumerate(types):
             p = outer.let(f"getelementptr inbounds {record}, ptr %ctx, i64 0, i32 {i}")

@@ -45,6 +45,7 @@ class Expressions:
 
     def __init__(self, module: Functions) -> None:
         self.module = module
+        self.kernel = module.name
         self.lines: list[str] = []
         self.block = "entry"
         self.values: dict[Name, str] = {}
@@ -97,7 +98,7 @@ class Expressions:
         try:
             return self.values[e]
         except KeyError:
-            raise KeyError(f"kernel {self.module.name}: {e.name!r} is used outside the block that defines it") from None
+            raise KeyError(f"kernel {self.kernel}: {e.name!r} is used outside the block that defines it") from None
 
     def _splat(self, e: k.Splat) -> str:
         return self.splat(self.value(e.x), e.type)
@@ -159,7 +160,7 @@ class Expressions:
         try:
             return self.pointers[buffer]
         except KeyError:
-            raise KeyError(f"kernel {self.module.name}: buffer {buffer.name!r} is not a parameter") from None
+            raise KeyError(f"kernel {self.kernel}: buffer {buffer.name!r} is not a parameter") from None
 
     def _load(self, e: k.Load) -> str:
         t = memory(e.type)

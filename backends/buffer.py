@@ -1,0 +1,157 @@
+"""Memory of arrays on the CPU: row-major, 64-byte aligned where it is ours, recycled through free lists."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir.dtype import DType
+
+ALIGNMENT = 64
+HUGE = 4 << 20  # from here on memory is aligned for, and asks for, 2 MiB pages
+FREE_LIMIT = 1 << 30  # bytes kept in free lists; beyond, memory goes back to the system
+MADV_HUGEPAGE = 14
+
+_libc = ctypes.CDLL(None)
+_libc.posix_memalign.argtypes = (ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t, ctypes.c_size_t)
+_libc.free.argtypes = (ctypes.c_void_p,)
+_libc.free.restype = None
+_free: dict[int, list[int]] = {}
+_kept = 0  # bytes in `_free`; only a guide: two threads may miscount, `_trim` counts anew
+
+
+def size_class(size: int) -> int:
+    """`size` rounded up such that few different sizes occur: at most an eighth is lost."""
+    if size <= 4096:
+        return (size + 63) & ~63 or 64
+    step = 1 << (size.bit_length() - 4)
+    return (size + step - 1) & -step
+
+
+class Block:
+    """Owns memory of one size class; goes back to the free list when nobody holds it."""
+
+    __slots__ = ("address", "size")
+
+    def __init__(self, size: int):
+        """Args: size: a size class."""
+        global _kept
+        self.size = size
+        try:
+            self.address = _free[size].pop()
+            _kept -= size
+        except (KeyError, IndexError):
+            self.address = _allocate(size)
+
+    def __del__(self, free: dict[int, list[int]] = _free) -> None:
+        global _kept
+        address = getattr(self, "address", 0)
+        if not address:
+            return
+        free.setdefault(self.size, []).append(address)
+        _kept += self.size
+        if _kept > FREE_LIMIT:
+            _trim()
+
+
+def _allocate(size: int) -> int:
+    where = ctypes.c_void_p()
+    huge = size >= HUGE
+    code = _libc.posix_memalign(ctypes.byref(where), 2 << 20 if huge else ALIGNMENT, size)
+    if code or not where.value:
+        _trim(0)
+        code = _libc.posix_memalign(ctypes.byref(where), ALIGNMENT, size)
+    if code or not where.value:
+        raise MemoryError(f"out of memory: could not get {size:,} bytes for an array")
+    if huge and hasattr(_libc, "madvise"):
+        _libc.madvise(where, ctypes.c_size_t(size), MADV_HUGEPAGE)
+    return where.value
+
+
+def _trim(limit: int = FREE_LIMIT // 2) -> None:
+    """Give memory back to the system, largest first, until at most `limit` bytes are kept."""
+    global _kept
+    _kept = sum(size * len(addresses) for size, addresses in list(_free.items()))
+    for size in sorted(_free, reverse=True):
+        addresses = _free[size]
+        while addresses and _kept > limit:
+            try:
+                _libc.free(addresses.pop())
+            except IndexError:
+                break  # another thread took the last
+            _kept -= size
+
+
+class Buffer:
+    """A row-major array in memory: `address`, `dtype`, `shape` (ints); `owner` keeps the memory alive.
+
+    Buffers are values: only a donated one is ever written again, by the call that takes it over.
+    """
+
+    __slots__ = ("__weakref__", "address", "dtype", "owner", "shape")
+
+    def __init__(self, address: int, dtype: DType, shape: tuple[int, ...], owner: Any):
+        self.address = address
+        self.dtype = dtype
+        self.shape = shape
+        self.owner = owner
+
+    @staticmethod
+    def empty(dtype: DType, shape: Sequence[int]) -> Buffer:
+        """New memory, not initialised."""
+        shape = tuple(shape)
+        block = Block(size_class(math.prod(shape) * dtype.itemsize))
+        return Buffer(block.address, dtype, shape, block)
+
+    @staticmethod
+    def of(array: np.ndarray) -> Buffer:
+        """A buffer that shares a row-major array's memory; any other array is copied.
+
+        Raises:
+            TypeError: an element type that no DType stands for.
+        """
+        dtype = DType.of(array.dtype)
+        if array.flags.c_contiguous and array.flags.aligned:
+            return Buffer(array.__array_interface__["data"][0], dtype, array.shape, array)
+        made = Buffer.empty(dtype, array.shape)
+        made.numpy()[...] = array
+        return made
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def numpy(self) -> np.ndarray:
+        """An array over the same memory that keeps it alive."""
+        if isinstance(self.owner, np.ndarray) and self.owner.shape == self.shape \
+                and self.owner.dtype == self.dtype.numpy and self.owner.ctypes.data == self.address:
+            return self.owner
+        raw = np.asarray(_Interface(self))
+        return raw.view(self.dtype.numpy).reshape(self.shape)
+
+    def part(self, offset: int, shape: Sequence[int]) -> Buffer:
+        """The elements from `offset` on, as a buffer of `shape` over the same memory."""
+        shape = tuple(shape)
+        if offset < 0 or offset + math.prod(shape) > math.prod(self.shape):
+            raise IndexError(f"elements {offset} to {offset + math.prod(shape)} of a buffer of shape {self.shape}")
+        return Buffer(self.address + offset * self.dtype.itemsize, self.dtype, shape, self)
+
+    def __repr__(self) -> str:
+        return f"<buffer {self.dtype}[{', '.join(map(str, self.shape))}] at {self.address:#x}>"
+
+
+class _Interface:
+    """The bytes of a buffer for NumPy, which holds on to this object and so to the buffer."""
+
+    __slots__ = ("buffer",)
+
+    def __init__(self, buffer: Buffer):
+        self.buffer = buffer
+
+    @property
+    def __array_interface__(self) -> dict[str, object]:
+        return {"data": (self.buffer.address, False), "typestr": "|u1", "shape": (self.buffer.nbytes,), "version": 3}

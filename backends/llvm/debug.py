@@ -1,0 +1,26 @@
+"""GRAPHTORCH_DEBUG: what compiling prints to standard error; docs/debug.md has the table."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+STAGES = ("graph", "passes", "kernels", "llvm", "asm")
+
+
+def wanted() -> frozenset[str]:
+    """The stages named in GRAPHTORCH_DEBUG, a comma-separated list; ``all`` is every one."""
+    names = frozenset(n.strip() for n in os.environ.get("GRAPHTORCH_DEBUG", "").split(",") if n.strip())
+    unknown = names - {*STAGES, "all"}
+    if unknown:
+        warnings.warn(f"GRAPHTORCH_DEBUG={','.join(sorted(unknown))}: known are {', '.join(STAGES)} and all",
+                      RuntimeWarning, stacklevel=2)
+    return frozenset(STAGES) if "all" in names else names & frozenset(STAGES)
+
+
+def show(stage: str, name: str, text: Callable[[], str]) -> None:
+    """Print `text` if `stage` is wanted; nothing is computed otherwise."""
+    if os.environ.get("GRAPHTORCH_DEBUG") and stage in wanted():
+        print(f"---- {stage} of {name}\n{text().rstrip()}\n", file=sys.stderr)

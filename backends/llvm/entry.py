@@ -1,0 +1,167 @@
+"""A program as one LLVM module: its kernels, and the functions that launch them in order.
+
+    int32_t entry(int64_t *args)       status: 0, or 1 + the site of a data-dependent error
+    int32_t prologue(int64_t *args)    fills the packed memory from the stable inputs
+
+`args` holds addresses and sizes: inputs, outputs, symbols (by the program's order), arena, packed memory.
+Constants are part of the module. Sizes are computed from the symbols here, so one compile serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt, bounds
+
+from ..kernels.program import Launch, Program, Slot
+from .emit import ModuleEmitter
+from .target import Target
+
+ENTRY, PROLOGUE = "gt_entry", "gt_prologue"
+
+
+def emit_program(program: Program, plan: Placement, target: Target, entry: str = ENTRY,
+                 prologue: str = PROLOGUE) -> str:
+    """LLVM IR of `program` with its temporaries placed by `plan`; the pool is an external symbol."""
+    module = ModuleEmitter(program.name, target)
+    constants: dict[Slot, str] = {}
+    for name, launches in ((prologue, program.prologue), (entry, program.launches)):
+        if name == entry or launches:
+            module.functions.append(EntryEmitter(module, program, plan, constants).function(name, launches))
+    return module.text()
+
+
+def packed_layout(program: Program) -> tuple[dict[Slot, Dim], Dim]:
+    """Byte offset of each packed slot, one after the other, and their total size."""
+    offsets: dict[Slot, Dim] = {}
+    total: Dim = 0
+    for slot in program.packed():
+        offsets[slot] = total
+        total = total + (slot.elements * slot.dtype.itemsize + 63) // 64 * 64
+    return offsets, total
+
+
+class Placement(Protocol):
+    """Byte offsets of the temporary slots in the arena, and the arena's size."""
+
+    offsets: Mapping[Slot, Dim]
+    size: Dim
+
+
+class EntryEmitter:
+    """Emits one function that launches kernels."""
+
+    def __init__(self, module: ModuleEmitter, program: Program, plan: Placement, constants: dict[Slot, str]):
+        self.module = module
+        self.program = program
+        self.plan = plan
+        self.constants = constants
+        self.packed, _ = packed_layout(program)
+        self.lines: list[str] = []
+        self._known: dict[object, str] = {}
+        inputs, outputs, symbols = len(program.inputs), len(program.outputs), len(program.symbols)
+        self._first = {"input": 0, "output": inputs, "symbol": inputs + outputs,
+                       "temporary": inputs + outputs + symbols, "packed": inputs + outputs + symbols + 1}
+
+    def function(self, name: str, launches: Sequence[Launch]) -> str:
+        for launch in launches:
+            self._launch(launch)
+        return "\n".join([f"define i32 @{name}(ptr noalias nofree %args) #0 {{", "  %status = alloca i32, align 64",
+                          "  store i32 0, ptr %status", *self.lines,
+                          "  %code = load atomic i32, ptr %status monotonic, align 4", "  ret i32 %code", "}", ""])
+
+    def _launch(self, launch: Launch) -> None:
+        memory = [self._memory(s) for s in launch.slots]
+        name = self.module.kernel(launch.kernel, tuple(memory.index(m) for m in memory))
+        args = [f"ptr {self._pointer(s)}" for s in launch.slots]
+        args += [f"i64 {self._dim(d)}" for d in launch.sizes]
+        self.lines.append(f"  call void @{name}({', '.join([*args, 'ptr %status'])})")
+
+    def _memory(self, slot: Slot) -> object:
+        """What identifies the memory of a slot: two slots of one kernel may share it (in-place updates)."""
+        slot = slot.alias or slot
+        if slot.kind == "temporary":
+            return "temporary", self.plan.offsets[slot]
+        return slot
+
+    # ---- values
+
+    def _let(self, text: str) -> str:
+        name = f"%v{len(self._known)}_{len(self.lines)}"
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def _argument(self, index: int, type: str) -> str:
+        key = ("argument", index)
+        if key not in self._known:
+            at = self._let(f"getelementptr inbounds i64, ptr %args, i64 {index}")
+            self._known[key] = self._let(f"load {type}, ptr {at}")
+        return self._known[key]
+
+    def _pointer(self, slot: Slot) -> str:
+        slot = slot.alias or slot
+        if slot not in self._known:
+            self._known[slot] = self._address(slot)
+        return self._known[slot]
+
+    def _address(self, slot: Slot) -> str:
+        if slot.kind == "constant":
+            return self._constant(slot)
+        if slot.kind in ("input", "output"):
+            return self._argument(self._first[slot.kind] + slot.index, "ptr")
+        base = self._argument(self._first[slot.kind], "ptr")
+        offsets = self.packed if slot.kind == "packed" else self.plan.offsets
+        offset = self._dim(offsets[slot])
+        return self._let(f"getelementptr inbounds i8, ptr {base}, i64 {offset}")
+
+    def _constant(self, slot: Slot) -> str:
+        if slot not in self.constants:
+            assert slot.literal is not None
+            data = slot.literal.data + bytes(int(slot.elements) * slot.dtype.itemsize - len(slot.literal.data))
+            self.constants[slot] = self.module.global_bytes(data)
+        return self.constants[slot]
+
+    # ---- sizes
+
+    def _dim(self, dim: Dim) -> str:
+        if isinstance(dim, int):
+            return str(dim)
+        if dim not in self._known:
+            self._known[dim] = self._sum(dim)
+        return self._known[dim]
+
+    def _sum(self, dim: SymInt) -> str:
+        total = ""
+        for monomial, factor in dim.terms:
+            term = str(factor) if not monomial else self._atom(monomial[0])
+            for atom in monomial[1:]:
+                term = self._let(f"mul nsw i64 {term}, {self._atom(atom)}")
+            if monomial and factor != 1:
+                term = self._let(f"mul nsw i64 {term}, {factor}")
+            total = self._let(f"add nsw i64 {total}, {term}") if total else term
+        return total
+
+    def _atom(self, atom: Symbol | Quotient | Remainder) -> str:
+        if isinstance(atom, Symbol):
+            return self._argument(self._first["symbol"] + self.program.symbols.index(atom), "i64")
+        if atom not in self._known:
+            self._known[atom] = self._divide(atom)
+        return self._known[atom]
+
+    def _divide(self, atom: Quotient | Remainder) -> str:
+        """Rounds down, as Python does; a divisor of 0 (a size that no run may have) counts as 1."""
+        a, b = self._dim(atom.numerator), self._dim(atom.denominator)
+        if bounds(atom.denominator)[0] <= 0:
+            zero = self._let(f"icmp eq i64 {b}, 0")
+            b = self._let(f"select i1 {zero}, i64 1, i64 {b}")
+        if bounds(atom.numerator)[0] >= 0 and bounds(atom.denominator)[0] >= 0:
+            return self._let(f"{'udiv' if isinstance(atom, Quotient) else 'urem'} i64 {a}, {b}")
+        rest = self._let(f"srem i64 {a}, {b}")
+        other = self._let(f"icmp slt i64 {self._let(f'xor i64 {rest}, {b}')}, 0")
+        some = self._let(f"icmp ne i64 {rest}, 0")
+        off = self._let(f"and i1 {other}, {some}")
+        if isinstance(atom, Remainder):
+            return self._let(f"add i64 {rest}, {self._let(f'select i1 {off}, i64 {b}, i64 0')}")
+        quotient = self._let(f"sdiv i64 {a}, {b}")
+        return self._let(f"sub i64 {quotient}, {self._let(f'zext i1 {off} to i64')}")

@@ -1,0 +1,232 @@
+"""Calling compiled code: one native call, with as little Python around it as checking and memory need."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from graphtorch.ir.dtype import DType
+from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
+
+from ..buffer import Block, Buffer, size_class
+from .entry import ENTRY, PROLOGUE
+from .native import Code
+from .record import Record
+from .runtime import pool
+
+SIZES_LIMIT = 1024  # combinations of symbol values remembered
+_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
+
+
+class Sized(NamedTuple):
+    """A program at one choice of symbol values."""
+
+    inputs: tuple[tuple[DType, tuple[int, ...]], ...]
+    outputs: tuple[tuple[DType, tuple[int, ...], int, int | None], ...]  # dtype, shape, size class, alias
+    symbols: tuple[int, ...]
+    arena: int
+
+
+class Context:
+    """What one call at a time may use: its arguments in memory and an arena."""
+
+    __slots__ = ("arena", "arguments", "pointer", "size")
+
+    def __init__(self, words: int):
+        self.arguments = (ctypes.c_int64 * words)()
+        self.pointer = ctypes.addressof(self.arguments)
+        self.arena: Block | None = None
+        self.size = 0
+
+    def reserve(self, size: int) -> int:
+        """Address of an arena of at least `size` bytes."""
+        if size > self.size or self.arena is None:
+            self.arena = None  # back to the free list before the larger one is taken
+            self.size = size_class(size)
+            self.arena = Block(self.size)
+        return self.arena.address
+
+
+class Executable:
+    """A compiled graph: buffers in, buffers out. Any number of threads may call it at once."""
+
+    def __init__(self, record: Record, obj: bytes):
+        self.record = record
+        exports = (ENTRY,) if record.prologue is None else (ENTRY, PROLOGUE)
+        self._code = Code(obj, exports, pool().address)
+        self._entry = _FUNCTION(self._code.address(ENTRY))
+        self._contexts: list[Context] = []
+        words = len(record.inputs) + len(record.outputs) + len(record.symbols) + 2
+        self._words = words
+        self._pack = struct.Struct(f"={words}q").pack_into
+        self._sources = [_source(record, s.name) for s in record.symbols]
+        self._sizes: dict[tuple[int, ...], Sized] = {}
+        self._static = None if record.symbols else self._at(())
+        self._donated = tuple(sorted({a.alias for a in record.outputs if a.alias is not None}))
+        self._packed = Packed(record, self._code)
+
+    def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+        """The outputs, in new memory or in that of the inputs they take over.
+
+        Raises:
+            TypeError, RuntimeError: number, dtype or shape of an input is not what was compiled for.
+            IndexError: an index in the data is out of range; names the op and the user's line.
+        """
+        sized = self._static or self._sized(inputs)
+        if len(inputs) != len(sized.inputs):
+            raise TypeError(f"{self.record.name} takes {len(sized.inputs)} inputs, but got {len(inputs)}")
+        words = []
+        for b, (dtype, shape) in zip(inputs, sized.inputs, strict=True):
+            if b.shape != shape or b.dtype is not dtype:
+                self._refuse(inputs)
+            words.append(b.address)
+        if self._donated:
+            inputs = self._unshared(inputs, words)
+        outputs = []
+        for dtype, shape, size, alias in sized.outputs:
+            if alias is None:
+                block = Block(size)
+                made = Buffer(block.address, dtype, shape, block)
+            else:
+                made = Buffer(inputs[alias].address, dtype, shape, inputs[alias].owner)
+            outputs.append(made)
+            words.append(made.address)
+        self._run(inputs, words, sized)
+        return outputs
+
+    def _run(self, inputs: Sequence[Buffer], words: list[int], sized: Sized) -> None:
+        try:
+            context = self._contexts.pop()
+        except IndexError:
+            context = Context(self._words)
+        arena = context.reserve(sized.arena) if sized.arena else 0
+        packed = self._packed.get(inputs, words, sized) if self._packed.needed else None
+        self._pack(context.arguments, 0, *words, *sized.symbols, arena, packed.address if packed else 0)
+        status = self._entry(context.pointer)
+        self._contexts.append(context)
+        if status:
+            raise IndexError(self.record.errors[status - 1].text())
+
+    def explain(self) -> str:
+        """What runs: a line a kernel, memory, and totals."""
+        return self.record.explanation
+
+    # ---- sizes
+
+    def _sized(self, inputs: Sequence[Buffer]) -> Sized:
+        if len(inputs) != len(self.record.inputs):
+            raise TypeError(f"{self.record.name} takes {len(self.record.inputs)} inputs, but got {len(inputs)}")
+        try:
+            values = tuple([(inputs[i].shape[axis] - offset) // factor for i, axis, factor, offset in self._sources])
+        except IndexError:
+            self._refuse(inputs)
+        found = self._sizes.get(values)
+        if found is None:
+            if len(self._sizes) >= SIZES_LIMIT:
+                self._sizes.clear()
+            found = self._sizes[values] = self._at(values)
+        return found
+
+    def _at(self, values: tuple[int, ...]) -> Sized:
+        record = self.record
+        for symbol, value in zip(record.symbols, values, strict=True):
+            if not symbol.min <= value <= symbol.max:
+                raise RuntimeError(f"{record.name}: size {symbol.name} is {value}, but it was declared to be in "
+                                   f"{symbol.min}..{symbol.max}: widen the range of its Dim")
+        sizes = {s.name: v for s, v in zip(record.symbols, values, strict=True)}
+        inputs = tuple((DType.named(a.dtype), _shape(a.shape, sizes)) for a in record.inputs)
+        outputs = []
+        for a in record.outputs:
+            dtype, shape = DType.named(a.dtype), _shape(a.shape, sizes)
+            outputs.append((dtype, shape, size_class(int(numel(shape)) * dtype.itemsize), a.alias))
+        return Sized(inputs, tuple(outputs), values, int(evaluate(record.arena, sizes)))
+
+    def _refuse(self, inputs: Sequence[Buffer]) -> None:
+        """Say which input is not what was compiled for."""
+        for i, (b, a) in enumerate(zip(inputs, self.record.inputs, strict=True)):
+            name = f"input {i}" + (f" ({a.name})" if a.name else "")
+            if b.dtype is not DType.named(a.dtype):
+                raise TypeError(f"{self.record.name}: {name} is {b.dtype}, expected {a.dtype}")
+            if len(b.shape) != len(a.shape) or any(isinstance(d, int) and d != n
+                                                   for d, n in zip(a.shape, b.shape, strict=True)):
+                raise RuntimeError(f"{self.record.name}: {name} has shape {list(b.shape)}, expected "
+                                   f"[{', '.join(map(str, a.shape))}]")
+        shapes = [f"{list(b.shape)} for [{', '.join(map(str, a.shape))}]"
+                  for a, b in zip(self.record.inputs, inputs, strict=True)]
+        raise RuntimeError(f"{self.record.name}: input shapes do not agree on their symbols: {', '.join(shapes)}")
+
+    def _unshared(self, inputs: Sequence[Buffer], words: list[int]) -> Sequence[Buffer]:
+        """`inputs` with a copy of each donated one whose memory another input also reads."""
+        spans = [(b.address, b.address + b.nbytes) for b in inputs]
+        for i in self._donated:
+            low, high = spans[i]
+            if any(low < e and s < high for j, (s, e) in enumerate(spans) if j != i):
+                copy = Buffer.empty(inputs[i].dtype, inputs[i].shape)
+                copy.numpy()[...] = inputs[i].numpy()
+                inputs = [*inputs[:i], copy, *inputs[i + 1:]]
+                words[i] = copy.address
+        return inputs
+
+
+class Packed:
+    """What the prologue made of the stable inputs; made anew when one of them is another buffer."""
+
+    def __init__(self, record: Record, code: Code):
+        self.needed = record.prologue is not None
+        self._record = record
+        self._inputs = record.prologue or ()
+        self._prologue = _FUNCTION(code.address(PROLOGUE)) if self.needed else None
+        self._lock = threading.Lock()
+        self._held: tuple[tuple[object, ...], Block] | None = None
+
+    def get(self, inputs: Sequence[Buffer], words: list[int], sized: Sized) -> Block:
+        held = self._held
+        if held is not None and self._matches(held[0], inputs, sized):
+            return held[1]
+        with self._lock:
+            return self._make(inputs, words, sized)
+
+    def _matches(self, key: tuple[object, ...], inputs: Sequence[Buffer], sized: Sized) -> bool:
+        return key[0] == sized.symbols and all(k() is inputs[i] for k, i in zip(key[1:], self._inputs, strict=True))
+
+    def _make(self, inputs: Sequence[Buffer], words: list[int], sized: Sized) -> Block:
+        sizes = {s.name: v for s, v in zip(self._record.symbols, sized.symbols, strict=True)}
+        block = Block(size_class(int(evaluate(self._record.packed, sizes))))
+        arguments = (ctypes.c_int64 * (len(words) + len(sized.symbols) + 2))(
+            *words, *sized.symbols, 0, block.address)
+        assert self._prologue is not None
+        status = self._prologue(ctypes.addressof(arguments))
+        if status:
+            raise IndexError(self._record.errors[status - 1].text())
+        self._held = ((sized.symbols, *(weakref.ref(inputs[i]) for i in self._inputs)), block)
+        return block
+
+
+def _shape(shape: tuple[Dim, ...], sizes: dict[str, int]) -> tuple[int, ...]:
+    return tuple(int(evaluate(d, sizes)) for d in shape)
+
+
+def _source(record: Record, name: str) -> tuple[int, int, int, int]:
+    """Where symbol `name` is read off: input, axis, and the factor and offset of ``factor * name + offset``."""
+    found = None
+    for i, a in enumerate(record.inputs):
+        for axis, dim in enumerate(a.shape):
+            line = _linear(dim, name)
+            if line is not None and (found is None or line == (1, 0) != found[2:]):
+                found = (i, axis, *line)
+    if found is None:
+        raise ValueError(f"{record.name}: size {name} stands in no input's shape, so that a call cannot know it")
+    return found
+
+
+def _linear(dim: Dim, name: str) -> tuple[int, int] | None:
+    if not isinstance(dim, SymInt):
+        return None
+    factors = {tuple(str(a) for a in monomial): factor for monomial, factor in dim.terms}
+    if set(factors) <= {(name,), ()} and (name,) in factors:
+        return factors[name,], factors.get((), 0)
+    return None

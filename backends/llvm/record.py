@@ -1,0 +1,111 @@
+"""What calling a compiled program takes, apart from its code: as plain data that JSON can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt
+
+from ..kernels.program import Program, Slot
+from .entry import Placement, packed_layout
+
+
+@dataclass(frozen=True)
+class Array:
+    """An input or output: `alias` is the input whose memory an output takes over."""
+
+    dtype: str
+    shape: tuple[Dim, ...]
+    name: str = ""
+    alias: int | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """What status ``1 + index`` is reported as."""
+
+    op: str
+    message: str
+    file: str = ""
+    line: int = 0
+
+    def text(self) -> str:
+        place = f" at {self.file}:{self.line}" if self.file else ""
+        return f"{self.message} ({self.op}{place})"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A compiled program's calling convention (see entry.py) and what it says of itself."""
+
+    name: str
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+    symbols: tuple[Symbol, ...]
+    arena: Dim
+    packed: Dim
+    prologue: tuple[int, ...] | None  # positions of the inputs it reads; None where there is no prologue
+    errors: tuple[Site, ...] = ()
+    explanation: str = ""
+    statistics: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        for key in ("inputs", "outputs"):
+            data[key] = [{**asdict(a), "shape": [dim_to_json(d) for d in a.shape]} for a in getattr(self, key)]
+        data.update(arena=dim_to_json(self.arena), packed=dim_to_json(self.packed))
+        return data
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Record:
+        symbols = tuple(Symbol(**s) for s in data["symbols"])
+        known = {s.name: s for s in symbols}
+        arrays = {key: tuple(Array(a["dtype"], tuple(dim_from_json(d, known) for d in a["shape"]), a["name"],
+                                   a["alias"]) for a in data[key]) for key in ("inputs", "outputs")}
+        prologue = data["prologue"]
+        return Record(data["name"], arrays["inputs"], arrays["outputs"], symbols,
+                      dim_from_json(data["arena"], known), dim_from_json(data["packed"], known),
+                      None if prologue is None else tuple(prologue), tuple(Site(**s) for s in data["errors"]),
+                      data["explanation"], data["statistics"])
+
+
+def record_of(program: Program, plan: Placement, explanation: str, statistics: dict[str, int]) -> Record:
+    """The record of a lowered program."""
+    read = sorted({s.index for launch in program.prologue for s in launch.slots if s.kind == "input"})
+    errors = tuple(Site(e.op, e.message, *(() if e.location is None else (e.location.file, e.location.line)))
+                   for e in program.errors)
+    return Record(program.name, _arrays(program.inputs), _arrays(program.outputs), program.symbols, plan.size,
+                  packed_layout(program)[1], tuple(read) if program.prologue else None, errors, explanation,
+                  statistics)
+
+
+def _arrays(slots: Sequence[Slot]) -> tuple[Array, ...]:
+    return tuple(Array(s.dtype.name, s.shape, s.name, None if s.alias is None else s.alias.index) for s in slots)
+
+
+def dim_to_json(dim: Dim) -> Any:
+    """An int, or a list of ``[factor, atoms]``; an atom is a name or ``[operator, dim, dim]``."""
+    if isinstance(dim, int):
+        return dim
+    return [[factor, [_atom_to_json(a) for a in monomial]] for monomial, factor in dim.terms]
+
+
+def _atom_to_json(atom: Symbol | Quotient | Remainder) -> Any:
+    if isinstance(atom, Symbol):
+        return atom.name
+    return ["//" if isinstance(atom, Quotient) else "%", dim_to_json(atom.numerator), dim_to_json(atom.denominator)]
+
+
+def dim_from_json(data: Any, symbols: dict[str, Symbol]) -> Dim:
+    if isinstance(data, int):
+        return data
+    return SymInt(tuple((tuple(_atom_from_json(a, symbols) for a in atoms), factor) for factor, atoms in data))
+
+
+def _atom_from_json(data: Any, symbols: dict[str, Symbol]) -> Symbol | Quotient | Remainder:
+    if isinstance(data, str):
+        return symbols[data]
+    kind = Quotient if data[0] == "//" else Remainder
+    return kind(dim_from_json(data[1], symbols), dim_from_json(data[2], symbols))
