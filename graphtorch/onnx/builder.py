@@ -74,7 +74,7 @@ class ModelBuilder:
 
     def constant(self, value: object, dtype: DType, hint: str = "const") -> str:
         """An initializer holding `value`, shared between equal constants."""
-        array = np.ascontiguousarray(np.asarray(value, dtype=dtype.numpy))
+        array = np.array(value, dtype=dtype.numpy, order="C")
         key = (dtype, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = self.initializer(self.fresh(hint), array, dtype)

@@ -251,6 +251,25 @@ def _atan2(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("Where", [b.op("Equal", [x[1], zero]), half, left])
 
 
+@emits("fmax", "fmin")
+def _fmax(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    # ONNX's Max and Min propagate NaN; these return the other operand
+    both = b.op("Max" if node.op.name == "fmax" else "Min", x)
+    if not _like(node).is_floating_point:
+        return both
+    left = b.op("Where", [b.op("IsNaN", [x[1]]), x[0], both])
+    return b.op("Where", [b.op("IsNaN", [x[0]]), x[1], left])
+
+
+@emits("copysign")
+def _copysign(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    zero = b.scalar(0.0, _like(node))
+    # a zero shows its sign in its reciprocal
+    below = b.op("Less", [b.op("Where", [b.op("Equal", [x[1], zero]), b.op("Reciprocal", [x[1]]), x[1]]), zero])
+    size = b.op("Abs", [x[0]])
+    return b.op("Where", [below, b.op("Neg", [size]), size])
+
+
 # ---- reductions -------------------------------------------------------------------------------------
 
 REDUCE = {"sum": "ReduceSum", "prod": "ReduceProd", "max": "ReduceMax", "min": "ReduceMin", "mean": "ReduceMean",
