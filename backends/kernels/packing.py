@@ -1,0 +1,238 @@
+"""Copies of operands in the order in which tiles read them, and padded images.
+
+A packed operand is a sequence of blocks, one a tile: ``[k][w]`` for a tile of w rows (or columns), the
+columns filled up with zeros to whole vectors. Where the source is contiguous along the rows it moves as
+vectors; where it is contiguous along k, as square blocks transposed in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphtorch.ir.dtype import DType
+from graphtorch.ir.shape import Dim, evaluate
+
+from .access import lane_mask
+from .ir import Const, Expr, KType, binary, cast, load, splat
+from .lowering import Lowering
+from .problem import Axis, Emission, Source, extent_of, flat, is_affine, stride
+from .program import Slot
+from .schedule import Tiling, chunks, padded
+from .space import Space, depends
+from .tile import sweep_axis, transpose
+
+
+class Packing:
+    """Where a packed operand lies: `group` numbers the matrices, each of `room` rows and `depth` steps of k."""
+
+    def __init__(self, space: Space, source: Source, around: Sequence[Axis], along: Axis, k: Sequence[Axis],
+                 tiling: Tiling, lanes: int, fill: bool):
+        self.space, self.source, self.along, self.k, self.tiling, self.lanes = space, source, along, k, tiling, lanes
+        self.fill = fill  # columns are filled up to whole vectors, rows are not
+        self.around = [a for a in around if depends(source.address, a.name)]
+        self.group = flat(self.around)
+        self.depth = extent_of(k)
+        self.room = self._room()
+
+    def _room(self) -> Dim:
+        extent, main = self.along.extent, self.tiling.sizes[0]
+        if not self.fill:
+            return extent
+        whole = padded(main, self.lanes)
+        if self.tiling.ragged or not isinstance(extent, int):
+            return (extent + (main - 1)) // main * whole
+        return extent // main * whole + padded(extent % main, self.lanes)
+
+    @property
+    def elements(self) -> Dim:
+        return extent_of(self.around) * self.depth * self.room
+
+    def width(self, size: int) -> int:
+        return padded(size, self.lanes) if self.fill else size
+
+
+def pack(lowering: Lowering, q: Packing, acc: DType, label: str, parallel: bool) -> Slot:
+    """Launch the kernel that packs; in the prologue where the source is stable."""
+    stable = q.source.stable
+    make = lowering.packed if stable else lowering.temporary
+    slot = make(acc, (q.elements,))
+    e = Emission(lowering, q.space, "pack")
+    main = q.tiling.sizes[0]
+    extent = q.along.extent
+    tile = Axis(q.space.opaque((extent + (main - 1)) // main), (extent + (main - 1)) // main)
+    levels = [(e.binder(a), a.extent) for a in (*q.around, tile)]
+
+    def body() -> None:
+        first = e.b.let(e.expr(tile.variable * main), "first")
+        length: int | Expr = main
+        if not isinstance(extent, int) or extent % main:
+            length = e.b.let(binary("min", Const(main), e.expr(extent) - first), "length")
+        sweep_axis(e, q.along, first, length, q.tiling, lambda size, valid: _pack_tile(e, q, slot, acc, size, valid))
+
+    e.tasks(levels, body, parallel)
+    moved = q.elements * (acc.itemsize + q.source.dtype.itemsize)
+    e.launch(label, 0, moved, prologue=stable)
+    return slot
+
+
+def _pack_tile(e: Emission, q: Packing, slot: Slot, acc: DType, size: int, valid: int | Expr) -> None:
+    base = e.b.let(e.expr(q.group * (q.depth * q.room) + q.along.variable * q.depth), "to")
+    width = q.width(size)
+    if not is_affine(q.source.address, [q.along, *q.k]):
+        _pack_scalars(e, q, slot, acc, base, width, valid)
+    elif stride(q.source.address, q.along) == 1 and size >= 4:
+        _pack_vectors(e, q, slot, acc, base, size, valid)
+    elif q.k and stride(q.source.address, q.k[-1]) == 1 and size >= 4 and isinstance(q.k[-1].extent, int):
+        _pack_transposed(e, q, slot, acc, base, size, valid)
+    else:
+        _pack_scalars(e, q, slot, acc, base, width, valid)
+
+
+def _converted(value: Expr, source: Source, acc: DType) -> Expr:
+    for dtype in (*source.casts, acc):
+        value = cast(value, dtype)
+    return value
+
+
+def _pack_scalars(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, width: int, valid: int | Expr) -> None:
+    source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
+    start = e.space.env[q.along.name]
+
+    def body() -> None:
+        at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
+        with e.b.loop(valid if isinstance(valid, int) else binary("min", valid, Const(width)), name="r") as r:
+            e.space.bind(q.along.variable, start + r)
+            e.b.store(target, at + r, _converted(load(source, e.expr(q.source.address)), q.source, acc))
+        e.space.bind(q.along.variable, start)
+        if not (isinstance(valid, int) and valid == width):
+            with e.b.loop(width, name="r", lo=binary("min", Const(width), Const(valid) if isinstance(valid, int)
+                                                     else valid)) as r:
+                e.b.store(target, at + r, Const(0.0, KType(acc)))
+
+    e.loop_over(q.k, body)
+
+
+def _pack_vectors(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int, valid: int | Expr) -> None:
+    source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
+    width = q.width(size)
+    parts = chunks(size, q.lanes)
+
+    def body() -> None:
+        at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
+        start = e.b.let(e.expr(q.source.address), "from")
+        for c in parts:
+            inside = c.valid if isinstance(valid, int) else valid - c.offset
+            value = load(source, start + c.offset, c.lanes, lane_mask(inside, c.lanes))
+            mask = None if q.fill else lane_mask(c.valid, c.lanes)
+            e.b.store(target, at + c.offset, _converted(value, q.source, acc), mask)
+
+    e.loop_over(q.k, body)
+
+
+def _pack_transposed(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int,
+                     valid: int | Expr) -> None:
+    """Square blocks along the innermost k; what is left of k goes the same way, masked."""
+    *outer, last = q.k
+    assert isinstance(last.extent, int)
+    whole = last.extent // q.lanes * q.lanes
+
+    def body() -> None:
+        if whole:
+            with e.b.loop(whole, name="kb", step=q.lanes) as k:
+                e.space.bind(last.variable, k)
+                _turn(e, q, slot, acc, base, size, valid, q.lanes)
+        if last.extent != whole:
+            e.space.bind(last.variable, Const(whole))
+            _turn(e, q, slot, acc, base, size, valid, int(last.extent) - whole)
+
+    e.loop_over(outer, body)
+
+
+def _turn(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int, valid: int | Expr,
+          steps: int) -> None:
+    """`steps` steps of k of one tile: rows read along k, transposed, stored along the tile."""
+    source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
+    width, lanes = q.width(size), q.lanes
+    at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
+    start = e.b.let(e.expr(q.source.address), "from")
+    hop = stride(q.source.address, q.along)
+    inside = lane_mask(steps, lanes)
+    for first in range(0, size, lanes):
+        count = min(lanes, size - first)
+        rows = [_row(e, q, acc, source, start, hop, first + i, valid, inside) for i in range(count)]
+        zero = Const(0.0, KType(acc, lanes))
+        turned = transpose(e, rows + [zero] * (lanes - count))
+        kept = min(lanes, width - first)
+        for i in range(steps):
+            e.b.store(target, at + (i * width + first), turned[i], lane_mask(kept, lanes))
+
+
+def _row(e: Emission, q: Packing, acc: DType, source: object, start: Expr, hop: Dim, i: int, valid: int | Expr,
+         inside: Expr | None) -> Expr:
+    lanes = q.lanes
+    index = start + e.expr(hop * i)
+    mask = inside
+    if not isinstance(valid, int):
+        exists = splat(binary("lt", Const(i), valid), lanes)
+        mask = exists if inside is None else binary("and", exists, inside)
+    value = load(source, index, lanes, mask)  # type: ignore[arg-type]
+    return e.b.let(_converted(value, q.source, acc), "row")
+
+
+def padded_copy(lowering: Lowering, space: Space, source: Source, shape: Sequence[Dim], low: Sequence[int],
+                spread: Sequence[int], out: Sequence[Dim]) -> Slot:
+    """An image with zeros around it (and between its elements): ``y[.., low + i * spread] = x[.., i]``.
+
+    Args:
+        shape: of the source [N, C, *S], read at `source.address` of its row-major position.
+        low: zeros before the first element of each spatial dim; negative cuts elements off.
+        spread: distance of neighbours in the copy (the stride of a transposed convolution).
+        out: spatial sizes of the copy.
+    """
+    slot = lowering.temporary(source.dtype, (*shape[:2], *out))
+    e = Emission(lowering, space, "pad")
+    axes = [Axis(space.opaque(d), d) for d in (*shape[:2], *out)]
+    x, y = e.buffer(source.slot, hint="x"), e.buffer(slot, "write", "y")
+    planes, spatial = axes[:2], axes[2:]
+
+    def row() -> None:
+        _padded_row(e, x, y, source, axes, shape, low, spread)
+
+    def rows() -> None:
+        e.loop_over(spatial[:-1], row)
+
+    e.tasks([(e.binder(a), a.extent) for a in planes], rows)
+    e.launch("pad", 0, slot.elements * source.dtype.itemsize * 2)
+    return slot
+
+
+def _padded_row(e: Emission, x: object, y: object, source: Source, axes: Sequence[Axis], shape: Sequence[Dim],
+                low: Sequence[int], spread: Sequence[int]) -> None:
+    """The last spatial dim: zeros, then the source's elements, then zeros, each a loop without branches."""
+    zero = Const(False if source.dtype.is_bool else 0.0 if source.dtype.is_floating_point else 0, KType(source.dtype))
+    last = axes[-1]
+    start = e.b.let(e.expr(evaluate(flat(axes), {last.name: 0})), "row")
+    inside: Expr | None = None
+    position: list[Expr] = [e.expr(a.variable) for a in axes[:2]]
+    for a, size, before, gap in zip(axes[2:-1], shape[2:-1], low[:-1], spread[:-1], strict=True):
+        at = e.expr(a.variable) - before
+        within = binary("and", binary("le", Const(0), at), binary("lt", at, e.expr(size) * gap))
+        if gap > 1:
+            within = binary("and", within, binary("eq", at % gap, Const(0)))
+        inside = within if inside is None else binary("and", inside, within)
+        position.append(at // gap)
+    with e.b.loop(e.expr(last.extent), "vector", "j") as j:
+        e.b.store(y, start + j, zero)  # type: ignore[arg-type]
+    with e.b.when(inside) if inside is not None else e.b.loop(1) as _:
+        origin: Expr = Const(0)
+        for p, size in zip(position, shape[:-1], strict=True):
+            origin = origin * e.expr(size) + p
+        origin = e.b.let(origin * e.expr(shape[-1]), "origin")
+        gap, before = spread[-1], low[-1]
+        first = -(before // gap) if before < 0 else 0
+        end = (e.expr(last.extent) - before + (gap - 1)) // gap
+        with e.b.loop(binary("min", e.expr(shape[-1]), end), "vector", "j", lo=first) as j:
+            e.b.store(y, start + (j * gap + before), load(x, origin + j))  # type: ignore[arg-type]
+
+
+__all__ = ["Packing", "pack", "padded_copy"]

@@ -1,0 +1,297 @@
+"""The register-tile kernel: blocks, tiles and accumulators of a contraction.
+
+A tile holds `rows` x `columns` results in vector registers for the whole of k. For each step of k it reads
+the tile's columns of B as vectors and multiplies them with one broadcast element of A a row. What becomes
+of the finished vectors (epilogue, transposition, store) is the business of a `Writer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from graphtorch.ir.shape import Dim, evaluate
+
+from .access import lane_mask
+from .ir import Buffer, Const, Expr, KType, Name, binary, cast, fma, load, splat
+from .problem import Axis, Contraction, Emission, Source, stride
+from .schedule import Chunk, Schedule, Tiling, chunks
+
+
+@dataclass(frozen=True)
+class Side:
+    """The axes of m or n as the tile kernel walks them: `outer` one by one, then `block`, then `inner`."""
+
+    outer: tuple[Axis, ...]
+    block: Axis
+    inner: Axis | None
+    tiling: Tiling
+
+
+def side_of(axes: Sequence[Axis], tiling: Tiling) -> Side:
+    if tiling.inner:
+        return Side(tuple(axes[:-2]), axes[-2], axes[-1], tiling)
+    return Side(tuple(axes[:-1]), axes[-1], None, tiling)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A vector of a tile: the values of the column axes' variables at its first lane, and its lanes."""
+
+    at: dict[str, Dim]
+    axis: Axis
+    chunk: Chunk
+    valid: int | Expr
+
+
+Row = dict[str, Dim]
+
+
+class Writer(Protocol):
+    """Takes the finished accumulators of one tile."""
+
+    def write(self, rows: Sequence[Row], columns: Sequence[Column], values: dict[tuple[int, int], Expr]) -> None: ...
+
+
+class Feed(Protocol):
+    """Where a tile reads one operand: the position of its first element, steps of k, and of rows or columns."""
+
+    def start(self, tile: tuple[int, ...]) -> tuple[Expr, list[Dim], list[Dim]]: ...
+
+
+class Direct:
+    """An operand read in place."""
+
+    def __init__(self, e: Emission, p: Contraction, source: Source, k: Sequence[Axis]):
+        self.e, self.p, self.source, self.k = e, p, source, k
+
+    def base(self, width: int) -> Expr:
+        return self.e.expr(evaluate(self.source.address, {a.name: 0 for a in self.k}))
+
+    def steps(self, width: int) -> list[Dim]:
+        return [stride(self.source.address, a) for a in self.k]
+
+    def offset(self, at: dict[str, Dim], position: int) -> Dim:
+        """From the tile's first element to the one where the variables are moved to `at`."""
+        zero: dict[str, Dim] = {a.name: 0 for a in self.k}
+        return evaluate(evaluate(self.source.address, at), zero) - evaluate(self.source.address, zero)
+
+
+class Packed:
+    """A packed operand: for each tile of w rows (or columns) a block [k][w], blocks in order.
+
+    `group` is the number of the matrix among all those packed, `start` the tile's first row, both polynomials.
+    """
+
+    def __init__(self, e: Emission, source: Source, k: Sequence[Axis], depth: Dim, group: Dim, room: Dim, start: Dim,
+                 lanes: int):
+        self.e, self.source, self.k, self.depth, self.lanes = e, source, k, depth, lanes
+        self.address = group * (depth * room) + start * depth
+
+    def base(self, width: int) -> Expr:
+        return self.e.expr(self.address)
+
+    def steps(self, width: int) -> list[Dim]:
+        found: list[Dim] = []
+        step: Dim = width
+        for a in reversed(self.k):
+            found.insert(0, step)
+            step = step * a.extent
+        return found
+
+    def offset(self, at: dict[str, Dim], position: int) -> Dim:
+        return position
+
+
+def emit_tiles(e: Emission, p: Contraction, s: Schedule, a: Direct | Packed, b: Direct | Packed,
+               writer: Writer) -> None:
+    """The kernel's body: tasks, sweeps over tiles, and in them the register tiles."""
+    rows, columns = side_of(p.m, s.rows), side_of(p.n, s.columns)
+    levels = [(e.binder(x), x.extent) for x in (*p.batch, *rows.outer, *columns.outer)]
+    spans: dict[str, tuple[Expr, Expr | int]] = {}
+    for side in (columns, rows):
+        levels.append(_block_level(e, side, spans))
+
+    def tile(row_sizes: tuple[int, ...], column_sizes: tuple[int, ...], valid: int | Expr) -> None:
+        register_tile(e, p, s, rows, columns, row_sizes, column_sizes, valid, a, b, writer)
+
+    def sweep_rows(column_sizes: tuple[int, ...], valid: int | Expr) -> None:
+        _sweep_side(e, rows, spans, lambda sizes, _: tile(sizes, column_sizes, valid))
+
+    e.tasks(levels, lambda: _sweep_side(e, columns, spans, sweep_rows), s.parallel)
+
+
+def _block_level(e: Emission, side: Side, spans: dict[str, tuple[Expr, Expr | int]],
+                 ) -> tuple[Callable[[Expr], None], Dim]:
+    extent, block = side.block.extent, side.tiling.block
+    name = side.block.name
+    if not block:
+        spans[name] = Const(0), extent if isinstance(extent, int) else e.expr(extent)
+        return lambda index: None, 1
+
+    def bind(index: Expr) -> None:
+        first = e.b.let(index * block, "first")
+        length: Expr | int = block
+        if not isinstance(extent, int) or extent % block:
+            length = e.b.let(binary("min", Const(block), e.expr(extent) - first), "length")
+        spans[name] = first, length
+    return bind, (extent + (block - 1)) // block
+
+
+def _sweep_side(e: Emission, side: Side, spans: dict[str, tuple[Expr, Expr | int]],
+                body: Callable[[tuple[int, ...], int | Expr], None]) -> None:
+    first, length = spans[side.block.name]
+    if side.inner is None:
+        sweep_axis(e, side.block, first, length, side.tiling, lambda size, valid: body((size,), valid))
+        return
+    inner = side.inner
+    extent = inner.extent if isinstance(inner.extent, int) else e.expr(inner.extent)
+    within = Tiling(side.tiling.inner, ragged=side.tiling.ragged)
+    outer = Tiling(side.tiling.sizes)
+    sweep_axis(e, side.block, first, length, outer, lambda size, _: sweep_axis(
+        e, inner, Const(0), extent, within, lambda size2, valid: body((size, size2), valid)))
+
+
+def sweep_axis(e: Emission, axis: Axis, first: Expr, length: int | Expr, tiling: Tiling,
+               body: Callable[[int, int | Expr], None]) -> None:
+    """`body` at each tile of ``first .. first + length``: main tiles, then the smaller sizes."""
+    start: int | Expr = 0
+    for position, size in enumerate(tiling.sizes):
+        if isinstance(length, int) and isinstance(start, int):
+            count = (length - start) // size
+            if tiling.ragged:
+                count = -(-(length - start) // size)
+            _static_tiles(e, axis, first, start, size, count, lambda: body(size, size))
+            start += count * size
+            continue
+        end = length if tiling.ragged else length - (size - 1)
+        with e.b.loop(end, name="t", lo=start, step=size) as i:
+            e.space.bind(axis.variable, e.b.let(first + i, "at"))
+            valid = e.b.let(length - i, "valid") if tiling.ragged else size
+            body(size, valid)
+        if position + 1 < len(tiling.sizes):
+            done = (length - start) // size * size
+            start = e.b.let(start + done, "done")
+
+
+def _static_tiles(e: Emission, axis: Axis, first: Expr, start: int, size: int, count: int,
+                  body: Callable[[], None]) -> None:
+    if count == 1:
+        e.space.bind(axis.variable, e.b.let(first + start, "at"))
+        body()
+    elif count > 1:
+        with e.b.loop(start + count * size, name="t", lo=start, step=size) as i:
+            e.space.bind(axis.variable, e.b.let(first + i, "at"))
+            body()
+
+
+def tile_rows(side: Side, sizes: tuple[int, ...]) -> list[Row]:
+    """Where each row of a tile stands, relative to the tile's start."""
+    outer = side.block
+    if side.inner is None:
+        return [{outer.name: outer.variable + i} for i in range(sizes[0])]
+    inner = side.inner
+    return [{outer.name: outer.variable + i, inner.name: inner.variable + j}
+            for i in range(sizes[0]) for j in range(sizes[1])]
+
+
+def tile_columns(side: Side, sizes: tuple[int, ...], valid: int | Expr, lanes: int) -> list[Column]:
+    def cut(at: dict[str, Dim], along: Axis, width: int) -> list[Column]:
+        found = []
+        for c in chunks(width, lanes):
+            inside = c.valid if isinstance(valid, int) else valid - c.offset
+            found.append(Column({**at, along.name: along.variable + c.offset}, along, c, inside))
+        return found
+    if side.inner is None:
+        return cut({}, side.block, sizes[0])
+    return [column for i in range(sizes[0])
+            for column in cut({side.block.name: side.block.variable + i}, side.inner, sizes[1])]
+
+
+def register_tile(e: Emission, p: Contraction, s: Schedule, row_side: Side, column_side: Side,
+                  row_sizes: tuple[int, ...], column_sizes: tuple[int, ...], valid: int | Expr,
+                  a: Direct | Packed, b: Direct | Packed, writer: Writer) -> None:
+    """Accumulate one tile over all of k and hand it to `writer`."""
+    rows = tile_rows(row_side, row_sizes)
+    columns = tile_columns(column_side, column_sizes, valid, s.lanes)
+    accumulators = {(i, j): e.b.var(Const(0.0, KType(p.acc, c.chunk.lanes)), "c")
+                    for i in range(len(rows)) for j, c in enumerate(columns)}
+    width = sum(c.chunk.lanes for c in columns)
+    a_offsets = [a.offset(row, i) for i, row in enumerate(rows)]
+    b_offsets = [b.offset(c.at, c.chunk.offset) for c in columns]
+    a_fixed = [e.b.let(e.expr(o), "row") for o in a_offsets]
+    b_fixed = [e.b.let(e.expr(o), "column") for o in b_offsets]
+    step = _Step(e, p, a, b, a_fixed, b_fixed, columns, accumulators)
+    step.loops(0, e.b.let(a.base(len(rows)), "a_at"), e.b.let(b.base(width), "b_at"), a.steps(len(rows)),
+               b.steps(width))
+    writer.write(rows, columns, dict(accumulators))
+
+
+@dataclass
+class _Step:
+    """The loops over k around the multiply-adds of a tile."""
+
+    e: Emission
+    p: Contraction
+    a: Direct | Packed
+    b: Direct | Packed
+    rows: list[Expr]
+    offsets: list[Expr]
+    columns: list[Column]
+    accumulators: dict[tuple[int, int], Name]
+
+    def loops(self, depth: int, a_at: Expr, b_at: Expr, a_steps: list[Dim], b_steps: list[Dim]) -> None:
+        if depth == len(self.p.k):
+            self.multiply(a_at, b_at)
+            return
+        e = self.e
+        with e.b.loop(e.expr(self.p.k[depth].extent), name="k") as k:
+            e.space.bind(self.p.k[depth].variable, k)
+            a_next = e.b.let(a_at + k * e.expr(a_steps[depth]), "a_at")
+            b_next = e.b.let(b_at + k * e.expr(b_steps[depth]), "b_at")
+            self.loops(depth + 1, a_next, b_next, a_steps, b_steps)
+
+    def multiply(self, a_at: Expr, b_at: Expr) -> None:
+        b = self.e.b
+        vectors = [b.let(self._vector(b_at + offset, c), "v") for offset, c in zip(self.offsets, self.columns,
+                                                                                   strict=True)]
+        a_buffer = self.e.buffer(self.a.source.slot, hint="a")
+        for i, row in enumerate(self.rows):
+            scalar = b.let(self._cast(load(a_buffer, a_at + row), self.a), "s")
+            for j, vector in enumerate(vectors):
+                total = self.accumulators[i, j]
+                b.assign(total, fma(splat(scalar, vector.type.lanes), vector, total))
+
+    def _vector(self, index: Expr, column: Column) -> Expr:
+        buffer = self.e.buffer(self.b.source.slot, hint="b")
+        lanes = column.chunk.lanes
+        mask = None if isinstance(self.b, Packed) else lane_mask(column.valid if not isinstance(
+            column.valid, int) else column.chunk.valid, lanes)
+        return self._cast(load(buffer, index, lanes, mask), self.b)
+
+    def _cast(self, value: Expr, feed: Direct | Packed) -> Expr:
+        for dtype in feed.source.casts:
+            value = cast(value, dtype)
+        return cast(value, self.p.acc)
+
+
+def transpose(e: Emission, values: Sequence[Expr]) -> list[Expr]:
+    """The columns of a square matrix given as row vectors: log2(n) rounds of interleaving halves."""
+    from .ir import Shuffle  # noqa: PLC0415
+    n = len(values)
+    low = tuple(x for i in range(n // 2) for x in (i, n + i))
+    high = tuple(x for i in range(n // 2, n) for x in (i, n + i))
+    current = list(values)
+    for _ in range(n.bit_length() - 1):
+        following: list[Expr] = []
+        for i in range(n // 2):
+            first, second = current[i], current[i + n // 2]
+            following.append(e.b.let(Shuffle(first, second, low, first.type), "z"))
+            following.append(e.b.let(Shuffle(first, second, high, first.type), "z"))
+        current = following
+    return current
+
+
+def store_masked(e: Emission, buffer: Buffer, index: Expr, value: Expr, valid: int | Expr) -> None:
+    e.b.store(buffer, index, value, lane_mask(valid, value.type.lanes))
