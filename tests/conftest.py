@@ -1,0 +1,36 @@
+"""What all tests share: golden texts, and a pipeline that verifies after every pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from graphtorch.ir.passes import pipeline
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden texts instead of comparing")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """``golden(name, text)`` compares `text` with ``tests/golden/<name>.txt``."""
+
+    def check(name: str, text: str) -> None:
+        path = GOLDEN / f"{name}.txt"
+        if request.config.getoption("--update-golden"):
+            path.write_text(text + "\n", encoding="utf-8")
+            return
+        assert path.exists(), f"no {path.name}: run pytest with --update-golden and read what it wrote"
+        assert text + "\n" == path.read_text(encoding="utf-8")
+
+    return check
+
+
+@pytest.fixture(autouse=True)
+def every_pass_is_verified() -> Iterator[None]:
+    with pipeline.checking_every_pass():
+        yield

@@ -1,0 +1,269 @@
+"""Random graphs, by seed: small, valid, of many ops and dtypes, and arrays to run them on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+from graphtorch.ir import dtype as dt
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType
+from graphtorch.ir.graph import Graph, Type, Value
+from graphtorch.ir.literal import Literal
+from graphtorch.ir.shape import broadcast
+
+DTYPES = (dt.f32, dt.f32, dt.f32, dt.f64, dt.i32, dt.i64, dt.boolean, dt.bf16)
+UNARY = "neg abs square exp tanh sigmoid relu floor sin erf gelu silu softplus rsqrt log1p sqrt".split()
+UNARY_INT = "neg abs square sign".split()
+BINARY = "add sub mul div maximum minimum atan2 copysign".split()
+BINARY_INT = "add sub mul floor_div remainder maximum minimum bitwise_and bitwise_xor".split()
+BINARY_BOOL = "logical_and logical_or logical_xor".split()
+COMPARE = "eq ne lt le gt ge".split()
+REDUCE = "sum max min mean logsumexp var".split()
+SIZE_LIMIT = 4000
+
+# Results that are the same on every machine: no rounding. Whatever jumps (floor, comparisons, casts to integers)
+# is applied to such only, so that a difference in the last bit never becomes one in the first.
+EXACT = frozenset("""neg abs maximum minimum relu floor copysign where eq ne lt le gt ge logical_and logical_or logical_xor
+    logical_not reshape permute expand slice flip pad concat index_select gather max min any all constant
+    argmax argmin sign""".split())
+
+
+def is_exact(value: Value) -> bool:
+    """Whether two correct implementations give `value` the same bits."""
+    if value.node is None or value.dtype.is_integer or value.dtype.is_bool:
+        return True
+    if value.node.op is ops.cast:
+        return is_exact(value.node.operands[0])
+    return value.node.op.name in EXACT and all(map(is_exact, value.node.operands))
+
+
+class Generator:
+    """Grows a graph node by node from the values it has."""
+
+    def __init__(self, seed: int):
+        self.random = random.Random(seed)
+        self.inputs = [Value(Type(self.random.choice(DTYPES), self.shape()), name=f"x{i}") for i in range(3)]
+        self.inputs.append(Value(Type(dt.f32, self.shape(2)), name="x3"))
+        self.values = list(self.inputs)
+
+    def shape(self, least: int = 0) -> tuple[int, ...]:
+        rank = self.random.choice((0, 1, 2, 2, 2, 3, 3, 4))
+        return tuple(self.random.choice((1, 2, 3, 4, 5, 8, 17)) for _ in range(max(rank, least)))
+
+    def pick(self, accepts: Callable[[Value], bool] = lambda v: True) -> Value | None:
+        found = [v for v in self.values if accepts(v)]
+        recent = found[-4:] if self.random.random() < 0.6 else found
+        return self.random.choice(recent) if recent else None
+
+    def graph(self, nodes: int) -> Graph:
+        """A graph of at least `nodes` nodes, all of whose last results (and some others) are outputs."""
+        steps = [self.unary, self.binary, self.binary, self.compare, self.where, self.cast, self.view, self.view,
+                 self.reduce, self.reduce, self.matmul, self.lookup, self.softmax, self.pad, self.concat]
+        while len(self.values) - len(self.inputs) < nodes:
+            made = self.random.choice(steps)()
+            if made is not None and _size(made) <= SIZE_LIMIT:
+                self.values.append(made)
+        count = self.random.randint(1, 3)
+        made = self.values[len(self.inputs):]
+        return Graph("random", self.inputs, [made[-1], *self.random.choices(made, k=count - 1)])
+
+    def arrays(self, seed: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        return [_array(v.type, rng) for v in self.inputs]
+
+    # ---- one node each; None where nothing fits
+
+    def number(self, dtype: DType) -> Value:
+        value = self.random.choice((0, 1, 2, -1, 0.5, 3)) if dtype.is_floating_point else self.random.choice((0, 1, 3))
+        return ops.constant(value=Literal.of(value, dtype))
+
+    def partner(self, x: Value) -> Value | None:
+        """A value of the same dtype that broadcasts with `x`."""
+        if self.random.random() < 0.25:
+            return self.number(x.dtype)
+        y = self.pick(lambda v: v.dtype is x.dtype and _broadcasts(v, x))
+        if y is None or self.random.random() < 0.2:
+            y = self.row(x) or y
+        return y
+
+    def row(self, x: Value) -> Value | None:
+        """A part of `x` that broadcasts along one of its axes."""
+        axes = [d for d in range(x.rank) if x.shape[d] > 0]
+        if not axes:
+            return None
+        axis = self.random.choice(axes)
+        stop = tuple(1 if d == axis else s for d, s in enumerate(x.shape))
+        return ops.slice(x, start=(0,) * x.rank, stop=stop, step=(1,) * x.rank)
+
+    def unary(self) -> Value | None:
+        x = self.pick(lambda v: not v.dtype.is_bool)
+        if x is None:
+            return None
+        name = self.random.choice(UNARY if x.dtype.is_floating_point else UNARY_INT)
+        if name == "floor" and not is_exact(x):
+            return None
+        if name in ("sqrt", "rsqrt", "log1p"):
+            x = ops.add(ops.abs(x), ops.constant(value=Literal.of(0.5, x.dtype)))
+        attrs = {"gelu": {"approximate": "none"}, "softplus": {"beta": 1.0, "threshold": 20.0}}.get(name, {})
+        return getattr(ops, name)(x, **attrs)
+
+    def binary(self) -> Value | None:
+        x = self.pick()
+        y = self.partner(x) if x is not None else None
+        if x is None or y is None:
+            return None
+        names = BINARY_BOOL if x.dtype.is_bool else BINARY if x.dtype.is_floating_point else BINARY_INT
+        name = self.random.choice(names)
+        if name == "copysign" and not (is_exact(x) and is_exact(y)):
+            return None
+        return getattr(ops, name)(*self.random.sample((x, y), 2))
+
+    def compare(self) -> Value | None:
+        x = self.pick(is_exact)
+        y = self.partner(x) if x is not None else None
+        return None if x is None or y is None or not is_exact(y) else getattr(ops, self.random.choice(COMPARE))(x, y)
+
+    def where(self) -> Value | None:
+        x = self.pick()
+        y = self.partner(x) if x is not None else None
+        if x is None or y is None:
+            return None
+        shape = broadcast(x.shape, y.shape)
+        condition = self.pick(lambda v: v.dtype.is_bool and _fits(v.shape, shape))
+        if condition is None and not is_exact(x):
+            return None
+        if condition is None:
+            condition = ops.ne(x, ops.constant(value=Literal.of(0, x.dtype)))
+        return ops.where(condition, x, y)
+
+    def cast(self) -> Value | None:
+        x = self.pick()
+        target = self.random.choice(DTYPES)
+        if x is None or x.dtype is target or not target.is_floating_point and not is_exact(x):
+            return None
+        return ops.cast(x, dtype=target)
+
+    def view(self) -> Value | None:
+        x = self.pick(lambda v: v.rank > 0)
+        if x is None:
+            return None
+        return self.random.choice((self.reshape, self.permute, self.expand, self.slice, self.flip))(x)
+
+    def reshape(self, x: Value) -> Value:
+        shape = list(x.shape)
+        axis = self.random.randrange(len(shape))
+        if self.random.random() < 0.5 and len(shape) > 1 and axis + 1 < len(shape):
+            shape[axis:axis + 2] = [shape[axis] * shape[axis + 1]]
+        elif self.random.random() < 0.5 and shape[axis] % 2 == 0:
+            shape[axis:axis + 1] = [2, shape[axis] // 2]
+        else:
+            shape.insert(axis, 1)
+        return ops.reshape(x, shape=tuple(shape))
+
+    def permute(self, x: Value) -> Value:
+        return ops.permute(x, dims=tuple(self.random.sample(range(x.rank), x.rank)))
+
+    def expand(self, x: Value) -> Value:
+        shape = tuple(3 if d == 1 else d for d in x.shape)
+        return ops.expand(x, shape=shape if self.random.random() < 0.5 else (2, *shape))
+
+    def slice(self, x: Value) -> Value:
+        start = tuple(self.random.randrange(d) if d else 0 for d in x.shape)
+        stop = tuple(self.random.randint(a, d) if self.random.random() < 0.1 else d
+                     for a, d in zip(start, x.shape, strict=True))
+        return ops.slice(x, start=start, stop=stop, step=tuple(self.random.choice((1, 1, 2)) for _ in x.shape))
+
+    def flip(self, x: Value) -> Value:
+        return ops.flip(x, dims=(self.random.randrange(x.rank),))
+
+    def pad(self) -> Value | None:
+        x = self.pick(lambda v: v.rank > 0)
+        if x is None:
+            return None
+        low, high = (tuple(self.random.choice((0, 0, 1, 2)) for _ in x.shape) for _ in range(2))
+        return ops.pad(x, low=low, high=high, value=1 if not x.dtype.is_floating_point else 0.5)
+
+    def concat(self) -> Value | None:
+        x = self.pick(lambda v: v.rank > 0)
+        if x is None:
+            return None
+        dim = self.random.randrange(x.rank)
+        other = self.pick(lambda v: v.dtype is x.dtype and v.rank == x.rank and
+                          all(a == b or d == dim for d, (a, b) in enumerate(zip(v.shape, x.shape, strict=True))))
+        return ops.concat(x, other or x, dim=dim)
+
+    def reduce(self) -> Value | None:
+        x = self.pick(lambda v: v.rank > 0 and all(d > 1 for d in v.shape))
+        if x is None:
+            return None
+        dims = tuple(sorted(self.random.sample(range(x.rank), self.random.randint(1, x.rank))))
+        keepdim = self.random.random() < 0.5
+        if x.dtype.is_bool:
+            return getattr(ops, self.random.choice(("any", "all")))(x, dims=dims, keepdim=keepdim)
+        if self.random.random() < 0.15 and is_exact(x):
+            return getattr(ops, self.random.choice(("argmax", "argmin")))(x, dim=dims[0], keepdim=keepdim)
+        if not x.dtype.is_floating_point:
+            return ops.max(x, dims=dims, keepdim=keepdim)
+        name = self.random.choice(REDUCE)
+        extra = {"correction": 1.0} if name == "var" else {}
+        return getattr(ops, name)(x, dims=dims, keepdim=keepdim, **extra)
+
+    def softmax(self) -> Value | None:
+        x = self.pick(lambda v: v.rank > 0 and v.dtype.is_floating_point and 0 not in v.shape)
+        if x is None:
+            return None
+        if self.random.random() < 0.3:
+            return ops.layer_norm(x, axes=1, eps=1e-5)
+        op = self.random.choice((ops.softmax, ops.log_softmax))
+        return op(x, dim=self.random.randrange(x.rank))
+
+    def matmul(self) -> Value | None:
+        x = self.pick(lambda v: v.rank >= 2 and v.dtype in (dt.f32, dt.f64))
+        if x is None:
+            return None
+        y = self.pick(lambda v: v.rank == 2 and v.dtype is x.dtype and v.shape[0] == x.shape[-1])
+        if y is None:
+            y = ops.permute(x, dims=(*range(x.rank - 2), x.rank - 1, x.rank - 2))
+        return ops.matmul(x, y)
+
+    def lookup(self) -> Value | None:
+        x = self.pick(lambda v: v.rank > 0 and all(d > 0 for d in v.shape))
+        if x is None:
+            return None
+        dim = self.random.randrange(x.rank)
+        positions = np.random.default_rng(self.random.randrange(99)).integers(0, x.shape[dim], 4)
+        index = ops.constant(value=Literal.of(positions, dt.i64))
+        if self.random.random() < 0.5:
+            return ops.index_select(x, index, dim=dim)
+        shape = tuple(4 if d == dim else s for d, s in enumerate(x.shape))
+        aligned = ops.reshape(index, shape=tuple(4 if d == dim else 1 for d in range(x.rank)))
+        return ops.gather(x, ops.expand(aligned, shape=shape), dim=dim)
+
+
+def _size(value: Value) -> int:
+    return int(np.prod(value.shape, dtype=np.int64))
+
+
+def _broadcasts(a: Value, b: Value) -> bool:
+    try:
+        return int(np.prod(broadcast(a.shape, b.shape), dtype=np.int64)) <= SIZE_LIMIT
+    except RuntimeError:
+        return False
+
+
+def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    try:
+        return broadcast(shape, target) == target
+    except RuntimeError:
+        return False
+
+
+def _array(type: Type, rng: np.random.Generator) -> np.ndarray:
+    shape = tuple(int(d) for d in type.shape)
+    if type.dtype.is_bool:
+        return rng.integers(0, 2, shape).astype(bool)
+    if type.dtype.is_integer:
+        return rng.integers(-5, 6, shape).astype(type.dtype.numpy)
+    return rng.normal(size=shape).astype(type.dtype.numpy)
