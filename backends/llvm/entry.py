@@ -22,13 +22,16 @@ ENTRY, PROLOGUE = "gt_entry", "gt_prologue"
 
 
 def emit_program(program: Program, plan: Placement, target: Target, entry: str = ENTRY,
-                 prologue: str = PROLOGUE) -> str:
-    """LLVM IR of `program` with its temporaries placed by `plan`; the pool is an external symbol."""
+                 prologue: str = PROLOGUE, linkage: str = "") -> str:
+    """LLVM IR of `program` with its temporaries placed by `plan`; the pool is an external symbol.
+
+    `linkage` is ``internal`` where the functions are called from the same module only.
+    """
     module = ModuleEmitter(program.name, target)
     constants: dict[Slot, str] = {}
     for name, launches in ((prologue, program.prologue), (entry, program.launches)):
         if name == entry or launches:
-            module.functions.append(EntryEmitter(module, program, plan, constants).function(name, launches))
+            module.functions.append(EntryEmitter(module, program, plan, constants).function(name, launches, linkage))
     return module.text()
 
 
@@ -64,10 +67,10 @@ class EntryEmitter:
         self._first = {"input": 0, "output": inputs, "symbol": inputs + outputs,
                        "temporary": inputs + outputs + symbols, "packed": inputs + outputs + symbols + 1}
 
-    def function(self, name: str, launches: Sequence[Launch]) -> str:
+    def function(self, name: str, launches: Sequence[Launch], linkage: str = "") -> str:
         for launch in launches:
             self._launch(launch)
-        return "\n".join([f"define i32 @{name}(ptr noalias nofree %args) #0 {{", "  %status = alloca i32, align 64",
+        return "\n".join([f"define {linkage} i32 @{name}(ptr noalias nofree %args) #0 {{", "  %status = alloca i32, align 64",
                           "  store i32 0, ptr %status", *self.lines,
                           "  %code = load atomic i32, ptr %status monotonic, align 4", "  ret i32 %code", "}", ""])
 

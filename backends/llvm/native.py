@@ -30,6 +30,7 @@ def initialize() -> None:
     """Register LLVM's code generators, once a process."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
+    llvm.initialize_native_asmparser()  # libraries take their weights in by .incbin
 
 
 @functools.lru_cache(maxsize=16)

@@ -65,8 +65,8 @@ def header_text(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> str
               f"const char *{name}_last_error(const {name}_context *context);",
               "/* Inputs, outputs, sizes and versions as JSON. */",
               f"const char *{name}_metadata(void);",
-              "/* Threads used by all graphtorch code of this process; 0: as many as there are cores. */",
-              "void gt_set_num_threads(int32_t count);",
+              "/* Threads that this library's calls use; default: as many as this process has cores. */",
+              f"void {name}_set_num_threads(int32_t count);",
               f"void {name}_destroy({name}_context *context);", "",
               "#ifdef __cplusplus", "}", "#endif", "#endif", ""]
     return "\n".join(lines)

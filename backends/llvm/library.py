@@ -1,0 +1,535 @@
+"""A program as a self-contained library: its entry, the thread pool, and the C ABI around them.
+
+    int32_t     gt_abi_version(void)
+    NAME_context *NAME_create(const char *weights)
+    int32_t     NAME_run(context, const DLTensor *in, int32_t n, DLTensor *out, int32_t n)
+    size_t      NAME_workspace_size(context)       const char *NAME_last_error(context or NULL)
+    const char *NAME_metadata(void)                void NAME_set_num_threads(int32_t)
+    void        NAME_destroy(context)
+
+Weights are either bytes of the library, or a safetensors file that `create` maps: its header must be the
+one the library was compiled with, so that every offset is known. Only libc and libm symbols are used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphtorch.ir.dtype import DType, Kind
+from graphtorch.ir.dtype import bf16 as BF16
+from graphtorch.ir.graph import Type
+from graphtorch.ir.shape import UNBOUNDED, Dim, Symbol, SymInt, bounds, symbols
+
+from ..kernels.program import Program, Slot
+from . import runtime, tensor_check
+from .emit import ModuleEmitter
+from .entry import ENTRY, PROLOGUE, EntryEmitter, Placement, emit_program, packed_layout
+from .target import Target
+from .tensor_check import constant_string
+
+ABI_VERSION = 1
+LARGEST_ARENA = 1 << 40  # a bound above this means "no bound": the arena then grows when a call needs it
+
+# DLPack type codes
+CODES = {Kind.BOOL: 6, Kind.FLOAT: 2, Kind.COMPLEX: 5}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the stable inputs' data lies.
+
+    Attributes:
+        file: embedded: the bytes to put into the library; external: the safetensors file's header.
+        offsets: byte offset of each weight (by input position) in the data.
+        embedded: whether the library holds the data itself.
+        size: bytes of data.
+    """
+
+    file: Path
+    offsets: dict[int, int]
+    embedded: bool
+    size: int
+
+
+def library_text(name: str, program: Program, plan: Placement, weights: Weights, metadata: str,
+                 target: Target) -> str:
+    """LLVM IR of the whole library."""
+    return merged((
+        emit_program(program, plan, target, linkage="internal"),
+        runtime.text(target, "internal"),
+        tensor_check.check_function(),
+        _LIBC,
+        Abi(name, program, plan, weights, metadata, target).text(),
+    ))
+
+
+def merged(parts: Sequence[str]) -> str:
+    """One module from several texts: a function is declared once, and not at all where it is defined."""
+    lines = [line for part in parts for line in part.splitlines()]
+    known = {m.group(1) for line in lines if line.startswith("define ") and (m := _FUNCTION.search(line))}
+    kept = []
+    for line in lines:
+        if line.startswith("declare "):
+            found = _FUNCTION.search(line)
+            if found and found.group(1) in known:
+                continue
+            if found:
+                known.add(found.group(1))
+        kept.append(line)
+    return "\n".join(kept) + "\n"
+
+
+_FUNCTION = re.compile(r"@([\w.$]+)\(")
+
+
+def exported(name: str) -> list[str]:
+    """The symbols a library defines."""
+    parts = "create run workspace_size last_error metadata set_num_threads destroy".split()
+    return ["gt_abi_version", *(f"{name}_{p}" for p in parts)]
+
+
+_LIBC = """
+declare ptr @calloc(i64, i64)
+declare ptr @realloc(ptr, i64)
+declare void @free(ptr)
+declare i32 @posix_memalign(ptr, i64, i64)
+declare i32 @open(ptr, i32, ...)
+declare i32 @close(i32)
+declare i64 @lseek(i32, i64, i32)
+declare i32 @memcmp(ptr, ptr, i64)
+declare ptr @mmap(ptr, i64, i32, i32, i32, i64)
+declare i32 @munmap(ptr, i64)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+%GtContext = type { ptr, ptr, i64, ptr, i64, [256 x i8] }
+"""
+# GtContext: arena, packed memory, bytes of the arena, mapped weights, bytes mapped, last error
+
+
+def dtype_code(dtype: DType) -> int:
+    """DLPack's type code."""
+    if dtype is BF16:
+        return 4
+    return CODES.get(dtype.kind, 0 if dtype.signed else 1)
+
+
+class Abi:
+    """Emits the functions of the C ABI."""
+
+    def __init__(self, name: str, program: Program, plan: Placement, weights: Weights, metadata: str,
+                 target: Target):
+        self.name = name
+        self.program = program
+        self.plan = plan
+        self.weights = weights
+        self.metadata = metadata
+        self.target = target
+        self.inputs = [s for s in program.inputs if s.index not in weights.offsets]
+        self.outputs = list(program.outputs)
+        self.table: list[Dim] = [SymInt.atom(s) for s in program.symbols]
+        self._globals: list[str] = []
+
+    def text(self) -> str:
+        specs = "".join(self._specs("in", self.inputs) + self._specs("out", self.outputs))
+        self._require_bound()
+        functions = [self._sizes(), self._static_functions(), self._weights(), self._create(), self._run(),
+                     self._destroy()]
+        return "\n".join([specs, *self._globals, *functions])
+
+    def _require_bound(self) -> None:
+        plain = {s for slot in self.inputs for d in slot.shape for s in [_plain(d)] if s}
+        unbound = [s.name for s in self.program.symbols if s not in plain]
+        if unbound:
+            raise RuntimeError(f"aot.compile: the size {', '.join(unbound)} is no input's own dimension, so a call "
+                               "cannot tell it: mark a dimension of an input with this Dim itself")
+
+    # ---- data
+
+    def _string(self, label: str, text: str) -> str:
+        self._globals.append(constant_string(f"{self.name}.{label}", text))
+        return f"@{self.name}.{label}"
+
+    def _entry_of(self, dim: Dim) -> int:
+        if dim not in self.table:
+            self.table.append(dim)
+        return self.table.index(dim)
+
+    def _dim(self, dim: Dim) -> str:
+        if isinstance(dim, int):
+            return f"%GtDim {{ i32 0, i32 0, i64 {dim}, i64 {dim} }}"
+        symbol = _plain(dim)
+        low, high = (symbol.min, symbol.max) if symbol else (0, UNBOUNDED)
+        return f"%GtDim {{ i32 {1 if symbol else 2}, i32 {self._entry_of(dim)}, i64 {low}, i64 {high} }}"
+
+    def _specs(self, side: str, slots: Sequence[Slot]) -> list[str]:
+        rows, text = [], []
+        for i, slot in enumerate(slots):
+            dims = ", ".join(self._dim(d) for d in slot.shape) or self._dim(0)
+            count = max(1, len(slot.shape))
+            text.append(f"@{self.name}.{side}{i}.dims = private constant [{count} x %GtDim] [{dims}]\n")
+            label = self._string(f"{side}{i}.name", slot.name or f"output_{i}")
+            dtype = self._string(f"{side}{i}.dtype", slot.dtype.torch_name)
+            # a complex number is aligned as its parts are
+            align = slot.dtype.itemsize // (2 if slot.dtype.is_complex else 1)
+            rows.append(f"%GtSpec {{ ptr {label}, i32 {len(slot.shape)}, i32 {dtype_code(slot.dtype)}, i32 "
+                        f"{slot.dtype.bits}, i32 {align}, ptr @{self.name}.{side}{i}.dims, ptr {dtype} }}")
+        table = ", ".join(rows) or "%GtSpec zeroinitializer"
+        return [*text, f"@{self.name}.{side} = private constant [{max(1, len(rows))} x %GtSpec] [{table}]\n"]
+
+    def _weights(self) -> str:
+        """The weights' bytes, or the header that an external file must have."""
+        size = self.weights.file.stat().st_size
+        if not size:
+            return f"@{self.name}.data = internal constant [1 x i8] zeroinitializer, align 64\n"
+        symbol, path = f"{self.name}.data", str(self.weights.file).replace("\\", "/")
+        # The assembler reads the file: a string constant of megabytes would have to be parsed as text.
+        lines = [".section .rodata", ".p2align 6", f'\\22{symbol}\\22:', f".incbin \\22{path}\\22", ".text"]
+        return "".join(f'module asm "{line}"\n' for line in lines) + \
+            f"@{symbol} = external hidden constant [{size} x i8], align 64\n"
+
+    # ---- functions
+
+    def _sizes(self) -> str:
+        """Fills in the sizes that follow from the symbols: ``void NAME.sizes(i64* table)``."""
+        module = ModuleEmitter(self.name, self.target)
+        emitter = EntryEmitter(module, _only_symbols(self.program), self.plan, {})
+        stores = []
+        for i, dim in enumerate(self.table[len(self.program.symbols):], len(self.program.symbols)):
+            value = emitter._dim(dim)
+            stores.append(f"  %t{i} = getelementptr i64, ptr %args, i64 {i}\n  store i64 {value}, ptr %t{i}")
+        arena = emitter._dim(self.plan.size)
+        return "\n".join([f"define internal i64 @{self.name}.sizes(ptr %args) {{", *emitter.lines, *stores,
+                          f"  ret i64 {arena}", "}", ""])
+
+    def _static_functions(self) -> str:
+        name = self.name
+        metadata = self._string("metadata", self.metadata)
+        self._globals.append(f"@{name}.error = internal global [256 x i8] zeroinitializer\n")
+        return f"""
+define weak i32 @gt_abi_version() {{
+  ret i32 {ABI_VERSION}
+}}
+define ptr @{name}_metadata() {{
+  ret ptr {metadata}
+}}
+define void @{name}_set_num_threads(i32 %count) {{
+  call void @gt_set_num_threads(i32 %count)
+  ret void
+}}
+define ptr @{name}_last_error(ptr %context) {{
+  %none = icmp eq ptr %context, null
+  %own = getelementptr %GtContext, ptr %context, i32 0, i32 5
+  %error = select i1 %none, ptr @{name}.error, ptr %own
+  ret ptr %error
+}}
+define i64 @{name}_workspace_size(ptr %context) {{
+  %none = icmp eq ptr %context, null
+  br i1 %none, label %zero, label %read
+zero:
+  ret i64 0
+read:
+  %size.p = getelementptr %GtContext, ptr %context, i32 0, i32 2
+  %size = load i64, ptr %size.p
+  ret i64 %size
+}}
+"""
+
+    def _arena_bytes(self) -> int:
+        """What `create` allocates: enough for every size, or nothing where sizes have no bound."""
+        high = bounds(self.plan.size)[1]
+        return high if high <= LARGEST_ARENA else 0
+
+    def _destroy(self) -> str:
+        return f"""
+define void @{self.name}_destroy(ptr %context) {{
+  %none = icmp eq ptr %context, null
+  br i1 %none, label %done, label %release
+release:
+  %arena = load ptr, ptr %context
+  call void @free(ptr %arena)
+  %packed.p = getelementptr %GtContext, ptr %context, i32 0, i32 1
+  %packed = load ptr, ptr %packed.p
+  call void @free(ptr %packed)
+  %map.p = getelementptr %GtContext, ptr %context, i32 0, i32 3
+  %map = load ptr, ptr %map.p
+  %length.p = getelementptr %GtContext, ptr %context, i32 0, i32 4
+  %length = load i64, ptr %length.p
+  %mapped = icmp ne ptr %map, null
+  br i1 %mapped, label %unmap, label %last
+unmap:
+  call i32 @munmap(ptr %map, i64 %length)
+  br label %last
+last:
+  call void @free(ptr %context)
+  br label %done
+done:
+  ret void
+}}
+"""
+
+    def _create(self) -> str:
+        packed_size = bounds(packed_layout(self.program)[1])[1]
+        memory = self._string("msg.memory", f"{self.name}_create: out of memory")
+        text = [f"define ptr @{self.name}_create(ptr %path) {{", "entry:", "  %slot = alloca ptr",
+                f"  store i8 0, ptr @{self.name}.error",
+                "  %context = call ptr @calloc(i64 1, i64 ptrtoint (ptr getelementptr (%GtContext, ptr null, i32 1) "
+                "to i64))",
+                "  %no_context = icmp eq ptr %context, null", "  br i1 %no_context, label %no_memory, label %arena.b",
+                "arena.b:", self._allocate("arena", self._arena_bytes(), 0, "packed.b"),
+                "packed.b:", self._allocate("packed", packed_size, 1, "weights.b"),
+                "weights.b:", f"  %arena.p2 = getelementptr %GtContext, ptr %context, i32 0, i32 2",
+                f"  store i64 {self._arena_bytes()}, ptr %arena.p2"]
+        text += [self._embedded() if self.weights.embedded else self._map_file()]
+        text += [self._run_prologue() if self.program.prologue else "  ret ptr %context",
+                 "no_memory:",
+                 f"  call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{self.name}.error, i64 256, ptr {memory})",
+                 "  br label %fail", "fail:", f"  call void @{self.name}_destroy(ptr %context)", "  ret ptr null", "}", ""]
+        return "\n".join(text)
+
+    @staticmethod
+    def _allocate(label: str, size: int, field: int, then: str) -> str:
+        if not size:
+            return f"  br label %{then}"
+        return f"""  %{label}.code = call i32 @posix_memalign(ptr %slot, i64 64, i64 {size})
+  %{label}.bad = icmp ne i32 %{label}.code, 0
+  br i1 %{label}.bad, label %no_memory, label %{label}.good
+{label}.good:
+  %{label}.memory = load ptr, ptr %slot
+  %{label}.field = getelementptr %GtContext, ptr %context, i32 0, i32 {field}
+  store ptr %{label}.memory, ptr %{label}.field
+  br label %{then}"""
+
+    def _embedded(self) -> str:
+        extra = self._string("msg.embedded", f"{self.name}_create: the weights are embedded, pass NULL for their file")
+        return f"""  %given = icmp ne ptr %path, null
+  br i1 %given, label %surplus, label %ready
+surplus:
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{self.name}.error, i64 256, ptr {extra})
+  br label %fail
+ready:"""
+
+    def _map_file(self) -> str:
+        name, header = self.name, self.weights.file.stat().st_size
+        total = header + self.weights.size
+        missing = self._string("msg.missing", f"{name}_create: pass the path of the safetensors file with the weights")
+        unread = self._string("msg.unread", f"{name}_create: cannot open or map the weights file '%s'")
+        other = self._string("msg.other", f"{name}_create: '%s' is not the weights file this library was compiled "
+                                          f"with: expected {total} bytes with the same tensors in the same order")
+        fail = f"call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{name}.error, i64 256, ptr"
+        return f"""  %no_path = icmp eq ptr %path, null
+  br i1 %no_path, label %missing, label %open
+missing:
+  {fail} {missing})
+  br label %fail
+open:
+  %file = call i32 (ptr, i32, ...) @open(ptr %path, i32 0)
+  %closed = icmp slt i32 %file, 0
+  br i1 %closed, label %unread, label %measure
+unread:
+  {fail} {unread}, ptr %path)
+  br label %fail
+measure:
+  %bytes = call i64 @lseek(i32 %file, i64 0, i32 2)
+  %whole = icmp eq i64 %bytes, {total}
+  br i1 %whole, label %map, label %shut
+shut:
+  call i32 @close(i32 %file)
+  br label %other
+other:
+  {fail} {other}, ptr %path)
+  br label %fail
+map:
+  %mapped = call ptr @mmap(ptr null, i64 {total}, i32 1, i32 2, i32 %file, i64 0)
+  call i32 @close(i32 %file)
+  %address = ptrtoint ptr %mapped to i64
+  %bad_map = icmp eq i64 %address, -1
+  br i1 %bad_map, label %unread, label %compare
+compare:
+  %map.p = getelementptr %GtContext, ptr %context, i32 0, i32 3
+  store ptr %mapped, ptr %map.p
+  %length.p = getelementptr %GtContext, ptr %context, i32 0, i32 4
+  store i64 {total}, ptr %length.p
+  %differ = call i32 @memcmp(ptr %mapped, ptr @{name}.data, i64 {header})
+  %same = icmp eq i32 %differ, 0
+  br i1 %same, label %ready, label %other
+ready:"""
+
+    def _arguments(self) -> int:
+        return len(self.program.inputs) + len(self.program.outputs) + len(self.program.symbols) + 2
+
+    def _weight_arguments(self) -> str:
+        """Stores the weights' addresses and the context's memory into ``%args``."""
+        if self.weights.embedded:
+            lines = [f"  %weights = getelementptr i8, ptr @{self.name}.data, i64 0"]
+        else:
+            header = self.weights.file.stat().st_size
+            lines = ["  %weights.p = getelementptr %GtContext, ptr %context, i32 0, i32 3",
+                     "  %weights.map = load ptr, ptr %weights.p",
+                     f"  %weights = getelementptr i8, ptr %weights.map, i64 {header}"]
+        for position, offset in self.weights.offsets.items():
+            lines += [f"  %w{position} = getelementptr i8, ptr %weights, i64 {offset}",
+                      f"  %w{position}.p = getelementptr i64, ptr %args, i64 {position}",
+                      f"  store ptr %w{position}, ptr %w{position}.p"]
+        last = self._arguments() - 1
+        lines += ["  %packed.f = getelementptr %GtContext, ptr %context, i32 0, i32 1",
+                  "  %packed.m = load ptr, ptr %packed.f",
+                  f"  %packed.a = getelementptr i64, ptr %args, i64 {last}", "  store ptr %packed.m, ptr %packed.a"]
+        return "\n".join(lines)
+
+    def _run_prologue(self) -> str:
+        return f"""  %args = alloca [{self._arguments()} x i64], align 64
+  call void @llvm.memset.p0.i64(ptr %args, i8 0, i64 {8 * self._arguments()}, i1 false)
+{self._weight_arguments()}
+  call i32 @{PROLOGUE}(ptr %args)
+  ret ptr %context"""
+
+    def _run(self) -> str:
+        name, ins, outs = self.name, len(self.inputs), len(self.outputs)
+        text = [f"define i32 @{name}_run(ptr %context, ptr %in, i32 %in_count, ptr %out, i32 %out_count) {{", "entry:",
+                f"  %args = alloca [{self._arguments()} x i64], align 64",
+                f"  %sizes = alloca [{max(1, len(self.table))} x i64], align 64",
+                "  %no_context = icmp eq ptr %context, null", "  br i1 %no_context, label %bad_context, label %counts",
+                "bad_context:", f"  ret i32 {tensor_check.NULL}", "counts:",
+                "  %error = getelementptr %GtContext, ptr %context, i32 0, i32 5", "  store i8 0, ptr %error",
+                f"  %in.ok = icmp eq i32 %in_count, {ins}", f"  %out.ok = icmp eq i32 %out_count, {outs}",
+                "  %count.ok = and i1 %in.ok, %out.ok", "  br i1 %count.ok, label %nulls, label %bad_count",
+                "nulls:", f"  %in.null = icmp eq ptr %in, null\n  %in.bad = and i1 %in.null, {str(ins > 0).lower()}",
+                f"  %out.null = icmp eq ptr %out, null\n  %out.bad = and i1 %out.null, {str(outs > 0).lower()}",
+                "  %null.bad = or i1 %in.bad, %out.bad", "  br i1 %null.bad, label %bad_null, label %bind", "bind:"]
+        text += [f"  %s{i} = getelementptr i64, ptr %sizes, i64 {i}\n  store i64 -1, ptr %s{i}"
+                 for i in range(len(self.table))]
+        text += [self._check("in", i, bind=True) for i in range(ins)]
+        text += [f"  %arena.size = call i64 @{name}.sizes(ptr %sizes)"]
+        text += [self._check("in", i, bind=False) for i, s in enumerate(self.inputs) if _computed(s)]
+        text += [self._check("out", i, bind=False) for i in range(outs)]
+        text += [self._grow(), self._tensor_arguments(), self._weight_arguments(), self._symbol_arguments(),
+                 f"  %status = call i32 @{ENTRY}(ptr %args)", self._report_status(), self._rejections()]
+        return "\n".join([*text, "}", ""])
+
+    def _check(self, side: str, i: int, bind: bool) -> str:
+        label = f"{side}{i}.{'bind' if bind else 'compare'}"
+        role = self._role(side)
+        return f"""  %{label}.t = getelementptr %GtTensor, ptr %{side}, i64 {i}
+  %{label}.s = getelementptr %GtSpec, ptr @{self.name}.{side}, i64 {i}
+  %{label}.c = call i32 @gt_check(ptr %error, ptr {role}, i32 {i}, ptr %{label}.t, ptr %{label}.s, ptr %sizes, i1 \
+{str(bind).lower()})
+  %{label}.ok = icmp eq i32 %{label}.c, 0
+  br i1 %{label}.ok, label %{label}.next, label %{label}.bad
+{label}.bad:
+  ret i32 %{label}.c
+{label}.next:"""
+
+    def _role(self, side: str) -> str:
+        label = f"@{self.name}.role.{side}"
+        text = constant_string(label[1:], f"{self.name}_run: {'input' if side == 'in' else 'output'}")
+        if text not in self._globals:
+            self._globals.append(text)
+        return label
+
+    def _grow(self) -> str:
+        """A larger arena where no bound let `create` allocate it."""
+        if self._arena_bytes() or bounds(self.plan.size) == (0, 0):
+            return ""
+        return f"""  %have.p = getelementptr %GtContext, ptr %context, i32 0, i32 2
+  %have = load i64, ptr %have.p
+  %enough = icmp uge i64 %have, %arena.size
+  br i1 %enough, label %grown, label %grow
+grow:
+  %old = load ptr, ptr %context
+  call void @free(ptr %old)
+  store ptr null, ptr %context
+  store i64 0, ptr %have.p
+  %grow.code = call i32 @posix_memalign(ptr %context, i64 64, i64 %arena.size)
+  %grow.bad = icmp ne i32 %grow.code, 0
+  br i1 %grow.bad, label %bad_memory, label %larger
+larger:
+  store i64 %arena.size, ptr %have.p
+  br label %grown
+grown:"""
+
+    def _tensor_arguments(self) -> str:
+        lines = []
+        placed = [("in", i, s.index) for i, s in enumerate(self.inputs)]
+        placed += [("out", i, len(self.program.inputs) + i) for i in range(len(self.outputs))]
+        for side, i, position in placed:
+            v = f"%{side}{i}.arg"
+            lines.append(f"""  {v}.t = getelementptr %GtTensor, ptr %{side}, i64 {i}
+  {v}.d = load ptr, ptr {v}.t
+  {v}.op = getelementptr %GtTensor, ptr {v}.t, i32 0, i32 9
+  {v}.o = load i64, ptr {v}.op
+  {v}.a = getelementptr i8, ptr {v}.d, i64 {v}.o
+  {v}.p = getelementptr i64, ptr %args, i64 {position}
+  store ptr {v}.a, ptr {v}.p""")
+        return "\n".join(lines)
+
+    def _symbol_arguments(self) -> str:
+        first = len(self.program.inputs) + len(self.program.outputs)
+        lines = [f"  %y{i} = load i64, ptr %s{i}\n  %y{i}.p = getelementptr i64, ptr %args, i64 {first + i}\n"
+                 f"  store i64 %y{i}, ptr %y{i}.p" for i in range(len(self.program.symbols))]
+        at = first + len(self.program.symbols)
+        lines.append(f"  %arena.m = load ptr, ptr %context\n  %arena.a = getelementptr i64, ptr %args, i64 {at}\n"
+                     "  store ptr %arena.m, ptr %arena.a")
+        return "\n".join(lines)
+
+    def _report_status(self) -> str:
+        """A data-dependent error becomes GT_INDEX with the site's message."""
+        sites = self.program.errors
+        if not sites:
+            return "  ret i32 0"
+        rows = ", ".join(f"ptr {self._string(f'site{i}', f'{self.name}_run: {s.op}: {s.message}')}"
+                         for i, s in enumerate(sites))
+        self._globals.append(f"@{self.name}.sites = private constant [{len(sites)} x ptr] [{rows}]\n")
+        return f"""  %fine = icmp eq i32 %status, 0
+  br i1 %fine, label %done, label %bad_index
+done:
+  ret i32 0
+bad_index:
+  %site = sub i32 %status, 1
+  %site.p = getelementptr ptr, ptr @{self.name}.sites, i32 %site
+  %site.text = load ptr, ptr %site.p
+  %percent = call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {self._string('msg.text', '%s')}, \
+ptr %site.text)
+  ret i32 {tensor_check.INDEX}"""
+
+    def _rejections(self) -> str:
+        name, ins, outs = self.name, len(self.inputs), len(self.outputs)
+        count = self._string("msg.count", f"{name}_run: %d inputs and %d outputs given, expected {ins} and {outs}")
+        null = self._string("msg.null", f"{name}_run: the array of inputs or outputs is NULL")
+        text = f"""bad_count:
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {count}, i32 %in_count, i32 %out_count)
+  ret i32 {tensor_check.COUNT}
+bad_null:
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {null})
+  ret i32 {tensor_check.NULL}"""
+        if not self._grow():
+            return text
+        memory = self._string("msg.grow", f"{name}_run: out of memory")
+        return f"""{text}
+bad_memory:
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {memory})
+  ret i32 {tensor_check.MEMORY}"""
+
+
+def _computed(slot: Slot) -> bool:
+    return any(isinstance(d, SymInt) and _plain(d) is None for d in slot.shape)
+
+
+def _plain(dim: Dim) -> Symbol | None:
+    """The symbol that `dim` is, if it is nothing more."""
+    found = symbols([dim])
+    if isinstance(dim, SymInt) and len(found) == 1:
+        symbol = next(iter(found))
+        return symbol if dim == SymInt.atom(symbol) else None
+    return None
+
+
+def _only_symbols(program: Program) -> Program:
+    """A program whose arguments are its symbols alone."""
+    return Program(program.name, program.symbols, (), ())
+
+
+def describe(slot: Slot, fallback: str) -> str:
+    """One line for the header: name, element type and shape."""
+    return f"{slot.name or fallback}: {slot.dtype.torch_name} {Type(slot.dtype, slot.shape).shape}"
