@@ -15,7 +15,7 @@ from .contraction import lower_contraction
 from .loops import lower_copy
 from .lowering import Lowering, Region, region_of
 from .program import Program
-from .regions import lower_loops
+from .stages import lower_loops
 
 __all__ = ["Lowering", "Region", "lower", "lower_region"]
 

@@ -1,0 +1,70 @@
+"""What a kernel computes and moves: operations and bytes, for `explain` and for the size of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphtorch.ir.graph import Node, Value
+from graphtorch.ir.shape import Dim, bounds, numel
+
+FREE = frozenset("reshape permute expand slice flip detach constant iota size pad concat region real conj".split())
+SLOW = frozenset("exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf "
+                 "erfc erfinv sigmoid silu gelu softplus log_sigmoid elu mish pow softmax log_softmax logsumexp "
+                 "random_uniform random_normal random_int bernoulli logaddexp xlogy fmod remainder".split())
+VERY_SLOW = frozenset("lgamma digamma nextafter".split())
+TASK_NS = 16_000.0  # a task is worth handing to another thread from about this much work on
+BYTES_PER_NS = 10.0  # one core from memory
+GUESS = 64  # an unbounded symbol counts as this much where a decision needs a number
+
+
+def weight(node: Node) -> float:
+    """Nanoseconds an element takes, vectorised, roughly."""
+    name = node.op.name
+    if name in FREE:
+        return 0.0
+    wide = 2.0 if node.types[0].dtype.itemsize == 8 else 1.0
+    return wide * (5.0 if name in VERY_SLOW else 0.5 if name in SLOW else 0.05)
+
+
+def flops(nodes: Iterable[Node]) -> Dim:
+    """Operations of `nodes`: one an element of the result, of the operand for reductions, views none."""
+    total: Dim = 0
+    for node in nodes:
+        if node.op.name not in FREE:
+            elements = [node.types[0].numel, *(v.type.numel for v in node.operands)]
+            total = total + max(elements, key=guess)
+    return total
+
+
+def traffic(values: Iterable[Value]) -> Dim:
+    """Bytes of `values`, each counted once."""
+    total: Dim = 0
+    for value in dict.fromkeys(values):
+        total = total + value.type.numel * value.dtype.itemsize
+    return total
+
+
+def guess(dim: Dim) -> int:
+    """A number for a size that is perhaps symbolic, to decide by."""
+    if isinstance(dim, int):
+        return dim
+    low, high = bounds(dim)
+    return max(low, min(high, GUESS * max(1, _factor(dim))))
+
+
+def _factor(dim: Dim) -> int:
+    return dim if isinstance(dim, int) else max(abs(c) for _, c in dim.terms)
+
+
+def grain(nodes: Iterable[Node], bytes_per_element: float) -> int:
+    """Elements a task should have at least, a power of two."""
+    ns = max(bytes_per_element / BYTES_PER_NS, sum(map(weight, nodes)), 0.02)
+    size = 1024
+    while size * ns < TASK_NS and size < 1 << 18:
+        size *= 2
+    return size
+
+
+def elements(shape: tuple[Dim, ...]) -> int:
+    """Number of elements of `shape`, guessed where symbolic."""
+    return guess(numel(shape))

@@ -1,0 +1,14 @@
+"""Ops that read and write whole values: each has a lowering of its own, found here by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from graphtorch.ir.graph import Node
+
+if TYPE_CHECKING:  # stages.py runs what is listed here
+    from .stages import Stages
+
+Lower = Callable[["Stages", Node], None]
+OPAQUE: dict[str, Lower] = {}
