@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..op import BY_DECOMPOSITION, Attrs
+from ..op import Attrs
 from .common import REAL, REAL_FLOATING, Expr, fn
 from .elementwise import unary
 from .special import erf_numpy
@@ -72,6 +72,11 @@ def _hardswish_rule(g: Expr, x: Expr, y: Expr) -> Expr:
     return fn.where(x <= -3, 0, fn.where(x < 3, g * (x / 3 + 0.5), g))
 
 
+def _softsign_rule(g: Expr, x: Expr, y: Expr) -> Expr:
+    below = 1 + fn.abs(x)
+    return g / (below * below)
+
+
 relu = unary(
     "relu",
     "max(x, 0); nan stays. relu'(0) = 0.",
@@ -85,7 +90,7 @@ leaky_relu = unary(
     "leaky_relu",
     "x above 0, slope * x below.",
     lambda a, x: np.where(x > 0, x, x * a.slope).astype(x.dtype),
-    BY_DECOMPOSITION,
+    lambda a, g, x, y: fn.where(x > 0, g, g * a.slope),
     REAL_FLOATING,
     attrs=LeakyRelu,
     formula=lambda a, x: fn.where(x > 0, x, x * a.slope),
@@ -120,7 +125,7 @@ softsign = unary(
     "softsign",
     "x / (1 + |x|).",
     lambda x: x / (1 + np.abs(x)),
-    BY_DECOMPOSITION,
+    _softsign_rule,
     REAL_FLOATING,
     formula=lambda x: x / (1 + fn.abs(x)),
 )
@@ -150,6 +155,21 @@ def _gelu_formula(attrs: Gelu, x: Expr) -> Expr:
         scale, cubic = TANH_GELU
         return x * 0.5 * (1 + fn.tanh((x + x * x * x * cubic) * scale))
     return x * 0.5 * (1 + fn.erf(x * math.sqrt(0.5)))
+
+
+def _gelu_rule(attrs: Gelu, g: Expr, x: Expr, y: Expr) -> Expr:
+    if attrs.approximate == "tanh":
+        scale, cubic = TANH_GELU
+        square = x * x
+        t = fn.tanh(x * (square * cubic + 1) * scale)
+        return g * 0.5 * (1 + t + x * (1 - t * t) * (square * (3 * cubic * scale) + scale))
+    density = fn.exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
+    return g * (0.5 * (1 + fn.erf(x * math.sqrt(0.5))) + x * density)
+
+
+def _silu_rule(g: Expr, x: Expr, y: Expr) -> Expr:
+    s = fn.sigmoid(x)
+    return g * s * (1 + x * (1 - s))
 
 
 def _silu_numpy(x: np.ndarray) -> np.ndarray:
@@ -194,11 +214,16 @@ def _mish_numpy(x: np.ndarray) -> np.ndarray:
     return x * np.tanh(np.logaddexp(x, 0))
 
 
+def _mish_rule(g: Expr, x: Expr, y: Expr) -> Expr:
+    t = fn.tanh(fn.softplus(x))
+    return g * (t + x * fn.sigmoid(x) * (1 - t * t))
+
+
 gelu = unary(
     "gelu",
     "x times the normal distribution's probability below x; approximate is none or tanh.",
     _gelu_numpy,
-    BY_DECOMPOSITION,
+    _gelu_rule,
     REAL_FLOATING,
     attrs=Gelu,
     formula=_gelu_formula,
@@ -208,7 +233,7 @@ silu = unary(
     "silu",
     "x * sigmoid(x).",
     _silu_numpy,
-    BY_DECOMPOSITION,
+    _silu_rule,
     REAL_FLOATING,
     formula=lambda x: x * fn.sigmoid(x),
 )
@@ -242,7 +267,7 @@ mish = unary(
     "mish",
     "x * tanh(log(1 + exp(x))).",
     _mish_numpy,
-    BY_DECOMPOSITION,
+    _mish_rule,
     REAL_FLOATING,
     formula=lambda x: x * fn.tanh(fn.softplus(x)),
 )

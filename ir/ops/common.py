@@ -212,20 +212,16 @@ Rule: TypeAlias = Callable[..., Any]
 
 
 def _apply(name: str, *operands: Operand, **attrs: Any) -> Expr:
-    values = [o.value if isinstance(o, Expr) else None for o in operands]
-    if None in values:
+    values = [o.value for o in operands if isinstance(o, Expr)]
+    if len(values) < len(operands):
         dtype = _dtype_beside(values)
-        values = [
-            number(o, dtype) if v is None else v  # type: ignore[arg-type]
-            for o, v in zip(operands, values, strict=True)
-        ]
+        values = [o.value if isinstance(o, Expr) else number(o, dtype) for o in operands]
     return Expr(getattr(ops, name)(*values, **attrs))
 
 
-def _dtype_beside(values: Sequence[Value | None]) -> DType:
+def _dtype_beside(values: Sequence[Value]) -> DType:
     """The dtype a number takes: of the first value that is not a condition."""
-    dtypes = [v.dtype for v in values if v is not None]
-    return next((d for d in dtypes if d is not boolean), boolean)
+    return next((v.dtype for v in values if v.dtype is not boolean), boolean)
 
 
 class Functions:

@@ -127,8 +127,12 @@ def _float_infer(name: str, attrs: RandomFloat, seed: Type, offset: Type) -> tup
     return (Type(attrs.dtype, attrs.shape),)
 
 
+def _count(shape: Shape) -> int:
+    return math.prod(int(d) for d in shape)
+
+
 def _uniform_reference(attrs: RandomFloat, seed: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    count = math.prod(attrs.shape)
+    count = _count(attrs.shape)
     if attrs.dtype is f64:
         result = (wide_words(int(seed), int(offset), count) >> np.uint64(11)) * 2.0**-53
     else:
@@ -139,16 +143,17 @@ def _uniform_reference(attrs: RandomFloat, seed: np.ndarray, offset: np.ndarray)
 
 @quiet
 def _normal_reference(attrs: RandomFloat, seed: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    count = math.prod(attrs.shape)
+    count = _count(attrs.shape)
+    dtype: type[np.floating]
     if attrs.dtype is f64:
         bits, dtype, words = 53, np.float64, wide_words(int(seed), int(offset), count + count % 2)
         words = words >> np.uint64(11)
     else:
         bits, dtype, words = 24, np.float32, narrow_words(int(seed), int(offset), count + count % 2)
         words = words >> np.uint64(8)
-    u = ((words[::2] + np.uint64(1)) * 2.0**-bits).astype(dtype)
-    v = (words[1::2] * 2.0**-bits).astype(dtype)
-    radius, angle = np.sqrt(dtype(-2) * np.log(u)), dtype(2 * math.pi) * v
+    u: np.ndarray = ((words[::2] + np.uint64(1)) * 2.0**-bits).astype(dtype)
+    v: np.ndarray = (words[1::2] * 2.0**-bits).astype(dtype)
+    radius, angle = np.sqrt(np.log(u) * dtype(-2)), v * dtype(2 * math.pi)
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
     return narrow(pairs.reshape(-1)[:count], attrs.dtype).reshape(attrs.shape)
 
@@ -181,7 +186,7 @@ def _high_product(words: np.ndarray, span: int) -> np.ndarray:
 
 @quiet
 def _int_reference(attrs: RandomInt, seed: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    count, span = math.prod(attrs.shape), attrs.high - attrs.low
+    count, span = _count(attrs.shape), attrs.high - attrs.low
     if span <= 2**32:
         steps = narrow_words(int(seed), int(offset), count)
         steps = steps if span == 2**32 else steps * np.uint64(span) >> HALF

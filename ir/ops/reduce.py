@@ -79,9 +79,7 @@ class Reduce(Attrs):
 
 
 @dataclass(frozen=True)
-class Variance(Attrs):
-    dims: tuple[int, ...]
-    keepdim: bool = False
+class Variance(Reduce):
     correction: float = 1.0
 
 
@@ -146,7 +144,8 @@ def reduction(
 
     def decompose(node: Node) -> tuple[Value, ...]:
         x, a = node.operands[0], node.attrs
-        kept = algebra(partial(formula, a), cast_to(x, wide_dtype(x.dtype)))  # type: ignore[arg-type]
+        assert formula is not None
+        kept = algebra(partial(formula, a), cast_to(x, wide_dtype(x.dtype)))
         kept = cast_to(kept, node.types[0].dtype)
         return (kept if a.keepdim else ops.reshape(kept, shape=node.types[0].shape),)  # type: ignore[attr-defined]
 
@@ -285,9 +284,9 @@ def _count(attrs: Any, x: Expr) -> Expr:
 def _freedom(attrs: Variance, x: Expr) -> Expr:
     """Number of elements less the correction, at least 0, in the real dtype of x."""
     dims, dtype = attrs.dims if x.value.rank else (), x.dtype.real
-    sizes = [x.shape[d] for d in dims]
-    if builtins.all(isinstance(s, int) for s in sizes):
-        return Expr(number(float(builtins.max(math.prod(sizes) - attrs.correction, 0)), dtype))  # type: ignore[arg-type]
+    known = [s for d in dims if isinstance(s := x.shape[d], int)]
+    if len(known) == len(dims):
+        return Expr(number(float(builtins.max(math.prod(known) - attrs.correction, 0)), dtype))
     return fn.maximum(Expr(count(x.value, dims, dtype)) - attrs.correction, 0.0)
 
 

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from evaluation import apply, decomposed, differences, gradients
 from graphtorch.ir.dtype import DType, bf16, boolean, c64, c128, f16, f32, f64, i8, i32, i64, u8
-from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.evaluate import evaluate
+from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.op import OPS, NoGradient
 from graphtorch.ir.ops import activation, binary, elementwise, special
+from graphtorch.ir.ops.common import full, zeros_like
+from graphtorch.ir.passes.autodiff import vjp
 from graphtorch.ir.shape import symbol
 
 torch = pytest.importorskip("torch")
@@ -274,6 +277,28 @@ def test_gradient_is_the_difference_quotient(name: str, case: Case) -> None:
     for which, gradient in enumerate(found):
         expected = differences(lambda *xs: apply(OPS[name], *xs, **case.attrs)[0], arrays, which, cotangent)
         np.testing.assert_allclose(gradient, expected, 2e-6, 2e-8)
+
+
+@pytest.mark.parametrize(("name", "case"), NAMED_CASES)
+def test_second_derivative_is_the_difference_quotient(name: str, case: Case) -> None:
+    if not differentiable(name):
+        return
+    arrays = operands(name, points(name, case, "smooth"), f64)
+    inputs = [Value(Type(f64, a.shape), name=f"x{i}") for i, a in enumerate(arrays)]
+    result = OPS[name](*inputs, **case.attrs)
+    first = vjp([result], [full(result.shape, 1.0, f64)], inputs)
+    graph = Graph("first", inputs, [g for g in first if g is not None])
+    weights = [np.random.default_rng(i).normal(size=a.shape) for i, a in enumerate(arrays)]
+    seeds = [Value(v.type, name=f"w{i}") for i, v in enumerate(inputs)]
+    found = zip(inputs, vjp(graph.outputs, seeds, inputs), strict=True)
+    second = Graph("second", [*inputs, *seeds], [zeros_like(x) if g is None else g for x, g in found])
+
+    def slopes(*xs: np.ndarray) -> np.ndarray:
+        return np.stack(evaluate(graph, xs))
+
+    for which, gradient in enumerate(evaluate(second, [*arrays, *weights])):
+        expected = differences(slopes, arrays, which, np.stack(weights))
+        np.testing.assert_allclose(gradient, expected, 1e-5, 1e-6)
 
 
 @pytest.mark.parametrize(("name", "case"), [p for p in NAMED_CASES if p.values[1].complex])
