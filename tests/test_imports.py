@@ -1,0 +1,141 @@
+"""Imports point one way, graphtorch -> backends -> ir, and never in a circle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {"graphtorch": 2, "graphtorch.backends": 1, "graphtorch.ir": 0}  # by height
+FOLDERS = {"graphtorch": "graphtorch", "graphtorch.backends": "backends", "graphtorch.ir": "ir"}
+
+
+def modules() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for package, folder in FOLDERS.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            name = ".".join((package, *parts)).removesuffix(".__init__")
+            found[name] = path
+    return found
+
+
+MODULES = modules()
+
+
+def package_of(module: str) -> str:
+    return next(p for p in reversed(PACKAGES) if module == p or module.startswith(p + "."))
+
+
+def is_type_checking(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def import_statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that run, at any depth."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif isinstance(node, ast.stmt) and is_type_checking(node):
+            assert isinstance(node, ast.If)
+            yield from (i for s in node.orelse for i in import_statements(s))
+        else:
+            yield from import_statements(node)
+
+
+def targets(module: str, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """The modules of ours that an import statement runs."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    else:
+        base = node.module or ""
+        if node.level:
+            package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+            above = package.split(".")[:len(package.split(".")) - node.level + 1]
+            base = ".".join([*above, *([node.module] if node.module else [])])
+        names = [f"{base}.{a.name}" if f"{base}.{a.name}" in MODULES else base for a in node.names]
+    yield from (n for n in names if n in MODULES)
+
+
+def graph() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found[module] = {t for node in import_statements(tree) for t in targets(module, node)} - {module}
+    return found
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    return graph()
+
+
+def test_no_import_points_up(imports: dict[str, set[str]]) -> None:
+    up = [f"{a} imports {b}" for a, found in imports.items() for b in found
+          if PACKAGES[package_of(b)] > PACKAGES[package_of(a)]]
+    assert not up
+
+
+def test_packages_are_crossed_by_full_name() -> None:
+    relative = []
+    for module, path in MODULES.items():
+        for node in import_statements(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                relative += [f"{module}: {ast.unparse(node)}" for t in targets(module, node)
+                             if package_of(t) != package_of(module)]
+    assert not relative
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle; importing a package's own __init__ from inside counts not, since
+    that is loaded first anyway."""
+    done: set[str] = set()
+    path: list[str] = []
+
+    def visit(module: str) -> list[str]:
+        if module in path:
+            return [*path[path.index(module):], module]
+        if module in done:
+            return []
+        path.append(module)
+        for target in sorted(imports[module]):
+            if not module.startswith(target + "."):
+                found = visit(target)
+                if found:
+                    return found
+        path.pop()
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(imports) if (found := visit(module))), [])
+
+
+def test_no_circle(imports: dict[str, set[str]]) -> None:
+    assert circle(imports) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"graphtorch.a": {"graphtorch.b"}, "graphtorch.b": {"graphtorch.a"}}) == [
+        "graphtorch.a", "graphtorch.b", "graphtorch.a"]
+
+
+def test_no_import_inside_a_function() -> None:
+    hidden = []
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                for inner in ast.walk(node):
+                    if isinstance(inner, (ast.Import, ast.ImportFrom)) and any(targets(module, inner)):
+                        hidden.append(f"{module}:{inner.lineno}: {ast.unparse(inner)}")
+    assert not hidden
+
+
+def test_nothing_is_called_ir_or_backends_at_top_level() -> None:
+    for module, path in MODULES.items():
+        for node in import_statements(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else \
+                [node.module or ""] if not node.level else []
+            assert not any(n.split(".")[0] in ("ir", "backends") for n in names), f"{module}: {ast.unparse(node)}"
