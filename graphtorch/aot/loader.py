@@ -8,8 +8,11 @@ This file imports nothing of graphtorch: copy it beside the library and ship bot
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import json
+import operator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,10 @@ ABI_VERSION = 1
 # DLPack type codes: https://dmlc.github.io/dlpack/latest/c_api.html
 CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 BFLOAT16 = 4
+ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
 
 
 class _DLTensor(ctypes.Structure):
@@ -96,8 +103,7 @@ class Library:
 
     @staticmethod
     def _shape(dims: list[int | str], sizes: dict[str, int]) -> list[int]:
-        # An expression such as "2*batch+1": the library's own metadata, evaluated over integers only.
-        return [d if isinstance(d, int) else int(eval(d, {"__builtins__": {}}, dict(sizes))) for d in dims]
+        return [d if isinstance(d, int) else _evaluate(ast.parse(d, mode="eval").body, sizes) for d in dims]
 
     def close(self) -> None:
         """Free the model's memory; the object is of no use afterwards."""
@@ -118,6 +124,19 @@ class Library:
 def load(path: str | Path, name: str | None = None, weights: str | Path | None = None) -> Library:
     """Load a library made by `graphtorch.aot.compile`."""
     return Library(path, name, weights)
+
+
+def _evaluate(tree: ast.expr, sizes: dict[str, int]) -> int:
+    """The value of a size such as ``2*batch+1``; anything but integer arithmetic is refused."""
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
+        return tree.value
+    if isinstance(tree, ast.Name) and tree.id in sizes:
+        return sizes[tree.id]
+    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
+        return -_evaluate(tree.operand, sizes)
+    if isinstance(tree, ast.BinOp) and type(tree.op) in ARITHMETIC:
+        return ARITHMETIC[type(tree.op)](_evaluate(tree.left, sizes), _evaluate(tree.right, sizes))
+    raise OSError(f"the library's metadata holds a size that is no integer expression: {ast.unparse(tree)}")
 
 
 def _numpy_dtype(name: str) -> np.dtype:

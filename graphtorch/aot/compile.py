@@ -1,0 +1,175 @@
+"""From a model to a native library that needs no Python where it runs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save as safetensors_bytes
+
+from graphtorch.backends.kernels.program import Program, Slot
+from graphtorch.backends.llvm.compiler import lower_graph
+from graphtorch.backends.llvm.library import ABI_VERSION, Weights, exported, library_text
+from graphtorch.backends.llvm.native import compile_object
+from graphtorch.backends.llvm.target import Target, host
+from graphtorch.ir.graph import Graph
+from graphtorch.ir.shape import Dim, bounds
+
+from .._version import __version__
+from ..compile import trace
+from . import link
+from .header import header_text
+from .loader import Library, load
+
+KINDS = (".so", ".o", ".a")
+WEIGHT_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What `compile` wrote.
+
+    Attributes:
+        path: the library or object file.
+        header: the C header beside it.
+        weights: the safetensors file, where the weights are not embedded.
+        summary: one line on what the compiler did.
+    """
+
+    path: Path
+    header: Path
+    weights: Path | None
+    name: str
+    summary: str
+
+    def load(self) -> Library:
+        """The library as a Python function (a ``.so`` only)."""
+        return load(self.path, self.name, self.weights)
+
+
+def compile(model: Any, example: Any, path: str | Path, *, dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
+            name: str | None = None, weights: str = "embedded", input_names: Sequence[str] | None = None,
+            output_names: Sequence[str] | None = None, target: Target | None = None) -> Compiled:
+    """Compile `model` ahead of time into a library with a C interface.
+
+    Args:
+        model: a Module (use ``model.eval()`` first) or a function of tensors.
+        example: one call's arguments: a tensor or a tuple of tensors; their values do not matter.
+        path: ``name.so``, ``name.o`` or ``name.a``; ``name.h`` is written beside it.
+        dynamic: sizes that may change, such as ``{"x": {0: Dim("batch", 1, 64)}}``, by argument name or position.
+        name: prefix of the C functions; default: the file's stem without ``lib``.
+        weights: ``"embedded"`` in the library, or ``"external"`` in ``name.safetensors``, mapped at run time.
+        input_names, output_names: what messages and metadata call the tensors.
+        target: the machine to compile for; default: this one.
+
+    Raises:
+        ValueError: the file's suffix, `name` or `weights` is none of the above.
+        RuntimeError: no linker for a ``.so``; a size that no input has.
+    """
+    path = Path(path)
+    name = name or path.stem.removeprefix("lib")
+    _check_arguments(path, name, weights)
+    traced = trace(model, *(example if isinstance(example, (tuple, list)) else (example,)), dynamic=dynamic)
+    arrays = {key: tensor.detach().numpy() for key, tensor in traced.parameters.items()}
+    stable = [i for i, v in enumerate(traced.graph.inputs) if v.name in arrays]
+    machine = target or host()
+    program, plan, _ = lower_graph(traced.graph, machine, stable)
+    _rename(program, arrays, input_names, output_names)
+    metadata = _metadata(name, program, arrays, machine)
+    data = {s.index: arrays[traced.graph.inputs[s.index].name] for s in program.inputs if s.index in set(stable)}
+    header, blob, offsets = pack_weights({traced.graph.inputs[i].name: a for i, a in data.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "weights"
+        source.write_bytes(blob if weights == "embedded" else header)
+        placed = Weights(source, {i: offsets[traced.graph.inputs[i].name] for i in data},
+                         weights == "embedded", len(blob))
+        code = compile_object(library_text(name, program, plan, placed, metadata, machine), machine, pic=True)
+    external = path.with_suffix(".safetensors") if weights == "external" else None
+    _write(path, code, name)
+    if external is not None:
+        link.write_whole(external, header + blob)
+    inputs = [_line(s) for s in program.inputs if s.index not in data]
+    header_path = path.with_suffix(".h")
+    link.write_whole(header_path, header_text(name, inputs, [_line(s) for s in program.outputs]).encode())
+    summary = summarize(traced.graph, program, bounds(plan.size)[1], len(code))
+    return Compiled(path, header_path, external, name, summary)
+
+
+def _check_arguments(path: Path, name: str, weights: str) -> None:
+    if path.suffix not in KINDS:
+        raise ValueError(f"aot.compile: path {path.name!r} must end in one of {', '.join(KINDS)}")
+    if not name.isidentifier() or not name.isascii():
+        raise ValueError(f"aot.compile: {name!r} cannot begin C function names: pass name= with letters, digits and _")
+    if weights not in ("embedded", "external"):
+        raise ValueError(f"aot.compile: weights={weights!r}, expected 'embedded' or 'external'")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"aot.compile: the folder {path.parent} does not exist: make it first")
+
+
+def _write(path: Path, code: bytes, name: str) -> None:
+    if path.suffix == ".so":
+        link.shared_library(code, path)
+    elif path.suffix == ".a":
+        link.archive(code, path, exported(name))
+    else:
+        link.write_whole(path, code)
+
+
+def pack_weights(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, bytes, dict[str, int]]:
+    """A safetensors file of `arrays` as header and data, and each array's offset in the data.
+
+    The header is padded so that the data starts at a multiple of 64 bytes.
+    """
+    if not arrays:
+        return b"", b"", {}
+    whole = safetensors_bytes({k: np.ascontiguousarray(a) for k, a in arrays.items()})
+    length = 8 + int.from_bytes(whole[:8], "little")
+    table = json.loads(whole[8:length])
+    offsets = {k: int(v["data_offsets"][0]) for k, v in table.items() if k != "__metadata__"}
+    text = whole[8:length].rstrip(b" ")
+    text += b" " * (-(8 + len(text)) % WEIGHT_ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text, whole[length:], offsets
+
+
+def _rename(program: Program, arrays: Mapping[str, Any], input_names: Sequence[str] | None,
+            output_names: Sequence[str] | None) -> None:
+    data = [s for s in program.inputs if s.name not in arrays]
+    for slots, names, argument in ((data, input_names, "input_names"), (program.outputs, output_names, "output_names")):
+        if names is not None and len(names) != len(slots):
+            raise ValueError(f"aot.compile: {argument} has {len(names)} names, the model has {len(slots)}")
+        for slot, given in zip(slots, names or [], strict=False):
+            slot.name = given
+    for i, slot in enumerate(program.outputs):
+        slot.name = slot.name or (f"output_{i}" if len(program.outputs) > 1 else "output")
+
+
+def _line(slot: Slot) -> str:
+    """One line for the header: name, element type and shape."""
+    return f"{slot.name}: {slot.dtype.torch_name} [{', '.join(map(str, slot.shape))}]"
+
+
+def _describe(slot: Slot) -> dict[str, object]:
+    return {"name": slot.name, "dtype": slot.dtype.torch_name,
+            "shape": [d if isinstance(d, int) else str(d) for d in slot.shape]}
+
+
+def _metadata(name: str, program: Program, arrays: Mapping[str, Any], machine: Target) -> str:
+    return json.dumps({
+        "name": name, "abi_version": ABI_VERSION, "graphtorch": __version__, "target": machine.triple,
+        "cpu": machine.cpu,
+        "inputs": [_describe(s) for s in program.inputs if s.name not in arrays],
+        "outputs": [_describe(s) for s in program.outputs],
+        "sizes": {s.name: {"min": s.min, "max": s.max} for s in program.symbols},
+    })
+
+
+def summarize(graph: Graph, program: Program, arena: int, code: int) -> str:
+    """What the compiler did, in one line."""
+    return (f"compiler: {len(graph.nodes)} ops in, {len(program.launches)} kernels out "
+            f"(+ {len(program.prologue)} that pack weights once), {arena:,} bytes of arena, "
+            f"{code:,} bytes of object code")
