@@ -32,8 +32,9 @@ def evaluate(graph: Graph, arrays: Sequence[Any]) -> list[np.ndarray]:
     """
     if len(arrays) != len(graph.inputs):
         names = ", ".join(v.name or "?" for v in graph.inputs)
-        raise TypeError(f"graph {graph.name} takes {len(graph.inputs)} inputs ({names}), but {len(arrays)} "
-                        "were given")
+        raise TypeError(
+            f"graph {graph.name} takes {len(graph.inputs)} inputs ({names}), but {len(arrays)} were given"
+        )
     inputs = [np.asarray(a) for a in arrays]
     sizes = bind_sizes(graph.inputs, [a.shape for a in inputs])
     values: dict[Value, np.ndarray] = {}
@@ -53,21 +54,27 @@ def _run(node: Node, values: Mapping[Value, np.ndarray], sizes: Sizes) -> tuple[
     arrays = tuple(map(np.asarray, found if isinstance(found, (tuple, list)) else (found,)))
     for expected, array in zip(types, arrays, strict=True):
         if array.dtype != expected.dtype.numpy or array.shape != expected.shape:
-            raise RuntimeError(f"reference of op {node.op.name} made {array.dtype}{list(array.shape)}, but "
-                               "infer says "
-                               f"{expected}" + (f" (recorded at {node.location})" if node.location else ""))
+            raise RuntimeError(
+                f"reference of op {node.op.name} made {array.dtype}{list(array.shape)}, but "
+                "infer says "
+                f"{expected}" + (f" (recorded at {node.location})" if node.location else "")
+            )
     return arrays
 
 
 def _check_input(value: Value, array: np.ndarray, sizes: Sizes) -> None:
     if DType.of(array.dtype) is not value.dtype:
-        raise TypeError(f"input {value.name!r} has type {value.type}, but got an array of dtype "
-                        f"{array.dtype}: "
-                        "convert it first")
+        raise TypeError(
+            f"input {value.name!r} has type {value.type}, but got an array of dtype "
+            f"{array.dtype}: "
+            "convert it first"
+        )
     expected = tuple(evaluate_dim(d, sizes) for d in value.shape)
     if array.shape != expected:
-        raise RuntimeError(f"input {value.name!r} has type {value.type}, but got an array of shape "
-                           f"{list(array.shape)}" + (f" (expected {list(expected)})" if expected != value.shape else ""))
+        raise RuntimeError(
+            f"input {value.name!r} has type {value.type}, but got an array of shape "
+            f"{list(array.shape)} where {list(expected)} is expected"
+        )
 
 
 def bind_sizes(inputs: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
@@ -79,9 +86,11 @@ def bind_sizes(inputs: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> di
     sizes: dict[str, int] = {}
     for value, shape in zip(inputs, shapes, strict=True):
         if len(shape) != value.rank:
-            raise RuntimeError(f"input {value.name!r} has type {value.type}, but got an array of "
-                               f"{len(shape)} "
-                               f"dimensions, shape {list(shape)}")
+            raise RuntimeError(
+                f"input {value.name!r} has type {value.type}, but got an array of "
+                f"{len(shape)} "
+                f"dimensions, shape {list(shape)}"
+            )
         for axis, (dim, size) in enumerate(zip(value.shape, shape, strict=True)):
             found = plain_symbol(dim)
             if found is not None:
@@ -92,7 +101,7 @@ def bind_sizes(inputs: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> di
 def plain_symbol(dim: Dim) -> Symbol | None:
     """The symbol that `dim` consists of, if it is just that."""
     if isinstance(dim, SymInt) and len(dim.terms) == 1:
-        (monomial, factor), = dim.terms
+        ((monomial, factor),) = dim.terms
         if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
             return monomial[0]
     return None
@@ -100,8 +109,9 @@ def plain_symbol(dim: Dim) -> Symbol | None:
 
 def _bind(sizes: dict[str, int], symbol: Symbol, size: int, where: str) -> None:
     if not symbol.min <= size <= symbol.max:
-        raise RuntimeError(f"{where} is {size}, but Dim {symbol.name!r} was given the range "
-                           f"{symbol.min}..{symbol.max}")
+        raise RuntimeError(
+            f"{where} is {size}, but Dim {symbol.name!r} was given the range {symbol.min}..{symbol.max}"
+        )
     if sizes.setdefault(symbol.name, size) != size:
         raise RuntimeError(f"{where} is {size}, but Dim {symbol.name!r} is {sizes[symbol.name]} elsewhere")
 
@@ -111,8 +121,10 @@ def resolve_shape(shape: Sequence[Dim], sizes: Sizes, node: Node) -> tuple[Dim, 
     found = tuple(evaluate_dim(d, sizes) for d in shape)
     for dim, size in zip(shape, found, strict=True):
         if isinstance(size, int) and size < 0:
-            raise RuntimeError(f"op {node.op.name}: size {dim} is {size} for these inputs: they are too small"
-                               + (f" (recorded at {node.location})" if node.location else ""))
+            raise RuntimeError(
+                f"op {node.op.name}: size {dim} is {size} for these inputs: they are too small"
+                + (f" (recorded at {node.location})" if node.location else "")
+            )
     return found
 
 
@@ -150,4 +162,5 @@ def specialize(graph: Graph, sizes: Sizes) -> Graph:
         made = node.op.node(operands, resolve_attrs(node.attrs, sizes), node.location)
         nodes.append(made)
         table.update(zip(node.results(), made.results(), strict=True))
-    return Graph(graph.name, [table[v] for v in graph.inputs], [table[v] for v in graph.outputs], nodes, graph.donates)
+    inputs, outputs = ([table[v] for v in values] for values in (graph.inputs, graph.outputs))
+    return Graph(graph.name, inputs, outputs, nodes, graph.donates)

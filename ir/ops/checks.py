@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-from ..graph import Type
-from ..shape import Dim, Shape, SymInt, bounds
+from ..graph import Node, Type
+from ..op import Attrs
+from ..shape import Dim, Shape, bounds
+
+A = TypeVar("A", bound=Attrs)
 
 
 def listed(shape: Shape) -> str:
@@ -19,8 +23,10 @@ def check_axis(dim: int, x: Type, what: str) -> None:
         return
     if x.rank == 0:
         raise IndexError(f"{what}: a tensor without dimensions has no dimension {dim}: reshape it to [1]")
-    raise IndexError(f"{what}: Dimension out of range (expected to be in range of [0, {x.rank - 1}], "
-                     f"but got {dim}) for shape {listed(x.shape)}")
+    raise IndexError(
+        f"{what}: Dimension out of range (expected to be in range of [0, {x.rank - 1}], "
+        f"but got {dim}) for shape {listed(x.shape)}"
+    )
 
 
 def check_axes(dims: Sequence[int], x: Type, what: str) -> None:
@@ -37,5 +43,12 @@ def surely_less(a: Dim, b: Dim) -> bool:
     return bounds(a - b)[1] < 0
 
 
-def is_static(dim: Dim) -> bool:
-    return not isinstance(dim, SymInt)
+def attrs_of(node: Node, record: type[A]) -> A:
+    """The attributes of a node whose op takes `record`."""
+    assert isinstance(node.attrs, record), f"{node.op.name} has {type(node.attrs).__name__}"
+    return node.attrs
+
+
+def ints(shape: Shape) -> tuple[int, ...]:
+    """Sizes as a reference sees them: symbols have been replaced by then."""
+    return tuple(int(dim) for dim in shape)

@@ -9,6 +9,7 @@ import numpy as np
 from ..evaluate import evaluate
 from ..graph import Graph, Node, Type, Value
 from ..op import Attrs, NoGradient, Op
+from .checks import attrs_of
 
 __all__ = ["region"]
 
@@ -42,12 +43,16 @@ def inline(body: Graph, operands: tuple[Value, ...]) -> tuple[Value, ...]:
 
 
 def _region_decompose(node: Node) -> tuple[Value, ...]:
-    return inline(node.attrs.body, node.operands)
+    return inline(attrs_of(node, RegionAttrs).body, node.operands)
 
 
 region = Op(
-    "region", "A part of the graph that becomes one kernel: the body's outputs for these operands.", ("*xs",),
-    attrs=RegionAttrs, infer=_region_infer, vjp=NoGradient("made after "
-                                                           "autodiff"), decompose=_region_decompose,
+    "region",
+    "A part of the graph that becomes one kernel: the body's outputs for these operands.",
+    ("*xs",),
+    attrs=RegionAttrs,
+    infer=_region_infer,
+    vjp=NoGradient("made after autodiff"),
+    decompose=_region_decompose,
     reference=_region_reference,
 )

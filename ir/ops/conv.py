@@ -1,8 +1,11 @@
 """Convolution and its two gradients, which differentiate into one another.
 
-All three come from one trilinear form, T(x, w, g) = sum x[n, c, o*stride + k*dilation - low] w[f, c, k] g[n, f, o]:
-`conv` is dT/dg, `conv_transpose` is dT/dx and `conv_weight_grad` is dT/dw. So the gradients of each are the other
-two, with the cotangent in the place of the operand that the op does not read.
+All three come from one trilinear form,
+
+    T(x, w, g) = sum x[n, c, o*stride + k*dilation - low] w[f, c, k] g[n, f, o]
+
+`conv` is dT/dg, `conv_transpose` is dT/dx and `conv_weight_grad` is dT/dw. So the gradients of each are
+the other two, with the cotangent in the place of the operand that the op does not read.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -18,7 +22,7 @@ from numpy.lib.stride_tricks import as_strided
 from ..graph import Node, Type, Value
 from ..op import Attrs, Op
 from ..shape import Dim, Shape, bounds
-from .checks import listed, surely_less
+from .checks import attrs_of, ints, listed, surely_less
 from .common import FLOATING, check_domain, check_same_dtype, conj, ops, wide
 from .shape import slice_dim
 
@@ -66,15 +70,19 @@ AnyConvAttrs = ConvAttrs | ConvTransposeAttrs | ConvWeightGradAttrs
 def _check_attrs(name: str, attrs: AnyConvAttrs, x: Type, rank: int) -> None:
     """The attributes' lengths and ranges, for `rank` spatial dimensions."""
     if rank < 1 or x.rank != rank + 2:
-        raise RuntimeError(f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} "
-                           "spatial ones, "
-                           f"but got shape {listed(x.shape)}")
+        raise RuntimeError(
+            f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} "
+            "spatial ones, "
+            f"but got shape {listed(x.shape)}"
+        )
     for field in ("stride", "padding", "dilation"):
         value = getattr(attrs, field)
         if len(value) != rank:
-            raise RuntimeError(f"{name}: expected {field} to be a list of {rank} values to match the "
-                               "convolution "
-                               f"dimensions, but got {field}={list(value)}")
+            raise RuntimeError(
+                f"{name}: expected {field} to be a list of {rank} values to match the "
+                "convolution "
+                f"dimensions, but got {field}={list(value)}"
+            )
     if min(attrs.stride) < 1:
         raise RuntimeError(f"{name}: non-positive stride is not supported: stride={list(attrs.stride)}")
     if min(attrs.dilation) < 1:
@@ -95,18 +103,22 @@ def _out_size(name: str, spatial: Shape, kernel: Sequence[Dim], attrs: AnyConvAt
     rooms = [s - reach - 1 for s, reach in zip(padded, _reach(kernel, attrs), strict=True)]
     if any(surely_less(room, 0) for room in rooms):
         covered = " x ".join(str(r + 1) for r in _reach(kernel, attrs))
-        raise RuntimeError(f"{name}: Calculated padded input size per channel: "
-                           f"({' x '.join(map(str, padded))}). "
-                           f"Kernel size: ({covered}). Kernel size can't be greater than actual input size")
+        raise RuntimeError(
+            f"{name}: Calculated padded input size per channel: "
+            f"({' x '.join(map(str, padded))}). "
+            f"Kernel size: ({covered}). Kernel size can't be greater than actual input size"
+        )
     return tuple(room // stride + 1 for room, stride in zip(rooms, attrs.stride, strict=True))
 
 
 def _check_bias(w: Type, channels: Dim, bias: tuple[Type, ...]) -> None:
     for b in bias:
         if b.shape != (channels,):
-            raise RuntimeError(f"Given weight of size {listed(w.shape)}, expected bias to be 1-dimensional "
-                               "with "
-                               f"{channels} elements, but got bias of size {listed(b.shape)} instead")
+            raise RuntimeError(
+                f"Given weight of size {listed(w.shape)}, expected bias to be 1-dimensional "
+                "with "
+                f"{channels} elements, but got bias of size {listed(b.shape)} instead"
+            )
 
 
 def _divides(groups: int, channels: Dim) -> bool:
@@ -118,37 +130,47 @@ def _conv_infer(attrs: ConvAttrs, x: Type, w: Type, *bias: Type) -> tuple[Type, 
     check_same_dtype("conv", x, w, *bias)
     _check_attrs("conv", attrs, x, w.rank - 2)
     if not _divides(attrs.groups, w.shape[0]):
-        raise RuntimeError(f"Given groups={attrs.groups}, expected weight to be divisible by {attrs.groups} "
-                           "at "
-                           f"dimension 0, but got weight of size {listed(w.shape)} instead")
+        raise RuntimeError(
+            f"Given groups={attrs.groups}, expected weight to be divisible by {attrs.groups} "
+            "at "
+            f"dimension 0, but got weight of size {listed(w.shape)} instead"
+        )
     if x.shape[1] != w.shape[1] * attrs.groups:
-        raise RuntimeError(f"Given groups={attrs.groups}, weight of size {listed(w.shape)}, expected input"
-                           f"{listed(x.shape)} to have {w.shape[1] * attrs.groups} channels, but got "
-                           f"{x.shape[1]} "
-                           "channels instead")
+        raise RuntimeError(
+            f"Given groups={attrs.groups}, weight of size {listed(w.shape)}, expected input"
+            f"{listed(x.shape)} to have {w.shape[1] * attrs.groups} channels, but got "
+            f"{x.shape[1]} "
+            "channels instead"
+        )
     _check_bias(w, w.shape[0], bias)
     return (x.with_shape((x.shape[0], w.shape[0], *_out_size("conv", x.shape[2:], w.shape[2:], attrs))),)
 
 
-def _transposed_size(x: Type, w: Type, attrs: ConvAttrs | ConvTransposeAttrs) -> Shape:
+def _transposed_size(x: Type, w: Type, attrs: AnyConvAttrs) -> Shape:
     """Spatial size of a transposed convolution without output padding."""
     reach = _reach(w.shape[2:], attrs)
-    return tuple((size - 1) * stride - low - high + r + 1 for size, stride, (low, high), r in zip(
-        x.shape[2:], attrs.stride, attrs.padding, reach, strict=True))
+    return tuple(
+        (size - 1) * stride - low - high + r + 1
+        for size, stride, (low, high), r in zip(x.shape[2:], attrs.stride, attrs.padding, reach, strict=True)
+    )
 
 
 def _check_output_padding(attrs: ConvTransposeAttrs, rank: int) -> None:
     if len(attrs.output_padding) != rank:
-        raise RuntimeError(f"conv_transpose: expected output_padding to be a list of {rank} values, but got "
-                           f"{list(attrs.output_padding)}")
+        raise RuntimeError(
+            f"conv_transpose: expected output_padding to be a list of {rank} values, but got "
+            f"{list(attrs.output_padding)}"
+        )
     for extra, stride, dilation in zip(attrs.output_padding, attrs.stride, attrs.dilation, strict=True):
         if surely_less(extra, 0):
             raise RuntimeError(f"negative output_padding is not supported: {list(attrs.output_padding)}")
         if surely_less(max(stride, dilation) - 1, extra):
-            raise RuntimeError("output padding must be smaller than either stride or dilation, but got "
-                               f"output_padding {list(attrs.output_padding)}, stride {list(attrs.stride)} "
-                               "and "
-                               f"dilation {list(attrs.dilation)}")
+            raise RuntimeError(
+                "output padding must be smaller than either stride or dilation, but got "
+                f"output_padding {list(attrs.output_padding)}, stride {list(attrs.stride)} "
+                "and "
+                f"dilation {list(attrs.dilation)}"
+            )
 
 
 def _conv_transpose_infer(attrs: ConvTransposeAttrs, x: Type, w: Type, *bias: Type) -> tuple[Type, ...]:
@@ -157,23 +179,29 @@ def _conv_transpose_infer(attrs: ConvTransposeAttrs, x: Type, w: Type, *bias: Ty
     _check_attrs("conv_transpose", attrs, x, w.rank - 2)
     _check_output_padding(attrs, w.rank - 2)
     if x.shape[1] != w.shape[0]:
-        raise RuntimeError(f"Given transposed=1, weight of size {listed(w.shape)}, expected "
-                           f"input{listed(x.shape)} to "
-                           f"have {w.shape[0]} channels, but got {x.shape[1]} channels instead")
+        raise RuntimeError(
+            f"Given transposed=1, weight of size {listed(w.shape)}, expected "
+            f"input{listed(x.shape)} to "
+            f"have {w.shape[0]} channels, but got {x.shape[1]} channels instead"
+        )
     if not _divides(attrs.groups, w.shape[0]):
-        raise RuntimeError(f"conv_transpose: {w.shape[0]} input channels are not divisible by "
-                           f"groups={attrs.groups}")
+        raise RuntimeError(
+            f"conv_transpose: {w.shape[0]} input channels are not divisible by groups={attrs.groups}"
+        )
     if any(surely_less(size, 1) for size in x.shape[2:]):
-        raise RuntimeError("conv_transpose: Expected non-zero spatial dimensions, but got input "
-                           f"{listed(x.shape)}")
+        raise RuntimeError(
+            f"conv_transpose: Expected non-zero spatial dimensions, but got input {listed(x.shape)}"
+        )
     channels = w.shape[1] * attrs.groups
     _check_bias(w, channels, bias)
     plain = _transposed_size(x, w, attrs)
     spatial = tuple(size + extra for size, extra in zip(plain, attrs.output_padding, strict=True))
     if any(bounds(size)[1] <= 0 for size in spatial):
-        raise RuntimeError(f"conv_transpose: Given input size {listed(x.shape)} and weight "
-                           f"{listed(w.shape)}, the "
-                           f"calculated output size {listed(spatial)} is too small")
+        raise RuntimeError(
+            f"conv_transpose: Given input size {listed(x.shape)} and weight "
+            f"{listed(w.shape)}, the "
+            f"calculated output size {listed(spatial)} is too small"
+        )
     return (x.with_shape((x.shape[0], channels, *spatial)),)
 
 
@@ -183,14 +211,18 @@ def _conv_weight_grad_infer(attrs: ConvWeightGradAttrs, x: Type, g: Type) -> tup
     _check_attrs("conv_weight_grad", attrs, x, len(attrs.kernel))
     expected = _out_size("conv_weight_grad", x.shape[2:], attrs.kernel, attrs)
     if g.rank != x.rank or (g.shape[0], *g.shape[2:]) != (x.shape[0], *expected):
-        raise RuntimeError(f"conv_weight_grad: input {listed(x.shape)} and kernel {list(attrs.kernel)} make "
-                           "an output "
-                           f"[{x.shape[0]}, O, {', '.join(map(str, expected))}], but g has shape "
-                           f"{listed(g.shape)}")
+        raise RuntimeError(
+            f"conv_weight_grad: input {listed(x.shape)} and kernel {list(attrs.kernel)} make "
+            "an output "
+            f"[{x.shape[0]}, O, {', '.join(map(str, expected))}], but g has shape "
+            f"{listed(g.shape)}"
+        )
     if not (_divides(attrs.groups, x.shape[1]) and _divides(attrs.groups, g.shape[1])):
-        raise RuntimeError(f"conv_weight_grad: {x.shape[1]} and {g.shape[1]} channels are not both "
-                           "divisible by "
-                           f"groups={attrs.groups}")
+        raise RuntimeError(
+            f"conv_weight_grad: {x.shape[1]} and {g.shape[1]} channels are not both "
+            "divisible by "
+            f"groups={attrs.groups}"
+        )
     return (x.with_shape((g.shape[1], x.shape[1] // attrs.groups, *attrs.kernel)),)
 
 
@@ -198,7 +230,12 @@ def _conv_weight_grad_infer(attrs: ConvWeightGradAttrs, x: Type, g: Type) -> tup
 
 
 def _place(attrs: AnyConvAttrs) -> dict[str, object]:
-    return {"stride": attrs.stride, "padding": attrs.padding, "dilation": attrs.dilation, "groups": attrs.groups}
+    return {
+        "stride": attrs.stride,
+        "padding": attrs.padding,
+        "dilation": attrs.dilation,
+        "groups": attrs.groups,
+    }
 
 
 def _input_gradient(attrs: AnyConvAttrs, g: Value, w: Value, x: Value) -> Value:
@@ -219,7 +256,8 @@ def _bias_gradient(node: Node, g: Value) -> tuple[Value, ...]:
 
 def _conv_vjp(node: Node, g: Value) -> tuple[Value, ...]:
     x, w = node.operands[:2]
-    return (_input_gradient(node.attrs, g, w, x), _weight_gradient(node.attrs, x, g, w), *_bias_gradient(node, g))
+    attrs = attrs_of(node, ConvAttrs)
+    return _input_gradient(attrs, g, w, x), _weight_gradient(attrs, x, g, w), *_bias_gradient(node, g)
 
 
 def _without_spare(attrs: ConvTransposeAttrs, g: Value) -> Value:
@@ -233,14 +271,16 @@ def _without_spare(attrs: ConvTransposeAttrs, g: Value) -> Value:
 
 def _conv_transpose_vjp(node: Node, g: Value) -> tuple[Value, ...]:
     x, w = node.operands[:2]
-    place, read = _place(node.attrs), _without_spare(node.attrs, g)
+    attrs = attrs_of(node, ConvTransposeAttrs)
+    place, read = _place(attrs), _without_spare(attrs, g)
     gw = ops.conv_weight_grad(read, conj(x), kernel=w.shape[2:], **place)
     return (ops.conv(read, conj(w), **place), gw, *_bias_gradient(node, g))
 
 
 def _conv_weight_grad_vjp(node: Node, g: Value) -> tuple[Value, Value]:
     x, out = node.operands
-    return _input_gradient(node.attrs, conj(out), conj(g), x), ops.conv(conj(x), g, **_place(node.attrs))
+    attrs = attrs_of(node, ConvWeightGradAttrs)
+    return _input_gradient(attrs, conj(out), conj(g), x), ops.conv(conj(x), g, **_place(attrs))
 
 
 # references -------------------------------------------------------------------------------------------
@@ -249,8 +289,10 @@ def _conv_weight_grad_vjp(node: Node, g: Value) -> tuple[Value, Value]:
 def _windows(x: np.ndarray, kernel: Sequence[int], attrs: AnyConvAttrs) -> np.ndarray:
     """A view [N, G, C/G, *O, *K] of the zero-padded input: every kernel position at every output."""
     x = np.pad(x, [(0, 0), (0, 0), *attrs.padding])
-    out = [(s - r - 1) // step + 1 for s, r, step in zip(
-        x.shape[2:], _reach(kernel, attrs), attrs.stride, strict=True)]
+    out = [
+        (s - r - 1) // step + 1
+        for s, r, step in zip(x.shape[2:], _reach(kernel, attrs), attrs.stride, strict=True)
+    ]
     x = x.reshape(x.shape[0], attrs.groups, x.shape[1] // attrs.groups, *x.shape[2:])
     strides = x.strides[3:]
     moves = [s * step for s, step in zip(strides, attrs.stride, strict=True)]
@@ -262,7 +304,7 @@ def _columns(windows: np.ndarray, rank: int) -> np.ndarray:
     """The windows as matrices [G, N*O, C/G*K], one row an output position."""
     axes = (1, 0, *range(3, 3 + rank), 2, *range(3 + rank, 3 + 2 * rank))
     moved = windows.transpose(axes)
-    rows, columns = math.prod(moved.shape[1:2 + rank]), math.prod(moved.shape[2 + rank:])
+    rows, columns = math.prod(moved.shape[1 : 2 + rank]), math.prod(moved.shape[2 + rank :])
     return moved.reshape(moved.shape[0], rows, columns)
 
 
@@ -275,7 +317,7 @@ def _with_bias(y: np.ndarray, bias: tuple[np.ndarray, ...], dtype: np.dtype) -> 
 def _conv_reference(attrs: ConvAttrs, x: np.ndarray, w: np.ndarray, *bias: np.ndarray) -> np.ndarray:
     kernel, rank = w.shape[2:], x.ndim - 2
     windows = _windows(wide(x), kernel, attrs)
-    out = windows.shape[3:3 + rank]
+    out = windows.shape[3 : 3 + rank]
     filters = wide(w).reshape(attrs.groups, w.shape[0] // attrs.groups, math.prod(w.shape[1:]))
     y = _columns(windows, rank) @ filters.transpose(0, 2, 1)
     y = y.reshape(attrs.groups, x.shape[0], *out, filters.shape[1])
@@ -287,22 +329,35 @@ def _taps(kernel: Sequence[int]) -> Iterator[tuple[int, ...]]:
     return itertools.product(*map(range, kernel))
 
 
-def _conv_transpose_reference(attrs: ConvTransposeAttrs, x: np.ndarray, w: np.ndarray,
-                              *bias: np.ndarray) -> np.ndarray:
+def _every(starts: Sequence[int], steps: Sequence[int], counts: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(a, a + (n - 1) * s + 1, s) for a, s, n in zip(starts, steps, counts, strict=True))
+
+
+def _conv_transpose_reference(
+    attrs: ConvTransposeAttrs, x: np.ndarray, w: np.ndarray, *bias: np.ndarray
+) -> np.ndarray:
     """Each input position adds its copy of the kernel to the result; the padding is cut off at the end."""
     kernel, groups = w.shape[2:], attrs.groups
-    reach = _reach(kernel, attrs)
-    whole = [(s - 1) * step + r + 1 + extra for s, step, r, extra in zip(
-        x.shape[2:], attrs.stride, reach, attrs.output_padding, strict=True)]
+    reach = ints(_reach(kernel, attrs))
+    whole = [
+        (s - 1) * step + r + 1 + extra
+        for s, step, r, extra in zip(
+            x.shape[2:], attrs.stride, reach, ints(attrs.output_padding), strict=True
+        )
+    ]
     a = wide(x).reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
     b = wide(w).reshape(groups, w.shape[0] // groups, *w.shape[1:])
     y = np.zeros((x.shape[0], groups, w.shape[1], *whole), a.dtype)
     for tap in _taps(kernel):
-        where = tuple(slice(k * d, k * d + (s - 1) * step + 1, step) for k, d, s, step in zip(
-            tap, attrs.dilation, x.shape[2:], attrs.stride, strict=True))
-        y[(..., *where)] += np.einsum("ngc...,gco->ngo...", a, b[(..., *tap)])
-    kept = tuple(slice(low, size - high) for (low, high), size in zip(attrs.padding, whole, strict=True))
-    y = y.reshape(x.shape[0], groups * w.shape[1], *whole)[(..., *kept)]
+        starts = [k * d for k, d in zip(tap, attrs.dilation, strict=True)]
+        where: Any = (..., *_every(starts, attrs.stride, x.shape[2:]))
+        element: Any = (..., *tap)
+        y[where] += np.einsum("ngc...,gco->ngo...", a, b[element])
+    kept: Any = (
+        ...,
+        *(slice(low, size - high) for (low, high), size in zip(attrs.padding, whole, strict=True)),
+    )
+    y = y.reshape(x.shape[0], groups * w.shape[1], *whole)[kept]
     return _with_bias(y, bias, x.dtype)
 
 
@@ -310,21 +365,34 @@ def _conv_weight_grad_reference(attrs: ConvWeightGradAttrs, x: np.ndarray, g: np
     groups, rank = attrs.groups, x.ndim - 2
     columns = _columns(_windows(wide(x), attrs.kernel, attrs), rank)
     outputs = wide(g).reshape(g.shape[0], groups, g.shape[1] // groups, math.prod(g.shape[2:]))
-    outputs = outputs.transpose(1, 2, 0, 3).reshape(groups, g.shape[1] // groups, columns.shape[1])
-    return (outputs @ columns).reshape(g.shape[1], x.shape[1] // groups, *attrs.kernel).astype(x.dtype)
+    rows = outputs.transpose(1, 2, 0, 3).reshape(groups, g.shape[1] // groups, columns.shape[1])
+    return (rows @ columns).reshape(g.shape[1], x.shape[1] // groups, *attrs.kernel).astype(x.dtype)
 
 
 conv = Op(
-    "conv", "Cross-correlation of x [N, C, *S] with filters w [O, C/groups, *K], plus b [O].", ("x", "w", "b?"),
-    attrs=ConvAttrs, infer=_conv_infer, vjp=_conv_vjp, reference=_conv_reference,
+    "conv",
+    "Cross-correlation of x [N, C, *S] with filters w [O, C/groups, *K], plus b [O].",
+    ("x", "w", "b?"),
+    attrs=ConvAttrs,
+    infer=_conv_infer,
+    vjp=_conv_vjp,
+    reference=_conv_reference,
 )
 conv_transpose = Op(
-    "conv_transpose", "The transpose of conv as a map of its input: x [N, C, *S], w [C, O/groups, *K], b [O].",
-    ("x", "w", "b?"), attrs=ConvTransposeAttrs, infer=_conv_transpose_infer, vjp=_conv_transpose_vjp,
+    "conv_transpose",
+    "The transpose of conv as a map of its input: x [N, C, *S], w [C, O/groups, *K], b [O].",
+    ("x", "w", "b?"),
+    attrs=ConvTransposeAttrs,
+    infer=_conv_transpose_infer,
+    vjp=_conv_transpose_vjp,
     reference=_conv_transpose_reference,
 )
 conv_weight_grad = Op(
-    "conv_weight_grad", "The transpose of conv as a map of its filters: x [N, C, *S], g [N, O, *S'].", ("x", "g"),
-    attrs=ConvWeightGradAttrs, infer=_conv_weight_grad_infer, vjp=_conv_weight_grad_vjp,
+    "conv_weight_grad",
+    "The transpose of conv as a map of its filters: x [N, C, *S], g [N, O, *S'].",
+    ("x", "g"),
+    attrs=ConvWeightGradAttrs,
+    infer=_conv_weight_grad_infer,
+    vjp=_conv_weight_grad_vjp,
     reference=_conv_weight_grad_reference,
 )

@@ -6,6 +6,7 @@ A position outside its dimension is an IndexError of the run, never a read or wr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,27 +14,37 @@ from ..dtype import i32, i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, NoGradient, Op
 from ..shape import Shape, broadcast
-from .checks import check_axis, listed
+from .checks import attrs_of, check_axis, listed
 from .common import number, ops, sum_to, wide, zeros, zeros_like
 from .shape import DimAttrs, slice_dim
 
 __all__ = [
-    "gather", "index", "index_put", "index_select", "scatter", "scatter_add", "searchsorted", "sort", "topk",
+    "gather",
+    "index",
+    "index_put",
+    "index_select",
+    "scatter",
+    "scatter_add",
+    "searchsorted",
+    "sort",
+    "topk",
 ]
 
 
 def _check_index_dtype(index: Type, what: str) -> None:
     if index.dtype not in (i32, i64):
-        raise RuntimeError(f"{what}: Expected dtype int32/int64 for index, but got {index.dtype}: cast it "
-                           "to i64")
+        raise RuntimeError(
+            f"{what}: Expected dtype int32/int64 for index, but got {index.dtype}: cast it to i64"
+        )
 
 
 def _check_range(positions: np.ndarray, size: int, dim: int, lowest: int = 0) -> None:
     """Raise for the first position outside lowest..size-1."""
     bad = (positions < lowest) | (positions >= size)
     if bad.any():
-        raise IndexError(f"index {positions[bad].flat[0]} is out of bounds for dimension {dim} with size "
-                         f"{size}")
+        raise IndexError(
+            f"index {positions[bad].flat[0]} is out of bounds for dimension {dim} with size {size}"
+        )
 
 
 # gather, scatter --------------------------------------------------------------------------------------
@@ -43,13 +54,17 @@ def _check_gather(dim: int, x: Type, index: Type, what: str) -> None:
     check_axis(dim, x, what)
     _check_index_dtype(index, what)
     if index.rank != x.rank:
-        raise RuntimeError("Index tensor must have the same number of dimensions as input tensor: "
-                           f"{what} got index {listed(index.shape)} for {listed(x.shape)}")
+        raise RuntimeError(
+            "Index tensor must have the same number of dimensions as input tensor: "
+            f"{what} got index {listed(index.shape)} for {listed(x.shape)}"
+        )
     for axis, (a, b) in enumerate(zip(index.shape, x.shape, strict=True)):
         if axis != dim and not a <= b:
-            raise RuntimeError(f"Size does not match at dimension {axis} expected index "
-                               f"{listed(index.shape)} to be "
-                               f"no larger than self {listed(x.shape)} apart from dimension {dim}")
+            raise RuntimeError(
+                f"Size does not match at dimension {axis} expected index "
+                f"{listed(index.shape)} to be "
+                f"no larger than self {listed(x.shape)} apart from dimension {dim}"
+            )
 
 
 def _gather_infer(attrs: DimAttrs, x: Type, index: Type) -> tuple[Type, ...]:
@@ -59,10 +74,10 @@ def _gather_infer(attrs: DimAttrs, x: Type, index: Type) -> tuple[Type, ...]:
 
 def _gather_vjp(node: Node, g: Value) -> tuple[Value, None]:
     x, index = node.operands
-    return ops.scatter_add(zeros_like(x), index, g, dim=node.attrs.dim), None
+    return ops.scatter_add(zeros_like(x), index, g, dim=attrs_of(node, DimAttrs).dim), None
 
 
-def _coordinates(index: np.ndarray, dim: int) -> tuple[np.ndarray, ...]:
+def _coordinates(index: np.ndarray, dim: int) -> Any:
     """For NumPy indexing: along `dim` the index itself, elsewhere each element's own position."""
     grid = list(np.ogrid[tuple(slice(n) for n in index.shape)])
     grid[dim] = index
@@ -75,26 +90,34 @@ def _gather_reference(attrs: DimAttrs, x: np.ndarray, index: np.ndarray) -> np.n
 
 
 gather = Op(
-    "gather", "Along dim the element at index, elsewhere at the result's own position.", ("x", "index"),
-    attrs=DimAttrs, infer=_gather_infer, vjp=_gather_vjp, reference=_gather_reference,
+    "gather",
+    "Along dim the element at index, elsewhere at the result's own position.",
+    ("x", "index"),
+    attrs=DimAttrs,
+    infer=_gather_infer,
+    vjp=_gather_vjp,
+    reference=_gather_reference,
 )
 
 
 def _scatter_infer(attrs: DimAttrs, x: Type, index: Type, src: Type) -> tuple[Type, ...]:
     _check_gather(attrs.dim, x, index, "scatter()")
     if src.dtype is not x.dtype:
-        raise RuntimeError(f"scatter(): Expected self.dtype to be equal to src.dtype, got {x.dtype} and "
-                           f"{src.dtype}")
+        raise RuntimeError(
+            f"scatter(): Expected self.dtype to be equal to src.dtype, got {x.dtype} and {src.dtype}"
+        )
     if src.rank != index.rank or not all(a <= b for a, b in zip(index.shape, src.shape, strict=True)):
-        raise RuntimeError(f"Expected index {listed(index.shape)} to be no larger size than src "
-                           f"{listed(src.shape)} in every dimension")
+        raise RuntimeError(
+            f"Expected index {listed(index.shape)} to be no larger size than src "
+            f"{listed(src.shape)} in every dimension"
+        )
     return (x,)
 
 
 def _source_gradient(node: Node, g: Value) -> Value:
     """What arrives at src: elements that no index reads get zero."""
     _, index, src = node.operands
-    found = ops.gather(g, index, dim=node.attrs.dim)
+    found = ops.gather(g, index, dim=attrs_of(node, DimAttrs).dim)
     if index.shape == src.shape:
         return found
     high = tuple(b - a for a, b in zip(index.shape, src.shape, strict=True))
@@ -104,7 +127,8 @@ def _source_gradient(node: Node, g: Value) -> Value:
 def _scatter_vjp(node: Node, g: Value) -> tuple[Value, None, Value]:
     _, index, src = node.operands
     hole = zeros(src.type.with_shape(index.shape))
-    return ops.scatter(g, index, hole, dim=node.attrs.dim), None, _source_gradient(node, g)
+    kept = ops.scatter(g, index, hole, dim=attrs_of(node, DimAttrs).dim)
+    return kept, None, _source_gradient(node, g)
 
 
 def _used_source(index: np.ndarray, src: np.ndarray) -> np.ndarray:
@@ -119,12 +143,17 @@ def _scatter_reference(attrs: DimAttrs, x: np.ndarray, index: np.ndarray, src: n
 
 
 scatter = Op(
-    "scatter", "x with the element at index along dim replaced by src; the last of several writes stays.",
-    ("x", "index", "src"), attrs=DimAttrs, infer=_scatter_infer, vjp=_scatter_vjp, reference=_scatter_reference,
+    "scatter",
+    "x with the element at index along dim replaced by src; the last of several writes stays.",
+    ("x", "index", "src"),
+    attrs=DimAttrs,
+    infer=_scatter_infer,
+    vjp=_scatter_vjp,
+    reference=_scatter_reference,
 )
 
 
-def _accumulate(x: np.ndarray, where: tuple[np.ndarray, ...], src: np.ndarray) -> np.ndarray:
+def _accumulate(x: np.ndarray, where: Any, src: np.ndarray) -> np.ndarray:
     """x with src added at `where`, 16-bit floats summed in f32."""
     total = wide(x).copy()
     np.add.at(total, where, src.astype(total.dtype))
@@ -137,9 +166,13 @@ def _scatter_add_reference(attrs: DimAttrs, x: np.ndarray, index: np.ndarray, sr
 
 
 scatter_add = Op(
-    "scatter_add", "x with src added to the elements at index along dim.", ("x", "index", "src"),
-    attrs=DimAttrs, infer=_scatter_infer,
-    vjp=lambda node, g: (g, None, _source_gradient(node, g)), reference=_scatter_add_reference,
+    "scatter_add",
+    "x with src added to the elements at index along dim.",
+    ("x", "index", "src"),
+    attrs=DimAttrs,
+    infer=_scatter_infer,
+    vjp=lambda node, g: (g, None, _source_gradient(node, g)),
+    reference=_scatter_add_reference,
 )
 
 
@@ -147,8 +180,9 @@ def _index_select_infer(attrs: DimAttrs, x: Type, index: Type) -> tuple[Type, ..
     check_axis(attrs.dim, x, "index_select()")
     _check_index_dtype(index, "index_select()")
     if index.rank != 1:
-        raise IndexError("index_select(): Index is supposed to be a vector, but got shape "
-                         f"{listed(index.shape)}")
+        raise IndexError(
+            f"index_select(): Index is supposed to be a vector, but got shape {listed(index.shape)}"
+        )
     shape = list(x.shape)
     shape[attrs.dim] = index.shape[0]
     return (x.with_shape(shape),)
@@ -156,7 +190,8 @@ def _index_select_infer(attrs: DimAttrs, x: Type, index: Type) -> tuple[Type, ..
 
 def _index_select_vjp(node: Node, g: Value) -> tuple[Value, None]:
     x, index = node.operands
-    return ops.index_put(zeros_like(x), g, index, dims=(node.attrs.dim,), accumulate=True), None
+    dims = (attrs_of(node, DimAttrs).dim,)
+    return ops.index_put(zeros_like(x), g, index, dims=dims, accumulate=True), None
 
 
 def _index_select_reference(attrs: DimAttrs, x: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -165,8 +200,13 @@ def _index_select_reference(attrs: DimAttrs, x: np.ndarray, index: np.ndarray) -
 
 
 index_select = Op(
-    "index_select", "The slices of x along dim that a vector of positions names.", ("x", "index"),
-    attrs=DimAttrs, infer=_index_select_infer, vjp=_index_select_vjp, reference=_index_select_reference,
+    "index_select",
+    "The slices of x along dim that a vector of positions names.",
+    ("x", "index"),
+    attrs=DimAttrs,
+    infer=_index_select_infer,
+    vjp=_index_select_vjp,
+    reference=_index_select_reference,
 )
 
 
@@ -188,8 +228,10 @@ class IndexPutAttrs(Attrs):
 
 def _indexed_shape(dims: tuple[int, ...], x: Type, indices: tuple[Type, ...]) -> Shape:
     if len(indices) != len(dims) or not dims:
-        raise IndexError(f"index: {len(indices)} index tensors for the {len(dims)} dimensions {list(dims)}; "
-                         "expected one each and at least one")
+        raise IndexError(
+            f"index: {len(indices)} index tensors for the {len(dims)} dimensions {list(dims)}; "
+            "expected one each and at least one"
+        )
     if len(dims) > x.rank:
         raise IndexError(f"too many indices for tensor of dimension {x.rank}")
     if list(dims) != sorted(set(dims)):
@@ -197,14 +239,17 @@ def _indexed_shape(dims: tuple[int, ...], x: Type, indices: tuple[Type, ...]) ->
     for dim, positions in zip(dims, indices, strict=True):
         check_axis(dim, x, "index")
         if positions.dtype not in (i32, i64):
-            raise IndexError("tensors used as indices must be long, int, byte or bool tensors: "
-                             f"the IR takes i32 and i64, but got {positions.dtype}")
+            raise IndexError(
+                "tensors used as indices must be long, int, byte or bool tensors: "
+                f"the IR takes i32 and i64, but got {positions.dtype}"
+            )
     try:
         common = broadcast(*(p.shape for p in indices))
     except RuntimeError:
-        listed = ", ".join(listed(p.shape) for p in indices)
-        raise IndexError("shape mismatch: indexing tensors could not be broadcast together with shapes "
-                         + listed) from None
+        shapes = ", ".join(listed(p.shape) for p in indices)
+        raise IndexError(
+            "shape mismatch: indexing tensors could not be broadcast together with shapes " + shapes
+        ) from None
     rest = [size for d, size in enumerate(x.shape) if d not in dims]
     at = dims[0] if dims[-1] - dims[0] == len(dims) - 1 else 0
     return (*rest[:at], *common, *rest[at:])
@@ -216,50 +261,63 @@ def _index_infer(attrs: IndexAttrs, x: Type, *indices: Type) -> tuple[Type, ...]
 
 def _index_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
     x, *indices = node.operands
-    gx = ops.index_put(zeros_like(x), g, *indices, dims=node.attrs.dims, accumulate=True)
+    dims = attrs_of(node, IndexAttrs).dims
+    gx = ops.index_put(zeros_like(x), g, *indices, dims=dims, accumulate=True)
     return (gx, *[None] * len(indices))
 
 
-def _subscript(dims: tuple[int, ...], x: np.ndarray, indices: tuple[np.ndarray, ...]) -> tuple[object, ...]:
+def _subscript(dims: tuple[int, ...], x: np.ndarray, indices: tuple[np.ndarray, ...]) -> Any:
     for dim, positions in zip(dims, indices, strict=True):
         _check_range(positions, x.shape[dim], dim, lowest=-x.shape[dim])
-    where: list[object] = [slice(None)] * x.ndim
+    where: list[Any] = [slice(None)] * x.ndim
     for dim, positions in zip(dims, indices, strict=True):
         where[dim] = np.asarray(positions)
     return tuple(where)
 
 
 index = Op(
-    "index", "NumPy's advanced indexing by integer tensors that broadcast together; negatives count from the end.",
-    ("x", "*indices"), attrs=IndexAttrs, infer=_index_infer, vjp=_index_vjp,
-    reference=lambda attrs, x, *indices: x[_subscript(attrs.dims, x, indices)],
+    "index",
+    "NumPy's advanced indexing by integer tensors that broadcast; negatives count from the end.",
+    ("x", "*indices"),
+    attrs=IndexAttrs,
+    infer=_index_infer,
+    vjp=_index_vjp,
+    reference=lambda attrs, x, *indices: np.asarray(x[_subscript(attrs.dims, x, indices)]),
 )
 
 
 def _index_put_infer(attrs: IndexPutAttrs, x: Type, src: Type, *indices: Type) -> tuple[Type, ...]:
     expected = _indexed_shape(attrs.dims, x, indices)
     if src.dtype is not x.dtype:
-        raise RuntimeError("Index put requires the source and destination dtypes match, got "
-                           f"{x.dtype} for the destination and {src.dtype} for the source.")
+        raise RuntimeError(
+            "Index put requires the source and destination dtypes match, got "
+            f"{x.dtype} for the destination and {src.dtype} for the source."
+        )
     aligned = src.rank <= len(expected) and all(
-        a in (1, b) for a, b in zip(reversed(src.shape), reversed(expected), strict=False))
+        a in (1, b) for a, b in zip(reversed(src.shape), reversed(expected), strict=False)
+    )
     if not aligned:
-        raise RuntimeError(f"shape mismatch: value tensor of shape {listed(src.shape)} cannot be broadcast "
-                           "to "
-                           f"indexing result of shape {listed(expected)}")
+        raise RuntimeError(
+            f"shape mismatch: value tensor of shape {listed(src.shape)} cannot be broadcast "
+            "to "
+            f"indexing result of shape {listed(expected)}"
+        )
     return (x,)
 
 
 def _index_put_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
     _, src, *indices = node.operands
-    dims = node.attrs.dims
+    attrs = attrs_of(node, IndexPutAttrs)
+    dims = attrs.dims
     gsrc = sum_to(ops.index(g, *indices, dims=dims), src.shape)
-    if not node.attrs.accumulate:
+    if not attrs.accumulate:
         g = ops.index_put(g, number(0, src.dtype), *indices, dims=dims, accumulate=False)
     return (g, gsrc, *[None] * len(indices))
 
 
-def _index_put_reference(attrs: IndexPutAttrs, x: np.ndarray, src: np.ndarray, *indices: np.ndarray) -> np.ndarray:
+def _index_put_reference(
+    attrs: IndexPutAttrs, x: np.ndarray, src: np.ndarray, *indices: np.ndarray
+) -> np.ndarray:
     where = _subscript(attrs.dims, x, indices)
     if attrs.accumulate:
         return _accumulate(x, where, src)
@@ -269,8 +327,12 @@ def _index_put_reference(attrs: IndexPutAttrs, x: np.ndarray, src: np.ndarray, *
 
 
 index_put = Op(
-    "index_put", "x with the elements that `index` would read replaced by src, or (accumulate) src added to them.",
-    ("x", "src", "*indices"), attrs=IndexPutAttrs, infer=_index_put_infer, vjp=_index_put_vjp,
+    "index_put",
+    "x with the elements that `index` would read replaced by src, or (accumulate) added to.",
+    ("x", "src", "*indices"),
+    attrs=IndexPutAttrs,
+    infer=_index_put_infer,
+    vjp=_index_put_vjp,
     reference=_index_put_reference,
 )
 
@@ -294,8 +356,9 @@ class TopkAttrs(Attrs):
 def _sort_infer(attrs: SortAttrs, x: Type) -> tuple[Type, ...]:
     check_axis(attrs.dim, x, "sort")
     if x.dtype.is_complex:
-        raise RuntimeError(f"Sort does not support complex dtypes, got {x.dtype}: sort the real part or the "
-                           "abs")
+        raise RuntimeError(
+            f"Sort does not support complex dtypes, got {x.dtype}: sort the real part or the abs"
+        )
     return x, x.with_dtype(i64)
 
 
@@ -303,7 +366,7 @@ def _sort_vjp(node: Node, g: Value | None, _: Value | None = None) -> tuple[Valu
     if g is None:
         return (None,)
     x, order = node.operands[0], node.result(1)
-    return (ops.scatter_add(zeros_like(x), order, g, dim=node.attrs.dim),)
+    return (ops.scatter_add(zeros_like(x), order, g, dim=node.attrs.dim),)  # type: ignore[attr-defined]
 
 
 def _order(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
@@ -322,22 +385,29 @@ def _sort_reference(attrs: SortAttrs, x: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 sort = Op(
-    "sort", "Elements in order along dim, and where they stood; stable, NaN counts as the greatest.", ("x",),
-    attrs=SortAttrs, infer=_sort_infer, vjp=_sort_vjp, reference=_sort_reference,
+    "sort",
+    "Elements in order along dim, and where they stood; stable, NaN counts as the greatest.",
+    ("x",),
+    attrs=SortAttrs,
+    infer=_sort_infer,
+    vjp=_sort_vjp,
+    reference=_sort_reference,
 )
 
 
 def _topk_infer(attrs: TopkAttrs, x: Type) -> tuple[Type, ...]:
     values, indices = _sort_infer(SortAttrs(attrs.dim), x)
     if not 0 <= attrs.k <= x.shape[attrs.dim]:
-        raise RuntimeError(f"selected index k out of range: k is {attrs.k}, dimension {attrs.dim} of shape "
-                           f"{listed(x.shape)} has {x.shape[attrs.dim]}")
+        raise RuntimeError(
+            f"selected index k out of range: k is {attrs.k}, dimension {attrs.dim} of shape "
+            f"{listed(x.shape)} has {x.shape[attrs.dim]}"
+        )
     shape = tuple(attrs.k if d == attrs.dim else size for d, size in enumerate(x.shape))
     return values.with_shape(shape), indices.with_shape(shape)
 
 
 def _topk_decompose(node: Node) -> tuple[Value, Value]:
-    attrs = node.attrs
+    attrs = attrs_of(node, TopkAttrs)
     values, indices = ops.sort(node.operands[0], dim=attrs.dim, descending=attrs.largest)
     return slice_dim(values, attrs.dim, 0, attrs.k), slice_dim(indices, attrs.dim, 0, attrs.k)
 
@@ -348,8 +418,14 @@ def _topk_reference(attrs: TopkAttrs, x: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 topk = Op(
-    "topk", "The k greatest (or least) elements along dim, in order, and where they stood.", ("x",),
-    attrs=TopkAttrs, infer=_topk_infer, vjp=_sort_vjp, decompose=_topk_decompose, reference=_topk_reference,
+    "topk",
+    "The k greatest (or least) elements along dim, in order, and where they stood.",
+    ("x",),
+    attrs=TopkAttrs,
+    infer=_topk_infer,
+    vjp=_sort_vjp,
+    decompose=_topk_decompose,
+    reference=_topk_reference,
 )
 
 
@@ -360,8 +436,9 @@ class SearchAttrs(Attrs):
 
 def _searchsorted_infer(attrs: SearchAttrs, sequence: Type, x: Type) -> tuple[Type, ...]:
     if sequence.dtype is not x.dtype:
-        raise RuntimeError(f"searchsorted: boundaries are {sequence.dtype} but values {x.dtype}: cast to "
-                           "one dtype")
+        raise RuntimeError(
+            f"searchsorted: boundaries are {sequence.dtype} but values {x.dtype}: cast to one dtype"
+        )
     if x.dtype.is_complex:
         raise RuntimeError(f"searchsorted does not support complex dtypes, got {x.dtype}")
     if sequence.rank == 0 or (sequence.rank > 1 and sequence.shape[:-1] != x.shape[:-1]):
@@ -370,7 +447,8 @@ def _searchsorted_infer(attrs: SearchAttrs, sequence: Type, x: Type) -> tuple[Ty
             "boundaries tensor "
             f"and input value tensor must match, but we got boundaries tensor {listed(sequence.shape)} and "
             "input "
-            f"value tensor {listed(x.shape)}")
+            f"value tensor {listed(x.shape)}"
+        )
     return (Type(i64, x.shape),)
 
 
@@ -380,11 +458,15 @@ def _searchsorted_reference(attrs: SearchAttrs, sequence: np.ndarray, x: np.ndar
     if bounds.ndim > 1:
         bounds = bounds[..., None, :]
     before = ~(bounds > x[..., None]) if attrs.right else ~(bounds >= x[..., None])
-    return before.sum(-1, dtype=np.int64)
+    return np.asarray(before.sum(-1, dtype=np.int64))
 
 
 searchsorted = Op(
-    "searchsorted", "Where each value would go into sorted boundaries: before (or, right, after) equal ones.",
-    ("sorted", "x"), attrs=SearchAttrs, infer=_searchsorted_infer,
-    vjp=NoGradient("a position is constant almost everywhere"), reference=_searchsorted_reference,
+    "searchsorted",
+    "Where each value would go into sorted boundaries: before (or, right, after) equal ones.",
+    ("sorted", "x"),
+    attrs=SearchAttrs,
+    infer=_searchsorted_infer,
+    vjp=NoGradient("a position is constant almost everywhere"),
+    reference=_searchsorted_reference,
 )

@@ -17,12 +17,16 @@ def _matmul_infer(attrs: Attrs, a: Type, b: Type) -> tuple[Type, ...]:
     check_domain("matmul", a, NUMERIC)
     check_same_dtype("matmul", a, b)
     if a.rank < 2 or b.rank < 2:
-        raise RuntimeError("matmul: both arguments need at least 2 dimensions, but they have shapes "
-                           f"{listed(a.shape)} "
-                           f"and {listed(b.shape)}: reshape vectors to matrices")
+        raise RuntimeError(
+            "matmul: both arguments need at least 2 dimensions, but they have shapes "
+            f"{listed(a.shape)} "
+            f"and {listed(b.shape)}: reshape vectors to matrices"
+        )
     if a.shape[-1] != b.shape[-2]:
-        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({a.shape[-2]}x{a.shape[-1]} and "
-                           f"{b.shape[-2]}x{b.shape[-1]}): got {listed(a.shape)} and {listed(b.shape)}")
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied ({a.shape[-2]}x{a.shape[-1]} and "
+            f"{b.shape[-2]}x{b.shape[-1]}): got {listed(a.shape)} and {listed(b.shape)}"
+        )
     batch = broadcast(a.shape[:-2], b.shape[:-2])
     return (a.with_shape((*batch, a.shape[-2], b.shape[-1])),)
 
@@ -35,7 +39,10 @@ def _matmul_vjp(node: Node, g: Value) -> tuple[Value, Value]:
 
 
 matmul = Op(
-    "matmul", "Products of matrices a [*B, m, k] and b [*B, k, n]; the batch dimensions broadcast.", ("a", "b"),
-    infer=_matmul_infer, vjp=_matmul_vjp,
+    "matmul",
+    "Matrix products of a [*B, m, k] and b [*B, k, n]; batch dimensions broadcast.",
+    ("a", "b"),
+    infer=_matmul_infer,
+    vjp=_matmul_vjp,
     reference=lambda attrs, a, b: np.matmul(wide(a), wide(b)).astype(a.dtype),
 )

@@ -10,7 +10,7 @@ from ..dtype import i64
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Op
 from ..shape import Shape, numel
-from .checks import listed
+from .checks import attrs_of, listed
 from .common import REAL_FLOATING, Expr, check_domain, check_same_dtype, count, fn, quiet, wide, zeros_like
 
 __all__ = ["cross_entropy", "nll_loss"]
@@ -40,28 +40,34 @@ def _loss_infer(name: str, attrs: LossAttrs, x: Type, target: Type, *weight: Typ
     check_domain(name, x, REAL_FLOATING)
     check_same_dtype(name, x, *weight)
     if attrs.reduction not in REDUCTIONS:
-        raise ValueError(f"{attrs.reduction} is not a valid value for reduction: expected one of "
-                         f"{REDUCTIONS}")
+        raise ValueError(
+            f"{attrs.reduction} is not a valid value for reduction: expected one of {REDUCTIONS}"
+        )
     if target.dtype is not i64:
-        raise RuntimeError(f"expected target dtype to be Long (i64), but got {target.dtype}: cast class "
-                           "indices to "
-                           "i64; class probabilities have the input's shape")
+        raise RuntimeError(
+            f"expected target dtype to be Long (i64), but got {target.dtype}: cast class "
+            "indices to "
+            "i64; class probabilities have the input's shape"
+        )
     if x.rank < 2:
         raise RuntimeError(f"{name}: expected input [N, C, *S], but got shape {listed(x.shape)}")
     _check_target(x, target)
     for w in weight:
         if w.shape != (x.shape[1],):
-            raise RuntimeError(f"weight tensor should be defined either for all {x.shape[1]} classes or no "
-                               "classes but "
-                               f"got weight tensor of shape: {listed(w.shape)}")
+            raise RuntimeError(
+                f"weight tensor should be defined either for all {x.shape[1]} classes or no "
+                "classes but "
+                f"got weight tensor of shape: {listed(w.shape)}"
+            )
     return (x.with_shape(target.shape if attrs.reduction == "none" else ()),)
 
 
 def _check_target(x: Type, target: Type) -> None:
     expected = (x.shape[0], *x.shape[2:])
     if target.rank and target.shape[0] != x.shape[0]:
-        raise ValueError(f"Expected input batch_size ({x.shape[0]}) to match target batch_size "
-                         f"({target.shape[0]}).")
+        raise ValueError(
+            f"Expected input batch_size ({x.shape[0]}) to match target batch_size ({target.shape[0]})."
+        )
     if target.shape != expected:
         raise RuntimeError(f"Expected target size {listed(expected)}, got {listed(target.shape)}")
 
@@ -82,9 +88,9 @@ def _without_class_axis(value: Expr) -> Expr:
 class Targets:
     """What the losses read off a node's target and weight: a mask, classes in range, and weights."""
 
-    def __init__(self, node: Node):
+    def __init__(self, node: Node, ignore_index: int):
         x, target, *weight = node.operands
-        self.valid = fn.ne(Expr(target), node.attrs.ignore_index)
+        self.valid = fn.ne(Expr(target), ignore_index)
         self.classes = fn.where(self.valid, Expr(target), 0)
         self.weights = self._weights(weight, x)
 
@@ -120,13 +126,15 @@ def _nll(x: Expr, targets: Targets, reduction: str) -> Expr:
 
 
 def _nll_loss_decompose(node: Node) -> tuple[Value]:
-    return (_nll(Expr(node.operands[0]), Targets(node), node.attrs.reduction).value,)
+    attrs = attrs_of(node, NllLossAttrs)
+    return (_nll(Expr(node.operands[0]), Targets(node, attrs.ignore_index), attrs.reduction).value,)
 
 
 def _nll_loss_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
     """A comparison of classes instead of a scatter, so that it fuses with softmax's gradient."""
     x, target, *weight = node.operands
-    targets, reduction = Targets(node), node.attrs.reduction
+    attrs = attrs_of(node, NllLossAttrs)
+    targets, reduction = Targets(node, attrs.ignore_index), attrs.reduction
     arrived = Expr(g)
     share = arrived / _total(targets.weights) if reduction == "mean" else arrived
     chosen = fn.where(targets.valid, Expr(target), -1)
@@ -139,17 +147,18 @@ def _weight_gradient(node: Node, targets: Targets, share: Expr) -> Expr:
     """Of each class: the losses of its targets, minus (mean) the loss itself, which their weights dilute."""
     x, _, weight = node.operands
     losses = _picked(Expr(x), targets)
-    if node.attrs.reduction == "mean":
+    if attrs_of(node, NllLossAttrs).reduction == "mean":
         losses = losses - Expr(node.result())
     moved = fn.where(targets.valid, losses * share, 0)
     flat = (numel(moved.shape),)
-    return fn.index_put(Expr(zeros_like(weight)), fn.reshape(moved, shape=flat), fn.reshape(targets.classes, shape=flat),
-                        dims=(0,), accumulate=True)
+    moved, classes = fn.reshape(moved, shape=flat), fn.reshape(targets.classes, shape=flat)
+    return fn.index_put(Expr(zeros_like(weight)), moved, classes, dims=(0,), accumulate=True)
 
 
 def _cross_entropy_decompose(node: Node) -> tuple[Value]:
     x, _, *weight = node.operands
-    attrs, targets = node.attrs, Targets(node)
+    attrs = attrs_of(node, CrossEntropyAttrs)
+    targets = Targets(node, attrs.ignore_index)
     logp = fn.log_softmax(Expr(x), dim=1)
     operands = (logp, *map(Expr, node.operands[1:]))
     exact = fn.nll_loss(*operands, reduction=attrs.reduction, ignore_index=attrs.ignore_index)
@@ -188,15 +197,18 @@ def _reduce(losses: np.ndarray, weights: np.ndarray, reduction: str, dtype: np.d
 
 
 @quiet
-def _nll_loss_reference(attrs: NllLossAttrs, x: np.ndarray, target: np.ndarray, *weight: np.ndarray) -> np.ndarray:
+def _nll_loss_reference(
+    attrs: NllLossAttrs, x: np.ndarray, target: np.ndarray, *weight: np.ndarray
+) -> np.ndarray:
     hot, by_class = _one_hot(attrs, x, target), _class_weights(x, weight)
     losses = np.where(hot, -wide(x) * by_class, 0).sum(1)
     return _reduce(losses, np.where(hot, by_class, 0), attrs.reduction, x.dtype)
 
 
 @quiet
-def _cross_entropy_reference(attrs: CrossEntropyAttrs, x: np.ndarray, target: np.ndarray,
-                             *weight: np.ndarray) -> np.ndarray:
+def _cross_entropy_reference(
+    attrs: CrossEntropyAttrs, x: np.ndarray, target: np.ndarray, *weight: np.ndarray
+) -> np.ndarray:
     """Cross entropy with the smoothed distribution (1 - s) * one_hot + s / C, both weighted by class."""
     a, hot, by_class = wide(x), _one_hot(attrs, x, target), _class_weights(x, weight)
     a = a - a.max(1, keepdims=True, initial=-np.inf)
@@ -216,13 +228,22 @@ def _cross_entropy_infer(attrs: CrossEntropyAttrs, *types: Type) -> tuple[Type, 
 
 
 nll_loss = Op(
-    "nll_loss", "Minus the log-probability [N, C, *S] of each target's class i64 [N, *S], times the class's weight.",
-    ("logp", "target", "weight?"), attrs=NllLossAttrs,
-    infer=lambda attrs, *types: _loss_infer("nll_loss", attrs, *types), vjp=_nll_loss_vjp,
-    decompose=_nll_loss_decompose, reference=_nll_loss_reference,
+    "nll_loss",
+    "Minus the log-probability [N, C, *S] of each target i64 [N, *S], times its class's weight.",
+    ("logp", "target", "weight?"),
+    attrs=NllLossAttrs,
+    infer=lambda attrs, *types: _loss_infer("nll_loss", attrs, *types),
+    vjp=_nll_loss_vjp,
+    decompose=_nll_loss_decompose,
+    reference=_nll_loss_reference,
 )
 cross_entropy = Op(
-    "cross_entropy", "nll_loss of log_softmax(logits), with label_smoothing of the targets spread over all classes.",
-    ("logits", "target", "weight?"), attrs=CrossEntropyAttrs, infer=_cross_entropy_infer, vjp=BY_DECOMPOSITION,
-    decompose=_cross_entropy_decompose, reference=_cross_entropy_reference,
+    "cross_entropy",
+    "nll_loss of log_softmax(logits); label_smoothing spreads targets over all classes.",
+    ("logits", "target", "weight?"),
+    attrs=CrossEntropyAttrs,
+    infer=_cross_entropy_infer,
+    vjp=BY_DECOMPOSITION,
+    decompose=_cross_entropy_decompose,
+    reference=_cross_entropy_reference,
 )

@@ -11,7 +11,7 @@ import numpy as np
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Op
 from ..shape import Dim, numel
-from .checks import check_axis, listed
+from .checks import attrs_of, check_axis, listed
 from .common import (
     REAL_FLOATING,
     Expr,
@@ -29,7 +29,13 @@ from .common import (
 from .shape import DimAttrs
 
 __all__ = [
-    "batch_norm", "batch_norm_train", "group_norm", "layer_norm", "log_softmax", "rms_norm", "softmax",
+    "batch_norm",
+    "batch_norm_train",
+    "group_norm",
+    "layer_norm",
+    "log_softmax",
+    "rms_norm",
+    "softmax",
 ]
 
 
@@ -50,38 +56,42 @@ def _softmax_infer(attrs: DimAttrs, x: Type) -> tuple[Type, ...]:
     return (x,)
 
 
+def _sum_along(node: Node, x: Expr) -> Expr:
+    return fn.sum(x, dims=(attrs_of(node, DimAttrs).dim,), keepdim=True)
+
+
 def _softmax_vjp(node: Node, g: Value) -> tuple[Value]:
     y, g_wide = _widened(node.result()), _widened(g)
-    total = fn.sum(g_wide * y, dims=(node.attrs.dim,), keepdim=True)
+    total = _sum_along(node, g_wide * y)
     return (_narrowed(y * (g_wide - total), g),)
 
 
 def _log_softmax_vjp(node: Node, g: Value) -> tuple[Value]:
     y, g_wide = _widened(node.result()), _widened(g)
-    total = fn.sum(g_wide, dims=(node.attrs.dim,), keepdim=True)
+    total = _sum_along(node, g_wide)
     return (_narrowed(g_wide - fn.exp(y) * total, g),)
 
 
 def _below_maximum(node: Node) -> Expr:
     """x minus its maximum, which keeps exp from overflowing."""
     x = _widened(node.operands[0])
-    return x - fn.max(x, dims=(node.attrs.dim,), keepdim=True)
+    return x - fn.max(x, dims=(attrs_of(node, DimAttrs).dim,), keepdim=True)
 
 
 def _softmax_decompose(node: Node) -> tuple[Value]:
-    x, = node.operands
-    if x.shape[node.attrs.dim] == 0:  # nothing to take a maximum of
+    (x,) = node.operands
+    if x.shape[attrs_of(node, DimAttrs).dim] == 0:  # nothing to take a maximum of
         return (x,)
     e = fn.exp(_below_maximum(node))
-    return (_narrowed(e / fn.sum(e, dims=(node.attrs.dim,), keepdim=True), x),)
+    return (_narrowed(e / _sum_along(node, e), x),)
 
 
 def _log_softmax_decompose(node: Node) -> tuple[Value]:
-    x, = node.operands
-    if x.shape[node.attrs.dim] == 0:
+    (x,) = node.operands
+    if x.shape[attrs_of(node, DimAttrs).dim] == 0:
         return (x,)
     below = _below_maximum(node)
-    return (_narrowed(below - fn.log(fn.sum(fn.exp(below), dims=(node.attrs.dim,), keepdim=True)), x),)
+    return (_narrowed(below - fn.log(_sum_along(node, fn.exp(below))), x),)
 
 
 @quiet
@@ -99,12 +109,24 @@ def _log_softmax_reference(attrs: DimAttrs, x: np.ndarray) -> np.ndarray:
 
 
 softmax = Op(
-    "softmax", "exp(x) / sum(exp(x)) along dim.", ("x",), attrs=DimAttrs, infer=_softmax_infer,
-    vjp=_softmax_vjp, decompose=_softmax_decompose, reference=_softmax_reference,
+    "softmax",
+    "exp(x) / sum(exp(x)) along dim.",
+    ("x",),
+    attrs=DimAttrs,
+    infer=_softmax_infer,
+    vjp=_softmax_vjp,
+    decompose=_softmax_decompose,
+    reference=_softmax_reference,
 )
 log_softmax = Op(
-    "log_softmax", "x - log(sum(exp(x))) along dim.", ("x",), attrs=DimAttrs, infer=_softmax_infer,
-    vjp=_log_softmax_vjp, decompose=_log_softmax_decompose, reference=_log_softmax_reference,
+    "log_softmax",
+    "x - log(sum(exp(x))) along dim.",
+    ("x",),
+    attrs=DimAttrs,
+    infer=_softmax_infer,
+    vjp=_log_softmax_vjp,
+    decompose=_log_softmax_decompose,
+    reference=_log_softmax_reference,
 )
 
 
@@ -123,15 +145,19 @@ def _layer_norm_infer(attrs: LayerNormAttrs, x: Type, *affine: Type) -> tuple[Ty
     check_domain("layer_norm", x, REAL_FLOATING)
     check_same_dtype("layer_norm", x, *affine)
     if not 1 <= attrs.axes <= x.rank:
-        raise RuntimeError("Expected normalized_shape to be at least 1-dimensional and at most of the "
-                           "input's rank, "
-                           f"but got {attrs.axes} trailing dimensions of input {listed(x.shape)}")
-    normalized = x.shape[-attrs.axes:]
+        raise RuntimeError(
+            "Expected normalized_shape to be at least 1-dimensional and at most of the "
+            "input's rank, "
+            f"but got {attrs.axes} trailing dimensions of input {listed(x.shape)}"
+        )
+    normalized = x.shape[-attrs.axes :]
     for name, t in zip(("weight", "bias"), affine, strict=False):
         if t.shape != normalized:
-            raise RuntimeError(f"Expected {name} to be of same shape as normalized_shape, but got {name} of "
-                               "shape "
-                               f"{listed(t.shape)} and normalized_shape = {listed(normalized)}")
+            raise RuntimeError(
+                f"Expected {name} to be of same shape as normalized_shape, but got {name} of "
+                "shape "
+                f"{listed(t.shape)} and normalized_shape = {listed(normalized)}"
+            )
     return (x,)
 
 
@@ -149,7 +175,8 @@ def _normalized(x: Expr, dims: Sequence[int], eps: float, centre: bool) -> tuple
 
 def _norm_decompose(node: Node, centre: bool) -> tuple[Value]:
     x, *affine = node.operands
-    y, _ = _normalized(_widened(x), _last(node.attrs.axes, x.rank), node.attrs.eps, centre)
+    attrs = attrs_of(node, LayerNormAttrs)
+    y, _ = _normalized(_widened(x), _last(attrs.axes, x.rank), attrs.eps, centre)
     if affine:
         y = y * _widened(affine[0])
     if len(affine) == 2:
@@ -158,7 +185,7 @@ def _norm_decompose(node: Node, centre: bool) -> tuple[Value]:
 
 
 def _through_norm(g: Expr, y: Expr, rstd: Expr, dims: tuple[int, ...], centre: bool) -> Expr:
-    """The gradient of x where `g` arrives at y = (x - mean) * rstd: what changes mean or deviation is taken out."""
+    """The gradient of x where `g` arrives at y = (x - mean) * rstd, less what changes mean and deviation."""
     moved = g - y * fn.mean(g * y, dims=dims, keepdim=True)
     if centre:
         moved = moved - fn.mean(g, dims=dims, keepdim=True)
@@ -167,8 +194,9 @@ def _through_norm(g: Expr, y: Expr, rstd: Expr, dims: tuple[int, ...], centre: b
 
 def _norm_vjp(node: Node, g: Value, centre: bool) -> tuple[Value, ...]:
     x, *affine = node.operands
-    dims = _last(node.attrs.axes, x.rank)
-    y, rstd = _normalized(_widened(x), dims, node.attrs.eps, centre)
+    attrs = attrs_of(node, LayerNormAttrs)
+    dims = _last(attrs.axes, x.rank)
+    y, rstd = _normalized(_widened(x), dims, attrs.eps, centre)
     arrived = _widened(g)
     scaled = arrived * _widened(affine[0]) if affine else arrived
     gx = _through_norm(scaled, y, rstd, dims, centre)
@@ -176,7 +204,9 @@ def _norm_vjp(node: Node, g: Value, centre: bool) -> tuple[Value, ...]:
     return _narrowed(gx, x), *(cast_to(p, x.dtype) for p in g_affine)
 
 
-def _norm_reference(attrs: LayerNormAttrs, x: np.ndarray, affine: tuple[np.ndarray, ...], centre: bool) -> np.ndarray:
+def _norm_reference(
+    attrs: LayerNormAttrs, x: np.ndarray, affine: tuple[np.ndarray, ...], centre: bool
+) -> np.ndarray:
     a, dims = wide(x), _last(attrs.axes, x.ndim)
     if a.size and centre:
         a = a - a.mean(dims, keepdims=True)
@@ -189,15 +219,23 @@ def _norm_reference(attrs: LayerNormAttrs, x: np.ndarray, affine: tuple[np.ndarr
 
 
 layer_norm = Op(
-    "layer_norm", "(x - mean) / sqrt(biased variance + eps) over the trailing dimensions, times w, plus b.",
-    ("x", "w?", "b?"), attrs=LayerNormAttrs, infer=_layer_norm_infer,
-    vjp=lambda node, g: _norm_vjp(node, g, centre=True), decompose=lambda node: _norm_decompose(node, centre=True),
+    "layer_norm",
+    "(x - mean) / sqrt(biased variance + eps) over the trailing dimensions, times w, plus b.",
+    ("x", "w?", "b?"),
+    attrs=LayerNormAttrs,
+    infer=_layer_norm_infer,
+    vjp=lambda node, g: _norm_vjp(node, g, centre=True),
+    decompose=lambda node: _norm_decompose(node, centre=True),
     reference=quiet(lambda attrs, x, *affine: _norm_reference(attrs, x, affine, centre=True)),
 )
 rms_norm = Op(
-    "rms_norm", "x / sqrt(mean of squares + eps) over the trailing dimensions, times w.", ("x", "w?"),
-    attrs=LayerNormAttrs, infer=_layer_norm_infer,
-    vjp=lambda node, g: _norm_vjp(node, g, centre=False), decompose=lambda node: _norm_decompose(node, centre=False),
+    "rms_norm",
+    "x / sqrt(mean of squares + eps) over the trailing dimensions, times w.",
+    ("x", "w?"),
+    attrs=LayerNormAttrs,
+    infer=_layer_norm_infer,
+    vjp=lambda node, g: _norm_vjp(node, g, centre=False),
+    decompose=lambda node: _norm_decompose(node, centre=False),
     reference=quiet(lambda attrs, x, *affine: _norm_reference(attrs, x, affine, centre=False)),
 )
 
@@ -214,12 +252,15 @@ def _check_channels(name: str, x: Type, **parameters: Type) -> None:
     check_domain(name, x, REAL_FLOATING)
     check_same_dtype(name, x, *parameters.values())
     if x.rank < 2:
-        raise RuntimeError(f"{name}: expected at least 2 dimensions [N, C, *S], but got shape "
-                           f"{listed(x.shape)}")
+        raise RuntimeError(
+            f"{name}: expected at least 2 dimensions [N, C, *S], but got shape {listed(x.shape)}"
+        )
     for parameter, t in parameters.items():
         if t.shape != (x.shape[1],):
-            raise RuntimeError(f"{parameter} should contain {x.shape[1]} elements not {t.numel}: {name} got "
-                               f"{listed(t.shape)} for input {listed(x.shape)}")
+            raise RuntimeError(
+                f"{parameter} should contain {x.shape[1]} elements not {t.numel}: {name} got "
+                f"{listed(t.shape)} for input {listed(x.shape)}"
+            )
 
 
 def _batch_norm_infer(attrs: EpsAttrs, x: Type, *rest: Type) -> tuple[Type, ...]:
@@ -241,7 +282,7 @@ def _affine(y: Expr, affine: Sequence[Value], rank: int) -> Expr:
 
 def _batch_norm_decompose(node: Node) -> tuple[Value]:
     x, mean, var, *affine = node.operands
-    rstd = fn.rsqrt(_per_channel(var, x.rank) + node.attrs.eps)
+    rstd = fn.rsqrt(_per_channel(var, x.rank) + attrs_of(node, EpsAttrs).eps)
     y = (_widened(x) - _per_channel(mean, x.rank)) * rstd
     return (_narrowed(_affine(y, affine, x.rank), x),)
 
@@ -251,9 +292,11 @@ def _channel_shaped(v: np.ndarray, rank: int) -> np.ndarray:
 
 
 @quiet
-def _batch_norm_reference(attrs: EpsAttrs, x: np.ndarray, mean: np.ndarray, var: np.ndarray,
-                          *affine: np.ndarray) -> np.ndarray:
-    y = (wide(x) - _channel_shaped(mean, x.ndim)) / np.sqrt(_channel_shaped(var, x.ndim) + wide(var).dtype.type(attrs.eps))
+def _batch_norm_reference(
+    attrs: EpsAttrs, x: np.ndarray, mean: np.ndarray, var: np.ndarray, *affine: np.ndarray
+) -> np.ndarray:
+    eps = wide(var).dtype.type(attrs.eps)
+    y = (wide(x) - _channel_shaped(mean, x.ndim)) / np.sqrt(_channel_shaped(var, x.ndim) + eps)
     return _affine_reference(y, affine).astype(x.dtype)
 
 
@@ -264,17 +307,23 @@ def _affine_reference(y: np.ndarray, affine: tuple[np.ndarray, ...]) -> np.ndarr
 
 
 batch_norm = Op(
-    "batch_norm", "(x - mean) / sqrt(var + eps) * w + b with given statistics per channel of x [N, C, *S].",
-    ("x", "mean", "var", "w?", "b?"), attrs=EpsAttrs, infer=_batch_norm_infer, vjp=BY_DECOMPOSITION,
-    decompose=_batch_norm_decompose, reference=_batch_norm_reference,
+    "batch_norm",
+    "(x - mean) / sqrt(var + eps) * w + b with given statistics per channel of x [N, C, *S].",
+    ("x", "mean", "var", "w?", "b?"),
+    attrs=EpsAttrs,
+    infer=_batch_norm_infer,
+    vjp=BY_DECOMPOSITION,
+    decompose=_batch_norm_decompose,
+    reference=_batch_norm_reference,
 )
 
 
 def _batch_norm_train_infer(attrs: EpsAttrs, x: Type, *affine: Type) -> tuple[Type, ...]:
     _check_channels("batch_norm_train", x, **dict(zip(("weight", "bias"), affine, strict=False)))
     if numel((x.shape[0], *x.shape[2:])) == 1:
-        raise ValueError("Expected more than 1 value per channel when training, got input size "
-                         f"{listed(x.shape)}")
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {listed(x.shape)}"
+        )
     statistics = x.with_shape((x.shape[1],))
     return x, statistics, statistics
 
@@ -283,23 +332,24 @@ def _batch_dims(rank: int) -> tuple[int, ...]:
     return (0, *range(2, rank))
 
 
-def _batch_norm_train_decompose(node: Node) -> tuple[Value, Value, Value]:
+def _batch_norm_train_decompose(node: Node) -> tuple[Value, ...]:
     x, *affine = node.operands
     a, dims = _widened(x), _batch_dims(x.rank)
     mean = fn.mean(a, dims=dims, keepdim=True)
     var = fn.mean((a - mean) * (a - mean), dims=dims, keepdim=True)
-    y = _affine((a - mean) * fn.rsqrt(var + node.attrs.eps), affine, x.rank)
+    y = _affine((a - mean) * fn.rsqrt(var + attrs_of(node, EpsAttrs).eps), affine, x.rank)
     channels = (x.shape[1],)
     return (_narrowed(y, x), *(_narrowed(fn.reshape(s, shape=channels), x) for s in (mean, var)))
 
 
-def _batch_norm_train_vjp(node: Node, g: Value | None, g_mean: Value | None,
-                          g_var: Value | None) -> tuple[Value | None, ...]:
+def _batch_norm_train_vjp(
+    node: Node, g: Value | None, g_mean: Value | None, g_var: Value | None
+) -> tuple[Value | None, ...]:
     """The statistics are read from the results, so that the backward pass does not compute them again."""
     x, *affine = node.operands
     dims, rank = _batch_dims(x.rank), x.rank
     centred = _widened(x) - _per_channel(node.result(1), rank)
-    rstd = fn.rsqrt(_per_channel(node.result(2), rank) + node.attrs.eps)
+    rstd = fn.rsqrt(_per_channel(node.result(2), rank) + attrs_of(node, EpsAttrs).eps)
     parts: list[Expr] = []
     g_affine: list[Value | None] = [None] * len(affine)
     if g is not None:
@@ -318,8 +368,9 @@ def _batch_norm_train_vjp(node: Node, g: Value | None, g_mean: Value | None,
 
 
 @quiet
-def _batch_norm_train_reference(attrs: EpsAttrs, x: np.ndarray,
-                                *affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _batch_norm_train_reference(
+    attrs: EpsAttrs, x: np.ndarray, *affine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     a, dims = wide(x), _batch_dims(x.ndim)
     mean, var = a.mean(dims), a.var(dims)
     y = (a - _channel_shaped(mean, a.ndim)) / np.sqrt(_channel_shaped(var, a.ndim) + a.dtype.type(attrs.eps))
@@ -327,9 +378,14 @@ def _batch_norm_train_reference(attrs: EpsAttrs, x: np.ndarray,
 
 
 batch_norm_train = Op(
-    "batch_norm_train", "batch_norm with the batch's own statistics; also returns its mean and biased variance.",
-    ("x", "w?", "b?"), attrs=EpsAttrs, infer=_batch_norm_train_infer, vjp=_batch_norm_train_vjp,
-    decompose=_batch_norm_train_decompose, reference=_batch_norm_train_reference,
+    "batch_norm_train",
+    "batch_norm by the batch's own statistics; also returns its mean and biased variance.",
+    ("x", "w?", "b?"),
+    attrs=EpsAttrs,
+    infer=_batch_norm_train_infer,
+    vjp=_batch_norm_train_vjp,
+    decompose=_batch_norm_train_decompose,
+    reference=_batch_norm_train_reference,
 )
 
 
@@ -349,18 +405,20 @@ def _group_norm_infer(attrs: GroupNormAttrs, x: Type, *affine: Type) -> tuple[Ty
     if attrs.groups < 1:
         raise RuntimeError(f"Expected num groups to be greater than 0, got {attrs.groups}")
     if x.shape[1] % attrs.groups != 0:
-        raise RuntimeError("Expected number of channels in input to be divisible by num_groups, but got "
-                           "input of "
-                           f"shape {listed(x.shape)} and num_groups={attrs.groups}")
+        raise RuntimeError(
+            "Expected number of channels in input to be divisible by num_groups, but got "
+            "input of "
+            f"shape {listed(x.shape)} and num_groups={attrs.groups}"
+        )
     return (x,)
 
 
 def _group_norm_decompose(node: Node) -> tuple[Value]:
     x, *affine = node.operands
-    groups = node.attrs.groups
-    inside: Dim = (x.shape[1] // groups) * numel(x.shape[2:])
-    rows = fn.reshape(_widened(x), shape=(x.shape[0], groups, inside))
-    y = fn.reshape(fn.layer_norm(rows, axes=1, eps=node.attrs.eps), shape=x.shape)
+    attrs = attrs_of(node, GroupNormAttrs)
+    inside: Dim = (x.shape[1] // attrs.groups) * numel(x.shape[2:])
+    rows = fn.reshape(_widened(x), shape=(x.shape[0], attrs.groups, inside))
+    y = fn.reshape(fn.layer_norm(rows, axes=1, eps=attrs.eps), shape=x.shape)
     return (_narrowed(_affine(y, affine, x.rank), x),)
 
 
@@ -372,7 +430,12 @@ def _group_norm_reference(attrs: GroupNormAttrs, x: np.ndarray, *affine: np.ndar
 
 
 group_norm = Op(
-    "group_norm", "layer_norm over each of `groups` groups of channels of x [N, C, *S], times w [C], plus b [C].",
-    ("x", "w?", "b?"), attrs=GroupNormAttrs, infer=_group_norm_infer, vjp=BY_DECOMPOSITION,
-    decompose=_group_norm_decompose, reference=_group_norm_reference,
+    "group_norm",
+    "layer_norm over each group of channels of x [N, C, *S], times w [C], plus b [C].",
+    ("x", "w?", "b?"),
+    attrs=GroupNormAttrs,
+    infer=_group_norm_infer,
+    vjp=BY_DECOMPOSITION,
+    decompose=_group_norm_decompose,
+    reference=_group_norm_reference,
 )

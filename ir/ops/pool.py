@@ -1,8 +1,8 @@
 """Pooling over windows, and its gradients.
 
-A window of a pool starts at ``o*stride - padding``. Positions outside the input count as -inf for a maximum; for a
-mean they are zeros whose number counts or not (`count_include_pad`). In `ceil_mode` a last, partial window is added
-where it starts inside the input or its left padding. The rules are those of
+A window of a pool starts at ``o*stride - padding``. Positions outside the input count as -inf for a maximum;
+for a mean they are zeros whose number counts or not (`count_include_pad`). In `ceil_mode` a last, partial
+window is added where it starts inside the input or its left padding. The rules are those of
 https://docs.pytorch.org/docs/stable/generated/torch.nn.MaxPool2d.html and AvgPool2d.html.
 """
 
@@ -20,11 +20,16 @@ from ..dtype import i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, Op
 from ..shape import Dim, Shape, numel
-from .checks import listed, surely_less
+from .checks import attrs_of, ints, listed, surely_less
 from .common import REAL, REAL_FLOATING, check_domain, ops, wide, zeros
 
 __all__ = [
-    "adaptive_avg_pool", "adaptive_avg_pool_grad", "adaptive_max_pool", "avg_pool", "avg_pool_grad", "max_pool",
+    "adaptive_avg_pool",
+    "adaptive_avg_pool_grad",
+    "adaptive_max_pool",
+    "avg_pool",
+    "avg_pool_grad",
+    "max_pool",
     "max_pool_grad",
 ]
 
@@ -85,33 +90,42 @@ def _dilation(attrs: PoolAttrs) -> tuple[int, ...]:
 
 def _check_rank(name: str, shape: Shape, rank: int) -> None:
     if rank < 1 or len(shape) != rank + 2:
-        raise RuntimeError(f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} "
-                           "spatial ones, "
-                           f"but got shape {listed(shape)}: add a batch dimension or give one size per "
-                           "dimension")
+        raise RuntimeError(
+            f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} "
+            "spatial ones, "
+            f"but got shape {listed(shape)}: add a batch dimension or give one size per "
+            "dimension"
+        )
     if any(size == 0 for size in shape[2:]):
-        raise RuntimeError(f"{name}: Expected input to have non-zero size for non-batch dimensions, but got "
-                           f"{listed(shape)}")
+        raise RuntimeError(
+            f"{name}: Expected input to have non-zero size for non-batch dimensions, but got {listed(shape)}"
+        )
 
 
 def _check_window(name: str, attrs: PoolAttrs) -> None:
     for field in ("stride", "padding"):
         if len(getattr(attrs, field)) != len(attrs.kernel):
-            raise RuntimeError(f"{name}: {field} must have one value for each of the {len(attrs.kernel)} "
-                               "spatial "
-                               f"dimensions, but got {list(getattr(attrs, field))}")
+            raise RuntimeError(
+                f"{name}: {field} must have one value for each of the {len(attrs.kernel)} "
+                "spatial "
+                f"dimensions, but got {list(getattr(attrs, field))}"
+            )
     if len(_dilation(attrs)) != len(attrs.kernel) or min(_dilation(attrs)) < 1:
-        raise RuntimeError(f"{name}: dilation should be greater than zero, one value for each of the "
-                           f"{len(attrs.kernel)} spatial dimensions, but got {list(_dilation(attrs))}")
+        raise RuntimeError(
+            f"{name}: dilation should be greater than zero, one value for each of the "
+            f"{len(attrs.kernel)} spatial dimensions, but got {list(_dilation(attrs))}"
+        )
     if min(attrs.kernel) < 1:
         raise RuntimeError(f"{name}: kernel size should be greater than zero, but got {list(attrs.kernel)}")
     if min(attrs.stride) < 1:
         raise RuntimeError(f"{name}: stride should be greater than zero, but got {list(attrs.stride)}")
     for kernel, padding, dilation in zip(attrs.kernel, attrs.padding, _dilation(attrs), strict=True):
         if not 0 <= padding <= ((kernel - 1) * dilation + 1) // 2:
-            raise RuntimeError("pad should be at most half of effective kernel size and not negative, but "
-                               "got "
-                               f"pad={padding}, kernel_size={kernel} and dilation={dilation}")
+            raise RuntimeError(
+                "pad should be at most half of effective kernel size and not negative, but "
+                "got "
+                f"pad={padding}, kernel_size={kernel} and dilation={dilation}"
+            )
     if getattr(attrs, "divisor", None) == 0:
         raise RuntimeError(f"{name}: divisor must be not zero")
 
@@ -126,14 +140,17 @@ def _pooled(name: str, shape: Shape, attrs: PoolAttrs) -> Shape:
     _check_window(name, attrs)
     out: list[Dim] = []
     for size, k, step, pad, dil in zip(
-            shape[2:], attrs.kernel, attrs.stride, attrs.padding, _dilation(attrs), strict=True):
+        shape[2:], attrs.kernel, attrs.stride, attrs.padding, _dilation(attrs), strict=True
+    ):
         room = 2 * pad - dil * (k - 1) - 1
         if attrs.ceil_mode:
             room = min(room + step - 1, pad - 1)
         out.append((size + room) // step + 1)
     if any(surely_less(size, 1) for size in out):
-        raise RuntimeError(f"Given input size: ({'x'.join(map(str, shape[1:]))}). Calculated output size: "
-                           f"({'x'.join(map(str, (shape[1], *out)))}). Output size is too small")
+        raise RuntimeError(
+            f"Given input size: ({'x'.join(map(str, shape[1:]))}). Calculated output size: "
+            f"({'x'.join(map(str, (shape[1], *out)))}). Output size is too small"
+        )
     return (*shape[:2], *out)
 
 
@@ -157,27 +174,40 @@ def _lowest(dtype: np.dtype) -> Any:
     return np.iinfo(dtype).min if np.issubdtype(dtype, np.integer) else -np.inf
 
 
-def _taps(x: np.ndarray, attrs: PoolAttrs, out: Sequence[int]) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-    """For each kernel element, in order: its positions per spatial dimension, and where they are in the input."""
+def _at(spatial: Sequence[Any]) -> Any:
+    """The subscript of an array [N, C, *S] at spatial positions."""
+    return (..., *spatial)
+
+
+Tap = tuple[tuple[np.ndarray, ...], np.ndarray]
+
+
+def _taps(x: np.ndarray, attrs: PoolAttrs, out: Sequence[int]) -> Iterator[Tap]:
+    """For each kernel element, in order: its positions per spatial dimension (the nearest ones inside the
+    input), and which of them are inside."""
     for tap in itertools.product(*map(range, attrs.kernel)):
-        lines = [np.arange(o) * step - pad + k * dil for o, step, pad, k, dil in zip(
-            out, attrs.stride, attrs.padding, tap, _dilation(attrs), strict=True)]
+        lines = [
+            np.arange(o) * step - pad + k * dil
+            for o, step, pad, k, dil in zip(
+                out, attrs.stride, attrs.padding, tap, _dilation(attrs), strict=True
+            )
+        ]
         positions = np.ix_(*lines)
         inside = np.ones((), bool)
         for line, size in zip(positions, x.shape[2:], strict=True):
             inside = inside & (line >= 0) & (line < size)
-        yield positions, inside
+        near = tuple(np.clip(p, 0, size - 1) for p, size in zip(positions, x.shape[2:], strict=True))
+        yield near, inside
 
 
 def _max_pool_reference(attrs: MaxPoolAttrs, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scans the kernel as PyTorch does: a greater element replaces the best one, and so does a NaN."""
     x_wide, spatial = wide(x), x.shape[2:]
-    shape = _pooled("max_pool", x.shape, attrs)
+    shape = ints(_pooled("max_pool", x.shape, attrs))
     best = np.full(shape, _lowest(x_wide.dtype), x_wide.dtype)
     where = np.full(shape, -1, np.int64)
-    for positions, inside in _taps(x, attrs, shape[2:]):
-        near = tuple(np.clip(line, 0, size - 1) for line, size in zip(positions, spatial, strict=True))
-        found = x_wide[(..., *near)]
+    for near, inside in _taps(x, attrs, shape[2:]):
+        found = x_wide[_at(near)]
         flat = np.ravel_multi_index(np.broadcast_arrays(*near), spatial)
         taken = inside & ((found > best) | (found != found) | (where < 0))
         best, where = np.where(taken, found, best), np.where(taken, flat, where)
@@ -189,14 +219,19 @@ max_pool = Op(
     "The maximum of each window of x [N, C, *S], and its position in the flattened S (the first of equal "
     "ones; NaN "
     "counts as greatest, the last NaN stays).",
-    ("x",), attrs=MaxPoolAttrs, infer=_max_pool_infer, vjp=_max_pool_vjp, reference=_max_pool_reference,
+    ("x",),
+    attrs=MaxPoolAttrs,
+    infer=_max_pool_infer,
+    vjp=_max_pool_vjp,
+    reference=_max_pool_reference,
 )
 
 
 def _max_pool_grad_infer(attrs: SpatialAttrs, g: Type, indices: Type) -> tuple[Type, ...]:
     if indices.dtype is not i64 or indices.shape != g.shape:
-        raise RuntimeError(f"max_pool_grad: expected i64 indices of shape {listed(g.shape)}, but got "
-                           f"{indices}")
+        raise RuntimeError(
+            f"max_pool_grad: expected i64 indices of shape {listed(g.shape)}, but got {indices}"
+        )
     _check_rank("max_pool_grad", (*g.shape[:2], *attrs.spatial), g.rank - 2)
     return (g.with_shape((*g.shape[:2], *attrs.spatial)),)
 
@@ -213,13 +248,13 @@ def _max_pool_grad_vjp(node: Node, g: Value) -> tuple[Value, None]:
 
 def _max_pool_grad_decompose(node: Node) -> tuple[Value]:
     g, indices = node.operands
-    flat = g.type.with_shape((*g.shape[:2], numel(node.attrs.spatial)))
+    flat = g.type.with_shape((*g.shape[:2], numel(attrs_of(node, SpatialAttrs).spatial)))
     total = ops.scatter_add(zeros(flat), _flat_spatial(indices), _flat_spatial(g), dim=2)
     return (ops.reshape(total, shape=node.types[0].shape),)
 
 
 def _max_pool_grad_reference(attrs: SpatialAttrs, g: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    planes, size = math.prod(g.shape[:2]), math.prod(attrs.spatial)
+    planes, size = math.prod(g.shape[:2]), math.prod(ints(attrs.spatial))
     bad = (indices < 0) | (indices >= size)
     if bad.any():
         raise IndexError(f"max_pool_grad: index {indices[bad].flat[0]} is out of bounds for {size} positions")
@@ -229,9 +264,14 @@ def _max_pool_grad_reference(attrs: SpatialAttrs, g: np.ndarray, indices: np.nda
 
 
 max_pool_grad = Op(
-    "max_pool_grad", "Adds each g [N, C, *O] to the position in the flattened spatial sizes that indices name.",
-    ("g", "indices"), attrs=SpatialAttrs, infer=_max_pool_grad_infer, vjp=_max_pool_grad_vjp,
-    decompose=_max_pool_grad_decompose, reference=_max_pool_grad_reference,
+    "max_pool_grad",
+    "Adds each g [N, C, *O] to the position in the flat spatial sizes that indices name.",
+    ("g", "indices"),
+    attrs=SpatialAttrs,
+    infer=_max_pool_grad_infer,
+    vjp=_max_pool_grad_vjp,
+    decompose=_max_pool_grad_decompose,
+    reference=_max_pool_grad_reference,
 )
 
 
@@ -249,10 +289,17 @@ def _window_fields(attrs: AvgPoolAttrs | AvgPoolGradAttrs) -> dict[str, Any]:
 
 
 def _avg_pool_vjp(node: Node, g: Value) -> tuple[Value]:
-    return (ops.avg_pool_grad(g, spatial=node.operands[0].shape[2:], **_window_fields(node.attrs)),)
+    return (
+        ops.avg_pool_grad(
+            g, spatial=node.operands[0].shape[2:], **_window_fields(attrs_of(node, AvgPoolAttrs))
+        ),
+    )
 
 
-def _divisors(attrs: AvgPoolAttrs | AvgPoolGradAttrs, spatial: Sequence[int], out: Sequence[int]) -> np.ndarray:
+AvgAttrs = AvgPoolAttrs | AvgPoolGradAttrs
+
+
+def _divisors(attrs: AvgAttrs, spatial: Sequence[int], out: Sequence[int]) -> np.ndarray:
     """What each window's sum is divided by, of shape `out`."""
     total = np.ones((), np.int64)
     for size, o, k, step, pad in zip(spatial, out, attrs.kernel, attrs.stride, attrs.padding, strict=True):
@@ -265,18 +312,22 @@ def _divisors(attrs: AvgPoolAttrs | AvgPoolGradAttrs, spatial: Sequence[int], ou
 
 
 def _avg_pool_reference(attrs: AvgPoolAttrs, x: np.ndarray) -> np.ndarray:
-    shape = _pooled("avg_pool", x.shape, attrs)
+    shape = ints(_pooled("avg_pool", x.shape, attrs))
     a = wide(x)
     total = np.zeros(shape, a.dtype)
-    for positions, inside in _taps(x, attrs, shape[2:]):
-        near = tuple(np.clip(line, 0, size - 1) for line, size in zip(positions, x.shape[2:], strict=True))
-        total += np.where(inside, a[(..., *near)], 0)
+    for near, inside in _taps(x, attrs, shape[2:]):
+        total += np.where(inside, a[_at(near)], 0)
     return (total / _divisors(attrs, x.shape[2:], shape[2:]).astype(a.dtype)).astype(x.dtype)
 
 
 avg_pool = Op(
-    "avg_pool", "The mean of each window of x [N, C, *S].", ("x",),
-    attrs=AvgPoolAttrs, infer=_avg_pool_infer, vjp=_avg_pool_vjp, reference=_avg_pool_reference,
+    "avg_pool",
+    "The mean of each window of x [N, C, *S].",
+    ("x",),
+    attrs=AvgPoolAttrs,
+    infer=_avg_pool_infer,
+    vjp=_avg_pool_vjp,
+    reference=_avg_pool_reference,
 )
 
 
@@ -285,30 +336,40 @@ def _avg_pool_grad_infer(attrs: AvgPoolGradAttrs, g: Type) -> tuple[Type, ...]:
     shape = (*g.shape[:2], *attrs.spatial)
     expected = _pooled("avg_pool_grad", shape, attrs)
     if g.shape != expected:
-        raise RuntimeError(f"avg_pool_grad: the pool of {listed(shape)} has shape {listed(expected)}, but g "
-                           "has "
-                           f"{listed(g.shape)}")
+        raise RuntimeError(
+            f"avg_pool_grad: the pool of {listed(shape)} has shape {listed(expected)}, but g "
+            "has "
+            f"{listed(g.shape)}"
+        )
     return (g.with_shape(shape),)
 
 
 def _avg_pool_grad_reference(attrs: AvgPoolGradAttrs, g: np.ndarray) -> np.ndarray:
     """Adds each window's share to a padded input, then cuts the padding off."""
-    out = g.shape[2:]
-    share = wide(g) / _divisors(attrs, attrs.spatial, out).astype(wide(g).dtype)
-    wholes = [max(p + s, (o - 1) * step + k) for p, s, o, step, k in zip(
-        attrs.padding, attrs.spatial, out, attrs.stride, attrs.kernel, strict=True)]
+    out, spatial = g.shape[2:], ints(attrs.spatial)
+    share = wide(g) / _divisors(attrs, spatial, out).astype(wide(g).dtype)
+    wholes = [
+        max(p + s, (o - 1) * step + k)
+        for p, s, o, step, k in zip(attrs.padding, spatial, out, attrs.stride, attrs.kernel, strict=True)
+    ]
     total = np.zeros((*g.shape[:2], *wholes), share.dtype)
     for tap in itertools.product(*map(range, attrs.kernel)):
-        where = tuple(slice(k, k + (o - 1) * step + 1, step) for k, o, step in zip(tap, out, attrs.stride, strict=True))
-        total[(..., *where)] += share
-    kept = tuple(slice(p, p + s) for p, s in zip(attrs.padding, attrs.spatial, strict=True))
-    return total[(..., *kept)].astype(g.dtype)
+        lines = [
+            slice(k, k + (o - 1) * step + 1, step) for k, o, step in zip(tap, out, attrs.stride, strict=True)
+        ]
+        total[_at(lines)] += share
+    kept = [slice(p, p + s) for p, s in zip(attrs.padding, spatial, strict=True)]
+    return total[_at(kept)].astype(g.dtype)
 
 
 avg_pool_grad = Op(
-    "avg_pool_grad", "The transpose of avg_pool: each g [N, C, *O] spread over its window of the spatial sizes.",
-    ("g",), attrs=AvgPoolGradAttrs, infer=_avg_pool_grad_infer,
-    vjp=lambda node, c: (ops.avg_pool(c, **_window_fields(node.attrs)),), reference=_avg_pool_grad_reference,
+    "avg_pool_grad",
+    "The transpose of avg_pool: each g [N, C, *O] spread over its window.",
+    ("g",),
+    attrs=AvgPoolGradAttrs,
+    infer=_avg_pool_grad_infer,
+    vjp=lambda node, c: (ops.avg_pool(c, **_window_fields(node.attrs)),),
+    reference=_avg_pool_grad_reference,
 )
 
 
@@ -318,8 +379,10 @@ avg_pool_grad = Op(
 def _adaptive_shape(name: str, attrs: AdaptiveAttrs, x: Type) -> Shape:
     _check_rank(name, x.shape, len(attrs.output_size))
     if min(attrs.output_size) < 0:
-        raise RuntimeError(f"{name}: elements of output_size must be greater than or equal to 0, but got "
-                           f"{list(attrs.output_size)}")
+        raise RuntimeError(
+            f"{name}: elements of output_size must be greater than or equal to 0, but got "
+            f"{list(attrs.output_size)}"
+        )
     return (*x.shape[:2], *attrs.output_size)
 
 
@@ -348,8 +411,11 @@ def _adaptive_avg_reference(attrs: AdaptiveAttrs, x: np.ndarray) -> np.ndarray:
 
 
 adaptive_avg_pool = Op(
-    "adaptive_avg_pool", "Means of windows floor(i*I/O) .. ceil((i+1)*I/O), whose number is given.", ("x",),
-    attrs=AdaptiveAttrs, infer=_adaptive_avg_infer,
+    "adaptive_avg_pool",
+    "Means of windows floor(i*I/O) .. ceil((i+1)*I/O), whose number is given.",
+    ("x",),
+    attrs=AdaptiveAttrs,
+    infer=_adaptive_avg_infer,
     vjp=lambda node, g: (ops.adaptive_avg_pool_grad(g, spatial=node.operands[0].shape[2:]),),
     reference=_adaptive_avg_reference,
 )
@@ -360,14 +426,15 @@ def _adaptive_avg_grad_infer(attrs: SpatialAttrs, g: Type) -> tuple[Type, ...]:
     shape = (*g.shape[:2], *attrs.spatial)
     _check_rank("adaptive_avg_pool_grad", shape, g.rank - 2)
     if not all(isinstance(d, int) for d in g.shape[2:]):
-        raise RuntimeError("adaptive_avg_pool_grad: the pool's output sizes are fixed, but g has "
-                           f"{listed(g.shape)}")
+        raise RuntimeError(
+            f"adaptive_avg_pool_grad: the pool's output sizes are fixed, but g has {listed(g.shape)}"
+        )
     return (g.with_shape(shape),)
 
 
 def _adaptive_avg_grad_reference(attrs: SpatialAttrs, g: np.ndarray) -> np.ndarray:
     y = wide(g)
-    for axis, size in enumerate(attrs.spatial, start=2):
+    for axis, size in enumerate(ints(attrs.spatial), start=2):
         out, shape = y.shape[axis], list(y.shape)
         shape[axis] = size
         line, result = np.moveaxis(y, axis, 0), np.zeros(shape, y.dtype)
@@ -379,8 +446,11 @@ def _adaptive_avg_grad_reference(attrs: SpatialAttrs, g: np.ndarray) -> np.ndarr
 
 
 adaptive_avg_pool_grad = Op(
-    "adaptive_avg_pool_grad", "The transpose of adaptive_avg_pool: g spread over the windows of the spatial sizes.",
-    ("g",), attrs=SpatialAttrs, infer=_adaptive_avg_grad_infer,
+    "adaptive_avg_pool_grad",
+    "The transpose of adaptive_avg_pool: g spread over its windows.",
+    ("g",),
+    attrs=SpatialAttrs,
+    infer=_adaptive_avg_grad_infer,
     vjp=lambda node, c: (ops.adaptive_avg_pool(c, output_size=node.operands[0].shape[2:]),),
     reference=_adaptive_avg_grad_reference,
 )
@@ -400,21 +470,26 @@ def _adaptive_max_reference(attrs: AdaptiveAttrs, x: np.ndarray) -> tuple[np.nda
     for at in itertools.product(*map(range, attrs.output_size)):
         ends = [adaptive_window(i, s, o) for i, s, o in zip(at, spatial, attrs.output_size, strict=True)]
         box = tuple(slice(*e) for e in ends)
-        found = wide(x)[(..., *box)].reshape(*x.shape[:2], -1) if x.size else np.empty((*x.shape[:2], 1))
+        found = wide(x)[_at(box)].reshape(*x.shape[:2], -1) if x.size else np.empty((*x.shape[:2], 1))
         pick = _first_greatest(found)
-        indices[(..., *at)] = numbers[box].ravel()[pick]
-        values[(..., *at)] = np.take_along_axis(found, pick[..., None], -1)[..., 0]
+        indices[_at(at)] = numbers[box].ravel()[pick]
+        values[_at(at)] = np.take_along_axis(found, pick[..., None], -1)[..., 0]
     return values, indices
 
 
 def _first_greatest(rows: np.ndarray) -> np.ndarray:
-    """Position of each row's maximum, as PyTorch scans: the first of equal ones, the last NaN if there is one."""
+    """Position of each row's maximum, as PyTorch scans: the first of equal ones, but the last NaN."""
     nan = rows != rows
     last_nan = rows.shape[-1] - 1 - np.argmax(nan[..., ::-1], axis=-1)
     return np.where(nan.any(-1), last_nan, np.argmax(rows, axis=-1))
 
 
 adaptive_max_pool = Op(
-    "adaptive_max_pool", "Maxima of windows floor(i*I/O) .. ceil((i+1)*I/O), and their flat positions.", ("x",),
-    attrs=AdaptiveAttrs, infer=_adaptive_max_infer, vjp=_max_pool_vjp, reference=_adaptive_max_reference,
+    "adaptive_max_pool",
+    "Maxima of windows floor(i*I/O) .. ceil((i+1)*I/O); their flat positions.",
+    ("x",),
+    attrs=AdaptiveAttrs,
+    infer=_adaptive_max_infer,
+    vjp=_max_pool_vjp,
+    reference=_adaptive_max_reference,
 )

@@ -12,12 +12,23 @@ from ..graph import Node, Type, Value
 from ..literal import Literal
 from ..op import Attrs, NoGradient, Op
 from ..shape import Dim, Shape, bounds, numel
-from .checks import check_axes, check_axis, listed
+from .checks import attrs_of, check_axes, check_axis, ints, listed
 from .common import number, ops, sum_to, zeros_like
 
 __all__ = [
-    "concat", "constant", "detach", "expand", "flip", "iota", "pad", "permute", "reshape", "slice",
-    "slice_update", "tril", "triu",
+    "concat",
+    "constant",
+    "detach",
+    "expand",
+    "flip",
+    "iota",
+    "pad",
+    "permute",
+    "reshape",
+    "slice",
+    "slice_update",
+    "tril",
+    "triu",
 ]
 
 
@@ -29,8 +40,10 @@ def _check_sizes(shape: Shape, what: str) -> None:
 
 def _check_rank(given: tuple[object, ...], x: Type, what: str) -> None:
     if len(given) != x.rank:
-        raise RuntimeError(f"{what} has {len(given)} entries for a tensor of {x.rank} dimensions, "
-                           f"shape {listed(x.shape)}: give one per dimension")
+        raise RuntimeError(
+            f"{what} has {len(given)} entries for a tensor of {x.rank} dimensions, "
+            f"shape {listed(x.shape)}: give one per dimension"
+        )
 
 
 # reshape, permute, expand -----------------------------------------------------------------------------
@@ -44,16 +57,21 @@ class ReshapeAttrs(Attrs):
 def _reshape_infer(attrs: ReshapeAttrs, x: Type) -> tuple[Type, ...]:
     _check_sizes(attrs.shape, "reshape")
     if numel(attrs.shape) != x.numel:
-        hint = "" if x.is_static and all(isinstance(d, int) for d in attrs.shape) else (
-            " for every value of its symbols: name the sizes so that both products are the same expression")
-        raise RuntimeError(f"shape '{listed(attrs.shape)}' is invalid for input of size {x.numel}{hint} "
-                           f"(input shape {listed(x.shape)})")
+        static = all(isinstance(d, int) for d in (*attrs.shape, *x.shape))
+        hint = "" if static else " for every value of its symbols: both products must be the same expression"
+        raise RuntimeError(
+            f"shape '{listed(attrs.shape)}' is invalid for input of size {x.numel}{hint} "
+            f"(input shape {listed(x.shape)})"
+        )
     return (x.with_shape(attrs.shape),)
 
 
 reshape = Op(
-    "reshape", "The same elements in row-major order under another shape.", ("x",),
-    attrs=ReshapeAttrs, infer=_reshape_infer,
+    "reshape",
+    "The same elements in row-major order under another shape.",
+    ("x",),
+    attrs=ReshapeAttrs,
+    infer=_reshape_infer,
     vjp=lambda node, g: (ops.reshape(g, shape=node.operands[0].shape),),
     reference=lambda attrs, x: np.ascontiguousarray(x).reshape(attrs.shape),
 )
@@ -69,19 +87,24 @@ def _permute_infer(attrs: DimsAttrs, x: Type) -> tuple[Type, ...]:
         raise RuntimeError(
             "permute: number of dimensions in the tensor input does not match the length of the desired "
             "ordering "
-            f"of dimensions i.e. input.dim() = {x.rank} is not equal to len(dims) = {len(attrs.dims)}")
+            f"of dimensions i.e. input.dim() = {x.rank} is not equal to len(dims) = {len(attrs.dims)}"
+        )
     check_axes(attrs.dims, x, "permute")
     return (x.with_shape([x.shape[d] for d in attrs.dims]),)
 
 
 def _permute_vjp(node: Node, g: Value) -> tuple[Value]:
-    inverse = np.argsort(node.attrs.dims).tolist()
+    inverse = np.argsort(attrs_of(node, DimsAttrs).dims).tolist()
     return (ops.permute(g, dims=tuple(inverse)),)
 
 
 permute = Op(
-    "permute", "Reorder dimensions: result dimension i is dimension dims[i] of x.", ("x",),
-    attrs=DimsAttrs, infer=_permute_infer, vjp=_permute_vjp,
+    "permute",
+    "Reorder dimensions: result dimension i is dimension dims[i] of x.",
+    ("x",),
+    attrs=DimsAttrs,
+    infer=_permute_infer,
+    vjp=_permute_vjp,
     reference=lambda attrs, x: np.transpose(x, attrs.dims),
 )
 
@@ -90,10 +113,12 @@ def _expand_infer(attrs: ReshapeAttrs, x: Type) -> tuple[Type, ...]:
     target = attrs.shape
     _check_sizes(target, "expand")
     if len(target) < x.rank:
-        raise RuntimeError(f"expand: the number of sizes provided ({len(target)}) must be greater or equal "
-                           "to the "
-                           f"number of dimensions in the tensor ({x.rank}): {listed(x.shape)} to "
-                           f"{listed(target)}")
+        raise RuntimeError(
+            f"expand: the number of sizes provided ({len(target)}) must be greater or equal "
+            "to the "
+            f"number of dimensions in the tensor ({x.rank}): {listed(x.shape)} to "
+            f"{listed(target)}"
+        )
     lead = len(target) - x.rank
     for axis, size in enumerate(x.shape):
         if size not in (1, target[lead + axis]):
@@ -101,13 +126,17 @@ def _expand_infer(attrs: ReshapeAttrs, x: Type) -> tuple[Type, ...]:
                 f"The expanded size of the tensor ({target[lead + axis]}) must match the existing size "
                 f"({size}) at "
                 f"non-singleton dimension {lead + axis}.  Target sizes: {listed(target)}.  "
-                f"Tensor sizes: {listed(x.shape)}")
+                f"Tensor sizes: {listed(x.shape)}"
+            )
     return (x.with_shape(target),)
 
 
 expand = Op(
-    "expand", "Repeat sizes of 1 (and new leading dimensions) up to a shape, aligned right.", ("x",),
-    attrs=ReshapeAttrs, infer=_expand_infer,
+    "expand",
+    "Repeat sizes of 1 (and new leading dimensions) up to a shape, aligned right.",
+    ("x",),
+    attrs=ReshapeAttrs,
+    infer=_expand_infer,
     vjp=lambda node, g: (sum_to(g, node.operands[0].shape),),
     reference=lambda attrs, x: np.broadcast_to(x, attrs.shape),
 )
@@ -129,13 +158,16 @@ def _sliced_shape(attrs: SliceAttrs, x: Type, what: str) -> Shape:
     for field in ("start", "stop", "step"):
         _check_rank(getattr(attrs, field), x, f"{what}: {field}")
     sizes: list[Dim] = []
-    for axis, (start, stop, step, size) in enumerate(zip(attrs.start, attrs.stop, attrs.step, x.shape, strict=True)):
+    for axis, size in enumerate(x.shape):
+        start, stop, step = attrs.start[axis], attrs.stop[axis], attrs.step[axis]
         if step < 1:
             raise ValueError(f"{what}: slice step must be positive, got {step} at dimension {axis}")
         if not (start >= 0 and start <= stop and stop <= size):
-            raise IndexError(f"{what}: start {start} and stop {stop} at dimension {axis} leave the range "
-                             f"0..{size} "
-                             f"of shape {listed(x.shape)}; expected 0 <= start <= stop <= size")
+            raise IndexError(
+                f"{what}: start {start} and stop {stop} at dimension {axis} leave the range "
+                f"0..{size} "
+                f"of shape {listed(x.shape)}; expected 0 <= start <= stop <= size"
+            )
         sizes.append((stop - start + (step - 1)) // step)
     return tuple(sizes)
 
@@ -145,7 +177,7 @@ def _slices(attrs: SliceAttrs) -> tuple[builtins.slice, ...]:
 
 
 def _slice_vjp(node: Node, g: Value) -> tuple[Value]:
-    attrs, x = node.attrs, node.operands[0]
+    attrs, x = attrs_of(node, SliceAttrs), node.operands[0]
     if all(step == 1 for step in attrs.step):
         high = tuple(size - stop for size, stop in zip(x.shape, attrs.stop, strict=True))
         return (ops.pad(g, low=attrs.start, high=high, value=0),)
@@ -153,24 +185,31 @@ def _slice_vjp(node: Node, g: Value) -> tuple[Value]:
 
 
 slice = Op(
-    "slice", "Every step-th element from start up to stop, in each dimension.", ("x",),
-    attrs=SliceAttrs, infer=lambda attrs, x: (x.with_shape(_sliced_shape(attrs, x, "slice")),),
-    vjp=_slice_vjp, reference=lambda attrs, x: x[_slices(attrs)],
+    "slice",
+    "Every step-th element from start up to stop, in each dimension.",
+    ("x",),
+    attrs=SliceAttrs,
+    infer=lambda attrs, x: (x.with_shape(_sliced_shape(attrs, x, "slice")),),
+    vjp=_slice_vjp,
+    reference=lambda attrs, x: np.asarray(x[_slices(attrs)]),
 )
 
 
 def _slice_update_infer(attrs: SliceAttrs, x: Type, src: Type) -> tuple[Type, ...]:
     expected = _sliced_shape(attrs, x, "slice_update")
     if src.shape != expected:
-        raise RuntimeError(f"slice_update: src of shape {listed(src.shape)} does not match the slice's shape "
-                           f"{listed(expected)} of x {listed(x.shape)}: expand src first")
+        raise RuntimeError(
+            f"slice_update: src of shape {listed(src.shape)} does not match the slice's shape "
+            f"{listed(expected)} of x {listed(x.shape)}: expand src first"
+        )
     if src.dtype is not x.dtype:
         raise RuntimeError(f"slice_update: src is {src.dtype} but x is {x.dtype}: cast src first")
     return (x,)
 
 
 def _slice_update_vjp(node: Node, g: Value) -> tuple[Value, Value]:
-    place = {"start": node.attrs.start, "stop": node.attrs.stop, "step": node.attrs.step}
+    attrs = attrs_of(node, SliceAttrs)
+    place = {"start": attrs.start, "stop": attrs.stop, "step": attrs.step}
     return ops.slice_update(g, zeros_like(node.operands[1]), **place), ops.slice(g, **place)
 
 
@@ -181,8 +220,13 @@ def _slice_update_reference(attrs: SliceAttrs, x: np.ndarray, src: np.ndarray) -
 
 
 slice_update = Op(
-    "slice_update", "x with one of its slices replaced by src.", ("x", "src"),
-    attrs=SliceAttrs, infer=_slice_update_infer, vjp=_slice_update_vjp, reference=_slice_update_reference,
+    "slice_update",
+    "x with one of its slices replaced by src.",
+    ("x", "src"),
+    attrs=SliceAttrs,
+    infer=_slice_update_infer,
+    vjp=_slice_update_vjp,
+    reference=_slice_update_reference,
 )
 
 
@@ -200,13 +244,15 @@ def _pad_infer(attrs: PadAttrs, x: Type) -> tuple[Type, ...]:
     _check_rank(attrs.high, x, "pad: high")
     for low, high in zip(attrs.low, attrs.high, strict=True):
         if not (low >= 0 and high >= 0):
-            raise RuntimeError(f"pad: negative padding ({low}, {high}) of shape {listed(x.shape)}: "
-                               "remove elements with slice")
+            raise RuntimeError(
+                f"pad: negative padding ({low}, {high}) of shape {listed(x.shape)}: "
+                "remove elements with slice"
+            )
     return (x.with_shape([a + size + b for a, size, b in zip(attrs.low, x.shape, attrs.high, strict=True)]),)
 
 
 def _pad_vjp(node: Node, g: Value) -> tuple[Value]:
-    low, shape = node.attrs.low, node.operands[0].shape
+    low, shape = attrs_of(node, PadAttrs).low, node.operands[0].shape
     stop = tuple(a + size for a, size in zip(low, shape, strict=True))
     return (ops.slice(g, start=low, stop=stop, step=(1,) * len(low)),)
 
@@ -219,8 +265,12 @@ def _pad_reference(attrs: PadAttrs, x: np.ndarray) -> np.ndarray:
 
 
 pad = Op(
-    "pad", "x with constant elements added before and after each dimension.", ("x",),
-    attrs=PadAttrs, infer=_pad_infer, vjp=_pad_vjp,
+    "pad",
+    "x with constant elements added before and after each dimension.",
+    ("x",),
+    attrs=PadAttrs,
+    infer=_pad_infer,
+    vjp=_pad_vjp,
     reference=_pad_reference,
 )
 
@@ -238,8 +288,9 @@ def _concat_infer(attrs: DimAttrs, *xs: Type) -> tuple[Type, ...]:
         raise ValueError("concat: expected a non-empty list of Tensors")
     first = xs[0]
     if first.rank == 0:
-        raise RuntimeError("zero-dimensional tensor (at position 0) cannot be concatenated: reshape it to "
-                           "[1]")
+        raise RuntimeError(
+            "zero-dimensional tensor (at position 0) cannot be concatenated: reshape it to [1]"
+        )
     check_axis(attrs.dim, first, "concat")
     for position, x in enumerate(xs):
         _check_concat(first, x, position, attrs.dim)
@@ -250,20 +301,26 @@ def _concat_infer(attrs: DimAttrs, *xs: Type) -> tuple[Type, ...]:
 
 def _check_concat(first: Type, x: Type, position: int, dim: int) -> None:
     if x.rank != first.rank:
-        raise RuntimeError(f"Tensors must have same number of dimensions: got {first.rank} and {x.rank} "
-                           f"(tensor number {position})")
+        raise RuntimeError(
+            f"Tensors must have same number of dimensions: got {first.rank} and {x.rank} "
+            f"(tensor number {position})"
+        )
     if x.dtype is not first.dtype:
-        raise RuntimeError(f"concat: tensor number {position} is {x.dtype}, the first {first.dtype}: "
-                           "cast to one dtype")
+        raise RuntimeError(
+            f"concat: tensor number {position} is {x.dtype}, the first {first.dtype}: cast to one dtype"
+        )
     for axis, (a, b) in enumerate(zip(first.shape, x.shape, strict=True)):
         if axis != dim and a != b:
-            raise RuntimeError(f"Sizes of tensors must match except in dimension {dim}. Expected size {a} "
-                               "but got "
-                               f"size {b} for tensor number {position} in the list.")
+            raise RuntimeError(
+                f"Sizes of tensors must match except in dimension {dim}. Expected size {a} "
+                "but got "
+                f"size {b} for tensor number {position} in the list."
+            )
 
 
 def _concat_vjp(node: Node, g: Value) -> tuple[Value, ...]:
-    dim, start, parts = node.attrs.dim, 0, []
+    dim, parts = attrs_of(node, DimAttrs).dim, []
+    start: Dim = 0
     for x in node.operands:
         stop = start + x.shape[dim]
         parts.append(slice_dim(g, dim, start, stop))
@@ -279,8 +336,12 @@ def slice_dim(x: Value, dim: int, start: Dim, stop: Dim) -> Value:
 
 
 concat = Op(
-    "concat", "Tensors one after the other in one dimension.", ("*xs",),
-    attrs=DimAttrs, infer=_concat_infer, vjp=_concat_vjp,
+    "concat",
+    "Tensors one after the other in one dimension.",
+    ("*xs",),
+    attrs=DimAttrs,
+    infer=_concat_infer,
+    vjp=_concat_vjp,
     reference=lambda attrs, *xs: np.concatenate(xs, axis=attrs.dim),
 )
 
@@ -291,8 +352,11 @@ def _flip_infer(attrs: DimsAttrs, x: Type) -> tuple[Type, ...]:
 
 
 flip = Op(
-    "flip", "The elements in reverse order in each of dims.", ("x",),
-    attrs=DimsAttrs, infer=_flip_infer,
+    "flip",
+    "The elements in reverse order in each of dims.",
+    ("x",),
+    attrs=DimsAttrs,
+    infer=_flip_infer,
     vjp=lambda node, g: (ops.flip(g, dims=node.attrs.dims),),
     reference=lambda attrs, x: np.flip(x, attrs.dims),
 )
@@ -317,14 +381,20 @@ def _iota_infer(attrs: IotaAttrs) -> tuple[Type, ...]:
 
 
 def _iota_reference(attrs: IotaAttrs) -> np.ndarray:
-    line = np.arange(attrs.shape[attrs.dim]).astype(attrs.dtype.numpy)
-    aligned = line.reshape([-1 if d == attrs.dim else 1 for d in range(len(attrs.shape))])
-    return np.broadcast_to(aligned, attrs.shape)
+    shape = ints(attrs.shape)
+    line = np.arange(shape[attrs.dim]).astype(attrs.dtype.numpy)
+    aligned = line.reshape([-1 if d == attrs.dim else 1 for d in range(len(shape))])
+    return np.broadcast_to(aligned, shape)
 
 
 iota = Op(
-    "iota", "Each element's position along one dimension.", (),
-    attrs=IotaAttrs, infer=_iota_infer, vjp=NoGradient("has no operands"), reference=_iota_reference,
+    "iota",
+    "Each element's position along one dimension.",
+    (),
+    attrs=IotaAttrs,
+    infer=_iota_infer,
+    vjp=NoGradient("has no operands"),
+    reference=_iota_reference,
 )
 
 
@@ -334,14 +404,22 @@ class ConstantAttrs(Attrs):
 
 
 constant = Op(
-    "constant", "A tensor written into the graph.", (),
-    attrs=ConstantAttrs, infer=lambda attrs: (Type(attrs.value.dtype, attrs.value.shape),),
-    vjp=NoGradient("has no operands"), reference=lambda attrs: attrs.value.numpy(),
+    "constant",
+    "A tensor written into the graph.",
+    (),
+    attrs=ConstantAttrs,
+    infer=lambda attrs: (Type(attrs.value.dtype, attrs.value.shape),),
+    vjp=NoGradient("has no operands"),
+    reference=lambda attrs: attrs.value.numpy(),
 )
 
 detach = Op(
-    "detach", "x itself, as a constant to differentiation.", ("x",),
-    infer=lambda attrs, x: (x,), vjp=NoGradient("detach stops gradients"), reference=lambda attrs, x: x,
+    "detach",
+    "x itself, as a constant to differentiation.",
+    ("x",),
+    infer=lambda attrs, x: (x,),
+    vjp=NoGradient("detach stops gradients"),
+    reference=lambda attrs, x: x,
 )
 
 
@@ -355,29 +433,42 @@ class TriangleAttrs(Attrs):
 
 def _triangle_infer(attrs: TriangleAttrs, x: Type) -> tuple[Type, ...]:
     if x.rank < 2:
-        raise RuntimeError("tril/triu: input tensor must have at least 2 dimensions, "
-                           f"but got shape {listed(x.shape)}")
+        raise RuntimeError(
+            f"tril/triu: input tensor must have at least 2 dimensions, but got shape {listed(x.shape)}"
+        )
     return (x,)
 
 
 def _triangle(node: Node, compare: str) -> tuple[Value]:
-    x, = node.operands
+    (x,) = node.operands
     matrix = x.shape[-2:]
     row, column = (ops.iota(shape=matrix, dim=d, dtype=i64) for d in (0, 1))
-    keep = getattr(ops, compare)(ops.sub(column, row), number(node.attrs.diagonal, i64))
+    keep = getattr(ops, compare)(ops.sub(column, row), number(attrs_of(node, TriangleAttrs).diagonal, i64))
     return (ops.where(keep, x, number(0, x.dtype)),)
 
 
+def _below(x: np.ndarray, diagonal: int) -> np.ndarray:
+    rows, columns = x.shape[-2:]
+    return np.tri(rows, columns, diagonal, dtype=np.bool_)
+
+
 tril = Op(
-    "tril", "Matrices with zeros above a diagonal.", ("x",),
-    attrs=TriangleAttrs, infer=_triangle_infer, decompose=lambda node: _triangle(node, "le"),
+    "tril",
+    "Matrices with zeros above a diagonal.",
+    ("x",),
+    attrs=TriangleAttrs,
+    infer=_triangle_infer,
+    decompose=lambda node: _triangle(node, "le"),
     vjp=lambda node, g: (ops.tril(g, diagonal=node.attrs.diagonal),),
-    reference=lambda attrs, x: np.where(np.tri(*x.shape[-2:], attrs.diagonal, dtype=bool), x, np.zeros((), x.dtype)),
+    reference=lambda attrs, x: np.where(_below(x, attrs.diagonal), x, np.zeros((), x.dtype)),
 )
 triu = Op(
-    "triu", "Matrices with zeros below a diagonal.", ("x",),
-    attrs=TriangleAttrs, infer=_triangle_infer, decompose=lambda node: _triangle(node, "ge"),
+    "triu",
+    "Matrices with zeros below a diagonal.",
+    ("x",),
+    attrs=TriangleAttrs,
+    infer=_triangle_infer,
+    decompose=lambda node: _triangle(node, "ge"),
     vjp=lambda node, g: (ops.triu(g, diagonal=node.attrs.diagonal),),
-    reference=lambda attrs, x: np.where(np.tri(*x.shape[-2:], attrs.diagonal - 1, dtype=bool),
-                                        np.zeros((), x.dtype), x),
+    reference=lambda attrs, x: np.where(_below(x, attrs.diagonal - 1), np.zeros((), x.dtype), x),
 )
