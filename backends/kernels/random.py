@@ -45,7 +45,7 @@ def _xor(a: Expr, b: Expr) -> Expr:
 
 def emit_random(b: Builder, node: Node, seed: Expr, offset: Expr, position: Expr) -> Expr:
     """The element at row-major `position` of one of RANDOM."""
-    count = lanes(node.op.name, node.attrs)
+    count = lanes(node.attrs)
     block = b.let(binary("add", offset, binary("div", position, Const(count))), "block")
     words = philox(b, seed, block)
     lane = b.let(binary("rem", position, Const(count)), "lane")
@@ -57,7 +57,7 @@ def emit_from_words(b: Builder, node: Node, words: list[Expr], lane: Expr) -> Ex
     dtype = node.types[0].dtype
     if node.op.name == "random_normal":
         return _normal(b, dtype, words, lane)
-    wide = len(words) // lanes(node.op.name, node.attrs) == 2
+    wide = len(words) // lanes(node.attrs) == 2
     chosen = [_wide(words, 0), _wide(words, 1)] if wide else words
     word = b.let(_pick(chosen, lane), "word")
     if node.op.name == "random_uniform":

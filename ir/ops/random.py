@@ -87,7 +87,7 @@ def _all_words(seed: int, offset: int, count: int) -> np.ndarray:
     return philox(seed % 2**64, start + np.arange(count, dtype=np.uint64)).reshape(-1)
 
 
-def lanes(op: str, attrs: Attrs) -> int:
+def lanes(attrs: Attrs) -> int:
     """Elements per block of a random op: 4 where it is narrow, 2 where it is wide."""
     if isinstance(attrs, RandomInt):
         return 4 if attrs.high - attrs.low <= 2**32 else 2

@@ -96,7 +96,7 @@ def test_normal_is_box_muller_of_the_stated_lanes() -> None:
 def test_only_the_position_decides(name: str, dtype: DType) -> None:
     whole = draw(name, shape=(3, 7), dtype=dtype).reshape(-1)
     assert np.array_equal(draw(name, shape=(5,), dtype=dtype), whole[:5])
-    lanes = random.lanes(name, OPS[name].attrs(shape=(1,), dtype=dtype))
+    lanes = random.lanes(OPS[name].attrs(shape=(1,), dtype=dtype))
     assert np.array_equal(draw(name, offset=2, shape=(4,), dtype=dtype), whole[2 * lanes : 2 * lanes + 4])
     assert not np.array_equal(draw(name, seed=8, shape=(21,), dtype=dtype), whole)
 

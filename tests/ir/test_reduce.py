@@ -14,6 +14,7 @@ from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.op import OPS
 from graphtorch.ir.ops import reduce
+from graphtorch.ir.ops.common import number
 from graphtorch.ir.passes.autodiff import vjp
 from graphtorch.ir.shape import symbol
 
@@ -225,15 +226,8 @@ def our_gradient(function: Any, x: np.ndarray, cotangent: np.ndarray, order: int
     (first,) = vjp([function(inputs[0])], [inputs[1]], [inputs[0]])
     if order == 2:
         total = ops.sum(ops.mul(first, first), dims=tuple(range(x.ndim)), keepdim=False)
-        one = ops.constant(value=np_literal(1.0))
-        (first,) = vjp([total], [one], [inputs[0]])
+        (first,) = vjp([total], [number(1.0, f64)], [inputs[0]])
     return evaluate(Graph("gradient", inputs, [first]), [x, cotangent])[0]
-
-
-def np_literal(value: float) -> Any:
-    from graphtorch.ir.literal import Literal
-
-    return Literal.of(value, f64)
 
 
 @pytest.mark.parametrize("order", [1, 2])
