@@ -134,7 +134,7 @@ def _attr(value: object) -> str:
         return _literal(value)
     if hasattr(value, "nodes"):
         return "\n".join(_graph_lines(value))
-    raise TypeError(f"an attribute of type {type(value).__name__} has no text form: see ir.op.Attrs")
+    return f"<{type(value).__name__} {value!r}>"  # an invalid graph: shown, but not read back
 
 
 def _literal(literal: Literal) -> str:
