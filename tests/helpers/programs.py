@@ -36,12 +36,20 @@ def run_program(program: Program, inputs: Sequence[np.ndarray], sizes: dict[str,
 
 def allocate(slot: Slot, sizes: dict[str, int]) -> np.ndarray:
     if slot.kind == "constant":
-        return np.ascontiguousarray(slot.literal.numpy())
+        array = aligned(slot.literal.numpy().size, slot.dtype.numpy)
+        array[...] = slot.literal.numpy().reshape(-1)
+        return array
     shape = tuple(int(evaluate(d, sizes)) for d in slot.shape)
     count = int(evaluate(slot.elements, sizes))
-    memory = np.empty(count, slot.dtype.numpy)
-    memory.view(np.uint8)[...] = 0xCD  # what is not written shows
+    memory = aligned(count, slot.dtype.numpy)
     return memory.reshape(shape) if count == numel(shape) else memory
+
+
+def aligned(count: int, dtype: np.dtype) -> np.ndarray:
+    """`count` elements at an address kernels may rely on; what is never written shows."""
+    raw = np.full(count * dtype.itemsize + 64, 0xCD, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start:start + count * dtype.itemsize].view(dtype)
 
 
 def run_loops(inputs: Sequence[Value], outputs: Sequence[Value], arrays: Sequence[np.ndarray],
