@@ -37,6 +37,12 @@ def evaluate(graph: Graph, arrays: Sequence[Any]) -> list[np.ndarray]:
         )
     inputs = [np.asarray(a) for a in arrays]
     sizes = bind_sizes(graph.inputs, [a.shape for a in inputs])
+    for symbol in graph.symbols():
+        if symbol.name not in sizes:
+            raise RuntimeError(
+                f"graph {graph.name}: the size of Dim {symbol.name!r} cannot be read off the inputs "
+                f"({', '.join(str(v.type) for v in graph.inputs)}): give it a dimension of its own"
+            )
     values: dict[Value, np.ndarray] = {}
     for value, array in zip(graph.inputs, inputs, strict=True):
         _check_input(value, array, sizes)
@@ -78,7 +84,7 @@ def _check_input(value: Value, array: np.ndarray, sizes: Sizes) -> None:
 
 
 def bind_sizes(inputs: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-    """The size of each symbol that is a dimension of an input, read off the given shapes.
+    """The size of each symbol, read off the given shapes where a dimension is `n` or `a*n + b`.
 
     Raises:
         RuntimeError: a rank differs, two dimensions of one symbol differ, or a size leaves its range.
@@ -87,14 +93,11 @@ def bind_sizes(inputs: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> di
     for value, shape in zip(inputs, shapes, strict=True):
         if len(shape) != value.rank:
             raise RuntimeError(
-                f"input {value.name!r} has type {value.type}, but got an array of "
-                f"{len(shape)} "
-                f"dimensions, shape {list(shape)}"
+                f"input {value.name!r} has type {value.type}, but got an array of {len(shape)} dimensions, "
+                f"shape {list(shape)}"
             )
         for axis, (dim, size) in enumerate(zip(value.shape, shape, strict=True)):
-            found = plain_symbol(dim)
-            if found is not None:
-                _bind(sizes, found, size, f"dimension {axis} of input {value.name!r}")
+            _bind(sizes, dim, size, f"dimension {axis} of input {value.name!r}")
     return sizes
 
 
@@ -107,13 +110,34 @@ def plain_symbol(dim: Dim) -> Symbol | None:
     return None
 
 
-def _bind(sizes: dict[str, int], symbol: Symbol, size: int, where: str) -> None:
-    if not symbol.min <= size <= symbol.max:
+def _linear(dim: Dim) -> tuple[Symbol, int, int] | None:
+    """n, a and b where `dim` is ``a*n + b``."""
+    terms = dict(dim.terms) if isinstance(dim, SymInt) else {}
+    offset = terms.pop((), 0)
+    if len(terms) != 1:
+        return None
+    ((monomial, factor),) = terms.items()
+    symbol = monomial[0] if len(monomial) == 1 else None
+    return (symbol, factor, offset) if isinstance(symbol, Symbol) else None
+
+
+def _bind(sizes: dict[str, int], dim: Dim, size: int, where: str) -> None:
+    found = _linear(dim)
+    if found is None:
+        return
+    symbol, factor, offset = found
+    value, rest = divmod(size - offset, factor)
+    if rest:
+        raise RuntimeError(f"{where} is {size}, but a size {dim} is expected, for a whole {symbol.name}")
+    if not symbol.min <= value <= symbol.max:
         raise RuntimeError(
-            f"{where} is {size}, but Dim {symbol.name!r} was given the range {symbol.min}..{symbol.max}"
+            f"{where} is {size}, so Dim {symbol.name!r} is {value}, but it was given the range "
+            f"{symbol.min}..{symbol.max}"
         )
-    if sizes.setdefault(symbol.name, size) != size:
-        raise RuntimeError(f"{where} is {size}, but Dim {symbol.name!r} is {sizes[symbol.name]} elsewhere")
+    if sizes.setdefault(symbol.name, value) != value:
+        raise RuntimeError(
+            f"{where} is {size}, so Dim {symbol.name!r} is {value}, but it is {sizes[symbol.name]} elsewhere"
+        )
 
 
 def resolve_shape(shape: Sequence[Dim], sizes: Sizes, node: Node) -> tuple[Dim, ...]:

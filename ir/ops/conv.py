@@ -67,8 +67,9 @@ AnyConvAttrs = ConvAttrs | ConvTransposeAttrs | ConvWeightGradAttrs
 # shapes -----------------------------------------------------------------------------------------------
 
 
-def _check_attrs(name: str, attrs: AnyConvAttrs, x: Type, rank: int) -> None:
-    """The attributes' lengths and ranges, for `rank` spatial dimensions."""
+def _check_attrs(name: str, attrs: AnyConvAttrs, x: Type, kernel: Shape) -> None:
+    """The attributes' lengths and ranges, for this kernel's spatial dimensions."""
+    rank = len(kernel)
     if rank < 1 or x.rank != rank + 2:
         raise RuntimeError(
             f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} "
@@ -83,6 +84,8 @@ def _check_attrs(name: str, attrs: AnyConvAttrs, x: Type, rank: int) -> None:
                 "convolution "
                 f"dimensions, but got {field}={list(value)}"
             )
+    if any(surely_less(k, 1) for k in kernel):
+        raise RuntimeError(f"{name}: kernel size should be greater than zero, but got {listed(kernel)}")
     if min(attrs.stride) < 1:
         raise RuntimeError(f"{name}: non-positive stride is not supported: stride={list(attrs.stride)}")
     if min(attrs.dilation) < 1:
@@ -128,7 +131,7 @@ def _divides(groups: int, channels: Dim) -> bool:
 def _conv_infer(attrs: ConvAttrs, x: Type, w: Type, *bias: Type) -> tuple[Type, ...]:
     check_domain("conv", x, FLOATING)
     check_same_dtype("conv", x, w, *bias)
-    _check_attrs("conv", attrs, x, w.rank - 2)
+    _check_attrs("conv", attrs, x, w.shape[2:])
     if not _divides(attrs.groups, w.shape[0]):
         raise RuntimeError(
             f"Given groups={attrs.groups}, expected weight to be divisible by {attrs.groups} "
@@ -176,7 +179,7 @@ def _check_output_padding(attrs: ConvTransposeAttrs, rank: int) -> None:
 def _conv_transpose_infer(attrs: ConvTransposeAttrs, x: Type, w: Type, *bias: Type) -> tuple[Type, ...]:
     check_domain("conv_transpose", x, FLOATING)
     check_same_dtype("conv_transpose", x, w, *bias)
-    _check_attrs("conv_transpose", attrs, x, w.rank - 2)
+    _check_attrs("conv_transpose", attrs, x, w.shape[2:])
     _check_output_padding(attrs, w.rank - 2)
     if x.shape[1] != w.shape[0]:
         raise RuntimeError(
@@ -208,7 +211,7 @@ def _conv_transpose_infer(attrs: ConvTransposeAttrs, x: Type, w: Type, *bias: Ty
 def _conv_weight_grad_infer(attrs: ConvWeightGradAttrs, x: Type, g: Type) -> tuple[Type, ...]:
     check_domain("conv_weight_grad", x, FLOATING)
     check_same_dtype("conv_weight_grad", x, g)
-    _check_attrs("conv_weight_grad", attrs, x, len(attrs.kernel))
+    _check_attrs("conv_weight_grad", attrs, x, attrs.kernel)
     expected = _out_size("conv_weight_grad", x.shape[2:], attrs.kernel, attrs)
     if g.rank != x.rank or (g.shape[0], *g.shape[2:]) != (x.shape[0], *expected):
         raise RuntimeError(

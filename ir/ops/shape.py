@@ -239,9 +239,18 @@ class PadAttrs(Attrs):
     value: float | int | bool = 0
 
 
+def _fits(value: float, dtype: DType) -> bool:
+    if dtype.is_differentiable:
+        return True
+    low, high = (0, 1) if dtype is boolean else (np.iinfo(dtype.numpy).min, np.iinfo(dtype.numpy).max)
+    return low <= value <= high and value == int(value)
+
+
 def _pad_infer(attrs: PadAttrs, x: Type) -> tuple[Type, ...]:
     _check_rank(attrs.low, x, "pad: low")
     _check_rank(attrs.high, x, "pad: high")
+    if not _fits(attrs.value, x.dtype):
+        raise RuntimeError(f"pad: value {attrs.value} cannot be converted to type {x.dtype} without loss")
     for low, high in zip(attrs.low, attrs.high, strict=True):
         if not (low >= 0 and high >= 0):
             raise RuntimeError(

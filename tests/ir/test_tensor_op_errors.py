@@ -119,6 +119,13 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ops.concat(v(2), v(2, dtype=f64), dim=0), RuntimeError, "cast to one dtype"),
     (lambda: ops.concat(v(2, 3), dim=2), IndexError, "Dimension out of range"),
     (lambda: ops.pad(v(2), low=(-1,), high=(0,), value=0), RuntimeError, "negative padding"),
+    (
+        lambda: ops.pad(index(2), low=(1,), high=(0,), value=1.5),
+        RuntimeError,
+        "cannot be converted to type i64",
+    ),
+    (lambda: ops.pad(index(2), low=(1,), high=(0,), value=np.inf), RuntimeError, "cannot be converted"),
+    (lambda: conv(v(1, 3, 8), v(4, 3, 0)), RuntimeError, "kernel size should be greater than zero"),
     (lambda: ops.flip(v(2, 3), dims=(1, 1)), RuntimeError, "multiple times"),
     (lambda: ops.iota(shape=(3,), dim=1, dtype=i64), IndexError, "Dimension out of range"),
     (lambda: ops.iota(shape=(3,), dim=0, dtype=boolean), RuntimeError, "bool"),

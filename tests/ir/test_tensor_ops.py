@@ -16,6 +16,7 @@ from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.passes.autodiff import vjp
 from graphtorch.ir.shape import symbol
+from graphtorch.ir.text import parse
 from tensor_cases import CASES, Builder, Case
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
@@ -166,6 +167,38 @@ def test_second_derivative(case: Case) -> None:
     everything = [*seeds, *arrays]
     values = [Value(Type(DType.of(a.dtype), a.shape), name=f"v{i}") for i, a in enumerate(everything)]
     directional(gradients, everything, len(seeds) + floats, values)
+
+
+@each_case
+@pytest.mark.parametrize("dtype", [f16, bf16], ids=str)
+def test_sixteen_bit_gradients(case: Case, dtype: DType) -> None:
+    floats = [a.astype(dtype.numpy) for a in data(case)]
+    found = []
+    for cast in (dtype.numpy, np.float64):
+        arrays = [*(a.astype(cast) for a in floats), *case.integers]
+        values = inputs(case, arrays)
+        outputs = tuple_of(case.op(*values))
+        one = [
+            o if o.dtype is DType.of(cast) else None for o in outputs
+        ]  # cotangents: the results themselves
+        gradients = [g for g in vjp(outputs, one, values[: len(floats)]) if g is not None]
+        found.append(evaluate(Graph("g", values, gradients), arrays))
+    for narrow, exact in zip(*found, strict=True):
+        assert narrow.dtype == dtype.numpy
+        scale = max(1.0, np.abs(exact).max(initial=0))
+        close(narrow.astype(np.float64) / scale, exact / scale, {f16: 1e-2, bf16: 8e-2}[dtype])
+
+
+@each_case
+def test_text_reads_back(case: Case) -> None:
+    arrays = [*data(case), *case.integers]
+    for symbolic in (False, True):
+        values = inputs(case, arrays, symbolic)
+        outputs = tuple_of(case.op(*values))
+        cotangents = [o if o.dtype is f64 else None for o in outputs]
+        gradients = [g for g in vjp(outputs, cotangents, values[: len(case.shapes)]) if g is not None]
+        graph = Graph("g", values, [*outputs, *gradients])
+        assert parse(str(graph)) == graph
 
 
 @each_case
