@@ -1,0 +1,121 @@
+"""Memory planning: where the temporaries of a program lie in its one arena.
+
+A temporary lives from its first launch to its last; two that live at the same time may not overlap.
+Static sizes are packed by size, largest first, each at the lowest offset that is free for its whole life.
+Symbolic sizes share *shelves*: slots with disjoint lives and comparable sizes use the same shelf, whose
+size is the largest of theirs, and shelves stand one after the other, so that every offset is an
+expression over the symbols that compiled code evaluates at each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphtorch.ir.shape import Dim, bounds
+
+from .program import Program, Slot
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Life:
+    """The first and the last launch that touch a slot, counted from the prologue's first."""
+
+    first: int
+    last: int
+
+    def meets(self, other: Life) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Byte offsets of the temporary slots in the arena, and the arena's size in bytes."""
+
+    offsets: dict[Slot, Dim]
+    size: Dim
+    lives: dict[Slot, Life]
+
+
+@dataclass
+class Shelf:
+    """A stretch of the arena used by several slots, one after the other."""
+
+    size: Dim
+    slots: list[Slot] = field(default_factory=list)
+
+
+def plan(program: Program) -> Plan:
+    """Place the temporaries of `program`."""
+    lives = lifetimes(program)
+    static = [s for s in lives if isinstance(slot_bytes(s), int)]
+    offsets, end = _pack(static, lives)
+    symbolic = [s for s in lives if not isinstance(slot_bytes(s), int)]
+    total: Dim = end
+    for shelf in _shelves(symbolic, lives):
+        offsets.update(dict.fromkeys(shelf.slots, total))
+        total = total + shelf.size
+    return Plan(offsets, total, lives)
+
+
+def slot_bytes(slot: Slot) -> Dim:
+    """Bytes to reserve for a slot: whole cache lines."""
+    return (slot.elements * slot.dtype.itemsize + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
+
+
+def lifetimes(program: Program) -> dict[Slot, Life]:
+    """When each temporary is in use, in the order of first use."""
+    lives: dict[Slot, Life] = {}
+    for time, launch in enumerate((*program.prologue, *program.launches)):
+        for slot in launch.slots:
+            if slot.kind == "temporary":
+                lives[slot] = Life(lives[slot].first if slot in lives else time, time)
+    return lives
+
+
+def _pack(slots: Sequence[Slot], lives: dict[Slot, Life]) -> tuple[dict[Slot, Dim], int]:
+    """Offsets of slots with static sizes, and the end of the highest."""
+    offsets: dict[Slot, Dim] = {}
+    placed: list[tuple[int, int, Slot]] = []
+    for slot in sorted(slots, key=lambda s: (-_static(s), lives[s].first)):
+        size = _static(slot)
+        taken = sorted((start, stop) for start, stop, other in placed if lives[other].meets(lives[slot]))
+        at = 0
+        for start, stop in taken:
+            if at + size <= start:
+                break
+            at = max(at, stop)
+        offsets[slot] = at
+        placed.append((at, at + size, slot))
+    return offsets, max((stop for _, stop, _ in placed), default=0)
+
+
+def _static(slot: Slot) -> int:
+    size = slot_bytes(slot)
+    assert isinstance(size, int)
+    return size
+
+
+def _shelves(slots: Sequence[Slot], lives: dict[Slot, Life]) -> list[Shelf]:
+    """Shelves for slots of symbolic size; each goes to the first shelf that is free and comparable."""
+    shelves: list[Shelf] = []
+    for slot in slots:
+        size = slot_bytes(slot)
+        for shelf in shelves:
+            larger = _larger(shelf.size, size)
+            if larger is not None and not any(lives[s].meets(lives[slot]) for s in shelf.slots):
+                shelf.size = larger
+                shelf.slots.append(slot)
+                break
+        else:
+            shelves.append(Shelf(size, [slot]))
+    return shelves
+
+
+def _larger(a: Dim, b: Dim) -> Dim | None:
+    """The larger of two sizes where one is at least the other for every run."""
+    if bounds(a - b)[0] >= 0:
+        return a
+    return b if bounds(b - a)[0] >= 0 else None
