@@ -12,7 +12,7 @@
              | "fail" site                       report a data-dependent error and go on
     expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "fma" | "select" | "cast"
              | "splat" | "reduce" | "shuffle"
-    kind   ::= serial | parallel | vector | unroll
+    kind   ::= serial | parallel | vector | unroll | rolled
 
 Every expression has a dtype and a number of lanes; more than one lane means an explicit vector. `vector`
 on a loop asks the target's own vectoriser to do it; contractions write explicit lanes instead.
@@ -84,6 +84,15 @@ class Expr:
 
     def __mod__(self, other: Operand) -> Expr:
         return binary("rem", self, other)
+
+    def __truediv__(self, other: Operand) -> Expr:
+        return binary("div", self, other)
+
+    def __rtruediv__(self, other: Operand) -> Expr:
+        return binary("div", other, self)
+
+    def __neg__(self) -> Expr:
+        return unary("neg", self)
 
 
 Operand: TypeAlias = Union[Expr, int, float, bool]
@@ -205,7 +214,10 @@ class Lanes(Expr):
 
 @dataclass(eq=False)
 class For:
-    """`kind`: serial, parallel (top level only), vector (asks the target's vectoriser), unroll."""
+    """`kind`: serial, parallel (top level only), vector (asks the target's vectoriser), unroll, rolled.
+
+    A rolled loop stays a loop: its body was made to fill the registers, and copies of it would spill.
+    """
 
     var: Name
     lo: Expr
