@@ -15,7 +15,7 @@ from graphtorch.ir.dtype import DType, i32
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim
 
-from .ir import Buffer, Builder, Const, Expr, KType, Lanes, binary, cast, load, splat
+from .ir import Buffer, Builder, Const, Expr, KType, Lanes, Shuffle, binary, cast, load, splat
 from .pointwise import emit_op, is_pointwise
 from .space import Space, coefficient
 from .views import VIEWS as PLAIN_VIEWS
@@ -149,3 +149,25 @@ def lane_mask(valid: int | Expr, lanes: int) -> Expr | None:
         return binary("lt", lane, Const(valid, KType(i32, lanes)))
     bound = binary("min", valid, Const(lanes))
     return binary("lt", lane, splat(cast(bound, i32), lanes))
+
+
+def store_lanes(b: Builder, buffer: Buffer, index: Expr, value: Expr, valid: int | Expr, masks: bool) -> None:
+    """Store the first `valid` lanes at `index` on.
+
+    Without cheap masked stores (`masks`), a known number of lanes goes as pieces of 8, 4, 2, 1 lanes.
+    """
+    lanes = value.type.lanes
+    if masks or not isinstance(valid, int) or valid >= lanes:
+        b.store(buffer, index, value, lane_mask(valid, lanes))
+        return
+    value = b.let(value, "part")
+    done = 0
+    while done < valid:
+        size = 1 << ((valid - done).bit_length() - 1)
+        b.store(buffer, index + done, piece(value, done, size))
+        done += size
+
+
+def piece(value: Expr, start: int, lanes: int) -> Expr:
+    """`lanes` neighbouring lanes of a vector."""
+    return Shuffle(value, value, tuple(range(start, start + lanes)), KType(value.type.dtype, lanes))

@@ -17,6 +17,7 @@ from .schedule import SERIAL_WORK, Machine, Schedule, Tiling, blocks, chunks, co
 
 UNKNOWN = 64  # what a size known at run time only counts as
 LATENCY = 4  # cycles until an accumulator can be added to again
+LOADS = 2  # loads a cycle
 MAX_ROWS = 28
 
 
@@ -165,8 +166,9 @@ def tile_cost(rows: int, widths: Sequence[int], lanes: int, machine: Machine) ->
     """Cycles of one step of k for a tile."""
     parts = [c for w in widths for c in chunks(w, lanes)]
     row = sum(1.0 if c.lanes == lanes else machine.narrow_cost for c in parts)
-    multiply = max(rows * row, float(LATENCY))
-    return max(multiply, rows * 0.5 + len(parts)) + 0.4
+    multiply = max(rows * row / machine.multiply_adds, float(LATENCY))
+    loads = rows + len(parts)
+    return max(multiply, loads / LOADS) + 0.25 + 0.02 * loads
 
 
 def finished(p: Contraction, s: Schedule, machine: Machine) -> Schedule:

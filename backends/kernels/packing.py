@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, evaluate
 
-from .access import lane_mask
+from .access import lane_mask, store_lanes
 from .ir import Const, Expr, KType, binary, cast, load, splat
 from .lowering import Lowering
 from .problem import Axis, Emission, Source, extent_of, flat, is_affine, stride
@@ -123,8 +123,8 @@ def _pack_vectors(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, s
         for c in parts:
             inside = c.valid if isinstance(valid, int) else valid - c.offset
             value = load(source, start + c.offset, c.lanes, lane_mask(inside, c.lanes))
-            mask = None if q.fill else lane_mask(c.valid, c.lanes)
-            e.b.store(target, at + c.offset, _converted(value, q.source, acc), mask)
+            kept = c.lanes if q.fill else c.valid
+            store_lanes(e.b, target, at + c.offset, _converted(value, q.source, acc), kept, e.masks)
 
     e.loop_over(q.k, body)
 
@@ -162,9 +162,12 @@ def _turn(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int
         rows = [_row(e, q, acc, source, start, hop, first + i, valid, inside) for i in range(count)]
         zero = Const(0.0, KType(acc, lanes))
         turned = transpose(e, rows + [zero] * (lanes - count))
-        kept = min(lanes, width - first)
         for i in range(steps):
-            e.b.store(target, at + (i * width + first), turned[i], lane_mask(kept, lanes))
+            kept = min(lanes, width - first)
+            place = i * width + first
+            if first == 0 and place + lanes <= steps * width and width <= lanes:
+                kept = lanes  # what is too much is overwritten by the next step
+            store_lanes(e.b, target, at + place, turned[i], kept, e.masks)
 
 
 def _row(e: Emission, q: Packing, acc: DType, source: object, start: Expr, hop: Dim, i: int, valid: int | Expr,

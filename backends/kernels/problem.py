@@ -12,6 +12,7 @@ from graphtorch.ir.shape import Dim, Shape, SymInt, evaluate
 from .ir import Buffer, Builder, Const, Expr, Kernel, Name, binary
 from .lowering import Lowering
 from .program import Slot
+from .schedule import machine_of
 from .space import Space, coefficient, depends, name_of
 
 
@@ -162,6 +163,7 @@ class Emission:
         self.space = space
         self.b = Builder()
         self.hint = hint
+        self.masks = machine_of(lowering.target).masks
         self._buffers: dict[Slot, Buffer] = {}
         self._sizes = {s.name: Name(s.name) for s in lowering.program.symbols}
         space.env = dict(self._sizes)

@@ -22,7 +22,7 @@ TASKS = 16  # enough tasks to balance a few threads
 
 @dataclass(frozen=True)
 class Machine:
-    """What schedules look at. `narrow_cost`: time of a vector of half width or less, against a full one."""
+    """What schedules look at: a core's registers and caches (bytes of L1 data, L2 and L3)."""
 
     vector_bytes: int = 64
     registers: int = 32
@@ -32,7 +32,18 @@ class Machine:
         return max(1, self.vector_bytes // itemsize)
 
     @property
+    def multiply_adds(self) -> float:
+        """Vector multiply-adds a cycle: 512-bit ones take both 256-bit units of many cores."""
+        return 1.0 if self.vector_bytes >= 64 else 2.0
+
+    @property
+    def masks(self) -> bool:
+        """Whether masked stores are cheap: AVX2 has them, but slow ones."""
+        return self.vector_bytes >= 64
+
+    @property
     def narrow_cost(self) -> float:
+        """Time of a vector of half width or less, against a full one."""
         return 0.5 if self.vector_bytes >= 64 else 1.0
 
 

@@ -46,6 +46,7 @@ class Column:
 
 
 Row = dict[str, Dim]
+FULL = 8  # accumulators that keep the units busy without unrolling over k
 
 
 class Writer(Protocol):
@@ -246,7 +247,8 @@ class _Step:
             self.multiply(a_at, b_at)
             return
         e = self.e
-        with e.b.loop(e.expr(self.p.k[depth].extent), name="k") as k:
+        kind = "rolled" if len(self.accumulators) >= FULL else "serial"
+        with e.b.loop(e.expr(self.p.k[depth].extent), kind, "k") as k:
             e.space.bind(self.p.k[depth].variable, k)
             a_next = e.b.let(a_at + k * e.expr(a_steps[depth]), "a_at")
             b_next = e.b.let(b_at + k * e.expr(b_steps[depth]), "b_at")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphtorch.ir.shape import Dim, evaluate
 
-from .access import Reader, lane_mask
+from .access import Reader, lane_mask, store_lanes
 from .ir import Expr, binary, cast, splat
 from .lowering import Region
 from .problem import Axis, Contraction, Emission, stride
@@ -51,7 +51,10 @@ class ResultWriter:
             finished = splat(self.reader.value(output, index, known), lanes)
             target = self.e.buffer(self.e.lowering.slot(result), "write", "y")
             contiguous = space.vector is None or coefficient(address, space.vector) == 1
-            self.e.b.store(target, space.base(address) if contiguous else space.expr(address), finished, mask)
+            if contiguous:
+                store_lanes(self.e.b, target, space.base(address), finished, valid, self.e.masks)
+            else:
+                self.e.b.store(target, space.expr(address), finished, mask)
         space.vector = None
 
     def _biased(self, value: Expr, index: Sequence[Dim]) -> Expr:
@@ -117,4 +120,4 @@ class PartialWriter:
             column = columns[j]
             address = evaluate(self.address, {**rows[i], **column.at})
             valid = column.valid if not isinstance(column.valid, int) else column.chunk.valid
-            self.e.b.store(target, self.e.expr(address), value, lane_mask(valid, value.type.lanes))
+            store_lanes(self.e.b, target, self.e.expr(address), value, valid, self.e.masks)

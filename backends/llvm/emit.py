@@ -300,7 +300,8 @@ class FunctionEmitter(Expressions):
         self.label(after)
 
     def _loop_metadata(self, kind: str) -> str:
-        hints = {"vector": ("llvm.loop.vectorize.enable", "i1 true"), "unroll": ("llvm.loop.unroll.enable", "")}
+        hints = {"vector": ("llvm.loop.vectorize.enable", "i1 true"), "unroll": ("llvm.loop.unroll.enable", ""),
+                 "rolled": ("llvm.loop.unroll.disable", "")}
         if kind not in hints:
             return ""
         name, argument = hints[kind]
