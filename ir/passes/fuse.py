@@ -29,6 +29,7 @@ from ..partition import Axes, Group, Partition, Read, Space
 from ..partition import broadcast_axes, identity_axes, translated, translation, viewed_axes
 from ..shape import bounds, numel
 from ..views import STRIDED, strided_view
+from . import legalize
 
 POINTWISE = frozenset((*elementwise.__all__, *binary.__all__, *activation.__all__, *special.__all__))
 MOVES = frozenset(("pad", "concat", "slice_update"))  # pointwise in the result; read operands elsewhere
@@ -51,9 +52,13 @@ FEW_ROWS = 4
 
 
 def run(graph: Graph) -> Graph:
-    """`graph` as regions (and non-scalar constants) in data-flow order; needs a graph without dead nodes."""
+    """`graph` as regions (and non-scalar constants) in data-flow order; needs a graph without dead nodes.
+
+    Regions that it already has are taken apart first.
+    """
+    graph = legalize.run(graph, lambda n: n.op is not ops.region)
     stored = stored_views(graph)
-    parts = Partition(graph, lambda n: is_free(n) and n not in stored, lambda n: is_data(n) or n.op is ops.region)
+    parts = Partition(graph, lambda n: is_free(n) and n not in stored, is_data)
     for node in parts.owned:
         _join_producers(parts, start(parts, node))
     for group in parts.groups():  # again: by now it is known who reads what
