@@ -1,0 +1,79 @@
+"""Adam and AdamW. https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..tensor import Tensor
+from .optimizer import Numbers, Optimizer, ParamsT, check_common, gradient, moving, zeros_like
+
+
+class Adam(Optimizer):
+    """m, v: moving averages of g and g^2; p = p - lr m' / (sqrt(v') + eps) with bias-corrected m', v'.
+
+    `amsgrad` takes the largest v so far; `decoupled_weight_decay` shrinks p instead of adding to g.
+    (Kingma and Ba 2014; Reddi et al. 2018; Loshchilov and Hutter 2017.)
+    """
+
+    counters = ("step",)
+
+    def __init__(self, params: ParamsT, lr: Any = 1e-3, betas: tuple[Any, Any] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0, amsgrad: bool = False, *, foreach: bool | None = None,
+                 maximize: bool = False, capturable: bool = False, differentiable: bool = False,
+                 fused: bool | None = None, decoupled_weight_decay: bool = False):
+        check_common(lr, eps, weight_decay, betas)
+        _check_tensors(lr, betas, capturable, foreach)
+        super().__init__(params, {
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
+            "maximize": maximize, "foreach": foreach, "capturable": capturable, "differentiable": differentiable,
+            "fused": fused, "decoupled_weight_decay": decoupled_weight_decay})
+
+    def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        state = {"exp_avg": zeros_like(param), "exp_avg_sq": zeros_like(param)}
+        if group["amsgrad"]:
+            state["max_exp_avg_sq"] = zeros_like(param)
+        return state
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
+        step = self.state[params[0]]["step"].add_(1).double()
+        beta1, beta2 = (numbers.exact(lambda i=i: group["betas"][i]) for i in (0, 1))
+        lr = numbers.exact(lambda: group["lr"])
+        step_size = (lr / (1 - beta1 ** step)).to(numbers.dtype)
+        root = (1 - beta2 ** step).sqrt().to(numbers.dtype)
+        new1, keep2, new2 = ((1 - beta1).to(numbers.dtype), beta2.to(numbers.dtype), (1 - beta2).to(numbers.dtype))
+        eps = numbers("eps", lambda: group["eps"])
+        decoupled = group["decoupled_weight_decay"]
+        shrink = numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"]) if decoupled else None
+        for param in params:
+            state = self.state[param]
+            grad = gradient(param, group, numbers, decay=not decoupled)
+            state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
+            state["exp_avg_sq"].copy_(keep2 * state["exp_avg_sq"] + new2 * grad * grad)
+            second = state["exp_avg_sq"]
+            if group["amsgrad"]:
+                second = state["max_exp_avg_sq"].copy_(state["max_exp_avg_sq"].maximum(second))
+            kept = param if shrink is None else param * shrink
+            param.copy_(kept - step_size * state["exp_avg"] / (second.sqrt() / root + eps))
+
+
+class AdamW(Adam):
+    """`Adam` with decoupled weight decay."""
+
+    def __init__(self, params: ParamsT, lr: Any = 1e-3, betas: tuple[Any, Any] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False,
+                 foreach: bool | None = None, capturable: bool = False, differentiable: bool = False,
+                 fused: bool | None = None):
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize,
+                         capturable=capturable, differentiable=differentiable, fused=fused, decoupled_weight_decay=True)
+
+
+def _check_tensors(lr: Any, betas: tuple[Any, Any], capturable: bool, foreach: bool | None) -> None:
+    tensors = [isinstance(b, Tensor) for b in betas]
+    if any(tensors) and not all(tensors):
+        raise ValueError("betas must be either both floats or both Tensors")
+    for name, value in (("lr", lr), ("betas[0]", betas[0]), ("betas[1]", betas[1])):
+        if isinstance(value, Tensor):
+            if foreach and not capturable:
+                raise ValueError(f"{name} as a Tensor is not supported for capturable=False and foreach=True")
+            if value.numel() != 1:
+                raise ValueError(f"Tensor {name} must be 1-element")

@@ -1,0 +1,45 @@
+"""Stochastic gradient descent. https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..tensor import Tensor
+from .optimizer import Numbers, Optimizer, ParamsT, check, check_common, gradient
+
+
+class SGD(Optimizer):
+    """v = momentum v + (1 - dampening) g; p = p - lr v, or with `nesterov` p - lr (g + momentum v).
+
+    The first v is g itself.
+    """
+
+    def __init__(self, params: ParamsT, lr: Any = 1e-3, momentum: float = 0, dampening: float = 0,
+                 weight_decay: float = 0, nesterov: bool = False, *, maximize: bool = False,
+                 foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None):
+        check_common(lr=lr, weight_decay=weight_decay)
+        check("momentum value", momentum, momentum >= 0.0)
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+        super().__init__(params, {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov,
+            "maximize": maximize, "foreach": foreach, "differentiable": differentiable, "fused": fused})
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
+        lr = numbers("lr", lambda: group["lr"])
+        for param in params:
+            step = gradient(param, group, numbers)
+            if group["momentum"] != 0:
+                step = self._with_momentum(param, step, group, numbers)
+            param.copy_(param - lr * step)
+
+    def _with_momentum(self, param: Tensor, grad: Tensor, group: dict[str, Any], numbers: Numbers) -> Tensor:
+        momentum = numbers("momentum", lambda: group["momentum"])
+        state = self.state[param]
+        buffer = state.get("momentum_buffer")
+        if buffer is None:
+            buffer = state["momentum_buffer"] = grad.detach().to(param.dtype).clone()
+        else:
+            fresh = numbers("1-dampening", lambda: 1 - group["dampening"]) * grad if group["dampening"] else grad
+            buffer.copy_(momentum * buffer + fresh)
+        return grad + momentum * buffer if group["nesterov"] else buffer
