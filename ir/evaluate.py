@@ -61,8 +61,7 @@ def _run(node: Node, values: Mapping[Value, np.ndarray], sizes: Sizes) -> tuple[
     for expected, array in zip(types, arrays, strict=True):
         if array.dtype != expected.dtype.numpy or array.shape != expected.shape:
             raise RuntimeError(
-                f"reference of op {node.op.name} made {array.dtype}{list(array.shape)}, but "
-                "infer says "
+                f"reference of op {node.op.name} made {array.dtype}{list(array.shape)}, but infer says "
                 f"{expected}" + (f" (recorded at {node.location})" if node.location else "")
             )
     return arrays
@@ -71,8 +70,7 @@ def _run(node: Node, values: Mapping[Value, np.ndarray], sizes: Sizes) -> tuple[
 def _check_input(value: Value, array: np.ndarray, sizes: Sizes) -> None:
     if DType.of(array.dtype) is not value.dtype:
         raise TypeError(
-            f"input {value.name!r} has type {value.type}, but got an array of dtype "
-            f"{array.dtype}: "
+            f"input {value.name!r} has type {value.type}, but got an array of dtype {array.dtype}: "
             "convert it first"
         )
     expected = tuple(evaluate_dim(d, sizes) for d in value.shape)

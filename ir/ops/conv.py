@@ -72,16 +72,14 @@ def _check_attrs(name: str, attrs: AnyConvAttrs, x: Type, kernel: Shape) -> None
     rank = len(kernel)
     if rank < 1 or x.rank != rank + 2:
         raise RuntimeError(
-            f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} "
-            "spatial ones, "
+            f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} spatial ones, "
             f"but got shape {listed(x.shape)}"
         )
     for field in ("stride", "padding", "dilation"):
         value = getattr(attrs, field)
         if len(value) != rank:
             raise RuntimeError(
-                f"{name}: expected {field} to be a list of {rank} values to match the "
-                "convolution "
+                f"{name}: expected {field} to be a list of {rank} values to match the convolution "
                 f"dimensions, but got {field}={list(value)}"
             )
     if any(surely_less(k, 1) for k in kernel):
@@ -107,8 +105,7 @@ def _out_size(name: str, spatial: Shape, kernel: Sequence[Dim], attrs: AnyConvAt
     if any(surely_less(room, 0) for room in rooms):
         covered = " x ".join(str(r + 1) for r in _reach(kernel, attrs))
         raise RuntimeError(
-            f"{name}: Calculated padded input size per channel: "
-            f"({' x '.join(map(str, padded))}). "
+            f"{name}: Calculated padded input size per channel: ({' x '.join(map(str, padded))}). "
             f"Kernel size: ({covered}). Kernel size can't be greater than actual input size"
         )
     return tuple(room // stride + 1 for room, stride in zip(rooms, attrs.stride, strict=True))
@@ -118,8 +115,7 @@ def _check_bias(w: Type, channels: Dim, bias: tuple[Type, ...]) -> None:
     for b in bias:
         if b.shape != (channels,):
             raise RuntimeError(
-                f"Given weight of size {listed(w.shape)}, expected bias to be 1-dimensional "
-                "with "
+                f"Given weight of size {listed(w.shape)}, expected bias to be 1-dimensional with "
                 f"{channels} elements, but got bias of size {listed(b.shape)} instead"
             )
 
@@ -134,15 +130,13 @@ def _conv_infer(attrs: ConvAttrs, x: Type, w: Type, *bias: Type) -> tuple[Type, 
     _check_attrs("conv", attrs, x, w.shape[2:])
     if not _divides(attrs.groups, w.shape[0]):
         raise RuntimeError(
-            f"Given groups={attrs.groups}, expected weight to be divisible by {attrs.groups} "
-            "at "
+            f"Given groups={attrs.groups}, expected weight to be divisible by {attrs.groups} at "
             f"dimension 0, but got weight of size {listed(w.shape)} instead"
         )
     if x.shape[1] != w.shape[1] * attrs.groups:
         raise RuntimeError(
             f"Given groups={attrs.groups}, weight of size {listed(w.shape)}, expected input"
-            f"{listed(x.shape)} to have {w.shape[1] * attrs.groups} channels, but got "
-            f"{x.shape[1]} "
+            f"{listed(x.shape)} to have {w.shape[1] * attrs.groups} channels, but got {x.shape[1]} "
             "channels instead"
         )
     _check_bias(w, w.shape[0], bias)
@@ -170,8 +164,7 @@ def _check_output_padding(attrs: ConvTransposeAttrs, rank: int) -> None:
         if surely_less(max(stride, dilation) - 1, extra):
             raise RuntimeError(
                 "output padding must be smaller than either stride or dilation, but got "
-                f"output_padding {list(attrs.output_padding)}, stride {list(attrs.stride)} "
-                "and "
+                f"output_padding {list(attrs.output_padding)}, stride {list(attrs.stride)} and "
                 f"dilation {list(attrs.dilation)}"
             )
 
@@ -183,8 +176,7 @@ def _conv_transpose_infer(attrs: ConvTransposeAttrs, x: Type, w: Type, *bias: Ty
     _check_output_padding(attrs, w.rank - 2)
     if x.shape[1] != w.shape[0]:
         raise RuntimeError(
-            f"Given transposed=1, weight of size {listed(w.shape)}, expected "
-            f"input{listed(x.shape)} to "
+            f"Given transposed=1, weight of size {listed(w.shape)}, expected input{listed(x.shape)} to "
             f"have {w.shape[0]} channels, but got {x.shape[1]} channels instead"
         )
     if not _divides(attrs.groups, w.shape[0]):
@@ -201,8 +193,7 @@ def _conv_transpose_infer(attrs: ConvTransposeAttrs, x: Type, w: Type, *bias: Ty
     spatial = tuple(size + extra for size, extra in zip(plain, attrs.output_padding, strict=True))
     if any(bounds(size)[1] <= 0 for size in spatial):
         raise RuntimeError(
-            f"conv_transpose: Given input size {listed(x.shape)} and weight "
-            f"{listed(w.shape)}, the "
+            f"conv_transpose: Given input size {listed(x.shape)} and weight {listed(w.shape)}, the "
             f"calculated output size {listed(spatial)} is too small"
         )
     return (x.with_shape((x.shape[0], channels, *spatial)),)
@@ -215,15 +206,12 @@ def _conv_weight_grad_infer(attrs: ConvWeightGradAttrs, x: Type, g: Type) -> tup
     expected = _out_size("conv_weight_grad", x.shape[2:], attrs.kernel, attrs)
     if g.rank != x.rank or (g.shape[0], *g.shape[2:]) != (x.shape[0], *expected):
         raise RuntimeError(
-            f"conv_weight_grad: input {listed(x.shape)} and kernel {list(attrs.kernel)} make "
-            "an output "
-            f"[{x.shape[0]}, O, {', '.join(map(str, expected))}], but g has shape "
-            f"{listed(g.shape)}"
+            f"conv_weight_grad: input {listed(x.shape)} and kernel {list(attrs.kernel)} make an output "
+            f"[{x.shape[0]}, O, {', '.join(map(str, expected))}], but g has shape {listed(g.shape)}"
         )
     if not (_divides(attrs.groups, x.shape[1]) and _divides(attrs.groups, g.shape[1])):
         raise RuntimeError(
-            f"conv_weight_grad: {x.shape[1]} and {g.shape[1]} channels are not both "
-            "divisible by "
+            f"conv_weight_grad: {x.shape[1]} and {g.shape[1]} channels are not both divisible by "
             f"groups={attrs.groups}"
         )
     return (x.with_shape((g.shape[1], x.shape[1] // attrs.groups, *attrs.kernel)),)

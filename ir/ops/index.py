@@ -61,8 +61,7 @@ def _check_gather(dim: int, x: Type, index: Type, what: str) -> None:
     for axis, (a, b) in enumerate(zip(index.shape, x.shape, strict=True)):
         if axis != dim and not a <= b:
             raise RuntimeError(
-                f"Size does not match at dimension {axis} expected index "
-                f"{listed(index.shape)} to be "
+                f"Size does not match at dimension {axis} expected index {listed(index.shape)} to be "
                 f"no larger than self {listed(x.shape)} apart from dimension {dim}"
             )
 
@@ -298,8 +297,7 @@ def _index_put_infer(attrs: IndexPutAttrs, x: Type, src: Type, *indices: Type) -
     )
     if not aligned:
         raise RuntimeError(
-            f"shape mismatch: value tensor of shape {listed(src.shape)} cannot be broadcast "
-            "to "
+            f"shape mismatch: value tensor of shape {listed(src.shape)} cannot be broadcast to "
             f"indexing result of shape {listed(expected)}"
         )
     return (x,)
@@ -446,8 +444,7 @@ def _searchsorted_infer(attrs: SearchAttrs, sequence: Type, x: Type) -> tuple[Ty
             "searchsorted: boundaries tensor should be 1 dimension or the first N-1 dimensions of "
             "boundaries tensor "
             f"and input value tensor must match, but we got boundaries tensor {listed(sequence.shape)} and "
-            "input "
-            f"value tensor {listed(x.shape)}"
+            f"input value tensor {listed(x.shape)}"
         )
     return (Type(i64, x.shape),)
 

@@ -18,8 +18,7 @@ def _matmul_infer(attrs: Attrs, a: Type, b: Type) -> tuple[Type, ...]:
     check_same_dtype("matmul", a, b)
     if a.rank < 2 or b.rank < 2:
         raise RuntimeError(
-            "matmul: both arguments need at least 2 dimensions, but they have shapes "
-            f"{listed(a.shape)} "
+            f"matmul: both arguments need at least 2 dimensions, but they have shapes {listed(a.shape)} "
             f"and {listed(b.shape)}: reshape vectors to matrices"
         )
     if a.shape[-1] != b.shape[-2]:

@@ -45,8 +45,7 @@ def _loss_infer(name: str, attrs: LossAttrs, x: Type, target: Type, *weight: Typ
         )
     if target.dtype is not i64:
         raise RuntimeError(
-            f"expected target dtype to be Long (i64), but got {target.dtype}: cast class "
-            "indices to "
+            f"expected target dtype to be Long (i64), but got {target.dtype}: cast class indices to "
             "i64; class probabilities have the input's shape"
         )
     if x.rank < 2:
@@ -55,8 +54,7 @@ def _loss_infer(name: str, attrs: LossAttrs, x: Type, target: Type, *weight: Typ
     for w in weight:
         if w.shape != (x.shape[1],):
             raise RuntimeError(
-                f"weight tensor should be defined either for all {x.shape[1]} classes or no "
-                "classes but "
+                f"weight tensor should be defined either for all {x.shape[1]} classes or no classes but "
                 f"got weight tensor of shape: {listed(w.shape)}"
             )
     return (x.with_shape(target.shape if attrs.reduction == "none" else ()),)

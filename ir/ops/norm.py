@@ -146,16 +146,14 @@ def _layer_norm_infer(attrs: LayerNormAttrs, x: Type, *affine: Type) -> tuple[Ty
     check_same_dtype("layer_norm", x, *affine)
     if not 1 <= attrs.axes <= x.rank:
         raise RuntimeError(
-            "Expected normalized_shape to be at least 1-dimensional and at most of the "
-            "input's rank, "
+            "Expected normalized_shape to be at least 1-dimensional and at most of the input's rank, "
             f"but got {attrs.axes} trailing dimensions of input {listed(x.shape)}"
         )
     normalized = x.shape[-attrs.axes :]
     for name, t in zip(("weight", "bias"), affine, strict=False):
         if t.shape != normalized:
             raise RuntimeError(
-                f"Expected {name} to be of same shape as normalized_shape, but got {name} of "
-                "shape "
+                f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
                 f"{listed(t.shape)} and normalized_shape = {listed(normalized)}"
             )
     return (x,)
@@ -406,8 +404,7 @@ def _group_norm_infer(attrs: GroupNormAttrs, x: Type, *affine: Type) -> tuple[Ty
         raise RuntimeError(f"Expected num groups to be greater than 0, got {attrs.groups}")
     if x.shape[1] % attrs.groups != 0:
         raise RuntimeError(
-            "Expected number of channels in input to be divisible by num_groups, but got "
-            "input of "
+            "Expected number of channels in input to be divisible by num_groups, but got input of "
             f"shape {listed(x.shape)} and num_groups={attrs.groups}"
         )
     return (x,)

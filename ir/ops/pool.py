@@ -91,10 +91,8 @@ def _dilation(attrs: PoolAttrs) -> tuple[int, ...]:
 def _check_rank(name: str, shape: Shape, rank: int) -> None:
     if rank < 1 or len(shape) != rank + 2:
         raise RuntimeError(
-            f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} "
-            "spatial ones, "
-            f"but got shape {listed(shape)}: add a batch dimension or give one size per "
-            "dimension"
+            f"{name}: expected an input [N, C, *S] of {rank + 2} dimensions for {rank} spatial ones, "
+            f"but got shape {listed(shape)}: add a batch dimension or give one size per dimension"
         )
     if any(size == 0 for size in shape[2:]):
         raise RuntimeError(
@@ -106,8 +104,7 @@ def _check_window(name: str, attrs: PoolAttrs) -> None:
     for field in ("stride", "padding"):
         if len(getattr(attrs, field)) != len(attrs.kernel):
             raise RuntimeError(
-                f"{name}: {field} must have one value for each of the {len(attrs.kernel)} "
-                "spatial "
+                f"{name}: {field} must have one value for each of the {len(attrs.kernel)} spatial "
                 f"dimensions, but got {list(getattr(attrs, field))}"
             )
     if len(_dilation(attrs)) != len(attrs.kernel) or min(_dilation(attrs)) < 1:
@@ -119,12 +116,11 @@ def _check_window(name: str, attrs: PoolAttrs) -> None:
         raise RuntimeError(f"{name}: kernel size should be greater than zero, but got {list(attrs.kernel)}")
     if min(attrs.stride) < 1:
         raise RuntimeError(f"{name}: stride should be greater than zero, but got {list(attrs.stride)}")
-    for kernel, padding, dilation in zip(attrs.kernel, attrs.padding, _dilation(attrs), strict=True):
-        if not 0 <= padding <= ((kernel - 1) * dilation + 1) // 2:
+    for kernel, padding in zip(attrs.kernel, attrs.padding, strict=True):
+        if not 0 <= padding <= kernel // 2:
             raise RuntimeError(
-                "pad should be at most half of effective kernel size and not negative, but "
-                "got "
-                f"pad={padding}, kernel_size={kernel} and dilation={dilation}"
+                f"{name}: pad should be at most half of kernel size and not negative, but got pad={padding} "
+                f"and kernel_size={kernel}"
             )
     if getattr(attrs, "divisor", None) == 0:
         raise RuntimeError(f"{name}: divisor must be not zero")
@@ -201,7 +197,10 @@ def _taps(x: np.ndarray, attrs: PoolAttrs, out: Sequence[int]) -> Iterator[Tap]:
 
 
 def _max_pool_reference(attrs: MaxPoolAttrs, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scans the kernel as PyTorch does: a greater element replaces the best one, and so does a NaN."""
+    """Scans the kernel as PyTorch does: a greater element replaces the best one, and so does a NaN.
+
+    A dilated window may lie wholly in the padding: its maximum is -inf, its position 0.
+    """
     x_wide, spatial = wide(x), x.shape[2:]
     shape = ints(_pooled("max_pool", x.shape, attrs))
     best = np.full(shape, _lowest(x_wide.dtype), x_wide.dtype)
@@ -217,8 +216,7 @@ def _max_pool_reference(attrs: MaxPoolAttrs, x: np.ndarray) -> tuple[np.ndarray,
 max_pool = Op(
     "max_pool",
     "The maximum of each window of x [N, C, *S], and its position in the flattened S (the first of equal "
-    "ones; NaN "
-    "counts as greatest, the last NaN stays).",
+    "ones; NaN counts as greatest, the last NaN stays).",
     ("x",),
     attrs=MaxPoolAttrs,
     infer=_max_pool_infer,
@@ -337,8 +335,7 @@ def _avg_pool_grad_infer(attrs: AvgPoolGradAttrs, g: Type) -> tuple[Type, ...]:
     expected = _pooled("avg_pool_grad", shape, attrs)
     if g.shape != expected:
         raise RuntimeError(
-            f"avg_pool_grad: the pool of {listed(shape)} has shape {listed(expected)}, but g "
-            "has "
+            f"avg_pool_grad: the pool of {listed(shape)} has shape {listed(expected)}, but g has "
             f"{listed(g.shape)}"
         )
     return (g.with_shape(shape),)

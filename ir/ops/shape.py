@@ -114,18 +114,15 @@ def _expand_infer(attrs: ReshapeAttrs, x: Type) -> tuple[Type, ...]:
     _check_sizes(target, "expand")
     if len(target) < x.rank:
         raise RuntimeError(
-            f"expand: the number of sizes provided ({len(target)}) must be greater or equal "
-            "to the "
-            f"number of dimensions in the tensor ({x.rank}): {listed(x.shape)} to "
-            f"{listed(target)}"
+            f"expand: the number of sizes provided ({len(target)}) must be greater or equal to the "
+            f"number of dimensions in the tensor ({x.rank}): {listed(x.shape)} to {listed(target)}"
         )
     lead = len(target) - x.rank
     for axis, size in enumerate(x.shape):
         if size not in (1, target[lead + axis]):
             raise RuntimeError(
                 f"The expanded size of the tensor ({target[lead + axis]}) must match the existing size "
-                f"({size}) at "
-                f"non-singleton dimension {lead + axis}.  Target sizes: {listed(target)}.  "
+                f"({size}) at non-singleton dimension {lead + axis}.  Target sizes: {listed(target)}.  "
                 f"Tensor sizes: {listed(x.shape)}"
             )
     return (x.with_shape(target),)
@@ -164,8 +161,7 @@ def _sliced_shape(attrs: SliceAttrs, x: Type, what: str) -> Shape:
             raise ValueError(f"{what}: slice step must be positive, got {step} at dimension {axis}")
         if not (start >= 0 and start <= stop and stop <= size):
             raise IndexError(
-                f"{what}: start {start} and stop {stop} at dimension {axis} leave the range "
-                f"0..{size} "
+                f"{what}: start {start} and stop {stop} at dimension {axis} leave the range 0..{size} "
                 f"of shape {listed(x.shape)}; expected 0 <= start <= stop <= size"
             )
         sizes.append((stop - start + (step - 1)) // step)
@@ -321,8 +317,7 @@ def _check_concat(first: Type, x: Type, position: int, dim: int) -> None:
     for axis, (a, b) in enumerate(zip(first.shape, x.shape, strict=True)):
         if axis != dim and a != b:
             raise RuntimeError(
-                f"Sizes of tensors must match except in dimension {dim}. Expected size {a} "
-                "but got "
+                f"Sizes of tensors must match except in dimension {dim}. Expected size {a} but got "
                 f"size {b} for tensor number {position} in the list."
             )
 

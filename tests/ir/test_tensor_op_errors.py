@@ -186,7 +186,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: pool(v(1, 3, 8, 8), 3, padding=2),
         RuntimeError,
-        "pad should be at most half of effective kernel size",
+        "pad should be at most half of kernel size",
     ),
     (
         lambda: pool(v(1, 3, 2, 2), 3),
