@@ -1,0 +1,1 @@
+"""Stable sorting of lines, and binary search in sorted lines."""
