@@ -89,7 +89,7 @@ class Evaluator:
             return self.result(node.operands[0], operand_index(self.scope.space, node, index), mask)
         special = SPECIAL.get(node.op.name)
         if special is not None:
-            return special(self, node, index, mask)
+            return special(self, value, index, mask)
         if is_pointwise(node):
             return self._pointwise(node, index, mask)
         raise Unready(value)
@@ -126,7 +126,7 @@ def memory(slot: Slot, shape: tuple[Dim, ...]) -> Leaf:
 
 # Ops that ask for their operands in a way of their own ---------------------------------------------------
 
-Special = Callable[[Evaluator, Node, Index, "Mask | None"], Result]
+Special = Callable[[Evaluator, Value, Index, "Mask | None"], Result]
 
 
 def _constant(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:
@@ -295,8 +295,16 @@ def first_indexed(dims: tuple[int, ...]) -> int:
     return dims[0] if dims[-1] - dims[0] == len(dims) - 1 else 0
 
 
-SPECIAL: dict[str, Special] = {
+def _of_node(rule: Callable[[Evaluator, Node, Index, Mask | None], Result]) -> Special:
+    """A rule for an op with one result."""
+    def special(e: Evaluator, value: Value, index: Index, mask: Mask | None) -> Result:
+        assert value.node is not None
+        return rule(e, value.node, index, mask)
+    return special
+
+
+SPECIAL: dict[str, Special] = {name: _of_node(rule) for name, rule in {
     "constant": _constant, "iota": _iota, "size": _size, "pad": _pad, "concat": _concat,
     "slice_update": _slice_update, "gather": _gather, "index_select": _index_select, "index": _index,
     **dict.fromkeys(RANDOM, _random),
-}
+}.items()}
