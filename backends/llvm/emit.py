@@ -4,7 +4,8 @@
 
 A parallel loop becomes ``task(ctx, i)``, which unpacks what the loop uses and calls ``body(noalias
 pointers, ..., i)``: as parameters, the buffers keep their alias facts. Loops are emitted rotated (guard,
-then do-while), the form the vectoriser takes; `vector` loops ask it to through `llvm.loop` metadata.
+then do-while), the form LLVM's vectoriser takes. `vector` loops carry no hint: a hint that cannot be
+followed makes LLVM print a warning, and nothing but alias facts and `reassoc` is needed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ class ModuleEmitter:
         self.target = target
         self.functions: list[str] = []
         self.declarations: dict[str, str] = {}
-        self.metadata: list[str] = []
         self.globals: list[str] = []
         self._kernels: dict[tuple[Kernel, tuple[int, ...]], str] = {}
         self._math: dict[tuple[str, KType], str | None] = {}
@@ -45,8 +45,7 @@ class ModuleEmitter:
                  *self.declarations.values(), *self.functions,
                  f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}',
                  f'attributes #1 = {{ alwaysinline nounwind willreturn memory(none) "prefer-vector-width"="{width}" }}',
-                 "attributes #2 = { nounwind willreturn memory(none) }",
-                 *(f"!{i} = {m}" for i, m in enumerate(self.metadata))]
+                 "attributes #2 = { nounwind willreturn memory(none) }"]
         return "\n".join(parts) + "\n"
 
     def symbol(self, hint: str) -> str:
@@ -61,13 +60,6 @@ class ModuleEmitter:
     def declare(self, name: str, text: str) -> str:
         self.declarations[name] = f"declare {text}"
         return name
-
-    def node(self, text: Callable[[int], str] | str) -> str:
-        """A metadata node; a callable gets the node's own number (distinct, self-referring nodes)."""
-        index = len(self.metadata)
-        self.metadata.append("")
-        self.metadata[index] = text if isinstance(text, str) else text(index)
-        return f"!{index}"
 
     # ---- what expressions call
 
@@ -99,7 +91,7 @@ class ModuleEmitter:
         memory = memory or tuple(range(len(kernel.buffers)))
         key = (kernel, memory)
         if key not in self._kernels:
-            self._kernels[key] = name = self.symbol(kernel.name)
+            self._kernels[key] = name = self.symbol("k." + kernel.name)
             f = FunctionEmitter(self, kernel.name)
             f.bind(kernel.buffers, kernel.sizes, memory)
             f.statements(kernel.body)
@@ -296,17 +288,8 @@ class FunctionEmitter(Expressions):
         self.lines[phi] = f"  {i} = phi i64 [ {lo}, %{before} ], [ {following}, %{self.block} ]"
         self.put(f"{following} = add nsw i64 {i}, {step}")
         again = self.let(f"icmp slt i64 {following}, {hi}")
-        self.put(f"br i1 {again}, label %{body}, label %{after}{self._loop_metadata(s.kind)}")
+        self.put(f"br i1 {again}, label %{body}, label %{after}")
         self.label(after)
-
-    def _loop_metadata(self, kind: str) -> str:
-        hints = {"vector": ("llvm.loop.vectorize.enable", "i1 true"), "unroll": ("llvm.loop.unroll.enable", ""),
-                 "rolled": ("llvm.loop.unroll.disable", "")}
-        if kind not in hints:
-            return ""
-        name, argument = hints[kind]
-        hint = self.owner.node(f'!{{!"{name}"{", " + argument if argument else ""}}}')
-        return ", !llvm.loop " + self.owner.node(lambda me: f"distinct !{{!{me}, {hint}}}")
 
     # ---- parallel loops
 
@@ -337,7 +320,7 @@ class FunctionEmitter(Expressions):
         return self.let(f"udiv i64 {up}, {step}")
 
     def _task(self, s: k.For, buffers: list[Buffer], names: list[Name], record: str, types: list[str]) -> str:
-        body = self.owner.symbol(self.kernel + ".body")
+        body = self.owner.symbol(f"k.{self.kernel}.body")
         pointers = [self.pointers[b] for b in buffers]
         memory = tuple(pointers.index(p) for p in pointers)
         inner = FunctionEmitter(self.owner, self.kernel)
@@ -347,7 +330,7 @@ class FunctionEmitter(Expressions):
         inner.statements(s.body)
         params = [*parameters(buffers, names, memory), "i64 noundef %i"]
         self.owner.functions.append(inner.finish(f"define internal void @{body}({', '.join(params)}) noinline #0"))
-        name = self.owner.symbol(self.kernel + ".task")
+        name = self.owner.symbol(f"k.{self.kernel}.task")
         outer = FunctionEmitter(self.owner, self.kernel)
         loaded = []
         for i, t in enumerate(types):

@@ -196,8 +196,9 @@ class Packed:
     def _make(self, inputs: Sequence[Buffer], words: list[int], sized: Sized) -> Block:
         sizes = {s.name: v for s, v in zip(self._record.symbols, sized.symbols, strict=True)}
         block = Block(size_class(int(evaluate(self._record.packed, sizes))))
+        arena = Block(size_class(sized.arena))
         arguments = (ctypes.c_int64 * (len(words) + len(sized.symbols) + 2))(
-            *words, *sized.symbols, 0, block.address)
+            *words, *sized.symbols, arena.address, block.address)
         assert self._prologue is not None
         status = self._prologue(ctypes.addressof(arguments))
         if status:

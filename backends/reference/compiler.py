@@ -1,8 +1,7 @@
-"""The reference target: `compile` gives an executable that interprets the graph as it was recorded."""
+"""Executables of the reference backend: graphs interpreted op by op, buffers in and out."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from graphtorch.ir.graph import Graph
@@ -11,27 +10,22 @@ from graphtorch.ir.verify import verify
 from ..buffer import Buffer
 from . import run
 
-__all__ = ["Interpreter", "compile"]
 
-
-class Interpreter:
-    """An executable that runs each op's NumPy reference. No pass changes the graph: it is the oracle."""
+class Interpreted:
+    """A graph run by each op's NumPy reference."""
 
     def __init__(self, graph: Graph):
         self.graph = graph
 
     def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
-        """The outputs, in memory of their own; donated inputs stay valid here."""
-        found = run(self.graph, [b.numpy() for b in inputs])
-        return [Buffer.of(array.copy()) for array in found]
+        return [Buffer.of(a) for a in run(self.graph, [b.numpy() for b in inputs])]
 
     def explain(self) -> str:
-        counts = Counter(n.op.name for n in self.graph.nodes)
-        lines = [f"{count:6d}  {name}" for name, count in counts.most_common()]
-        return "\n".join([f"graph {self.graph.name}, interpreted op by op in NumPy:", *lines])
+        """One line an op: nothing is fused here."""
+        return f"{self.graph.name}: {len(self.graph.nodes)} ops, one by one in NumPy\n"
 
 
-def compile(graph: Graph, stable: Sequence[int] = ()) -> Interpreter:
-    """An interpreter of `graph`; `stable` means nothing to it."""
+def compile(graph: Graph, stable: Sequence[int] = ()) -> Interpreted:
+    """The graph as it is, once it is known to be valid; `stable` makes no difference."""
     verify(graph, "recording")
-    return Interpreter(graph)
+    return Interpreted(graph)
