@@ -19,6 +19,7 @@ UNKNOWN = 64  # what a size known at run time only counts as
 LATENCY = 4  # cycles until an accumulator can be added to again
 LOADS = 2  # loads a cycle
 MAX_ROWS = 28
+WIDTHS = (1, 2, 3, 4, 6, 8, 12)  # vectors in a tile's columns; the wide ones for few rows
 
 
 def guess(dim: Dim) -> int:
@@ -51,10 +52,12 @@ class Feeding:
 
 def candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[float, Schedule]]:
     feed = feeding(p, machine)
-    for vectors in (1, 2, 3, 4):
+    for vectors in WIDTHS:
         columns = column_tiling(p.n, vectors, lanes, not feed.pack_b)
         used = sum(1 for _ in column_chunks(columns, lanes))
         most = min(most_rows(used, machine.registers), MAX_ROWS)
+        if used > max(4, vectors):
+            continue
         rows = row_tiling(p.m, most, not feed.pack_a and _fixed_rows(p))
         cost = total_cost(p, rows, columns, lanes, machine) + feed.cost
         yield cost, Schedule("tile", lanes, False, rows, columns, feed.pack_a, feed.pack_b)

@@ -23,6 +23,8 @@ from .packing import padded_copy
 from .problem import Axis, Contraction, Source, axis
 from .space import Space
 
+LONG_LOOP = 16  # channels from which on they make the innermost loop, instead of the few columns of the kernel
+
 
 def conv_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
     x, w = node.operands[:2]
@@ -83,7 +85,9 @@ def _forward(node: Node, region: Region, lowering: Lowering, image: Source, spat
     at = (axes.channel(c), f.variable, *taps) if turned else (axes.channel(f), c.variable, *taps)
     left = source_of(region, lowering, space, w, at)
     index = (axes.image.variable, axes.channel(f), *[o.variable for o in axes.out])
-    return Contraction(node, space, [axes.image, axes.group], [f], axes.out, [c, *axes.kernel], left, right, index,
+    many = isinstance(c.extent, int) and c.extent >= LONG_LOOP
+    k = [*axes.kernel, c] if many else [c, *axes.kernel]
+    return Contraction(node, space, [axes.image, axes.group], [f], axes.out, k, left, right, index,
                        space.linear(index, shape), shape, accumulator(x.dtype))
 
 

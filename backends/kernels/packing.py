@@ -21,6 +21,8 @@ from .schedule import Tiling, chunks, padded
 from .space import Space, depends
 from .tile import sweep_axis, transpose
 
+PLANE_WORK = 16384  # elements to copy that make a task
+
 
 class Packing:
     """Where a packed operand lies: `group` numbers the matrices, each of `room` rows and `depth` steps of k."""
@@ -204,7 +206,10 @@ def padded_copy(lowering: Lowering, space: Space, source: Source, shape: Sequenc
     def rows() -> None:
         e.loop_over(spatial[:-1], row)
 
-    e.tasks([(e.binder(a), a.extent) for a in planes], rows)
+    plane = extent_of(spatial)
+    grain = max(1, PLANE_WORK // max(1, plane)) if isinstance(plane, int) else 1
+    static = isinstance(slot.elements, int)
+    e.tasks([(e.binder(a), a.extent) for a in planes], rows, not static or slot.elements > 4 * PLANE_WORK, grain)
     e.launch("pad", 0, slot.elements * source.dtype.itemsize * 2)
     return slot
 

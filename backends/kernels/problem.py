@@ -200,21 +200,36 @@ class Emission:
             self.loop_over(axes[1:], body)
 
     def tasks(self, levels: Sequence[tuple[Callable[[Expr], None], Dim | Expr]], body: Callable[[], None],
-              parallel: bool = True) -> None:
-        """One loop over all combinations of `levels` (what to do with the index, count); the last is innermost."""
-        counts = [c if isinstance(c, Expr) else self.expr(c) for _, c in levels]
-        names = [self.b.let(c, "count") for c in counts]
+              parallel: bool = True, grain: int = 1) -> None:
+        """One loop over all combinations of `levels` (what to do with the index, count); the last is innermost.
+
+        `grain` combinations make one task, where one alone would not be worth handing out.
+        """
+        names = [self.b.let(c if isinstance(c, Expr) else self.expr(c), "count") for _, c in levels]
         total: Expr = Const(1)
         for n in names:
             total = binary("mul", total, n)
-        with self.b.loop(self.b.let(total, "total"), "parallel" if parallel else "serial", "task") as task:
-            rest = task
-            for position in reversed(range(len(levels))):
-                index = rest if position == 0 else self.b.let(rest % names[position], "t")
-                levels[position][0](index)
-                if position:
-                    rest = self.b.let(rest // names[position], "t")
-            body()
+        total = self.b.let(total, "total")
+        kind = "parallel" if parallel else "serial"
+        if grain == 1:
+            with self.b.loop(total, kind, "task") as task:
+                self._decode(levels, names, task)
+                body()
+            return
+        with self.b.loop((total + (grain - 1)) // grain, kind, "task") as task:
+            first = self.b.let(task * grain, "first")
+            with self.b.loop(binary("min", first + grain, total), name="part", lo=first) as part:
+                self._decode(levels, names, part)
+                body()
+
+    def _decode(self, levels: Sequence[tuple[Callable[[Expr], None], Dim | Expr]], counts: Sequence[Expr],
+                task: Expr) -> None:
+        rest = task
+        for position in reversed(range(len(levels))):
+            index = rest if position == 0 else self.b.let(rest % counts[position], "t")
+            levels[position][0](index)
+            if position:
+                rest = self.b.let(rest // counts[position], "t")
 
     def binder(self, a: Axis) -> Callable[[Expr], None]:
         return lambda index: self.space.bind(a.variable, index)

@@ -34,6 +34,7 @@ class ModuleEmitter:
         self.target = target
         self.functions: list[str] = []
         self.declarations: dict[str, str] = {}
+        self._rolled = 0
         self.globals: list[str] = []
         self._kernels: dict[tuple[Kernel, tuple[int, ...]], str] = {}
         self._math: dict[tuple[str, KType], str | None] = {}
@@ -45,8 +46,15 @@ class ModuleEmitter:
                  *self.declarations.values(), *self.functions,
                  f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}',
                  f'attributes #1 = {{ alwaysinline nounwind willreturn memory(none) "prefer-vector-width"="{width}" }}',
-                 "attributes #2 = { nounwind willreturn memory(none) }"]
+                 "attributes #2 = { nounwind willreturn memory(none) }",
+                 '!0 = !{!"llvm.loop.unroll.disable"}',
+                 *(f"!{i} = distinct !{{!{i}, !0}}" for i in range(1, self._rolled + 1))]
         return "\n".join(parts) + "\n"
+
+    def rolled(self) -> str:
+        """New loop metadata that forbids unrolling: the body of a `rolled` loop fills the registers as it is."""
+        self._rolled += 1
+        return f"!{self._rolled}"
 
     def symbol(self, hint: str) -> str:
         """A new function name."""
@@ -288,7 +296,8 @@ class FunctionEmitter(Expressions):
         self.lines[phi] = f"  {i} = phi i64 [ {lo}, %{before} ], [ {following}, %{self.block} ]"
         self.put(f"{following} = add nsw i64 {i}, {step}")
         again = self.let(f"icmp slt i64 {following}, {hi}")
-        self.put(f"br i1 {again}, label %{body}, label %{after}")
+        rolled = f", !llvm.loop {self.owner.rolled()}" if s.kind == "rolled" else ""
+        self.put(f"br i1 {again}, label %{body}, label %{after}{rolled}")
         self.label(after)
 
     # ---- parallel loops
