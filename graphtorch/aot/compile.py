@@ -76,27 +76,31 @@ def compile(model: Any, example: Any, path: str | Path, *, dynamic: Mapping[Any,
     _check_arguments(path, name, weights)
     traced = trace(model, *(example if isinstance(example, (tuple, list)) else (example,)), dynamic=dynamic)
     arrays = {key: tensor.detach().numpy() for key, tensor in traced.parameters.items()}
-    stable = [i for i, v in enumerate(traced.graph.inputs) if v.name in arrays]
-    machine = target or host()
-    program, plan, _ = lower_graph(traced.graph, machine, stable)
-    _rename(program, arrays, input_names, output_names)
-    metadata = _metadata(name, program, arrays, machine)
-    data = {s.index: arrays[traced.graph.inputs[s.index].name] for s in program.inputs if s.index in set(stable)}
-    header, blob, offsets = pack_weights({traced.graph.inputs[i].name: a for i, a in data.items()})
+    return compile_graph(traced.graph, arrays, path, name, weights == "embedded", input_names, output_names,
+                         target or host())
+
+
+def compile_graph(graph: Graph, arrays: Mapping[str, np.ndarray], path: Path, name: str, embedded: bool,
+                  input_names: Sequence[str] | None, output_names: Sequence[str] | None, target: Target) -> Compiled:
+    """`compile` for a graph whose inputs named in `arrays` are weights."""
+    stable = [i for i, v in enumerate(graph.inputs) if v.name in arrays]
+    program, plan, _ = lower_graph(graph, target, stable)
+    data = [s for s in program.inputs if s.name not in arrays]
+    _rename(data, program.outputs, input_names, output_names)
+    metadata = _metadata(name, program, data, target)
+    header, blob, offsets = pack_weights({graph.inputs[i].name: arrays[graph.inputs[i].name] for i in stable})
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "weights"
-        source.write_bytes(blob if weights == "embedded" else header)
-        placed = Weights(source, {i: offsets[traced.graph.inputs[i].name] for i in data},
-                         weights == "embedded", len(blob))
-        code = compile_object(library_text(name, program, plan, placed, metadata, machine), machine, pic=True)
-    external = path.with_suffix(".safetensors") if weights == "external" else None
+        source.write_bytes(blob if embedded else header)
+        placed = Weights(source, {i: offsets[graph.inputs[i].name] for i in stable}, embedded, len(blob))
+        code = compile_object(library_text(name, program, plan, placed, metadata, target), target, pic=True)
+    header_path, external = path.with_suffix(".h"), None if embedded else path.with_suffix(".safetensors")
     _write(path, code, name)
     if external is not None:
         link.write_whole(external, header + blob)
-    inputs = [_line(s) for s in program.inputs if s.index not in data]
-    header_path = path.with_suffix(".h")
-    link.write_whole(header_path, header_text(name, inputs, [_line(s) for s in program.outputs]).encode())
-    summary = summarize(traced.graph, program, bounds(plan.size)[1], len(code))
+    link.write_whole(header_path, header_text(name, [_line(s) for s in data],
+                                              [_line(s) for s in program.outputs]).encode())
+    summary = summarize(graph, program, bounds(plan.size)[1], len(code))
     return Compiled(path, header_path, external, name, summary)
 
 
@@ -136,16 +140,15 @@ def pack_weights(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, bytes, dict[s
     return len(text).to_bytes(8, "little") + text, whole[length:], offsets
 
 
-def _rename(program: Program, arrays: Mapping[str, Any], input_names: Sequence[str] | None,
+def _rename(inputs: Sequence[Slot], outputs: Sequence[Slot], input_names: Sequence[str] | None,
             output_names: Sequence[str] | None) -> None:
-    data = [s for s in program.inputs if s.name not in arrays]
-    for slots, names, argument in ((data, input_names, "input_names"), (program.outputs, output_names, "output_names")):
+    for slots, names, argument in ((inputs, input_names, "input_names"), (outputs, output_names, "output_names")):
         if names is not None and len(names) != len(slots):
             raise ValueError(f"aot.compile: {argument} has {len(names)} names, the model has {len(slots)}")
         for slot, given in zip(slots, names or [], strict=False):
             slot.name = given
-    for i, slot in enumerate(program.outputs):
-        slot.name = slot.name or (f"output_{i}" if len(program.outputs) > 1 else "output")
+    for i, slot in enumerate(outputs):
+        slot.name = slot.name or (f"output_{i}" if len(outputs) > 1 else "output")
 
 
 def _line(slot: Slot) -> str:
@@ -158,11 +161,11 @@ def _describe(slot: Slot) -> dict[str, object]:
             "shape": [d if isinstance(d, int) else str(d) for d in slot.shape]}
 
 
-def _metadata(name: str, program: Program, arrays: Mapping[str, Any], machine: Target) -> str:
+def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Target) -> str:
     return json.dumps({
         "name": name, "abi_version": ABI_VERSION, "graphtorch": __version__, "target": machine.triple,
         "cpu": machine.cpu,
-        "inputs": [_describe(s) for s in program.inputs if s.name not in arrays],
+        "inputs": [_describe(s) for s in data],
         "outputs": [_describe(s) for s in program.outputs],
         "sizes": {s.name: {"min": s.min, "max": s.max} for s in program.symbols},
     })
