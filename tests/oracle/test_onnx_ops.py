@@ -1,0 +1,175 @@
+"""Every op's ONNX spelling: ONNX Runtime gives what the op's reference gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from graphtorch.ir import dtype as dt
+from graphtorch.ir import ops
+from graphtorch.ir.evaluate import evaluate
+from graphtorch.ir.graph import Graph, Type, Value
+from graphtorch.ir.shape import symbol
+from graphtorch.onnx.export import to_model
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+F = Type(dt.f32, (3, 4))
+I = Type(dt.i64, (3, 4))  # noqa: E741 - F, I and B are the types of the tables below
+B = Type(dt.boolean, (3, 4))
+IMAGE = Type(dt.f32, (2, 4, 8, 8))
+VECTOR = Type(dt.f32, (4,))
+WINDOW = {"stride": (2, 1), "padding": ((1, 0), (1, 1)), "dilation": (1, 2)}
+
+
+class Case(NamedTuple):
+    name: str
+    types: list[Type]
+    build: Callable[..., Any]
+    arrays: list[np.ndarray] | None = None
+    opset: int = 18
+
+
+def array(type: Type, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    if type.dtype.is_bool:
+        return rng.integers(0, 2, type.shape).astype(bool)
+    if type.dtype.is_integer:
+        return rng.integers(1, 5, type.shape).astype(type.dtype.numpy)
+    return rng.uniform(0.1, 0.9, type.shape).astype(type.dtype.numpy)
+
+
+def index(*values: object) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+UNARY = ("neg abs sign square reciprocal exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan "
+         "sinh cosh tanh asinh atanh erf erfc sigmoid floor ceil round trunc isnan isinf isfinite relu silu log_sigmoid "
+         "hardsigmoid hardswish mish softsign").split()
+BINARY = ("add sub mul div floor_div trunc_div remainder fmod pow maximum minimum fmax fmin atan2 copysign eq ne lt le "
+          "gt ge hypot logaddexp xlogy").split()
+INTEGER = "add sub mul floor_div trunc_div remainder maximum minimum eq lt bitwise_and bitwise_or bitwise_xor".split()
+
+CASES = [
+    *(Case(n, [F], getattr(ops, n)) for n in UNARY),
+    Case("acosh", [F], ops.acosh, [array(F, 0) + 1]),
+    *(Case(n, [F, F], getattr(ops, n)) for n in BINARY),
+    *(Case(f"{n} i64", [I, I], getattr(ops, n)) for n in INTEGER),
+    *(Case(f"{n} bool", [B, B], getattr(ops, n)) for n in ("logical_and", "logical_or", "logical_xor", "eq")),
+    *(Case(f"gelu {a} opset {o}", [F], lambda x, a=a: ops.gelu(x, approximate=a), None, o)
+      for a in ("none", "tanh") for o in (17, 20)),
+    Case("softplus", [F], lambda x: ops.softplus(x, beta=2.0, threshold=0.5)),
+    Case("elu", [F], lambda x: ops.elu(ops.neg(x), alpha=1.5, scale=1.1, input_scale=0.9)),
+    Case("leaky_relu", [F], lambda x: ops.leaky_relu(ops.neg(x), slope=0.1)),
+    Case("hardtanh", [F], lambda x: ops.hardtanh(x, low=-0.2, high=0.5)),
+    Case("where", [B, F, F], ops.where),
+    *(Case(f"cast {d}", [F], lambda x, d=d: ops.cast(x, dtype=d)) for d in (dt.i64, dt.f64, dt.boolean, dt.f16)),
+    *(Case(f"{n} {d} opset {o}", [F], lambda x, n=n, d=d: getattr(ops, n)(x, dims=d, keepdim=len(d) == 1), None, o)
+      for n in ("sum", "prod", "max", "min", "mean", "logsumexp") for d in ((1,), (0, 1)) for o in (17, 18)),
+    *(Case(n, [B], lambda x, n=n: getattr(ops, n)(x, dims=(1,), keepdim=False)) for n in ("any", "all")),
+    Case("var", [F], lambda x: ops.var(x, dims=(1,), keepdim=False, correction=1.0)),
+    *(Case(n, [F], lambda x, n=n: getattr(ops, n)(x, dim=1, keepdim=False)) for n in ("argmax", "argmin")),
+    Case("cumsum", [F], lambda x: ops.cumsum(x, dim=1)),
+    Case("reshape", [F], lambda x: ops.reshape(x, shape=(2, 6))),
+    Case("permute", [F], lambda x: ops.permute(x, dims=(1, 0))),
+    Case("expand", [F], lambda x: ops.expand(x, shape=(2, 3, 4))),
+    Case("slice", [F], lambda x: ops.slice(x, start=(0, 1), stop=(3, 4), step=(1, 2))),
+    Case("slice_update", [F, Type(dt.f32, (3, 2))],
+         lambda x, y: ops.slice_update(x, y, start=(0, 1), stop=(3, 3), step=(1, 1))),
+    Case("slice_update strided", [F, Type(dt.f32, (2, 2))],
+         lambda x, y: ops.slice_update(x, y, start=(0, 1), stop=(3, 4), step=(2, 2))),
+    Case("concat", [F, F], lambda x, y: ops.concat(x, y, dim=1)),
+    Case("pad", [F], lambda x: ops.pad(x, low=(1, 0), high=(0, 2), value=0.5)),
+    Case("flip", [F], lambda x: ops.flip(x, dims=(0, 1))),
+    Case("iota", [F], lambda x: ops.iota(shape=(3, 4), dim=1, dtype=dt.f32)),
+    Case("tril", [F], lambda x: ops.tril(x, diagonal=1)),
+    Case("triu", [F], lambda x: ops.triu(x, diagonal=0)),
+    Case("gather", [F, I], lambda x, i: ops.gather(x, i, dim=0), [array(F, 0), array(I, 1) % 3]),
+    Case("scatter_add", [F, I, F], lambda x, i, s: ops.scatter_add(x, i, s, dim=0),
+         [array(F, 0), array(I, 1) % 3, array(F, 2)]),
+    Case("index_select", [F, Type(dt.i64, (2,))], lambda x, i: ops.index_select(x, i, dim=1),
+         [array(F, 0), index(3, 1)]),
+    *(Case(f"index {d}", [IMAGE, Type(dt.i64, (2, 1)), Type(dt.i64, (3,))],
+           lambda x, i, j, d=d: ops.index(x, i, j, dims=d), [array(IMAGE, 0), index([1], [-1]), index(0, 1, 3)])
+      for d in ((1, 2), (0, 2), (2, 3))),
+    Case("index one", [IMAGE, Type(dt.i64, (2, 3))], lambda x, i: ops.index(x, i, dims=(1,)),
+         [array(IMAGE, 0), index([3, 0, 1], [-1, 2, 2])]),
+    *(Case(f"index_put {a}", [F, Type(dt.f32, (2, 4)), Type(dt.i64, (2,))],
+           lambda x, s, i, a=a: ops.index_put(x, s, i, dims=(0,), accumulate=a),
+           [array(F, 0), array(Type(dt.f32, (2, 4)), 1), index(2, 0)]) for a in (False, True)),
+    Case("sort", [F], lambda x: ops.sort(x, dim=1, descending=True)),
+    Case("topk", [F], lambda x: ops.topk(x, k=2, dim=1, largest=False)),
+    Case("matmul", [F, Type(dt.f32, (4, 5))], ops.matmul),
+    Case("conv", [IMAGE, Type(dt.f32, (6, 2, 3, 3)), Type(dt.f32, (6,))],
+         lambda x, w, b: ops.conv(x, w, b, groups=2, **WINDOW)),
+    Case("conv_transpose", [IMAGE, Type(dt.f32, (4, 3, 3, 3))],
+         lambda x, w: ops.conv_transpose(x, w, groups=2, output_padding=(1, 0), **WINDOW)),
+    Case("max_pool", [IMAGE], lambda x: ops.max_pool(x, kernel=(3, 2), stride=(2, 2), padding=(1, 0),
+                                                     dilation=(1, 1), ceil_mode=True)),
+    *(Case(f"avg_pool {d} {c}", [IMAGE],
+           lambda x, d=d, c=c: ops.avg_pool(x, kernel=(3, 2), stride=(2, 2), padding=(1, 0), ceil_mode=False,
+                                            count_include_pad=c, divisor=d)) for d in (None, 5) for c in (True, False)),
+    *(Case(f"adaptive_avg_pool {s}", [IMAGE], lambda x, s=s: ops.adaptive_avg_pool(x, output_size=s))
+      for s in ((1, 1), (2, 4))),
+    Case("adaptive_max_pool", [IMAGE], lambda x: ops.adaptive_max_pool(x, output_size=(2, 4))),
+    *(Case(n, [F], lambda x, n=n: getattr(ops, n)(x, dim=0)) for n in ("softmax", "log_softmax")),
+    Case("layer_norm", [F], lambda x: ops.layer_norm(x, axes=1, eps=1e-5)),
+    Case("layer_norm affine", [F, VECTOR, VECTOR], lambda x, w, b: ops.layer_norm(x, w, b, axes=1, eps=1e-5)),
+    Case("rms_norm", [F, VECTOR], lambda x, w: ops.rms_norm(x, w, axes=1, eps=1e-5)),
+    Case("batch_norm", [IMAGE, *[VECTOR] * 4], lambda x, m, v, w, b: ops.batch_norm(x, m, v, w, b, eps=1e-5)),
+    Case("batch_norm_train", [IMAGE, VECTOR, VECTOR], lambda x, w, b: ops.batch_norm_train(x, w, b, eps=1e-5)),
+    Case("group_norm", [IMAGE, VECTOR, VECTOR], lambda x, w, b: ops.group_norm(x, w, b, groups=2, eps=1e-5)),
+    *(Case(f"nll_loss {r}", [F, Type(dt.i64, (3,))],
+           lambda x, t, r=r: ops.nll_loss(x, t, reduction=r, ignore_index=-100), [array(F, 0), index(0, 3, 1)])
+      for r in ("none", "mean", "sum")),
+    *(Case(f"cross_entropy {r}", [F, Type(dt.i64, (3,))],
+           lambda x, t, r=r: ops.cross_entropy(x, t, reduction=r, ignore_index=3, label_smoothing=0.1),
+           [array(F, 0), index(0, 3, 1)]) for r in ("none", "mean", "sum")),
+]
+
+
+def run_both(graph: Graph, arrays: list[np.ndarray], opset: int = 18) -> None:
+    model = to_model(graph, {}, opset=opset)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    results = session.run(None, {v.name: a for v, a in zip(graph.inputs, arrays, strict=True)})
+    for got, want in zip(results, evaluate(graph, arrays), strict=True):
+        assert (got.dtype, got.shape) == (want.dtype, want.shape)
+        np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_op(case: Case) -> None:
+    inputs = [Value(t, name=f"x{i}") for i, t in enumerate(case.types)]
+    results = case.build(*inputs)
+    arrays = case.arrays or [array(t, i) for i, t in enumerate(case.types)]
+    run_both(Graph("g", inputs, results if isinstance(results, tuple) else (results,)), arrays, case.opset)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_sizes_computed_from_a_symbolic_one(batch: int) -> None:
+    n = symbol("n", 1, 64)
+    x = Value(Type(dt.f32, (n, 4)), name="x")
+    doubled = ops.reshape(ops.concat(x, x, dim=0), shape=(2, n, 4))
+    rows = ops.add(x, ops.iota(shape=(n, 4), dim=0, dtype=dt.f32))
+    graph = Graph("g", [x], [doubled, ops.mean(ops.softmax(rows, dim=0), dims=(0,), keepdim=False)])
+    run_both(graph, [array(Type(dt.f32, (batch, 4)), 0)])
+
+
+def test_an_op_without_a_spelling_is_named() -> None:
+    x = Value(F, name="x")
+    with pytest.raises(NotImplementedError, match="cumprod"):
+        to_model(Graph("g", [x], [ops.cumprod(x, dim=1)]), {})
+
+
+def test_names_are_checked() -> None:
+    x = Value(F, name="x")
+    graph = Graph("g", [x], [ops.neg(x)])
+    with pytest.raises(ValueError, match="input_names has 2"):
+        to_model(graph, {}, input_names=["a", "b"])
+    with pytest.raises(ValueError, match="opset_version=11"):
+        to_model(graph, {}, opset=11)
+    model = to_model(graph, {}, input_names=["image"], output_names=["image_negated"])
+    assert [v.name for v in model.graph.input] == ["image"]
+    assert [v.name for v in model.graph.output] == ["image_negated"]
