@@ -1,0 +1,96 @@
+"""graphtorch: PyTorch-style code, recorded as a static graph and compiled to native code.
+
+``import graphtorch as torch`` and write as for PyTorch. See README.md.
+"""
+
+from __future__ import annotations
+
+import math as _math
+from typing import Any as _Any
+
+from . import _types
+from ._types import (
+    DTYPES as _DTYPES,
+)
+from ._types import (
+    Size,
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    device,
+    dtype,
+    finfo,
+    get_default_dtype,
+    iinfo,
+    layout,
+    memory_format,
+    preserve_format,
+    set_default_dtype,
+    sparse_coo,
+    strided,
+)
+from .tensor import Tensor  # isort: skip
+from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
+from ._ops import METHODS as _METHODS
+from . import autograd, creation, indexing, linalg, printing, random  # isort: skip
+from .autograd import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from .printing import set_printoptions
+from .random import Generator, default_generator
+
+__version__ = "0.1.0"
+
+pi, e, inf, nan, newaxis = _math.pi, _math.e, _math.inf, _math.nan, None
+
+globals().update(_DTYPES)
+_FUNCTIONS.update(creation.PUBLIC)
+_FUNCTIONS.update(random.PUBLIC)
+_FUNCTIONS["no_grad"] = no_grad
+_INTERNAL = frozenset({"no_grad", "full_number"})
+globals().update({k: v for k, v in _FUNCTIONS.items() if k not in _INTERNAL})
+globals().update(creation.LEGACY_TYPES)
+for _name, _method in _METHODS.items():
+    setattr(Tensor, _name, _method)
+Tensor.T = property(lambda self: self.permute(tuple(range(self.ndim))[::-1]))  # type: ignore[attr-defined]
+Tensor.mT = property(lambda self: self.transpose(-2, -1))  # type: ignore[attr-defined]
+Tensor.H = property(lambda self: self.transpose(-2, -1).conj())  # type: ignore[attr-defined]
+Tensor.mH = property(lambda self: self.transpose(-2, -1).conj())  # type: ignore[attr-defined]
+Tensor.real = property(_FUNCTIONS["real"])  # type: ignore[attr-defined]
+Tensor.imag = property(_FUNCTIONS["imag"])  # type: ignore[attr-defined]
+Tensor.__repr__ = printing.tensor_text  # type: ignore[method-assign]
+Tensor.__str__ = printing.tensor_text  # type: ignore[method-assign]
+
+from . import nn, optim, utils  # isort: skip  # noqa: E402
+
+
+def get_num_threads() -> int:
+    """How many threads a compiled graph uses."""
+    return _threads[0]
+
+
+def set_num_threads(count: int) -> None:
+    """Set how many threads a compiled graph uses; at least 1."""
+    if not isinstance(count, int) or count < 1:
+        raise RuntimeError(f"set_num_threads expects a positive integer, but got {count!r}")
+    _threads[0] = count
+
+
+_threads = [1]
+
+
+_LAZY = frozenset({"aot", "cuda", "onnx"})  # modules that cost time to import and that few programs use
+
+
+def __getattr__(name: str) -> _Any:
+    import difflib
+    import importlib
+    if name in _LAZY:
+        return importlib.import_module("." + name, __name__)
+    near = difflib.get_close_matches(name, globals(), n=3)
+    raise AttributeError(f"module 'graphtorch' has no attribute {name!r}" + (f"; the nearest are {', '.join(near)}" if near else ""))

@@ -1,0 +1,136 @@
+"""Gradient modes: no_grad, enable_grad, set_grad_enabled, inference_mode. Each thread has its own."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class _Modes(threading.local):
+    grad = True
+    inference = False
+
+
+modes = _Modes()
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are recorded for differentiation in this thread."""
+    return modes.grad
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether inference mode is on in this thread."""
+    return modes.inference
+
+
+class _Mode:
+    """A context manager that also decorates functions and generator functions."""
+
+    def __enter__(self) -> Any:
+        raise NotImplementedError
+
+    def __exit__(self, *exc: object) -> None:
+        raise NotImplementedError
+
+    def clone(self) -> _Mode:
+        return type(self)()
+
+    def __call__(self, function: Callable[..., Any]) -> Any:
+        if inspect.isclass(function):
+            return function
+        if inspect.isgeneratorfunction(function):
+            return self._around_generator(function)
+
+        @functools.wraps(function)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with self.clone():
+                return function(*args, **kwargs)
+        return inside
+
+    def _around_generator(self, function: Callable[..., Any]) -> Any:
+        @functools.wraps(function)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            generator = function(*args, **kwargs)
+            sent = None
+            while True:
+                with self.clone():
+                    try:
+                        item = generator.send(sent)
+                    except StopIteration as stop:
+                        return stop.value
+                sent = yield item
+        return inside
+
+
+class _GradMode(_Mode):
+    value = False
+
+    def __enter__(self) -> None:
+        self._before = modes.grad
+        modes.grad = self.value
+
+    def __exit__(self, *exc: object) -> None:
+        modes.grad = self._before
+
+
+class no_grad(_GradMode):
+    """Operations inside are not recorded for differentiation. Context manager or decorator."""
+
+    def __new__(cls, function: Any = None) -> Any:
+        made = super().__new__(cls)
+        return made if function is None else made(function)
+
+
+class enable_grad(no_grad):
+    """Operations inside are recorded, also within `no_grad`. Context manager or decorator."""
+
+    value = True
+
+
+class set_grad_enabled(_GradMode):
+    """Turn recording on or off: at once when called as a function, until the end as a context manager."""
+
+    def __init__(self, mode: bool):
+        self._before = modes.grad
+        self.value = bool(mode)
+        modes.grad = self.value
+
+    def __enter__(self) -> None:
+        modes.grad = self.value
+
+    def clone(self) -> _Mode:
+        return type(self)(self.value)
+
+    def __call__(self, function: Callable[..., Any]) -> Any:
+        modes.grad = self._before  # used as a decorator: only calls of the function are meant
+        return super().__call__(function)
+
+
+class inference_mode(_Mode):
+    """As `no_grad`; tensors made inside can never enter a differentiated computation."""
+
+    def __new__(cls, mode: Any = True) -> Any:
+        made = super().__new__(cls)
+        if callable(mode):
+            made.mode = True
+            return made(mode)
+        return made
+
+    def __init__(self, mode: Any = True):
+        self.mode = True if callable(mode) else bool(mode)
+
+    def __enter__(self) -> None:
+        self._before = modes.grad, modes.inference
+        modes.inference = self.mode
+        if self.mode:
+            modes.grad = False
+
+    def __exit__(self, *exc: object) -> None:
+        modes.grad, modes.inference = self._before
+
+    def clone(self) -> _Mode:
+        return type(self)(self.mode)

@@ -1,0 +1,275 @@
+"""The autograd graph: one `GradNode` per recorded tensor operation.
+
+It holds the IR values the operation read and made, and for each operand where its gradient goes next.
+Gradients are not computed here: `pull` asks the IR's rules, which record ordinary nodes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from graphtorch.ir import ops
+from graphtorch.ir.graph import Node, Value
+from graphtorch.ir.op import NoGradient
+from graphtorch.ir.passes.autodiff import pullback
+
+from .storage import Storage, Version, View, read_steps
+
+_sequence = itertools.count(1)
+
+Edge = tuple["GradNode", int] | None
+
+# Operations whose gradient PyTorch computes from the result: changing the operand in place is allowed.
+SAVES_RESULT = frozenset({"relu", "exp", "sigmoid", "tanh", "sqrt", "rsqrt", "reciprocal", "softmax", "log_softmax",
+                          "exp2", "expm1", "tan", "elu", "leaky_relu", "cumprod"})
+
+
+class Seen:
+    """What a tensor looked like when an operation read or made it."""
+
+    __slots__ = ("base", "epoch", "number", "rank_of", "storage", "version", "view")
+
+    def __init__(self, version: Version, storage: Storage, view: View | None):
+        self.version = version
+        self.number = version.number
+        self.storage = weakref.ref(storage)
+        self.epoch = storage.epoch
+        self.view = view
+
+
+class GradNode:
+    """One operation in the autograd graph. `name` is PyTorch's, such as ``AddBackward0``."""
+
+    hooks: dict[int, OrderedDict[int, Any]] | None = None  # tensor hooks, by result
+    retained: dict[int, weakref.ref[Any]] | None = None  # tensors whose .grad is kept, by result
+    node_hooks: OrderedDict[int, Any] | None = None
+    node_prehooks: OrderedDict[int, Any] | None = None
+    freed = False
+    _metadata: dict[str, Any] | None = None
+
+    def __init__(self, name: str, outputs: tuple[Value, ...], operands: tuple[Value, ...],
+                 edges: tuple[Edge, ...], seen: tuple[Seen | None, ...]):
+        self._name = name
+        self.outputs = outputs
+        self.operands = operands
+        self.edges = edges
+        self.seen = seen
+        self.made: tuple[Seen | None, ...] = ()
+        self.sequence = next(_sequence)
+        self.types = [v.type for v in outputs]
+
+    # -- PyTorch's view of it
+
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def next_functions(self) -> tuple[tuple[GradNode | None, int], ...]:
+        return tuple(e if e is not None else (None, 0) for e in self.edges)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        if self._metadata is None:
+            self._metadata = {}
+        return self._metadata
+
+    def register_hook(self, hook: Any) -> Any:
+        """Call ``hook(grad_inputs, grad_outputs)`` after this node; it may return new grad_inputs."""
+        from .utils.hooks import register
+        if self.node_hooks is None:
+            self.node_hooks = OrderedDict()
+        return register(self.node_hooks, hook)
+
+    def register_prehook(self, hook: Any) -> Any:
+        """Call ``hook(grad_outputs)`` before this node; it may return new grad_outputs."""
+        from .utils.hooks import register
+        if self.node_prehooks is None:
+            self.node_prehooks = OrderedDict()
+        return register(self.node_prehooks, hook)
+
+    def __repr__(self) -> str:
+        return f"<{self._name} object at {id(self):#x}>"
+
+    # -- gradients
+
+    def pull(self, cotangents: Sequence[Value | None]) -> list[Value | None]:
+        """The gradients of the operands, given those of the results."""
+        if self.freed:
+            raise RuntimeError(FREED)
+        gradients = self._rule(cotangents, self.operands, self.outputs)
+        if any(s is not None and _changed(s) for s in (*self.seen, *self.made)):
+            gradients = self._check_changes(cotangents, gradients)
+        return gradients
+
+    def _rule(self, cotangents: Sequence[Value | None], operands: tuple[Value, ...],
+              outputs: tuple[Value, ...]) -> list[Value | None]:
+        node = outputs[0].node
+        if node is not None and len(node.types) == len(outputs) and node.operands == operands \
+                and all(v.node is node for v in outputs):
+            by_result: list[Value | None] = [None] * len(node.types)
+            for value, cotangent in zip(outputs, cotangents, strict=True):
+                by_result[value.index] = cotangent
+            return list(pullback(node, by_result))
+        return _through(outputs, cotangents, operands)
+
+    def reads(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> set[Value]:
+        """Which operands and results the rule read to make `gradients`."""
+        inner = set(nodes_between(self.outputs, self.operands))
+        border = set(self.operands) | set(self.outputs)
+        given = {c for c in cotangents if c is not None}
+        found: set[Value] = set()
+        done: set[Node] = set()
+        stack = [g for g, e in zip(gradients, self.edges, strict=True) if g is not None and e is not None]
+        while stack:
+            value = stack.pop()
+            if value in given:
+                continue
+            if value in border:
+                found.add(value)
+            elif value.node is not None and value.node in inner:
+                found.add(self.outputs[0])
+            elif value.node is not None and value.node not in done:
+                done.add(value.node)
+                stack.extend(value.node.operands)
+        return found
+
+    def _check_changes(self, cotangents: Sequence[Value | None],
+                       gradients: list[Value | None]) -> list[Value | None]:
+        read = self.reads(gradients, cotangents)
+        operands, outputs = list(self.operands), list(self.outputs)
+        result_saved = self._name.removesuffix("Backward0").lower() in SAVES_RESULT_NAMES
+        for seen, values, i in self._tensors():
+            if values[i] not in read or not _changed(seen):
+                continue
+            if seen.version.number != seen.number:
+                if result_saved and values is self.operands:
+                    continue
+                raise RuntimeError(self._modified(values[i], seen))
+            storage = seen.storage()
+            if storage is not None:  # written through .data: PyTorch reads the memory as it is now
+                now = read_steps(storage.read(), seen.view.steps if seen.view else ())
+                (operands if values is self.operands else outputs)[i] = now
+        if operands == list(self.operands) and outputs == list(self.outputs):
+            return gradients
+        node = self.outputs[0].node
+        if node is not None and node.operands == self.operands and len(outputs) == 1:
+            renewed = node.with_operands(tuple(operands)).result(0)
+            return self._rule(cotangents, tuple(operands), (renewed,))
+        return gradients
+
+    def _tensors(self) -> Any:
+        for i, seen in enumerate(self.seen):
+            if seen is not None:
+                yield seen, self.operands, i
+        for i, seen in enumerate(self.made):
+            if seen is not None:
+                yield seen, self.outputs, i
+
+    def _modified(self, value: Value, seen: Seen) -> str:
+        kind = value.dtype.torch_name
+        return ("one of the variables needed for gradient computation has been modified by an inplace operation: "
+                f"[torch.{kind} {list(value.shape)}], which {self._name} reads, is at version {seen.version.number}; "
+                f"expected version {seen.number} instead. Hint: use the out-of-place form of the operation that changed "
+                "it, or clone() the tensor first")
+
+    def free(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> None:
+        """Let go of saved values after a backward pass, where the rule has any."""
+        key = None
+        node = self.outputs[0].node
+        if node is not None:
+            key = (self._name, node.op, node.attrs, *[v.type for v in self.operands], *[e is None for e in self.edges])
+        saves = _saves.get(key) if key else None
+        if saves is None:
+            saves = bool(self.reads(gradients, cotangents))
+            if key:
+                _saves[key] = saves
+        if saves:
+            self.operands = self.outputs = self.seen = self.made = ()
+            self.freed = True
+
+
+_saves: dict[object, bool] = {}
+SAVES_RESULT_NAMES = frozenset(n.replace("_", "") for n in SAVES_RESULT)
+
+FREED = ("Trying to backward through the graph a second time (or directly access saved tensors after they have already "
+         "been freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). "
+         "Specify retain_graph=True if you need to backward through the graph a second time or if you need to access "
+         "saved tensors after calling backward.")
+
+
+def _changed(seen: Seen) -> bool:
+    if seen.version.number != seen.number:
+        return True
+    storage = seen.storage()
+    return storage is not None and storage.epoch != seen.epoch
+
+
+def nodes_between(outputs: Sequence[Value], operands: Sequence[Value]) -> list[Node]:
+    """The nodes that lead from `operands` to `outputs`, producers first."""
+    border = set(operands)
+    order: list[Node] = []
+    done: set[Node] = set()
+    stack = [v.node for v in outputs if v.node is not None and v not in border]
+    while stack:
+        node = stack[-1]
+        if node in done:
+            stack.pop()
+            continue
+        missing = [v.node for v in node.operands if v.node is not None and v.node not in done and v not in border]
+        if missing:
+            stack.extend(reversed(missing))
+        else:
+            done.add(stack.pop())
+            order.append(node)
+    return order
+
+
+def _through(outputs: Sequence[Value], cotangents: Sequence[Value | None],
+             operands: Sequence[Value]) -> list[Value | None]:
+    """Gradients through an operation made of several IR nodes."""
+    gradients: dict[Value, Value] = {}
+
+    def add(value: Value, gradient: Value) -> None:
+        before = gradients.get(value)
+        gradients[value] = gradient if before is None else ops.add(before, gradient)
+
+    for output, cotangent in zip(outputs, cotangents, strict=True):
+        if cotangent is not None:
+            add(output, cotangent)
+    border = set(operands)
+    active = set(border)
+    order = []
+    for node in nodes_between(outputs, operands):
+        if not isinstance(node.op.vjp, NoGradient) and any(v in active for v in node.operands):
+            order.append(node)
+            active.update(r for r in node.results() if r.dtype.is_differentiable)
+    for node in reversed(order):
+        arrived = [gradients.get(r) for r in node.results()]
+        if all(a is None for a in arrived):
+            continue
+        for operand, gradient in zip(node.operands, pullback(node, arrived), strict=True):
+            if gradient is not None and operand in active:
+                add(operand, gradient)
+    result: list[Value | None] = []
+    given: set[Value] = set()
+    for operand in operands:  # an operand that stands twice gets its whole gradient at the first place
+        result.append(None if operand in given else gradients.get(operand))
+        given.add(operand)
+    return result
+
+
+class AccumulateGrad(GradNode):
+    """The end of a path: adds what arrives to the `grad` of a leaf tensor."""
+
+    def __init__(self, variable: Any):
+        super().__init__("AccumulateGrad", (), (), (), ())
+        self.variable = variable
+        self.sequence = 1 << 62  # runs as soon as it is ready, as in PyTorch
+        self.types = [variable._type]
+
+    def free(self, gradients: Any, cotangents: Any) -> None:
+        pass

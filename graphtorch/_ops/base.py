@@ -1,0 +1,270 @@
+"""What the operation tables share: applying IR functions to tensors, Python numbers, names and variants."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType, boolean, i64, number_dtype, result_type
+from graphtorch.ir.graph import Value
+from graphtorch.ir.literal import Literal
+from graphtorch.ir.shape import SymInt, normalize_axis
+
+from .. import _types
+from .._record import locate
+from .._grad_mode import modes
+from ..storage import Leaf, Storage
+from ..tensor import Tensor, assign, wrap
+
+Number = (bool, int, float, complex, np.number, np.bool_)
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {}  # names in the package: torch.add
+METHODS: dict[str, Callable[..., Any]] = {}  # names on Tensor
+
+
+# ------------------------------------------------------------------------------------------ registration
+
+
+def register(*names: str, function: bool = True, method: bool = True, inplace: bool = False, out: bool = False,
+             fills: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Publish a definition as function, method, in-place form and with ``out=``, under each of `names`."""
+    def publish(define: Callable[..., Any]) -> Callable[..., Any]:
+        for name in names or (define.__name__,):
+            if function:
+                FUNCTIONS[name] = with_out(name, define) if out else define
+            if method:
+                METHODS[name] = define
+            if inplace:
+                FUNCTIONS[name + "_"] = METHODS[name + "_"] = in_place(name + "_", define, fills)
+        return define
+    return publish
+
+
+def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Callable[..., Any]:
+    """The form of an operation that writes its result into its first operand."""
+    @functools.wraps(define)
+    def write(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        check_tensor(name, "input", self)
+        return assign(self, define(self, *args, **kwargs), fills)
+    write.__name__ = write.__qualname__ = name
+    return write
+
+
+def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
+    """The form of an operation that takes ``out=``: a tensor, or a tuple of tensors, to write results to."""
+    @functools.wraps(define)
+    def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+        if out is None:
+            return define(*args, **kwargs)
+        return write_out(name, define(*args, **kwargs), out)
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+def write_out(name: str, result: Any, out: Any) -> Any:
+    """Write `result` into `out`, resized where its shape differs."""
+    if not isinstance(result, Tensor):
+        for one, target in zip(result, out, strict=True):
+            write_out(name, one, target)
+        return type(result)(*out) if hasattr(result, "_fields") else tuple(out)
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+    if modes.grad and (result.requires_grad or out.requires_grad):
+        raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic differentiation, but one "
+                           "of the arguments requires grad.")
+    if out._type.shape != result._type.shape:
+        from .views import resize_
+        resize_(out, result._type.shape)
+    return assign(out, result)
+
+
+# ------------------------------------------------------------------------------------------ applying
+
+
+def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None, **attrs: Any) -> Any:
+    """Apply a function on IR values to tensors: the results as tensors, with one node in the autograd graph.
+
+    Args:
+        name: of the autograd node, as PyTorch's without ``Backward0``.
+        function: takes one value (or None) for each input, and `attrs`.
+        inputs: tensors, values made by `scalar`, or None.
+    """
+    locate()
+    values = []
+    for x in inputs:
+        if isinstance(x, Tensor):
+            values.append(x._value())
+        elif x is None or isinstance(x, Value):
+            values.append(x)
+        else:
+            raise TypeError(f"{name.lower()}(): expected a Tensor, but got {type(x).__name__}")
+    if len(values) > 1 and modes.grad:
+        _separate(values, inputs)
+    outs = function(*values, **attrs)
+    tensors = [x if isinstance(x, Tensor) else None for x in inputs]
+    if None in values:
+        tensors = [t for t, v in zip(tensors, values, strict=True) if v is not None]
+        values = [v for v in values if v is not None]
+    return wrap(name, outs, tensors, tuple(values))
+
+
+def _separate(values: list[Any], inputs: tuple[Any, ...]) -> None:
+    """One value in the place of two tensors, of which one is detached: gradients must not mix."""
+    for i in range(1, len(values)):
+        for j in range(i):
+            if values[i] is not None and values[i] == values[j] and inputs[i] is not inputs[j]:
+                values[i] = ops.reshape(values[i], shape=values[i].shape)
+                break
+
+
+def check_tensor(name: str, argument: str, x: Any, position: int = 1) -> None:
+    """Raise PyTorch's TypeError unless `x` is a tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(x).__name__}")
+
+
+def scalar(number: Any, dtype: DType) -> Value:
+    """A Python number as a 0-d value.
+
+    Floats become run-time scalars, so that a program that uses another number (a learning rate, a loop counter)
+    finds the same compiled graph. In a captured graph they are constants.
+    """
+    if isinstance(number, float) or (isinstance(number, int) and not -1 <= number <= 2) or isinstance(number, np.generic):
+        if Storage.capture is None:
+            return Leaf.of(np.array(_fits(number, dtype), dtype.numpy))
+    return ops.constant(value=Literal.of(_fits(number, dtype), dtype))
+
+
+def _fits(number: Any, dtype: DType) -> Any:
+    if dtype.is_integer and isinstance(number, int):  # wrap as PyTorch does
+        bits = dtype.bits
+        number &= (1 << bits) - 1
+        return number - (1 << bits) if dtype.signed and number >> (bits - 1) else number
+    return number
+
+
+def size_value(dim: Any, dtype: DType) -> Value:
+    """A size, which may be symbolic, as a 0-d value."""
+    if isinstance(dim, SymInt):
+        flat = ops.iota(shape=(dim + 1,), dim=0, dtype=i64)
+        last = ops.slice(flat, start=(dim,), stop=(dim + 1,), step=(1,))
+        return ops.cast(ops.reshape(last, shape=()), dtype=dtype)
+    return ops.constant(value=Literal.of(dim, dtype))
+
+
+# ------------------------------------------------------------------------------------------ promotion
+
+
+def common_dtype(*operands: Any) -> DType:
+    """The dtype in which operands (tensors and Python numbers) meet."""
+    dims, zero_dims, numbers = [], [], []
+    for x in operands:
+        if isinstance(x, Tensor):
+            t = x._type
+            (dims if t.shape else zero_dims).append(t.dtype)
+        else:
+            numbers.append(type(x))
+    return result_type(dims, zero_dims, numbers, _types.default_dtype())
+
+
+def floating(dtype: DType) -> DType:
+    """The dtype of a function into the reals: the default float for integers and bools."""
+    return dtype if dtype.is_differentiable else _types.default_dtype()
+
+
+def cast_value(value: Value, dtype: DType) -> Value:
+    """`value` as `dtype`."""
+    return value if value.type.dtype is dtype else ops.cast(value, dtype=dtype)
+
+
+def operand(x: Any, dtype: DType) -> Tensor | Value:
+    """A tensor as it is; a Python number as a value of `dtype`."""
+    return x if isinstance(x, Tensor) else scalar(x, dtype)
+
+
+def elementwise(name: str, op: Callable[..., Value], *operands: Any, dtype: DType | None = None, **attrs: Any) -> Tensor:
+    """Apply an op to operands brought to one dtype (their common one by default)."""
+    first = operands[0]
+    if dtype is None:
+        dtype = common_dtype(*operands)
+    if isinstance(first, Tensor) and all(isinstance(x, Tensor) and x._type.dtype is dtype for x in operands):
+        return run(name, op, *operands, **attrs)
+    given = [operand_(name, x, dtype) for x in operands]
+
+    def apply(*values: Value, **attrs: Any) -> Value:
+        return op(*[cast_value(v, dtype) for v in values], **attrs)
+    return run(name, apply, *given, **attrs)
+
+
+def operand_(name: str, x: Any, dtype: DType) -> Tensor | Value:
+    if isinstance(x, (Tensor, *Number)):
+        return operand(x, dtype)
+    if isinstance(x, SymInt):
+        return size_value(x, dtype)
+    raise TypeError(f"{name.lower()}(): expected a Tensor or a number, but got {type(x).__name__}")
+
+
+def is_operand(x: Any) -> bool:
+    """Whether a Python operator may combine `x` with a tensor."""
+    return isinstance(x, (Tensor, *Number, SymInt))
+
+
+# ------------------------------------------------------------------------------------------ arguments
+
+
+def dims_of(dim: Any, rank: int) -> tuple[int, ...]:
+    """A `dim` argument (None, int or several) as axes counted from the front; None is every axis.
+
+    Raises:
+        IndexError: out of range. RuntimeError: one axis twice.
+    """
+    if dim is None or (isinstance(dim, (tuple, list)) and len(dim) == 0):
+        return tuple(range(rank))
+    given = dim if isinstance(dim, (tuple, list)) else (dim,)
+    axes = tuple(axis_of(d, rank) for d in given)
+    if len(set(axes)) != len(axes):
+        twice = next(a for a in axes if axes.count(a) > 1)
+        raise RuntimeError(f"dim {twice} appears multiple times in the list of dims")
+    return () if rank == 0 else axes
+
+
+def axis_of(dim: Any, rank: int) -> int:
+    """One `dim` argument as an axis counted from the front."""
+    if isinstance(dim, Tensor):
+        dim = dim.item()
+    if isinstance(dim, bool) or not hasattr(dim, "__index__"):
+        raise TypeError(f"dim must be an int, not {type(dim).__name__}")
+    return normalize_axis(int(dim), rank)
+
+
+def shape_of(sizes: Any) -> tuple[Any, ...]:
+    """Sizes given as ``(2, 3)``, as ``((2, 3),)`` or as ``(Size,)``."""
+    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+        sizes = sizes[0]
+    return tuple(size_of(s) for s in sizes)
+
+
+def size_of(size: Any) -> Any:
+    """One size: an int, a symbolic size, or a tensor of one integer."""
+    if type(size) is int or isinstance(size, SymInt):
+        return size
+    if isinstance(size, Tensor):
+        return int(size.item())
+    if isinstance(size, bool) or not hasattr(size, "__index__"):
+        raise TypeError(f"expected sizes to be ints, but got {type(size).__name__}: {size!r}")
+    return int(size)
+
+
+def value_tensor(x: Any) -> bool:
+    return isinstance(x, Tensor)
+
+
+__all__ = [
+    "FUNCTIONS", "METHODS", "Number", "axis_of", "boolean", "cast_value", "check_tensor", "common_dtype", "dims_of",
+    "elementwise", "floating", "i64", "is_operand", "number_dtype", "operand", "register", "run", "scalar", "shape_of",
+    "size_of", "size_value", "write_out",
+]

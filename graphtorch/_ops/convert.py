@@ -1,0 +1,348 @@
+"""From tensors to Python and NumPy, between dtypes, and writes of whole tensors."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+
+from .. import _types
+from .._types import DTYPES, check_device, dtype, to_ir
+from ..creation import LEGACY_NAME_OF, from_array, full_value
+from ..tensor import Tensor, assign, cast_tensor, from_value
+from .base import FUNCTIONS, METHODS, check_tensor, common_dtype, register, run
+
+# ------------------------------------------------------------------------------------------ dtypes
+
+
+@register(function=False)
+def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
+       memory_format: Any = None) -> Tensor:
+    """Another dtype or device: ``to(dtype)``, ``to(device, dtype)``, ``to(other)``; the tensor itself where nothing changes."""
+    for arg in args:
+        if isinstance(arg, Tensor):
+            dtype, device = arg.dtype, arg.device
+        elif isinstance(arg, (_types.dtype, type)):
+            dtype = arg
+        elif isinstance(arg, (str, _types.device)) or type(arg) is int:
+            device = arg
+        elif isinstance(arg, bool):
+            non_blocking = arg
+        elif arg is not None:
+            raise TypeError(f"to() received an invalid argument of type {type(arg).__name__}: expected a dtype, device or Tensor")
+    check_device(device)
+    target = self._type.dtype if dtype is None else to_ir(dtype)
+    if target is self._type.dtype:
+        return METHODS["clone"](self) if copy else self
+    return cast_tensor(self, target)
+
+
+def _to_dtype(name: str, target: str) -> None:
+    def convert(self: Tensor, memory_format: Any = None) -> Tensor:
+        return to(self, DTYPES[target])
+    convert.__name__ = name
+    convert.__doc__ = f"Converted to {target}."
+    METHODS[name] = convert
+
+
+for _name in ("float", "double", "half", "bfloat16", "int", "long", "short", "bool", "cfloat", "cdouble"):
+    _to_dtype(_name, _name)
+_to_dtype("byte", "uint8")
+_to_dtype("char", "int8")
+
+
+@register("type", function=False)
+def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
+    """The legacy type name, or the tensor converted to a dtype or legacy type."""
+    if dtype is None:
+        return "torch." + LEGACY_NAME_OF.get(self._type.dtype, f"{self.dtype.name.capitalize()}Tensor")
+    name = dtype.rsplit(".", 1)[-1] if isinstance(dtype, str) else getattr(dtype, "__name__", "")
+    from ..creation import LEGACY
+    return to(self, DTYPES[LEGACY[name]] if name in LEGACY else dtype)
+
+
+@register(function=False)
+def type_as(self: Tensor, other: Tensor) -> Tensor:
+    """Converted to the dtype of `other`."""
+    return to(self, other.dtype)
+
+
+@register(function=False)
+def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
+    """The tensor itself: it is on the CPU."""
+    return self
+
+
+@register(function=False)
+def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
+    """On a GPU, where there is one."""
+    check_device(_types.device("cuda", device if isinstance(device, int) else None))
+    return self
+
+
+@register(function=False)
+def pin_memory(self: Tensor, device: Any = None) -> Tensor:
+    """The tensor itself."""
+    return self
+
+
+METHODS["is_pinned"] = lambda self: False
+METHODS["is_shared"] = lambda self: False
+METHODS["share_memory_"] = lambda self: self
+METHODS["get_device"] = lambda self: -1
+
+
+@register()
+def is_floating_point(input: Tensor) -> bool:
+    """Whether the dtype is a floating-point one."""
+    check_tensor("is_floating_point", "input", input)
+    return input._type.dtype.is_floating_point
+
+
+@register()
+def is_complex(input: Tensor) -> bool:
+    """Whether the dtype is complex."""
+    return input._type.dtype.is_complex
+
+
+@register()
+def is_signed(input: Tensor) -> bool:
+    """Whether the dtype has negative numbers."""
+    return input._type.dtype.signed
+
+
+@register()
+def is_nonzero(input: Tensor) -> bool:
+    """Whether a tensor of one element is not zero."""
+    if input.numel() != 1:
+        raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous" if input.numel() else
+                           "Boolean value of Tensor with no values is ambiguous")
+    return bool(input.item())
+
+
+@register("is_tensor", method=False)
+def is_tensor(obj: Any) -> bool:
+    """Whether `obj` is a tensor."""
+    return isinstance(obj, Tensor)
+
+
+@register("promote_types", method=False)
+def promote_types(type1: Any, type2: Any) -> Any:
+    """The smallest dtype that holds both."""
+    from graphtorch.ir.dtype import promote
+    return dtype._of[promote(to_ir(type1), to_ir(type2))]
+
+
+@register("result_type", method=False)
+def result_type(tensor1: Any, tensor2: Any) -> Any:
+    """The dtype of an operation on two tensors or numbers."""
+    return dtype._of[common_dtype(tensor1, tensor2)]
+
+
+@register("can_cast", method=False)
+def can_cast(from_: Any, to: Any) -> bool:
+    """Whether promotion allows writing one dtype into another."""
+    a, b = to_ir(from_), to_ir(to)
+    return a.kind <= b.kind and not (a.is_integer and b.is_integer and a.signed and not b.signed)
+
+
+# ------------------------------------------------------------------------------------------ to Python
+
+
+@register(function=False)
+def item(self: Tensor) -> Any:
+    """The one element as a Python number."""
+    if self.numel() != 1:
+        raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
+    return self._array().item() if self._type.dtype.name != "bf16" else float(self._array().reshape(()))
+
+
+@register(function=False)
+def tolist(self: Tensor) -> Any:
+    """The elements as nested lists of Python numbers."""
+    array = self._array()
+    if self._type.dtype.name == "bf16":
+        array = array.astype(np.float32)
+    return array.tolist()
+
+
+def _index(self: Tensor) -> int:
+    if self._type.dtype.is_differentiable or self.numel() != 1:
+        raise TypeError("only integer tensors of a single element can be converted to an index")
+    return int(item(self))
+
+
+def _number(kind: Any) -> Any:
+    def convert(self: Tensor) -> Any:
+        return kind(item(self))
+    return convert
+
+
+METHODS["__bool__"] = is_nonzero
+METHODS["__int__"], METHODS["__float__"], METHODS["__complex__"] = _number(int), _number(float), _number(complex)
+METHODS["__index__"] = _index
+METHODS["__format__"] = lambda self, spec: format(item(self), spec) if self.ndim == 0 and spec else object.__format__(self, spec)
+
+
+def _iterate(self: Tensor) -> Any:
+    if self.ndim == 0:
+        raise TypeError("iteration over a 0-d tensor")
+    return iter(METHODS["unbind"](self, 0))
+
+
+def _contains(self: Tensor, element: Any) -> bool:
+    if not isinstance(element, (Tensor, int, float, complex, np.generic)):
+        raise RuntimeError(f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {element.__class__}.")
+    return bool((self == element).any())
+
+
+METHODS["__iter__"], METHODS["__contains__"] = _iterate, _contains
+METHODS["__reversed__"] = lambda self: METHODS["flip"](self, (0,)) if self.ndim else self
+
+
+# ------------------------------------------------------------------------------------------ NumPy, DLPack
+
+
+@register(function=False)
+def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
+    """The elements as an array over the same memory: writes on either side show on the other."""
+    if force:
+        return numpy(self.detach())
+    if self.requires_grad:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+    if self._type.dtype.name == "bf16":
+        raise TypeError("Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first")
+    self._storage.share()
+    array = self._array()
+    return array.view() if self._view is None else array
+
+
+def _array(self: Tensor, dtype: Any = None, copy: Any = None) -> np.ndarray:
+    found = numpy(self)
+    return found if dtype is None else found.astype(dtype, copy=False)
+
+
+def _array_wrap(self: Tensor, array: Any, context: Any = None, return_scalar: bool = False) -> Tensor:
+    return from_array(np.asarray(array).copy())
+
+
+METHODS["__array__"], METHODS["__array_wrap__"] = _array, _array_wrap
+METHODS["__dlpack__"] = lambda self, **options: numpy(self.detach()).__dlpack__()
+METHODS["__dlpack_device__"] = lambda self: (1, 0)
+
+
+@register("from_dlpack", method=False)
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """A tensor over the memory of any DLPack object on the CPU."""
+    from ..creation import from_numpy
+    array = np.from_dlpack(ext_tensor)
+    return from_numpy(array) if array.flags.writeable else from_array(array.copy())
+
+
+# ------------------------------------------------------------------------------------------ writes of whole tensors
+
+
+@register(function=False)
+def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """The elements of `src`, broadcast and converted, written into this tensor."""
+    if not isinstance(src, Tensor):
+        raise TypeError(f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}")
+    if src is self:
+        return self
+    if src._type.dtype is not self._type.dtype:
+        src = cast_tensor(src, self._type.dtype)
+    if src._type.shape != self._type.shape:
+        try:
+            src = METHODS["expand"](src, self._type.shape)
+        except RuntimeError as error:
+            raise RuntimeError(f"The size of tensor a ({list(self.shape)}) must match the size of tensor b ({list(src.shape)}): "
+                               f"{error}") from None
+    if src._storage is self._storage or src.requires_grad:
+        value = src._value()
+        src = run("Copy", lambda v: ops.reshape(v, shape=value.shape), src)
+    return assign(self, src)
+
+
+@register("fill_")
+def fill_(input: Tensor, value: Any) -> Tensor:
+    """Every element becomes `value`."""
+    check_tensor("fill_", "input", input)
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise RuntimeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions.")
+        return assign(input, METHODS["expand"](to(value, input.dtype), input._type.shape), fills=True)
+    return assign(input, FUNCTIONS["full_number"](input, value), fills=True)
+
+
+@register()
+def fill(input: Tensor, value: Any) -> Tensor:
+    """A tensor of the same shape filled with `value`."""
+    return fill_(METHODS["clone"](input), value)
+
+
+@register("zero_")
+def zero_(input: Tensor) -> Tensor:
+    """Every element becomes 0."""
+    return assign(input, from_value(full_value(input._type.shape, 0, input._type.dtype)), fills=True)
+
+
+@register(function=False)
+def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
+    """The main diagonal of a matrix becomes `fill_value`."""
+    if self.ndim < 2:
+        raise RuntimeError("dimensions must larger than 1")
+    if self.ndim == 2:
+        size = min(self.shape)
+        rows = FUNCTIONS["arange"](size)
+        self[rows, rows] = fill_value
+        if wrap:
+            for start in range(self.shape[1] + 1, self.shape[0], self.shape[1] + 1):
+                fill_diagonal_(self[start:], fill_value)
+        return self
+    rows = FUNCTIONS["arange"](self.shape[0])
+    self[(rows,) * self.ndim] = fill_value
+    return self
+
+
+# ------------------------------------------------------------------------------------------ copying objects
+
+
+def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
+    if id(self) in memo:
+        return memo[id(self)]
+    if not self.is_leaf:
+        raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
+                           "moment. If you were attempting to deepcopy a module, this may be because of a torch.nn.utils."
+                           "weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001")
+    made = Tensor._make_subclass(self.__class__, self.detach().clone(), self.requires_grad)
+    if self._grad is not None:
+        made._grad = copy.deepcopy(self._grad, memo)
+    memo[id(self)] = made
+    return made
+
+
+def _rebuild(array: np.ndarray, requires_grad: bool) -> Tensor:
+    made = from_array(array)
+    return made.requires_grad_() if requires_grad else made
+
+
+def _reduce_ex(self: Tensor, protocol: int) -> Any:
+    return _rebuild, (np.ascontiguousarray(self.detach()._array()).copy(), self.requires_grad)
+
+
+METHODS["__deepcopy__"], METHODS["__reduce_ex__"] = _deepcopy, _reduce_ex
+METHODS["__copy__"] = lambda self: Tensor._make_subclass(self.__class__, self, self._rg)
+
+
+@register("typename", method=False)
+def typename(obj: Any) -> str:
+    """The type name: ``torch.FloatTensor`` for tensors, the qualified class name otherwise."""
+    if isinstance(obj, Tensor):
+        return type_(obj)
+    kind = obj if isinstance(obj, type) else type(obj)
+    module = kind.__module__ or ""
+    name = getattr(kind, "__qualname__", kind.__name__)
+    return name if module in ("builtins", "__builtin__", "") else f"{module}.{name}"

@@ -1,0 +1,703 @@
+"""Elementwise operations: one table of unary ones, the arithmetic ones, comparison, logic, selection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType, boolean, i64
+from graphtorch.ir.graph import Value
+
+from .. import _types
+from ..tensor import Tensor
+from .base import (
+    FUNCTIONS,
+    METHODS,
+    Number,
+    cast_value,
+    check_tensor,
+    common_dtype,
+    elementwise,
+    floating,
+    in_place,
+    is_operand,
+    register,
+    run,
+    scalar,
+)
+
+# ------------------------------------------------------------------------------------------ unary
+
+# name in PyTorch -> op, by what it does with integers
+FLOAT_UNARY = ("exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh "
+               "erf erfc erfinv lgamma digamma sigmoid reciprocal").split()
+SAME_UNARY = "neg abs square floor ceil trunc bitwise_not relu".split()
+UNARY_ALIASES = {"neg": ("negative",), "abs": ("absolute",), "asin": ("arcsin",), "acos": ("arccos",),
+                 "atan": ("arctan",), "asinh": ("arcsinh",), "acosh": ("arccosh",), "atanh": ("arctanh",),
+                 "trunc": ("fix",)}
+ROUNDING = frozenset({"floor", "ceil", "trunc"})
+
+
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _float_unary(name: str) -> Callable[..., Tensor]:
+    op, node = getattr(ops, name), _camel(name)
+
+    def define(input: Tensor) -> Tensor:
+        check_tensor(name, "input", input)
+        dtype = input._type.dtype
+        if dtype.is_differentiable:
+            return run(node, op, input)
+        target = _types.default_dtype()
+        return run(node, lambda v: op(ops.cast(v, dtype=target)), input)
+    return define
+
+
+def _same_unary(name: str) -> Callable[..., Tensor]:
+    op, node = getattr(ops, name), _camel(name)
+
+    def define(input: Tensor) -> Tensor:
+        check_tensor(name, "input", input)
+        dtype = input._type.dtype
+        if dtype.is_bool and name in ("neg", "relu", "floor", "ceil", "trunc", "square", "abs"):
+            return _bool_unary(name, input)
+        if dtype.is_integer and name in ROUNDING:
+            return run(node, lambda v: ops.reshape(v, shape=v.shape), input)
+        return run(node, op, input)
+    return define
+
+
+def _bool_unary(name: str, input: Tensor) -> Tensor:
+    if name == "neg":
+        raise RuntimeError("Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a "
+                           "mask, use the `~` or `logical_not()` operator instead.")
+    if name == "square":
+        return run("Square", lambda v: ops.square(ops.cast(v, dtype=i64)), input)
+    if name == "relu":
+        raise RuntimeError("Boolean inputs not supported for relu")
+    return run(_camel(name), lambda v: ops.reshape(v, shape=v.shape), input)
+
+
+def _publish_unary() -> None:
+    for names, make in ((FLOAT_UNARY, _float_unary), (SAME_UNARY, _same_unary)):
+        for name in names:
+            define = make(name)
+            define.__name__ = define.__qualname__ = name
+            define.__doc__ = getattr(ops, name).doc
+            register(name, *UNARY_ALIASES.get(name, ()), inplace=True, out=True)(define)
+
+
+_publish_unary()
+
+
+@register("sign", "sgn", inplace=True, out=True)
+def sign(input: Tensor) -> Tensor:
+    """-1, 0 or 1."""
+    check_tensor("sign", "input", input)
+    if input._type.dtype.is_bool:
+        return run("Sign", lambda v: ops.reshape(v, shape=v.shape), input)
+    return run("Sign", ops.sign, input)
+
+
+@register(inplace=True, out=True)
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """Rounded to `decimals` places, halves to even."""
+    check_tensor("round", "input", input)
+    dtype = input._type.dtype
+    if not dtype.is_floating_point:
+        return run("Round", lambda v: ops.reshape(v, shape=v.shape), input)
+    if decimals == 0:
+        return run("Round", ops.round, input)
+    factor = scalar(10.0 ** abs(decimals), dtype)
+    if decimals > 0:
+        return run("Round", lambda v, f: ops.div(ops.round(ops.mul(v, f)), f), input, factor)
+    return run("Round", lambda v, f: ops.mul(ops.round(ops.div(v, f)), f), input, factor)
+
+
+@register(inplace=True, out=True)
+def frac(input: Tensor) -> Tensor:
+    """The fraction after the point, with the sign of the input."""
+    return run("Frac", lambda v: ops.sub(v, ops.trunc(v)), input)
+
+
+@register(inplace=True, out=True)
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
+    """log(x / (1 - x)), with x clamped to eps .. 1 - eps."""
+    x = input if eps is None else clamp(input, eps, 1 - eps)
+    dtype = floating(x._type.dtype)
+
+    def apply(v: Value) -> Value:
+        v = cast_value(v, dtype)
+        return ops.log(ops.div(v, ops.sub(scalar(1, dtype), v)))
+    return run("Logit", apply, x)
+
+
+def _predicate(name: str, otherwise: bool) -> Callable[..., Tensor]:
+    op = getattr(ops, name)
+
+    def define(input: Tensor) -> Tensor:
+        check_tensor(name, "input", input)
+        dtype = input._type.dtype
+        if dtype.is_differentiable:
+            return run(name, op, input)
+        from ..creation import full_value
+        from ..tensor import from_value
+        return from_value(full_value(input._type.shape, otherwise, boolean))
+    define.__name__ = name
+    define.__doc__ = op.doc
+    return define
+
+
+for _name, _otherwise in (("isnan", False), ("isinf", False), ("isfinite", True)):
+    register(_name)(_predicate(_name, _otherwise))
+
+
+@register()
+def isneginf(input: Tensor) -> Tensor:
+    """Whether elements are minus infinity."""
+    return lt(input, 0).logical_and(isinf_(input))
+
+
+@register()
+def isposinf(input: Tensor) -> Tensor:
+    """Whether elements are plus infinity."""
+    return gt(input, 0).logical_and(isinf_(input))
+
+
+def isinf_(input: Tensor) -> Tensor:
+    return FUNCTIONS["isinf"](input)
+
+
+@register()
+def isreal(input: Tensor) -> Tensor:
+    """Whether elements have no imaginary part."""
+    if input._type.dtype.is_complex:
+        return eq(FUNCTIONS["imag"](input), 0)
+    return eq(input, input).logical_or(True)
+
+
+@register(inplace=True, out=True)
+def logical_not(input: Tensor) -> Tensor:
+    """Whether elements are zero."""
+    check_tensor("logical_not", "input", input)
+    return run("logical_not", lambda v: ops.logical_not(cast_value(v, boolean)), input)
+
+
+@register("conj", "conj_physical")
+def conj(input: Tensor) -> Tensor:
+    """The complex conjugate."""
+    return run("Conj", ops.conj, input) if input._type.dtype.is_complex else input
+
+
+@register("resolve_conj", "resolve_neg")
+def resolve_conj(input: Tensor) -> Tensor:
+    """The tensor itself: conjugates are never left unresolved here."""
+    return input
+
+
+@register()
+def real(input: Tensor) -> Tensor:
+    """The real part; a real tensor itself."""
+    if not input._type.dtype.is_complex:
+        return input
+    return FUNCTIONS["view_as_real"](input)[..., 0]
+
+
+@register()
+def imag(input: Tensor) -> Tensor:
+    """The imaginary part of a complex tensor."""
+    if not input._type.dtype.is_complex:
+        raise RuntimeError(f"imag is not implemented for tensors with non-complex dtypes (got {input.dtype}).")
+    return FUNCTIONS["view_as_real"](input)[..., 1]
+
+
+@register(out=True)
+def angle(input: Tensor) -> Tensor:
+    """The argument of complex numbers; 0 or pi for real ones."""
+    dtype = input._type.dtype
+    if dtype.is_complex:
+        return run("Angle", ops.angle, input)
+    return where(isnan_(input), input, where(lt(input, 0), math.pi, 0.0))
+
+
+def isnan_(input: Tensor) -> Tensor:
+    return FUNCTIONS["isnan"](input)
+
+
+@register("signbit", out=True)
+def signbit(input: Tensor) -> Tensor:
+    """Whether the sign bit is set."""
+    if not input._type.dtype.is_floating_point:
+        return lt(input, 0)
+    one = scalar(1, input._type.dtype)
+    zero = scalar(0, input._type.dtype)
+    return run("signbit", lambda v: ops.lt(ops.copysign(one, v), zero), input)
+
+
+# ------------------------------------------------------------------------------------------ arithmetic
+
+
+def _both(name: str, input: Any, other: Any) -> None:
+    if not isinstance(input, Tensor) and not isinstance(other, Tensor):
+        check_tensor(name, "input", input)
+    if not is_operand(other):
+        raise TypeError(f"{name}(): argument 'other' (position 2) must be Tensor or Number, not {type(other).__name__}")
+    if not is_operand(input):
+        check_tensor(name, "input", input)
+
+
+def _scaled(name: str, node: str, op: Callable[..., Value], bool_op: Callable[..., Value] | None, input: Any, other: Any,
+            alpha: Any) -> Tensor:
+    """add and sub: input op alpha * other."""
+    if type(input) is Tensor and type(other) is Tensor and alpha == 1:  # the common case, without detours
+        dtype = input._type.dtype
+        if dtype is other._type.dtype and dtype is not boolean:
+            return run(node, op, input, other)
+    _both(name, input, other)
+    dtype = common_dtype(input, other)
+    if isinstance(alpha, float) and not dtype.is_differentiable:
+        raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
+    if dtype.is_bool and alpha == 1:
+        if bool_op is None:
+            raise RuntimeError("Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
+                               "`logical_xor()` operator instead.")
+        return elementwise(node, bool_op, input, other)
+    if alpha == 1:
+        return elementwise(node, op, input, other, dtype=dtype)
+    if not isinstance(other, Tensor):
+        return elementwise(node, op, input, other * alpha, dtype=dtype)
+    factor = scalar(alpha, dtype)
+    return elementwise(node, lambda a, b: op(a, ops.mul(b, factor)), input, other, dtype=dtype)
+
+
+@register(inplace=True, out=True)
+def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """input + alpha * other."""
+    return _scaled("add", "Add", ops.add, ops.logical_or, input, other, alpha)
+
+
+@register("sub", "subtract", inplace=True, out=True)
+def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """input - alpha * other."""
+    return _scaled("sub", "Sub", ops.sub, None, input, other, alpha)
+
+
+@register()
+def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """other - alpha * input."""
+    if alpha != 1:
+        return sub(other, mul(input, alpha))
+    return sub(other, input)
+
+
+@register("mul", "multiply", inplace=True, out=True)
+def mul(input: Any, other: Any) -> Tensor:
+    """input * other."""
+    if type(input) is Tensor and type(other) is Tensor:
+        dtype = input._type.dtype
+        if dtype is other._type.dtype and dtype is not boolean:
+            return run("Mul", ops.mul, input, other)
+    _both("mul", input, other)
+    dtype = common_dtype(input, other)
+    return elementwise("Mul", ops.logical_and if dtype.is_bool else ops.mul, input, other, dtype=dtype)
+
+
+@register("div", "divide", inplace=True, out=True)
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """input / other; `rounding_mode` "trunc" or "floor" rounds and keeps integers integer."""
+    _both("div", input, other)
+    dtype = common_dtype(input, other)
+    if rounding_mode is None:
+        return elementwise("Div", ops.div, input, other, dtype=floating(dtype))
+    if rounding_mode not in ("trunc", "floor"):
+        raise RuntimeError("div expected rounding_mode to be one of None, 'trunc', or 'floor' but found "
+                           f"'{rounding_mode}'")
+    op = ops.trunc_div if rounding_mode == "trunc" else ops.floor_div
+    _check_zero_division(dtype, other)
+    return elementwise("Div", op, input, other, dtype=i64 if dtype.is_bool else dtype)
+
+
+def _check_zero_division(dtype: DType, other: Any) -> None:
+    if not dtype.is_differentiable and isinstance(other, int) and other == 0:
+        raise RuntimeError("ZeroDivisionError")
+
+
+@register("true_divide", inplace=True, out=True)
+def true_divide(input: Any, other: Any) -> Tensor:
+    """input / other."""
+    return div(input, other)
+
+
+@register(inplace=True, out=True)
+def floor_divide(input: Any, other: Any) -> Tensor:
+    """floor(input / other)."""
+    return div(input, other, rounding_mode="floor")
+
+
+def _simple_binary(name: str, op: Callable[..., Value], to_float: bool = False, bools: str = "int", node: str = "",
+                   aliases: tuple[str, ...] = (), inplace: bool = True) -> Callable[..., Tensor]:
+    def define(input: Any, other: Any) -> Tensor:
+        _both(name, input, other)
+        dtype = common_dtype(input, other)
+        if to_float:
+            dtype = floating(dtype)
+        elif dtype.is_bool and bools == "int":
+            dtype = i64
+        return elementwise(node or _camel(name), op, input, other, dtype=dtype)
+    define.__name__ = define.__qualname__ = name
+    define.__doc__ = op.doc  # type: ignore[attr-defined]
+    return register(name, *aliases, inplace=inplace, out=True)(define)
+
+
+remainder = _simple_binary("remainder", ops.remainder)
+fmod = _simple_binary("fmod", ops.fmod)
+atan2 = _simple_binary("atan2", ops.atan2, to_float=True, aliases=("arctan2",))
+copysign = _simple_binary("copysign", ops.copysign, to_float=True)
+nextafter = _simple_binary("nextafter", ops.nextafter)
+hypot = _simple_binary("hypot", ops.hypot)
+logaddexp = _simple_binary("logaddexp", ops.logaddexp, to_float=True)
+xlogy = _simple_binary("xlogy", ops.xlogy, to_float=True)
+
+
+@register(out=True)
+def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
+    """log2(2**input + 2**other)."""
+    ln2 = math.log(2)
+    return div(logaddexp(mul(input, ln2), mul(other, ln2)), ln2)
+
+
+@register(inplace=True, out=True)
+def float_power(input: Any, exponent: Any) -> Tensor:
+    """input ** exponent in double precision."""
+    if isinstance(input, Tensor):
+        input = input.to(_types.DTYPES["float64"]) if not input._type.dtype.is_complex else input
+    return pow(input, exponent if isinstance(exponent, Tensor) else float(exponent))
+
+
+def _extremum(name: str, op: Callable[..., Value], bool_op: Callable[..., Value]) -> Callable[..., Tensor]:
+    def define(input: Tensor, other: Tensor) -> Tensor:
+        check_tensor(name, "input", input)
+        check_tensor(name, "other", other, 2)
+        dtype = common_dtype(input, other)
+        return elementwise(_camel(name), bool_op if dtype.is_bool else op, input, other, dtype=dtype)
+    define.__name__ = define.__qualname__ = name
+    define.__doc__ = op.doc  # type: ignore[attr-defined]
+    return register(name, out=True)(define)
+
+
+maximum = _extremum("maximum", ops.maximum, ops.logical_or)
+minimum = _extremum("minimum", ops.minimum, ops.logical_and)
+fmax = _extremum("fmax", ops.fmax, ops.logical_or)
+fmin = _extremum("fmin", ops.fmin, ops.logical_and)
+
+
+@register(inplace=True, out=True)
+def pow(input: Any, exponent: Any) -> Tensor:
+    """input ** exponent. Small constant exponents become products."""
+    _both("pow", input, exponent)
+    dtype = common_dtype(input, exponent)
+    if isinstance(exponent, Number) and isinstance(input, Tensor):
+        if dtype.is_integer and isinstance(exponent, int) and exponent < 0:
+            raise RuntimeError("Integers to negative integer powers are not allowed.")
+        short = _powers(exponent, dtype)
+        if short is not None:
+            return elementwise("Pow", short, input, dtype=dtype)
+    if dtype.is_bool:
+        dtype = i64 if not isinstance(input, Tensor) or not isinstance(exponent, Tensor) else dtype
+        return elementwise("Pow", lambda a, b: cast_value(ops.pow(cast_value(a, i64), cast_value(b, i64)), dtype), input,
+                           exponent, dtype=dtype)
+    return elementwise("Pow", ops.pow, input, exponent, dtype=dtype)
+
+
+def _powers(exponent: Any, dtype: DType) -> Callable[[Value], Value] | None:
+    if dtype.is_bool or isinstance(exponent, (bool, complex)):
+        return None
+    if exponent == 2:
+        return ops.square
+    if exponent == 1:
+        return lambda v: ops.reshape(v, shape=v.shape)
+    if exponent == 3:
+        return lambda v: ops.mul(ops.square(v), v)
+    if not dtype.is_differentiable:
+        return None
+    return {0.5: ops.sqrt, -1: ops.reciprocal, -0.5: ops.rsqrt}.get(exponent)
+
+
+@register(inplace=True, out=True)
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """input + value * tensor1 * tensor2."""
+    dtype = common_dtype(input, tensor1, tensor2)
+    factor = scalar(value, dtype)
+    return elementwise("Addcmul", lambda a, b, c: ops.add(a, ops.mul(factor, ops.mul(b, c))), input, tensor1, tensor2,
+                       dtype=dtype)
+
+
+@register(inplace=True, out=True)
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """input + value * tensor1 / tensor2."""
+    dtype = common_dtype(input, tensor1, tensor2)
+    if not dtype.is_differentiable:
+        raise RuntimeError("Integer division with addcdiv is no longer supported: convert the inputs to a float dtype first")
+    factor = scalar(value, dtype)
+    return elementwise("Addcdiv", lambda a, b, c: ops.add(a, ops.mul(factor, ops.div(b, c))), input, tensor1, tensor2,
+                       dtype=dtype)
+
+
+@register(inplace=True, out=True)
+def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+    """input + weight * (end - input)."""
+    dtype = common_dtype(input, end)
+
+    def apply(a: Value, b: Value, w: Value) -> Value:
+        return ops.add(a, ops.mul(w, ops.sub(b, a)))
+    return elementwise("Lerp", apply, input, end, weight, dtype=dtype)
+
+
+# ------------------------------------------------------------------------------------------ comparison, logic, bits
+
+
+def _comparison(name: str, aliases: tuple[str, ...]) -> Callable[..., Tensor]:
+    op = getattr(ops, name)
+
+    def define(input: Any, other: Any) -> Tensor:
+        _both(name, input, other)
+        return elementwise(name, op, input, other)
+    define.__name__ = define.__qualname__ = name
+    define.__doc__ = op.doc
+    register(name, *aliases, out=True)(define)
+    for alias in (name, *aliases):
+        METHODS[alias + "_"] = in_place(alias + "_", lambda a, b: define(a, b).to(a.dtype))
+    return define
+
+
+eq = _comparison("eq", ())
+ne = _comparison("ne", ("not_equal",))
+lt = _comparison("lt", ("less",))
+le = _comparison("le", ("less_equal",))
+gt = _comparison("gt", ("greater",))
+ge = _comparison("ge", ("greater_equal",))
+
+
+def _logic(name: str) -> None:
+    op = getattr(ops, name)
+
+    def define(input: Any, other: Any) -> Tensor:
+        _both(name, input, other)
+        given = [x if isinstance(x, Tensor) else scalar(bool(x), boolean) for x in (input, other)]
+        return run(name, lambda a, b: op(cast_value(a, boolean), cast_value(b, boolean)), *given)
+    define.__name__ = define.__qualname__ = name
+    define.__doc__ = op.doc
+    register(name, out=True)(define)
+    METHODS[name + "_"] = in_place(name + "_", lambda a, b: define(a, b).to(a.dtype))
+
+
+for _name in ("logical_and", "logical_or", "logical_xor"):
+    _logic(_name)
+
+
+def _bits(name: str, torch_name: str) -> Callable[..., Tensor]:
+    op = getattr(ops, name)
+
+    def define(input: Any, other: Any) -> Tensor:
+        _both(torch_name, input, other)
+        dtype = common_dtype(input, other)
+        if dtype.is_differentiable:
+            raise RuntimeError(f'"{torch_name}" not implemented for {dtype.torch_name}: it takes integers and bools')
+        return elementwise(torch_name, op, input, other, dtype=dtype)
+    define.__name__ = define.__qualname__ = torch_name
+    define.__doc__ = op.doc
+    return register(torch_name, inplace=True, out=True)(define)
+
+
+bitwise_and = _bits("bitwise_and", "bitwise_and")
+bitwise_or = _bits("bitwise_or", "bitwise_or")
+bitwise_xor = _bits("bitwise_xor", "bitwise_xor")
+bitwise_left_shift = _bits("shift_left", "bitwise_left_shift")
+bitwise_right_shift = _bits("shift_right", "bitwise_right_shift")
+
+
+@register()
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+    """Whether |input - other| <= atol + rtol * |other|."""
+    near = le(FUNCTIONS["abs"](sub(input, other)), add(mul(FUNCTIONS["abs"](other), rtol), atol))
+    near = near.logical_and(FUNCTIONS["isfinite"](other)).logical_or(eq(input, other))
+    return near.logical_or(isnan_(input).logical_and(isnan_(other))) if equal_nan else near
+
+
+@register()
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """Whether every element is close; a Python bool."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
+
+
+@register()
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether both have the same shape and elements; a Python bool."""
+    return input.shape == other.shape and bool(eq(input, other).all())
+
+
+# ------------------------------------------------------------------------------------------ selection, limits
+
+
+@register(method=False)
+def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any = None) -> Any:
+    """input where condition holds, other elsewhere; with the condition alone, the indices where it holds."""
+    check_tensor("where", "condition", condition)
+    if input is None and other is None:
+        return FUNCTIONS["nonzero"](condition, as_tuple=True)
+    dtype = common_dtype(input, other)
+    given = [x if isinstance(x, Tensor) else scalar(x, dtype) for x in (input, other)]
+
+    def apply(c: Value, a: Value, b: Value) -> Value:
+        return ops.where(cast_value(c, boolean), cast_value(a, dtype), cast_value(b, dtype))
+    result = run("Where", apply, condition, *given)
+    if out is not None:
+        from .base import write_out
+        return write_out("where", result, out)
+    return result
+
+
+METHODS["where"] = lambda self, condition, other: where(condition, self, other)
+
+
+@register("clamp", "clip", inplace=True, out=True)
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Limited to min..max, numbers or tensors; NaN stays."""
+    check_tensor("clamp", "input", input)
+    if min is None and max is None:
+        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    bounds = [b for b in (min, max) if b is not None]
+    dtype = common_dtype(input, *bounds)
+
+    def apply(v: Value, *limits: Value) -> Value:
+        rest = list(limits)
+        if min is not None:
+            v = _limit(v, rest.pop(0), ops.lt)
+        return _limit(v, rest.pop(0), ops.gt) if max is not None else v
+    return elementwise("Clamp", apply, input, *bounds, dtype=dtype)
+
+
+def _limit(v: Value, bound: Value, beyond: Callable[..., Value]) -> Value:
+    # PyTorch's gradient passes where v equals the bound, so a selection, not maximum/minimum
+    if bound.node is None or bound.rank == 0:
+        return ops.where(beyond(v, bound), bound, v)
+    outside = ops.logical_or(beyond(v, bound), ops.ne(bound, bound)) if bound.dtype.is_floating_point else beyond(v, bound)
+    return ops.where(outside, bound, v)
+
+
+@register(inplace=True, out=True)
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """max(input, min)."""
+    return clamp(input, min=min)
+
+
+@register(inplace=True, out=True)
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """min(input, max)."""
+    return clamp(input, max=max)
+
+
+@register(inplace=True)
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """`value` where mask holds, input elsewhere."""
+    check_tensor("masked_fill", "mask", mask)
+    if not mask._type.dtype.is_bool:
+        raise RuntimeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype}")
+    dtype = input._type.dtype
+    if isinstance(value, Tensor):
+        if value._type.shape:
+            raise RuntimeError("masked_fill only supports a 0-dimensional value tensor, but got tensor with "
+                               f"{value.dim()} dimension(s).")
+        given: Any = value
+    else:
+        if common_dtype(input, value).kind > dtype.kind:
+            raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
+        given = scalar(value, dtype)
+    return run("MaskedFill", lambda v, m, f: ops.where(m, cast_value(f, dtype), v), input, mask, given)
+
+
+@register(inplace=True, out=True)
+def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+    """NaN and infinities replaced by numbers (0, the largest, the smallest)."""
+    if not input._type.dtype.is_floating_point:
+        return input.clone()
+    info = _types.finfo(input.dtype)
+    result = where(isnan_(input), 0.0 if nan is None else nan, input)
+    result = where(isposinf(result), info.max if posinf is None else posinf, result)
+    return where(isneginf(result), info.min if neginf is None else neginf, result).to(input.dtype)
+
+
+@register("complex", method=False, out=True)
+def complex_(real: Tensor, imag: Tensor) -> Tensor:
+    """The complex tensor real + i imag."""
+    return run("Complex", ops.complex, real, imag)
+
+
+@register(method=False, out=True)
+def polar(abs: Tensor, angle: Tensor) -> Tensor:
+    """The complex tensor abs * exp(i angle)."""
+    return run("Polar", lambda r, a: ops.complex(ops.mul(r, ops.cos(a)), ops.mul(r, ops.sin(a))), abs, angle)
+
+
+@register(inplace=True, out=True)
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """0 below 0, 1 above, `values` at 0."""
+    return where(eq(input, 0), values, gt(input, 0).to(input.dtype))
+
+
+@register(inplace=True, out=True)
+def deg2rad(input: Tensor) -> Tensor:
+    """Degrees to radians."""
+    return mul(input, math.pi / 180)
+
+
+@register(inplace=True, out=True)
+def rad2deg(input: Tensor) -> Tensor:
+    """Radians to degrees."""
+    return mul(input, 180 / math.pi)
+
+
+@register(inplace=True, out=True)
+def sinc(input: Tensor) -> Tensor:
+    """sin(pi x) / (pi x); 1 at 0."""
+    x = mul(input, math.pi)
+    zero = eq(input, 0)
+    safe = where(zero, 1.0, x)
+    return where(zero, 1.0, div(FUNCTIONS["sin"](safe), safe))
+
+
+# ------------------------------------------------------------------------------------------ operators
+
+
+def _operator(define: Callable[..., Tensor], reflected: bool = False) -> Callable[..., Any]:
+    def call(self: Tensor, other: Any) -> Any:
+        if not is_operand(other):
+            return NotImplemented
+        return define(other, self) if reflected else define(self, other)
+    return call
+
+
+def _mod(a: Any, b: Any) -> Tensor:
+    return remainder(a, b)
+
+
+OPERATORS = {"add": add, "sub": sub, "mul": mul, "truediv": div, "floordiv": floor_divide, "mod": _mod, "pow": pow,
+             "and": bitwise_and, "or": bitwise_or, "xor": bitwise_xor, "lshift": bitwise_left_shift,
+             "rshift": bitwise_right_shift}
+for _name, _define in OPERATORS.items():
+    METHODS[f"__{_name}__"] = _operator(_define)
+    METHODS[f"__r{_name}__"] = _operator(_define, reflected=True)
+    METHODS[f"__i{_name}__"] = in_place(f"__i{_name}__", _define)
+METHODS["__idiv__"] = METHODS["__itruediv__"]
+METHODS["__div__"], METHODS["__rdiv__"] = METHODS["__truediv__"], METHODS["__rtruediv__"]
+for _name, _define in {"eq": eq, "ne": ne, "lt": lt, "le": le, "gt": gt, "ge": ge}.items():
+    METHODS[f"__{_name}__"] = _operator(_define)
+METHODS["__neg__"] = FUNCTIONS["neg"]
+METHODS["__pos__"] = lambda self: self
+METHODS["__abs__"] = METHODS["abs"]
+METHODS["__invert__"] = METHODS["bitwise_not"]
+

@@ -1,0 +1,742 @@
+"""Views: tensors that share the memory of another one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.graph import Type
+from graphtorch.ir.literal import Literal
+from graphtorch.ir.shape import SymInt, contiguous_strides, floordiv, numel
+
+from .._types import Size, to_ir
+from ..storage import Expand, Permute, Reshape, Slice, Take, ViewDtype, is_contiguous
+from ..tensor import Tensor, check_writable, from_value, make_view
+from .base import axis_of, check_tensor, dims_of, register, run, shape_of, size_of
+
+# ------------------------------------------------------------------------------------------ shape changes
+
+
+def resolve_shape(sizes: tuple[Any, ...], before: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`sizes` with a -1 replaced by what makes the number of elements right."""
+    holes = [i for i, s in enumerate(sizes) if isinstance(s, int) and s < 0]
+    total = numel(before)
+    if any(sizes[i] != -1 for i in holes):
+        raise RuntimeError(f"invalid shape dimension {sizes[holes[0]]}")
+    if len(holes) > 1:
+        raise RuntimeError("only one dimension can be inferred")
+    if holes:
+        known = math.prod([s for i, s in enumerate(sizes) if i != holes[0]])
+        if known == 0:
+            raise RuntimeError(f"cannot reshape tensor of 0 elements into shape {list(sizes)} because the unspecified "
+                               "dimension size -1 can be any value and is ambiguous")
+        sizes = tuple(floordiv(total, known) if i == holes[0] else s for i, s in enumerate(sizes))
+    if numel(sizes) != total:
+        raise RuntimeError(f"shape '{[*sizes]}' is invalid for input of size {total}")
+    return sizes
+
+
+def view_strides(shape: tuple[Any, ...], strides: tuple[Any, ...], target: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Strides under which the same memory shows `target`, or None where a copy is needed."""
+    if is_contiguous(shape, strides):
+        return contiguous_strides(target)
+    result = [0] * len(target)
+    position = len(target) - 1
+    chunk, base = 1, strides[-1] if strides else 1
+    for d in range(len(shape) - 1, -1, -1):
+        chunk = chunk * shape[d]
+        if d == 0 or (shape[d - 1] != 1 and strides[d - 1] != chunk * base):
+            covered = 1
+            while position >= 0 and (covered != chunk and covered < chunk or target[position] == 1):
+                result[position] = covered * base
+                covered = covered * target[position]
+                position -= 1
+            if covered != chunk:
+                return None
+            if d > 0:
+                chunk, base = 1, strides[d - 1]
+    return tuple(result) if position == -1 else None
+
+
+def _offset(x: Tensor) -> Any:
+    return 0 if x._view is None else x._view.offset
+
+
+def _reshaped(x: Tensor, target: tuple[Any, ...], strides: tuple[Any, ...], name: str) -> Tensor:
+    before = x._type
+    return make_view(x, Reshape(target, before.shape), Type(before.dtype, target), _offset(x), strides, name)
+
+
+@register(function=False)
+def view(self: Tensor, *shape: Any) -> Tensor:
+    """The same memory under another shape, or (given a dtype) under another element type."""
+    if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, SymInt, Tensor)):
+        return view_dtype(self, shape[0])
+    before = self._type.shape
+    target = resolve_shape(shape_of(shape), before)
+    strides = view_strides(before, self._strides, target)
+    if strides is None:
+        raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension spans "
+                           "across two contiguous subspaces). Use .reshape(...) instead.")
+    return _reshaped(self, target, strides, "ViewBackward0")
+
+
+def view_dtype(self: Tensor, target: Any) -> Tensor:
+    """The bytes as another element type; the same memory only where the dtype stays."""
+    dtype = to_ir(target)
+    if dtype is self._type.dtype:
+        return view(self, self.shape)
+    if self.requires_grad:
+        raise RuntimeError("view(dtype) of a tensor that requires grad is not supported: detach() it first")
+    array = np.ascontiguousarray(self._array()).view(dtype.numpy)
+    from ..creation import from_array
+    return from_array(array.copy())
+
+
+@register()
+def reshape(input: Tensor, *shape: Any) -> Tensor:
+    """The same elements under another shape: a view where memory allows, a copy otherwise."""
+    check_tensor("reshape", "input", input)
+    before = input._type.shape
+    target = resolve_shape(shape_of(shape), before)
+    strides = view_strides(before, input._strides, target)
+    if strides is not None:
+        return _reshaped(input, target, strides, "ViewBackward0")
+    return run("UnsafeView", ops.reshape, input, **{"shape": target})
+
+
+@register(function=False)
+def view_as(self: Tensor, other: Tensor) -> Tensor:
+    """This tensor viewed under the shape of `other`."""
+    return view(self, other.shape)
+
+
+@register(function=False)
+def reshape_as(self: Tensor, other: Tensor) -> Tensor:
+    """This tensor reshaped to the shape of `other`."""
+    return reshape(self, other.shape)
+
+
+@register()
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Dimensions start_dim..end_dim as one."""
+    check_tensor("flatten", "input", input)
+    shape = input._type.shape
+    if not shape:
+        return reshape(input, (1,))
+    start, end = axis_of(start_dim, len(shape)), axis_of(end_dim, len(shape))
+    if start > end:
+        raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
+    return input if start == end else reshape(input, (*shape[:start], numel(shape[start:end + 1]), *shape[end + 1:]))
+
+
+@register()
+def ravel(input: Tensor) -> Tensor:
+    """One dimension, all elements."""
+    return reshape(input, (-1,)) if input.numel() else reshape(input, (0,))
+
+
+@register()
+def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
+    """Dimension `dim` split into `sizes`, one of which may be -1."""
+    shape = input._type.shape
+    axis = axis_of(dim, len(shape))
+    parts = tuple(size_of(s) for s in sizes)
+    if not parts:
+        raise RuntimeError("unflatten: sizes must be non-empty")
+    try:
+        parts = resolve_shape(parts, (shape[axis],))
+    except RuntimeError:
+        raise RuntimeError(f"unflatten: Provided sizes {list(parts)} don't multiply up to the size of dim {axis} "
+                           f"({shape[axis]}) in the input tensor") from None
+    return reshape(input, (*shape[:axis], *parts, *shape[axis + 1:]))
+
+
+def _squeezed(x: Tensor, drop: set[int]) -> Tensor:
+    shape, strides = x._type.shape, x._strides
+    keep = [i for i in range(len(shape)) if i not in drop]
+    return _reshaped(x, tuple(shape[i] for i in keep), tuple(strides[i] for i in keep), "SqueezeBackward0")
+
+
+@register()
+def squeeze(input: Tensor, dim: Any = None) -> Tensor:
+    """Without dimensions of size 1: all of them, or those among `dim`."""
+    check_tensor("squeeze", "input", input)
+    shape = input._type.shape
+    axes = range(len(shape)) if dim is None else () if dim == () else dims_of(dim, len(shape))
+    return _squeezed(input, {a for a in axes if a < len(shape) and isinstance(shape[a], int) and shape[a] == 1})
+
+
+@register()
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """With a dimension of size 1 inserted at `dim`, within -d-1..d."""
+    check_tensor("unsqueeze", "input", input)
+    shape, strides = input._type.shape, input._strides
+    axis = axis_of(dim, len(shape) + 1)
+    stride = shape[axis] * strides[axis] if axis < len(shape) else 1
+    return _reshaped(input, (*shape[:axis], 1, *shape[axis:]), (*strides[:axis], stride, *strides[axis:]),
+                     "UnsqueezeBackward0")
+
+
+# ------------------------------------------------------------------------------------------ order of dimensions
+
+
+def _permuted(x: Tensor, dims: tuple[int, ...], name: str) -> Tensor:
+    shape, strides = x._type.shape, x._strides
+    return make_view(x, Permute(dims), Type(x._type.dtype, tuple(shape[d] for d in dims)), _offset(x),
+                     tuple(strides[d] for d in dims), name)
+
+
+@register()
+def permute(input: Tensor, *dims: Any) -> Tensor:
+    """Dimensions in another order."""
+    check_tensor("permute", "input", input)
+    if len(dims) == 1 and isinstance(dims[0], (tuple, list)):
+        dims = tuple(dims[0])
+    rank = input.ndim
+    if len(dims) != rank:
+        raise RuntimeError("permute(sparse_coo): number of dimensions in the tensor input does not match the length of the "
+                           f"desired ordering of dimensions i.e. input.dim() = {rank} is not equal to len(dims) = {len(dims)}")
+    axes = tuple(axis_of(d, rank) for d in dims)
+    if len(set(axes)) != rank:
+        raise RuntimeError("permute(): duplicate dims are not allowed.")
+    return _permuted(input, axes, "PermuteBackward0")
+
+
+@register("transpose", "swapaxes", "swapdims")
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Two dimensions exchanged."""
+    check_tensor("transpose", "input", input)
+    rank = input.ndim
+    a, b = axis_of(dim0, rank), axis_of(dim1, rank)
+    dims = list(range(rank))
+    if rank:
+        dims[a], dims[b] = b, a
+    return _permuted(input, tuple(dims), "TransposeBackward0")
+
+
+@register()
+def t(input: Tensor) -> Tensor:
+    """The transpose of a matrix; a tensor with fewer dimensions itself."""
+    check_tensor("t", "input", input)
+    if input.ndim > 2:
+        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
+    return transpose(input, 0, 1) if input.ndim == 2 else _permuted(input, tuple(range(input.ndim)), "TBackward0")
+
+
+@register("movedim", "moveaxis")
+def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
+    """Dimensions `source` moved to the positions `destination`."""
+    rank = input.ndim
+    source = [axis_of(d, rank) for d in (source if isinstance(source, (tuple, list)) else (source,))]
+    target = [axis_of(d, rank) for d in (destination if isinstance(destination, (tuple, list)) else (destination,))]
+    if len(source) != len(target):
+        raise RuntimeError(f"movedim: Invalid source or destination dims: source ({source} dims) should contain the same "
+                           f"number of dims as destination ({target} dims)")
+    if len(set(source)) != len(source) or len(set(target)) != len(target):
+        raise RuntimeError("movedim: repeated dim in `source` or `destination`")
+    order = dict(zip(target, source, strict=True))
+    rest = iter([d for d in range(rank) if d not in source])
+    return _permuted(input, tuple(order[i] if i in order else next(rest) for i in range(rank)), "PermuteBackward0")
+
+
+@register()
+def adjoint(input: Tensor) -> Tensor:
+    """The last two dimensions exchanged, conjugated where complex."""
+    return transpose(input, -2, -1).conj()
+
+
+# ------------------------------------------------------------------------------------------ expansion
+
+
+@register(function=False)
+def expand(self: Tensor, *sizes: Any, implicit: bool = False) -> Tensor:
+    """Dimensions of size 1 (and new leading ones) repeated without copying; -1 keeps a size."""
+    target = shape_of(sizes)
+    shape, strides = self._type.shape, self._strides
+    lead = len(target) - len(shape)
+    if lead < 0:
+        raise RuntimeError(f"expand({self.type()}{{{list(shape)}}}, size={list(target)}): the number of sizes provided "
+                           f"({len(target)}) must be greater or equal to the number of dimensions in the tensor ({len(shape)})")
+    result, steps = [], []
+    for i, size in enumerate(target):
+        now = 1 if i < lead else shape[i - lead]
+        if isinstance(size, int) and size == -1:
+            if i < lead:
+                raise RuntimeError(f"The expanded size of the tensor (-1) isn't allowed in a leading, non-existing "
+                                   f"dimension {i}")
+            size = now
+        if size != now and now != 1:
+            raise RuntimeError(f"The expanded size of the tensor ({size}) must match the existing size ({now}) at "
+                               f"non-singleton dimension {i}.  Target sizes: {list(target)}.  Tensor sizes: {list(shape)}")
+        result.append(size)
+        steps.append(0 if i < lead or size != now else strides[i - lead])
+    shape_ = tuple(result)
+    return make_view(self, Expand(shape_), Type(self._type.dtype, shape_), _offset(self), tuple(steps), "ExpandBackward0")
+
+
+@register(function=False)
+def expand_as(self: Tensor, other: Tensor) -> Tensor:
+    """Expanded to the shape of `other`."""
+    return expand(self, other.shape)
+
+
+@register()
+def broadcast_to(input: Tensor, size: Any) -> Tensor:
+    """Expanded to `size`."""
+    check_tensor("broadcast_to", "input", input)
+    return expand(input, size)
+
+
+# ------------------------------------------------------------------------------------------ parts
+
+
+def slice_view(x: Tensor, start: tuple[Any, ...], stop: tuple[Any, ...], step: tuple[int, ...], name: str = "SliceBackward0",
+               creation: str = "") -> Tensor:
+    """Start, stop and step for each dimension, already within bounds."""
+    strides = x._strides
+    shape = tuple((b - a + (s - 1)) // s for a, b, s in zip(start, stop, step, strict=True))
+    offset = _offset(x)
+    for a, stride in zip(start, strides, strict=True):
+        offset = offset + a * stride
+    return make_view(x, Slice(start, stop, step), Type(x._type.dtype, shape), offset,
+                     tuple(s * k for s, k in zip(strides, step, strict=True)), name, creation)
+
+
+@register()
+def narrow(input: Tensor, dim: int, start: Any, length: Any) -> Tensor:
+    """`length` entries from `start` on along `dim`."""
+    check_tensor("narrow", "input", input)
+    if input.ndim == 0:
+        raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
+    axis = axis_of(dim, input.ndim)
+    size, first, count = input._type.shape[axis], size_of(start), size_of(length)
+    if count < 0:
+        raise RuntimeError("narrow(): length must be non-negative.")
+    if not -size <= first <= size:
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-size}, {size}], but got {first})")
+    first = first + size if first < 0 else first
+    if first + count > size:
+        raise RuntimeError(f"start ({first}) + length ({count}) exceeds dimension size ({size}).")
+    return _along(input, axis, first, first + count)
+
+
+def _along(x: Tensor, axis: int, start: Any, stop: Any, step: int = 1, creation: str = "", name: str = "SliceBackward0") -> Tensor:
+    shape = x._type.shape
+    return slice_view(x, tuple(start if i == axis else 0 for i in range(len(shape))),
+                      tuple(stop if i == axis else d for i, d in enumerate(shape)),
+                      tuple(step if i == axis else 1 for i in range(len(shape))), name, creation)
+
+
+@register()
+def select(input: Tensor, dim: int, index: Any) -> Tensor:
+    """Entry `index` along `dim`, which goes away."""
+    check_tensor("select", "input", input)
+    if input.ndim == 0:
+        raise IndexError("select() cannot be applied to a 0-dim tensor.")
+    axis = axis_of(dim, input.ndim)
+    size, at = input._type.shape[axis], size_of(index)
+    if not -size <= at < size:
+        raise IndexError(f"index {at} is out of bounds for dimension {axis} with size {size}")
+    at = at + size if at < 0 else at
+    part = _along(input, axis, at, at + 1)
+    made = _squeezed(part, {axis})
+    made._name_of_view = "SelectBackward0"
+    return made
+
+
+def _pieces(x: Tensor, axis: int, sizes: list[Any], name: str) -> tuple[Tensor, ...]:
+    result, start = [], 0
+    for size in sizes:
+        result.append(_along(x, axis, start, start + size, creation="multi", name=name))
+        start = start + size
+    return tuple(result)
+
+
+@register("split")
+def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces of one size (the last may be smaller), or of the given sizes."""
+    check_tensor("split", "tensor", tensor)
+    axis = axis_of(dim, tensor.ndim)
+    size = tensor._type.shape[axis]
+    if isinstance(split_size_or_sections, (list, tuple)):
+        sizes = [size_of(s) for s in split_size_or_sections]
+        total: Any = 0
+        for s in sizes:
+            total = total + s
+        if total != size or any(isinstance(s, int) and s < 0 for s in sizes):
+            raise RuntimeError(f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at "
+                               f"dimension {axis}), but got split_sizes={sizes}")
+        return _pieces(tensor, axis, sizes, "SplitWithSizesBackward0")
+    each = size_of(split_size_or_sections)
+    if each < 0 or (each == 0 and size != 0):
+        raise RuntimeError(f"split expects split_size be non-negative, but got split_size={each}")
+    count = 1 if each == 0 or size == 0 else -(-size // each)
+    return _pieces(tensor, axis, [min(each, size - i * each) for i in range(count)] if each else [0], "SplitBackward0")
+
+
+@register()
+def split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces of the given sizes."""
+    return split(input, list(split_sizes), dim)
+
+
+@register()
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most `chunks` pieces of equal size; the last may be smaller."""
+    check_tensor("chunk", "input", input)
+    if chunks <= 0:
+        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    size = input._type.shape[axis_of(dim, input.ndim)]
+    each = -(-size // chunks)
+    if size == 0:
+        return split(input, [0] * chunks, dim)
+    return split(input, each, dim)
+
+
+@register()
+def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces between the given indices, or a number of nearly equal pieces."""
+    check_tensor("tensor_split", "input", input)
+    axis = axis_of(dim, input.ndim)
+    size = input._type.shape[axis]
+    given = indices_or_sections.tolist() if isinstance(indices_or_sections, Tensor) else indices_or_sections
+    if isinstance(given, (list, tuple)):
+        cuts = [min(max(i + size if i < 0 else i, 0), size) for i in given]
+        ends = [*cuts, size]
+        starts = [0, *cuts]
+        return tuple(_along(input, axis, a, max(a, b), creation="multi") for a, b in zip(starts, ends, strict=True))
+    if given <= 0:
+        raise RuntimeError(f"number of sections must be larger than 0, got {given}")
+    each, extra = divmod(size, given)
+    return _pieces(input, axis, [each + (i < extra) for i in range(given)], "SliceBackward0")
+
+
+def _split_along(x: Tensor, given: Any, dim: int, least: int, name: str) -> tuple[Tensor, ...]:
+    if x.ndim < least:
+        raise RuntimeError(f"torch.{name} requires a tensor with at least {least} dimension, but got a tensor with {x.ndim} dimensions!")
+    return tensor_split(x, given, dim)
+
+
+@register()
+def hsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
+    """Pieces along dimension 1 (0 for vectors)."""
+    return _split_along(input, indices_or_sections, 0 if input.ndim == 1 else 1, 1, "hsplit")
+
+
+@register()
+def vsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
+    """Pieces along dimension 0."""
+    return _split_along(input, indices_or_sections, 0, 2, "vsplit")
+
+
+@register()
+def dsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
+    """Pieces along dimension 2."""
+    return _split_along(input, indices_or_sections, 2, 3, "dsplit")
+
+
+@register()
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """Every entry along `dim`."""
+    check_tensor("unbind", "input", input)
+    axis = axis_of(dim, input.ndim)
+    if input.ndim == 0:
+        raise RuntimeError("Dimension specified as 0 but tensor has no dimensions")
+    made = []
+    for i in range(input._type.shape[axis]):
+        part = select(input, axis, i)
+        if part._creation == "":
+            part._creation = "multi"
+        made.append(part)
+    return tuple(made)
+
+
+# ------------------------------------------------------------------------------------------ any strides
+
+
+def _taken(x: Tensor, places: np.ndarray, offset: int, strides: tuple[int, ...], name: str) -> Tensor:
+    """A view of the elements of `x` at flat row-major `places`."""
+    index = Literal.of(places.reshape(-1).astype(np.int64))
+    return make_view(x, Take(index, places.shape), Type(x._type.dtype, places.shape), offset, strides, name)
+
+
+@register()
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """The diagonal of dimensions dim1 and dim2, as the last dimension."""
+    check_tensor("diagonal", "input", input)
+    a, b = axis_of(dim1, input.ndim), axis_of(dim2, input.ndim)
+    if a == b:
+        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+    shape, strides = input._type.shape, input._strides
+    places = np.diagonal(np.arange(numel(shape)).reshape(shape), offset, a, b)
+    start = _offset(input) + max(0, -offset) * strides[a] + max(0, offset) * strides[b]
+    rest = tuple(s for i, s in enumerate(strides) if i not in (a, b))
+    return _taken(input, places, start, (*rest, strides[a] + strides[b]), "DiagonalBackward0")
+
+
+@register()
+def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
+    """Elements of the memory at `storage_offset` + index * stride."""
+    check_tensor("as_strided", "input", input)
+    size, stride = tuple(size), tuple(stride)
+    offset = _offset(input) if storage_offset is None else storage_offset
+    if len(size) != len(stride):
+        raise RuntimeError(f"mismatch in length of strides and shape: {len(stride)} and {len(size)}")
+    if any(s < 0 for s in stride):
+        raise RuntimeError(f"as_strided: Negative strides are not supported at the moment, got strides: {list(stride)}")
+    base = input._base if input._base is not None else input
+    total = numel(base._storage.value.type.shape)
+    places = np.full(size, offset, np.int64)
+    for axis, (n, s) in enumerate(zip(size, stride, strict=True)):
+        places += np.arange(n).reshape([-1 if i == axis else 1 for i in range(len(size))]) * s
+    if places.size and places.max() >= total:
+        raise RuntimeError(f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset} are out of "
+                           f"bounds for storage of {total} elements")
+    if base._view is not None:
+        return _taken(input, _places_within(input, places), offset, stride, "AsStridedBackward0")
+    return _taken(base, places, offset, stride, "AsStridedBackward0")
+
+
+def _places_within(x: Tensor, places: np.ndarray) -> np.ndarray:
+    view = x._view
+    assert view is not None
+    own = np.full(view.type.shape, view.offset, np.int64)
+    for axis, (n, s) in enumerate(zip(view.type.shape, view.strides, strict=True)):
+        own += np.arange(n).reshape([-1 if i == axis else 1 for i in range(own.ndim)]) * s
+    table = {int(p): i for i, p in enumerate(own.reshape(-1))}
+    try:
+        return np.array([table[int(p)] for p in places.reshape(-1)], np.int64).reshape(places.shape)
+    except KeyError:
+        raise RuntimeError("as_strided: the view leaves the detached tensor it is taken of; take it of the base") from None
+
+
+@register(function=False)
+def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """All windows of `size` along a dimension, `step` apart, as a new last dimension."""
+    axis = axis_of(dimension, self.ndim)
+    shape, strides = (self._type.shape, self._strides) if self.ndim else ((1,), (1,))
+    if size > shape[axis]:
+        raise RuntimeError(f"maximum size for tensor at dimension {axis} is {shape[axis]} but size is {size}")
+    if step <= 0:
+        raise RuntimeError(f"step is {step} but must be > 0")
+    flat = np.arange(numel(shape)).reshape(shape)
+    places = np.lib.stride_tricks.sliding_window_view(flat, size, axis)
+    places = places[tuple(slice(None, None, step) if i == axis else slice(None) for i in range(len(shape)))]
+    moved = tuple(s * step if i == axis else s for i, s in enumerate(strides))
+    return _taken(self, places, _offset(self), (*moved, strides[axis]), "UnfoldBackward0")
+
+
+@register()
+def view_as_real(input: Tensor) -> Tensor:
+    """A complex tensor as pairs of its components, in the same memory."""
+    if not input._type.dtype.is_complex:
+        raise RuntimeError(f"view_as_real is only supported for complex tensors, got {input.dtype}")
+    shape = (*input._type.shape, 2)
+    return make_view(input, ViewDtype(False), Type(input._type.dtype.real, shape), _offset(input) * 2,
+                     (*[s * 2 for s in input._strides], 1), "ViewAsRealBackward0")
+
+
+@register()
+def view_as_complex(input: Tensor) -> Tensor:
+    """Pairs of floats as complex numbers, in the same memory."""
+    shape, dtype = input._type.shape, input._type.dtype
+    if not dtype.is_floating_point or dtype.itemsize < 4:
+        raise RuntimeError("view_as_complex is only supported for half, float and double tensors, but got a tensor of scalar "
+                           f"type: {dtype.torch_name}")
+    if not shape or shape[-1] != 2:
+        raise RuntimeError("Tensor must have a last dimension of size 2")
+    return make_view(input, ViewDtype(True), Type(dtype.complex, shape[:-1]), _offset(input) // 2,
+                     tuple(s // 2 for s in input._strides[:-1]), "ViewAsComplexBackward0")
+
+
+# ------------------------------------------------------------------------------------------ metadata, in place
+
+
+def _rebind(x: Tensor, seen: Tensor) -> Tensor:
+    """Make `x` look as `seen`, a view of it."""
+    check_writable(x)
+    fn, rg = x.grad_fn, x._rg
+    if x._base is None and (fn is not None or rg):
+        keeper = object.__new__(Tensor)
+        keeper.__dict__.update(x.__dict__)
+        seen._base = keeper
+    x._view, x._cached, x._base = seen._view, None, seen._base
+    x._fn, x._rg, x._nr = None, False, 0
+    x._tracked, x._fn_version, x._name_of_view = seen._tracked, seen._fn_version, seen._name_of_view
+    return x
+
+
+def _in_place_view(name: str, define: Any) -> None:
+    def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return _rebind(self, define(self, *args, **kwargs))
+    call.__name__ = name
+    call.__doc__ = f"In place: {define.__doc__}"
+    register(name, function=False)(call)
+
+
+for _name, _define in {"squeeze_": squeeze, "unsqueeze_": unsqueeze, "transpose_": transpose, "t_": t,
+                       "swapaxes_": transpose, "swapdims_": transpose, "as_strided_": as_strided}.items():
+    _in_place_view(_name, _define)
+
+
+@register(function=False)
+def resize_(self: Tensor, *sizes: Any) -> Tensor:
+    """Another shape in place; the leading elements stay, new ones are zero."""
+    if self.requires_grad:
+        raise RuntimeError("cannot resize variables that require grad")
+    target = shape_of(sizes)
+    before = self.numel()
+    wanted = numel(target)
+    flat = reshape(self.detach(), (before,)) if before else None
+    if flat is None or wanted == 0:
+        from ..creation import full_value
+        value = full_value(target, 0, self._type.dtype)
+    elif wanted <= before:
+        value = ops.reshape(narrow(flat, 0, 0, wanted)._value(), shape=target)
+    else:
+        value = ops.pad(flat._value(), low=(0,), high=(wanted - before,), value=_zero(self))
+        value = ops.reshape(value, shape=target)
+    made = from_value(value)
+    self._storage, self._view, self._base, self._cached = made._storage, None, None, None
+    self._version.number += 1
+    return self
+
+
+def _zero(x: Tensor) -> Any:
+    dtype = x._type.dtype
+    return False if dtype.is_bool else 0 if dtype.is_integer else 0.0
+
+
+@register(function=False)
+def resize_as_(self: Tensor, other: Tensor) -> Tensor:
+    """The shape of `other`, in place."""
+    return resize_(self, other.shape)
+
+
+@register(function=False)
+def set_(self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = None, stride: Any = None) -> Tensor:
+    """Use the memory of `source`, under a size and stride if given."""
+    if source is None:
+        from ..creation import full_value
+        source = from_value(full_value((0,), 0, self._type.dtype))
+    if isinstance(source, UntypedStorage):
+        source = source._tensor
+    if size is not None:
+        source = as_strided(source, size, contiguous_strides(tuple(size)) if stride is None else stride, storage_offset)
+    self.data = source
+    return self
+
+
+# ------------------------------------------------------------------------------------------ questions
+
+
+@register(function=False)
+def size(self: Tensor, dim: int | None = None) -> Any:
+    """The shape, or one size."""
+    shape = self._type.shape
+    return Size(shape) if dim is None else shape[axis_of(dim, len(shape))] if shape else _no_dims(dim)
+
+
+def _no_dims(dim: Any) -> Any:
+    raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
+
+
+@register(function=False)
+def stride(self: Tensor, dim: int | None = None) -> Any:
+    """How far apart in memory neighbours along each dimension are, in elements."""
+    strides = self._strides
+    return tuple(strides) if dim is None else strides[axis_of(dim, len(strides))]
+
+
+@register(function=False)
+def storage_offset(self: Tensor) -> Any:
+    """Where in its memory this tensor begins, in elements."""
+    return _offset(self)
+
+
+@register("is_contiguous", function=False)
+def is_contiguous_method(self: Tensor, memory_format: Any = None) -> bool:
+    """Whether elements lie row-major without gaps."""
+    if memory_format is not None and getattr(memory_format, "name", "").startswith("channels_last"):
+        shape = self._type.shape
+        order = (0, *range(2, len(shape)), 1)
+        return is_contiguous(tuple(shape[i] for i in order), tuple(self._strides[i] for i in order))
+    return is_contiguous(self._type.shape, self._strides)
+
+
+@register("dim", "ndimension", function=False)
+def dim(self: Tensor) -> int:
+    """The number of dimensions."""
+    return self.ndim
+
+
+@register("numel", method=False)
+def numel_(input: Tensor) -> Any:
+    """The number of elements."""
+    return input.numel()
+
+
+@register("nelement", function=False)
+def nelement(self: Tensor) -> Any:
+    """The number of elements."""
+    return self.numel()
+
+
+@register(function=False)
+def element_size(self: Tensor) -> int:
+    """Bytes of one element."""
+    return self.itemsize
+
+
+@register(function=False)
+def data_ptr(self: Tensor) -> int:
+    """The address of the first element."""
+    from .._record import settle
+    settle(self._storage)
+    storage = self._storage
+    array = storage.host if storage.host is not None else storage.value.buffer.numpy()  # type: ignore[attr-defined]
+    return array.ctypes.data + _offset(self) * self.itemsize if array.size else 0
+
+
+class UntypedStorage:
+    """The memory behind a tensor: its size in bytes and address. Two tensors that share memory have equal ones."""
+
+    def __init__(self, tensor: Tensor):
+        base = object.__new__(Tensor)
+        base._storage, base._version = tensor._storage, tensor._version
+        self._tensor = base
+
+    def data_ptr(self) -> int:
+        return data_ptr(self._tensor)
+
+    def nbytes(self) -> int:
+        return self._tensor.nbytes
+
+    size = __len__ = nbytes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UntypedStorage) and other._tensor._storage is self._tensor._storage
+
+    def __hash__(self) -> int:
+        return id(self._tensor._storage)
+
+    def tolist(self) -> list[Any]:
+        return self._tensor._array().reshape(-1).tolist()
+
+
+@register("untyped_storage", "storage", function=False)
+def untyped_storage(self: Tensor) -> UntypedStorage:
+    """The memory behind this tensor."""
+    return UntypedStorage(self)
+
+
+@register(function=False)
+def is_set_to(self: Tensor, tensor: Tensor) -> bool:
+    """Whether both show the same memory in the same way."""
+    return self._storage is tensor._storage and self._strides == tensor._strides and _offset(self) == _offset(tensor) \
+        and self.shape == tensor.shape
+

@@ -1,0 +1,257 @@
+"""What describes a tensor beside its elements: dtype, device, layout, Size, numeric limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from graphtorch.ir import dtype as ir_dtype
+from graphtorch.ir.dtype import DType
+from graphtorch.ir.shape import numel as _numel
+
+
+class dtype:
+    """An element type as users see it, ``torch.float32``. One object for each, compared by identity."""
+
+    __slots__ = ("ir", "name")
+    _of: dict[DType, dtype] = {}
+
+    def __init__(self, ir: DType):
+        self.ir = ir
+        self.name = ir.torch_name
+        dtype._of[ir] = self
+
+    def __repr__(self) -> str:
+        return f"torch.{self.name}"
+
+    def __reduce__(self) -> Any:
+        return _dtype_named, (self.name,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dtype:
+        return self
+
+    @property
+    def is_floating_point(self) -> bool:
+        return self.ir.is_floating_point
+
+    @property
+    def is_complex(self) -> bool:
+        return self.ir.is_complex
+
+    @property
+    def is_signed(self) -> bool:
+        return self.ir.signed
+
+    @property
+    def itemsize(self) -> int:
+        return self.ir.itemsize
+
+    def to_complex(self) -> dtype:
+        """The complex dtype whose components have this precision."""
+        return dtype._of[self.ir.complex]
+
+    def to_real(self) -> dtype:
+        """The dtype of one component of a complex dtype."""
+        return dtype._of[self.ir.real]
+
+
+DTYPES: dict[str, dtype] = {d.torch_name: dtype(d) for d in ir_dtype.ALL}
+ALIASES = {"half": "float16", "float": "float32", "double": "float64", "cfloat": "complex64",
+           "cdouble": "complex128", "short": "int16", "int": "int32", "long": "int64"}
+DTYPES.update({alias: DTYPES[name] for alias, name in ALIASES.items()})
+
+
+def _dtype_named(name: str) -> dtype:
+    return DTYPES[name]
+
+
+def to_ir(given: Any) -> DType:
+    """The IR dtype of a user's `dtype` argument: a torch dtype, or float/int/bool/complex."""
+    if type(given) is dtype:
+        return given.ir
+    if given is float:
+        return default_dtype()
+    found = {int: ir_dtype.i64, bool: ir_dtype.boolean, complex: ir_dtype.c64}.get(given) if isinstance(given, type) else None
+    if found is None:
+        raise TypeError(f"dtype must be a torch.dtype such as torch.float32, not {given!r} of type {type(given).__name__}")
+    return found
+
+
+_default = [ir_dtype.f32]
+
+
+def default_dtype() -> DType:
+    """The dtype of Python floats."""
+    return _default[0]
+
+
+def set_default_dtype(d: Any) -> None:
+    """Set the dtype of Python floats and of factory functions: float16, bfloat16, float32 or float64."""
+    ir = to_ir(d)
+    if not ir.is_floating_point:
+        raise TypeError(f"only floating-point types are supported as the default type, got {d}")
+    _default[0] = ir
+
+
+def get_default_dtype() -> dtype:
+    """The dtype that a Python float becomes."""
+    return dtype._of[_default[0]]
+
+
+class device:
+    """Where a tensor lives: ``device('cpu')``, ``device('cuda', 1)``, ``device('cuda:1')``."""
+
+    __slots__ = ("index", "type")
+    KINDS = ("cpu", "cuda", "meta", "mps", "xpu")
+
+    type: str
+    index: int | None
+
+    def __init__(self, kind: Any = "cpu", index: int | None = None):
+        if isinstance(kind, device):
+            kind, index = kind.type, kind.index
+        elif isinstance(kind, int) and not isinstance(kind, bool):
+            kind, index = "cuda", kind
+        if not isinstance(kind, str):
+            raise TypeError(f"device(): argument 'type' must be str, not {type(kind).__name__}")
+        name, _, number = kind.partition(":")
+        if name not in device.KINDS or (number and not number.isdigit()):
+            raise RuntimeError(f"Invalid device string: '{kind}': expected one of {', '.join(device.KINDS)}, "
+                               "with an optional index as in 'cuda:0'")
+        if number and index is not None:
+            raise RuntimeError(f"type (string) must not include an index because index was passed explicitly: {kind}")
+        self.type = name
+        self.index = int(number) if number else index
+
+    def __repr__(self) -> str:
+        return f"device(type='{self.type}'" + (f", index={self.index})" if self.index is not None else ")")
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+    def __reduce__(self) -> Any:
+        return device, (self.type, self.index)
+
+    def __enter__(self) -> device:
+        check_device(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+CPU = device("cpu")
+
+
+def check_device(given: Any) -> device:
+    """`given` as a device that exists here; None is the CPU."""
+    if given is None or given is CPU:
+        return CPU
+    found = given if isinstance(given, device) else device(given)
+    if found.type != "cpu":
+        raise RuntimeError(f"device {str(found)!r} is not available: this build of graphtorch runs on 'cpu'; "
+                           "test torch.cuda.is_available() before asking for it")
+    return CPU
+
+
+class layout:
+    """How elements are stored. Only `strided` exists."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"torch.{self.name}"
+
+    def __reduce__(self) -> Any:
+        return self.name
+
+
+class memory_format(layout):
+    """Which stride order a copy takes."""
+
+    __slots__ = ()
+
+
+strided = layout("strided")
+sparse_coo = layout("sparse_coo")
+preserve_format = memory_format("preserve_format")
+contiguous_format = memory_format("contiguous_format")
+channels_last = memory_format("channels_last")
+channels_last_3d = memory_format("channels_last_3d")
+
+
+class Size(tuple):
+    """A shape. A tuple of ints that prints as ``torch.Size([2, 3])``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"torch.Size([{', '.join(map(str, self))}])"
+
+    def numel(self) -> Any:
+        """The product of the sizes."""
+        return _numel(tuple(self))
+
+    def __add__(self, other: Iterable[Any]) -> Size:  # type: ignore[override]
+        return Size(tuple.__add__(self, tuple(other)))
+
+    def __mul__(self, times: Any) -> Size:
+        return Size(tuple.__mul__(self, times))
+
+    def __getitem__(self, key: Any) -> Any:
+        found = tuple.__getitem__(self, key)
+        return Size(found) if isinstance(key, slice) else found
+
+    def __reduce__(self) -> Any:
+        return Size, (tuple(self),)
+
+
+class _Info:
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{k}={v}" for k, v in self.__dict__.items() if not k.startswith("_"))
+        return f"{type(self).__name__}({shown})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class finfo(_Info):
+    """Limits of a floating-point dtype: resolution, min, max, eps, smallest_normal, tiny, bits."""
+
+    def __init__(self, type: Any = None):
+        ir = default_dtype() if type is None else to_ir(type)
+        if not ir.is_floating_point and not ir.is_complex:
+            raise TypeError(f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle 'torch.{ir.torch_name}'")
+        info = ml_dtypes.finfo(ir.real.numpy)
+        self.resolution = float(info.resolution)
+        self.min, self.max = float(info.min), float(info.max)
+        self.eps = float(info.eps)
+        self.smallest_normal = self.tiny = float(info.smallest_normal)
+        self.bits = ir.real.bits
+        self.dtype = ir.real.torch_name
+
+
+class iinfo(_Info):
+    """Limits of an integer dtype: min, max, bits."""
+
+    def __init__(self, type: Any):
+        ir = to_ir(type)
+        if not ir.is_integer:
+            raise TypeError(f"torch.iinfo() requires an integer input type. Use torch.finfo to handle 'torch.{ir.torch_name}'")
+        info = np.iinfo(ir.numpy)
+        self.min, self.max, self.bits = int(info.min), int(info.max), ir.bits
+        self.dtype = ir.torch_name

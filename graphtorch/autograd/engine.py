@@ -1,0 +1,344 @@
+"""The backward pass: walks the autograd graph from the newest operation to the oldest."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+from graphtorch.ir.graph import Value
+
+from .._grad_mode import modes
+from .._grad_node import AccumulateGrad, GradNode
+
+
+class Task:
+    """One backward pass."""
+
+    def __init__(self, retain_graph: bool, create_graph: bool, accumulates: bool = True):
+        self.retain_graph = retain_graph
+        self.accumulates = accumulates
+        self.create_graph = create_graph
+        self.arrived: dict[GradNode, list[Any]] = {}
+        self.wanted: dict[tuple[GradNode, int], list[int]] = {}
+        self.captured: dict[int, Any] = {}
+        self.needed: set[GradNode] | None = None  # None: every node
+
+    def run(self, roots: Sequence[tuple[tuple[GradNode, int], Any]]) -> None:
+        before = modes.grad
+        modes.grad = self.create_graph
+        try:
+            self._run(roots)
+        finally:
+            modes.grad = before
+
+    def _run(self, roots: Sequence[tuple[tuple[GradNode, int], Any]]) -> None:
+        waits = _dependencies([fn for (fn, _), _ in roots])
+        if self.wanted:
+            self.needed = _leading_to({fn for fn, _ in self.wanted}, waits)
+        ready: list[tuple[int, int, GradNode]] = []
+        queued: set[GradNode] = set()
+        for (fn, number), gradient in roots:
+            self._arrive(fn, number, gradient)
+        for fn in {fn: None for (fn, _), _ in roots}:
+            if waits[fn] == 0:
+                queued.add(fn)
+                heapq.heappush(ready, (-fn.sequence, id(fn), fn))
+        while ready:
+            fn = heapq.heappop(ready)[2]
+            gradients = self._step(fn)
+            for i, edge in enumerate(fn.edges if gradients is None else gradients[0]):
+                if edge is None:
+                    continue
+                target, number = edge
+                gradient = None if gradients is None else gradients[1][i]
+                if gradient is not None:
+                    self._arrive(target, number, gradient)
+                waits[target] -= 1
+                if waits[target] == 0:
+                    heapq.heappush(ready, (-target.sequence, id(target), target))
+
+    def _arrive(self, fn: GradNode, number: int, gradient: Any) -> None:
+        slots = self.arrived.setdefault(fn, [None] * len(fn.types))
+        slots[number] = gradient if slots[number] is None else slots[number] + gradient
+
+    def _step(self, fn: GradNode) -> tuple[Sequence[Any], Sequence[Any]] | None:
+        """Run one node: its edges and the gradients that leave along them. None where nothing arrived."""
+        cotangents = self.arrived.pop(fn, None)
+        if cotangents is None or (self.needed is not None and fn not in self.needed):
+            return None
+        _run_tensor_hooks(fn, cotangents)
+        for number in range(len(cotangents)):
+            for position in self.wanted.get((fn, number), ()):
+                self.captured[position] = cotangents[number]
+        if fn.retained:
+            _retain(fn, cotangents)
+        if isinstance(fn, AccumulateGrad):
+            if self.accumulates and (not self.wanted or (fn, 0) in self.wanted):
+                accumulate(fn.variable, cotangents[0], self.create_graph)
+            return None
+        if self.needed is not None and all(e is None or e[0] not in self.needed for e in fn.edges):
+            return None
+        return self._apply(fn, cotangents)
+
+    def _apply(self, fn: GradNode, cotangents: list[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        if fn.node_prehooks:
+            for hook in list(fn.node_prehooks.values()):
+                changed = hook(tuple(cotangents))
+                if changed is not None:
+                    cotangents = list(changed) if isinstance(changed, (tuple, list)) else [changed]
+        edges = fn.edges
+        gradients = fn.apply(cotangents, self) if hasattr(fn, "apply") else self._recorded(fn, cotangents)
+        if fn.node_hooks:
+            for hook in list(fn.node_hooks.values()):
+                changed = hook(tuple(gradients), tuple(cotangents))
+                if changed is not None:
+                    gradients = list(changed) if isinstance(changed, (tuple, list)) else [changed]
+        return edges, gradients
+
+    def _recorded(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
+        from ..tensor import from_value
+        values = [None if c is None else c._value() for c in cotangents]
+        found = fn.pull(values)
+        if self.create_graph:
+            gradients = _differentiable(fn, cotangents, values, found)
+        else:
+            gradients = [None if g is None or e is None else from_value(g)
+                         for g, e in zip(found, fn.edges, strict=True)]
+        if not self.retain_graph:
+            fn.free(found, values)
+        return gradients
+
+
+def _differentiable(fn: GradNode, cotangents: list[Any], values: list[Value | None],
+                    found: Sequence[Value | None]) -> list[Any]:
+    """The gradients as tensors that can be differentiated again."""
+    from ..tensor import from_value
+    read = fn.reads(found, values)
+    operands: list[Value] = []
+    edges: list[Any] = []
+    for cotangent, value in zip(cotangents, values, strict=True):
+        if value is not None:
+            operands.append(value)
+            edges.append(cotangent._edge())
+    for value, edge in zip(fn.operands, fn.edges, strict=True):
+        if value in read or edge is not None:
+            operands.append(value)
+            edges.append(edge)
+    for i, value in enumerate(fn.outputs):
+        if value.dtype.is_differentiable and value not in fn.operands:
+            operands.append(value)
+            edges.append((fn, i))
+    result = []
+    for gradient, edge in zip(found, fn.edges, strict=True):
+        if gradient is None or edge is None:
+            result.append(None)
+            continue
+        tensor = from_value(gradient)
+        if any(e is not None for e in edges):
+            tensor._fn = GradNode(fn._name.replace("Backward0", "") + "BackwardBackward0", (gradient,),
+                                  tuple(operands), tuple(edges), (None,) * len(operands))
+        result.append(tensor)
+    return result
+
+
+def _dependencies(roots: Sequence[GradNode]) -> dict[GradNode, int]:
+    """For every node reachable from `roots`, how many edges lead to it."""
+    waits = dict.fromkeys(roots, 0)
+    stack = list(waits)
+    while stack:
+        for edge in stack.pop().edges:
+            if edge is None:
+                continue
+            target = edge[0]
+            if target in waits:
+                waits[target] += 1
+            else:
+                waits[target] = 1
+                stack.append(target)
+    return waits
+
+
+def _leading_to(goals: set[GradNode], nodes: Any) -> set[GradNode]:
+    """The nodes from which one of `goals` can be reached, goals included."""
+    users: dict[GradNode, list[GradNode]] = {}
+    for fn in nodes:
+        for edge in fn.edges:
+            if edge is not None:
+                users.setdefault(edge[0], []).append(fn)
+    found = set(goals)
+    stack = list(goals)
+    while stack:
+        for user in users.get(stack.pop(), ()):
+            if user not in found:
+                found.add(user)
+                stack.append(user)
+    return found
+
+
+def _run_tensor_hooks(fn: GradNode, cotangents: list[Any]) -> None:
+    if isinstance(fn, AccumulateGrad):
+        tables = {0: fn.variable._hooks} if fn.variable._hooks else None
+    else:
+        tables = fn.hooks
+    if not tables:
+        return
+    for number, table in tables.items():
+        for hook in list(table.values()):
+            if cotangents[number] is None:
+                break
+            changed = hook(cotangents[number])
+            if changed is not None:
+                cotangents[number] = _checked_hook(changed, cotangents[number])
+
+
+def _checked_hook(changed: Any, before: Any) -> Any:
+    if not hasattr(changed, "_value"):
+        raise TypeError(f"hook: expected a Tensor or None, got {type(changed).__name__}")
+    if changed.shape != before.shape:
+        raise RuntimeError(f"hook '{changed}' has changed the size of value: from {list(before.shape)} to "
+                           f"{list(changed.shape)}; return a gradient of the same shape")
+    return changed
+
+
+def _retain(fn: GradNode, cotangents: list[Any]) -> None:
+    for number, ref in (fn.retained or {}).items():
+        tensor = ref()
+        if tensor is not None and cotangents[number] is not None:
+            new = cotangents[number]
+            tensor._grad = new if tensor._grad is None else tensor._grad + new
+
+
+def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
+    """Add `gradient` to ``variable.grad``, then run the post-accumulate hooks."""
+    if gradient is None:
+        return
+    if gradient.dtype is not variable.dtype:
+        gradient = gradient.to(variable.dtype)
+    if variable._grad is None:
+        variable._set_grad(gradient if create_graph else gradient.detach())
+    elif create_graph:
+        variable._set_grad(variable._grad + gradient)
+    else:
+        variable._grad.add_(gradient)
+    hooks = variable._post_hooks
+    if hooks:
+        for hook in list(hooks.values()):
+            hook(variable)
+
+
+# ------------------------------------------------------------------------------------------ entry points
+
+
+def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
+             grad_variables: Any = None, inputs: Any = None) -> None:
+    """Add the gradients of `tensors` to the ``grad`` of the leaves they were computed from.
+
+    Args:
+        tensors: a tensor or several; those with more than one element need a gradient in `grad_tensors`.
+        grad_tensors: cotangents of the shapes of `tensors`; None means 1 for a scalar.
+        retain_graph: keep what the graph saved for another pass; default `create_graph`.
+        create_graph: record the pass itself, so that gradients can be differentiated.
+        inputs: accumulate into these tensors only.
+
+    Raises:
+        RuntimeError: no tensor requires grad; a non-scalar without gradient; a graph already freed.
+    """
+    tensors = _listed(tensors)
+    if not tensors:
+        return
+    if inputs is not None and len(_listed(inputs)) == 0:
+        raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
+    roots = _roots(tensors, _gradients(tensors, grad_tensors if grad_tensors is not None else grad_variables))
+    task = Task(create_graph if retain_graph is None else retain_graph, create_graph)
+    if inputs is not None:
+        _accumulate_into(task, _listed(inputs), roots)
+    else:
+        task.run(roots)
+
+
+def _accumulate_into(task: Task, inputs: Sequence[Any], roots: Any) -> None:
+    for position, tensor in enumerate(inputs):
+        edge = _edge_of(tensor)
+        task.wanted.setdefault(edge, []).append(position)
+    task.run(roots)
+    for position, tensor in enumerate(inputs):
+        if not tensor.is_leaf and task.captured.get(position) is not None:
+            accumulate(tensor, task.captured[position], task.create_graph)
+
+
+def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,
+         create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
+         is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
+    """The gradients of the sum of `outputs` (times `grad_outputs`) with respect to `inputs`, as a tuple.
+
+    Args:
+        outputs, inputs: a tensor or several.
+        allow_unused: return None for an input that no output depends on, instead of raising.
+        materialize_grads: zeros instead of those None.
+
+    Raises:
+        RuntimeError: an input does not require grad, or is unused and `allow_unused` is False.
+    """
+    if materialize_grads:
+        if allow_unused is False:
+            raise ValueError("Expected allow_unused to be True or not passed when materialize_grads=True, but got: False.")
+        allow_unused = True
+    outputs, inputs = _listed(outputs), _listed(inputs)
+    roots = _roots(outputs, _gradients(outputs, grad_outputs))
+    task = Task(create_graph if retain_graph is None else retain_graph, create_graph, accumulates=False)
+    for position, tensor in enumerate(inputs):
+        task.wanted.setdefault(_edge_of(tensor), []).append(position)
+    task.run(roots)
+    return tuple(_result(task, i, t, allow_unused, materialize_grads) for i, t in enumerate(inputs))
+
+
+def _result(task: Task, position: int, tensor: Any, allow_unused: bool | None, zeros: bool) -> Any:
+    found = task.captured.get(position)
+    if found is None and not allow_unused:
+        raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. "
+                           f"Set allow_unused=True if this is the desired behavior. (input {position})")
+    if found is None and zeros:
+        from .. import zeros_like
+        return zeros_like(tensor, requires_grad=task.create_graph)
+    return found
+
+
+def _listed(tensors: Any) -> tuple[Any, ...]:
+    return (tensors,) if hasattr(tensors, "_value") else tuple(tensors)
+
+
+def _edge_of(tensor: Any) -> tuple[GradNode, int]:
+    if not tensor.requires_grad:
+        raise RuntimeError("One of the differentiated Tensors does not require grad")
+    return tensor._edge()
+
+
+def _gradients(tensors: Sequence[Any], given: Any) -> list[Any]:
+    gradients = [None] * len(tensors) if given is None else list(_listed(given))
+    if len(gradients) != len(tensors):
+        raise RuntimeError(f"got {len(tensors)} tensors and {len(gradients)} gradients")
+    return [_gradient(t, g) for t, g in zip(tensors, gradients, strict=True)]
+
+
+def _gradient(tensor: Any, gradient: Any) -> Any:
+    if not tensor.requires_grad:
+        raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
+    if gradient is None:
+        if tensor.numel() != 1:
+            raise RuntimeError("grad can be implicitly created only for scalar outputs: this tensor has shape "
+                               f"{list(tensor.shape)}, so call .sum() or pass gradient=")
+        if not tensor.dtype.is_floating_point:
+            raise RuntimeError("grad can be implicitly created only for real scalar outputs but got "
+                               f"{tensor.dtype}")
+        return tensor._ones_like()
+    if not hasattr(gradient, "_value"):
+        raise TypeError("gradients can be either Tensors or None, but got " + type(gradient).__name__)
+    if gradient.shape != tensor.shape:
+        raise RuntimeError(f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has a "
+                           f"shape of {tensor.shape}.")
+    return gradient if gradient.dtype is tensor.dtype else gradient.to(tensor.dtype)
+
+
+def _roots(tensors: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
+    return [(t._edge(), g) for t, g in zip(tensors, gradients, strict=True)]

@@ -1,0 +1,220 @@
+"""Operations with a gradient of the user's own."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from ..tensor import Tensor, from_value
+from .._grad_mode import modes, no_grad
+from .._grad_node import FREED, GradNode, Seen
+
+
+class FunctionCtx:
+    """What `Function.forward` leaves for `Function.backward`."""
+
+    _to_save: tuple[Any, ...] = ()
+    _dirty: tuple[Tensor, ...] = ()
+    _non_differentiable: tuple[Tensor, ...] = ()
+    _materialize = True
+    needs_input_grad: tuple[bool, ...] = ()
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors (or None) for `backward`, where they are ``ctx.saved_tensors``."""
+        for t in tensors:
+            if t is not None and not isinstance(t, Tensor):
+                raise TypeError(f"save_for_backward can only save variables, but argument is of type {type(t).__name__}; keep other "
+                                "things as attributes of ctx")
+        self._to_save = tensors
+
+    def save_for_forward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors for `jvp`; forward-mode differentiation is not used here."""
+
+    def mark_dirty(self, *args: Tensor) -> None:
+        """Say which inputs `forward` changed in place."""
+        self._dirty = args
+
+    def mark_non_differentiable(self, *args: Tensor) -> None:
+        """Say which outputs have no gradient."""
+        self._non_differentiable = args
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Whether `backward` gets zeros (True) or None where no gradient arrives."""
+        self._materialize = bool(value)
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """What `save_for_backward` kept."""
+        node = getattr(self, "_node", None)
+        if node is None:
+            return self._to_save
+        return node.unpack()
+
+    @property
+    def saved_variables(self) -> tuple[Any, ...]:
+        """As `saved_tensors` (deprecated)."""
+        warnings.warn("'saved_variables' is deprecated; use 'saved_tensors'", DeprecationWarning, stacklevel=2)
+        return self.saved_tensors
+
+
+class PythonNode(GradNode):
+    """The autograd node of one application of a `Function`."""
+
+    def __init__(self, name: str, ctx: FunctionCtx, cls: type, edges: Any, outputs: list[Tensor]):
+        super().__init__(name, (), (), edges, ())
+        self.types = [t._type for t in outputs]
+        self.ctx = ctx
+        self.cls = cls
+        self.saved: list[tuple[Any, Seen, int | None] | None] | None = []
+
+    def save(self, outputs: list[Tensor]) -> None:
+        saved: list[Any] = []
+        for tensor in self.ctx._to_save:
+            if tensor is None:
+                saved.append(None)
+                continue
+            number = next((i for i, o in enumerate(outputs) if o is tensor), None)
+            keep = tensor.detach() if number is not None else tensor  # an output would hold its own node
+            saved.append((keep, Seen(tensor._version, tensor._storage, tensor._view), number))
+        self.saved = saved
+        self.ctx._to_save = ()
+        self.ctx._node = self  # type: ignore[attr-defined]
+
+    def unpack(self) -> tuple[Any, ...]:
+        if self.saved is None:
+            raise RuntimeError(FREED)
+        return tuple(None if s is None else self._unpacked(*s) for s in self.saved)
+
+    def _unpacked(self, tensor: Tensor, seen: Seen, number: int | None) -> Tensor:
+        if seen.version.number != seen.number:
+            raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation: "
+                               f"[{tensor.type()} {list(tensor.shape)}], saved by {self._name}, is at version "
+                               f"{seen.version.number}; expected version {seen.number} instead. Hint: clone() it before saving")
+        if number is None:
+            return tensor
+        tensor._fn, tensor._nr = self, number
+        return tensor
+
+    def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
+        """Run the user's backward: one gradient for each tensor operand."""
+        if self.saved is None:
+            raise RuntimeError(FREED)
+        given = [_zeros(self.types[i]) if c is None and self.ctx._materialize else c for i, c in enumerate(cotangents)]
+        found = self.cls.backward(self.ctx, *given)  # type: ignore[attr-defined]
+        found = list(found) if isinstance(found, (tuple, list)) else [found]
+        if not task.retain_graph:
+            if any(s is not None for s in self.saved):
+                self.saved = None
+                self.freed = True
+        return self._checked(found)
+
+    def _checked(self, found: list[Any]) -> list[Any]:
+        while len(found) > len(self.edges) and found[-1] is None:
+            found.pop()
+        if len(found) != len(self.edges):
+            raise RuntimeError(f"function {self._name} returned an incorrect number of gradients (expected {len(self.edges)}, got "
+                               f"{len(found)})")
+        result = []
+        for i, (g, edge) in enumerate(zip(found, self.edges, strict=True)):
+            if g is not None and not isinstance(g, Tensor):
+                raise TypeError(f"expected Variable or None (got {type(g).__name__}) as gradient {i} of {self._name}")
+            result.append(None if g is None or edge is None else _fitted(g, edge[0].types[edge[1]], self._name, i))
+        return result
+
+
+def _zeros(type_: Any) -> Tensor:
+    from ..creation import full_value
+    return from_value(full_value(type_.shape, 0, type_.dtype))
+
+
+def _fitted(gradient: Tensor, wanted: Any, name: str, position: int) -> Tensor:
+    if gradient._type.shape != wanted.shape:
+        try:
+            gradient = gradient.sum_to_size(wanted.shape)  # type: ignore[attr-defined]
+        except RuntimeError:
+            raise RuntimeError(f"Function {name} returned an invalid gradient at index {position} - got {list(gradient.shape)} but "
+                               f"expected shape compatible with {list(wanted.shape)}") from None
+    return gradient
+
+
+class _FunctionType(type):
+    """Calling a Function class is the old style that PyTorch refuses."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(f"Legacy autograd function with non-static forward method is deprecated. Please use new-style autograd "
+                           f"function with static forward method, and call {cls.__name__}.apply(...)")
+
+
+class Function(FunctionCtx, metaclass=_FunctionType):
+    """An operation with its own gradient: subclass it, write static `forward` and `backward`, call ``apply``."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        """The operation: ``forward(ctx, *inputs)``, or ``forward(*inputs)`` beside `setup_context`."""
+        raise NotImplementedError("You must implement the forward function for custom autograd.Function.")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+        """Fill `ctx` after a `forward` that does not take it."""
+        raise NotImplementedError("setup_context is not implemented.")
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """One gradient for each input of `forward`; None where there is none."""
+        raise NotImplementedError("You must implement either the backward or vjp method for your custom autograd.Function to use it "
+                                  "with backward mode AD.")
+
+    @classmethod
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward` and remember how to differentiate it."""
+        ctx = FunctionCtx()
+        tracks = modes.grad and any(isinstance(a, Tensor) and a.requires_grad for a in args)
+        ctx.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
+        with no_grad():
+            if cls.setup_context is not Function.setup_context:
+                raw = cls.forward(*args, **kwargs)
+                cls.setup_context(ctx, args, raw)
+            else:
+                raw = cls.forward(ctx, *args, **kwargs)
+        outputs = list(raw) if isinstance(raw, (tuple, list)) else [raw]
+        outputs = [_own(o, args, ctx) if isinstance(o, Tensor) else o for o in outputs]
+        if tracks:
+            _attach(cls, ctx, args, outputs, [o for o in (raw if isinstance(raw, (tuple, list)) else [raw])])
+        return type(raw)(outputs) if isinstance(raw, (tuple, list)) else outputs[0]
+
+
+def _own(output: Tensor, args: tuple[Any, ...], ctx: FunctionCtx) -> Tensor:
+    """An input that is returned as it is becomes a view of it, so that each tensor has one history."""
+    if any(output is d for d in ctx._dirty):
+        return output
+    if any(output is a for a in args):
+        return output.detach()
+    return output if output.is_leaf and output._base is None else output.detach()
+
+
+def _attach(cls: type, ctx: FunctionCtx, args: tuple[Any, ...], outputs: list[Any], raw: list[Any]) -> None:
+    edges = tuple(a._edge() if isinstance(a, Tensor) else None for a in args)
+    tensors = [o for o in outputs if isinstance(o, Tensor)]
+    node = PythonNode(cls.__name__ + "Backward", ctx, cls, edges, tensors)
+    number = 0
+    for output, before in zip(outputs, raw, strict=True):
+        if not isinstance(output, Tensor):
+            continue
+        skip = any(before is t for t in ctx._non_differentiable) or not output._type.dtype.is_differentiable
+        if not skip:
+            output._fn, output._nr, output._rg = node, number, False
+        number += 1
+    node.save([o for o in raw if isinstance(o, Tensor)])
+
+
+def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for `backward`: its results cannot be differentiated again."""
+    @functools.wraps(function)
+    def inside(ctx: Any, *args: Any) -> Any:
+        with no_grad():
+            return function(ctx, *args)
+    return inside

@@ -1,0 +1,485 @@
+"""Making tensors: from data, filled, ranges, and the legacy constructors."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType, f32, i64, number_dtype, promote
+from graphtorch.ir.graph import Value
+from graphtorch.ir.literal import Literal
+
+from . import _types
+from ._memory import Buffer
+from ._ops.base import FUNCTIONS, METHODS, shape_of
+from ._types import check_device, to_ir
+from .storage import Leaf, Storage
+from .tensor import Tensor, assign, from_value
+
+
+def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
+    """A tensor that owns `array` (not copied: pass a fresh one)."""
+    made = from_value(Leaf.of(array))
+    return made.requires_grad_() if requires_grad else made
+
+
+# ------------------------------------------------------------------------------------------ from data
+
+
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+           pin_memory: bool = False) -> Tensor:
+    """A copy of `data`: a number, nested sequences, a NumPy array or a tensor.
+
+    Raises:
+        ValueError: rows of different lengths. TypeError: elements that are not numbers.
+        RuntimeError: `requires_grad` for integers.
+    """
+    check_device(device)
+    wanted = None if dtype is None else to_ir(dtype)
+    if isinstance(data, Tensor):
+        made = data.detach().clone()
+        made = made if wanted is None or wanted is made._type.dtype else made.to(_types.dtype._of[wanted])
+        return made.requires_grad_() if requires_grad else made
+    return from_array(array_from(data, wanted).copy(), requires_grad)
+
+
+def array_from(data: Any, wanted: DType | None) -> np.ndarray:
+    """`data` as an array of the dtype that PyTorch infers, or of `wanted`."""
+    if isinstance(data, Tensor):
+        array = data.detach()._array()
+        return array if wanted is None else _converted(array, wanted)
+    if not isinstance(data, np.ndarray) and not isinstance(data, np.generic):
+        if hasattr(data, "__array__") and not isinstance(data, (list, tuple)):
+            data = np.asarray(data)
+        else:
+            return _from_python(data, wanted)
+    array = np.asarray(data)
+    if array.dtype.byteorder not in "=|" and array.dtype.byteorder != np.dtype(np.int32).byteorder:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype in (np.uint16, np.uint32, np.uint64):
+        array = array.astype(np.int64)
+    try:
+        DType.of(array.dtype)
+    except TypeError:
+        raise TypeError(f"can't convert np.ndarray of type {array.dtype}. The only supported types are: float64, float32, "
+                        "float16, complex64, complex128, int64, int32, int16, int8, uint8, and bool.") from None
+    return array if wanted is None else _converted(array, wanted)
+
+
+def _converted(array: np.ndarray, wanted: DType) -> np.ndarray:
+    if array.dtype == wanted.numpy:
+        return array
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return array.astype(wanted.numpy)
+
+
+def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
+    shape, flat = [], [data]
+    first = data
+    while isinstance(first, (Sequence, np.ndarray)) and not isinstance(first, (str, bytes)):
+        shape.append(len(first))
+        if len(first) == 0:
+            break
+        first = first[0]
+    for depth, size in enumerate(shape):
+        flat = _level(flat, size, depth)
+    flat = [x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in flat]
+    dtype = wanted or _inferred(flat)
+    try:
+        if dtype.is_integer and wanted is not None:
+            return _integers(flat, dtype).reshape(shape)
+        return np.array(flat, dtype.numpy).reshape(shape)
+    except OverflowError:
+        raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow") from None
+
+
+def _integers(flat: list[Any], dtype: DType) -> np.ndarray:
+    array = np.array([int(x) for x in flat], np.int64 if flat else dtype.numpy)
+    info = np.iinfo(dtype.numpy)
+    if dtype is not i64 and array.size and (array.max() > info.max or array.min() < info.min):
+        raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
+    return array.astype(dtype.numpy)
+
+
+def _level(rows: list[Any], size: int, depth: int) -> list[Any]:
+    result: list[Any] = []
+    for row in rows:
+        if not isinstance(row, (Sequence, np.ndarray, Tensor)) or isinstance(row, (str, bytes)):
+            raise TypeError(f"not a sequence: {row!r} at depth {depth}, where other entries are sequences")
+        if len(row) != size:
+            raise ValueError(f"expected sequence of length {size} at dim {depth} (got {len(row)})")
+        result.extend(row)
+    return result
+
+
+def _inferred(flat: list[Any]) -> DType:
+    found: DType | None = None
+    for kind in {type(x) for x in flat}:
+        if not issubclass(kind, (bool, int, float, complex)):
+            raise TypeError(f"must be real number, not {kind.__name__}" if kind is not str else "new(): invalid data type 'str'")
+        one = number_dtype(kind, _types.default_dtype())
+        found = one if found is None else promote(found, one)
+    return found or _types.default_dtype()
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """`data` as a tensor that shares memory with it where it can (a NumPy array, a tensor of that dtype)."""
+    check_device(device)
+    if isinstance(data, Tensor):
+        return data if dtype is None else data.to(dtype)
+    if isinstance(data, np.ndarray) and (dtype is None or to_ir(dtype).numpy == data.dtype):
+        try:
+            return from_numpy(data)
+        except (TypeError, ValueError):
+            pass
+    return tensor(data, dtype=dtype)
+
+
+asarray = as_tensor
+
+
+def from_numpy(ndarray: np.ndarray) -> Tensor:
+    """A tensor over the memory of an array: writes on either side show on the other."""
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
+    array_from(ndarray[:0] if ndarray.ndim else ndarray, None)  # raises for unsupported dtypes
+    if any(s < 0 for s in ndarray.strides):
+        raise ValueError("At least one stride in the given numpy array is negative, and tensors with negative strides are "
+                         "not currently supported. (You can probably work around this by making a copy of your array "
+                         "with array.copy().)")
+    if not ndarray.flags.writeable:
+        warnings.warn("The given NumPy array is not writable, and PyTorch does not support non-writable tensors. It was "
+                      "copied.", UserWarning, stacklevel=2)
+        return from_array(ndarray.copy())
+    if ndarray.flags.c_contiguous:
+        return shared(ndarray)
+    return _shared_strided(ndarray)
+
+
+def shared(array: np.ndarray) -> Tensor:
+    """A tensor over a row-major array that code outside holds as well."""
+    storage = Storage(Leaf(Buffer.of(array)))
+    storage.host = array
+    made = from_value(storage.value)
+    made._storage = storage
+    return made
+
+
+def _shared_strided(array: np.ndarray) -> Tensor:
+    base = array
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    start = (array.__array_interface__["data"][0] - base.__array_interface__["data"][0])
+    if not base.flags.c_contiguous or base.dtype != array.dtype or start % array.itemsize \
+            or any(s % array.itemsize for s in array.strides):
+        return from_array(array.copy())
+    whole = shared(base)
+    return FUNCTIONS["as_strided"](whole, array.shape, [s // array.itemsize for s in array.strides], start // array.itemsize)
+
+
+def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
+    """A tensor over the bytes of a buffer object."""
+    array = np.frombuffer(buffer, to_ir(dtype).numpy, count, offset)
+    made = from_numpy(array) if array.flags.writeable else from_array(array.copy())
+    return made.requires_grad_() if requires_grad else made
+
+
+# ------------------------------------------------------------------------------------------ filled
+
+
+def full_value(shape: tuple[Any, ...], number: Any, dtype: DType) -> Value:
+    """`number` repeated to `shape`."""
+    one = ops.constant(value=Literal.of(number, dtype))
+    return ops.expand(one, shape=tuple(shape)) if shape else one
+
+
+def _made(value: Value, requires_grad: bool, out: Tensor | None = None) -> Tensor:
+    made = from_value(value)
+    if out is not None:
+        from ._ops.base import write_out
+        return write_out("factory", made, out)
+    return made.requires_grad_() if requires_grad else made
+
+
+def _filled(number: int, name: str, doc: str) -> Callable[..., Tensor]:
+    def make(*size: Any, out: Tensor | None = None, dtype: Any = None, layout: Any = None, device: Any = None,
+             requires_grad: bool = False, pin_memory: bool = False, memory_format: Any = None, names: Any = None) -> Tensor:
+        check_device(device)
+        ir = (_types.default_dtype() if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
+        return _made(full_value(_sizes(name, size), number, ir), requires_grad, out)
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = doc
+    return make
+
+
+def _sizes(name: str, size: tuple[Any, ...]) -> tuple[Any, ...]:
+    shape = shape_of(size)
+    if any(isinstance(s, int) and s < 0 for s in shape):
+        bad = next(s for s in shape if isinstance(s, int) and s < 0)
+        raise RuntimeError(f"Trying to create tensor with negative dimension {bad}: {list(shape)}")
+    return shape
+
+
+zeros = _filled(0, "zeros", "A tensor of zeros.")
+ones = _filled(1, "ones", "A tensor of ones.")
+empty = _filled(0, "empty", "A tensor with unspecified contents (zeros here).")
+
+
+def _like(make: Callable[..., Tensor], name: str, extra: int = 0) -> Callable[..., Tensor]:
+    def like(input: Tensor, *args: Any, dtype: Any = None, layout: Any = None, device: Any = None,
+             requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False) -> Tensor:
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+        return make(tuple(input._type.shape), *args, dtype=input.dtype if dtype is None else dtype, device=device,
+                    requires_grad=requires_grad)
+    like.__name__ = like.__qualname__ = name
+    like.__doc__ = f"As `{make.__name__}`, with the shape and dtype of `input`."
+    return like
+
+
+zeros_like, ones_like, empty_like = _like(zeros, "zeros_like"), _like(ones, "ones_like"), _like(empty, "empty_like")
+
+
+def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+         device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of `fill_value`, whose type decides the dtype."""
+    check_device(device)
+    if isinstance(fill_value, Tensor):
+        dtype = fill_value.dtype if dtype is None else dtype
+        fill_value = fill_value.item()
+    ir = number_dtype(type(fill_value), _types.default_dtype()) if dtype is None else to_ir(dtype)
+    if not ir.is_complex and isinstance(fill_value, complex):
+        raise RuntimeError(f"value cannot be converted to type {ir.torch_name} without overflow")
+    size = size if isinstance(size, (tuple, list)) else (size,)
+    return _made(full_value(_sizes("full", (size,)), _clipped(fill_value, ir), ir), requires_grad, out)
+
+
+def _clipped(number: Any, ir: DType) -> Any:
+    if ir.is_integer:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise RuntimeError(f"value cannot be converted to type {ir.torch_name} without overflow")
+        number = int(number)
+        info = np.iinfo(ir.numpy)
+        if not info.min <= number <= info.max:
+            raise RuntimeError(f"value cannot be converted to type {ir.torch_name} without overflow")
+    return number
+
+
+full_like = _like(full, "full_like")
+
+
+def scalar_tensor(s: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A 0-d tensor."""
+    return full((), s, dtype=dtype or _types.get_default_dtype(), device=device, requires_grad=requires_grad)
+
+
+def empty_strided(size: Any, stride: Any, **options: Any) -> Tensor:
+    """A tensor with unspecified contents and the given strides."""
+    total = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if 0 not in size else 0
+    return FUNCTIONS["as_strided"](empty(total, **options), size, stride)
+
+
+def eye(n: int, m: int | None = None, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+        device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones on the diagonal of an n x m matrix, zeros elsewhere."""
+    check_device(device)
+    m = n if m is None else m
+    if n < 0 or m < 0:
+        raise RuntimeError(f"n must be greater or equal to 0, got {min(n, m)}")
+    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    rows, columns = (ops.iota(shape=(n, m), dim=d, dtype=i64) for d in (0, 1))
+    return _made(ops.cast(ops.eq(rows, columns), dtype=ir), requires_grad, out)
+
+
+# ------------------------------------------------------------------------------------------ ranges
+
+
+def arange(start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: Any = None,
+           layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
+    """start, start + step, ... up to `end`, which is left out."""
+    check_device(device)
+    if end is None:
+        start, end = 0, start
+    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if (end - start) * step < 0:
+        raise RuntimeError("upper bound and lower bound inconsistent with step sign")
+    whole = all(isinstance(x, int) for x in (start, end, step))
+    ir = (i64 if whole else _types.default_dtype()) if dtype is None else to_ir(dtype)
+    count = -(-(end - start) // step) if whole else max(0, math.ceil((end - start) / step))
+    return _made(_ramp(count, start, step, ir, i64 if whole else None), requires_grad, out)
+
+
+def _ramp(count: int, start: Any, step: Any, ir: DType, exact: DType | None = None) -> Value:
+    if exact is not None:  # integers: exact in i64, then converted
+        line = ops.iota(shape=(count,), dim=0, dtype=i64)
+        if step != 1:
+            line = ops.mul(line, ops.constant(value=Literal.of(step, i64)))
+        if start != 0:
+            line = ops.add(line, ops.constant(value=Literal.of(start, i64)))
+        return line if ir is i64 else ops.cast(line, dtype=ir)
+    return Leaf.of((start + step * np.arange(count, dtype=np.float64)).astype(ir.numpy))
+
+
+def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor:
+    """As `arange`, with `end` included (deprecated)."""
+    warnings.warn("torch.range is deprecated and will be removed in a future release because its behavior is inconsistent "
+                  "with Python's range builtin. Instead, use torch.arange, which produces values in [start, end).",
+                  UserWarning, stacklevel=2)
+    if end is None:
+        start, end = 0, start
+    count = math.floor((end - start) / step) + 1
+    dtype = options.pop("dtype", None)
+    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    return _made(_ramp(count, start, step, ir), options.get("requires_grad", False), options.get("out"))
+
+
+def linspace(start: Any, end: Any, steps: int, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+             device: Any = None, requires_grad: bool = False) -> Tensor:
+    """`steps` numbers from start to end, both included."""
+    check_device(device)
+    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+    ir = _range_dtype(start, end, dtype)
+    line = np.linspace(start, end, steps)
+    return _made(Leaf.of(line.astype(ir.numpy)), requires_grad, out)
+
+
+def _range_dtype(start: Any, end: Any, dtype: Any) -> DType:
+    if dtype is not None:
+        return to_ir(dtype)
+    default = _types.default_dtype()
+    return default.complex if isinstance(start, complex) or isinstance(end, complex) else default
+
+
+def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Tensor | None = None, dtype: Any = None,
+             layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """base ** linspace(start, end, steps)."""
+    check_device(device)
+    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+    ir = _range_dtype(start, end, dtype)
+    return _made(Leaf.of(np.power(float(base), np.linspace(start, end, steps)).astype(ir.numpy)), requires_grad, out)
+
+
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
+    """Indices of the lower triangle of a row x col matrix, as two rows."""
+    made = np.stack(np.tril_indices(row, offset, col))
+    return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
+
+
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
+    """Indices of the upper triangle of a row x col matrix, as two rows."""
+    made = np.stack(np.triu_indices(row, offset, col))
+    return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
+
+
+# ------------------------------------------------------------------------------------------ windows
+
+
+def _window(name: str, terms: tuple[float, ...]) -> Callable[..., Tensor]:
+    def make(window_length: int, periodic: bool = True, *, dtype: Any = None, layout: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
+        n = window_length + 1 if periodic and window_length > 1 else window_length
+        x = np.arange(window_length) * (2 * math.pi / max(n - 1, 1))
+        line = np.ones(1) if window_length == 1 else sum(c * np.cos(k * x) for k, c in enumerate(terms))
+        return from_array(np.asarray(line).astype((_types.default_dtype() if dtype is None else to_ir(dtype)).numpy), requires_grad)
+    make.__name__ = name
+    make.__doc__ = f"The {name.replace('_', ' ')} of a length."
+    return make
+
+
+hann_window = _window("hann_window", (0.5, -0.5))
+hamming_window = _window("hamming_window", (0.54, -0.46))
+blackman_window = _window("blackman_window", (0.42, -0.5, 0.08))
+
+
+# ------------------------------------------------------------------------------------------ new_*, legacy
+
+
+def _new(make: Callable[..., Tensor], name: str) -> None:
+    def new(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+            layout: Any = None, pin_memory: bool = False, **more: Any) -> Tensor:
+        args = (more.pop("size"), *args) if "size" in more else args
+        return make(*args, dtype=self.dtype if dtype is None else dtype, device=device, requires_grad=requires_grad, **more)
+    new.__name__ = new.__qualname__ = name
+    new.__doc__ = f"As `{make.__name__}`, with the dtype of this tensor by default."
+    METHODS[name] = new
+
+
+for _make in (zeros, ones, empty, full):
+    _new(_make, "new_" + _make.__name__)
+
+
+def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A copy of `data`, with the dtype of this tensor by default."""
+    return tensor(data, dtype=self.dtype if dtype is None else dtype, device=device, requires_grad=requires_grad)
+
+
+METHODS["new_tensor"] = new_tensor
+
+
+def legacy_tensor(dtype: DType, args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+    """What ``torch.FloatTensor(...)`` makes: sizes give uninitialised memory, a sequence or array gives data."""
+    check_device(options.get("device"))
+    front = _types.dtype._of[dtype]
+    if len(args) == 1 and isinstance(args[0], Tensor):
+        return args[0].detach() if args[0].dtype is front else _wrong_legacy(args[0], front)
+    if len(args) == 1 and isinstance(args[0], _types.Size):
+        return empty(args[0], dtype=front)
+    if len(args) == 1 and not isinstance(args[0], int):
+        return tensor(args[0], dtype=front)
+    if any(not isinstance(a, int) or isinstance(a, bool) for a in args):
+        raise TypeError(f"new(): expected sizes (ints) or one sequence of data, got {args!r}")
+    return empty(args or (0,), dtype=front)
+
+
+def _wrong_legacy(given: Tensor, front: _types.dtype) -> Tensor:
+    raise TypeError(f"expected a tensor of {front} (got {given.dtype}): convert it with .to({front})")
+
+
+class _LegacyType(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Tensor) and instance._type.dtype is cls._dtype  # type: ignore[attr-defined]
+
+    def __call__(cls, *args: Any, **options: Any) -> Tensor:
+        return legacy_tensor(cls._dtype, args, options)  # type: ignore[attr-defined]
+
+    @property
+    def dtype(cls) -> Any:
+        return _types.dtype._of[cls._dtype]  # type: ignore[attr-defined]
+
+
+LEGACY = {"FloatTensor": "float32", "DoubleTensor": "float64", "HalfTensor": "float16", "BFloat16Tensor": "bfloat16",
+          "ByteTensor": "uint8", "CharTensor": "int8", "ShortTensor": "int16", "IntTensor": "int32", "LongTensor": "int64",
+          "BoolTensor": "bool"}
+LEGACY_TYPES = {name: _LegacyType(name, (), {"_dtype": _types.DTYPES[d].ir, "__module__": "torch",
+                                             "__doc__": f"Legacy constructor of {d} tensors."})
+                for name, d in LEGACY.items()}
+LEGACY_NAME_OF = {_types.DTYPES[d].ir: name for name, d in LEGACY.items()}
+
+
+def set_default_tensor_type(t: Any) -> None:
+    """Set the default dtype by a legacy tensor class or its name (deprecated)."""
+    warnings.warn("torch.set_default_tensor_type() is deprecated as of PyTorch 2.1, please use torch.set_default_dtype() and "
+                  "torch.set_default_device() as alternatives.", FutureWarning, stacklevel=2)
+    name = t.rsplit(".", 1)[-1] if isinstance(t, str) else t.__name__
+    if name not in LEGACY:
+        raise TypeError(f"invalid type object: {t!r}; expected one of {', '.join(LEGACY)}")
+    _types.set_default_dtype(_types.DTYPES[LEGACY[name]])
+
+
+PUBLIC = {f.__name__: f for f in (
+    tensor, as_tensor, from_numpy, frombuffer, zeros, ones, empty, full, zeros_like, ones_like, empty_like, full_like,
+    scalar_tensor, empty_strided, eye, arange, linspace, logspace, tril_indices, triu_indices, hann_window, hamming_window,
+    blackman_window, set_default_tensor_type)} | {"range": range_, "asarray": as_tensor}
+__all__ = ["LEGACY_TYPES", "PUBLIC", "assign", "f32", "from_array", "full_value", "legacy_tensor"]

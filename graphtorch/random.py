@@ -1,0 +1,402 @@
+"""Random numbers: Philox, keyed by the seed and offset of a `Generator`.
+
+The stream depends on the program only: each operation takes as many counters as it has elements and moves the
+generator's offset on, whenever it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType, i64
+from graphtorch.ir.graph import Value
+from graphtorch.ir.shape import SymInt, bounds, numel
+
+from . import _types
+from ._ops.base import FUNCTIONS, METHODS, cast_value, register, run, scalar, shape_of, write_out
+from ._record import locate
+from ._types import CPU, check_device, to_ir
+from .storage import Leaf, Storage
+from .tensor import Tensor, assign, from_value
+
+_STATE_BYTES = 5056  # as PyTorch's; only the first 24 mean something here
+
+
+class Generator:
+    """A stream of random numbers of its own: a seed and how far it was used.
+
+    Args:
+        device: only 'cpu'.
+    """
+
+    def __init__(self, device: Any = "cpu"):
+        self.device = check_device(device)
+        self._seed = 67280421310721
+        self._offset = 0
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start the stream of `seed` again; returns the generator."""
+        seed = int(seed)
+        if not -(1 << 63) <= seed < (1 << 64):
+            raise RuntimeError(f"Overflow when unpacking long long: seed {seed} is outside [-2**63, 2**64)")
+        self._seed = seed
+        self._offset = 0
+        return self
+
+    def seed(self) -> int:
+        """Start a stream that cannot be foreseen; returns its seed."""
+        self.manual_seed(int.from_bytes(os.urandom(8), "little") >> 1)
+        return self._seed
+
+    def initial_seed(self) -> int:
+        """The seed of the present stream."""
+        return self._seed
+
+    def get_state(self) -> Tensor:
+        """Seed and offset as a byte tensor."""
+        from .creation import from_array
+        state = struct.pack("<8sQQ", b"gtphilox", self._seed & (2**64 - 1), self._offset)
+        return from_array(np.frombuffer(state.ljust(_STATE_BYTES, b"\0"), np.uint8).copy())
+
+    def set_state(self, new_state: Tensor) -> Generator:
+        """Continue where `get_state` was called.
+
+        Raises:
+            TypeError: not a byte tensor. RuntimeError: not a state of graphtorch.
+        """
+        if not isinstance(new_state, Tensor) or new_state._type.dtype.name != "u8":
+            raise TypeError(f"expected a torch.ByteTensor, but got {getattr(new_state, 'dtype', type(new_state).__name__)}")
+        magic, self._seed, self._offset = struct.unpack("<8sQQ", new_state._array().tobytes()[:24].ljust(24, b"\0"))
+        if magic != b"gtphilox":
+            raise RuntimeError("this RNG state was not made by graphtorch: streams of other libraries cannot be continued")
+        return self
+
+    def clone_state(self) -> Generator:
+        """A generator at the same place."""
+        made = Generator()
+        made._seed, made._offset = self._seed, self._offset
+        return made
+
+    def get_offset(self) -> int:
+        """How many counters of the stream were used."""
+        return self._offset
+
+    def set_offset(self, offset: int) -> None:
+        """Move to a place in the stream."""
+        self._offset = int(offset)
+
+    def __getstate__(self) -> tuple[int, int]:
+        return self._seed, self._offset
+
+    def __setstate__(self, state: tuple[int, int]) -> None:
+        self.device = CPU
+        self._seed, self._offset = state
+
+    def take(self, count: Any) -> tuple[Value, Value]:
+        """Seed and offset for `count` elements as values; the offset moves on."""
+        if isinstance(count, SymInt):
+            count = bounds(count)[1]
+        used = (count + 3) // 4
+        if Storage.capture is not None:
+            return Storage.capture.random(self, used)
+        seed, offset = self._seed, self._offset
+        self._offset = offset + used
+        return Leaf.of(np.array(signed(seed))), Leaf.of(np.array(offset))
+
+
+def signed(seed: int) -> int:
+    """A seed as the 64-bit signed integer of the same bits."""
+    seed &= (1 << 64) - 1
+    return seed - (1 << 64) if seed >> 63 else seed
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Start the global stream of `seed`."""
+    return default_generator.manual_seed(seed)
+
+
+def seed() -> int:
+    """Start a global stream that cannot be foreseen; returns its seed."""
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    """The seed of the global stream."""
+    return default_generator.initial_seed()
+
+
+def get_rng_state() -> Tensor:
+    """The state of the global stream."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Set the state of the global stream."""
+    default_generator.set_state(new_state)
+
+
+@contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True, **options: Any) -> Any:
+    """The global stream after the block is as it was before."""
+    state = default_generator.__getstate__()
+    try:
+        yield
+    finally:
+        if enabled:
+            default_generator.__setstate__(state)
+
+
+# ------------------------------------------------------------------------------------------ distributions
+
+
+def _stream(generator: Generator | None, shape: tuple[Any, ...]) -> tuple[Value, Value]:
+    locate()
+    return (generator or default_generator).take(numel(shape))
+
+
+def uniform_value(shape: tuple[Any, ...], dtype: DType, generator: Generator | None = None) -> Value:
+    """Uniform in [0, 1)."""
+    return ops.random_uniform(*_stream(generator, shape), shape=tuple(shape), dtype=dtype)
+
+
+def normal_value(shape: tuple[Any, ...], dtype: DType, generator: Generator | None = None) -> Value:
+    """Standard normal."""
+    return ops.random_normal(*_stream(generator, shape), shape=tuple(shape), dtype=dtype)
+
+
+def _float_dtype(dtype: Any, name: str) -> DType:
+    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    if not ir.is_differentiable:
+        raise RuntimeError(f'"{name}" not implemented for \'{ir.torch_name.capitalize()}\': use torch.randint for integers')
+    return ir
+
+
+def _finish(value: Value, requires_grad: bool, out: Tensor | None) -> Tensor:
+    made = from_value(value)
+    if out is not None:
+        return write_out("random", made, out)
+    return made.requires_grad_() if requires_grad else made
+
+
+def _float_factory(name: str, make: Callable[..., Value]) -> Callable[..., Tensor]:
+    def factory(*size: Any, generator: Generator | None = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+                device: Any = None, requires_grad: bool = False, pin_memory: bool = False, names: Any = None) -> Tensor:
+        check_device(device)
+        from .creation import _sizes
+        ir = out._type.dtype if out is not None and dtype is None else _float_dtype(dtype, name)
+        shape = _sizes(name, size)
+        if not ir.is_complex:
+            return _finish(make(shape, ir, generator), requires_grad, out)
+        parts = [make(shape, ir.real, generator) for _ in range(2)]
+        if name == "randn":
+            half = scalar(0.5 ** 0.5, ir.real)
+            parts = [ops.mul(p, half) for p in parts]
+        return _finish(ops.complex(*parts), requires_grad, out)
+    factory.__name__ = factory.__qualname__ = name
+    factory.__doc__ = f"Random numbers: {make.__doc__}"
+    return factory
+
+
+rand, randn = _float_factory("rand", uniform_value), _float_factory("randn", normal_value)
+
+
+def randint(low: Any, high: Any = None, size: Any = None, *, generator: Generator | None = None, out: Tensor | None = None,
+            dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Integers in [low, high); ``randint(high, size)`` starts at 0."""
+    check_device(device)
+    if size is None:
+        low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
+    if size is None:
+        raise TypeError("randint() missing 1 required positional argument: 'size'")
+    if low >= high:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    ir = i64 if dtype is None else to_ir(dtype)
+    return _finish(_integers(int(low), int(high), shape_of((size,)), ir, generator), requires_grad, out)
+
+
+def _integers(low: int, high: int, shape: tuple[Any, ...], ir: DType, generator: Generator | None) -> Value:
+    whole = ir if ir.is_integer else i64
+    value = ops.random_int(*_stream(generator, shape), low=low, high=high, shape=shape, dtype=whole)
+    return cast_value(value, ir)
+
+
+def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
+             device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
+    """The integers 0 .. n - 1 in random order."""
+    check_device(device)
+    if n < 0:
+        raise RuntimeError(f"n must be non-negative, got {n}")
+    keys = ops.random_int(*_stream(generator, (2 * n,)), low=-(1 << 62), high=1 << 62, shape=(n,), dtype=i64)
+    order = ops.sort(keys, dim=0, descending=False)[1]
+    ir = i64 if dtype is None else to_ir(dtype)
+    return _finish(cast_value(order, ir), requires_grad, out)
+
+
+def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, out: Tensor | None = None,
+           dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Normal numbers: of the shape of `mean` or `std`, or of `size` for two numbers."""
+    check_device(device)
+    tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
+    if isinstance(std, (int, float)) and std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+    if not tensors:
+        if size is None:
+            raise TypeError("normal(): with two numbers, size= is required")
+        ir = _float_dtype(dtype, "normal")
+        shape = shape_of((size,))
+    else:
+        from graphtorch.ir.shape import broadcast
+        shape, ir = broadcast(*[t._type.shape for t in tensors]), tensors[0]._type.dtype
+    made = from_value(normal_value(shape, ir, generator))
+    with FUNCTIONS["no_grad"]():
+        made = made * std + mean
+    if out is not None:
+        return write_out("normal", made, out)
+    return made.requires_grad_() if requires_grad else made
+
+
+def _random_like(name: str, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def like(input: Tensor, *args: Any, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
+             memory_format: Any = None, generator: Generator | None = None) -> Tensor:
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+        return make(*args, tuple(input._type.shape), dtype=input.dtype if dtype is None else dtype, device=device,
+                    requires_grad=requires_grad, generator=generator)
+    like.__name__ = like.__qualname__ = name
+    like.__doc__ = f"As `{make.__name__}`, with the shape and dtype of `input`."
+    return like
+
+
+rand_like, randn_like = _random_like("rand_like", rand), _random_like("randn_like", randn)
+randint_like = _random_like("randint_like", randint)
+
+
+@register(out=True)
+def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = None) -> Tensor:
+    """0 or 1, with the elements of `input` (or `p`) as probabilities of 1."""
+    shape = input._type.shape
+    seed, offset = _stream(generator, shape)
+    if p is not None:
+        ir = input._type.dtype if input._type.dtype.is_floating_point else _types.default_dtype()
+        chance = ops.expand(scalar(float(p), ir), shape=shape)
+        return from_value(cast_value(ops.bernoulli(chance, seed, offset), input._type.dtype))
+    if not input._type.dtype.is_floating_point:
+        raise RuntimeError(f"bernoulli: expected probabilities of a floating point dtype, got {input.dtype}")
+    return run("Bernoulli", ops.bernoulli, input.detach(), seed, offset)
+
+
+@register()
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+    """Indices drawn with the elements of each row as weights."""
+    weights = input.detach() if input.ndim == 2 else input.detach().unsqueeze(0)
+    rows, count = weights.shape
+    if num_samples <= 0:
+        raise RuntimeError("cannot sample n_sample <= 0 samples")
+    if not replacement and num_samples > count:
+        raise RuntimeError(f"cannot sample n_sample > prob_dist.size(-1) samples without replacement: {num_samples} > {count}")
+    if replacement:
+        steps = FUNCTIONS["cumsum"](weights, 1)
+        drawn = from_value(uniform_value((rows, num_samples), weights._type.dtype, generator)) * steps[:, -1:]
+        found = FUNCTIONS["searchsorted"](steps, drawn, right=True).clamp(max=count - 1)
+    else:  # the largest of log(u) / w: Efraimidis and Spirakis, Weighted random sampling with a reservoir
+        drawn = from_value(uniform_value((rows, count), weights._type.dtype, generator))
+        keys = FUNCTIONS["where"](weights > 0, (1 - drawn).log() / weights, -float("inf"))
+        found = keys.topk(num_samples, 1)[1]
+    return found if input.ndim == 2 else found.squeeze(0)
+
+
+# ------------------------------------------------------------------------------------------ in place
+
+
+def _in_place(name: str, doc: str) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
+    def publish(define: Callable[..., Value]) -> Callable[..., Value]:
+        def fill(self: Tensor, *args: Any, generator: Generator | None = None, **options: Any) -> Tensor:
+            return assign(self, from_value(define(self._type.shape, self._type.dtype, generator, *args, **options)))
+        fill.__name__ = fill.__qualname__ = name
+        fill.__doc__ = doc
+        METHODS[name] = fill
+        return define
+    return publish
+
+
+@_in_place("uniform_", "Uniform numbers in [from, to).")
+def _uniform(shape: Any, ir: DType, generator: Any, low: float = 0.0, high: float = 1.0, **named: Any) -> Value:
+    low, high = named.get("from", low), named.get("to", high)
+    if low > high:
+        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}")
+    unit = uniform_value(shape, ir, generator)
+    return ops.add(ops.mul(unit, scalar(float(high - low), ir)), scalar(float(low), ir))
+
+
+@_in_place("normal_", "Normal numbers of a mean and standard deviation.")
+def _normal(shape: Any, ir: DType, generator: Any, mean: float = 0.0, std: float = 1.0) -> Value:
+    if std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+    unit = normal_value(shape, ir, generator)
+    return ops.add(ops.mul(unit, scalar(float(std), ir)), scalar(float(mean), ir))
+
+
+@_in_place("bernoulli_", "0 or 1, with `p` (a number or a tensor) as the probability of 1.")
+def _bernoulli(shape: Any, ir: DType, generator: Any, p: Any = 0.5) -> Value:
+    if isinstance(p, Tensor):
+        chance = p.detach().expand(shape)._value()
+    else:
+        if not 0 <= p <= 1:
+            raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+        real = ir if ir.is_floating_point else _types.default_dtype()
+        chance = ops.expand(scalar(float(p), real), shape=tuple(shape))
+    return cast_value(ops.bernoulli(chance, *_stream(generator, shape)), ir)
+
+
+@_in_place("random_", "Integers in [from, to); without bounds over the range of the dtype.")
+def _random(shape: Any, ir: DType, generator: Any, low: Any = None, high: Any = None, **named: Any) -> Value:
+    low, high = named.get("from", low), named.get("to", high)
+    if high is None:
+        low, high = (0, low) if low is not None else (0, _limit(ir))
+    return _integers(int(low), int(high), tuple(shape), ir, generator)
+
+
+def _limit(ir: DType) -> int:
+    if ir.is_bool:
+        return 2
+    if ir.is_integer:
+        return int(np.iinfo(ir.numpy).max)
+    return 1 << {"f16": 11, "bf16": 8, "f32": 24, "f64": 53}[ir.name]
+
+
+def _inverse(name: str, doc: str, transform: Callable[..., Value]) -> None:
+    @_in_place(name, doc)
+    def draw(shape: Any, ir: DType, generator: Any, *args: Any, **options: Any) -> Value:
+        unit = uniform_value(shape, ir, generator)
+        return transform(ops.sub(scalar(1, ir), unit), ir, *args, **options)  # in (0, 1]
+
+
+_inverse("exponential_", "Exponential numbers of a rate.",
+         lambda u, ir, lambd=1.0: ops.div(ops.neg(ops.log(u)), scalar(float(lambd), ir)))
+_inverse("geometric_", "How many trials of success probability p a first success takes.",
+         lambda u, ir, p=0.5: ops.maximum(ops.ceil(ops.div(ops.log(u), scalar(float(np.log1p(-p)), ir))), scalar(1, ir)))
+_inverse("cauchy_", "Cauchy numbers of a median and scale.",
+         lambda u, ir, median=0.0, sigma=1.0: ops.add(scalar(float(median), ir), ops.mul(scalar(float(sigma), ir), ops.tan(
+             ops.mul(scalar(float(np.pi), ir), ops.sub(u, scalar(0.5, ir)))))))
+
+
+@_in_place("log_normal_", "exp of normal numbers of a mean and standard deviation.")
+def _log_normal(shape: Any, ir: DType, generator: Any, mean: float = 1.0, std: float = 2.0) -> Value:
+    return ops.exp(_normal(shape, ir, generator, mean, std))
+
+
+PUBLIC = {f.__name__: f for f in (
+    manual_seed, seed, initial_seed, get_rng_state, set_rng_state, rand, randn, randint, randperm, normal, rand_like,
+    randn_like, randint_like)}

@@ -1,0 +1,601 @@
+"""The deferred tensor: a handle on a storage, a view of it, and its place in the autograd graph.
+
+This file holds what every operation needs: how a tensor is read, made, written to and differentiated.
+The operations themselves come from the tables in ``_ops`` and are attached when the package is imported.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType
+from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.shape import contiguous_strides, numel
+
+from . import _record
+from ._types import CPU, Size, device, dtype, layout, strided
+from ._grad_mode import modes
+from ._grad_node import AccumulateGrad, Edge, GradNode, Seen
+from .storage import Leaf, Slice, Step, Storage, Version, View, is_contiguous, overlaps, read_steps, write_steps
+
+_DTYPE_OF = dtype._of
+
+
+class Tensor:
+    """An array whose elements are computed when they are needed.
+
+    ``Tensor(2, 3)`` makes an uninitialised float tensor of that shape, ``Tensor([1, 2])`` one of that data; the
+    usual way is ``torch.tensor(data)``.
+    """
+
+    _storage: Storage
+    _version: Version
+    _view: View | None = None
+    _cached: tuple[Value, Value] | None = None  # (value of the base, what the view shows of it)
+    _rg = False  # leaf that requires grad
+    _fn: GradNode | None = None
+    _nr = 0
+    _base: Tensor | None = None  # the tensor of which this is a differentiable view
+    _creation = ""  # why a view must not be written to under autograd: "", "no_grad", "multi"
+    _fn_version = 0  # version for which `_fn` of a view was made
+    _tracked = False  # whether the base required grad then
+    _name_of_view = "ViewBackward0"
+    _grad: Tensor | None = None
+    _hooks: OrderedDict[int, Any] | None = None
+    _post_hooks: OrderedDict[int, Any] | None = None
+    _accumulator: weakref.ref[AccumulateGrad] | None = None
+    _inference = False
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        from .creation import legacy_tensor
+        made = legacy_tensor(default_legacy_dtype(), args, kwargs)
+        return made if cls is Tensor else cls._make_subclass(cls, made, False)
+
+    @staticmethod
+    def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
+        """A `cls` over the memory of `data`, outside any autograd graph."""
+        made = object.__new__(cls)
+        made._storage, made._view, made._version = data._storage, data._view, data._version
+        if require_grad:
+            made._rg = True
+        return made
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def _value(self) -> Value:
+        """The IR value this tensor shows now."""
+        view = self._view
+        if view is None:
+            return self._storage.read()
+        base = self._base
+        if base is not None:
+            source = base._value()
+            steps = view.steps if base._view is None else view.steps[len(base._view.steps):]
+        else:
+            source, steps = self._storage.read(), view.steps
+        cached = self._cached
+        if cached is None or cached[0] is not source:
+            cached = self._cached = (source, self._show(source, steps))
+        return cached[1]
+
+    def _show(self, source: Value, steps: tuple[Step, ...]) -> Value:
+        if type(source) is Leaf and any(type(s) is Slice for s in steps) and not self.requires_grad \
+                and Storage.capture is None:
+            part = _part_of_leaf(source, self._base, self._view)
+            if part is not None:
+                return part
+        return read_steps(source, steps)
+
+    def _array(self) -> np.ndarray:
+        """The elements, computed if need be; strided like the tensor, sharing its memory. Read only."""
+        storage = self._storage
+        if storage.host is None:
+            _record.settle(storage)
+            array = storage.value.buffer.numpy()  # type: ignore[attr-defined]
+        else:
+            _record._refuse_in_capture()
+            array = storage.host
+        return array if self._view is None else _strided(array, self._view)
+
+    @property
+    def _type(self) -> Type:
+        view = self._view
+        return self._storage.value.type if view is None else view.type
+
+    # -- autograd --------------------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow into this tensor."""
+        if self._base is None:
+            return self._rg or self._fn is not None
+        if self._fn_version != self._version.number:
+            self._refresh()
+        return self._tracked
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Make a leaf accumulate gradients, or stop doing so."""
+        if not requires_grad:
+            if not self.is_leaf:
+                raise RuntimeError("you can only change requires_grad flags of leaf variables. If you want to use a "
+                                   "computed variable in a subgraph that doesn't require differentiation use "
+                                   "var_no_grad = var.detach().")
+            self._rg = False
+            return self
+        if not self._type.dtype.is_differentiable:
+            raise RuntimeError("only Tensors of floating point dtype can require gradients: this one has dtype "
+                               f"{self.dtype}; convert it with .float() first")
+        if self._inference and not modes.inference:
+            raise RuntimeError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.")
+        if self.is_leaf:
+            self._rg = True
+            self._base = None
+        return self
+
+    @property
+    def grad_fn(self) -> GradNode | None:
+        """The operation that made this tensor, in the autograd graph; None for leaves."""
+        if self._base is not None and self._fn_version != self._version.number:
+            self._refresh()
+        if self._base is not None and self._fn is None and self._tracked:
+            self._derive()
+        return self._fn
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made this tensor."""
+        return not self.requires_grad or self._rg
+
+    @property
+    def output_nr(self) -> int:
+        return self._nr
+
+    def _refresh(self) -> None:
+        """A view after a write to its base: its history is now that of the base, then the view."""
+        self._fn_version = self._version.number
+        if self._creation != "no_grad":
+            self._fn = None
+            self._tracked = self._base.requires_grad  # type: ignore[union-attr]
+
+    def _derive(self) -> None:
+        base, value = self._base, self._value()
+        assert base is not None and self._cached is not None
+        edge = base._edge()
+        if value is self._cached[0]:  # a view of everything
+            self._cached = (value, ops.reshape(value, shape=value.shape))
+            value = self._cached[1]
+        self._fn = GradNode(self._name_of_view, (value,), (self._cached[0],), (edge,), (None,))
+        self._nr = 0
+
+    def _edge(self) -> Edge:
+        """Where the gradient of this tensor goes."""
+        fn = self._fn if self._base is None else self.grad_fn
+        if fn is not None:
+            return fn, self._nr
+        if not self._rg:
+            return None
+        accumulator = None if self._accumulator is None else self._accumulator()
+        if accumulator is None:
+            accumulator = AccumulateGrad(self)
+            self._accumulator = weakref.ref(accumulator)
+        return accumulator, 0
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient accumulated so far, or None."""
+        if self._grad is None and not self.is_leaf and not self.retains_grad:
+            _warn_non_leaf_grad()
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
+            if value.shape != self.shape:
+                raise RuntimeError(f"assigned grad has data of a different size: expected {list(self.shape)}, "
+                                   f"got {list(value.shape)}")
+            if value.dtype is not self.dtype:
+                raise RuntimeError(f"assigned grad has data of a different type: expected {self.dtype}, got {value.dtype}")
+        self._set_grad(value)
+
+    @grad.deleter
+    def grad(self) -> None:
+        self._set_grad(None)
+
+    def _set_grad(self, value: Tensor | None) -> None:
+        if Storage.capture is not None:
+            Storage.capture.grad_set(self)
+        self._grad = value
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether `retain_grad` was called on this non-leaf tensor."""
+        fn = self._fn
+        if fn is None or not fn.retained:
+            return False
+        ref = fn.retained.get(self._nr)
+        return ref is not None and ref() is self
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this non-leaf tensor in its ``grad``."""
+        if not self.requires_grad:
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        fn = self.grad_fn
+        if fn is not None:
+            if fn.retained is None:
+                fn.retained = {}
+            fn.retained[self._nr] = weakref.ref(self)
+
+    def backward(self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
+                 inputs: Any = None) -> None:
+        """Add the gradients of this tensor to the ``grad`` of the leaves; see `torch.autograd.backward`."""
+        from .autograd.engine import backward
+        backward((self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs)
+
+    def register_hook(self, hook: Any) -> Any:
+        """Call ``hook(grad)`` whenever a gradient for this tensor was computed; it may return another one."""
+        from .utils.hooks import register
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        fn = self.grad_fn
+        if fn is None:
+            if self._hooks is None:
+                self._hooks = OrderedDict()
+            return register(self._hooks, hook)
+        if fn.hooks is None:
+            fn.hooks = {}
+        return register(fn.hooks.setdefault(self._nr, OrderedDict()), hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Any) -> Any:
+        """Call ``hook(tensor)`` after a gradient was added to this leaf's ``grad``."""
+        from .utils.hooks import register
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if self.grad_fn is not None:
+            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        if self._post_hooks is None:
+            self._post_hooks = OrderedDict()
+        return register(self._post_hooks, hook)
+
+    def detach(self) -> Tensor:
+        """The same memory outside the autograd graph."""
+        made = object.__new__(Tensor)
+        made._storage, made._view, made._version = self._storage, self._view, self._version
+        made._inference = self._inference
+        return made
+
+    def detach_(self) -> Tensor:
+        """Cut this tensor out of the autograd graph."""
+        if self._base is not None and self._creation == "multi":
+            raise RuntimeError("Can't detach views in-place: use detach() instead")
+        self._fn, self._rg, self._base, self._nr = None, False, None, 0
+        return self
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory, outside the autograd graph and its version checks."""
+        made = object.__new__(Tensor)
+        made._storage, made._view, made._version = self._storage, self._view, Version()
+        return made
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
+        if self._rg and not value._type.dtype.is_differentiable:
+            raise RuntimeError("data set to a tensor that requires gradients must be floating point or complex dtype, "
+                               f"got {value.dtype}")
+        if Storage.capture is not None:
+            Storage.capture.rebound(self)
+        self._storage, self._view, self._cached = value._storage, value._view, None
+
+    # -- what it is ------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> Size:
+        return Size(self._type.shape)
+
+    @property
+    def dtype(self) -> dtype:
+        return _DTYPE_OF[self._type.dtype]
+
+    @property
+    def device(self) -> device:
+        return CPU
+
+    @property
+    def layout(self) -> layout:
+        return strided
+
+    @property
+    def ndim(self) -> int:
+        return len(self._type.shape)
+
+    @property
+    def itemsize(self) -> int:
+        return self._type.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.itemsize * self.numel()
+
+    @property
+    def is_cuda(self) -> bool:
+        return False
+
+    is_cpu = True
+    is_sparse = is_quantized = is_meta = is_mkldnn = is_mps = is_nested = is_xpu = False
+    names = property(lambda self: (None,) * self.ndim)
+
+    @property
+    def _strides(self) -> tuple[Any, ...]:
+        view = self._view
+        return contiguous_strides(self._storage.value.type.shape) if view is None else view.strides
+
+    def numel(self) -> Any:
+        """The number of elements."""
+        return numel(self._type.shape)
+
+    def is_inference(self) -> bool:
+        """Whether this tensor was made in inference mode."""
+        return self._inference
+
+    def __len__(self) -> int:
+        if not self._type.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self._type.shape[0]  # type: ignore[return-value]
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def _ones_like(self) -> Tensor:
+        return from_value(_constant_one(self._type))
+
+
+def default_legacy_dtype() -> DType:
+    """The dtype of ``torch.Tensor(...)``."""
+    from ._types import default_dtype
+    return default_dtype()
+
+
+def _constant_one(type_: Type) -> Value:
+    from graphtorch.ir.literal import Literal
+    one = ops.constant(value=Literal.of(1, type_.dtype))
+    return ops.expand(one, shape=type_.shape) if type_.shape else one
+
+
+def _warn_non_leaf_grad() -> None:
+    import warnings
+    warnings.warn("The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't "
+                  "be populated during autograd.backward(). If you indeed want the .grad field to be populated for a "
+                  "non-leaf Tensor, use .retain_grad() on the non-leaf Tensor.", UserWarning, stacklevel=3)
+
+
+def _strided(array: np.ndarray, view: View) -> np.ndarray:
+    dtype_ = view.type.dtype.numpy
+    flat = array.reshape(-1).view(dtype_)
+    if 0 in view.type.shape:
+        return np.empty(view.type.shape, dtype_)
+    return np.lib.stride_tricks.as_strided(flat[view.offset:], view.type.shape,
+                                           [s * dtype_.itemsize for s in view.strides])
+
+
+def _part_of_leaf(source: Leaf, base: Tensor | None, view: View | None) -> Value | None:
+    """A contiguous part of elements in memory, as a leaf over that part: no slice is recorded."""
+    if view is None or (base is not None and base._view is not None) or view.type.dtype is not source.dtype \
+            or not is_contiguous(view.type.shape, view.strides):
+        return None
+    return Leaf(source.buffer.part(view.offset, view.type.shape))
+
+
+# ------------------------------------------------------------------------------------------ making tensors
+
+_object_new = object.__new__
+
+
+def from_value(value: Value) -> Tensor:
+    """A new tensor outside the autograd graph."""
+    made = _object_new(Tensor)
+    storage = made._storage = Storage(value)
+    made._version = Version()
+    if modes.inference:
+        made._inference = True
+    if type(value) is Value:
+        _record.pending(storage)
+    return made
+
+
+def wrap(name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Tensor | None],
+         values: tuple[Value, ...]) -> Any:
+    """The results of an operation as tensors, with their place in the autograd graph.
+
+    Args:
+        name: as PyTorch names the operation's node, without ``Backward0``.
+        outs: the values made: one, or a tuple.
+        tensors: for each of `values` the tensor it was read from; None for constants.
+        values: the operands.
+    """
+    single = isinstance(outs, Value)
+    results = (from_value(outs),) if single else tuple([from_value(v) for v in outs])
+    if modes.grad:
+        for tensor in tensors:
+            if tensor is not None and (tensor._rg or tensor._fn is not None or
+                                       (tensor._base is not None and tensor.requires_grad)):
+                _attach(name, results, (outs,) if single else outs, tensors, values)  # type: ignore[arg-type]
+                break
+    return results[0] if single else results
+
+
+def _attach(name: str, results: tuple[Tensor, ...], outs: tuple[Value, ...], tensors: Sequence[Tensor | None],
+            values: tuple[Value, ...]) -> None:
+    if not any([v.type.dtype.is_differentiable for v in outs]):
+        return
+    edges = tuple([None if t is None or not t._type.dtype.is_differentiable else t._edge() for t in tensors])
+    seen = tuple([None if t is None else Seen(t._version, t._storage, t._view) for t in tensors])
+    fn = GradNode(name + "Backward0", outs, values, edges, seen)
+    fn.made = tuple([Seen(r._version, r._storage, None) for r in results])
+    for i, (result, value) in enumerate(zip(results, outs, strict=True)):
+        if value.type.dtype.is_differentiable:
+            result._fn = fn
+            result._nr = i
+    node = outs[0].node
+    if node is not None and node.op.name in _record.EXPENSIVE:
+        _record.watch(node, fn)
+    for tensor in tensors:
+        if tensor is not None and tensor._inference:
+            _refuse_inference(fn, tensors, values)
+
+
+def _refuse_inference(fn: GradNode, tensors: Sequence[Tensor | None], values: tuple[Value, ...]) -> None:
+    cotangents = [_constant_one(v.type) for v in fn.outputs]
+    read = fn.reads(fn.pull(cotangents), cotangents)
+    for tensor, value in zip(tensors, values, strict=True):
+        if tensor is not None and tensor._inference and value in read:
+            raise RuntimeError("Inference tensors cannot be saved for backward. Please do not use Tensors created in "
+                               "inference mode in computation tracked by autograd. To work around this, you can make "
+                               "a clone to get a normal tensor and use it in autograd, or use `torch.no_grad()` instead "
+                               "of `torch.inference_mode()`.")
+
+
+def make_view(tensor: Tensor, step: Step, type_: Type, offset: Any, strides: tuple[Any, ...], name: str,
+              creation: str = "") -> Tensor:
+    """A tensor that shows the memory of `tensor` through one more view step."""
+    made = _object_new(Tensor)
+    before = tensor._view
+    made._storage, made._version = tensor._storage, tensor._version
+    made._view = View((step,) if before is None else (*before.steps, step), type_, offset, strides)
+    made._base = tensor._base if tensor._base is not None else tensor
+    made._inference = tensor._inference
+    made._fn_version = made._version.number
+    made._name_of_view = name
+    if modes.grad:
+        made._tracked = tensor.requires_grad
+        made._creation = creation or tensor._creation
+    else:
+        made._creation = "no_grad"
+    return made
+
+
+# ------------------------------------------------------------------------------------------ writing to tensors
+
+
+def check_writable(tensor: Tensor) -> None:
+    """Raise where autograd or aliasing forbids an in-place operation on `tensor`."""
+    if tensor._inference and not modes.inference:
+        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone "
+                           "to get a normal tensor before doing inplace update.")
+    if not modes.grad:
+        return
+    if tensor._rg:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+    base = tensor._base
+    if base is None:
+        return
+    if base._rg:
+        raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+    if tensor._creation and (base.requires_grad or tensor._creation == "multi" and tensor.requires_grad):
+        why = ("was created in no_grad mode and is being modified inplace with grad mode enabled"
+               if tensor._creation == "no_grad" else
+               "is an output of a function that returns multiple views. Such functions do not allow the output views to "
+               "be modified inplace")
+        raise RuntimeError(f"A view {why}. Write out-of-place, or make the view and the write in the same grad mode.")
+
+
+def assign(tensor: Tensor, result: Tensor, fills: bool = False) -> Tensor:
+    """Finish an in-place operation: `tensor` takes over the elements and the history of `result`.
+
+    Args:
+        tensor: the tensor written to; views and detached aliases of its memory see the write.
+        result: what the out-of-place operation made.
+        fills: whether all elements become equal, so that an expanded tensor may be written to.
+    """
+    check_writable(tensor)
+    target = tensor._type
+    if result._type.shape != target.shape:
+        result = _fitted(result, target)
+    if result._type.dtype is not target.dtype:
+        result = _cast(result, target.dtype)
+    if not fills and tensor._view is not None and overlaps(target.shape, tensor._view.strides):
+        raise RuntimeError("unsupported operation: more than one element of the written-to tensor refers to a single "
+                           "memory location. Please clone() the tensor before performing the operation.")
+    value = result._value()
+    base = tensor._base
+    keep_history = modes.grad and (result._fn is not None or (base if base is not None else tensor).requires_grad)
+    if tensor._view is None:
+        tensor._storage.write(value)
+        _written(tensor)
+        if keep_history:
+            tensor._fn, tensor._nr = result._fn, result._nr
+            _saw_itself(tensor)
+        return tensor
+    _write_view(tensor, result, value, keep_history)
+    return tensor
+
+
+def _write_view(tensor: Tensor, result: Tensor, value: Value, keep_history: bool) -> None:
+    base = tensor._base if tensor._base is not None else tensor
+    own = () if base._view is None else base._view.steps
+    rest = tensor._view.steps[len(own):]  # type: ignore[union-attr]
+    before = base._value()
+    after = write_steps(before, rest, value) if rest else value
+    edges = (base._edge(), result._edge()) if keep_history else None
+    storage = tensor._storage
+    storage.write(write_steps(storage.read(), own, after) if own else after)
+    _written(tensor)
+    if edges is None:
+        return
+    if not rest:
+        base._fn, base._nr = result._fn, result._nr
+    else:
+        base._fn = GradNode("CopySlices", (after,), (before, value), edges, (None, None))
+        base._nr = 0
+
+
+def _written(tensor: Tensor) -> None:
+    tensor._version.number += 1
+    storage = tensor._storage
+    if type(storage.value) is Value:
+        _record.pending(storage)
+
+
+def _saw_itself(tensor: Tensor) -> None:
+    """The node that made the new contents now guards this tensor, and not the temporary it came from."""
+    fn = tensor._fn
+    if fn is None or not fn.made:
+        return
+    made = list(fn.made)
+    made[tensor._nr] = Seen(tensor._version, tensor._storage, tensor._view)
+    fn.made = tuple(made)
+
+
+def _fitted(result: Tensor, target: Type) -> Tensor:
+    from ._ops.views import expand
+    try:
+        return expand(result, target.shape)
+    except RuntimeError:
+        raise RuntimeError(f"output with shape {list(target.shape)} doesn't match the broadcast shape "
+                           f"{list(result._type.shape)}") from None
+
+
+def _cast(result: Tensor, target: DType) -> Tensor:
+    given = result._type.dtype
+    if given.kind > target.kind:
+        raise RuntimeError(f"result type {given.torch_name} can't be cast to the desired output type {target.torch_name}")
+    return cast_tensor(result, target)
+
+
+def cast_tensor(tensor: Tensor, target: DType) -> Tensor:
+    """`tensor` as another dtype, in the autograd graph."""
+    value = tensor._value()
+    return wrap("ToCopy", ops.cast(value, dtype=target), (tensor,), (value,))
