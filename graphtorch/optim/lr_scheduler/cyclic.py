@@ -7,8 +7,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from .lr_scheduler import LRScheduler, _copied, _per_group, set_rate
-from .optimizer import Optimizer
+from ..optimizer import Optimizer
+from .base import LRScheduler, copied, per_group, set_rate
 
 
 class CyclicLR(LRScheduler):
@@ -31,7 +31,7 @@ class CyclicLR(LRScheduler):
         if mode not in _HEIGHTS and scale_fn is None:
             raise ValueError("mode is invalid and scale_fn is None")
         self.optimizer = optimizer
-        self.max_lrs = _per_group(optimizer, max_lr, "max_lr")
+        self.max_lrs = per_group(optimizer, max_lr, "max_lr")
         up = float(step_size_up)
         self.total_size = up + (float(step_size_down) if step_size_down is not None else up)
         self.step_ratio = up / self.total_size
@@ -40,19 +40,19 @@ class CyclicLR(LRScheduler):
         self._scale_fn_custom = scale_fn
         self.scale_mode = scale_mode if scale_fn is not None else "iterations" if mode == "exp_range" else "cycle"
         if last_epoch == -1:
-            for lr, group in zip(_per_group(optimizer, base_lr, "base_lr"), optimizer.param_groups, strict=True):
+            for lr, group in zip(per_group(optimizer, base_lr, "base_lr"), optimizer.param_groups, strict=True):
                 set_rate(group, "lr", lr)
         self.cycle_momentum = cycle_momentum
         if cycle_momentum:
             self._init_momentum(base_momentum, max_momentum, last_epoch)
         super().__init__(optimizer, last_epoch, verbose)
-        self.base_lrs = [_copied(v) for v in _per_group(optimizer, base_lr, "base_lr")]
+        self.base_lrs = [copied(v) for v in per_group(optimizer, base_lr, "base_lr")]
 
     def _init_momentum(self, base_momentum: Any, max_momentum: Any, last_epoch: int) -> None:
         self._momentum_key = momentum_key(self.optimizer, "optimizer must support momentum or beta1 with "
                                           "`cycle_momentum` option enabled")
-        self.base_momentums = _per_group(self.optimizer, base_momentum, "base_momentum")
-        self.max_momentums = _per_group(self.optimizer, max_momentum, "max_momentum")
+        self.base_momentums = per_group(self.optimizer, base_momentum, "base_momentum")
+        self.max_momentums = per_group(self.optimizer, max_momentum, "max_momentum")
         if last_epoch == -1:
             for high, low, group in zip(self.max_momentums, self.base_momentums, self.optimizer.param_groups, strict=True):
                 set_momentum(group, self._momentum_key, high)
@@ -128,7 +128,7 @@ class OneCycleLR(LRScheduler):
         self._anneal_func_type = anneal_strategy
         self._schedule_phases = _phases(self.total_steps, pct_start, three_phase)
         if last_epoch == -1:
-            for high, group in zip(_per_group(optimizer, max_lr, "max_lr"), optimizer.param_groups, strict=True):
+            for high, group in zip(per_group(optimizer, max_lr, "max_lr"), optimizer.param_groups, strict=True):
                 group["initial_lr"] = high / div_factor
                 group["max_lr"] = high
                 group["min_lr"] = group["initial_lr"] / final_div_factor
@@ -142,8 +142,8 @@ class OneCycleLR(LRScheduler):
                                           "`cycle_momentum` option enabled")
         self.use_beta1 = self._momentum_key == "betas"
         if last_epoch == -1:
-            bounds = zip(_per_group(self.optimizer, max_momentum, "max_momentum"),
-                         _per_group(self.optimizer, base_momentum, "base_momentum"), strict=True)
+            bounds = zip(per_group(self.optimizer, max_momentum, "max_momentum"),
+                         per_group(self.optimizer, base_momentum, "base_momentum"), strict=True)
             for (high, low), group in zip(bounds, self.optimizer.param_groups, strict=True):
                 set_momentum(group, self._momentum_key, high)
                 group["max_momentum"] = high
