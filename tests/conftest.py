@@ -30,6 +30,14 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     return check
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled code of a test run is its own: what an earlier compiler made is not found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRAPHTORCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def every_pass_is_verified() -> Iterator[None]:
     with pipeline.checking_every_pass():

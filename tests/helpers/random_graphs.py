@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from graphtorch.ir import dtype as dt
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType
-from graphtorch.ir.graph import Graph, Type, Value
+from graphtorch.ir.graph import Graph, Type, Value, topological
 from graphtorch.ir.literal import Literal
+from graphtorch.ir.passes import legalize
 from graphtorch.ir.shape import broadcast
 
 DTYPES = (dt.f32, dt.f32, dt.f32, dt.f64, dt.i32, dt.i64, dt.boolean, dt.bf16)
@@ -37,6 +38,42 @@ def is_exact(value: Value) -> bool:
     if value.node.op is ops.cast:
         return is_exact(value.node.operands[0])
     return value.node.op.name in EXACT and all(map(is_exact, value.node.operands))
+
+
+PRECISION = {"bf16": 0.1, "f16": 0.02, "f32": 2e-4, "f64": 1e-9}
+
+
+def tolerance(value: Value) -> float:
+    """How far two correct results may be apart: as the narrowest float on the way allows. 0 for exact values."""
+    if is_exact(value):
+        return 0
+    nodes = topological([value])
+    dtypes = {v.dtype.name for n in nodes for v in (*n.operands, *n.results()) if not is_exact(v)}
+    return max((PRECISION[d] for d in dtypes if d in PRECISION), default=0)
+
+
+def assert_close(graph: Graph, found: Sequence[np.ndarray], expected: Sequence[np.ndarray], what: str) -> None:
+    """Compare a graph's outputs within their tolerances."""
+    for i, (value, a, b) in enumerate(zip(graph.outputs, found, expected, strict=True)):
+        assert a.dtype == b.dtype and a.shape == b.shape, f"{what}: output {i}"
+        limit = tolerance(value)
+        if a.dtype.kind in "bui":
+            np.testing.assert_array_equal(a, b, err_msg=f"{what}: output {i}")
+        else:
+            np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=limit, atol=limit,
+                                       err_msg=f"{what}: output {i}")
+
+
+def evaluate(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """By the references, but every array is contiguous: NumPy's sums depend on strides in the last bit."""
+    known = dict(zip(graph.inputs, arrays, strict=True))
+    flat = legalize.run(graph, lambda n: n.op is not ops.region)
+    for node in flat.nodes:
+        with np.errstate(all="ignore"):
+            found = node.op.reference(node.attrs, *(known[v] for v in node.operands))
+        for value, array in zip(node.results(), found if isinstance(found, tuple) else (found,), strict=True):
+            known[value] = np.ascontiguousarray(array).reshape(array.shape)
+    return [known[v] for v in flat.outputs]
 
 
 class Generator:

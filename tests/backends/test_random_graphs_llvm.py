@@ -1,0 +1,29 @@
+"""Random graphs compiled by LLVM agree with the references: with all passes, with none, and with each alone."""
+
+from __future__ import annotations
+
+import pytest
+from graphtorch.backends import Buffer, compile
+from graphtorch.ir.passes import pipeline
+from random_graphs import Generator, assert_close, evaluate
+
+CHUNKS, CHUNK = 20, 25
+ALL = pipeline.stages
+NAMES = [stage.name for stage in ALL(lambda node: True)]
+VARIANTS = {"none": ("legalize",), **{n: (n, "legalize") for n in NAMES if n != "fuse" and "legal" not in n},
+            "fuse": ("legalize", "fuse")}  # lowering needs what `legalize` leaves, so that is always there
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_llvm_agrees_with_the_references(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHTORCH_CACHE", "off")  # entries are found by the graph, whatever its passes were
+    for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+        generator = Generator(seed)
+        graph = generator.graph(4 + seed % 16)
+        expected = evaluate(graph, generator.arrays(seed))
+        arrays = [Buffer.of(a) for a in generator.arrays(seed)]
+        name, wanted = list(VARIANTS.items())[seed % len(VARIANTS)]
+        for what, names in (("all", NAMES), (name, wanted)):
+            monkeypatch.setattr(pipeline, "stages", lambda *a, names=names: [s for s in ALL(*a) if s.name in names])
+            found = [b.numpy() for b in compile(graph, "llvm")(arrays)]
+            assert_close(graph, found, expected, f"seed {seed}, passes {what}")
