@@ -8,7 +8,7 @@ from __future__ import annotations
 import math as _math
 from typing import Any as _Any
 
-from . import _types
+from . import _settings, _types
 from ._types import (
     DTYPES as _DTYPES,
 )
@@ -51,6 +51,7 @@ pi, e, inf, nan, newaxis = _math.pi, _math.e, _math.inf, _math.nan, None
 globals().update(_DTYPES)
 _FUNCTIONS.update(creation.PUBLIC)
 _FUNCTIONS.update(random.PUBLIC)
+_FUNCTIONS.update(_settings.PUBLIC)
 _FUNCTIONS["no_grad"] = no_grad
 _INTERNAL = frozenset({"no_grad", "full_number"})
 globals().update({k: v for k, v in _FUNCTIONS.items() if k not in _INTERNAL})
@@ -66,22 +67,8 @@ Tensor.imag = property(_FUNCTIONS["imag"])  # type: ignore[attr-defined]
 Tensor.__repr__ = printing.tensor_text  # type: ignore[method-assign]
 Tensor.__str__ = printing.tensor_text  # type: ignore[method-assign]
 
-from . import nn, optim, utils  # isort: skip  # noqa: E402
-
-
-def get_num_threads() -> int:
-    """How many threads a compiled graph uses."""
-    return _threads[0]
-
-
-def set_num_threads(count: int) -> None:
-    """Set how many threads a compiled graph uses; at least 1."""
-    if not isinstance(count, int) or count < 1:
-        raise RuntimeError(f"set_num_threads expects a positive integer, but got {count!r}")
-    _threads[0] = count
-
-
-_threads = [1]
+from . import nn, optim, serialization, utils  # isort: skip  # noqa: E402
+from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402
 
 
 _LAZY = frozenset({"aot", "cuda", "onnx"})  # modules that cost time to import and that few programs use

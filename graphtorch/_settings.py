@@ -1,0 +1,70 @@
+"""Settings of the process: threads, determinism, warnings."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+from ._types import CPU, check_device, device
+
+_state: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always": False}
+
+
+def get_num_threads() -> int:
+    """How many threads a compiled graph uses."""
+    return _state["threads"] or len(os.sched_getaffinity(0))
+
+
+def set_num_threads(count: int) -> None:
+    """Set how many threads a compiled graph uses; at least 1."""
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise TypeError(f"set_num_threads expects an int, but got {type(count).__name__}")
+    if count < 1:
+        raise RuntimeError(f"set_num_threads expects a positive integer, but got {count}")
+    _state["threads"] = count
+    from graphtorch import backends
+    if hasattr(backends, "set_num_threads"):
+        backends.set_num_threads(count)
+
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Ask for the same bits whatever the number of threads."""
+    _state["deterministic"] = bool(mode)
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """Whether `use_deterministic_algorithms` is on."""
+    return _state["deterministic"]
+
+
+def set_default_device(given: Any) -> None:
+    """The device of factory functions; only 'cpu' exists."""
+    check_device(given)
+
+
+def get_default_device() -> device:
+    """The device of factory functions."""
+    return CPU
+
+
+def set_warn_always(b: bool) -> None:
+    """Whether warnings that are shown once per process are shown each time."""
+    _state["warn_always"] = bool(b)
+    warnings.simplefilter("always" if b else "default", UserWarning)
+
+
+def is_warn_always_enabled() -> bool:
+    """Whether `set_warn_always` is on."""
+    return _state["warn_always"]
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """'highest', 'high' or 'medium': float32 products are always exact here."""
+    if precision not in ("highest", "high", "medium"):
+        raise RuntimeError(f"unknown precision {precision!r}: expected highest, high or medium")
+
+
+PUBLIC = {f.__name__: f for f in (
+    get_num_threads, set_num_threads, use_deterministic_algorithms, are_deterministic_algorithms_enabled, set_default_device,
+    get_default_device, set_warn_always, is_warn_always_enabled, set_float32_matmul_precision)}
