@@ -1,10 +1,6 @@
-"""A program as one LLVM module: its kernels, and the functions that launch them in order.
+"""A program as one LLVM module: its kernels, and the functions that launch them in order (see abi.py).
 
-    int32_t entry(int64_t *args)       status: 0, or 1 + the site of a data-dependent error
-    int32_t prologue(int64_t *args)    fills the packed memory from the stable inputs
-
-`args` holds addresses and sizes: inputs, outputs, symbols (by the program's order), arena, packed memory.
-Constants are part of the module. Sizes are computed from the symbols here, so one compile serves them all.
+Sizes are computed from the symbols here, so one compile serves them all.
 """
 
 from __future__ import annotations
@@ -15,11 +11,9 @@ from typing import Protocol
 from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt, bounds
 
 from ..kernels.program import Launch, Program, Slot
+from .abi import ENTRY, PROLOGUE
 from .emit import ModuleEmitter
 from .target import Target
-
-ENTRY, PROLOGUE = "gt_entry", "gt_prologue"
-
 
 def emit_program(program: Program, plan: Placement, target: Target, entry: str = ENTRY,
                  prologue: str = PROLOGUE, linkage: str = "") -> str:

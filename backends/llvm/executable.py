@@ -13,7 +13,7 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
 
 from ..buffer import Block, Buffer, size_class
-from .entry import ENTRY, PROLOGUE
+from .abi import ENTRY, PROLOGUE
 from .native import Code
 from .record import Record
 from .runtime import pool

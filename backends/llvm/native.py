@@ -26,17 +26,21 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
-def initialize() -> None:
-    """Register LLVM's code generators, once a process."""
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
+def initialize(everything: bool = False) -> None:
+    """Register LLVM's code generators, once a process: this machine's, or those of all machines."""
+    if everything:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    else:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()  # libraries take their weights in by .incbin
 
 
 @functools.lru_cache(maxsize=16)
 def target_machine(target: Target, pic: bool = False) -> llvm.TargetMachine:
     """LLVM's code generator for `target`; `pic` for code that goes into a library."""
-    initialize()
+    initialize(target.triple != host().triple)
     return llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=3, reloc="pic" if pic else "default", jit=not pic)
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt
-
-from ..kernels.program import Program, Slot
-from .entry import Placement, packed_layout
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Record:
-    """A compiled program's calling convention (see entry.py) and what it says of itself."""
+    """A compiled program's calling convention (see abi.py) and what it says of itself."""
 
     name: str
     inputs: tuple[Array, ...]
@@ -69,20 +65,6 @@ class Record:
                       dim_from_json(data["arena"], known), dim_from_json(data["packed"], known),
                       None if prologue is None else tuple(prologue), tuple(Site(**s) for s in data["errors"]),
                       data["explanation"], data["statistics"])
-
-
-def record_of(program: Program, plan: Placement, explanation: str, statistics: dict[str, int]) -> Record:
-    """The record of a lowered program."""
-    read = sorted({s.index for launch in program.prologue for s in launch.slots if s.kind == "input"})
-    errors = tuple(Site(e.op, e.message, *(() if e.location is None else (e.location.file, e.location.line)))
-                   for e in program.errors)
-    return Record(program.name, _arrays(program.inputs), _arrays(program.outputs), program.symbols, plan.size,
-                  packed_layout(program)[1], tuple(read) if program.prologue else None, errors, explanation,
-                  statistics)
-
-
-def _arrays(slots: Sequence[Slot]) -> tuple[Array, ...]:
-    return tuple(Array(s.dtype.name, s.shape, s.name, None if s.alias is None else s.alias.index) for s in slots)
 
 
 def dim_to_json(dim: Dim) -> Any:

@@ -23,6 +23,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from . import cache
 from .native import Code, compile_object, immortal
 from .target import Target, available_cpus, host
 
@@ -56,12 +57,23 @@ class Pool:
 @functools.cache
 def pool() -> Pool:
     """This process's pool, made at the first call and never unloaded: its workers run to the end."""
-    code = immortal(Code(compile_object(text(host()), host()), EXPORTS))
+    code = immortal(Code(_object(), EXPORTS))
     address = {name: code.address(name) for name in EXPORTS}
     setter = ctypes.CFUNCTYPE(None, ctypes.c_int32)(address["gt_set_num_threads"])
     getter = ctypes.CFUNCTYPE(ctypes.c_int32)(address["gt_get_num_threads"])
     setter(available_cpus())
     return Pool(address, setter, getter)
+
+
+def _object() -> bytes:
+    source = text(host())
+    name = cache.key("pool", source, repr(host()))
+    found = cache.load(name)
+    if found is not None:
+        return found[1]
+    obj = compile_object(source, host())
+    cache.store(name, {}, obj)
+    return obj
 
 
 def set_num_threads(count: int) -> None:
