@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from graphtorch.ir.graph import Node
 
+from .scan import SCANS, lower_scan
+
 if TYPE_CHECKING:  # stages.py runs what is listed here
     from .stages import Stages
 
 Lower = Callable[["Stages", Node], None]
-OPAQUE: dict[str, Lower] = {}
+OPAQUE: dict[str, Lower] = {**dict.fromkeys(SCANS, lower_scan)}
