@@ -16,7 +16,7 @@ from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, bounds
 
 from .ir import Const, Expr, KType, Stmt, binary, cast, select
-from .pointwise import emit_op, is_pointwise
+from .pointwise import emit_op, is_pointwise, less
 from .program import Slot
 from .random import RANDOM, emit_random
 from .scope import Scope
@@ -290,6 +290,37 @@ def _index(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:
     return e.result(x, tuple(where), mask)
 
 
+def _searchsorted(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:
+    """Binary search for the first boundary that is not before the value."""
+    line, x = node.operands
+    b, size = e.scope.b, line.shape[-1]
+    value = e.at(x, index, mask)
+    low, high = b.var(Const(0), "low"), b.var(e.scope.expr(size), "high")
+    with b.loop(bounds(size)[1].bit_length()):
+        middle = b.let(binary("div", binary("add", low, high), Const(2)), "middle")
+        open_ = b.let(binary("lt", low, high), "open")
+        at = e.scope.space.opaque(size)
+        e.scope.space.bind(at, middle, b.depth)
+        lead = index[:-1] if line.rank > 1 else ()
+        found = e.at(line, (*lead, at), e.both(mask, open_, b.depth))
+        passed = _comes_before(found, value, node.attrs.right)
+        b.assign(low, select(b.let(binary("and", open_, passed), "passed"), binary("add", middle, Const(1)), low))
+        below = binary("and", open_, binary("le", low, middle))
+        b.assign(high, select(below, middle, high))
+    return Result(low, b.depth)
+
+
+def _comes_before(boundary: Expr, value: Expr, right: bool) -> Expr:
+    """Whether a boundary is passed on the way to where `value` goes; NaN passes all."""
+    if right:
+        reached = less(value, boundary)
+    elif boundary.type.dtype.is_floating_point:
+        reached = binary("ge", boundary, value)
+    else:
+        return less(boundary, value)
+    return select(reached, Const(False, KType(boolean)), Const(True, KType(boolean)))
+
+
 def first_indexed(dims: tuple[int, ...]) -> int:
     """Where the dimensions of the index operands land in the result of advanced indexing."""
     return dims[0] if dims[-1] - dims[0] == len(dims) - 1 else 0
@@ -306,5 +337,6 @@ def _of_node(rule: Callable[[Evaluator, Node, Index, Mask | None], Result]) -> S
 SPECIAL: dict[str, Special] = {name: _of_node(rule) for name, rule in {
     "constant": _constant, "iota": _iota, "size": _size, "pad": _pad, "concat": _concat,
     "slice_update": _slice_update, "gather": _gather, "index_select": _index_select, "index": _index,
+    "searchsorted": _searchsorted,
     **dict.fromkeys(RANDOM, _random),
 }.items()}

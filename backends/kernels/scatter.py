@@ -1,1 +1,236 @@
-"""Writes at positions that are data: scatter, scatter_add, index_put and the gradient of a max pool."""
+"""Writes at computed positions: scatter, scatter_add, index_put (and with it the gradient of an embedding).
+
+The result starts as a copy of x. Updates are applied in their row-major order, so that sums and the last
+of several writes are the same on any number of threads: tasks share the *result*, by dimensions that
+updates and result have in common, or by ranges of the addressed dimension where there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graphtorch.ir import ops
+from graphtorch.ir.graph import Node, Value
+from graphtorch.ir.shape import Dim, Shape, broadcast, numel
+
+from . import cost
+from .evaluate import Evaluator, Mask, bounded, first_indexed
+from .ir import Buffer, Expr, binary, cast, load
+from .pointwise import wide
+from .program import Slot
+from .scope import Scope, upper_bound
+from .views import Index, broadcast_index
+
+if TYPE_CHECKING:  # it runs what this file defines
+    from .stages import Stages
+
+Place = Callable[[Index], Index]
+
+BLOCK = 512  # neighbouring elements of the result that a task takes at least
+RANGES = 8  # parts of the addressed dimension, where tasks have nothing else to share
+
+
+@dataclass(eq=False)
+class Updates:
+    """The updates of one op.
+
+    Attributes:
+        shape: the sizes updates run through.
+        free: those of its axes that are dimensions of the result too.
+        inner: whether the last axis is free and no position depends on it.
+    """
+
+    node: Node
+    shape: Shape
+    free: tuple[int, ...]
+    inner: bool
+    accumulate: bool
+
+    @property
+    def x(self) -> Value:
+        return self.node.operands[0]
+
+    @property
+    def source(self) -> Value:
+        return self.node.operands[2 if self.node.op.name.startswith("scatter") else 1]
+
+
+def scatter_updates(node: Node) -> Updates:
+    shape, dim = node.operands[1].shape, node.attrs.dim
+    free = tuple(a for a in range(len(shape)) if a != dim)
+    return Updates(node, shape, free, False, node.op.name == "scatter_add")
+
+
+def put_updates(node: Node) -> Updates:
+    x, _, *positions = node.operands
+    dims = node.attrs.dims
+    rank = max(p.rank for p in positions)
+    first = first_indexed(dims)
+    block = broadcast(*(p.shape for p in positions))
+    rest = [size for axis, size in enumerate(x.shape) if axis not in dims]
+    shape = (*rest[:first], *block, *rest[first:])
+    free = tuple(a for a in range(len(shape)) if not first <= a < first + rank)
+    return Updates(node, shape, free, bool(free) and free[-1] == len(shape) - 1, node.attrs.accumulate)
+
+
+class ScatterKernel:
+    """One kernel that applies `updates` to `out`, which holds x."""
+
+    def __init__(self, stages: Stages, updates: Updates, out: Slot):
+        self.stages = stages
+        self.updates = updates
+        self.out = out
+        self.scope = Scope(stages.lowering, updates.node.op.name)
+        self.evaluator = Evaluator(self.scope, stages.leaves())
+        self.range: tuple[Expr, Expr] | None = None
+
+    def emit(self) -> None:
+        updates, scope = self.updates, self.scope
+        buffer = scope.buffer(self.out, "readwrite")
+        self.index: Index = tuple(scope.space.variable(extent) for extent in updates.shape)
+        bound = [a for a in range(len(updates.shape)) if a not in updates.free]
+        with self.tasks(), self.serial(bound):
+            if updates.inner:
+                place, mask = self.place()
+                with scope.b.when(mask.expr), self.line():
+                    self.update(buffer, place(self.index), mask)
+            else:
+                with self.line():
+                    place, mask = self.place()
+                    with scope.b.when(mask.expr):
+                        self.update(buffer, place(self.index), mask)
+        moved = cost.traffic([updates.source]) * 2
+        scope.launch(updates.node.op.name, numel(updates.shape), moved)
+
+    @contextmanager
+    def tasks(self) -> Iterator[None]:
+        """Free axes as tasks, the last one in blocks; else ranges of the addressed dimension."""
+        scope, b, updates = self.scope, self.scope.b, self.updates
+        outer, last = updates.free[:-1], updates.free[-1:]
+        work = cost.elements(updates.shape)
+        grain = cost.grain([updates.node], 12.0)
+        blocks: list[tuple[Dim, int | None]] = [(updates.shape[a], a) for a in outer if updates.shape[a] != 1]
+        extent = updates.shape[last[0]] if last else 1
+        width = max(BLOCK, grain // max(1, cost.guess(numel(tuple(updates.shape[a] for a in range(len(updates.shape))
+                                                                 if a not in last)))))
+        blocks.append(((extent + (width - 1)) // width, None))
+        count = numel(tuple(e for e, _ in blocks))
+        ranges = RANGES if work > 2 * grain and cost.guess(count) < 2 else 1
+        kind = "parallel" if work > grain and not (count == 1 and ranges == 1) else "serial"
+        with b.loop(scope.expr(count * ranges), kind, "task") as task:
+            rest = task
+            if ranges > 1:
+                self.limit(rest % ranges, ranges)
+                rest = b.let(rest // ranges, "rest")
+            for size, axis in reversed(blocks):
+                here = rest if (size, axis) == blocks[0] else b.let(rest % scope.expr(size), "i")
+                rest = rest if (size, axis) == blocks[0] else b.let(rest // scope.expr(size), "rest")
+                if axis is not None:
+                    scope.space.bind(self.index[axis], here, b.depth)
+                else:
+                    self.lo = b.let(here * width, "lo")
+                    self.hi = b.let(upper_bound(self.lo + width, scope.expr(extent)), "hi")
+            yield
+
+    def limit(self, part: Expr, ranges: int) -> None:
+        """Restrict this task to part `part` of the first addressed dimension."""
+        b = self.scope.b
+        size = self.scope.expr(self.updates.x.shape[self.addressed()[0]])
+        each = b.let((size + (ranges - 1)) // ranges, "each")
+        low = b.let(b.let(part, "part") * each, "from")
+        self.range = low, b.let(low + each, "to")
+
+    def addressed(self) -> tuple[int, ...]:
+        attrs = self.updates.node.attrs
+        return attrs.dims if self.updates.node.op.name == "index_put" else (attrs.dim,)
+
+    @contextmanager
+    def serial(self, axes: list[int]) -> Iterator[None]:
+        if not axes:
+            yield
+            return
+        axis, *rest = axes
+        with self.scope.loop(self.updates.shape[axis], variable=self.index[axis]), self.serial(rest):
+            yield
+
+    @contextmanager
+    def line(self) -> Iterator[None]:
+        """The block of the last free axis."""
+        if not self.updates.free or isinstance(self.index[self.updates.free[-1]], int):
+            yield
+            return
+        axis = self.updates.free[-1]
+        with self.scope.loop(self.updates.shape[axis], "vector" if self.updates.inner else "serial", "j",
+                             self.lo, self.hi, variable=self.index[axis]):
+            yield
+
+    def place(self) -> tuple[Place, Mask]:
+        """Where an update goes, as a function of its index, and whether it goes anywhere."""
+        node = self.updates.node
+        if node.op.name == "index_put":
+            return self._put_place(node)
+        dim = node.attrs.dim
+        at = self.evaluator.result(node.operands[1], self.index, None)
+        variable, mask = bounded(self.evaluator, node, at, self.updates.x.shape[dim], dim, None, wraps=False)
+        mask = self.in_range(variable, mask)
+        return (lambda index: tuple(variable if a == dim else i for a, i in enumerate(index))), mask
+
+    def _put_place(self, node: Node) -> tuple[Place, Mask]:
+        x, _, *positions = node.operands
+        dims, updates = node.attrs.dims, self.updates
+        first = first_indexed(dims)
+        block = tuple(i for a, i in enumerate(self.index) if a not in updates.free)
+        sizes = tuple(s for a, s in enumerate(updates.shape) if a not in updates.free)
+        found: dict[int, Dim] = {}
+        mask: Mask | None = None
+        for axis, source in zip(dims, positions, strict=True):
+            at = self.evaluator.result(source, broadcast_index(block, sizes, source.shape), None)
+            found[axis], mask = bounded(self.evaluator, node, at, x.shape[axis], axis, mask, wraps=True)
+        assert mask is not None
+        mask = self.in_range(found[dims[0]], mask)
+
+        def place(index: Index) -> Index:
+            rest = [*index[:first], *index[first + len(block):]]
+            return tuple(found[a] if a in found else rest.pop(0) for a in range(x.rank))
+        return place, mask
+
+    def in_range(self, variable: Dim, mask: Mask) -> Mask:
+        if self.range is None:
+            return mask
+        at = self.scope.expr(variable)
+        depth = self.scope.space.depth((variable,))
+        here = binary("and", binary("ge", at, self.range[0]), binary("lt", at, self.range[1]))
+        return self.evaluator.both(mask, here, depth)
+
+    def update(self, buffer: Buffer, where: Index, mask: Mask) -> None:
+        b, updates = self.scope.b, self.updates
+        position = b.let(self.scope.expr(self.scope.space.linear(where, updates.x.shape)), "place")
+        source = updates.source
+        index = self.index if updates.node.op.name != "index_put" \
+            else broadcast_index(self.index, updates.shape, source.shape)
+        value = cast(self.evaluator.at(source, index), self.out.dtype)
+        if updates.accumulate:
+            old = load(buffer, position)
+            value = binary("or" if self.out.dtype.is_bool else "add", old, value)
+        b.store(buffer, position, value)
+
+
+def lower_scatter(stages: Stages, node: Node) -> None:
+    """x copied to the result, then the updates; 16-bit sums are kept in f32 until the end."""
+    updates = put_updates(node) if node.op.name == "index_put" else scatter_updates(node)
+    dtype = wide(updates.x.dtype) if updates.accumulate else updates.x.dtype
+    result = node.result()
+    if dtype is updates.x.dtype:
+        out = stages.result_slot(result)
+        stages.fill(updates.x, out)
+        ScatterKernel(stages, updates, out).emit()
+        return
+    out = stages.lowering.temporary(dtype, updates.x.shape)
+    stages.fill(ops.cast(updates.x, dtype=dtype), out)
+    ScatterKernel(stages, updates, out).emit()
+    sums = Value(updates.x.type.with_dtype(dtype), name="sums")
+    stages.slots[sums] = out
+    stages.fill(ops.cast(sums, dtype=updates.x.dtype), stages.result_slot(result))

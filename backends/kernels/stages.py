@@ -108,7 +108,7 @@ class Stages:
             found = self.slots[value] = self.lowering.constant(value.node.attrs.value)
         if found is None:
             found = self.lowering.temporary(value.dtype, value.shape)
-            lower_map(self.region, self.lowering, list(targets_of(value, found)), self.leaves())
+            self.fill(value, found)
             self.slots[value] = found
         return found
 
@@ -121,6 +121,10 @@ class Stages:
                 return target.slot
         found = self.slots[value] = self.lowering.temporary(value.dtype, value.shape)
         return found
+
+    def fill(self, value: Value, slot: Slot) -> None:
+        """Compute `value` into `slot`."""
+        lower_map(self.region, self.lowering, list(targets_of(value, slot)), self.leaves())
 
     # Reductions -------------------------------------------------------------------------------------
 
