@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from graphtorch.ir.shape import Dim
 
 from .problem import Axis, Contraction, Source, extent_of, is_affine, stride
-from .schedule import SERIAL_WORK, Machine, Schedule, Tiling, blocks, chunks, column_sizes, most_rows, row_sizes, sweep
+from .schedule import SERIAL_WORK, Chunk, Machine, Schedule, Tiling, blocks, chunks, column_sizes, most_rows, row_sizes, sweep
 
 UNKNOWN = 64  # what a size known at run time only counts as
 LATENCY = 4  # cycles until an accumulator can be added to again
@@ -52,18 +52,21 @@ class Feeding:
 
 def candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[float, Schedule]]:
     feed = feeding(p, machine)
+    seen: set[Tiling] = set()
     for vectors in WIDTHS:
         columns = column_tiling(p.n, vectors, lanes, not feed.pack_b)
-        used = sum(1 for _ in column_chunks(columns, lanes))
-        most = min(most_rows(used, machine.registers), MAX_ROWS)
-        if used > max(4, vectors):
+        parts = list(column_chunks(columns, lanes))
+        if columns in seen or len(parts) > max(4, vectors):
             continue
+        seen.add(columns)
+        masked = not feed.pack_b and not machine.masks and (columns.ragged or any(c.valid < c.lanes for c in parts))
+        most = min(most_rows(len(parts), machine.registers - masked), MAX_ROWS)
         rows = row_tiling(p.m, most, not feed.pack_a and _fixed_rows(p))
         cost = total_cost(p, rows, columns, lanes, machine) + feed.cost
         yield cost, Schedule("tile", lanes, False, rows, columns, feed.pack_a, feed.pack_b)
 
 
-def column_chunks(columns: Tiling, lanes: int) -> Iterator[object]:
+def column_chunks(columns: Tiling, lanes: int) -> Iterator[Chunk]:
     """The vectors of the main tile."""
     for _ in range(columns.sizes[0] if columns.inner else 1):
         yield from chunks(columns.inner[0] if columns.inner else columns.sizes[0], lanes)

@@ -8,6 +8,7 @@ launched with the region's epilogue in its `writer`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
@@ -20,8 +21,9 @@ from .matmul import matmul_problem
 from .packing import Packing, pack
 from .problem import Contraction, Emission, Source, axis, extent_of, merge_axes
 from .schedule import Schedule, machine_of
+from .split import add_parts, parts_of, partial_address, partial_slot, split
 from .tile import Direct, Packed, emit_tiles
-from .writer import ResultWriter
+from .writer import PartialWriter, ResultWriter
 
 PROBLEMS: dict[str, Callable[[Node, Region, Lowering], Contraction]] = {
     "matmul": matmul_problem, "conv": conv_problem, "conv_transpose": conv_transpose_problem,
@@ -39,6 +41,7 @@ def lower_contraction(region: Region, lowering: Lowering) -> Schedule:
             group.append(axis(problem.space, 1))
     machine = machine_of(lowering.target)
     problem, schedule = choose(problem, machine)
+    schedule = replace(schedule, split=parts_of(problem, schedule))
     if schedule.kind == "loops":
         lower_loop_nest(problem, region, lowering)
     else:
@@ -56,11 +59,22 @@ def anchor_of(region: Region) -> Node:
 
 
 def lower_tiles(p: Contraction, region: Region, lowering: Lowering, s: Schedule) -> None:
+    """The tile kernel, after what it needs packed; with a long k in parts, also the kernel that adds them."""
     a = packed_slot(p, lowering, s, p.a, True) if s.pack_a else None
     b = packed_slot(p, lowering, s, p.b, False) if s.pack_b else None
+    label, flops, moved = f"{region.label} [{s}]", 2 * extent_of(p.axes()), moved_bytes(p, region)
+    if s.split == 1:
+        e = Emission(lowering, p.space, region.label)
+        emit_tiles(e, p, s, feed(e, p, a, p.a, 0), feed(e, p, b, p.b, 0), ResultWriter(e, p, region))
+        e.launch(label, flops, moved)
+        return
+    cut, part, skipped = split(p, s.split)
+    slot = partial_slot(p, lowering, s.split)
     e = Emission(lowering, p.space, region.label)
-    emit_tiles(e, p, s, feed(e, p, s, a, True), feed(e, p, s, b, False), ResultWriter(e, p, region))
-    e.launch(f"{region.label} [{s}]", 2 * extent_of(p.axes()), moved_bytes(p, region))
+    emit_tiles(e, cut, s, feed(e, cut, a, cut.a, skipped), feed(e, cut, b, cut.b, skipped),
+               PartialWriter(e, slot, partial_address(p, part)))
+    e.launch(label, flops, moved)
+    add_parts(p, region, lowering, s, slot, part)
 
 
 def moved_bytes(p: Contraction, region: Region) -> Dim:
@@ -83,13 +97,13 @@ def packed_slot(p: Contraction, lowering: Lowering, s: Schedule, source: Source,
     return Source(slot, p.acc, 0), packing
 
 
-def feed(e: Emission, p: Contraction, s: Schedule, packed: tuple[Source, Packing] | None, rows: bool,
-         ) -> Direct | Packed:
+def feed(e: Emission, p: Contraction, packed: tuple[Source, Packing] | None, source: Source,
+         skipped: Dim) -> Direct | Packed:
     """How the tile kernel reads an operand."""
     if packed is None:
-        return Direct(e, p, p.a if rows else p.b, p.k)
-    source, q = packed
-    return Packed(e, source, p.k, q.depth, q.group, q.room, q.along.variable, s.lanes)
+        return Direct(e, p, source, p.k)
+    slot, q = packed
+    return Packed(e, slot, p.k, q.depth, q.group, q.room, q.along.variable, skipped)
 
 
 def lower_loop_nest(p: Contraction, region: Region, lowering: Lowering) -> None:

@@ -17,7 +17,7 @@ from .ir import Const, Expr, KType, binary, cast, load, splat
 from .lowering import Lowering
 from .problem import Axis, Emission, Source, extent_of, flat, is_affine, stride
 from .program import Slot
-from .schedule import Tiling, chunks, padded
+from .schedule import TASKS, Tiling, chunks, padded
 from .space import Space, depends
 from .tile import sweep_axis, transpose
 
@@ -62,14 +62,16 @@ def pack(lowering: Lowering, q: Packing, acc: DType, label: str, parallel: bool)
     main = q.tiling.sizes[0]
     extent = q.along.extent
     tile = Axis(q.space.opaque((extent + (main - 1)) // main), (extent + (main - 1)) // main)
-    levels = [(e.binder(a), a.extent) for a in (*q.around, tile)]
+    spread = len(q.k) > 1 and few(extent_of([*q.around, tile]))
+    levels = [(e.binder(a), a.extent) for a in (*q.around, tile, *q.k[:spread])]
 
     def body() -> None:
         first = e.b.let(e.expr(tile.variable * main), "first")
         length: int | Expr = main
         if not isinstance(extent, int) or extent % main:
             length = e.b.let(binary("min", Const(main), e.expr(extent) - first), "length")
-        sweep_axis(e, q.along, first, length, q.tiling, lambda size, valid: _pack_tile(e, q, slot, acc, size, valid))
+        sweep_axis(e, q.along, first, length, q.tiling, lambda size, valid: _pack_tile(
+            e, q, q.k[spread:], slot, acc, size, valid))
 
     e.tasks(levels, body, parallel)
     moved = q.elements * (acc.itemsize + q.source.dtype.itemsize)
@@ -77,17 +79,23 @@ def pack(lowering: Lowering, q: Packing, acc: DType, label: str, parallel: bool)
     return slot
 
 
-def _pack_tile(e: Emission, q: Packing, slot: Slot, acc: DType, size: int, valid: int | Expr) -> None:
+def few(count: Dim) -> bool:
+    """Whether so few tiles give too few tasks, so that steps of k have to be tasks too."""
+    return isinstance(count, int) and count < TASKS
+
+
+def _pack_tile(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, size: int,
+               valid: int | Expr) -> None:
     base = e.b.let(e.expr(q.group * (q.depth * q.room) + q.along.variable * q.depth), "to")
     width = q.width(size)
     if not is_affine(q.source.address, [q.along, *q.k]):
-        _pack_scalars(e, q, slot, acc, base, width, valid)
+        _pack_scalars(e, q, k, slot, acc, base, width, valid)
     elif stride(q.source.address, q.along) == 1 and size >= 4:
-        _pack_vectors(e, q, slot, acc, base, size, valid)
-    elif q.k and stride(q.source.address, q.k[-1]) == 1 and size >= 4 and isinstance(q.k[-1].extent, int):
-        _pack_transposed(e, q, slot, acc, base, size, valid)
+        _pack_vectors(e, q, k, slot, acc, base, size, valid)
+    elif k and stride(q.source.address, k[-1]) == 1 and size >= 4 and isinstance(k[-1].extent, int):
+        _pack_transposed(e, q, k, slot, acc, base, size, valid)
     else:
-        _pack_scalars(e, q, slot, acc, base, width, valid)
+        _pack_scalars(e, q, k, slot, acc, base, width, valid)
 
 
 def _converted(value: Expr, source: Source, acc: DType) -> Expr:
@@ -96,7 +104,7 @@ def _converted(value: Expr, source: Source, acc: DType) -> Expr:
     return value
 
 
-def _pack_scalars(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, width: int, valid: int | Expr) -> None:
+def _pack_scalars(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, width: int, valid: int | Expr) -> None:
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
     start = e.space.env[q.along.name]
 
@@ -111,10 +119,10 @@ def _pack_scalars(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, w
                                                      else valid)) as r:
                 e.b.store(target, at + r, Const(0.0, KType(acc)))
 
-    e.loop_over(q.k, body)
+    e.loop_over(k, body)
 
 
-def _pack_vectors(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int, valid: int | Expr) -> None:
+def _pack_vectors(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, size: int, valid: int | Expr) -> None:
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
     width = q.width(size)
     parts = chunks(size, q.lanes)
@@ -128,20 +136,20 @@ def _pack_vectors(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, s
             kept = c.lanes if q.fill else c.valid
             store_lanes(e.b, target, at + c.offset, _converted(value, q.source, acc), kept, e.masks)
 
-    e.loop_over(q.k, body)
+    e.loop_over(k, body)
 
 
-def _pack_transposed(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int,
+def _pack_transposed(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, size: int,
                      valid: int | Expr) -> None:
     """Square blocks along the innermost k; what is left of k goes the same way, masked."""
-    *outer, last = q.k
+    *outer, last = k
     assert isinstance(last.extent, int)
     whole = last.extent // q.lanes * q.lanes
 
     def body() -> None:
         if whole:
-            with e.b.loop(whole, name="kb", step=q.lanes) as k:
-                e.space.bind(last.variable, k)
+            with e.b.loop(whole, name="kb", step=q.lanes) as at:
+                e.space.bind(last.variable, at)
                 _turn(e, q, slot, acc, base, size, valid, q.lanes)
         if last.extent != whole:
             e.space.bind(last.variable, Const(whole))

@@ -54,6 +54,7 @@ class Contraction:
         batch, m, n, k: axes from outermost to innermost; `a` does not depend on n, nor `b` on m.
         index: the result's index in those variables (without k); `address` its row-major position.
         acc: dtype of the sums.
+        limits: by name of a k axis a size that its extent is cut to.
     """
 
     node: Node
@@ -68,12 +69,12 @@ class Contraction:
     address: Dim
     shape: Shape
     acc: DType
-    notes: dict[str, bool] = field(default_factory=dict)
+    limits: dict[str, Dim] = field(default_factory=dict)
 
     def swapped(self) -> Contraction:
         """The same with the operands' roles exchanged."""
         return Contraction(self.node, self.space, self.batch, self.n, self.m, self.k, self.b, self.a, self.index,
-                           self.address, self.shape, self.acc, self.notes)
+                           self.address, self.shape, self.acc, self.limits)
 
     def axes(self) -> list[Axis]:
         return [*self.batch, *self.m, *self.n, *self.k]

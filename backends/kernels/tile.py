@@ -44,6 +44,13 @@ class Column:
     chunk: Chunk
     valid: int | Expr
 
+    def inside(self) -> int | Expr:
+        """How many of the lanes lie inside the matrix."""
+        return self.chunk.valid if isinstance(self.valid, int) else self.valid
+
+    def mask(self) -> Expr | None:
+        return lane_mask(self.inside(), self.chunk.lanes)
+
 
 Row = dict[str, Dim]
 FULL = 8  # accumulators that keep the units busy without unrolling over k
@@ -53,12 +60,6 @@ class Writer(Protocol):
     """Takes the finished accumulators of one tile."""
 
     def write(self, rows: Sequence[Row], columns: Sequence[Column], values: dict[tuple[int, int], Expr]) -> None: ...
-
-
-class Feed(Protocol):
-    """Where a tile reads one operand: the position of its first element, steps of k, and of rows or columns."""
-
-    def start(self, tile: tuple[int, ...]) -> tuple[Expr, list[Dim], list[Dim]]: ...
 
 
 class Direct:
@@ -82,16 +83,17 @@ class Direct:
 class Packed:
     """A packed operand: for each tile of w rows (or columns) a block [k][w], blocks in order.
 
-    `group` is the number of the matrix among all those packed, `start` the tile's first row, both polynomials.
+    `group` is the number of the matrix among all those packed, `start` the tile's first row, `skipped` the steps
+    of k before the first, all polynomials.
     """
 
     def __init__(self, e: Emission, source: Source, k: Sequence[Axis], depth: Dim, group: Dim, room: Dim, start: Dim,
-                 lanes: int):
-        self.e, self.source, self.k, self.depth, self.lanes = e, source, k, depth, lanes
+                 skipped: Dim):
+        self.e, self.source, self.k, self.skipped = e, source, k, skipped
         self.address = group * (depth * room) + start * depth
 
     def base(self, width: int) -> Expr:
-        return self.e.expr(self.address)
+        return self.e.expr(self.address + self.skipped * width)
 
     def steps(self, width: int) -> list[Dim]:
         found: list[Dim] = []
@@ -248,8 +250,12 @@ class _Step:
             return
         e = self.e
         kind = "rolled" if len(self.accumulators) >= FULL else "serial"
-        with e.b.loop(e.expr(self.p.k[depth].extent), kind, "k") as k:
-            e.space.bind(self.p.k[depth].variable, k)
+        axis = self.p.k[depth]
+        end = e.expr(axis.extent)
+        if axis.name in self.p.limits:
+            end = e.b.let(binary("min", end, e.expr(self.p.limits[axis.name])), "end")
+        with e.b.loop(end, kind, "k") as k:
+            e.space.bind(axis.variable, k)
             a_next = e.b.let(a_at + k * e.expr(a_steps[depth]), "a_at")
             b_next = e.b.let(b_at + k * e.expr(b_steps[depth]), "b_at")
             self.loops(depth + 1, a_next, b_next, a_steps, b_steps)
@@ -268,8 +274,7 @@ class _Step:
     def _vector(self, index: Expr, column: Column) -> Expr:
         buffer = self.e.buffer(self.b.source.slot, hint="b")
         lanes = column.chunk.lanes
-        mask = None if isinstance(self.b, Packed) else lane_mask(column.valid if not isinstance(
-            column.valid, int) else column.chunk.valid, lanes)
+        mask = None if isinstance(self.b, Packed) else column.mask()
         return self._cast(load(buffer, index, lanes, mask), self.b)
 
     def _cast(self, value: Expr, feed: Direct | Packed) -> Expr:

@@ -34,8 +34,7 @@ class ResultWriter:
             return
         for (i, j), value in values.items():
             column = columns[j]
-            self.element(value, {**rows[i], **column.at}, column.axis, column.valid if not isinstance(
-                column.valid, int) else column.chunk.valid)
+            self.element(value, {**rows[i], **column.at}, column.axis, column.inside())
 
     def element(self, value: Expr, at: dict[str, Dim], axis: Axis | None, valid: int | Expr) -> None:
         """Finish one vector of sums that stands at `at` and runs along `axis`."""
@@ -119,5 +118,4 @@ class PartialWriter:
         for (i, j), value in values.items():
             column = columns[j]
             address = evaluate(self.address, {**rows[i], **column.at})
-            valid = column.valid if not isinstance(column.valid, int) else column.chunk.valid
-            store_lanes(self.e.b, target, self.e.expr(address), value, valid, self.e.masks)
+            store_lanes(self.e.b, target, self.e.expr(address), value, column.inside(), self.e.masks)
