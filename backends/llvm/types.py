@@ -11,7 +11,9 @@ from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i8, i16, i3
 from ..kernels.ir import KType
 
 REGISTER = {boolean: "i1", u8: "i8", i8: "i8", i16: "i16", i32: "i32", i64: "i64",
-            f16: "half", bf16: "bfloat", f32: "float", f64: "double"}
+            f16: "half", f32: "float", f64: "double",
+            # Bits only: arithmetic is done in f32, and LLVM calls a library to move a scalar `bfloat` by select or phi.
+            bf16: "i16"}
 
 
 def scalar(dtype: DType) -> str:
@@ -43,7 +45,7 @@ def integer(t: KType) -> str:
 
 def mangled(t: KType) -> str:
     """The suffix of an overloaded intrinsic: ``f32``, ``v16f32``."""
-    name = {"f16": "f16", "bf16": "bf16", "f32": "f32", "f64": "f64"}.get(t.dtype.name)
+    name = {"f16": "f16", "f32": "f32", "f64": "f64"}.get(t.dtype.name)
     name = name or scalar(t.dtype)
     return name if t.lanes == 1 else f"v{t.lanes}{name}"
 
@@ -62,7 +64,7 @@ def _scalar_constant(value: int | float | bool, dtype: DType) -> str:
     if dtype is f16:
         return f"0xH{int(np.float16(value).view(np.uint16)):04X}"
     if dtype is bf16:
-        return f"0xR{int(np.asarray(value, bf16.numpy).view(np.uint16)):04X}"
+        return str(int(np.asarray(value, bf16.numpy).view(np.int16)))
     with np.errstate(over="ignore"):
         exact = float(np.float32(value)) if dtype is f32 else float(value)
     return f"0x{struct.unpack('<Q', struct.pack('<d', exact))[0]:016X}"
