@@ -157,6 +157,8 @@ def _lgamma_scalar(x: float) -> float:
 def _digamma_scalar(x: float) -> float:
     if x == 0:
         return -math.copysign(math.inf, x)
+    if math.isinf(x):
+        return x if x > 0 else math.nan
     if x < 0:
         fraction = math.fmod(x, 1)
         return _digamma_scalar(1 - x) - math.pi / math.tan(math.pi * fraction) if fraction else math.nan
