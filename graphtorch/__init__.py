@@ -68,7 +68,12 @@ Tensor.__repr__ = printing.tensor_text  # type: ignore[method-assign]
 Tensor.__str__ = printing.tensor_text  # type: ignore[method-assign]
 
 from . import nn, optim, serialization, utils  # isort: skip  # noqa: E402
+from .nn.functional import public as _public  # isort: skip  # noqa: E402
 from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402
+
+globals().update(_public.FUNCTIONS)
+for _name, _method in _public.METHODS.items():
+    setattr(Tensor, _name, _method)
 
 
 _LAZY = frozenset({"aot", "cuda", "onnx"})  # modules that cost time to import and that few programs use

@@ -348,13 +348,12 @@ def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights
 
 
 def _check_location(map_location: Any) -> None:
-    if map_location is None or callable(map_location):
+    # A dictionary renames the devices that the file names, and a function moves storages; here all are on the CPU.
+    if map_location is None or callable(map_location) or isinstance(map_location, dict):
         return
-    targets = map_location.values() if isinstance(map_location, dict) else (map_location,)
-    for target in targets:
-        if device(target).type != "cpu":
-            raise RuntimeError(f"Attempting to deserialize object on {target}, but only 'cpu' is available: use "
-                               "torch.load with map_location='cpu'")
+    if device(map_location).type != "cpu":
+        raise RuntimeError(f"Attempting to deserialize object on {map_location}, but only 'cpu' is available: use "
+                           "torch.load with map_location='cpu'")
 
 
 def _read(file: IO[bytes], trusting: bool, encoding: str) -> Any:

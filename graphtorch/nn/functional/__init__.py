@@ -16,7 +16,7 @@ from .conv import (
     linear,
 )
 from .distance import cosine_similarity, normalize, pairwise_distance, pdist
-from .dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
+from .dropouts import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .loss import *  # noqa: F403
 from .loss import __all__ as _loss
 from .normalization import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm

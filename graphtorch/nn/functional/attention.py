@@ -7,7 +7,7 @@ import math
 from ...tensor import Tensor
 from ._common import call, constant_like, where
 from .activation import softmax
-from .dropout import dropout
+from .dropouts import dropout
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,

@@ -226,7 +226,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
     if log_target:
         values = target.exp() * (target - input)
     else:
-        safe = where(target > 0, target, constant_like(target, 1))
+        safe = where(target == 0, constant_like(target, 1), target)  # 0 log 0 is 0; log of less is NaN
         values = target * safe.log() - target * input
     if reduction == "batchmean":
         return values.sum() / (input.shape[0] if input.dim() else 1)
@@ -256,8 +256,8 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: 
     if tuple(var.shape) != tuple(input.shape):
         if tuple(input.shape[:-1]) == tuple(var.shape):
             var = var.unsqueeze(-1)
-        elif not (var.dim() == input.dim() and tuple(var.shape[:-1]) == tuple(input.shape[:-1])
-                  and var.shape[-1] == 1):
+        elif not (var.dim() == input.dim()
+                  and sum(y for x, y in zip(input.shape, var.shape, strict=True) if x != y) == 1):
             raise ValueError(f"var is of incorrect size: got {list(var.shape)} for an input of shape "
                              f"{list(input.shape)}")
     if reduction not in ("none", "mean", "sum"):

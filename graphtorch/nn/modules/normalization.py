@@ -75,7 +75,7 @@ class GroupNorm(Module):
     """Normalise over each of `num_groups` groups of channels, then scale and shift each channel."""
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Any = None,
-                 dtype: Any = None):
+                 dtype: Any = None, *, bias: bool = True):
         super().__init__()
         if num_channels % num_groups:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
@@ -83,8 +83,8 @@ class GroupNorm(Module):
         self.num_channels = num_channels
         self.eps = eps
         self.affine = affine
-        for name, kind in (("weight", "ones"), ("bias", "zeros")):
-            self.register_parameter(name, Parameter(buffer(kind, (num_channels,), device, dtype)) if affine else None)
+        for name, kind, wanted in (("weight", "ones", affine), ("bias", "zeros", affine and bias)):
+            self.register_parameter(name, Parameter(buffer(kind, (num_channels,), device, dtype)) if wanted else None)
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0."""
@@ -94,7 +94,7 @@ class GroupNorm(Module):
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, bias={self.bias is not None}"
 
 
 def _shape(given: Any) -> tuple[int, ...]:
