@@ -140,8 +140,8 @@ def _sign(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
         return x
     if unsigned(x):
         return select(binary("ne", x, zero), one, zero)
-    rest = x if x.type.dtype.is_floating_point else zero  # NaN and -0 stay
-    return select(binary("gt", x, zero), one, select(binary("lt", x, zero), number(-1, x), rest))
+    # NaN gives 0, as PyTorch has it
+    return select(binary("gt", x, zero), one, select(binary("lt", x, zero), number(-1, x), zero))
 
 
 @rule("square")
