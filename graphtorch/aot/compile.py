@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save as safetensors_bytes
 
 from graphtorch.backends.kernels.program import Program, Slot
-from graphtorch.backends.llvm.compiler import lower_graph
+from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.library import ABI_VERSION, Weights, exported, library_text
 from graphtorch.backends.llvm.native import compile_object
 from graphtorch.backends.llvm.target import Target, host
