@@ -18,7 +18,7 @@ from .expand import expanded
 from .ir import KType, Name
 from .loops import Loop, Target, lower_map, merge, targets_of
 from .lowering import Lowering, Region
-from .opaque import OPAQUE
+from .opaque import OPAQUE, is_opaque
 from .program import Slot
 from .reductions import (
     COLUMNS,
@@ -220,7 +220,7 @@ class Stages:
 
 
 def is_barrier(node: Node) -> bool:
-    return node.op.name in REDUCTIONS or node.op.name in OPAQUE
+    return node.op.name in REDUCTIONS or is_opaque(node)
 
 
 def is_per_row(shape: Shape, group: Group) -> bool:
