@@ -69,6 +69,7 @@ Tensor.__str__ = printing.tensor_text  # type: ignore[method-assign]
 
 from . import nn, optim, serialization, utils  # isort: skip  # noqa: E402
 from .nn.functional import public as _public  # isort: skip  # noqa: E402
+from .compile import Dim, TracedGraph, compile, trace  # isort: skip  # noqa: E402
 from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402
 
 globals().update(_public.FUNCTIONS)

@@ -73,8 +73,11 @@ def user_line() -> str:
 
 def pending(storage: Storage) -> None:
     """Remember a storage whose value waits to be computed."""
+    if Storage.capture is not None:
+        Storage.capture.created.append(weakref.ref(storage))
+        return
     _pending.append(weakref.ref(storage))
-    if len(_pending) > PENDING_BOUND and Storage.capture is None:
+    if len(_pending) > PENDING_BOUND:
         _prune()
 
 

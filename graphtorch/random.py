@@ -103,7 +103,7 @@ class Generator:
         """Seed and offset for `count` elements as values; the offset moves on."""
         if isinstance(count, SymInt):
             count = bounds(count)[1]
-        used = (count + 3) // 4
+        used = (count + 1) // 2  # blocks of the widest element type: the stream does not depend on the dtype
         if Storage.capture is not None:
             return Storage.capture.random(self, used)
         seed, offset = self._seed, self._offset
@@ -238,7 +238,7 @@ def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None =
     check_device(device)
     if n < 0:
         raise RuntimeError(f"n must be non-negative, got {n}")
-    keys = ops.random_int(*_stream(generator, (2 * n,)), low=-(1 << 62), high=1 << 62, shape=(n,), dtype=i64)
+    keys = ops.random_int(*_stream(generator, (n,)), low=-(1 << 62), high=1 << 62, shape=(n,), dtype=i64)
     order = ops.sort(keys, dim=0, descending=False)[1]
     ir = i64 if dtype is None else to_ir(dtype)
     return _finish(cast_value(order, ir), requires_grad, out)

@@ -1,13 +1,15 @@
 """Saving and loading: PyTorch's zip format, read and written, and safetensors.
 
-A file is a zip archive of a pickle (``data.pkl``) in which tensors refer to raw storages (``data/0``, ...). It is
-written under a temporary name and renamed. Loading runs no code from the file unless ``weights_only=False``.
+A file is a zip archive of a pickle (``data.pkl``) in which tensors refer to raw storages (``data/0``, ...).
+It is written under a temporary name and renamed. Loading runs no code from the file unless
+``weights_only=False``.
 """
 
 from __future__ import annotations
 
 import codecs
 import io
+import math
 import os
 import pickle
 import sys
@@ -15,7 +17,7 @@ import tempfile
 import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -64,7 +66,7 @@ _REBUILD_PARAMETER = _Global("torch._utils", "_rebuild_parameter")
 class _Pickler(pickle._Pickler):  # the Python one: the C one cannot write names that it cannot import
     """Collects storages by identity, so that tensors that share memory do so again after loading."""
 
-    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
     def __init__(self, file: IO[bytes], protocol: int):
         super().__init__(file, protocol)
@@ -77,8 +79,6 @@ class _Pickler(pickle._Pickler):  # the Python one: the C one cannot write names
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Tensor):
             return self._tensor(obj)
-        if type(obj) is dtype:
-            return _Global("torch", obj.name), None
         if type(obj) is Size:
             return _Global("torch", "Size"), (tuple(obj),)
         if type(obj) is device:
@@ -117,7 +117,12 @@ def _save_global(self: Any, obj: _Global) -> None:
     self.memoize(obj)
 
 
+def _save_dtype(self: Any, obj: dtype) -> None:
+    self.save(_Global("torch", obj.name))
+
+
 _Pickler.dispatch[_Global] = _save_global
+_Pickler.dispatch[dtype] = _save_dtype
 
 
 def save(obj: Any, f: Any, pickle_module: Any = None, pickle_protocol: int = DEFAULT_PROTOCOL,
@@ -134,8 +139,8 @@ def save(obj: Any, f: Any, pickle_module: Any = None, pickle_protocol: int = DEF
         _write(obj, buffer, "archive", pickle_protocol)
         f.write(buffer.getvalue())
     else:
-        raise AttributeError(f"expected 'f' to be string, path, or a file-like object with a 'write' attribute, but got "
-                             f"{type(f).__name__}")
+        raise AttributeError("expected 'f' to be string, path, or a file-like object with a 'write' "
+                             f"attribute, but got {type(f).__name__}")
 
 
 def _stem(path: str) -> str:
@@ -198,7 +203,7 @@ class _LoadedStorage:
     def view(self, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
         """A tensor over these elements; those of one storage share memory."""
         _check_bounds(self.array.size, offset, size, stride)
-        whole = offset == 0 and stride == contiguous_strides(size) and int(np.prod(size, dtype=np.int64)) == self.array.size
+        whole = offset == 0 and stride == contiguous_strides(size) and math.prod(size) == self.array.size
         if self.tensor is None:
             self.tensor = from_value(Leaf.of(self.array.reshape(size if whole else -1)))
             if whole:
@@ -209,11 +214,12 @@ class _LoadedStorage:
 def _check_bounds(count: int, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> None:
     ints = (offset, *size, *stride)
     if len(size) != len(stride) or not all(type(i) is int and i >= 0 for i in ints):
-        raise pickle.UnpicklingError(f"a tensor with offset {offset}, size {size} and strides {stride} cannot be")
+        raise pickle.UnpicklingError(f"a tensor with offset {offset}, size {size} and strides {stride} "
+                                     "cannot be")
     last = offset + sum((s - 1) * t for s, t in zip(size, stride, strict=True))
     if 0 not in size and last >= count:
-        raise pickle.UnpicklingError(f"a tensor of size {size} and strides {stride} at offset {offset} reaches beyond its "
-                                     f"storage of {count} elements")
+        raise pickle.UnpicklingError(f"a tensor of size {size} and strides {stride} at offset {offset} "
+                                     f"reaches beyond its storage of {count} elements")
 
 
 def _rebuild_tensor_v2(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bool = False,
@@ -228,7 +234,8 @@ def _rebuild_parameter(data: Tensor, requires_grad: bool = True, backward_hooks:
     return Parameter(data, bool(requires_grad))
 
 
-def _rebuild_parameter_with_state(data: Tensor, requires_grad: bool, backward_hooks: Any, state: Any) -> Parameter:
+def _rebuild_parameter_with_state(data: Tensor, requires_grad: bool, backward_hooks: Any,
+                                  state: Any) -> Parameter:
     made = Parameter(data, bool(requires_grad))
     made.__dict__.update(state if isinstance(state, dict) else {})
     return made
@@ -255,7 +262,9 @@ _ALLOWED: dict[str, Any] = {
 
 
 def add_safe_globals(safe_globals: Iterable[Any]) -> None:
-    """Let ``weights_only=True`` also make these classes and call these functions (or pairs of one and its name)."""
+    """Let ``weights_only=True`` also make these classes and call these functions (or pairs of one and its
+    name).
+    """
     for item in safe_globals:
         found, name = item if isinstance(item, tuple) else (item, f"{item.__module__}.{item.__qualname__}")
         _safe[name] = found
@@ -304,9 +313,10 @@ class _Unpickler(pickle.Unpickler):
             return found
         if not self.trusting:
             raise pickle.UnpicklingError(
-                f"Weights only load failed. Unsupported global: GLOBAL {full} was not an allowed global by default. If the "
-                "file comes from a source you trust, allow it with torch.serialization.add_safe_globals([...]), or load "
-                "with weights_only=False, which can run any code that the file holds.")
+                f"Weights only load failed. Unsupported global: GLOBAL {full} was not an allowed global by "
+                "default. If the file comes from a source you trust, allow it with "
+                "torch.serialization.add_safe_globals([...]), or load with weights_only=False, which can run "
+                "any code that the file holds.")
         if module.split(".")[0] == "torch":
             module = "graphtorch" + module[len("torch"):]
         return super().find_class(module, name)
@@ -319,8 +329,8 @@ class _Unpickler(pickle.Unpickler):
         if key not in self._loaded:
             raw = bytearray(self.archive.read(f"{self.root}/data/{key}"))
             if len(raw) != count * kind.ir.itemsize:
-                raise RuntimeError(f"storage {key} has {len(raw)} bytes, expected {count} elements of {kind.ir}: the file is "
-                                   "damaged")
+                raise RuntimeError(f"storage {key} has {len(raw)} bytes, expected {count} elements of "
+                                   f"{kind.ir}: the file is damaged")
             array = np.frombuffer(raw, kind.ir.numpy)
             self._loaded[key] = _LoadedStorage(array.byteswap() if self.swap else array)
         return self._loaded[key]
@@ -332,8 +342,8 @@ def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights
 
     Args:
         map_location: where tensors go; only the CPU exists here.
-        weights_only: True (the default) makes tensors, containers and numbers only, and refuses a file that asks
-            for more; False lets the file name any class or function, and so run any code.
+        weights_only: True (the default) makes tensors, containers and numbers only, and refuses a file that
+            asks for more; False lets the file name any class or function, and so run any code.
 
     Raises: pickle.UnpicklingError for a refused or damaged file, FileNotFoundError for a missing one.
     """
@@ -343,23 +353,24 @@ def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights
         with open(f, "rb") as file:
             return _read(file, trusting, encoding)
     if not (hasattr(f, "read") and hasattr(f, "seek")):
-        raise AttributeError(f"expected 'f' to be string, path, or a seekable file-like object, but got {type(f).__name__}")
+        raise AttributeError("expected 'f' to be string, path, or a seekable file-like object, but got "
+                             f"{type(f).__name__}")
     return _read(f, trusting, encoding)
 
 
 def _check_location(map_location: Any) -> None:
-    # A dictionary renames the devices that the file names, and a function moves storages; here all are on the CPU.
+    # A dictionary renames devices that the file names, a function moves storages; here all are on the CPU.
     if map_location is None or callable(map_location) or isinstance(map_location, dict):
         return
     if device(map_location).type != "cpu":
-        raise RuntimeError(f"Attempting to deserialize object on {map_location}, but only 'cpu' is available: use "
-                           "torch.load with map_location='cpu'")
+        raise RuntimeError(f"Attempting to deserialize object on {map_location}, but only 'cpu' is "
+                           "available: use torch.load with map_location='cpu'")
 
 
 def _read(file: IO[bytes], trusting: bool, encoding: str) -> Any:
     if not zipfile.is_zipfile(file):
-        raise pickle.UnpicklingError("not a file of torch.save's zip format. Files written before PyTorch 1.6 can be "
-                                     "converted by loading and saving them once with PyTorch")
+        raise pickle.UnpicklingError("not a file of torch.save's zip format. Files written before PyTorch "
+                                     "1.6 can be converted by loading and saving them once with PyTorch")
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
@@ -376,7 +387,8 @@ def _read(file: IO[bytes], trusting: bool, encoding: str) -> Any:
 _SAFETENSORS = {"float64": "float64", "float32": "float32", "float16": "float16", "bfloat16": "bfloat16",
                 "int64": "int64", "int32": "int32", "int16": "int16", "int8": "int8", "uint8": "uint8", "bool": "bool",
                 "complex64": "complex64"}
-_SAFE_CODES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+_SAFE_CODES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
+               "I32": "int32",
                "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "C64": "complex64"}
 
 

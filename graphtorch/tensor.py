@@ -193,6 +193,8 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The gradient accumulated so far, or None."""
+        if Storage.capture is not None:
+            Storage.capture.grad_read(self)
         if self._grad is None and not self.is_leaf and not self.retains_grad:
             _warn_non_leaf_grad()
         return self._grad
@@ -413,6 +415,8 @@ def from_value(value: Value) -> Tensor:
         made._inference = True
     if type(value) is Value:
         _record.pending(storage)
+    elif Storage.capture is not None:
+        Storage.capture.local(storage)
     return made
 
 

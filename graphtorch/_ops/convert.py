@@ -330,7 +330,7 @@ def _rebuild(array: np.ndarray, requires_grad: bool) -> Tensor:
 
 
 def _reduce_ex(self: Tensor, protocol: int) -> Any:
-    return _rebuild, (np.ascontiguousarray(self.detach()._array()).copy(), self.requires_grad)
+    return _rebuild, (self.detach()._array().copy(), self.requires_grad)
 
 
 METHODS["__deepcopy__"], METHODS["__reduce_ex__"] = _deepcopy, _reduce_ex

@@ -10,6 +10,7 @@ from graphtorch.ir.graph import Value
 
 from .._grad_mode import modes
 from .._grad_node import AccumulateGrad, GradNode
+from ..storage import Storage
 
 
 class Task:
@@ -213,6 +214,8 @@ def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
     """Add `gradient` to ``variable.grad``, then run the post-accumulate hooks."""
     if gradient is None:
         return
+    if Storage.capture is not None:
+        Storage.capture.grad_read(variable)
     if gradient.dtype is not variable.dtype:
         gradient = gradient.to(variable.dtype)
     if variable._grad is None:
