@@ -114,7 +114,8 @@ class Reader:
         if not is_pointwise(node):
             raise TypeError(f"op {node.op.name} inside a contraction region: the fuse pass may put views and "
                             "pointwise ops there only")
-        operands = [self.value(v, broadcast_to(index, v), self._same_index(known, v, value)) for v in node.operands]
+        operands = [self.value(v, broadcast_to(index, v), self._same_index(known, v, value))
+                    for v in node.operands]
         known[value] = emit_op(self.b, node, operands)
         return known[value]
 
@@ -136,7 +137,7 @@ class Reader:
     def _constant(self, node: Node, value: Value) -> Expr:
         number = node.attrs.value.numpy().reshape(-1)
         if number.size != 1:
-            raise TypeError("a constant array inside a contraction region: the fuse pass passes it as an operand")
+            raise TypeError("a constant array inside a contraction region: the fuse pass makes it an operand")
         return Const(number[0].item(), KType(value.dtype))
 
 

@@ -13,7 +13,19 @@ from dataclasses import dataclass, replace
 from graphtorch.ir.shape import Dim
 
 from .problem import Axis, Contraction, Source, extent_of, is_affine, stride
-from .schedule import SERIAL_WORK, Chunk, Machine, Schedule, Tiling, blocks, chunks, column_sizes, most_rows, row_sizes, sweep
+from .schedule import (
+    SERIAL_WORK,
+    Chunk,
+    Machine,
+    Schedule,
+    Tiling,
+    blocks,
+    chunks,
+    column_sizes,
+    most_rows,
+    row_sizes,
+    sweep,
+)
 
 UNKNOWN = 64  # what a size known at run time only counts as
 LATENCY = 4  # cycles until an accumulator can be added to again
@@ -59,7 +71,8 @@ def candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[f
         if columns in seen or len(parts) > max(4, vectors):
             continue
         seen.add(columns)
-        masked = not feed.pack_b and not machine.masks and (columns.ragged or any(c.valid < c.lanes for c in parts))
+        partial = columns.ragged or any(c.valid < c.lanes for c in parts)
+        masked = partial and not feed.pack_b and not machine.masks  # the mask takes a register
         most = min(most_rows(len(parts), machine.registers - masked), MAX_ROWS)
         rows = row_tiling(p.m, most, not feed.pack_a and _fixed_rows(p))
         cost = total_cost(p, rows, columns, lanes, machine) + feed.cost
@@ -93,7 +106,7 @@ def feeding(p: Contraction, machine: Machine) -> Feeding:
     """Operands are packed where tiles cannot read them in place, or would read them badly."""
     pack_a, pack_b = must_pack_rows(p, machine), must_pack_columns(p, machine)
     cost = 0.0
-    for packed, source, along, across in ((pack_a, p.a, p.m, p.n), (pack_b, p.b, p.n, p.m)):
+    for packed, source, along in ((pack_a, p.a, p.m), (pack_b, p.b, p.n)):
         if packed and not source.stable:
             copies = math.prod(guess(x.extent) for x in (*p.batch, *along, *p.k))
             cost += copies * pack_cost(p, source, along)
@@ -115,12 +128,13 @@ def must_pack_rows(p: Contraction, machine: Machine) -> bool:
         return True
     hop = stride(p.a.address, p.m[-1])
     crowded = isinstance(hop, int) and hop * p.a.dtype.itemsize % 2048 == 0 and hop > 0
-    return crowded and guess(extent_of(p.k)) >= 64 and guess(p.m[-1].extent) > 4 and guess(p.n[-1].extent) > 256
+    large = guess(p.m[-1].extent) > 4 and guess(p.n[-1].extent) > 256
+    return crowded and large and guess(extent_of(p.k)) >= 64
 
 
 def _fixed_rows(p: Contraction) -> bool:
     """Whether the distances between rows of A are constants, which cost no registers."""
-    return all(isinstance(stride(p.a.address, x), int) for x in p.m[-2:]) if is_affine(p.a.address, p.m) else False
+    return is_affine(p.a.address, p.m) and all(isinstance(stride(p.a.address, x), int) for x in p.m[-2:])
 
 
 def must_pack_columns(p: Contraction, machine: Machine) -> bool:
@@ -180,7 +194,8 @@ def tile_cost(rows: int, widths: Sequence[int], lanes: int, machine: Machine) ->
 def finished(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
     """With block sizes, and whether threads are worth it."""
     m, n = p.m[-2 if s.rows.inner else -1], p.n[-2 if s.columns.inner else -1]
-    inner = math.prod(guess(x.extent) for x, on in ((p.m[-1], s.rows.inner), (p.n[-1], s.columns.inner)) if on)
+    sides = (p.m[-1], s.rows.inner), (p.n[-1], s.columns.inner)
+    inner = math.prod(guess(x.extent) for x, spans_two in sides if spans_two)
     depth = max(1, guess(extent_of(p.k)))
     work = math.prod(guess(x.extent) for x in (*p.batch, *p.m, *p.n)) * depth
     others = work // max(1, guess(m.extent) * guess(n.extent) * inner * depth)

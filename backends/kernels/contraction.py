@@ -21,7 +21,7 @@ from .matmul import matmul_problem
 from .packing import Packing, pack
 from .problem import Contraction, Emission, Source, axis, extent_of, merge_axes
 from .schedule import Schedule, machine_of
-from .split import add_parts, parts_of, partial_address, partial_slot, split
+from .split import add_parts, partial_address, partial_slot, parts_of, split
 from .tile import Direct, Packed, emit_tiles
 from .writer import PartialWriter, ResultWriter
 
@@ -90,7 +90,8 @@ def packing_of(p: Contraction, s: Schedule, source: Source, rows: bool) -> Packi
     return Packing(p.space, source, (*p.batch, *axes[:-1]), axes[-1], p.k, tiling, s.lanes, fill=not rows)
 
 
-def packed_slot(p: Contraction, lowering: Lowering, s: Schedule, source: Source, rows: bool) -> tuple[Source, Packing]:
+def packed_slot(p: Contraction, lowering: Lowering, s: Schedule, source: Source,
+                rows: bool) -> tuple[Source, Packing]:
     packing = packing_of(p, s, source, rows)
     label = f"pack {p.node.op.name} {'rows' if rows else 'columns'}"
     slot = pack(lowering, packing, p.acc, label, s.parallel)
@@ -115,7 +116,8 @@ def lower_loop_nest(p: Contraction, region: Region, lowering: Lowering) -> None:
 
     def element() -> None:
         total = e.b.var(zero, "sum")
-        e.loop_over(p.k, lambda: e.b.assign(total, multiply_add(element_of(e, p.a, p), element_of(e, p.b, p), total)))
+        e.loop_over(p.k, lambda: e.b.assign(
+            total, multiply_add(element_of(e, p.a, p), element_of(e, p.b, p), total)))
         writer.reader.memo.clear()
         writer.element(total, {}, None, 1)
 

@@ -23,7 +23,7 @@ from .packing import padded_copy
 from .problem import Axis, Contraction, Source, axis
 from .space import Space
 
-LONG_LOOP = 16  # channels from which on they make the innermost loop, instead of the few columns of the kernel
+LONG_LOOP = 16  # channels from which on they make the innermost loop, instead of a kernel's few columns
 
 
 def conv_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
@@ -103,5 +103,6 @@ def conv_weight_grad_problem(node: Node, region: Region, lowering: Lowering) -> 
     outputs = (axes.image.variable, axes.channel(f), *[o.variable for o in axes.out])
     left = source_of(region, lowering, space, g, outputs)
     index = (axes.channel(f), c.variable, *[k.variable for k in axes.kernel])
-    return Contraction(node, space, [axes.group], [f], [c, *axes.kernel], [axes.image, *axes.out], left, right, index,
+    k = [axes.image, *axes.out]
+    return Contraction(node, space, [axes.group], [f], [c, *axes.kernel], k, left, right, index,
                        space.linear(index, shape), shape, accumulator(x.dtype))

@@ -25,5 +25,5 @@ def matmul_problem(node: Node, region: Region, lowering: Lowering) -> Contractio
     rows: list[Axis] = [m]
     while batch and not depends(right.address, batch[-1].name):
         rows.insert(0, batch.pop())
-    return Contraction(node, space, batch, rows, [n], [k], left, right, index, space.linear(index, shape), shape,
-                       accumulator(node.types[0].dtype))
+    return Contraction(node, space, batch, rows, [n], [k], left, right, index, space.linear(index, shape),
+                       shape, accumulator(node.types[0].dtype))

@@ -9,7 +9,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim
 
 from .access import Reader, resolve
-from .ir import Const, KType, cast
+from .ir import cast
 from .lowering import Lowering, Region
 from .problem import Axis, Emission, Source, flat
 from .space import Space
@@ -26,7 +26,8 @@ def source_of(region: Region, lowering: Lowering, space: Space, value: Value, in
     if access is None:
         return computed(region, lowering, value).at(space.linear(index, value.shape))
     outside = region.operands[region.body.inputs.index(access.leaf)]
-    return Source(lowering.slot(outside), outside.dtype, access.address, access.casts, lowering.is_stable(outside))
+    stable = lowering.is_stable(outside)
+    return Source(lowering.slot(outside), outside.dtype, access.address, access.casts, stable)
 
 
 def plain_source(region: Region, lowering: Lowering, value: Value) -> Source:
@@ -54,8 +55,3 @@ def computed(region: Region, lowering: Lowering, value: Value) -> Source:
     e.tasks([(e.binder(a), a.extent) for a in axes[:-1]], lambda: e.loop_over(axes[-1:], element))
     e.launch("operand")
     return Source(slot, value.dtype, 0)
-
-
-def zero(dtype: DType) -> Const:
-    kind = float if dtype.is_floating_point else bool if dtype.is_bool else int
-    return Const(kind(0), KType(dtype))

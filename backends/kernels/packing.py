@@ -13,7 +13,7 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, evaluate
 
 from .access import lane_mask, store_lanes
-from .ir import Const, Expr, KType, binary, cast, load, splat
+from .ir import Buffer, Const, Expr, KType, binary, cast, load, splat
 from .lowering import Lowering
 from .problem import Axis, Emission, Source, extent_of, flat, is_affine, stride
 from .program import Slot
@@ -25,11 +25,12 @@ PLANE_WORK = 16384  # elements to copy that make a task
 
 
 class Packing:
-    """Where a packed operand lies: `group` numbers the matrices, each of `room` rows and `depth` steps of k."""
+    """Where a packed operand lies: `group` numbers matrices, each of `room` rows and `depth` steps of k."""
 
     def __init__(self, space: Space, source: Source, around: Sequence[Axis], along: Axis, k: Sequence[Axis],
                  tiling: Tiling, lanes: int, fill: bool):
-        self.space, self.source, self.along, self.k, self.tiling, self.lanes = space, source, along, k, tiling, lanes
+        self.space, self.source, self.along, self.k = space, source, along, k
+        self.tiling, self.lanes = tiling, lanes
         self.fill = fill  # columns are filled up to whole vectors, rows are not
         self.around = [a for a in around if depends(source.address, a.name)]
         self.group = flat(self.around)
@@ -104,7 +105,8 @@ def _converted(value: Expr, source: Source, acc: DType) -> Expr:
     return value
 
 
-def _pack_scalars(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, width: int, valid: int | Expr) -> None:
+def _pack_scalars(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, width: int,
+                  valid: int | Expr) -> None:
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
     start = e.space.env[q.along.name]
 
@@ -115,14 +117,15 @@ def _pack_scalars(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: D
             e.b.store(target, at + r, _converted(load(source, e.expr(q.source.address)), q.source, acc))
         e.space.bind(q.along.variable, start)
         if not (isinstance(valid, int) and valid == width):
-            with e.b.loop(width, name="r", lo=binary("min", Const(width), Const(valid) if isinstance(valid, int)
-                                                     else valid)) as r:
+            inside = Const(valid) if isinstance(valid, int) else valid
+            with e.b.loop(width, name="r", lo=binary("min", Const(width), inside)) as r:
                 e.b.store(target, at + r, Const(0.0, KType(acc)))
 
     e.loop_over(k, body)
 
 
-def _pack_vectors(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, size: int, valid: int | Expr) -> None:
+def _pack_vectors(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, size: int,
+                  valid: int | Expr) -> None:
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
     width = q.width(size)
     parts = chunks(size, q.lanes)
@@ -139,8 +142,8 @@ def _pack_vectors(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: D
     e.loop_over(k, body)
 
 
-def _pack_transposed(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, size: int,
-                     valid: int | Expr) -> None:
+def _pack_transposed(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr,
+                     size: int, valid: int | Expr) -> None:
     """Square blocks along the innermost k; what is left of k goes the same way, masked."""
     *outer, last = k
     assert isinstance(last.extent, int)
@@ -180,16 +183,22 @@ def _turn(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int
             store_lanes(e.b, target, at + place, turned[i], kept, e.masks)
 
 
-def _row(e: Emission, q: Packing, acc: DType, source: object, start: Expr, hop: Dim, i: int, valid: int | Expr,
-         inside: Expr | None) -> Expr:
+def _row(e: Emission, q: Packing, acc: DType, source: Buffer, start: Expr, hop: Dim, i: int,
+         valid: int | Expr, inside: Expr | None) -> Expr:
     lanes = q.lanes
     index = start + e.expr(hop * i)
     mask = inside
     if not isinstance(valid, int):
         exists = splat(binary("lt", Const(i), valid), lanes)
         mask = exists if inside is None else binary("and", exists, inside)
-    value = load(source, index, lanes, mask)  # type: ignore[arg-type]
+    value = load(source, index, lanes, mask)
     return e.b.let(_converted(value, q.source, acc), "row")
+
+
+def nothing(dtype: DType) -> Const:
+    """Zero of `dtype`."""
+    kind = bool if dtype.is_bool else float if dtype.is_floating_point else int
+    return Const(kind(0), KType(dtype))
 
 
 def padded_copy(lowering: Lowering, space: Space, source: Source, shape: Sequence[Dim], low: Sequence[int],
@@ -216,16 +225,16 @@ def padded_copy(lowering: Lowering, space: Space, source: Source, shape: Sequenc
 
     plane = extent_of(spatial)
     grain = max(1, PLANE_WORK // max(1, plane)) if isinstance(plane, int) else 1
-    static = isinstance(slot.elements, int)
-    e.tasks([(e.binder(a), a.extent) for a in planes], rows, not static or slot.elements > 4 * PLANE_WORK, grain)
+    large = not isinstance(slot.elements, int) or slot.elements > 4 * PLANE_WORK
+    e.tasks([(e.binder(a), a.extent) for a in planes], rows, large, grain)
     e.launch("pad", 0, slot.elements * source.dtype.itemsize * 2)
     return slot
 
 
-def _padded_row(e: Emission, x: object, y: object, source: Source, axes: Sequence[Axis], shape: Sequence[Dim],
-                low: Sequence[int], spread: Sequence[int]) -> None:
-    """The last spatial dim: zeros, then the source's elements, then zeros, each a loop without branches."""
-    zero = Const(False if source.dtype.is_bool else 0.0 if source.dtype.is_floating_point else 0, KType(source.dtype))
+def _padded_row(e: Emission, x: Buffer, y: Buffer, source: Source, axes: Sequence[Axis],
+                shape: Sequence[Dim], low: Sequence[int], spread: Sequence[int]) -> None:
+    """The last spatial dim: zeros, then the source's elements over them, loops without branches."""
+    zero = nothing(source.dtype)
     last = axes[-1]
     start = e.b.let(e.expr(evaluate(flat(axes), {last.name: 0})), "row")
     inside: Expr | None = None
@@ -238,7 +247,7 @@ def _padded_row(e: Emission, x: object, y: object, source: Source, axes: Sequenc
         inside = within if inside is None else binary("and", inside, within)
         position.append(at // gap)
     with e.b.loop(e.expr(last.extent), "vector", "j") as j:
-        e.b.store(y, start + j, zero)  # type: ignore[arg-type]
+        e.b.store(y, start + j, zero)
     with e.b.when(inside) if inside is not None else e.b.loop(1) as _:
         origin: Expr = Const(0)
         for p, size in zip(position, shape[:-1], strict=True):
@@ -248,7 +257,7 @@ def _padded_row(e: Emission, x: object, y: object, source: Source, axes: Sequenc
         first = -(before // gap) if before < 0 else 0
         end = (e.expr(last.extent) - before + (gap - 1)) // gap
         with e.b.loop(binary("min", e.expr(shape[-1]), end), "vector", "j", lo=first) as j:
-            e.b.store(y, start + (j * gap + before), load(x, origin + j))  # type: ignore[arg-type]
+            e.b.store(y, start + (j * gap + before), load(x, origin + j))
 
 
 __all__ = ["Packing", "pack", "padded_copy"]

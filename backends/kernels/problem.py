@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Node
@@ -73,8 +73,7 @@ class Contraction:
 
     def swapped(self) -> Contraction:
         """The same with the operands' roles exchanged."""
-        return Contraction(self.node, self.space, self.batch, self.n, self.m, self.k, self.b, self.a, self.index,
-                           self.address, self.shape, self.acc, self.limits)
+        return replace(self, m=self.n, n=self.m, a=self.b, b=self.a)
 
     def axes(self) -> list[Axis]:
         return [*self.batch, *self.m, *self.n, *self.k]
@@ -175,7 +174,8 @@ class Emission:
         slot = slot.alias or slot
         found = self._buffers.get(slot)
         if found is None:
-            found = self._buffers[slot] = Buffer(self.b.fresh(hint or "x"), slot.dtype, access, _alignment(slot))
+            found = Buffer(self.b.fresh(hint or "x"), slot.dtype, access, _alignment(slot))
+            self._buffers[slot] = found
         elif found.access != access:
             object.__setattr__(found, "access", "readwrite")
         return found
@@ -183,10 +183,11 @@ class Emission:
     def launch(self, label: str, flops: Dim = 0, moved: Dim = 0, prologue: bool = False) -> None:
         used = names_used(self.b.body)
         sizes = [n for n in self._sizes.values() if n in used]
-        kernel = Kernel(self.lowering.kernel_name(self.hint), tuple(self._buffers.values()), tuple(sizes), self.b.body)
+        name = self.lowering.kernel_name(self.hint)
+        kernel = Kernel(name, tuple(self._buffers.values()), tuple(sizes), self.b.body)
         symbols = {s.name: SymInt.atom(s) for s in self.lowering.program.symbols}
-        self.lowering.launch(kernel, tuple(self._buffers), tuple(symbols[n.name] for n in sizes), label, flops, moved,
-                             prologue=prologue)
+        values = tuple(symbols[n.name] for n in sizes)
+        self.lowering.launch(kernel, tuple(self._buffers), values, label, flops, moved, prologue=prologue)
 
     def expr(self, dim: Dim) -> Expr:
         return self.space.base(dim)
@@ -202,7 +203,7 @@ class Emission:
 
     def tasks(self, levels: Sequence[tuple[Callable[[Expr], None], Dim | Expr]], body: Callable[[], None],
               parallel: bool = True, grain: int = 1) -> None:
-        """One loop over all combinations of `levels` (what to do with the index, count); the last is innermost.
+        """One loop over all combinations of `levels` (what to do with an index, count), the last innermost.
 
         `grain` combinations make one task, where one alone would not be worth handing out.
         """

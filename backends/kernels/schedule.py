@@ -132,12 +132,14 @@ class Schedule:
 
 
 def _sizes(tiling: Tiling) -> str:
-    text = "/".join(map(str, tiling.sizes)) + "".join("." + "/".join(map(str, tiling.inner)) for _ in tiling.inner[:1])
+    text = "/".join(map(str, tiling.sizes))
+    if tiling.inner:
+        text += "." + "/".join(map(str, tiling.inner))
     return text + ("?" if tiling.ragged else "") + (f" of {tiling.block}" if tiling.block else "")
 
 
 def most_rows(vectors: int, registers: int) -> int:
-    """Rows of a tile of `vectors` columns: accumulators, a row of B and a broadcast element fit the registers."""
+    """Rows of a tile of `vectors` columns: accumulators, a row of B and an element of A fit the registers."""
     return max(1, (registers - 1 - vectors) // vectors)
 
 

@@ -8,6 +8,7 @@ depend on the number of threads.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from graphtorch.ir.shape import Dim, evaluate
 
@@ -45,15 +46,15 @@ def tasks_of(p: Contraction, s: Schedule) -> int:
 
 
 def split(p: Contraction, parts: int) -> tuple[Contraction, Axis, Dim]:
-    """The contraction with its outermost k in `parts`; also the axis of parts and the steps of k before a part."""
+    """The contraction with its outermost k in `parts`, the axis of parts, the steps of k before a part."""
     first, *rest = p.k
     chunk = (first.extent + (parts - 1)) // parts
     part, inner = axis(p.space, parts), axis(p.space, chunk)
     skipped = part.variable * chunk
     moved: dict[str, Dim] = {first.name: skipped + inner.variable}
-    made = Contraction(p.node, p.space, [part, *p.batch], p.m, p.n, [inner, *rest],
-                       p.a.at(evaluate(p.a.address, moved)), p.b.at(evaluate(p.b.address, moved)), p.index, p.address,
-                       p.shape, p.acc, {inner.name: first.extent - skipped})
+    a, b = (x.at(evaluate(x.address, moved)) for x in (p.a, p.b))
+    made = replace(p, batch=[part, *p.batch], k=[inner, *rest], a=a, b=b,
+                   limits={inner.name: first.extent - skipped})
     return made, part, skipped * extent_of(rest)
 
 
@@ -66,7 +67,8 @@ def partial_slot(p: Contraction, lowering: Lowering, parts: int) -> Slot:
     return lowering.temporary(p.acc, (parts * extent_of([*p.batch, *p.m, *p.n]),))
 
 
-def add_parts(p: Contraction, region: Region, lowering: Lowering, s: Schedule, slot: Slot, part: Axis) -> None:
+def add_parts(p: Contraction, region: Region, lowering: Lowering, s: Schedule, slot: Slot,
+              part: Axis) -> None:
     """Launch the kernel that sums the parts and finishes the region."""
     e = Emission(lowering, p.space, "sum_parts")
     writer = ResultWriter(e, p, region)
@@ -91,6 +93,7 @@ def add_parts(p: Contraction, region: Region, lowering: Lowering, s: Schedule, s
     levels = [(e.binder(x), x.extent) for x in (*p.batch, *p.m, *p.n[:-1])]
     work = guess(extent_of([*p.batch, *p.m, *p.n])) * guess(part.extent)
     grain = max(1, 8192 // max(1, guess(extent)))
-    e.tasks(levels, lambda: sweep_axis(e, p.n[-1], Const(0), length, tiling, tile), work > SERIAL_WORK // 8, grain)
+    parallel = work > SERIAL_WORK // 8
+    e.tasks(levels, lambda: sweep_axis(e, p.n[-1], Const(0), length, tiling, tile), parallel, grain)
     e.launch(f"{region.label} sum of {part.extent} parts", 0, slot.elements * p.acc.itemsize)
 

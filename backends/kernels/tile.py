@@ -59,7 +59,8 @@ FULL = 8  # accumulators that keep the units busy without unrolling over k
 class Writer(Protocol):
     """Takes the finished accumulators of one tile."""
 
-    def write(self, rows: Sequence[Row], columns: Sequence[Column], values: dict[tuple[int, int], Expr]) -> None: ...
+    def write(self, rows: Sequence[Row], columns: Sequence[Column],
+              values: dict[tuple[int, int], Expr]) -> None: ...
 
 
 class Direct:
@@ -83,12 +84,12 @@ class Direct:
 class Packed:
     """A packed operand: for each tile of w rows (or columns) a block [k][w], blocks in order.
 
-    `group` is the number of the matrix among all those packed, `start` the tile's first row, `skipped` the steps
-    of k before the first, all polynomials.
+    `group` is the number of the matrix among all those packed, `start` the tile's first row, `skipped` the
+    steps of k before the first, all polynomials.
     """
 
-    def __init__(self, e: Emission, source: Source, k: Sequence[Axis], depth: Dim, group: Dim, room: Dim, start: Dim,
-                 skipped: Dim):
+    def __init__(self, e: Emission, source: Source, k: Sequence[Axis], depth: Dim, group: Dim, room: Dim,
+                 start: Dim, skipped: Dim):
         self.e, self.source, self.k, self.skipped = e, source, k, skipped
         self.address = group * (depth * room) + start * depth
 
@@ -165,7 +166,7 @@ def sweep_axis(e: Emission, axis: Axis, first: Expr, length: int | Expr, tiling:
             count = (length - start) // size
             if tiling.ragged:
                 count = -(-(length - start) // size)
-            _static_tiles(e, axis, first, start, size, count, lambda: body(size, size))
+            _static_tiles(e, axis, first, start, size, count, body)
             start += count * size
             continue
         end = length if tiling.ragged else length - (size - 1)
@@ -179,14 +180,14 @@ def sweep_axis(e: Emission, axis: Axis, first: Expr, length: int | Expr, tiling:
 
 
 def _static_tiles(e: Emission, axis: Axis, first: Expr, start: int, size: int, count: int,
-                  body: Callable[[], None]) -> None:
+                  body: Callable[[int, int | Expr], None]) -> None:
     if count == 1:
         e.space.bind(axis.variable, e.b.let(first + start, "at"))
-        body()
+        body(size, size)
     elif count > 1:
         with e.b.loop(start + count * size, name="t", lo=start, step=size) as i:
             e.space.bind(axis.variable, e.b.let(first + i, "at"))
-            body()
+            body(size, size)
 
 
 def tile_rows(side: Side, sizes: tuple[int, ...]) -> list[Row]:
@@ -285,7 +286,7 @@ class _Step:
 
 def transpose(e: Emission, values: Sequence[Expr]) -> list[Expr]:
     """The columns of a square matrix given as row vectors: log2(n) rounds of interleaving halves."""
-    from .ir import Shuffle  # noqa: PLC0415
+    from .ir import Shuffle
     n = len(values)
     low = tuple(x for i in range(n // 2) for x in (i, n + i))
     high = tuple(x for i in range(n // 2, n) for x in (i, n + i))

@@ -27,7 +27,8 @@ class ResultWriter:
         slots = dict(zip(region.body.inputs, region.operands, strict=True))
         self.reader = Reader(e.b, e.space, lambda leaf: e.buffer(e.lowering.slot(slots[leaf])))
 
-    def write(self, rows: Sequence[Row], columns: Sequence[Column], values: dict[tuple[int, int], Expr]) -> None:
+    def write(self, rows: Sequence[Row], columns: Sequence[Column],
+              values: dict[tuple[int, int], Expr]) -> None:
         self.reader.memo.clear()
         if self._transposed(rows, columns):
             self._write_transposed(rows, columns, values)
@@ -66,7 +67,8 @@ class ResultWriter:
         along = self._row_axis()
         if along is None or len(rows) < 4 or any(not isinstance(c.valid, int) for c in columns):
             return False
-        return all(stride(self.p.address, c.axis) != 1 for c in columns) and stride(self.p.address, along) == 1
+        across = all(stride(self.p.address, c.axis) != 1 for c in columns)
+        return across and stride(self.p.address, along) == 1
 
     def _row_axis(self) -> Axis | None:
         return self.p.m[-1] if self.p.m else None
@@ -113,7 +115,8 @@ class PartialWriter:
     def __init__(self, e: Emission, slot: Slot, address: Dim):
         self.e, self.slot, self.address = e, slot, address
 
-    def write(self, rows: Sequence[Row], columns: Sequence[Column], values: dict[tuple[int, int], Expr]) -> None:
+    def write(self, rows: Sequence[Row], columns: Sequence[Column],
+              values: dict[tuple[int, int], Expr]) -> None:
         target = self.e.buffer(self.slot, "write", "partial")
         for (i, j), value in values.items():
             column = columns[j]

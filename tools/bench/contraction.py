@@ -2,8 +2,8 @@
 
     python tools/bench contraction [case ...] [--asm]
 
-A line is one kernel: its schedule, its time on one and on all threads, and its share of the peak. Times are medians
-of calls in a warm cache, less the cost of an empty call. `--asm` also counts spills in the machine code.
+A line is one kernel: its time on one and on all threads, its share of the peak, its schedule. Times are lower
+quartiles of calls in a warm cache, less the cost of an empty call. `--asm` also counts spills.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-
 from graphtorch.backends.kernels.ir import Buffer, Builder, Const, Kernel, KType, fma, load
 from graphtorch.backends.kernels.lower import lower
 from graphtorch.backends.kernels.program import Launch, Slot
@@ -33,7 +32,7 @@ ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 BATCH = symbol("batch")
 
 
-class Callable_:
+class Bound:
     """A compiled kernel bound to memory."""
 
     def __init__(self, kernel: Kernel, addresses: Sequence[int], sizes: Sequence[int]):
@@ -61,8 +60,8 @@ class Callable_:
         return sorted(times)[len(times) // 4]
 
 
-def empty() -> Callable_:
-    return Callable_(Kernel("empty", (), (), []), [], [])
+def empty() -> Bound:
+    return Bound(Kernel("empty", (), (), []), [], [])
 
 
 def peak() -> float:
@@ -79,7 +78,7 @@ def peak() -> float:
     for i, c in enumerate(sums):
         b.store(out, i * lanes, c)
     memory = np.zeros(lanes * chains, np.float32)
-    call = Callable_(Kernel("peak", (out,), (), b.body), [memory.ctypes.data], [])
+    call = Bound(Kernel("peak", (out,), (), b.body), [memory.ctypes.data], [])
     return max(2 * lanes * chains * rounds / call.seconds() for _ in range(3))
 
 
@@ -143,8 +142,8 @@ CASES: dict[str, tuple[Callable[..., Value], list[tuple[object, ...]], tuple[int
     "resnet 56x56x64": (conv(padding=((1, 1), (1, 1))), [(1, 64, 56, 56), (64, 64, 3, 3), (64,)], (1, 2)),
     "resnet 7x7x512": (conv(padding=((1, 1), (1, 1))), [(1, 512, 7, 7), (512, 512, 3, 3), (512,)], (1, 2)),
     "resnet 1x1": (conv(), [(1, 64, 56, 56), (256, 64, 1, 1), (256,)], (1, 2)),
-    "mobilenet depthwise": (conv(padding=((1, 1), (1, 1)), groups=144), [(1, 144, 56, 56), (144, 1, 3, 3), (144,)],
-                            (1, 2)),
+    "mobilenet depthwise": (conv(padding=((1, 1), (1, 1)), groups=144),
+                            [(1, 144, 56, 56), (144, 1, 3, 3), (144,)], (1, 2)),
     "attention scores": (lambda q, k: ops.matmul(q, ops.permute(k, dims=(0, 2, 1))),
                          [(12, 128, 64), (12, 128, 64)], ()),
 }
@@ -167,8 +166,8 @@ def measure(name: str, best: float, overhead: float, asm: bool) -> None:
             memory[slot][:] = np.random.default_rng(0).random(memory[slot].shape)
         return memory[slot].ctypes.data
 
-    def bind(launch: Launch) -> Callable_:
-        return Callable_(launch.kernel, [address(s) for s in launch.slots],
+    def bind(launch: Launch) -> Bound:
+        return Bound(launch.kernel, [address(s) for s in launch.slots],
                          [int(evaluate(d, sizes)) for d in launch.sizes])
 
     for launch in program.prologue:
@@ -177,7 +176,8 @@ def measure(name: str, best: float, overhead: float, asm: bool) -> None:
         report(name, launch, bind(launch), int(evaluate(launch.flops, sizes)), best, overhead, asm)
 
 
-def report(name: str, launch: Launch, call: Callable_, flops: int, best: float, overhead: float, asm: bool) -> None:
+def report(name: str, launch: Launch, call: Bound, flops: int, best: float, overhead: float,
+           asm: bool) -> None:
     threads = get_num_threads()
     set_num_threads(1)
     one = max(call.seconds() - overhead, 1e-9)
@@ -185,8 +185,8 @@ def report(name: str, launch: Launch, call: Callable_, flops: int, best: float, 
     many = max(call.seconds() - overhead, 1e-9)
     share = f"{flops / one / best:6.1%} {flops / many / best / threads:6.1%}" if flops else " " * 13
     spills = f"  {spill_count(call.text)} spills" if asm else ""
-    print(f"{name:22s} {one * 1e6:9.2f} {many * 1e6:9.2f} us {share}  compile {call.compile_seconds * 1e3:4.0f} ms{spills}"
-          f"  {launch.label}", flush=True)
+    compiled = f"compile {call.compile_seconds * 1e3:4.0f} ms"
+    print(f"{name:22s} {one * 1e6:9.2f} {many * 1e6:9.2f} us {share}  {compiled}{spills}  {launch.label}", flush=True)
 
 
 def spill_count(text: str) -> int:
