@@ -61,8 +61,8 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
                   generator: Any = None) -> Tensor:
     """N(mean, std^2) restricted to [a, b], by inverting the distribution function."""
     if mean < a - 2 * std or mean > b + 2 * std:
-        warnings.warn("mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be "
-                      "incorrect.", stacklevel=3)
+        warnings.warn("mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of "
+                      "values may be incorrect.", stacklevel=3)
     low, high = (math.erf((x - mean) / std / math.sqrt(2)) for x in (a, b))
     tensor.uniform_(low, high, generator=generator)
     return tensor.erfinv_().mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)
@@ -191,7 +191,8 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
     rows, columns = tensor.shape
     zeros = math.ceil(sparsity * rows)
     tensor.normal_(0, std, generator=generator)
-    order = tensor.new_empty((rows, columns)).uniform_(0, 1, generator=generator).float().numpy().argsort(axis=0)
+    order = tensor.new_empty((rows, columns)).uniform_(0, 1,
+                                                       generator=generator).float().numpy().argsort(axis=0)
     mask = np.ones((rows, columns))
     np.put_along_axis(mask, order[:zeros], 0.0, axis=0)
     return tensor.mul_(_array_tensor(mask).to(tensor.dtype))
@@ -211,7 +212,8 @@ def _deprecated(new: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(new)
     def alias(*args: Any, **kwargs: Any) -> Tensor:
-        warnings.warn(f"`nn.init.{old}` is now deprecated in favor of `nn.init.{new.__name__}`.", FutureWarning,
+        warnings.warn(f"`nn.init.{old}` is now deprecated in favor of "
+                      f"`nn.init.{new.__name__}`.", FutureWarning,
                       stacklevel=2)
         return new(*args, **kwargs)
     return alias

@@ -17,7 +17,8 @@ class Adam(Optimizer):
 
     counters = ("step",)
 
-    def __init__(self, params: ParamsT, lr: Any = 1e-3, betas: tuple[Any, Any] = (0.9, 0.999), eps: float = 1e-8,
+    def __init__(self, params: ParamsT, lr: Any = 1e-3, betas: tuple[Any, Any] = (0.9, 0.999),
+                 eps: float = 1e-8,
                  weight_decay: float = 0, amsgrad: bool = False, *, foreach: bool | None = None,
                  maximize: bool = False, capturable: bool = False, differentiable: bool = False,
                  fused: bool | None = None, decoupled_weight_decay: bool = False):
@@ -40,7 +41,8 @@ class Adam(Optimizer):
         lr = numbers.exact(lambda: group["lr"])
         step_size = (lr / (1 - beta1 ** step)).to(numbers.dtype)
         root = (1 - beta2 ** step).sqrt().to(numbers.dtype)
-        new1, keep2, new2 = ((1 - beta1).to(numbers.dtype), beta2.to(numbers.dtype), (1 - beta2).to(numbers.dtype))
+        new1, keep2, new2 = ((1 - beta1).to(numbers.dtype), beta2.to(numbers.dtype),
+                             (1 - beta2).to(numbers.dtype))
         eps = numbers("eps", lambda: group["eps"])
         decoupled = group["decoupled_weight_decay"]
         shrink = numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"]) if decoupled else None
@@ -59,7 +61,8 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """`Adam` with decoupled weight decay."""
 
-    def __init__(self, params: ParamsT, lr: Any = 1e-3, betas: tuple[Any, Any] = (0.9, 0.999), eps: float = 1e-8,
+    def __init__(self, params: ParamsT, lr: Any = 1e-3, betas: tuple[Any, Any] = (0.9, 0.999),
+                 eps: float = 1e-8,
                  weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False,
                  foreach: bool | None = None, capturable: bool = False, differentiable: bool = False,
                  fused: bool | None = None):

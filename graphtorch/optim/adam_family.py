@@ -9,7 +9,17 @@ from typing import Any
 
 from .._ops.base import FUNCTIONS
 from ..tensor import Tensor
-from .optimizer import Numbers, Optimizer, ParamsT, check, check_common, gradient, moving, zero_counter, zeros_like
+from .optimizer import (
+    Numbers,
+    Optimizer,
+    ParamsT,
+    check,
+    check_common,
+    gradient,
+    moving,
+    zero_counter,
+    zeros_like,
+)
 
 
 class Adamax(Optimizer):
@@ -17,7 +27,8 @@ class Adamax(Optimizer):
 
     counters = ("step",)
 
-    def __init__(self, params: ParamsT, lr: Any = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+    def __init__(self, params: ParamsT, lr: Any = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8,
                  weight_decay: float = 0, foreach: bool | None = None, *, maximize: bool = False,
                  differentiable: bool = False, capturable: bool = False):
         check_common(lr, eps, weight_decay, betas)
@@ -48,7 +59,8 @@ class NAdam(Optimizer):
 
     counters = ("step", "mu_product")
 
-    def __init__(self, params: ParamsT, lr: Any = 2e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+    def __init__(self, params: ParamsT, lr: Any = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8,
                  weight_decay: float = 0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False, *,
                  foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
                  differentiable: bool = False):
@@ -73,11 +85,12 @@ class NAdam(Optimizer):
         decay = numbers.exact(lambda: group["momentum_decay"])
         base = numbers.exact(lambda: 0.96)
         mu, mu_next = (beta1 * (1 - 0.5 * base ** (t * decay)) for t in (step, step + 1))
-        product = shared["mu_product"].copy_((shared["mu_product"].double() * mu)).double()
+        product = shared["mu_product"].copy_(shared["mu_product"].double() * mu).double()
         on_grad = (lr * (1 - mu) / (1 - product)).to(numbers.dtype)
         on_average = (lr * mu_next / (1 - product * mu_next)).to(numbers.dtype)
         correction = (1 - beta2 ** step).to(numbers.dtype)
-        new1, keep2, new2 = ((1 - beta1).to(numbers.dtype), beta2.to(numbers.dtype), (1 - beta2).to(numbers.dtype))
+        new1, keep2, new2 = ((1 - beta1).to(numbers.dtype), beta2.to(numbers.dtype),
+                             (1 - beta2).to(numbers.dtype))
         eps = numbers("eps", lambda: group["eps"])
         decoupled = group["decoupled_weight_decay"]
         for param in params:
@@ -97,7 +110,8 @@ class RAdam(Optimizer):
 
     counters = ("step",)
 
-    def __init__(self, params: ParamsT, lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+    def __init__(self, params: ParamsT, lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8,
                  weight_decay: float = 0, decoupled_weight_decay: bool = False, *, foreach: bool | None = None,
                  maximize: bool = False, capturable: bool = False, differentiable: bool = False):
         check_common(lr, eps, weight_decay, betas)
@@ -116,7 +130,8 @@ class RAdam(Optimizer):
         adaptive, factor = _rectification(step, beta2, correction2)
         rate = (numbers.exact(lambda: group["lr"]) / (1 - beta1 ** step)).to(numbers.dtype)
         factor = (factor * correction2.sqrt()).to(numbers.dtype)
-        new1, keep2, new2 = ((1 - beta1).to(numbers.dtype), beta2.to(numbers.dtype), (1 - beta2).to(numbers.dtype))
+        new1, keep2, new2 = ((1 - beta1).to(numbers.dtype), beta2.to(numbers.dtype),
+                             (1 - beta2).to(numbers.dtype))
         eps = numbers("eps", lambda: group["eps"])
         decoupled = group["decoupled_weight_decay"]
         for param in params:

@@ -99,7 +99,8 @@ class Adadelta(Optimizer):
 
     counters = ("step",)
 
-    def __init__(self, params: ParamsT, lr: Any = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0,
+    def __init__(self, params: ParamsT, lr: Any = 1.0, rho: float = 0.9, eps: float = 1e-6,
+                 weight_decay: float = 0,
                  foreach: bool | None = None, *, capturable: bool = False, maximize: bool = False,
                  differentiable: bool = False):
         check_common(lr=lr)
@@ -126,7 +127,9 @@ class Adadelta(Optimizer):
 
 
 class Rprop(Optimizer):
-    """Steps that grow while the sign of the gradient stays and shrink when it changes (Riedmiller and Braun 1993)."""
+    """Steps that grow while the sign of the gradient stays and shrink when it changes (Riedmiller and Braun
+    1993).
+    """
 
     counters = ("step",)
 
@@ -142,7 +145,8 @@ class Rprop(Optimizer):
 
     def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         lr = group["lr"]
-        size = zeros_like(param) + lr.to(param.dtype) if isinstance(lr, Tensor) else zeros_like(param).fill_(lr)
+        size = zeros_like(param) + lr.to(param.dtype) if isinstance(lr,
+                                                                    Tensor) else zeros_like(param).fill_(lr)
         return {"prev": zeros_like(param), "step_size": size}
 
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:

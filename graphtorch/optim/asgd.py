@@ -10,11 +10,14 @@ from .optimizer import Numbers, Optimizer, ParamsT, check_common, gradient, zero
 
 
 class ASGD(Optimizer):
-    """SGD with a decaying rate eta, and the average ``ax`` of its iterates from step `t0` on (Polyak and Juditsky 1992)."""
+    """SGD with a decaying rate eta, and the average ``ax`` of its iterates from step `t0` on (Polyak and
+    Juditsky 1992).
+    """
 
     counters = ("step", "eta", "mu")
 
-    def __init__(self, params: ParamsT, lr: Any = 1e-2, lambd: float = 1e-4, alpha: float = 0.75, t0: float = 1e6,
+    def __init__(self, params: ParamsT, lr: Any = 1e-2, lambd: float = 1e-4, alpha: float = 0.75,
+                 t0: float = 1e6,
                  weight_decay: float = 0, foreach: bool | None = None, maximize: bool = False,
                  differentiable: bool = False, capturable: bool = False):
         check_common(lr=lr, weight_decay=weight_decay)
@@ -33,7 +36,8 @@ class ASGD(Optimizer):
         step = shared["step"].add_(1).double()
         eta, mu = shared["eta"].double(), shared["mu"].double()
         lambd, lr, alpha, start = (numbers.exact(lambda k=k: group[k]) for k in ("lambd", "lr", "alpha", "t0"))
-        shrink, rate, share = ((1 - lambd * eta).to(numbers.dtype), eta.to(numbers.dtype), mu.to(numbers.dtype))
+        shrink, rate, share = ((1 - lambd * eta).to(numbers.dtype), eta.to(numbers.dtype),
+                               mu.to(numbers.dtype))
         for param in params:
             average = self.state[param]["ax"]
             grad = gradient(param, group, numbers)

@@ -16,7 +16,8 @@ Evaluate = Callable[[Any, float, Tensor], tuple[float, Tensor]]
 
 
 class LBFGS(Optimizer):
-    """Quasi-Newton steps from the last `history_size` changes of position and gradient (Nocedal and Wright, 7.2).
+    """Quasi-Newton steps from the last `history_size` changes of position and gradient (Nocedal and Wright,
+    7.2).
 
     One group only; `step` needs a closure and evaluates it up to `max_eval` times.
     `line_search_fn` is None or "strong_wolfe".
@@ -35,7 +36,8 @@ class LBFGS(Optimizer):
         self._params = self.param_groups[0]["params"]
 
     def _gather_flat_grad(self) -> Tensor:
-        parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.detach().reshape(-1) for p in self._params]
+        parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.detach().reshape(-1)
+                 for p in self._params]
         return FUNCTIONS["cat"](parts)
 
     def _add_grad(self, step: float, direction: Tensor) -> None:
@@ -57,7 +59,9 @@ class LBFGS(Optimizer):
         return evaluate
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Up to `max_iter` iterations. `closure` clears gradients, computes the loss and gradients, returns the loss."""
+        """Up to `max_iter` iterations. `closure` clears gradients, computes the loss and gradients, returns
+        the loss.
+        """
         if closure is None:
             raise TypeError("LBFGS.step() missing 1 required positional argument: 'closure'")
         with no_grad():
@@ -95,7 +99,8 @@ class LBFGS(Optimizer):
                     grad, spent = self._gather_flat_grad(), 1
             elif group["line_search_fn"] == "strong_wolfe":
                 position = [p.detach().clone() for p in self._params]
-                loss, grad, t, spent = strong_wolfe(self._evaluate(closure), position, t, direction, loss, grad, slope)
+                loss, grad, t, spent = strong_wolfe(self._evaluate(closure), position, t, direction, loss,
+                                                    grad, slope)
                 self._add_grad(t, direction)
             else:
                 raise RuntimeError("only 'strong_wolfe' is supported")
@@ -154,9 +159,11 @@ def cubic_minimum(x1: float, f1: float, g1: float, x2: float, f2: float, g2: flo
     return min(max(minimum, low), high)
 
 
-def strong_wolfe(evaluate: Evaluate, x: Any, t: float, d: Tensor, f: float, g: Tensor, slope: float, c1: float = 1e-4,
+def strong_wolfe(evaluate: Evaluate, x: Any, t: float, d: Tensor, f: float, g: Tensor, slope: float,
+                 c1: float = 1e-4,
                  c2: float = 0.9, tolerance: float = 1e-9, max_ls: int = 25) -> tuple[float, Tensor, float, int]:
-    """A step length along `d` that satisfies the strong Wolfe conditions (Nocedal and Wright, algorithms 3.5, 3.6).
+    """A step length along `d` that satisfies the strong Wolfe conditions (Nocedal and Wright, algorithms
+    3.5, 3.6).
 
     Returns loss, gradient, step length and number of evaluations.
     """
@@ -190,7 +197,8 @@ def strong_wolfe(evaluate: Evaluate, x: Any, t: float, d: Tensor, f: float, g: T
 
 
 def _zoom(evaluate: Evaluate, x: Any, d: Tensor, f: float, slope: float,
-          bracket: list[tuple[float, float, Tensor, float]], done: bool, norm: float, evals: int, iteration: int,
+          bracket: list[tuple[float, float, Tensor,
+                              float]], done: bool, norm: float, evals: int, iteration: int,
           limits: tuple[float, float, float, int]) -> tuple[float, Tensor, float, int]:
     """Shrink the bracket around an acceptable step."""
     c1, c2, tolerance, max_ls = limits

@@ -88,7 +88,8 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
                 if new is None:
                     continue
                 if not (isinstance(new, tuple) and len(new) == 2):
-                    raise RuntimeError(f"{step} must return None or a tuple of (new_args, new_kwargs), but got {new}.")
+                    raise RuntimeError(f"{step} must return None or a tuple of (new_args, new_kwargs), but "
+                                       f"got {new}.")
                 args, kwargs = new
             result = step(self, *args, **kwargs)
             for post in (*self._optimizer_step_post_hooks.values(), *_global_post_hooks.values()):
@@ -123,8 +124,8 @@ class Optimizer:
         self.defaults = defaults
         self._make_hooks()
         if isinstance(params, Tensor):
-            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
-                            f"{params.type()}")
+            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or "
+                            f"dicts, but got {params.type()}")
         lr = defaults.get("lr")
         if isinstance(lr, Tensor) and lr.numel() != 1:
             raise ValueError("Tensor lr must be 1-element")
@@ -153,15 +154,17 @@ class Optimizer:
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         params = param_group["params"]
         if isinstance(params, set):
-            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of "
-                            "tensors in sets will change between runs. Please use a list instead.")
+            raise TypeError("optimizer parameters need to be organized in ordered collections, but the "
+                            "ordering of tensors in sets will change between runs. Please use a list "
+                            "instead.")
         param_group["params"] = [params] if isinstance(params, Tensor) else list(params)
         self._split_names(param_group)
         for param in param_group["params"]:
             self._check_param(param)
         for name, default in self.defaults.items():
             if default is required and name not in param_group:
-                raise ValueError(f"parameter group didn't specify a value of required optimization parameter {name}")
+                raise ValueError("parameter group didn't specify a value of required optimization parameter "
+                                 f"{name}")
             param_group.setdefault(name, default)
         self._check_group(param_group)
         self.param_groups.append(param_group)
@@ -172,29 +175,33 @@ class Optimizer:
         named = [isinstance(p, tuple) for p in group["params"]]
         if any(named):
             if not all(named):
-                raise ValueError("all optimizer params should be with/without names. Some param names are missing")
+                raise ValueError("all optimizer params should be with/without names. Some param names are "
+                                 "missing")
             group["param_names"] = [name for name, _ in group["params"]]
             group["params"] = [param for _, param in group["params"]]
 
     def _check_param(self, param: Any) -> None:
         if not isinstance(param, Tensor):
-            raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(param).__name__}")
+            raise TypeError("optimizer can only optimize Tensors, but one of the params is "
+                            f"{type(param).__name__}")
         if not self.defaults.get("differentiable") and not (param.is_leaf or param.retains_grad):
             raise ValueError("can't optimize a non-leaf Tensor")
 
     def _check_group(self, group: dict[str, Any]) -> None:
         params = group["params"]
         if len(params) != len({id(p) for p in params}):
-            warnings.warn("optimizer contains a parameter group with duplicate parameters; in future, this will cause an "
-                          "error; see github.com/pytorch/pytorch/issues/40967 for more information", stacklevel=4)
+            warnings.warn("optimizer contains a parameter group with duplicate parameters; in future, this "
+                          "will cause an error; see github.com/pytorch/pytorch/issues/40967 for more "
+                          "information", stacklevel=4)
         taken = {id(p) for g in self.param_groups for p in g["params"]}
         if any(id(p) in taken for p in params):
             raise ValueError("some parameters appear in more than one parameter group")
         if self.param_groups:
             named = "param_names" in self.param_groups[0]
             if named != ("param_names" in group):
-                raise ValueError("all optimizer param groups should be with/without names. cannot add param group with "
-                                 f"names to the optimizer{'' if not named else '; the others have names'}")
+                raise ValueError("all optimizer param groups should be with/without names. cannot add param "
+                                 "group with names to the "
+                                 f"optimizer{'' if not named else '; the others have names'}")
 
     # -- stepping ------------------------------------------------------------------------------
 
@@ -288,7 +295,8 @@ class Optimizer:
                 numbers.setdefault(id(param), len(numbers))
             packed["params"] = [numbers[id(p)] for p in group["params"]]
             groups.append(packed)
-        state = {numbers[id(k)] if isinstance(k, Tensor) else k: self._packed(v) for k, v in self.state.items()}
+        state = {numbers[id(k)] if isinstance(k, Tensor) else k: self._packed(v) for k,
+                 v in self.state.items()}
         result = {"state": state, "param_groups": groups}
         for post in self._optimizer_state_dict_post_hooks.values():
             new = post(self, result)
@@ -315,8 +323,8 @@ class Optimizer:
             raise ValueError("loaded state dict has a different number of parameter groups")
         if any(len(mine["params"]) != len(theirs["params"])
                for mine, theirs in zip(self.param_groups, saved, strict=True)):
-            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's "
-                             "group")
+            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of "
+                             "optimizer's group")
         table = {number: param for mine, theirs in zip(self.param_groups, saved, strict=True)
                  for number, param in zip(theirs["params"], mine["params"], strict=True)}
         state: defaultdict[Any, Any] = defaultdict(dict)
@@ -380,19 +388,23 @@ class Optimizer:
         """``hook(optimizer, args, kwargs)`` after `step`."""
         return register(self._optimizer_step_post_hooks, hook)
 
-    def register_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any],
+                                     prepend: bool = False) -> RemovableHandle:
         """``hook(optimizer)`` before `state_dict`."""
         return register(self._optimizer_state_dict_pre_hooks, hook, prepend=prepend)
 
-    def register_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+    def register_state_dict_post_hook(self, hook: Callable[..., Any],
+                                      prepend: bool = False) -> RemovableHandle:
         """``hook(optimizer, state_dict)`` after `state_dict`; may return another one."""
         return register(self._optimizer_state_dict_post_hooks, hook, prepend=prepend)
 
-    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any],
+                                          prepend: bool = False) -> RemovableHandle:
         """``hook(optimizer, state_dict)`` before `load_state_dict`; may return another one."""
         return register(self._optimizer_load_state_dict_pre_hooks, hook, prepend=prepend)
 
-    def register_load_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any],
+                                           prepend: bool = False) -> RemovableHandle:
         """``hook(optimizer)`` after `load_state_dict`."""
         return register(self._optimizer_load_state_dict_post_hooks, hook, prepend=prepend)
 

@@ -40,6 +40,7 @@ class SGD(Optimizer):
         if buffer is None:
             buffer = state["momentum_buffer"] = grad.detach().to(param.dtype).clone()
         else:
-            fresh = numbers("1-dampening", lambda: 1 - group["dampening"]) * grad if group["dampening"] else grad
+            fresh = numbers("1-dampening",
+                            lambda: 1 - group["dampening"]) * grad if group["dampening"] else grad
             buffer.copy_(momentum * buffer + fresh)
         return grad + momentum * buffer if group["nesterov"] else buffer

@@ -1,4 +1,6 @@
-"""Stochastic weight averaging (Izmailov et al. 2018). https://docs.pytorch.org/docs/stable/optim.html#weight-averaging-swa-and-ema"""
+"""Stochastic weight averaging (Izmailov et al. 2018).
+https://docs.pytorch.org/docs/stable/optim.html#weight-averaging-swa-and-ema
+"""
 
 from __future__ import annotations
 
@@ -127,12 +129,14 @@ def update_bn(loader: Iterable[Any], model: Module, device: Any = None) -> None:
 class SWALR(LRScheduler):
     """Anneal the rate to `swa_lr` over `anneal_epochs` epochs and keep it there."""
 
-    def __init__(self, optimizer: Optimizer, swa_lr: Any, anneal_epochs: int = 10, anneal_strategy: str = "cos",
+    def __init__(self, optimizer: Optimizer, swa_lr: Any, anneal_epochs: int = 10,
+                 anneal_strategy: str = "cos",
                  last_epoch: int = -1):
         for lr, group in zip(per_group(optimizer, swa_lr, "swa_lr"), optimizer.param_groups, strict=True):
             group["swa_lr"] = lr
         if anneal_strategy not in ("cos", "linear"):
-            raise ValueError(f"anneal_strategy must by one of 'cos' or 'linear', instead got {anneal_strategy}")
+            raise ValueError("anneal_strategy must by one of 'cos' or 'linear', instead got "
+                             f"{anneal_strategy}")
         if not isinstance(anneal_epochs, int) or anneal_epochs < 0:
             raise ValueError(f"anneal_epochs must be equal or greater than 0, got {anneal_epochs}")
         self._anneal_strategy = anneal_strategy
@@ -150,7 +154,8 @@ class SWALR(LRScheduler):
         if self.anneal_epochs == 0:
             epoch = max(1, epoch)
         before, now = self._share(max(0, epoch - 1)), self._share(epoch)
-        return [group["swa_lr"] * now + _start(group, before) * (1 - now) for group in self.optimizer.param_groups]
+        return [group["swa_lr"] * now + _start(group, before) * (1 - now)
+                for group in self.optimizer.param_groups]
 
 
 def _start(group: dict[str, Any], share: float) -> float:

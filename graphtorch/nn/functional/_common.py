@@ -81,7 +81,8 @@ def tuple_of(given: Any, count: int, name: str) -> tuple[int, ...]:
     if not isinstance(given, (tuple, list)):
         raise TypeError(f"{name} must be int or a tuple of {count} ints, not {type(given).__name__}")
     if len(given) not in (1, count):
-        raise RuntimeError(f"{name} should be a single integer or a tuple of {count} integers, but got {given}")
+        raise RuntimeError(f"{name} should be a single integer or a tuple of {count} integers, but got "
+                           f"{given}")
     values = tuple(given) * (count if len(given) == 1 else 1)
     for v in values:
         if not hasattr(v, "__index__"):

@@ -85,7 +85,8 @@ def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
 
 
 def _elu(x: Tensor, name: str, alpha: float, scale: float, input_scale: float) -> Tensor:
-    return call("elu", floating(x, name), alpha=float(alpha), scale=float(scale), input_scale=float(input_scale))
+    return call("elu", floating(x, name), alpha=float(alpha), scale=float(scale),
+                input_scale=float(input_scale))
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -108,8 +109,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
             raise RuntimeError("Not allow zero-dim input tensor.")
         channels = input.shape[1] if input.dim() >= 2 else 1
         if channels != weight.numel():
-            raise RuntimeError("Mismatch of parameter numbers and input channel size. Found parameter numbers = "
-                               f"{weight.numel()} and channel size = {channels}.")
+            raise RuntimeError("Mismatch of parameter numbers and input channel size. Found parameter "
+                               f"numbers = {weight.numel()} and channel size = {channels}.")
     if weight.dim() > 1:
         raise RuntimeError("prelu: Expected `weight` to be a scalar or 1D tensor, but got: "
                            f"ndim = {weight.dim()}")
@@ -252,7 +253,8 @@ def _soft(name: str, x: Tensor, dim: int | None, dtype: Any) -> Tensor:
     return call("log_softmax" if name == "log_softmax" else "softmax", flat, dim=axis).reshape(x.shape)
 
 
-def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
+def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10,
+                   dim: int = -1) -> Tensor:
     """A sample of the Gumbel-softmax distribution along `dim`; `hard` rounds it to one-hot while the
     gradient stays that of the soft sample (https://arxiv.org/abs/1611.00712)."""
     uniform = uniform_like(logits).clamp(1.1754943508222875e-38, 1 - 2.0**-24)

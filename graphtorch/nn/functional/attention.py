@@ -22,10 +22,11 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         enable_gqa: repeat the heads (dim -3) of K and V to the number of Q's.
     """
     if is_causal and attn_mask is not None:
-        raise RuntimeError("_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True")
+        raise RuntimeError("_scaled_dot_product_attention: Explicit attn_mask should not be set when "
+                           "is_causal=True")
     if query.dim() < 2 or key.dim() < 2 or value.dim() < 2:
-        raise RuntimeError("scaled_dot_product_attention: expected query, key and value of at least 2 dimensions, got "
-                           f"{query.dim()}, {key.dim()} and {value.dim()}")
+        raise RuntimeError("scaled_dot_product_attention: expected query, key and value of at least 2 "
+                           f"dimensions, got {query.dim()}, {key.dim()} and {value.dim()}")
     if enable_gqa:
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale

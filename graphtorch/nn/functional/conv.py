@@ -16,15 +16,16 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     same_dtype("linear", input, weight, bias)
     if weight.dim() not in (1, 2):
-        raise RuntimeError(f"linear: expected a weight of shape [out_features, in_features], got {_s(weight)}")
+        raise RuntimeError("linear: expected a weight of shape [out_features, in_features], got "
+                           f"{_s(weight)}")
     if input.dim() == 0 or _differ(input.shape[-1], weight.shape[-1]):
         rows = 1
         for size in input.shape[:-1]:
             rows = rows * size
         width = input.shape[-1] if input.dim() else 1
         raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({rows}x{width} and "
-                           f"{weight.shape[-1]}x{weight.shape[0]}): linear got an input of shape {_s(input)} and "
-                           f"a weight of shape {_s(weight)}; the last sizes must be equal")
+                           f"{weight.shape[-1]}x{weight.shape[0]}): linear got an input of shape {_s(input)} "
+                           f"and a weight of shape {_s(weight)}; the last sizes must be equal")
     out = input.matmul(weight if weight.dim() == 1 else weight.transpose(0, 1))
     return out if bias is None else out + bias
 
@@ -110,17 +111,19 @@ def _conv_transpose(n: int, x: Tensor, weight: Tensor, bias: Tensor | None, stri
     pads = tuple((p, p) for p in tuple_of(padding, n, "padding"))
     x, unbatch = batched(x, n)
     operands = (x, weight) if bias is None else (x, weight, bias)
-    return unbatch(call("conv_transpose", *operands, stride=steps, padding=pads, dilation=spread, groups=groups,
+    return unbatch(call("conv_transpose", *operands, stride=steps, padding=pads, dilation=spread,
+                        groups=groups,
                         output_padding=extra))
 
 
 def _check(name: str, n: int, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, *, channels: int,
            outputs: int, transposed: bool) -> None:
     if weight.dim() != n + 2:
-        raise RuntimeError(f"{name}: expected weight to be {n + 2}-dimensional, got a weight of shape {_s(weight)}")
+        raise RuntimeError(f"{name}: expected weight to be {n + 2}-dimensional, got a weight of shape "
+                           f"{_s(weight)}")
     if x.dim() not in (n + 1, n + 2):
-        raise RuntimeError(f"Expected {n + 1}D (unbatched) or {n + 2}D (batched) input to {name}, but got input "
-                           f"of size: {_s(x)}")
+        raise RuntimeError(f"Expected {n + 1}D (unbatched) or {n + 2}D (batched) input to {name}, but got "
+                           f"input of size: {_s(x)}")
     if x.dtype != weight.dtype:
         raise RuntimeError(f"Input type ({x.dtype}) and weight type ({weight.dtype}) should be the same: "
                            f"cast one with .to(...)")
@@ -129,24 +132,25 @@ def _check(name: str, n: int, x: Tensor, weight: Tensor, bias: Tensor | None, gr
     if groups < 1:
         raise RuntimeError("non-positive groups is not supported")
     if weight.shape[0] % groups:
-        raise RuntimeError(f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
-                           f"but got weight of size {_s(weight)} instead")
+        raise RuntimeError(f"Given groups={groups}, expected weight to be divisible by {groups} at dimension "
+                           f"0, but got weight of size {_s(weight)} instead")
     given = x.shape[-n - 1]
     if _differ(given, channels):
         what = "transposed=1, " if transposed else ""
-        raise RuntimeError(f"Given {what}groups={groups}, weight of size {_s(weight)}, expected input{_s(x)} to "
-                           f"have {channels} channels, but got {given} channels instead")
+        raise RuntimeError(f"Given {what}groups={groups}, weight of size {_s(weight)}, expected input{_s(x)} "
+                           f"to have {channels} channels, but got {given} channels instead")
     if bias is not None and (bias.dim() != 1 or bias.shape[0] != outputs):
-        raise RuntimeError(f"Given weight of size {_s(weight)}, expected bias to be 1-dimensional with {outputs} "
-                           f"elements, but got bias of size {_s(bias)} instead")
+        raise RuntimeError(f"Given weight of size {_s(weight)}, expected bias to be 1-dimensional with "
+                           f"{outputs} elements, but got bias of size {_s(bias)} instead")
 
 
 def _check_extent(x: Tensor, weight: Tensor, pads: tuple[tuple[int, int], ...], spread: tuple[int, ...]) -> None:
     kernel = tuple(d * (k - 1) + 1 for k, d in zip(weight.shape[2:], spread, strict=True))
     sizes = tuple(s + lo + hi for s, (lo, hi) in zip(x.shape[2:], pads, strict=True))
     if any(isinstance(s, int) and s < k for s, k in zip(sizes, kernel, strict=True)):
-        raise RuntimeError(f"Calculated padded input size per channel: ({' x '.join(map(str, sizes))}). Kernel size: "
-                           f"({' x '.join(map(str, kernel))}). Kernel size can't be greater than actual input size")
+        raise RuntimeError(f"Calculated padded input size per channel: ({' x '.join(map(str, sizes))}). "
+                           f"Kernel size: ({' x '.join(map(str, kernel))}). Kernel size can't be greater "
+                           "than actual input size")
 
 
 def _padding(name: str, padding: Any, kernel: Sequence[int], stride: tuple[int, ...],

@@ -16,7 +16,9 @@ def _check(p: float) -> None:
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Zero each element with probability `p` and scale the others by 1 / (1 - p); the identity outside training."""
+    """Zero each element with probability `p` and scale the others by 1 / (1 - p); the identity outside
+    training.
+    """
     _check(p)
     return _dropped(input, tuple(input.shape), p, training, inplace)
 
@@ -39,9 +41,10 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     """`dropout` of whole channels of [N, C, L] or [C, L]."""
     _check(p)
     if input.dim() not in (2, 3):
-        raise RuntimeError(f"dropout1d: Expected 2D or 3D input, but received a {input.dim()}D input. Note that "
-                           "dropout1d exists to provide channel-wise dropout on inputs with 1 spatial dimension, a "
-                           "channel dimension, and an optional batch dimension (i.e. 2D or 3D inputs).")
+        raise RuntimeError(f"dropout1d: Expected 2D or 3D input, but received a {input.dim()}D input. Note "
+                           "that dropout1d exists to provide channel-wise dropout on inputs with 1 spatial "
+                           "dimension, a channel dimension, and an optional batch dimension (i.e. 2D or 3D "
+                           "inputs).")
     return _dropped(input, _channels(input, input.dim() - 1), p, training, inplace)
 
 
@@ -49,8 +52,8 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     """`dropout` of whole channels of [N, C, H, W] or [C, H, W]."""
     _check(p)
     if input.dim() not in (3, 4):
-        warnings.warn(f"dropout2d: Received a {input.dim()}-D input to dropout2d, which is deprecated and will result "
-                      "in an error in a future release.", stacklevel=2)
+        warnings.warn(f"dropout2d: Received a {input.dim()}-D input to dropout2d, which is deprecated and "
+                      "will result in an error in a future release.", stacklevel=2)
     return _dropped(input, _channels(input, 2), p, training, inplace)
 
 
@@ -58,8 +61,8 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     """`dropout` of whole channels of [N, C, D, H, W] or [C, D, H, W]."""
     _check(p)
     if input.dim() not in (4, 5):
-        warnings.warn(f"dropout3d: Received a {input.dim()}-D input to dropout3d, which is deprecated and will result "
-                      "in an error in a future release.", stacklevel=2)
+        warnings.warn(f"dropout3d: Received a {input.dim()}-D input to dropout3d, which is deprecated and "
+                      "will result in an error in a future release.", stacklevel=2)
     kept = 1 if input.dim() == 4 else 2
     return _dropped(input, _channels(input, kept), p, training, inplace)
 
@@ -70,7 +73,8 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
     return _alpha(input, tuple(input.shape), p, training, inplace)
 
 
-def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
+                          inplace: bool = False) -> Tensor:
     """`alpha_dropout` of whole channels of [N, C, *]."""
     _check(p)
     return _alpha(input, _channels(input, min(2, input.dim())), p, training, inplace)

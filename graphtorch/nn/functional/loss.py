@@ -40,19 +40,21 @@ def legacy_reduction(reduction: str, size_average: bool | None, reduce: bool | N
         return reduction
     size_average = True if size_average is None else size_average
     chosen = "none" if reduce is False else "mean" if size_average else "sum"
-    warnings.warn(f"size_average and reduce args will be deprecated, please use reduction={chosen!r} instead.",
+    warnings.warn(f"size_average and reduce args will be deprecated, please use reduction={chosen!r} "
+                  "instead.",
                   stacklevel=4)
     return chosen
 
 
 def _warn_broadcast(input: Tensor, target: Tensor) -> None:
     if tuple(input.shape) != tuple(target.shape):
-        warnings.warn(f"Using a target size ({target.size()}) that is different to the input size ({input.size()}). "
-                      "This will likely lead to incorrect results due to broadcasting. Please ensure they have the "
-                      "same size.", stacklevel=4)
+        warnings.warn(f"Using a target size ({target.size()}) that is different to the input size "
+                      f"({input.size()}). This will likely lead to incorrect results due to broadcasting. "
+                      "Please ensure they have the same size.", stacklevel=4)
 
 
-def _elementwise(input: Tensor, target: Tensor, values: Tensor, reduction: str, weight: Tensor | None) -> Tensor:
+def _elementwise(input: Tensor, target: Tensor, values: Tensor, reduction: str,
+                 weight: Tensor | None) -> Tensor:
     if weight is None:
         return reduced(values, reduction)
     if tuple(weight.shape) != tuple(input.shape):
@@ -62,7 +64,8 @@ def _elementwise(input: Tensor, target: Tensor, values: Tensor, reduction: str, 
     return reduced(values * weight, reduction)
 
 
-def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+             reduction: str = "mean",
              weight: Tensor | None = None) -> Tensor:
     """(x - t)^2."""
     _warn_broadcast(input, target)
@@ -71,7 +74,8 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
     return _elementwise(input, target, difference * difference, reduction, weight)
 
 
-def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+            reduction: str = "mean",
             weight: Tensor | None = None) -> Tensor:
     """|x - t|."""
     _warn_broadcast(input, target)
@@ -99,7 +103,8 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
     if delta <= 0:
         raise RuntimeError(f"huber_loss does not support non-positive values for delta, got {delta}.")
     d = (input - target).abs()
-    return _elementwise(input, target, where(d < delta, d * d * 0.5, (d - 0.5 * delta) * delta), reduction, weight)
+    return _elementwise(input, target, where(d < delta, d * d * 0.5, (d - 0.5 * delta) * delta), reduction,
+                        weight)
 
 
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
@@ -161,11 +166,13 @@ def _check_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | No
                            f"[{channels}], got {list(weight.shape)}")
 
 
-def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int,
+def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str,
+                        ignore_index: int,
                         label_smoothing: float) -> Tensor:
     if tuple(input.shape) != tuple(target.shape):
-        raise RuntimeError("Expected floating point type for target with class probabilities of the input's shape "
-                           f"{list(input.shape)}, got {list(target.shape)}; class indices have to be integers")
+        raise RuntimeError("Expected floating point type for target with class probabilities of the input's "
+                           f"shape {list(input.shape)}, got {list(target.shape)}; class indices have to be "
+                           "integers")
     if ignore_index >= 0:
         raise RuntimeError("ignore_index is not supported for floating point target")
     axis = 0 if input.dim() == 1 else 1
@@ -181,7 +188,8 @@ def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, re
     return values.sum() / max(math.prod(input.shape) // classes, 1)
 
 
-def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
+                         size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-(t log x + (1 - t) log(1 - x)) with logarithms cut at -100; x are probabilities."""
     reduction = legacy_reduction(reduction, size_average, reduce)
@@ -202,7 +210,9 @@ def _log_cut(p: Tensor) -> Tensor:
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
                                      size_average: Any = None, reduce: Any = None, reduction: str = "mean",
                                      pos_weight: Tensor | None = None) -> Tensor:
-    """`binary_cross_entropy` of sigmoid(input), computed stably; `pos_weight` multiplies the positive term."""
+    """`binary_cross_entropy` of sigmoid(input), computed stably; `pos_weight` multiplies the positive
+    term.
+    """
     reduction = legacy_reduction(reduction, size_average, reduce)
     if tuple(input.shape) != tuple(target.shape):
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
@@ -215,13 +225,15 @@ def reduce_weighted(values: Tensor, weight: Tensor | None, reduction: str) -> Te
     return reduced(values if weight is None else values * weight, reduction)
 
 
-def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean",
+def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+           reduction: str = "mean",
            log_target: bool = False) -> Tensor:
     """t (log t - x) for log-probabilities x; "batchmean" divides the sum by the first size."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if reduction == "mean":
-        warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support size."
-                      "'batchmean' divides only by the batch size, and aligns with the KL div math definition.",
+        warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support "
+                      "size.'batchmean' divides only by the batch size, and aligns with the KL div math "
+                      "definition.",
                       stacklevel=2)
     if log_target:
         values = target.exp() * (target - input)
@@ -246,7 +258,8 @@ def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full
     return reduced(values, reduction)
 
 
-def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6,
+def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False,
+                      eps: float = 1e-6,
                       reduction: str = "mean") -> Tensor:
     """0.5 (log v + (x - t)^2 / v) with v = max(var, eps), whose gradient passes the maximum unchanged."""
     if not isinstance(var, Tensor):
@@ -278,13 +291,15 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, siz
     return reduced(near + far, reduction)
 
 
-def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, size_average: Any = None,
+def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
+                        size_average: Any = None,
                         reduce: Any = None, reduction: str = "mean") -> Tensor:
     """max(0, -t (x1 - x2) + margin)."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if not input1.dim() == input2.dim() == target.dim():
-        raise RuntimeError("margin_ranking_loss : All input tensors should have same dimension but got sizes: "
-                           f"input1: {input1.size()}, input2: {input2.size()}, target: {target.size()} ")
+        raise RuntimeError("margin_ranking_loss : All input tensors should have same dimension but got "
+                           f"sizes: input1: {input1.size()}, input2: {input2.size()}, target: "
+                           f"{target.size()} ")
     return reduced((-target * (input1 - input2) + margin).relu(), reduction)
 
 
@@ -303,7 +318,8 @@ def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | 
     return reduced((values if weight is None else values * weight).mean(-1), reduction)
 
 
-def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
+def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0,
+                      weight: Tensor | None = None,
                       size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """Sum over i != t of weight[t] max(0, margin - x[t] + x[i])^p / C for x [N, C], t [N]."""
     reduction = legacy_reduction(reduction, size_average, reduce)
@@ -328,7 +344,8 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = No
     first -1."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if tuple(input.shape) != tuple(target.shape):
-        raise RuntimeError(f"inconsistent target size: {list(target.shape)} for input of size: {list(input.shape)}")
+        raise RuntimeError(f"inconsistent target size: {list(target.shape)} for input of size: "
+                           f"{list(input.shape)}")
     x, t = (v.reshape(1, -1) if v.dim() < 2 else v for v in (input, target))
     listed = (t < 0).long().cumsum(1) == 0
     safe = where(listed, t, constant_like(t, 0))
@@ -351,8 +368,8 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
     """1 - cos(x1, x2) where t = 1, max(0, cos(x1, x2) - margin) where t = -1."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     if target.dim() > 1 or input1.dim() - 1 != target.dim():
-        raise RuntimeError(f"{target.dim()}D target tensor expects {target.dim() + 1}D input tensors, but found inputs "
-                           f"with sizes {list(input1.shape)} and {list(input2.shape)}.")
+        raise RuntimeError(f"{target.dim()}D target tensor expects {target.dim() + 1}D input tensors, but "
+                           f"found inputs with sizes {list(input1.shape)} and {list(input2.shape)}.")
     eps = 1e-12
     squares = ((input1 * input1).sum(-1) + eps) * ((input2 * input2).sum(-1) + eps)
     cosine = (input1 * input2).sum(-1) / squares.sqrt()
@@ -369,7 +386,8 @@ def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, marg
     reduction = legacy_reduction(reduction, size_average, reduce)
     if margin <= 0:
         raise ValueError(f"margin must be greater than 0, got {margin}")
-    return _triplet(anchor, positive, negative, lambda a, b: pairwise_distance(a, b, p, eps), margin, swap, reduction)
+    return _triplet(anchor, positive, negative, lambda a, b: pairwise_distance(a, b, p, eps), margin, swap,
+                    reduction)
 
 
 def triplet_margin_with_distance_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *,
@@ -378,15 +396,16 @@ def triplet_margin_with_distance_loss(anchor: Tensor, positive: Tensor, negative
     """`triplet_margin_loss` with another distance; None is the Euclidean one."""
     if margin <= 0:
         raise ValueError(f"margin must be greater than 0, got {margin}")
-    return _triplet(anchor, positive, negative, distance_function or pairwise_distance, margin, swap, reduction)
+    return _triplet(anchor, positive, negative, distance_function or pairwise_distance, margin, swap,
+                    reduction)
 
 
 def _triplet(anchor: Tensor, positive: Tensor, negative: Tensor, distance: Callable[[Tensor, Tensor], Tensor],
              margin: float, swap: bool, reduction: str) -> Tensor:
     if not anchor.dim() == positive.dim() == negative.dim():
-        raise RuntimeError("The anchor, positive, and negative tensors are expected to have the same number of "
-                           f"dimensions, but got: anchor {anchor.dim()}D, positive {positive.dim()}D, and negative "
-                           f"{negative.dim()}D inputs")
+        raise RuntimeError("The anchor, positive, and negative tensors are expected to have the same number "
+                           f"of dimensions, but got: anchor {anchor.dim()}D, positive {positive.dim()}D, and "
+                           f"negative {negative.dim()}D inputs")
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:
         far = far.minimum(distance(positive, negative))

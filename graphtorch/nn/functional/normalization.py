@@ -102,11 +102,12 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     if x.dim() < 2:
         raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {x.dim()}")
     if num_groups < 1 or x.shape[1] % num_groups:
-        raise RuntimeError("Expected number of channels in input to be divisible by num_groups, but got input of "
-                           f"shape {list(x.shape)} and num_groups={num_groups}")
+        raise RuntimeError("Expected number of channels in input to be divisible by num_groups, but got "
+                           f"input of shape {list(x.shape)} and num_groups={num_groups}")
     values = math.prod(x.shape[2:]) * (x.shape[1] // num_groups)
     if isinstance(values, int) and isinstance(x.shape[0], int) and x.shape[0] * values == 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(x.shape)}")
+        raise ValueError("Expected more than 1 value per channel when training, got input size "
+                         f"{list(x.shape)}")
     _check_channels(x, weight=weight, bias=bias)
     scale = _affine(weight, bias)
     if len(scale) == 1:
@@ -114,7 +115,8 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     return call("group_norm", x, *_all_like(scale, x), groups=num_groups, eps=float(eps))
 
 
-def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75,
+                        k: float = 1.0) -> Tensor:
     """x / (k + alpha * mean of x^2 over `size` neighbouring channels)^beta."""
     if input.dim() < 3:
         raise ValueError(f"Expected 3D or higher dimensionality input (got {input.dim()} dimensions)")
@@ -139,12 +141,12 @@ def _pad_channels(x: Tensor, low: int, high: int) -> Tensor:
 def _normalized(x: Tensor, shape: Sequence[int], name: str, **params: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
     shape = tuple(shape)
     if not shape:
-        raise RuntimeError("Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one "
-                           f"element, but got normalized_shape = {list(shape)}")
+        raise RuntimeError("Expected normalized_shape to be at least 1-dimensional, i.e., containing at "
+                           f"least one element, but got normalized_shape = {list(shape)}")
     for which, param in params.items():
         if param is not None and tuple(param.shape) != shape:
-            raise RuntimeError(f"Expected {which} to be of same shape as normalized_shape, but got {which} of shape "
-                               f"{list(param.shape)} and normalized_shape = {list(shape)}")
+            raise RuntimeError(f"Expected {which} to be of same shape as normalized_shape, but got {which} "
+                               f"of shape {list(param.shape)} and normalized_shape = {list(shape)}")
     if tuple(x.shape[max(x.dim() - len(shape), 0):]) != shape:
         raise RuntimeError(f"Given normalized_shape={list(shape)}, expected input with shape "
                            f"[*, {', '.join(map(str, shape))}], but got input of size{list(x.shape)}")

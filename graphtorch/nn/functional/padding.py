@@ -19,18 +19,20 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if len(amounts) % 2:
         raise RuntimeError(f"Padding length must be divisible by 2, got {list(amounts)}")
     if len(amounts) > 2 * input.dim():
-        raise RuntimeError("Padding length should be less than or equal to two times the input dimension but got "
-                           f"padding length {len(amounts)} and input of dimension {input.dim()}")
+        raise RuntimeError("Padding length should be less than or equal to two times the input dimension but "
+                           f"got padding length {len(amounts)} and input of dimension {input.dim()}")
     pairs = [(amounts[i], amounts[i + 1]) for i in range(0, len(amounts), 2)]
     if mode == "constant":
         return _constant(input, pairs, 0 if value is None else value)
     if value is not None and value != 0:
         raise ValueError(f'Padding mode "{mode}" doesn\'t take in value argument')
     if mode not in _SIDES:
-        raise NotImplementedError(f"Unrecognised padding mode {mode}: expected constant, reflect, replicate or circular")
+        raise NotImplementedError(f"Unrecognised padding mode {mode}: expected constant, reflect, replicate "
+                                  "or circular")
     if len(pairs) not in (1, 2, 3) or input.dim() not in (len(pairs) + 1, len(pairs) + 2):
-        raise NotImplementedError("Only 2D, 3D, 4D, 5D padding with non-constant padding are supported for now: got "
-                                  f"padding of length {len(amounts)} for an input of shape {list(input.shape)}")
+        raise NotImplementedError("Only 2D, 3D, 4D, 5D padding with non-constant padding are supported for "
+                                  f"now: got padding of length {len(amounts)} for an input of shape "
+                                  f"{list(input.shape)}")
     for i, (low, high) in enumerate(pairs):
         input = _one_dim(input, input.dim() - 1 - i, low, high, mode)
     return input
@@ -42,8 +44,8 @@ def _constant(x: Tensor, pairs: list[tuple[int, int]], value: float) -> Tensor:
             dim = x.dim() - 1 - i
             start, size = max(-low, 0), x.shape[dim] + min(low, 0) + min(high, 0)
             if size < 0:
-                raise RuntimeError(f"The input size {x.shape[dim]}, plus negative padding {low} and {high} resulted in a "
-                                   "negative output size, which is invalid.")
+                raise RuntimeError(f"The input size {x.shape[dim]}, plus negative padding {low} and {high} "
+                                   "resulted in a negative output size, which is invalid.")
             x = x.narrow(dim, start, size)
     fill = [(max(low, 0), max(high, 0)) for low, high in pairs]
     if not any(low or high for low, high in fill):
@@ -66,7 +68,8 @@ def _one_dim(x: Tensor, dim: int, low: int, high: int, mode: str) -> Tensor:
     if limit is not None and max(low, high) > limit:
         what = "Padding size should be less than the corresponding input dimension" if mode == "reflect" \
             else "Padding value causes wrapping around more than once"
-        raise RuntimeError(f"{what}, but got: padding ({low}, {high}) at dimension {dim} of input {list(x.shape)}")
+        raise RuntimeError(f"{what}, but got: padding ({low}, {high}) at dimension {dim} of input "
+                           f"{list(x.shape)}")
     if isinstance(size, int) and size == 0 and (low > 0 or high > 0):
         raise RuntimeError(f"Expected a non-empty dimension {dim} to pad in mode {mode}, got {list(x.shape)}")
     before, after = _SIDES[mode](x, dim, max(low, 0), max(high, 0))

@@ -34,7 +34,9 @@ def _max_pool(n: int, x: Tensor, kernel_size: Any, stride: Any, padding: Any, di
 
 def max_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
                ceil_mode: bool = False, return_indices: bool = False) -> Any:
-    """Largest element of each window; with `return_indices` also its position. `stride` None is the kernel size."""
+    """Largest element of each window; with `return_indices` also its position. `stride` None is the kernel
+    size.
+    """
     return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
@@ -73,7 +75,8 @@ def _avg_pool(n: int, x: Tensor, kernel_size: Any, stride: Any, padding: Any, ce
         raise RuntimeError("divisor must be not zero")
     for k, p in zip(kernel, pads, strict=True):
         if 2 * p > k:
-            raise RuntimeError(f"pad should be at most half of effective kernel size, but got pad={p}, kernel_size={k}")
+            raise RuntimeError(f"pad should be at most half of effective kernel size, but got pad={p}, "
+                               f"kernel_size={k}")
     x, unbatch = batched(floating(x, "avg_pool"), n)
     return unbatch(call("avg_pool", x, kernel=kernel, stride=steps, padding=pads, ceil_mode=bool(ceil_mode),
                         count_include_pad=bool(count_include_pad), divisor=divisor))
@@ -105,7 +108,8 @@ def _adaptive(n: int, kind: str, x: Tensor, output_size: Any) -> tuple[Any, Any]
         raise RuntimeError(f"{name}: output_size must be {n} numbers, got {output_size}")
     target = tuple(x.shape[i - n] if s is None else s for i, s in enumerate(sizes))
     if any(isinstance(s, int) and s < 0 for s in target):
-        raise RuntimeError(f"{name}: elements of output_size must be greater than or equal to 0, got {target}")
+        raise RuntimeError(f"{name}: elements of output_size must be greater than or equal to 0, got "
+                           f"{target}")
     x, unbatch = batched(floating(x, name), n)
     return call(f"adaptive_{kind}_pool", x, output_size=target), unbatch
 
@@ -176,16 +180,16 @@ def _max_unpool(n: int, x: Tensor, indices: Tensor, kernel_size: Any, stride: An
                 output_size: Any) -> Tensor:
     _check_rank(f"max_unpool{n}d", n, x)
     if tuple(x.shape) != tuple(indices.shape):
-        raise RuntimeError(f"Expected shape of indices to be same as that of the input tensor ({list(x.shape)}) "
-                           f"but got indices tensor with shape: {list(indices.shape)}")
+        raise RuntimeError("Expected shape of indices to be same as that of the input tensor "
+                           f"({list(x.shape)}) but got indices tensor with shape: {list(indices.shape)}")
     kernel, steps, pads = _window(f"max_unpool{n}d", n, x, kernel_size, stride, padding)
     default = tuple((s - 1) * t + k - 2 * p
                     for s, t, k, p in zip(x.shape[-n:], steps, kernel, pads, strict=True))
     sizes = default if output_size is None else tuple(output_size)[-n:]
     for size, usual, step in zip(sizes, default, steps, strict=True):
         if not usual - step < size < usual + step:
-            raise ValueError(f"invalid output_size {list(sizes)} (each dim must be within the stride {steps} of "
-                             f"{list(default)})")
+            raise ValueError(f"invalid output_size {list(sizes)} (each dim must be within the stride {steps} "
+                             f"of {list(default)})")
     lead = tuple(x.shape[:-n])
     flat = x.new_zeros((*lead, math.prod(sizes)))
     filled = flat.scatter(-1, indices.reshape((*lead, -1)), x.reshape((*lead, -1)))

@@ -34,10 +34,12 @@ def _batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, runni
 def _instance_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
                    running_var: Tensor | None, use_input_stats: bool, momentum: float, eps: float,
                    cudnn_enabled: bool = True) -> Tensor:
-    return normalization.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    return normalization.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats,
+                                       momentum, eps)
 
 
-def _layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None,
+def _layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None,
+                bias: Tensor | None = None,
                 eps: float = 1e-5, cudnn_enable: bool = True) -> Tensor:
     return normalization.layer_norm(input, normalized_shape, weight, bias, eps)
 

@@ -20,8 +20,9 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     An index out of range raises IndexError when the graph runs.
     """
     if input.dtype.is_floating_point or input.dtype.is_complex or str(input.dtype).endswith("bool"):
-        raise RuntimeError("Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, "
-                           f"Int; but got {input.dtype} instead (while checking arguments for embedding)")
+        raise RuntimeError("Expected tensor for argument #1 'indices' to have one of the following scalar "
+                           f"types: Long, Int; but got {input.dtype} instead (while checking arguments for "
+                           "embedding)")
     if weight.dim() != 2:
         raise RuntimeError(f"'weight' must be 2-D, got {list(weight.shape)}")
     padding_idx = _row(padding_idx, weight.shape[0])
@@ -62,7 +63,8 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """
     from ... import arange  # the package is complete by the time this is called
     if not str(tensor.dtype).endswith("int64"):
-        raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor, got {tensor.dtype}")
+        raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor, got "
+                           f"{tensor.dtype}")
     if tensor.numel() == 0:
         if num_classes <= 0:
             raise RuntimeError("Can not infer total number of classes from empty tensor.")

@@ -29,12 +29,12 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     """
     if mode not in _RANKS or input.dim() not in _RANKS[mode]:
         raise NotImplementedError("Input Error: Only 3D, 4D and 5D input Tensors supported (got "
-                                  f"{input.dim()}D) for the modes: nearest | linear | bilinear | bicubic | trilinear | "
-                                  f"area | nearest-exact (got {mode})")
+                                  f"{input.dim()}D) for the modes: nearest | linear | bilinear | bicubic | "
+                                  f"trilinear | area | nearest-exact (got {mode})")
     smooth = mode in ("linear", "bilinear", "bicubic", "trilinear")
     if not smooth and align_corners is not None:
-        raise ValueError("align_corners option can only be set with the interpolating modes: linear | bilinear | "
-                         "bicubic | trilinear")
+        raise ValueError("align_corners option can only be set with the interpolating modes: linear | "
+                         "bilinear | bicubic | trilinear")
     if antialias:
         raise ValueError("antialias=True is not supported: resize without it, or blur first")
     sizes, scales = _target(input, size, scale_factor, recompute_scale_factor)
@@ -55,8 +55,8 @@ def _target(x: Tensor, size: Any, factor: Any, recompute: bool | None) -> tuple[
                          else "only one of size or scale_factor should be defined")
     for given in (size, factor):
         if isinstance(given, (tuple, list)) and len(given) != len(spatial):
-            raise ValueError(f"Input and output must have the same number of spatial dimensions, but got input with "
-                             f"spatial dimensions of {list(spatial)} and {list(given)}.")
+            raise ValueError("Input and output must have the same number of spatial dimensions, but got "
+                             f"input with spatial dimensions of {list(spatial)} and {list(given)}.")
     if size is not None:
         if recompute:
             raise ValueError("recompute_scale_factor is not meaningful with an explicit size.")
@@ -134,8 +134,8 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
         raise RuntimeError(f"pixel_shuffle expects a positive upscale_factor, but got {r}")
     *lead, c, h, w = input.shape
     if c % (r * r):
-        raise RuntimeError("pixel_shuffle expects its input's 'channel' dimension to be divisible by the square of "
-                           f"upscale_factor, but input.size(-3)={c} is not divisible by {r * r}")
+        raise RuntimeError("pixel_shuffle expects its input's 'channel' dimension to be divisible by the "
+                           f"square of upscale_factor, but input.size(-3)={c} is not divisible by {r * r}")
     n = len(lead)
     grid = input.reshape((*lead, c // (r * r), r, r, h, w))
     order = (*range(n), n, n + 3, n + 1, n + 4, n + 2)
@@ -150,8 +150,8 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
         raise RuntimeError(f"pixel_unshuffle expects a positive downscale_factor, but got {r}")
     *lead, c, h, w = input.shape
     if h % r or w % r:
-        raise RuntimeError("pixel_unshuffle expects height and width to be divisible by downscale_factor, but got "
-                           f"{h} x {w} and {r}")
+        raise RuntimeError("pixel_unshuffle expects height and width to be divisible by downscale_factor, "
+                           f"but got {h} x {w} and {r}")
     n = len(lead)
     grid = input.reshape((*lead, c, h // r, r, w // r, r))
     order = (*range(n), n, n + 2, n + 4, n + 1, n + 3)
@@ -160,17 +160,18 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
 
 def _at_least_3d(name: str, x: Tensor) -> None:
     if x.dim() < 3:
-        raise RuntimeError(f"{name} expects input to have at least 3 dimensions, but got input with {x.dim()} "
-                           "dimension(s)")
+        raise RuntimeError(f"{name} expects input to have at least 3 dimensions, but got input with "
+                           f"{x.dim()} dimension(s)")
 
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     """Interleave the `groups` groups of channels (dim 1)."""
     if input.dim() < 3:
-        raise RuntimeError(f"channel_shuffle expects input with > 2 dims, but got input with sizes {list(input.shape)}")
+        raise RuntimeError("channel_shuffle expects input with > 2 dims, but got input with sizes "
+                           f"{list(input.shape)}")
     if groups < 1 or input.shape[1] % groups:
-        raise RuntimeError(f"Number of channels must be divisible by groups. Got {input.shape[1]} channels and "
-                           f"{groups} groups.")
+        raise RuntimeError(f"Number of channels must be divisible by groups. Got {input.shape[1]} channels "
+                           f"and {groups} groups.")
     n, c, *rest = input.shape
     return input.reshape((n, groups, c // groups, *rest)).transpose(1, 2).reshape(input.shape)
 
@@ -199,14 +200,14 @@ def fold(input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, p
     x = input.unsqueeze(0) if input.dim() == 2 else input
     area = kernel[0] * kernel[1]
     if x.shape[1] % area:
-        raise RuntimeError("Expected size of input's dimension 1 to be divisible by the product of kernel_size, but got "
-                           f"input.size(1)={x.shape[1]} and kernel_size={kernel}.")
+        raise RuntimeError("Expected size of input's dimension 1 to be divisible by the product of "
+                           f"kernel_size, but got input.size(1)={x.shape[1]} and kernel_size={kernel}.")
     counts = _window_counts((height, width), pads, kernel, spread, steps)
     if x.shape[2] != counts[0] * counts[1]:
-        raise RuntimeError(f"Given output_size={(height, width)}, kernel_size={kernel}, dilation={spread}, padding={pads}, "
-                           f"stride={steps}, expected size of input's dimension 2 to match the calculated number of "
-                           f"sliding blocks {counts[0]} * {counts[1]} = {counts[0] * counts[1]}, but got "
-                           f"input.size(2)={x.shape[2]}.")
+        raise RuntimeError(f"Given output_size={(height, width)}, kernel_size={kernel}, dilation={spread}, "
+                           f"padding={pads}, stride={steps}, expected size of input's dimension 2 to match "
+                           f"the calculated number of sliding blocks {counts[0]} * {counts[1]} = "
+                           f"{counts[0] * counts[1]}, but got input.size(2)={x.shape[2]}.")
     n, c = x.shape[0], x.shape[1] // area
     columns = x.reshape(n, c, area, *counts)
     image = x.new_zeros((n, c, height + 2 * pads[0], width + 2 * pads[1]))
@@ -218,7 +219,8 @@ def fold(input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, p
 
 
 def _pairs(*given: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple_of(g, 2, w) for g, w in zip(given, ("kernel_size", "dilation", "padding", "stride"), strict=True))
+    return tuple(tuple_of(g, 2, w) for g, w in zip(given, ("kernel_size", "dilation", "padding", "stride"),
+                                                   strict=True))
 
 
 def _window_counts(size: Sequence[int], pads: Sequence[int], kernel: Sequence[int], spread: Sequence[int],
@@ -227,8 +229,8 @@ def _window_counts(size: Sequence[int], pads: Sequence[int], kernel: Sequence[in
                    for s, p, k, d, t in zip(size, pads, kernel, spread, steps, strict=True))
     if min(counts) < 1:
         raise RuntimeError(f"Given input with spatial size {tuple(size)}, kernel_size={tuple(kernel)}, "
-                           f"dilation={tuple(spread)}, padding={tuple(pads)}, calculated shape of the array of sliding "
-                           f"blocks as {counts}, but its components must be at least one.")
+                           f"dilation={tuple(spread)}, padding={tuple(pads)}, calculated shape of the array "
+                           f"of sliding blocks as {counts}, but its components must be at least one.")
     return counts[0], counts[1]
 
 

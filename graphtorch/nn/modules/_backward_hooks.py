@@ -32,7 +32,8 @@ class BackwardHooks:
         pre_hooks: ``hook(module, grad_output)``.
     """
 
-    def __init__(self, module: Any, hooks: Sequence[Callable[..., Any]], pre_hooks: Sequence[Callable[..., Any]]):
+    def __init__(self, module: Any, hooks: Sequence[Callable[..., Any]],
+                 pre_hooks: Sequence[Callable[..., Any]]):
         self.module = module
         self.hooks = hooks
         self.pre_hooks = pre_hooks
@@ -100,5 +101,6 @@ def _spread(grads: tuple[Any, ...], spots: tuple[int, ...] | None, count: int) -
 def _replacement(new: Any, old: tuple[Any, ...], who: str, what: str) -> tuple[Any, ...]:
     new = new if isinstance(new, tuple) else (new,)
     if len(new) != len(old):
-        raise RuntimeError(f"{who} returned an invalid number of {what}, got {len(new)}, but expected {len(old)}")
+        raise RuntimeError(f"{who} returned an invalid number of {what}, got {len(new)}, but expected "
+                           f"{len(old)}")
     return new

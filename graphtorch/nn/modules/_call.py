@@ -18,7 +18,8 @@ global_forward_hooks_always_called: OrderedDict[int, bool] = OrderedDict()
 global_forward_hooks_with_kwargs: OrderedDict[int, bool] = OrderedDict()
 global_backward_pre_hooks: OrderedDict[int, Any] = OrderedDict()
 global_backward_hooks: OrderedDict[int, Any] = OrderedDict()
-_global_tables = (global_forward_pre_hooks, global_forward_hooks, global_backward_pre_hooks, global_backward_hooks)
+_global_tables = (global_forward_pre_hooks, global_forward_hooks, global_backward_pre_hooks,
+                  global_backward_hooks)
 
 
 class Calls:
@@ -62,8 +63,8 @@ class Calls:
                 if new is None:
                     continue
                 if not (isinstance(new, tuple) and len(new) == 2):
-                    raise RuntimeError("forward pre-hook must return None or a tuple of (new_args, new_kwargs), "
-                                       f"but got {new}.")
+                    raise RuntimeError("forward pre-hook must return None or a tuple of (new_args, "
+                                       f"new_kwargs), but got {new}.")
                 args, kwargs = new
             else:
                 new = hook(self, args)
@@ -73,7 +74,8 @@ class Calls:
 
     def _after_hooks(self) -> list[tuple[int, Any, bool]]:
         everywhere = [(k, h, k in global_forward_hooks_with_kwargs) for k, h in global_forward_hooks.items()]
-        return everywhere + [(k, h, k in self._forward_hooks_with_kwargs) for k, h in self._forward_hooks.items()]
+        return everywhere + [(k, h, k in self._forward_hooks_with_kwargs) for k,
+                             h in self._forward_hooks.items()]
 
     def _call_always(self, args: tuple[Any, ...], kwargs: dict[str, Any], called: set[int]) -> None:
         """After an error in `forward`, run the hooks that asked to run in any case."""
@@ -134,7 +136,8 @@ class Calls:
             self._forward_hooks_always_called[handle.id] = True
         return handle
 
-    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any],
+                                        prepend: bool = False) -> RemovableHandle:
         """``hook(module, grad_output)`` runs before the module's gradient and may return another one."""
         return register(self._backward_pre_hooks, hook, prepend=prepend)
 
@@ -194,7 +197,7 @@ def register_module_backward_hook(hook: Callable[..., Any]) -> RemovableHandle:
 def _register_global_backward(hook: Callable[..., Any], full: bool) -> RemovableHandle:
     global _global_full
     if _global_full is (not full) and global_backward_hooks:
-        raise RuntimeError("Cannot use both regular backward hooks and full backward hooks as a global Module "
-                           "hook. Please use only one of them.")
+        raise RuntimeError("Cannot use both regular backward hooks and full backward hooks as a global "
+                           "Module hook. Please use only one of them.")
     _global_full = full
     return register(global_backward_hooks, hook)

@@ -50,7 +50,8 @@ class StateDict:
         if type(self).get_extra_state is not StateDict.get_extra_state:
             destination[prefix + EXTRA_STATE_KEY] = self.get_extra_state()
 
-    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "",
+                   keep_vars: bool = False) -> Any:
         """An ordered dictionary from dotted names to parameters and persistent buffers.
 
         The tensors share memory with the module; `keep_vars` keeps the parameters themselves instead of
@@ -148,8 +149,8 @@ class StateDict:
         for hook in self._load_state_dict_post_hooks.values():
             if hook(self, keys) is not None:
                 raise AssertionError("Hooks registered with ``register_load_state_dict_post_hook`` are not "
-                                     "expected to return new values, if incompatible_keys need to be modified, "
-                                     "it should be done inplace.")
+                                     "expected to return new values, if incompatible_keys need to be "
+                                     "modified, it should be done inplace.")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any],
                               strict: bool, missing_keys: list[str], unexpected_keys: list[str],

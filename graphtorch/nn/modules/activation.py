@@ -26,10 +26,12 @@ Hardsigmoid = thin("Hardsigmoid", F.hardsigmoid, lambda inplace=False: None, "mi
 
 ELU = thin("ELU", F.elu, lambda alpha=1.0, inplace=False: None, "x where x > 0, else alpha (exp(x) - 1).",
            shown=with_inplace("alpha={self.alpha}"))
-CELU = thin("CELU", F.celu, lambda alpha=1.0, inplace=False: None, "x where x > 0, else alpha (exp(x / alpha) - 1).",
+CELU = thin("CELU", F.celu, lambda alpha=1.0, inplace=False: None,
+            "x where x > 0, else alpha (exp(x / alpha) - 1).",
             shown=with_inplace("alpha={self.alpha}"))
 LeakyReLU = thin("LeakyReLU", F.leaky_relu, lambda negative_slope=0.01, inplace=False: None,
-                 "x where x > 0, else negative_slope x.", shown=with_inplace("negative_slope={self.negative_slope}"))
+                 "x where x > 0, else "
+                 "negative_slope x.", shown=with_inplace("negative_slope={self.negative_slope}"))
 RReLU = thin("RReLU", F.rrelu, lambda lower=1.0 / 8, upper=1.0 / 3, inplace=False: None,
              "`LeakyReLU` with random slopes in training.", added=("training",),
              shown=with_inplace("lower={self.lower}, upper={self.upper}"))
@@ -39,14 +41,19 @@ Threshold = thin("Threshold", F.threshold, lambda threshold, value, inplace=Fals
 
 GELU = thin("GELU", F.gelu, lambda approximate="none": None, "x Phi(x), or its tanh approximation.",
             shown="approximate={approximate!r}")
-GLU = thin("GLU", F.glu, lambda dim=-1: None, "a sigmoid(b) for the halves a, b of x along dim.", shown="dim={dim}")
-Hardshrink = thin("Hardshrink", F.hardshrink, lambda lambd=0.5: None, "x where |x| > lambd, else 0.", shown="{lambd}")
-Softshrink = thin("Softshrink", F.softshrink, lambda lambd=0.5: None, "x moved towards 0 by lambd.", shown="{lambd}")
+GLU = thin("GLU", F.glu, lambda dim=-1: None, "a sigmoid(b) for the halves a, b of x along dim.",
+           shown="dim={dim}")
+Hardshrink = thin("Hardshrink", F.hardshrink, lambda lambd=0.5: None, "x where |x| > lambd, else 0.",
+                  shown="{lambd}")
+Softshrink = thin("Softshrink", F.softshrink, lambda lambd=0.5: None, "x moved towards 0 by lambd.",
+                  shown="{lambd}")
 Softplus = thin("Softplus", F.softplus, lambda beta=1.0, threshold=20.0: None, "log(1 + exp(beta x)) / beta.",
                 shown="beta={beta}, threshold={threshold}")
 Softmin = thin("Softmin", F.softmin, lambda dim=None: None, "softmax(-x) along dim.", shown="dim={dim}")
-Softmax = thin("Softmax", F.softmax, lambda dim=None: None, "exp(x) / sum(exp(x)) along dim.", shown="dim={dim}")
-LogSoftmax = thin("LogSoftmax", F.log_softmax, lambda dim=None: None, "log(softmax(x)) along dim.", shown="dim={dim}")
+Softmax = thin("Softmax", F.softmax, lambda dim=None: None, "exp(x) / sum(exp(x)) along dim.",
+               shown="dim={dim}")
+LogSoftmax = thin("LogSoftmax", F.log_softmax, lambda dim=None: None, "log(softmax(x)) along dim.",
+                  shown="dim={dim}")
 
 
 class Hardtanh(Module):

@@ -224,7 +224,8 @@ def _pairs(given: Any, who: str) -> list[tuple[str, Any]]:
     pairs = []
     for i, pair in enumerate(given):
         if not isinstance(pair, Iterable):
-            raise TypeError(f"{who} update sequence element #{i} should be Iterable; is {type(pair).__name__}")
+            raise TypeError(f"{who} update sequence element #{i} should be Iterable; is "
+                            f"{type(pair).__name__}")
         pair = tuple(pair)
         if len(pair) != 2:
             raise ValueError(f"{who} update sequence element #{i} has length {len(pair)}; 2 is required")
@@ -287,7 +288,8 @@ class ParameterList(Module):
     def extend(self, values: Iterable[Any]) -> Any:
         """Add all of `values` at the end."""
         if not isinstance(values, Iterable) or isinstance(values, Tensor):
-            raise TypeError(f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}")
+            raise TypeError("ParameterList.extend should be called with an iterable, but got "
+                            f"{type(values).__name__}")
         for value in values:
             self.append(value)
         return self
@@ -402,6 +404,6 @@ class ParameterDict(Module):
 
 def _attribute(key: Any) -> str:
     if not isinstance(key, str):
-        raise TypeError(f"Index given to ParameterDict cannot be used as a key as it is not a string (type is "
+        raise TypeError("Index given to ParameterDict cannot be used as a key as it is not a string (type is "
                         f"'{type(key).__name__}'). Use strings as keys.")
     return key

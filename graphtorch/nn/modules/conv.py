@@ -24,7 +24,8 @@ class _ConvNd(Module):
     weight: Parameter
     bias: Parameter | None
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1,
+                 padding: Any = 0,
                  dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
                  device: Any = None, dtype: Any = None, output_padding: Any = 0):
         super().__init__()
@@ -90,7 +91,8 @@ class _ConvNd(Module):
         return self._conv_forward(input, self.weight, self.bias)
 
 
-def _check(in_channels: int, out_channels: int, groups: int, padding: Any, padding_mode: str, stride: Any) -> None:
+def _check(in_channels: int, out_channels: int, groups: int, padding: Any, padding_mode: str,
+           stride: Any) -> None:
     if groups <= 0:
         raise ValueError("groups must be a positive integer")
     if in_channels % groups:
@@ -100,10 +102,12 @@ def _check(in_channels: int, out_channels: int, groups: int, padding: Any, paddi
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
             raise ValueError(f"Invalid padding string {padding!r}, should be one of {{'same', 'valid'}}")
-        if padding == "same" and any(s != 1 for s in (stride if isinstance(stride, (tuple, list)) else (stride,))):
+        if padding == "same" and any(s != 1
+                                     for s in (stride if isinstance(stride, (tuple, list)) else (stride,))):
             raise ValueError("padding='same' is not supported for strided convolutions")
     if padding_mode not in PADDING_MODES:
-        raise ValueError(f"padding_mode must be one of {set(PADDING_MODES)}, but got padding_mode={padding_mode!r}")
+        raise ValueError(f"padding_mode must be one of {set(PADDING_MODES)}, but got "
+                         f"padding_mode={padding_mode!r}")
 
 
 class Conv1d(_ConvNd):
@@ -127,32 +131,35 @@ class Conv3d(_ConvNd):
 class _ConvTransposeNd(_ConvNd):
     transposed = True
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1,
+                 padding: Any = 0,
                  output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1,
                  padding_mode: str = "zeros", device: Any = None, dtype: Any = None):
         if padding_mode != "zeros":
             raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
+                         padding_mode,
                          device, dtype, output_padding)
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.rank - 1]
         extra = self.output_padding if output_size is None else self._extra(input, list(output_size))
-        return convolve(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation)
+        return convolve(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups,
+                        self.dilation)
 
     def _extra(self, input: Tensor, output_size: list[int]) -> tuple[int, ...]:
         """The output padding that gives `output_size`. Raises ValueError where none does."""
         lead = input.dim() - self.rank
         wanted = output_size[lead:] if len(output_size) == lead + self.rank else output_size
         if len(wanted) != self.rank:
-            raise ValueError(f"ConvTranspose{self.rank}D: for {input.dim()}D input, output_size must have {self.rank} or "
-                             f"{lead + self.rank} elements (got {len(output_size)})")
+            raise ValueError(f"ConvTranspose{self.rank}D: for {input.dim()}D input, output_size must have "
+                             f"{self.rank} or {lead + self.rank} elements (got {len(output_size)})")
         smallest = [(s - 1) * t - 2 * p + d * (k - 1) + 1 for s, t, p, d, k in zip(
             input.shape[lead:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True)]
         largest = [m + t - 1 for m, t in zip(smallest, self.stride, strict=True)]
         if any(not lo <= w <= hi for lo, w, hi in zip(smallest, wanted, largest, strict=True)):
-            raise ValueError(f"requested an output size of {output_size}, but valid sizes range from {smallest} to "
-                             f"{largest} (for an input of {list(input.shape[lead:])})")
+            raise ValueError(f"requested an output size of {output_size}, but valid sizes range from "
+                             f"{smallest} to {largest} (for an input of {list(input.shape[lead:])})")
         return tuple(w - lo for w, lo in zip(wanted, smallest, strict=True))
 
 

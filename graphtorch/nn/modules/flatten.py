@@ -9,11 +9,13 @@ from .. import functional as F
 from ._thin import thin
 from .module import Module
 
-PixelShuffle = thin("PixelShuffle", F.pixel_shuffle, lambda upscale_factor: None, "[*, C r^2, H, W] -> [*, C, H r, W r].",
+PixelShuffle = thin("PixelShuffle", F.pixel_shuffle, lambda upscale_factor: None,
+                    "[*, C r^2, H, W] -> [*, C, H r, W r].",
                     shown="upscale_factor={upscale_factor}")
 PixelUnshuffle = thin("PixelUnshuffle", F.pixel_unshuffle, lambda downscale_factor: None,
                       "[*, C, H r, W r] -> [*, C r^2, H, W].", shown="downscale_factor={downscale_factor}")
-ChannelShuffle = thin("ChannelShuffle", F.channel_shuffle, lambda groups: None, "Interleave groups of channels.",
+ChannelShuffle = thin("ChannelShuffle", F.channel_shuffle, lambda groups: None,
+                      "Interleave groups of channels.",
                       shown="groups={groups}")
 Unfold = thin("Unfold", F.unfold, lambda kernel_size, dilation=1, padding=0, stride=1: None,
               "Sliding windows of [N, C, H, W] as columns [N, C kh kw, L].",
@@ -45,7 +47,8 @@ class Unflatten(Module):
     def __init__(self, dim: Any, unflattened_size: Any):
         super().__init__()
         if not isinstance(dim, int):
-            raise TypeError(f"expected an int for dim, got {type(dim).__name__}: named dims are not supported")
+            raise TypeError(f"expected an int for dim, got {type(dim).__name__}: named dims are not "
+                            "supported")
         sizes = unflattened_size if isinstance(unflattened_size, (tuple, list)) else None
         if sizes is None:
             raise TypeError("unflattened_size must be a tuple of ints, but found type "

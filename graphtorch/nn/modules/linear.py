@@ -29,7 +29,8 @@ class Linear(Module):
     weight: Parameter
     bias: Parameter | None
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None,
+                 dtype: Any = None):
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
@@ -56,7 +57,8 @@ class NonDynamicallyQuantizableLinear(Linear):
 class Bilinear(Module):
     """y = x1^T W x2 + b; all parameters start as U(-1/sqrt(in1), 1/sqrt(in1))."""
 
-    def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, device: Any = None,
+    def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True,
+                 device: Any = None,
                  dtype: Any = None):
         super().__init__()
         if in1_features <= 0:

@@ -32,7 +32,8 @@ _LATER_TABLES = ("_backward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forw
 
 
 class Module(Members, StateDict, Calls, Casts):
-    """Base of all layers and models: override `__init__` (calling ``super().__init__()`` first) and `forward`.
+    """Base of all layers and models: override `__init__` (calling ``super().__init__()`` first) and
+    `forward`.
 
     Parameters, buffers and modules assigned as attributes are registered under the attribute's name.
     """

@@ -14,7 +14,8 @@ from .module import Module
 
 LocalResponseNorm = thin(
     "LocalResponseNorm", F.local_response_norm, lambda size, alpha=1e-4, beta=0.75, k=1.0: None,
-    "x / (k + alpha mean of x^2 over neighbouring channels)^beta.", shown="{size}, alpha={alpha}, beta={beta}, k={k}")
+    "x / (k + alpha mean of x^2 over neighbouring "
+    "channels)^beta.", shown="{size}, alpha={alpha}, beta={beta}, k={k}")
 CrossMapLRN2d = thin(
     "CrossMapLRN2d", F.local_response_norm, lambda size, alpha=1e-4, beta=0.75, k=1: None,
     "Older name of `LocalResponseNorm`.", shown="{size}, alpha={alpha}, beta={beta}, k={k}")
@@ -26,7 +27,8 @@ class LayerNorm(Module):
     weight: Parameter | None
     bias: Parameter | None
 
-    def __init__(self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
+    def __init__(self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True,
+                 bias: bool = True,
                  device: Any = None, dtype: Any = None):
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
@@ -34,7 +36,8 @@ class LayerNorm(Module):
         self.elementwise_affine = elementwise_affine
         for name, kind, wanted in (("weight", "ones", True), ("bias", "zeros", bias)):
             made = elementwise_affine and wanted
-            self.register_parameter(name, Parameter(buffer(kind, self.normalized_shape, device, dtype)) if made else None)
+            self.register_parameter(name, Parameter(buffer(kind, self.normalized_shape, device, dtype))
+                                    if made else None)
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0."""
@@ -57,7 +60,8 @@ class RMSNorm(Module):
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        weight = Parameter(buffer("ones", self.normalized_shape, device, dtype)) if elementwise_affine else None
+        weight = Parameter(buffer("ones", self.normalized_shape, device,
+                                  dtype)) if elementwise_affine else None
         self.register_parameter("weight", weight)
 
     def reset_parameters(self) -> None:
@@ -74,7 +78,8 @@ class RMSNorm(Module):
 class GroupNorm(Module):
     """Normalise over each of `num_groups` groups of channels, then scale and shift each channel."""
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Any = None,
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True,
+                 device: Any = None,
                  dtype: Any = None, *, bias: bool = True):
         super().__init__()
         if num_channels % num_groups:
@@ -84,7 +89,8 @@ class GroupNorm(Module):
         self.eps = eps
         self.affine = affine
         for name, kind, wanted in (("weight", "ones", affine), ("bias", "zeros", affine and bias)):
-            self.register_parameter(name, Parameter(buffer(kind, (num_channels,), device, dtype)) if wanted else None)
+            self.register_parameter(name, Parameter(buffer(kind, (num_channels,), device, dtype)) if wanted
+                                    else None)
 
     def reset_parameters(self) -> None:
         """Weight 1, bias 0."""

@@ -20,7 +20,8 @@ class _PadNd(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.mode == "circular" and input.dim() not in (self.rank + 1, self.rank + 2):
-            raise ValueError(f"expected {self.rank + 1}D or {self.rank + 2}D input (got {input.dim()}D input)")
+            raise ValueError(f"expected {self.rank + 1}D or {self.rank + 2}D input (got {input.dim()}D "
+                             "input)")
         return F.pad(input, self.padding, self.mode)
 
     def extra_repr(self) -> str:

@@ -24,8 +24,8 @@ def _step(self: Any) -> Any:
 
 
 def _show_max(self: Any) -> str:
-    return (f"kernel_size={self.kernel_size}, stride={_step(self)}, padding={self.padding}, dilation={self.dilation}, "
-            f"ceil_mode={self.ceil_mode}")
+    return (f"kernel_size={self.kernel_size}, stride={_step(self)}, padding={self.padding}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}")
 
 
 def _show_window(self: Any) -> str:
@@ -46,11 +46,13 @@ def _defaulting_stride(made: Any) -> Any:
 
 
 MaxPool1d, MaxPool2d, MaxPool3d = (
-    _defaulting_stride(thin(f"MaxPool{n}d", function, _max_signature, "Largest element of each window.", shown=_show_max))
+    _defaulting_stride(thin(f"MaxPool{n}d", function, _max_signature, "Largest element of each window.",
+                            shown=_show_max))
     for n, function in enumerate((F.max_pool1d, F.max_pool2d, F.max_pool3d), 1))
 
 AvgPool2d, AvgPool3d = (
-    _defaulting_stride(thin(f"AvgPool{n}d", function, _avg_signature, "Mean of each window.", shown=_show_window))
+    _defaulting_stride(thin(f"AvgPool{n}d", function, _avg_signature, "Mean of each window.",
+                            shown=_show_window))
     for n, function in enumerate((F.avg_pool2d, F.avg_pool3d), 2))
 
 LPPool1d, LPPool2d, LPPool3d = (
@@ -60,7 +62,8 @@ LPPool1d, LPPool2d, LPPool3d = (
     for n, function in enumerate((F.lp_pool1d, F.lp_pool2d, F.lp_pool3d), 1))
 
 AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d = (
-    thin(f"AdaptiveAvgPool{n}d", function, lambda output_size: None, "Means over windows that give output_size positions.",
+    thin(f"AdaptiveAvgPool{n}d", function, lambda output_size: None,
+         "Means over windows that give output_size positions.",
          shown="output_size={output_size}")
     for n, function in enumerate((F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d), 1))
 
@@ -83,7 +86,8 @@ class AvgPool1d(Module):
         self.count_include_pad = count_include_pad
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+        return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode,
+                            self.count_include_pad)
 
     def extra_repr(self) -> str:
         return _show_window(self)

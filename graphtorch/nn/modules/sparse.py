@@ -14,7 +14,9 @@ from .module import Module
 
 
 class Embedding(Module):
-    """A table of `num_embeddings` rows of `embedding_dim` numbers, from N(0, 1); see `functional.embedding`."""
+    """A table of `num_embeddings` rows of `embedding_dim` numbers, from N(0, 1); see
+    `functional.embedding`.
+    """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,
                  max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
@@ -49,7 +51,8 @@ class Embedding(Module):
                 self.weight[self.padding_idx].fill_(0)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq,
+        return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type,
+                           self.scale_grad_by_freq,
                            self.sparse)
 
     def extra_repr(self) -> str:
@@ -68,4 +71,5 @@ class Embedding(Module):
         if embeddings.dim() != 2:
             raise AssertionError("Embeddings parameter is expected to be 2-dimensional")
         rows, columns = embeddings.shape
-        return cls(rows, columns, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, embeddings, freeze)
+        return cls(rows, columns, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, embeddings,
+                   freeze)

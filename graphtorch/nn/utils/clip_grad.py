@@ -35,13 +35,14 @@ def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite:
         norms = FUNCTIONS["stack"]([t.detach().norm(order) for t in listed])
         total = norms.max() if order == math.inf else norms.norm(order)
     if error_if_nonfinite and not math.isfinite(float(total)):
-        raise RuntimeError(f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it "
-                           "cannot be clipped. To disable this error and scale the gradients by the non-finite norm "
-                           "anyway, set `error_if_nonfinite=False`")
+        raise RuntimeError(f"The total norm of order {norm_type} for gradients from `parameters` is "
+                           "non-finite, so it cannot be clipped. To disable this error and scale the "
+                           "gradients by the non-finite norm anyway, set `error_if_nonfinite=False`")
     return total
 
 
-def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tensor, foreach: bool | None = None) -> None:
+def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tensor,
+                          foreach: bool | None = None) -> None:
     """Multiply the gradients by min(max_norm / (total_norm + 1e-6), 1), in place."""
     with no_grad():
         factor = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
@@ -49,7 +50,8 @@ def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tens
             grad.mul_(factor)
 
 
-def clip_grad_norm_(parameters: Tensors, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
+def clip_grad_norm_(parameters: Tensors, max_norm: float, norm_type: float = 2.0,
+                    error_if_nonfinite: bool = False,
                     foreach: bool | None = None) -> Tensor:
     """Scale the gradients, in place, so that their common norm is at most `max_norm`; the norm before."""
     parameters = _listed(parameters) if isinstance(parameters, Iterable) else parameters

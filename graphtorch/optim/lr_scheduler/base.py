@@ -10,9 +10,9 @@ from ...tensor import Tensor
 from ..optimizer import Optimizer
 
 EPOCH_DEPRECATION_WARNING = (
-    "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. Please use "
-    "`scheduler.step()` to step the scheduler. During the deprecation, if epoch is different from None, the closed form "
-    "is used instead of the new chainable form, where available.")
+    "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. "
+    "Please use `scheduler.step()` to step the scheduler. During the deprecation, if epoch is different from "
+    "None, the closed form is used instead of the new chainable form, where available.")
 
 
 def set_rate(group: dict[str, Any], key: str, value: Any) -> None:
@@ -31,8 +31,8 @@ def per_group(optimizer: Optimizer, value: Any, name: str) -> list[Any]:
     """One value for each parameter group from a number or a list. Raises ValueError for another length."""
     if isinstance(value, (list, tuple)):
         if len(value) != len(optimizer.param_groups):
-            raise ValueError(f"{name} must have the same length as optimizer.param_groups. {name} has {len(value)} values, "
-                             f"param_groups has {len(optimizer.param_groups)}.")
+            raise ValueError(f"{name} must have the same length as optimizer.param_groups. {name} has "
+                             f"{len(value)} values, param_groups has {len(optimizer.param_groups)}.")
         return list(value)
     return [value] * len(optimizer.param_groups)
 
@@ -52,7 +52,8 @@ class LRScheduler:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         if verbose != "deprecated":
-            warnings.warn("The verbose parameter is deprecated. Please use get_last_lr() to access the learning rate.",
+            warnings.warn("The verbose parameter is deprecated. Please use get_last_lr() to access the "
+                          "learning rate.",
                           UserWarning, stacklevel=3)
         self.optimizer = optimizer
         self.verbose = verbose is True
@@ -60,10 +61,11 @@ class LRScheduler:
             if last_epoch == -1:
                 group.setdefault("initial_lr", copied(group["lr"]))
             elif "initial_lr" not in group:
-                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{i}] when resuming scheduler with "
-                               f"last_epoch >= 0.\nThis typically happens when:\n1. You're trying to resume training from a "
-                               "checkpoint but haven't properly loaded the optimizer state\n2. You're using last_epoch >= 0 "
-                               "for a fresh training run (not recommended)")
+                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{i}] when resuming "
+                               "scheduler with last_epoch >= 0.\nThis typically happens when:\n1. You're "
+                               "trying to resume training from a checkpoint but haven't properly loaded the "
+                               "optimizer state\n2. You're using last_epoch >= 0 for a fresh training run "
+                               "(not recommended)")
         self.base_lrs = [copied(g["initial_lr"]) for g in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._initial_step()
@@ -96,9 +98,10 @@ class LRScheduler:
     def step(self, epoch: int | None = None) -> None:
         """Go to the next epoch (or, deprecated, to `epoch`) and set the rates."""
         if self._step_count == 1 and not self.optimizer._opt_called:
-            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`. You should call them in the "
-                          "opposite order: `optimizer.step()` before `lr_scheduler.step()`. Failure to do this will result "
-                          "in PyTorch skipping the first value of the learning rate schedule.", UserWarning, stacklevel=2)
+            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`. You should call "
+                          "them in the opposite order: `optimizer.step()` before `lr_scheduler.step()`. "
+                          "Failure to do this will result in PyTorch skipping the first value of the "
+                          "learning rate schedule.", UserWarning, stacklevel=2)
         self._step_count += 1
         closed = getattr(self, "_get_closed_form_lr", None)
         if epoch is None:
@@ -122,7 +125,8 @@ class LRScheduler:
 
     def _warn_outside_step(self) -> None:
         if not self._get_lr_called_within_step:
-            warnings.warn("To get the last learning rate computed by the scheduler, please use `get_last_lr()`.",
+            warnings.warn("To get the last learning rate computed by the scheduler, please use "
+                          "`get_last_lr()`.",
                           UserWarning, stacklevel=3)
 
     def state_dict(self) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class CyclicLR(LRScheduler):
         self._scale_fn_custom = scale_fn
         self.scale_mode = scale_mode if scale_fn is not None else "iterations" if mode == "exp_range" else "cycle"
         if last_epoch == -1:
-            for lr, group in zip(per_group(optimizer, base_lr, "base_lr"), optimizer.param_groups, strict=True):
+            for lr, group in zip(per_group(optimizer, base_lr, "base_lr"), optimizer.param_groups,
+                                 strict=True):
                 set_rate(group, "lr", lr)
         self.cycle_momentum = cycle_momentum
         if cycle_momentum:
@@ -54,7 +55,8 @@ class CyclicLR(LRScheduler):
         self.base_momentums = per_group(self.optimizer, base_momentum, "base_momentum")
         self.max_momentums = per_group(self.optimizer, max_momentum, "max_momentum")
         if last_epoch == -1:
-            for high, low, group in zip(self.max_momentums, self.base_momentums, self.optimizer.param_groups, strict=True):
+            for high, low, group in zip(self.max_momentums, self.base_momentums, self.optimizer.param_groups,
+                                        strict=True):
                 set_momentum(group, self._momentum_key, high)
                 group["max_momentum"] = high
                 group["base_momentum"] = low
@@ -74,7 +76,8 @@ class CyclicLR(LRScheduler):
         height = self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
         rates = [low + (high - low) * place * height for low, high in zip(self.base_lrs, self.max_lrs, strict=True)]
         if self.cycle_momentum:
-            for low, high, group in zip(self.base_momentums, self.max_momentums, self.optimizer.param_groups, strict=True):
+            for low, high, group in zip(self.base_momentums, self.max_momentums, self.optimizer.param_groups,
+                                        strict=True):
                 set_momentum(group, self._momentum_key, high - (high - low) * place * height)
         return rates
 
@@ -103,7 +106,8 @@ _HEIGHTS: dict[str, Callable[[float, float], float]] = {
 
 
 class OneCycleLR(LRScheduler):
-    """From max_lr / div_factor up to max_lr and down to a tiny rate, once over the whole training (Smith 2017).
+    """From max_lr / div_factor up to max_lr and down to a tiny rate, once over the whole training (Smith
+    2017).
 
     Args:
         total_steps: the length, or None: `epochs` * `steps_per_epoch`.
@@ -112,7 +116,8 @@ class OneCycleLR(LRScheduler):
         three_phase: come back to the initial rate first, then go on to the final one.
     """
 
-    def __init__(self, optimizer: Optimizer, max_lr: Any, total_steps: int | None = None, epochs: int | None = None,
+    def __init__(self, optimizer: Optimizer, max_lr: Any, total_steps: int | None = None,
+                 epochs: int | None = None,
                  steps_per_epoch: int | None = None, pct_start: float = 0.3, anneal_strategy: str = "cos",
                  cycle_momentum: bool = True, base_momentum: Any = 0.85, max_momentum: Any = 0.95,
                  div_factor: float = 25.0, final_div_factor: float = 1e4, three_phase: bool = False,
@@ -124,11 +129,13 @@ class OneCycleLR(LRScheduler):
         if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
             raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
         if anneal_strategy not in ("cos", "linear"):
-            raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
+            raise ValueError("anneal_strategy must be one of 'cos' or 'linear', instead got "
+                             f"{anneal_strategy}")
         self._anneal_func_type = anneal_strategy
         self._schedule_phases = _phases(self.total_steps, pct_start, three_phase)
         if last_epoch == -1:
-            for high, group in zip(per_group(optimizer, max_lr, "max_lr"), optimizer.param_groups, strict=True):
+            for high, group in zip(per_group(optimizer, max_lr, "max_lr"), optimizer.param_groups,
+                                   strict=True):
                 group["initial_lr"] = high / div_factor
                 group["max_lr"] = high
                 group["min_lr"] = group["initial_lr"] / final_div_factor
@@ -159,7 +166,8 @@ class OneCycleLR(LRScheduler):
         self._warn_outside_step()
         step = self.last_epoch
         if step > self.total_steps:
-            raise ValueError(f"Tried to step {step} times. The specified number of total steps is {self.total_steps}")
+            raise ValueError(f"Tried to step {step} times. The specified number of total steps is "
+                             f"{self.total_steps}")
         start = 0.0
         for phase in self._schedule_phases:
             if step <= phase["end_step"] or phase is self._schedule_phases[-1]:
@@ -190,12 +198,14 @@ def _total_steps(total: int | None, epochs: int | None, each: int | None) -> int
 
 def _phases(total: int, pct_start: float, three_phase: bool) -> list[dict[str, Any]]:
     def phase(end: float, *keys: str) -> dict[str, Any]:
-        return {"end_step": end, **dict(zip(("start_lr", "end_lr", "start_momentum", "end_momentum"), keys, strict=True))}
+        return {"end_step": end,
+                **dict(zip(("start_lr", "end_lr", "start_momentum", "end_momentum"), keys, strict=True))}
 
     rise = phase(float(pct_start * total) - 1, "initial_lr", "max_lr", "max_momentum", "base_momentum")
     if not three_phase:
         return [rise, phase(total - 1, "max_lr", "min_lr", "base_momentum", "max_momentum")]
-    return [rise, phase(float(2 * pct_start * total) - 2, "max_lr", "initial_lr", "base_momentum", "max_momentum"),
+    return [rise, phase(float(2 * pct_start * total) - 2, "max_lr", "initial_lr", "base_momentum",
+                        "max_momentum"),
             phase(total - 1, "initial_lr", "min_lr", "max_momentum", "max_momentum")]
 
 

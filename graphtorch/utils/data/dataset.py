@@ -55,8 +55,8 @@ class StackDataset(Dataset[Any]):
 
     def __init__(self, *args: Any, **kwargs: Any):
         if bool(args) == bool(kwargs):
-            raise ValueError("Supported either ``tuple``- (via ``args``) or ``dict``- (via ``kwargs``) like input/output "
-                             "dataset types.")
+            raise ValueError("Supported either ``tuple``- (via ``args``) or ``dict``- (via ``kwargs``) like "
+                             "input/output dataset types.")
         self.datasets: Any = args or kwargs
         parts = args or tuple(kwargs.values())
         self._length = len(parts[0])
@@ -81,7 +81,8 @@ class ConcatDataset(Dataset[T]):
             raise AssertionError("datasets should not be an empty iterable")
         if any(isinstance(d, IterableDataset) for d in self.datasets):
             raise AssertionError("ConcatDataset does not support IterableDataset")
-        self.cumulative_sizes = list(itertools.accumulate(len(d) for d in self.datasets))  # type: ignore[arg-type]
+        self.cumulative_sizes = list(itertools.accumulate(len(d)
+                                                          for d in self.datasets))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]
@@ -136,7 +137,8 @@ def random_split(dataset: Dataset[T], lengths: Sequence[float], generator: Any =
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
         sizes = _sizes_of_shares(total, lengths)
     if sum(sizes) != total:
-        raise ValueError(f"Sum of input lengths does not equal the length of the input dataset! {sum(sizes)} and {total}")
+        raise ValueError(f"Sum of input lengths does not equal the length of the input dataset! {sum(sizes)} "
+                         f"and {total}")
     order = randperm(total, generator=generator).tolist()
     ends = list(itertools.accumulate(sizes))
     return [Subset(dataset, order[end - size:end]) for size, end in zip(sizes, ends, strict=True)]
@@ -151,5 +153,6 @@ def _sizes_of_shares(total: int, shares: Sequence[float]) -> list[int]:
         sizes[i % len(sizes)] += 1
     for i, size in enumerate(sizes):
         if size == 0:
-            warnings.warn(f"Length of split at index {i} is 0. This might result in an empty dataset.", stacklevel=3)
+            warnings.warn(f"Length of split at index {i} is 0. This might result in an empty "
+                          "dataset.", stacklevel=3)
     return sizes

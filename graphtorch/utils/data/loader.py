@@ -26,17 +26,20 @@ class DataLoader:
 
     def __init__(self, dataset: Any, batch_size: int | None = 1, shuffle: bool | None = None,
                  sampler: Iterable[Any] | None = None, batch_sampler: Iterable[list[int]] | None = None,
-                 num_workers: int = 0, collate_fn: Callable[[list[Any]], Any] | None = None, pin_memory: bool = False,
+                 num_workers: int = 0, collate_fn: Callable[[list[Any]],
+                                                            Any] | None = None, pin_memory: bool = False,
                  drop_last: bool = False, timeout: float = 0, worker_init_fn: Any = None,
                  multiprocessing_context: Any = None, generator: Any = None, *, prefetch_factor: int | None = None,
                  persistent_workers: bool = False, pin_memory_device: str = "", in_order: bool = True):
         if num_workers < 0:
-            raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
+            raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable "
+                             "multiprocessing.")
         if timeout < 0:
             raise ValueError("timeout option should be non-negative")
         if num_workers == 0 and prefetch_factor is not None:
-            raise ValueError("prefetch_factor option could only be specified in multiprocessing."
-                             "let num_workers > 0 to enable multiprocessing, otherwise set prefetch_factor to None.")
+            raise ValueError("prefetch_factor option could only be specified in multiprocessing.let "
+                             "num_workers > 0 to enable multiprocessing, otherwise set prefetch_factor to "
+                             "None.")
         if persistent_workers and num_workers == 0:
             raise ValueError("persistent_workers option needs num_workers > 0")
         self._check_order(dataset, batch_size, shuffle, sampler, batch_sampler, drop_last)
@@ -51,30 +54,34 @@ class DataLoader:
         self._streams = isinstance(dataset, IterableDataset)
         self._make_samplers(batch_size, bool(shuffle), sampler, batch_sampler, drop_last)
         self._default_collate = collate_fn is None
-        self.collate_fn = collate_fn or (default_convert if self.batch_sampler is None and self.batch_size is None
+        self.collate_fn = collate_fn or (default_convert if self.batch_sampler is None
+                                         and self.batch_size is None
                                          else default_collate)
 
     @staticmethod
-    def _check_order(dataset: Any, batch_size: int | None, shuffle: bool | None, sampler: Any, batch_sampler: Any,
+    def _check_order(dataset: Any, batch_size: int | None, shuffle: bool | None, sampler: Any,
+                     batch_sampler: Any,
                      drop_last: bool) -> None:
         if isinstance(dataset, IterableDataset):
             for name, given in (("shuffle", shuffle), ("sampler", sampler), ("batch_sampler", batch_sampler)):
                 if given:
-                    raise ValueError(f"DataLoader with IterableDataset: expected unspecified {name} option, but got "
-                                     f"{name}={given}")
+                    raise ValueError(f"DataLoader with IterableDataset: expected unspecified {name} option, "
+                                     f"but got {name}={given}")
         if sampler is not None and shuffle:
             raise ValueError("sampler option is mutually exclusive with shuffle")
         if batch_sampler is not None:
             if batch_size != 1 or shuffle or sampler is not None or drop_last:
-                raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and "
-                                 "drop_last")
+                raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, "
+                                 "sampler, and drop_last")
         elif batch_size is None and drop_last:
-            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with "
+                             "drop_last")
 
     def _make_samplers(self, batch_size: int | None, shuffle: bool, sampler: Any, batch_sampler: Any,
                        drop_last: bool) -> None:
         if sampler is None and not self._streams:
-            sampler = RandomSampler(self.dataset, generator=self.generator) if shuffle and len(self.dataset) else \
+            sampler = RandomSampler(self.dataset,
+                                    generator=self.generator) if shuffle and len(self.dataset) else \
                 SequentialSampler(self.dataset)
         self.sampler = sampler
         self.batch_size = None if batch_sampler is not None else batch_size
@@ -97,7 +104,8 @@ class DataLoader:
         if self._default_collate and type(self.dataset) is TensorDataset and not _tracked(self.dataset.tensors):
             from ... import tensor  # the package is complete by the time data is loaded
             index = tensor(indices)
-            return [t.index_select(0, index) for t in self.dataset.tensors]  # what collating the rows would give
+            return [t.index_select(0, index)
+                    for t in self.dataset.tensors]  # what collating the rows would give
         getitems = getattr(self.dataset, "__getitems__", None)
         samples = getitems(indices) if getitems is not None else [self.dataset[i] for i in indices]
         return self.collate_fn(samples)
