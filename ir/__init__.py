@@ -8,7 +8,7 @@ from .dtype import DType, Kind
 from .graph import Graph, Location, Node, Type, Value, current_location, located
 from .literal import Literal
 from .op import BY_DECOMPOSITION, CORE, NO_ATTRS, OPS, Attrs, NoGradient, Op
-from .shape import Dim, Shape, SymInt, Symbol, symbol
+from .shape import Dim, Shape, Symbol, SymInt, symbol
 from .text import ParseError, parse, print_graph, print_node
 
 __all__ = [

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from .dtype import DType
 from .printer import print_graph
@@ -58,8 +58,8 @@ def located(location: Location | None) -> Iterator[None]:
 class Type:
     """Element type and shape of a value. Interned: equal types are the same object."""
 
-    __slots__ = ("dtype", "shape", "__weakref__")
-    _table: dict[tuple[DType, Shape], Type] = {}
+    __slots__ = ("__weakref__", "dtype", "shape")
+    _table: ClassVar[dict[tuple[DType, Shape], Type]] = {}
 
     dtype: DType
     shape: Shape
@@ -101,7 +101,7 @@ class Type:
 class Value:
     """One result of a node, or (with `node` None) an input of a graph, which then has a `name`."""
 
-    __slots__ = ("node", "index", "type", "name", "__weakref__")
+    __slots__ = ("__weakref__", "index", "name", "node", "type")
 
     def __init__(self, type: Type, node: Node | None = None, index: int = 0, name: str = ""):
         self.type = type
@@ -138,7 +138,7 @@ class Value:
 class Node:
     """An op applied to values. Made by calling an `Op`; its results are `result(i)`."""
 
-    __slots__ = ("op", "operands", "attrs", "types", "location", "__weakref__")
+    __slots__ = ("__weakref__", "attrs", "location", "op", "operands", "types")
 
     def __init__(self, op: Op, operands: tuple[Value, ...], attrs: Attrs, types: tuple[Type, ...],
                  location: Location | None = None):
@@ -176,7 +176,7 @@ class Graph:
             caller then no longer reads (an updated parameter).
     """
 
-    __slots__ = ("name", "inputs", "nodes", "outputs", "donates", "_structure", "_hash")
+    __slots__ = ("_hash", "_structure", "donates", "inputs", "name", "nodes", "outputs")
 
     def __init__(self, name: str, inputs: Sequence[Value], outputs: Sequence[Value],
                  nodes: Sequence[Node] | None = None, donates: Sequence[tuple[int, int]] = ()):
@@ -217,19 +217,21 @@ class Graph:
             number = {v: i for i, v in enumerate(self.values())}
             rows = [(n.op.name, n.attrs, n.types, *(number[v] for v in n.operands)) for n in self.nodes]
             inputs = tuple((v.name, v.type) for v in self.inputs)
-            self._structure = (self.name, inputs, tuple(rows), tuple(number[v] for v in self.outputs), self.donates)
+            outputs = tuple(number[v] for v in self.outputs)
+            self._structure = (self.name, inputs, tuple(rows), outputs, self.donates)
             self._hash = hash(self._structure)
         return self._structure
 
     def __eq__(self, other: object) -> bool:
-        return self is other or isinstance(other, Graph) and self.structure() == other.structure()
+        return self is other or (isinstance(other, Graph) and self.structure() == other.structure())
 
     def __hash__(self) -> int:
         self.structure()
         return self._hash
 
     def __repr__(self) -> str:
-        return f"<graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs>"
+        return (f"<graph {self.name}: {len(self.inputs)} inputs, {len(self.nodes)} nodes, "
+                f"{len(self.outputs)} outputs>")
 
     def __str__(self) -> str:
         return print_graph(self)

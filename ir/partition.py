@@ -10,11 +10,14 @@ are computed inside the element that needs them, at whatever index a view asks f
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from .graph import Graph, Node, Value
+from .ops.checks import attrs_of
+from .ops.shape import DimsAttrs
 from .shape import Shape
 
 Axes: TypeAlias = tuple["int | None", ...]
@@ -76,7 +79,7 @@ class Group:
 
 
 class Partition:
-    """Groups over the nodes of a graph, merged step by step; the groups never depend on each other in a circle.
+    """Groups over the nodes of a graph, merged step by step; they never depend on each other in a circle.
 
     Args:
         is_free: nodes that no group owns: each group that reads one (a view, a scalar constant) gets a copy.
@@ -111,7 +114,8 @@ class Partition:
     def groups(self) -> list[Group]:
         return list(dict.fromkeys(self.owner[n] for n in self.owned))
 
-    def start(self, node: Node, kind: str, space: Space, axes: Axes | None, reduces: Axes | None = None) -> Group:
+    def start(self, node: Node, kind: str, space: Space, axes: Axes | None,
+              reduces: Axes | None = None) -> Group:
         """A group of one node, whose producers all have groups."""
         group = Group(kind, [node], space)
         group.axes[node] = axes
@@ -134,7 +138,8 @@ class Partition:
         for node in producer.nodes:
             for value in node.results():
                 readers = self.readers.get(value, ())
-                if value in self.escaping or any(self.owner.get(n) not in (producer, consumer) for n in readers):
+                outside = any(self.owner.get(n) not in (producer, consumer) for n in readers)
+                if outside or value in self.escaping:
                     return False
         return True
 
@@ -226,7 +231,7 @@ def _slice_axes(node: Node, axes: Axes) -> Axes | None:
 
 
 VIEW_AXES: dict[str, Callable[[Node, Axes], Axes | None]] = {
-    "permute": lambda node, axes: tuple(axes[d] for d in node.attrs.dims),
+    "permute": lambda node, axes: tuple(axes[d] for d in attrs_of(node, DimsAttrs).dims),
     "expand": lambda node, axes: (None,) * (node.types[0].rank - len(axes)) + axes,
     "reshape": _reshape_axes,
     "slice": _slice_axes,
@@ -239,7 +244,7 @@ def viewed_axes(node: Node, axes: Axes | None) -> Axes | None:
     operand = node.operands[0].shape if node.operands else ()
     match node.op.name:
         case "permute" if axes is not None:
-            return tuple(axes[node.attrs.dims.index(d)] for d in range(len(axes)))
+            return tuple(axes[attrs_of(node, DimsAttrs).dims.index(d)] for d in range(len(axes)))
         case "reshape" if axes is not None:
             return _matched(node.types[0].shape, axes, operand)
         case "expand" | "detach":
@@ -262,6 +267,7 @@ def translation(producer: Group, reads: Sequence[Read], consumer: Group,
     at the position where it was computed. None where there is no such assignment that keeps the order."""
     found: dict[int, int] = {}
     for read in reads:
+        assert read.root.node is not None, "the producer computes it"
         theirs, own = through(producer.axes[read.root.node], read.chain), operand_axes(consumer, read)
         if theirs is None or own is None:
             return None
@@ -272,7 +278,7 @@ def translation(producer: Group, reads: Sequence[Read], consumer: Group,
         return None
     order = [found[a] for a in consumer.space.axes]
     sizes = all(consumer.space.dims[a] == producer.space.dims[found[a]] for a in consumer.space.axes)
-    return found if sizes and all(a < b for a, b in zip(order, order[1:], strict=False)) else None
+    return found if sizes and all(a < b for a, b in itertools.pairwise(order)) else None
 
 
 def _complete(found: dict[int, int], source: Space, target: Space) -> bool:

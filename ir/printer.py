@@ -21,13 +21,13 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from .dtype import DType
 from .literal import Literal
-from .shape import RESERVED, UNBOUNDED, SymInt, Symbol, symbols
+from .shape import RESERVED, UNBOUNDED, Symbol, SymInt, symbols
 
 if TYPE_CHECKING:  # graph.py prints through this file, which only handles what it is given
     from .graph import Graph, Node, Value
@@ -45,7 +45,8 @@ def print_graph(graph: Graph) -> str:
 def print_node(node: Node) -> str:
     """One node on its own, for messages: operands by type, since they have no names out of a graph."""
     names = {v: f"%{i}: {v.type}" for i, v in enumerate(node.operands)}
-    return f"{node.op.name}({', '.join(names[v] for v in node.operands)}){_attrs(node.attrs)} : {_types(node)}"
+    operands = ", ".join(names[v] for v in node.operands)
+    return f"{node.op.name}({operands}){_attrs(node.attrs)} : {_types(node)}"
 
 
 def value_names(graph: Graph) -> dict[Value, str]:
@@ -133,7 +134,7 @@ def _attr(value: object) -> str:
     if isinstance(value, Literal):
         return _literal(value)
     if hasattr(value, "nodes"):
-        return "\n".join(_graph_lines(value))
+        return "\n".join(_graph_lines(cast("Graph", value)))
     return f"<{type(value).__name__} {value!r}>"  # an invalid graph: shown, but not read back
 
 

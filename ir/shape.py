@@ -74,7 +74,7 @@ Monomial: TypeAlias = tuple[Atom, ...]  # sorted by text; () is the constant ter
 class SymInt:
     """An integer expression over symbols, in normal form: a sum of integer multiples of monomials."""
 
-    __slots__ = ("terms", "_hash")
+    __slots__ = ("_hash", "terms")
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]):
         self.terms = terms
@@ -110,7 +110,7 @@ class SymInt:
     def __mul__(self, other: Dim) -> Dim:
         if not isinstance(other, (int, SymInt)):
             return NotImplemented
-        products = {}
+        products: dict[Monomial, int] = {}
         for m, c in _terms(self):
             for n, d in _terms(other):
                 key = tuple(sorted(m + n, key=str))
@@ -158,7 +158,8 @@ class SymInt:
         text = ""
         for monomial, factor in self.terms:
             body = "*".join(str(a) if isinstance(a, Symbol) else f"({a})" for a in monomial)
-            piece = body if abs(factor) == 1 and body else f"{abs(factor)}*{body}" if body else str(abs(factor))
+            times = "" if abs(factor) == 1 and body else str(abs(factor))
+            piece = f"{times}*{body}" if times and body else times + body
             sign = "-" if factor < 0 else "+" if text else ""
             text += sign + piece
         return text
@@ -176,10 +177,12 @@ def symbol(name: str, min: int = 0, max: int | None = None) -> SymInt:
 
 
 def _wrap(dim: Dim) -> str:
-    simple = isinstance(dim, int) and dim >= 0
-    simple = simple or isinstance(dim, SymInt) and len(dim.terms) == 1 and isinstance(dim.terms[0][0][0], Symbol) \
-        and dim.terms[0][1] == 1 and len(dim.terms[0][0]) == 1
-    return str(dim) if simple else f"({dim})"
+    """`dim` as an operand of // or %: in parentheses unless it is a number or a symbol."""
+    if isinstance(dim, int):
+        return str(dim) if dim >= 0 else f"({dim})"
+    (monomial, factor), *more = dim.terms
+    is_symbol = factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol)
+    return str(dim) if is_symbol and not more else f"({dim})"
 
 
 def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
@@ -240,7 +243,8 @@ def floordiv(a: Dim, b: Dim) -> Dim:
         # (k*r + c) // (k*b) == (r + c//k) // b: one form for equal quotients, whatever their constant
         common = math.gcd(b, *(c for monomial, c in _terms(rest) if monomial))
         if common > 1:
-            return quotient + floordiv(_sum(*(_terms(floordiv(part, common)) for part in _parts(rest))), b // common)
+            parts = [_terms(floordiv(part, common)) for part in _parts(rest)]
+            return quotient + floordiv(_sum(*parts), b // common)
     return quotient + SymInt.atom(Quotient(rest, b))
 
 
@@ -294,7 +298,8 @@ def _decide(a: Dim, b: Dim, relation: str) -> bool:
     if high < 0:
         return False
     raise TypeError(
-        f"comparing sizes {a} {relation} {b} depends on the run: narrow the range of the Dim with min= and max="
+        f"comparing sizes {a} {relation} {b} depends on the run: narrow the range of the Dim "
+        "with min= and max="
     )
 
 

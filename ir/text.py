@@ -130,7 +130,7 @@ class _Reader:
             self.fail(f"expected a {kind}, got {self.token.text!r}")
         return self.next().text
 
-    def list(self, item: Callable[[], T], close: str) -> list[T]:
+    def listed(self, item: Callable[[], T], close: str) -> list[T]:
         """Items with commas between them (one more at the end is allowed) up to `close`."""
         items: list[T] = []
         while not self.take(close):
@@ -158,9 +158,9 @@ class _Reader:
         self.expect("graph")
         name = self.name_or_string()
         if self.take("<"):
-            self.list(self.symbol, ">")
+            self.listed(self.symbol, ">")
         self.expect("(")
-        inputs = self.list(self.input, ")")
+        inputs = self.listed(self.input, ")")
         self.expect("{")
         nodes: list[Node] = []
         while not self.take("return"):
@@ -239,7 +239,7 @@ class _Reader:
         self.expect("=")
         op = self.op()
         self.expect("(")
-        operands = tuple(self.list(self.value, ")"))
+        operands = tuple(self.listed(self.value, ")"))
         attrs = self.attrs(op)
         self.expect(":")
         types = tuple(self.items(self.type))
@@ -269,7 +269,7 @@ class _Reader:
     def type(self) -> Type:
         dtype = self.dtype()
         self.expect("[")
-        return Type(dtype, self.list(self.dim, "]"))
+        return Type(dtype, self.listed(self.dim, "]"))
 
     def dtype(self) -> DType:
         token = self.next()
@@ -334,7 +334,7 @@ class _Reader:
             found[name] = self.attr()
 
         if self.take("{"):
-            self.list(attribute, "}")
+            self.listed(attribute, "}")
         missing = [n for n in fields if n not in found]
         if missing:
             self.fail(f"op {op.name} lacks attribute {', '.join(missing)}", token)
@@ -383,13 +383,13 @@ class _Reader:
 
     def literal(self, dtype: DType) -> Literal:
         self.expect("[")
-        shape = tuple(self.list(lambda: int(self.expect_kind("int")), "]"))
+        shape = tuple(self.listed(lambda: int(self.expect_kind("int")), "]"))
         token = self.token
         if token.kind == "string":
             made = self.checked(lambda: Literal(dtype, shape, base64.b64decode(self.string(), validate=True)))
         else:
             self.expect("(")
-            words = self.list(self.word, ")")
+            words = self.listed(self.word, ")")
             made = self.checked(lambda: literal_of_words(dtype, shape, words))
         if len(made.data) != math.prod(shape) * dtype.itemsize:
             self.fail(f"a literal {dtype}{list(shape)} has {math.prod(shape) * dtype.itemsize} bytes, "

@@ -14,7 +14,7 @@ from .graph import Graph, Location, Node, Type, Value
 from .literal import Literal
 from .op import OPS, Attrs, Op
 from .printer import node_line, value_names
-from .shape import SymInt, Symbol, bounds, symbols
+from .shape import Symbol, SymInt, bounds, symbols
 
 Legal: TypeAlias = Callable[[Node], bool]
 
@@ -125,8 +125,8 @@ class _Verifier:
         if not isinstance(node.op, Op) or OPS.get(node.op.name) is not node.op:
             self.fail("op", f"op {getattr(node.op, 'name', node.op)} is not the registered one", node)
         fewest, most = node.op.arity()
-        if len(node.operands) < fewest or most is not None and len(node.operands) > most:
-            takes = f"{fewest}" if fewest == most else f"{fewest} or more" if most is None else f"{fewest} to {most}"
+        if len(node.operands) < fewest or (most is not None and len(node.operands) > most):
+            takes = f"{fewest}" if fewest == most else f"{fewest} to {most or 'any number of'}"
             self.fail("arity", f"op {node.op.name} takes {takes} operands ({', '.join(node.op.operands)}), "
                       f"got {len(node.operands)}", node)
 
@@ -190,7 +190,8 @@ class _Verifier:
                 self.fail("donates", f"pair {pair} uses an output or an input a second time")
             given, taken = self.graph.inputs[source], self.graph.outputs[output]
             if given.type is not taken.type:
-                self.fail("donates", f"output {output} {taken.type} takes over input {given.name} {given.type}")
+                self.fail("donates", f"output {output} {taken.type} takes over input {given.name} "
+                          f"{given.type}")
 
 
 def _bodies(attrs: Attrs) -> Iterator[Graph]:

@@ -6,10 +6,13 @@ pass and the lowering ask the same question here, so what one absorbs the other 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .graph import Node, Value
+from .ops.checks import attrs_of
+from .ops.shape import DimsAttrs, SliceAttrs
 from .shape import Dim, Shape, contiguous_strides, numel
 
 
@@ -33,28 +36,29 @@ def strided_view(value: Value, is_root: Callable[[Value], bool] = lambda v: Fals
 
 
 def _permuted(node: Node, view: StridedView) -> StridedView:
-    strides = tuple(view.strides[d] for d in node.attrs.dims)
+    strides = tuple(view.strides[d] for d in attrs_of(node, DimsAttrs).dims)
     return StridedView(view.root, node.types[0].shape, view.offset, strides)
 
 
 def _expanded(node: Node, view: StridedView) -> StridedView:
     shape = node.types[0].shape
     lead = len(shape) - len(view.shape)
-    kept = tuple(s if d == size else 0 for s, d, size in zip(view.strides, view.shape, shape[lead:], strict=True))
+    sizes = zip(view.strides, view.shape, shape[lead:], strict=True)
+    kept = tuple(stride if before == after else 0 for stride, before, after in sizes)
     return StridedView(view.root, shape, view.offset, (0,) * lead + kept)
 
 
 def _sliced(node: Node, view: StridedView) -> StridedView:
-    offset = view.offset
-    for start, stride in zip(node.attrs.start, view.strides, strict=True):
+    attrs, offset = attrs_of(node, SliceAttrs), view.offset
+    for start, stride in zip(attrs.start, view.strides, strict=True):
         offset = offset + start * stride
-    strides = tuple(s * step for s, step in zip(view.strides, node.attrs.step, strict=True))
+    strides = tuple(s * step for s, step in zip(view.strides, attrs.step, strict=True))
     return StridedView(view.root, node.types[0].shape, offset, strides)
 
 
 def _flipped(node: Node, view: StridedView) -> StridedView:
     offset, strides = view.offset, list(view.strides)
-    for d in node.attrs.dims:
+    for d in attrs_of(node, DimsAttrs).dims:
         offset = offset + (view.shape[d] - 1) * strides[d]
         strides[d] = strides[d] * -1
     return StridedView(view.root, view.shape, offset, tuple(strides))
@@ -117,4 +121,4 @@ def _smaller(a: Sequence[Dim], b: Sequence[Dim]) -> bool | None:
 
 def _is_linear(block: Sequence[tuple[Dim, Dim]]) -> bool:
     """Whether a block of (size, stride), innermost first, is one run of evenly spaced elements."""
-    return all(outer[1] == inner[0] * inner[1] for inner, outer in zip(block, block[1:], strict=False))
+    return all(outer[1] == inner[0] * inner[1] for inner, outer in itertools.pairwise(block))

@@ -74,7 +74,8 @@ def _checked(node: Node, index: int, gradient: Value | None) -> Value | None:
         return None
     if gradient.type is not operand.type:
         raise TypeError(
-            f"vjp of op {node.op.name} made a gradient {gradient.type} for operand {index} of type {operand.type}"
+            f"vjp of op {node.op.name} made a gradient {gradient.type} for operand {index} "
+            f"of type {operand.type}"
             + (f" (recorded at {node.location})" if node.location else "")
         )
     return gradient
@@ -87,7 +88,8 @@ def _backward(outputs: Sequence[Value], cotangents: Cotangents, wrt: Sequence[Va
         if cotangent is None:
             continue
         if cotangent.type is not output.type:
-            raise TypeError(f"cotangent of an output {output.type} has type {cotangent.type}: expected the same type")
+            raise TypeError(f"cotangent of an output {output.type} has type {cotangent.type}: "
+                            "expected the same type")
         _accumulate(gradients, output, cotangent)
     order, active = _active_nodes(outputs, wrt, stop)
     for node in reversed(order):

@@ -7,6 +7,8 @@ import numpy as np
 from .. import ops
 from ..graph import Graph, Node, Value
 from ..literal import Literal
+from ..ops.checks import attrs_of
+from ..ops.shape import ConstantAttrs
 from ..rewrite import rewrite
 
 LIMIT = 1 << 14  # elements of a result: more would make the graph's text and the compiled file large
@@ -26,7 +28,7 @@ def _folded(node: Node) -> tuple[Value, ...] | None:
         return None
     try:
         with np.errstate(all="ignore"):
-            found = node.op.reference(node.attrs, *(v.node.attrs.value.numpy() for v in node.operands))
+            found = node.op.reference(node.attrs, *map(_array, node.operands))
     except (IndexError, ValueError, RuntimeError):
         return None
     arrays = found if isinstance(found, (tuple, list)) else (found,)
@@ -39,6 +41,11 @@ def _is_foldable(node: Node) -> bool:
     if any(not t.is_static or t.numel > LIMIT for t in node.types) or node.op is ops.region:
         return False
     return not (node.op is ops.expand and node.operands[0].rank == 0)
+
+
+def _array(value: Value) -> np.ndarray:
+    assert value.node is not None
+    return attrs_of(value.node, ConstantAttrs).value.numpy()
 
 
 def _constant(array: np.ndarray) -> Value:

@@ -24,26 +24,42 @@ from collections.abc import Container, Iterable
 
 from .. import ops
 from ..graph import Graph, Node, Value, located
-from ..ops import activation, binary, elementwise, index, pool, random, special
-from ..partition import Axes, Group, Partition, Read, Space
-from ..partition import broadcast_axes, identity_axes, translated, translation, viewed_axes
+from ..ops import activation, binary, elementwise, random, special
+from ..ops.checks import attrs_of
+from ..ops.control import RegionAttrs
+from ..ops.reduce import Position, Reduce
+from ..partition import (
+    Axes,
+    Group,
+    Partition,
+    Read,
+    Space,
+    broadcast_axes,
+    identity_axes,
+    translated,
+    translation,
+    viewed_axes,
+)
 from ..shape import bounds, numel
 from ..views import STRIDED, strided_view
 from . import legalize
 
 POINTWISE = frozenset((*elementwise.__all__, *binary.__all__, *activation.__all__, *special.__all__))
 MOVES = frozenset(("pad", "concat", "slice_update"))  # pointwise in the result; read operands elsewhere
-REDUCTIONS = frozenset("sum prod max min any all argmax argmin".split())
-CONTRACTIONS = frozenset("matmul conv conv_transpose conv_weight_grad".split())
-WINDOWS = frozenset("max_pool avg_pool avg_pool_grad adaptive_avg_pool adaptive_avg_pool_grad".split())
+REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"])
+CONTRACTIONS = frozenset(["matmul", "conv", "conv_transpose", "conv_weight_grad"])
+WINDOWS = frozenset(["max_pool", "avg_pool", "avg_pool_grad", "adaptive_avg_pool", "adaptive_avg_pool_grad"])
 LOOKUPS = frozenset(("gather", "index", "index_select"))  # read their first operand at computed positions
 DRAWS = frozenset(random.__all__)
 VIEWS = frozenset((*STRIDED, "size"))
 
 # What costs about as much as the load it saves; the rest is not computed again for each broadcast copy.
-CHEAP = frozenset("""neg abs sign square floor ceil round trunc isnan isinf isfinite logical_not bitwise_not conj real
-    imag relu add sub mul maximum minimum fmax fmin copysign eq ne lt le gt ge logical_and logical_or logical_xor
-    bitwise_and bitwise_or bitwise_xor shift_left shift_right complex where cast""".split())
+CHEAP = frozenset((
+    "neg", "abs", "sign", "square", "floor", "ceil", "round", "trunc", "isnan", "isinf", "isfinite",
+    "logical_not", "bitwise_not", "conj", "real", "imag", "relu", "add", "sub", "mul", "maximum", "minimum",
+    "fmax", "fmin", "copysign", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor",
+    "bitwise_and", "bitwise_or", "bitwise_xor", "shift_left", "shift_right", "complex", "where", "cast",
+))
 
 NODE_LIMIT = 128  # of a region: beyond it registers spill and compile time grows
 ROW_LIMIT = 1 << 17  # elements reduced at a time that stay in a core's cache between two passes
@@ -87,7 +103,7 @@ def is_data(node: Node) -> bool:
 
 
 def is_free(node: Node) -> bool:
-    return node.op.name in VIEWS or node.op is ops.iota or node.op is ops.constant and not is_data(node)
+    return node.op.name in VIEWS or node.op is ops.iota or (node.op is ops.constant and not is_data(node))
 
 
 def takes_views(node: Node) -> bool:
@@ -124,16 +140,24 @@ def start(parts: Partition, node: Node) -> Group:
     """A node on its own."""
     name, result = node.op.name, node.types[0]
     if name in REDUCTIONS:
-        dims = node.attrs.dims if hasattr(node.attrs, "dims") else (node.attrs.dim,)
+        dims, keepdim = reduced_dims(node)
         operand = node.operands[0].shape
         space = Space(operand, frozenset(d for d in dims if operand[d] != 1))
         own = identity_axes(operand)
         kept = tuple(None if i in dims else a for i, a in enumerate(own))
-        axes = kept if node.attrs.keepdim else tuple(a for i, a in enumerate(kept) if i not in dims)
+        axes = kept if keepdim else tuple(a for i, a in enumerate(kept) if i not in dims)
         return parts.start(node, "loop", space, axes, reduces=own)
     kind = "contraction" if name in CONTRACTIONS else "window" if name in WINDOWS else \
         "loop" if takes_views(node) or name in DRAWS or is_free(node) else "opaque"
     return parts.start(node, kind, Space(result.shape), identity_axes(result.shape))
+
+
+def reduced_dims(node: Node) -> tuple[tuple[int, ...], bool]:
+    """The axes a reduction removes, and whether it keeps them as size 1."""
+    if isinstance(node.attrs, Reduce):
+        return node.attrs.dims, node.attrs.keepdim
+    attrs = attrs_of(node, Position)
+    return (attrs.dim,), attrs.keepdim
 
 
 def operand_axes(group: Group, read: Read) -> Axes | None:
@@ -151,7 +175,7 @@ def operand_axes(group: Group, read: Read) -> Axes | None:
 def needs_memory(read: Read) -> bool:
     """Whether the operand is read at positions that only the run decides, so that it has to be stored."""
     name = read.node.op.name
-    return name in LOOKUPS and not (name == "gather" and read.position == 1) or name in DRAWS
+    return (name in LOOKUPS and not (name == "gather" and read.position == 1)) or name in DRAWS
 
 
 # ------------------------------------------------------------------------------------------ joining
@@ -166,11 +190,13 @@ def try_join(parts: Partition, producer: Group, consumer: Group) -> bool:
         return False
     kinds = producer.kind, consumer.kind
     if kinds == ("loop", "loop"):
-        return _join_aligned(parts, producer, consumer, reads) or _join_inlined(parts, producer, consumer, reads)
+        return (_join_aligned(parts, producer, consumer, reads)
+                or _join_inlined(parts, producer, consumer, reads))
     if kinds in (("contraction", "loop"), ("window", "loop")):
         return _join_epilogue(parts, producer, consumer, reads)
     if kinds in (("loop", "contraction"), ("loop", "window")):
-        return _join_prologue(parts, producer, consumer, reads) or _join_residual(parts, producer, consumer, reads)
+        return (_join_prologue(parts, producer, consumer, reads)
+                or _join_residual(parts, producer, consumer, reads))
     return False
 
 
@@ -194,14 +220,15 @@ def _common_space(producer: Space, consumer: Space, table: dict[int, int]) -> Sp
     the consumer runs neither through the whole space nor through its kept axes."""
     covered = tuple(table[a] for a in consumer.axes)
     if consumer.reduced is None:
-        whole = covered == producer.axes or producer.reduced is not None and covered == producer.kept
+        whole = covered == producer.axes or (producer.reduced is not None and covered == producer.kept)
         return producer if whole else None
     reduced = frozenset(table[a] for a in consumer.reduced)
     same = producer.reduced is None or producer.reduced == reduced
     return Space(producer.dims, reduced) if covered == producer.axes and same else None
 
 
-def _rows_fit(parts: Partition, producer: Group, consumer: Group, table: dict[int, int], space: Space) -> bool:
+def _rows_fit(parts: Partition, producer: Group, consumer: Group, table: dict[int, int],
+              space: Space) -> bool:
     """Whether the region goes through each row once, or the row stays in cache between the passes."""
     if space.reduced is None or fits_cache(space):
         return True
@@ -267,7 +294,9 @@ def _join_epilogue(parts: Partition, producer: Group, consumer: Group, reads: li
 def _join_residual(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
     """A pointwise operand of an epilogue, computed there."""
     core = next(n for n in consumer.nodes if n.op.name in CONTRACTIONS or n.op.name in WINDOWS)
-    if any(r.node is core for r in reads) or not (_is_epilogue(consumer, producer) and _reads_elementwise(reads)):
+    if any(r.node is core for r in reads):
+        return False
+    if not (_is_epilogue(consumer, producer) and _reads_elementwise(reads)):
         return False
     parts.merge(producer, consumer)
     return True
@@ -340,7 +369,7 @@ def _region(parts: Partition, group: Group, outside: dict[Value, Value]) -> Node
     if not results:
         return None
     graph = Graph("body", list(inputs.values()), [inner[v] for v in results], body)
-    attrs = ops.region.attrs(kind=final_kind(group), body=graph)
+    attrs = RegionAttrs(kind=final_kind(group), body=graph)
     operands = tuple(outside.get(v, v) for v in inputs)
     with located(group.nodes[-1].location):
         made = Node(ops.region, operands, attrs, tuple(v.type for v in results), group.nodes[-1].location)

@@ -6,14 +6,14 @@
     cse         before legalize: equal composites are merged while they are one node each
     dce         before legalize: a target need not support what nobody uses
     legalize    needs the target; from here on every op is one that it supports
-    simplify    decompositions bring casts and expansions that cancel; rewrites to supported ops only if
-    fold        ... legalize is run once more behind them, which is why it stands there again
-    legalize    ensures that what the last passes made is supported too
+    simplify    decompositions bring casts and expansions that cancel
+    fold        ... and constants
+    legalize    again: these two may have made an op that the target does not support
     cse, dce    last before fuse: it places every node it is given in a region, needed or not
     fuse        ensures that the graph consists of regions and constants
 
-Each pass takes a valid graph and gives one with the same inputs, the same outputs up to nothing at all, and the same
-donations.
+Each pass takes a valid graph and gives one with the same inputs, donations and results; up to rounding where
+legalize replaces a composite, otherwise to the last bit.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def stages(supports: Supports, target: str = "the target") -> list[Stage]:
     ]
 
 
-def run(graph: Graph, supports: Supports, target: str = "the target", *, on_stage: Observer | None = None) -> Graph:
+def run(graph: Graph, supports: Supports, target: str = "the target", *,
+        on_stage: Observer | None = None) -> Graph:
     """`graph` as regions for a target.
 
     Args:

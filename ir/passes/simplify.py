@@ -1,14 +1,14 @@
 """Algebra that holds bit for bit: IEEE zeros with their signs, infinities, NaN, wrapping integers.
 
-`RULES` gives for each op the rules to try, each a function of the node that returns the value that stands for
-it, or None. What holds only up to rounding (reassociation, reciprocals) is not here.
+`RULES` gives for each op the rules to try, each a function of the node that returns the value that stands
+for it, or None. What holds only up to rounding (reassociation, reciprocals) is not here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,11 @@ from ..evaluate import plain_symbol
 from ..graph import Graph, Node, Value
 from ..literal import Literal
 from ..ops import activation, binary, elementwise, special
+from ..ops.checks import attrs_of
+from ..ops.reduce import Along, Reduce
+from ..ops.shape import ConstantAttrs, DimAttrs, DimsAttrs, SliceAttrs
 from ..rewrite import rewrite_until_stable
+from ..shape import Symbol
 
 Rule: TypeAlias = Callable[[Node], "Value | None"]
 
@@ -46,26 +50,31 @@ def run(graph: Graph) -> Graph:
     return rewrite_until_stable(graph, change)
 
 
-def _size(node: Node, sources: dict[object, tuple[Value, int]]) -> Value | None:
+def _size(node: Node, sources: Mapping[Symbol | None, tuple[Value, int]]) -> Value | None:
     """A size is read off an input of the graph rather than off what was computed from it."""
-    dim = node.operands[0].shape[node.attrs.dim]
-    if isinstance(dim, int):
-        return ops.constant(value=Literal.of(dim, node.types[0].dtype))
-    value, axis = sources.get(plain_symbol(dim), (None, 0))
-    if plain_symbol(dim) is None or value is None or value == node.operands[0] and axis == node.attrs.dim:
-        return None
-    return ops.size(value, dim=axis)
+    operand, here = node.operands[0], attrs_of(node, Along).dim
+    size = operand.shape[here]
+    if isinstance(size, int):
+        return ops.constant(value=Literal.of(size, node.types[0].dtype))
+    symbol = plain_symbol(size)
+    value, axis = sources.get(symbol, (operand, here)) if symbol else (operand, here)
+    return None if (value, axis) == (operand, here) else ops.size(value, dim=axis)
 
 
 def _transposed_product(node: Node, shared: set[Value]) -> Value | None:
-    """``(a @ b).T -> b.T @ a.T``, which the packing of the operands absorbs; each sum has the same terms in the
-    same order. Not where the product itself is needed too."""
-    product = node.operands[0]
-    swap = (*range(product.rank - 2), product.rank - 1, product.rank - 2)
-    if product.node is None or product.node.op is not ops.matmul or product in shared or node.attrs.dims != swap:
+    """``(a @ b).T -> b.T @ a.T``, which the packing of the operands absorbs; each sum has the same terms in
+    the same order. Not where the product itself is needed too."""
+    product = producer(node.operands[0], ops.matmul)
+    if product is None or node.operands[0] in shared:
         return None
-    a, b = (ops.permute(v, dims=(*range(v.rank - 2), v.rank - 1, v.rank - 2)) for v in product.node.operands)
+    if attrs_of(node, DimsAttrs).dims != last_swapped(node.types[0].rank):
+        return None
+    a, b = (ops.permute(v, dims=last_swapped(v.rank)) for v in product.operands)
     return ops.matmul(b, a)
+
+
+def last_swapped(rank: int) -> tuple[int, ...]:
+    return (*range(rank - 2), rank - 1, rank - 2)
 
 
 # ------------------------------------------------------------------------------------------ matching
@@ -76,14 +85,15 @@ def producer(value: Value, op: object) -> Node | None:
     return value.node if value.node is not None and value.node.op is op else None
 
 
-def uniform(value: Value) -> np.generic | None:
-    """The number that all elements of `value` are, where it is a constant, perhaps expanded or reshaped."""
+def uniform(value: Value) -> Any:
+    """The NumPy number that all elements of `value` are; None where it is not a constant, expanded or
+    reshaped perhaps."""
     while value.node is not None and value.node.op in (ops.expand, ops.reshape):
         value = value.node.operands[0]
     constant = producer(value, ops.constant)
     if constant is None:
         return None
-    literal = constant.attrs.value
+    literal = attrs_of(constant, ConstantAttrs).value
     return literal.numpy().reshape(())[()] if math.prod(literal.shape) == 1 else None
 
 
@@ -259,7 +269,8 @@ def _cast(node: Node) -> Value | None:
     if inner is None or not is_exact(inner.operands[0].dtype, x.dtype):
         return None
     source, target = inner.operands[0], node.types[0].dtype
-    if source.dtype.is_integer and not x.dtype.is_integer and target.is_integer and not is_exact(source.dtype, target):
+    through_float = source.dtype.is_integer and not x.dtype.is_integer and target.is_integer
+    if through_float and not is_exact(source.dtype, target):
         return None  # from a float it saturates, from an integer it wraps
     return ops.cast(source, dtype=target)
 
@@ -274,61 +285,59 @@ def _identity(node: Node) -> Value | None:
 
 def _reshape(node: Node) -> Value | None:
     inner = producer(node.operands[0], ops.reshape)
-    return ops.reshape(inner.operands[0], shape=node.attrs.shape) if inner else None
+    return ops.reshape(inner.operands[0], shape=node.types[0].shape) if inner else None
 
 
 def _permute(node: Node) -> Value | None:
-    if node.attrs.dims == tuple(range(len(node.attrs.dims))):
+    dims = attrs_of(node, DimsAttrs).dims
+    if dims == tuple(range(len(dims))):
         return node.operands[0]
     inner = producer(node.operands[0], ops.permute)
     if inner is None:
         return None
-    return ops.permute(inner.operands[0], dims=tuple(inner.attrs.dims[d] for d in node.attrs.dims))
+    first = attrs_of(inner, DimsAttrs).dims
+    return ops.permute(inner.operands[0], dims=tuple(first[d] for d in dims))
 
 
 def _expand(node: Node) -> Value | None:
     inner = producer(node.operands[0], ops.expand)
-    return ops.expand(inner.operands[0], shape=node.attrs.shape) if inner else None
+    return ops.expand(inner.operands[0], shape=node.types[0].shape) if inner else None
 
 
 def _slice(node: Node) -> Value | None:
+    """A slice of a slice; it stops right behind its last element, so not beyond the first slice's stop."""
     inner = producer(node.operands[0], ops.slice)
     if inner is None:
         return None
-    both = list(zip(inner.attrs.start, inner.attrs.step, node.attrs.start, node.attrs.stop, node.attrs.step, strict=True))
-    # The last element is taken, or for an empty slice nothing: no stop beyond the inner slice's.
-    stop = tuple(_slice_stop(a, s, b, size, t) for (a, s, b, _, t), size in zip(both, node.types[0].shape, strict=True))
-    return ops.slice(inner.operands[0], start=tuple(a + s * b for a, s, b, _, _ in both), stop=stop,
-                     step=tuple(s * t for _, s, _, _, t in both))
-
-
-def _slice_stop(start: int, step: int, inner: int, size: int, inner_step: int) -> int:
-    first = start + step * inner
-    if isinstance(size, int) and size == 0:
-        return first
-    return first + (size - 1) * step * inner_step + 1
+    first, second = attrs_of(inner, SliceAttrs), attrs_of(node, SliceAttrs)
+    start = tuple(a + s * b for a, s, b in zip(first.start, first.step, second.start, strict=True))
+    step = tuple(s * t for s, t in zip(first.step, second.step, strict=True))
+    ends = zip(start, step, node.types[0].shape, strict=True)
+    stop = tuple(a if size == 0 else a + (size - 1) * s + 1 for a, s, size in ends)
+    return ops.slice(inner.operands[0], start=start, stop=stop, step=step)
 
 
 def _flip(node: Node) -> Value | None:
-    moving = tuple(d for d in node.attrs.dims if node.types[0].shape[d] != 1)
-    if not moving:
+    inner = producer(node.operands[0], ops.flip)
+    if all(node.types[0].shape[d] == 1 for d in attrs_of(node, DimsAttrs).dims):
         return node.operands[0]
-    return involution(node) if (i := producer(node.operands[0], ops.flip)) and i.attrs == node.attrs else None
+    return inner.operands[0] if inner and inner.attrs == node.attrs else None
 
 
 def _concat(node: Node) -> Value | None:
-    kept = [v for v in node.operands if v.shape[node.attrs.dim] != 0]
+    dim = attrs_of(node, DimAttrs).dim
+    kept = [v for v in node.operands if v.shape[dim] != 0]
     if len(node.operands) == 1:
         return node.operands[0]
     if len(kept) == len(node.operands):
         return None
-    return ops.concat(*(kept or node.operands[:1]), dim=node.attrs.dim)
+    return ops.concat(*(kept or node.operands[:1]), dim=dim)
 
 
 def _single(node: Node) -> Value | None:
     """A reduction of one element each."""
     x = node.operands[0]
-    if x.dtype is not node.types[0].dtype or any(x.shape[d] != 1 for d in node.attrs.dims):
+    if x.dtype is not node.types[0].dtype or any(x.shape[d] != 1 for d in attrs_of(node, Reduce).dims):
         return None
     return x if x.type is node.types[0] else ops.reshape(x, shape=node.types[0].shape)
 

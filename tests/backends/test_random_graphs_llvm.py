@@ -1,6 +1,9 @@
-"""Random graphs compiled by LLVM agree with the references: with all passes, with none, and with each alone."""
+"""Random graphs compiled by LLVM agree with the references: with all passes, with none, with each alone."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from graphtorch.backends import Buffer, compile
@@ -14,6 +17,10 @@ VARIANTS = {"none": ("legalize",), **{n: (n, "legalize") for n in NAMES if n != 
             "fuse": ("legalize", "fuse")}  # lowering needs what `legalize` leaves, so that is always there
 
 
+def stages(names: Sequence[str], *options: object) -> list[pipeline.Stage]:
+    return [stage for stage in ALL(*options) if stage.name in names]
+
+
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_llvm_agrees_with_the_references(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHTORCH_CACHE", "off")  # entries are found by the graph, whatever its passes were
@@ -24,6 +31,7 @@ def test_llvm_agrees_with_the_references(chunk: int, monkeypatch: pytest.MonkeyP
         arrays = [Buffer.of(a) for a in generator.arrays(seed)]
         name, wanted = list(VARIANTS.items())[seed % len(VARIANTS)]
         for what, names in (("all", NAMES), (name, wanted)):
-            monkeypatch.setattr(pipeline, "stages", lambda *a, names=names: [s for s in ALL(*a) if s.name in names])
+            chosen = partial(stages, names)
+            monkeypatch.setattr(pipeline, "stages", chosen)
             found = [b.numpy() for b in compile(graph, "llvm")(arrays)]
             assert_close(graph, found, expected, f"seed {seed}, passes {what}")

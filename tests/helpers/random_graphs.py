@@ -15,20 +15,115 @@ from graphtorch.ir.passes import legalize
 from graphtorch.ir.shape import broadcast
 
 DTYPES = (dt.f32, dt.f32, dt.f32, dt.f64, dt.i32, dt.i64, dt.boolean, dt.bf16)
-UNARY = "neg abs square exp tanh sigmoid relu floor sin erf gelu silu softplus rsqrt log1p sqrt".split()
-UNARY_INT = "neg abs square sign".split()
-BINARY = "add sub mul div maximum minimum atan2 copysign".split()
-BINARY_INT = "add sub mul floor_div remainder maximum minimum bitwise_and bitwise_xor".split()
-BINARY_BOOL = "logical_and logical_or logical_xor".split()
-COMPARE = "eq ne lt le gt ge".split()
-REDUCE = "sum max min mean logsumexp var".split()
+UNARY = (
+    "neg",
+    "abs",
+    "square",
+    "exp",
+    "tanh",
+    "sigmoid",
+    "relu",
+    "floor",
+    "sin",
+    "erf",
+    "gelu",
+    "silu",
+    "softplus",
+    "rsqrt",
+    "log1p",
+    "sqrt",
+)
+UNARY_INT = (
+    "neg",
+    "abs",
+    "square",
+    "sign",
+)
+BINARY = (
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "maximum",
+    "minimum",
+    "atan2",
+    "copysign",
+)
+BINARY_INT = (
+    "add",
+    "sub",
+    "mul",
+    "floor_div",
+    "remainder",
+    "maximum",
+    "minimum",
+    "bitwise_and",
+    "bitwise_xor",
+)
+BINARY_BOOL = (
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+)
+COMPARE = (
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+)
+REDUCE = (
+    "sum",
+    "max",
+    "min",
+    "mean",
+    "logsumexp",
+    "var",
+)
 SIZE_LIMIT = 4000
 
-# Results that are the same on every machine: no rounding. Whatever jumps (floor, comparisons, casts to integers)
-# is applied to such only, so that a difference in the last bit never becomes one in the first.
-EXACT = frozenset("""neg abs maximum minimum relu floor copysign where eq ne lt le gt ge logical_and logical_or logical_xor
-    logical_not reshape permute expand slice flip pad concat index_select gather max min any all constant
-    argmax argmin sign""".split())
+# Results that are the same on every machine: no rounding. Whatever jumps (floor, comparisons, casts to whole
+# numbers) is applied to such only, so that a difference in the last bit never becomes one in the first.
+EXACT = frozenset(
+    (
+        "neg",
+        "abs",
+        "maximum",
+        "minimum",
+        "relu",
+        "floor",
+        "copysign",
+        "where",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "logical_not",
+        "reshape",
+        "permute",
+        "expand",
+        "slice",
+        "flip",
+        "pad",
+        "concat",
+        "index_select",
+        "gather",
+        "max",
+        "min",
+        "any",
+        "all",
+        "constant",
+        "argmax",
+        "argmin",
+        "sign",
+    )
+)
 
 
 def is_exact(value: Value) -> bool:
@@ -44,7 +139,7 @@ PRECISION = {"bf16": 0.1, "f16": 0.02, "f32": 2e-4, "f64": 1e-9}
 
 
 def tolerance(value: Value) -> float:
-    """How far two correct results may be apart: as the narrowest float on the way allows. 0 for exact values."""
+    """How far two correct results may be apart: as the narrowest float on the way allows; 0 if exact."""
     if is_exact(value):
         return 0
     nodes = topological([value])
@@ -52,7 +147,9 @@ def tolerance(value: Value) -> float:
     return max((PRECISION[d] for d in dtypes if d in PRECISION), default=0)
 
 
-def assert_close(graph: Graph, found: Sequence[np.ndarray], expected: Sequence[np.ndarray], what: str) -> None:
+def assert_close(
+    graph: Graph, found: Sequence[np.ndarray], expected: Sequence[np.ndarray], what: str
+) -> None:
     """Compare a graph's outputs within their tolerances."""
     for i, (value, a, b) in enumerate(zip(graph.outputs, found, expected, strict=True)):
         assert a.dtype == b.dtype and a.shape == b.shape, f"{what}: output {i}"
@@ -60,8 +157,13 @@ def assert_close(graph: Graph, found: Sequence[np.ndarray], expected: Sequence[n
         if a.dtype.kind in "bui":
             np.testing.assert_array_equal(a, b, err_msg=f"{what}: output {i}")
         else:
-            np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=limit, atol=limit,
-                                       err_msg=f"{what}: output {i}")
+            np.testing.assert_allclose(
+                a.astype(np.float64),
+                b.astype(np.float64),
+                rtol=limit,
+                atol=limit,
+                err_msg=f"{what}: output {i}",
+            )
 
 
 def evaluate(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -96,14 +198,29 @@ class Generator:
 
     def graph(self, nodes: int) -> Graph:
         """A graph of at least `nodes` nodes, all of whose last results (and some others) are outputs."""
-        steps = [self.unary, self.binary, self.binary, self.compare, self.where, self.cast, self.view, self.view,
-                 self.reduce, self.reduce, self.matmul, self.lookup, self.softmax, self.pad, self.concat]
+        steps = [
+            self.unary,
+            self.binary,
+            self.binary,
+            self.compare,
+            self.where,
+            self.cast,
+            self.view,
+            self.view,
+            self.reduce,
+            self.reduce,
+            self.matmul,
+            self.lookup,
+            self.softmax,
+            self.pad,
+            self.concat,
+        ]
         while len(self.values) - len(self.inputs) < nodes:
             made = self.random.choice(steps)()
             if made is not None and _size(made) <= SIZE_LIMIT:
                 self.values.append(made)
         count = self.random.randint(1, 3)
-        made = self.values[len(self.inputs):]
+        made = self.values[len(self.inputs) :]
         return Graph("random", self.inputs, [made[-1], *self.random.choices(made, k=count - 1)])
 
     def arrays(self, seed: int) -> list[np.ndarray]:
@@ -113,7 +230,11 @@ class Generator:
     # ---- one node each; None where nothing fits
 
     def number(self, dtype: DType) -> Value:
-        value = self.random.choice((0, 1, 2, -1, 0.5, 3)) if dtype.is_floating_point else self.random.choice((0, 1, 3))
+        value = (
+            self.random.choice((0, 1, 2, -1, 0.5, 3))
+            if dtype.is_floating_point
+            else self.random.choice((0, 1, 3))
+        )
         return ops.constant(value=Literal.of(value, dtype))
 
     def partner(self, x: Value) -> Value | None:
@@ -160,7 +281,11 @@ class Generator:
     def compare(self) -> Value | None:
         x = self.pick(is_exact)
         y = self.partner(x) if x is not None else None
-        return None if x is None or y is None or not is_exact(y) else getattr(ops, self.random.choice(COMPARE))(x, y)
+        return (
+            None
+            if x is None or y is None or not is_exact(y)
+            else getattr(ops, self.random.choice(COMPARE))(x, y)
+        )
 
     def where(self) -> Value | None:
         x = self.pick()
@@ -178,7 +303,7 @@ class Generator:
     def cast(self) -> Value | None:
         x = self.pick()
         target = self.random.choice(DTYPES)
-        if x is None or x.dtype is target or not target.is_floating_point and not is_exact(x):
+        if x is None or x.dtype is target or (not target.is_floating_point and not is_exact(x)):
             return None
         return ops.cast(x, dtype=target)
 
@@ -192,9 +317,9 @@ class Generator:
         shape = list(x.shape)
         axis = self.random.randrange(len(shape))
         if self.random.random() < 0.5 and len(shape) > 1 and axis + 1 < len(shape):
-            shape[axis:axis + 2] = [shape[axis] * shape[axis + 1]]
+            shape[axis : axis + 2] = [shape[axis] * shape[axis + 1]]
         elif self.random.random() < 0.5 and shape[axis] % 2 == 0:
-            shape[axis:axis + 1] = [2, shape[axis] // 2]
+            shape[axis : axis + 1] = [2, shape[axis] // 2]
         else:
             shape.insert(axis, 1)
         return ops.reshape(x, shape=tuple(shape))
@@ -208,9 +333,13 @@ class Generator:
 
     def slice(self, x: Value) -> Value:
         start = tuple(self.random.randrange(d) if d else 0 for d in x.shape)
-        stop = tuple(self.random.randint(a, d) if self.random.random() < 0.1 else d
-                     for a, d in zip(start, x.shape, strict=True))
-        return ops.slice(x, start=start, stop=stop, step=tuple(self.random.choice((1, 1, 2)) for _ in x.shape))
+        stop = tuple(
+            self.random.randint(a, d) if self.random.random() < 0.1 else d
+            for a, d in zip(start, x.shape, strict=True)
+        )
+        return ops.slice(
+            x, start=start, stop=stop, step=tuple(self.random.choice((1, 1, 2)) for _ in x.shape)
+        )
 
     def flip(self, x: Value) -> Value:
         return ops.flip(x, dims=(self.random.randrange(x.rank),))
@@ -227,8 +356,13 @@ class Generator:
         if x is None:
             return None
         dim = self.random.randrange(x.rank)
-        other = self.pick(lambda v: v.dtype is x.dtype and v.rank == x.rank and
-                          all(a == b or d == dim for d, (a, b) in enumerate(zip(v.shape, x.shape, strict=True))))
+        other = self.pick(
+            lambda v: (
+                v.dtype is x.dtype
+                and v.rank == x.rank
+                and all(a == b or d == dim for d, (a, b) in enumerate(zip(v.shape, x.shape, strict=True)))
+            )
+        )
         return ops.concat(x, other or x, dim=dim)
 
     def reduce(self) -> Value | None:

@@ -29,7 +29,9 @@ def run(inputs: Sequence[Value], outputs: Sequence[Value], *arrays: object) -> l
     graph = Graph("g", inputs, outputs)
     verify(graph, "autodiff")
     with np.errstate(all="ignore"):
-        return reference.run(graph, [np.asarray(a, v.dtype.numpy) for a, v in zip(arrays, inputs, strict=True)])
+        return reference.run(
+            graph, [np.asarray(a, v.dtype.numpy) for a, v in zip(arrays, inputs, strict=True)]
+        )
 
 
 def gradient(y: Value, *wrt: Value) -> list[Value | None]:
@@ -40,14 +42,14 @@ def gradient(y: Value, *wrt: Value) -> list[Value | None]:
 
 def test_a_value_used_twice_gets_both_gradients() -> None:
     x = tensor()
-    g, = gradient(ops.add(ops.mul(x, x), ops.sin(x)), x)
+    (g,) = gradient(ops.add(ops.mul(x, x), ops.sin(x)), x)
     assert run([x], [g], 2.0)[0] == pytest.approx(4 + np.cos(2.0))
 
 
 def test_one_operand_in_two_places_of_a_composite() -> None:
     x, m = tensor(2, 3), tensor(3, name="m")
     y = ops.batch_norm(x, m, m, eps=0.0)  # (x - m) / sqrt(m), differentiated through its decomposition
-    gm, = gradient(y, m)
+    (gm,) = gradient(y, m)
     assert run([x, m], [gm], np.ones((2, 3)), np.full(3, 4.0))[0] == pytest.approx([-5 / 8] * 3)
     _, first, second = pullback(y.node, [ops.expand(number(1.0), shape=(2, 3))])
     assert first is not None and second is None, "the whole gradient stands at the first place"
@@ -93,7 +95,7 @@ def test_integers_have_no_gradient() -> None:
 
 def test_only_what_is_asked_for_is_built() -> None:
     x, w = tensor(3, 4), tensor(4, 5, name="w")
-    g, = gradient(ops.relu(ops.matmul(x, w)), w)
+    (g,) = gradient(ops.relu(ops.matmul(x, w)), w)
     graph = Graph("g", [x, w], [g])
     assert sum(n.op is ops.matmul for n in graph.nodes) == 2  # forward, and one of the two backward products
 
@@ -102,15 +104,15 @@ def test_several_outputs_of_one_node() -> None:
     x = tensor(4)
     values, indices = ops.sort(x, dim=0, descending=False)
     weights = ops.cast(indices, dtype=f64)
-    g, = gradient(ops.mul(values, weights), x)
+    (g,) = gradient(ops.mul(values, weights), x)
     np.testing.assert_array_equal(run([x], [g], [3.0, 1.0, 2.0, 0.0])[0], [0, 1, 2, 3])
 
 
 def test_the_second_derivative() -> None:
     x = tensor()
     y = ops.mul(ops.sin(x), ops.exp(x))
-    first, = gradient(y, x)
-    second, = gradient(first, x)
+    (first,) = gradient(y, x)
+    (second,) = gradient(first, x)
     assert run([x], [second], 0.3)[0] == pytest.approx(2 * np.exp(0.3) * np.cos(0.3))
 
 
@@ -120,7 +122,7 @@ def test_nodes_belong_to_the_line_they_differentiate() -> None:
         y = ops.exp(x)
     with located(Location("model.py", 4)):
         z = ops.sum(ops.mul(y, y), dims=(0,), keepdim=False)
-    g, = gradient(z, x)
+    (g,) = gradient(z, x)
     lines = {n.location.line for n in Graph("g", [x], [g]).nodes if n.location}
     assert lines == {3, 4}
     assert g.node.location == ("model.py", 3)
@@ -133,8 +135,14 @@ def test_a_cotangent_of_another_type_is_refused() -> None:
 
 
 def test_a_wrong_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Op("wrong_rule", "For this test.", ("x",), infer=lambda a, x: (x,),
-               vjp=lambda node, g: (ops.sum(g, dims=(0,), keepdim=False),), reference=lambda a, x: x)
+    wrong = Op(
+        "wrong_rule",
+        "For this test.",
+        ("x",),
+        infer=lambda a, x: (x,),
+        vjp=lambda node, g: (ops.sum(g, dims=(0,), keepdim=False),),
+        reference=lambda a, x: x,
+    )
     try:
         x = tensor(3)
         with pytest.raises(TypeError, match=r"vjp of op wrong_rule made a gradient f64\[\] for operand 0"):
@@ -186,5 +194,5 @@ def test_a_line_of_differences() -> None:
 
 def test_f32_stays_f32() -> None:
     x = tensor(3, dtype=f32)
-    g, = gradient(ops.gelu(x, approximate="tanh"), x)
+    (g,) = gradient(ops.gelu(x, approximate="tanh"), x)
     assert g.type is x.type

@@ -34,8 +34,11 @@ def compiled(outputs: Sequence[Value] | Value, inputs: Sequence[Value]) -> Graph
 def regions(graph: Graph) -> list[tuple[str, list[str]]]:
     """For each region its kind and its ops, free ones left out."""
     free = ("constant", "reshape", "expand", "permute", "slice", "iota", "flip", "size")
-    return [(n.attrs.kind, [m.op.name for m in n.attrs.body.nodes if m.op.name not in free])
-            for n in graph.nodes if n.op is ops.region]
+    return [
+        (n.attrs.kind, [m.op.name for m in n.attrs.body.nodes if m.op.name not in free])
+        for n in graph.nodes
+        if n.op is ops.region
+    ]
 
 
 def linear(x: Value, w: Value, b: Value) -> Value:
@@ -67,14 +70,24 @@ def layer_norm() -> Graph:
 
 
 def mlp() -> Graph:
-    x, w, b, v, c = (tensor("x", 64, 784), tensor("w", 128, 784), tensor("b", 128), tensor("v", 10, 128),
-                     tensor("c", 10))
+    x, w, b, v, c = (
+        tensor("x", 64, 784),
+        tensor("w", 128, 784),
+        tensor("b", 128),
+        tensor("v", 10, 128),
+        tensor("c", 10),
+    )
     return compiled(linear(ops.relu(linear(x, w, b)), v, c), [x, w, b, v, c])
 
 
 def mlp_backward() -> Graph:
-    x, w, b, v, c = (tensor("x", 64, 784), tensor("w", 128, 784), tensor("b", 128), tensor("v", 10, 128),
-                     tensor("c", 10))
+    x, w, b, v, c = (
+        tensor("x", 64, 784),
+        tensor("w", 128, 784),
+        tensor("b", 128),
+        tensor("v", 10, 128),
+        tensor("c", 10),
+    )
     target = tensor("t", 64, dtype=i64)
     logits = linear(ops.relu(linear(x, w, b)), v, c)
     loss = ops.cross_entropy(logits, target, reduction="mean", ignore_index=-100, label_smoothing=0.0)
@@ -93,8 +106,12 @@ def adam() -> Graph:
     m2 = ops.add(ops.mul(m, number(0.9)), ops.mul(g, number(0.1)))
     v2 = ops.add(ops.mul(v, number(0.999)), ops.mul(ops.mul(g, g), number(0.001)))
     step = ops.div(ops.div(m2, c1), ops.add(ops.sqrt(ops.div(v2, c2)), number(1e-8)))
-    graph = Graph("f", [p, g, m, v, lr, c1, c2], [ops.sub(p, ops.mul(lr, step)), m2, v2],
-                  donates=[(0, 0), (1, 2), (2, 3)])
+    graph = Graph(
+        "f",
+        [p, g, m, v, lr, c1, c2],
+        [ops.sub(p, ops.mul(lr, step)), m2, v2],
+        donates=[(0, 0), (1, 2), (2, 3)],
+    )
     return pipeline.run(graph, lambda n: n.op.is_core)
 
 
@@ -120,7 +137,17 @@ def attention() -> Graph:
     return compiled(ops.reshape(ops.permute(mixed, dims=(0, 2, 1, 3)), shape=(2, 10, 64)), [q, k, v])
 
 
-PROGRAMS = [softmax, layer_norm, mlp, mlp_backward, batch_norm_train, adam, conv_bias_relu, residual, attention]
+PROGRAMS = [
+    softmax,
+    layer_norm,
+    mlp,
+    mlp_backward,
+    batch_norm_train,
+    adam,
+    conv_bias_relu,
+    residual,
+    attention,
+]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
@@ -177,8 +204,9 @@ def test_groups_do_not_depend_on_each_other_in_a_circle() -> None:
     y = ops.exp(x)  # y and z could be one loop, but the matmul lies between them
     z = ops.add(y, ops.sum(ops.matmul(y, w), dims=(0,), keepdim=True))
     graph = compiled(z, [x, w])
-    assert [kind for kind, _ in regions(graph)] == ["loop", "contraction", "loop", "loop"] or \
-        [kind for kind, _ in regions(graph)] == ["loop", "contraction", "loop"]
+    assert [kind for kind, _ in regions(graph)] == ["loop", "contraction", "loop", "loop"] or [
+        kind for kind, _ in regions(graph)
+    ] == ["loop", "contraction", "loop"]
 
 
 def test_views_of_a_contraction_are_absorbed_where_strides_express_them() -> None:
@@ -193,19 +221,26 @@ def test_views_of_a_contraction_are_absorbed_where_strides_express_them() -> Non
 
 def test_a_cast_is_absorbed_by_the_contraction_that_reads_it() -> None:
     x, w = tensor("x", 16, 8, dtype=bf16), tensor("w", 8, 4)
-    assert regions(compiled(ops.matmul(ops.cast(x, dtype=f32), w), [x, w])) == [("contraction", ["cast", "matmul"])]
+    assert regions(compiled(ops.matmul(ops.cast(x, dtype=f32), w), [x, w])) == [
+        ("contraction", ["cast", "matmul"])
+    ]
 
 
 def test_lookups_read_from_memory() -> None:
     x, index = tensor("x", 50, 8), tensor("i", 20, dtype=i64)
     rows = ops.index_select(ops.exp(x), index, dim=0)
-    assert regions(compiled(ops.neg(rows), [x, index])) == [("loop", ["exp"]), ("loop", ["index_select", "neg"])]
+    assert regions(compiled(ops.neg(rows), [x, index])) == [
+        ("loop", ["exp"]),
+        ("loop", ["index_select", "neg"]),
+    ]
     assert regions(compiled(rows, [x, index]))[1] == ("opaque", ["index_select"])
 
 
 def test_a_window_takes_an_epilogue() -> None:
     x = tensor("x", 2, 3, 8, 8)
-    values, indices = ops.max_pool(x, kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1), ceil_mode=False)
+    values, indices = ops.max_pool(
+        x, kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1), ceil_mode=False
+    )
     assert regions(compiled([ops.tanh(values), indices], [x])) == [("window", ["max_pool", "tanh"])]
 
 

@@ -87,7 +87,11 @@ GONE: list[tuple[str, Callable[..., Value], Value]] = [
     ("flip twice", lambda x: ops.flip(ops.flip(x, dims=(1,)), dims=(1,)), M),
     ("flip of size 1", lambda x: ops.flip(x, dims=(0,)), tensor(1, 9)),
     ("concat of one", lambda x: ops.concat(x, dim=0), M),
-    ("concat with nothing", lambda x: ops.concat(x, ops.slice(x, start=(0, 0), stop=(0, 6), step=(1, 1)), dim=0), M),
+    (
+        "concat with nothing",
+        lambda x: ops.concat(x, ops.slice(x, start=(0, 0), stop=(0, 6), step=(1, 1)), dim=0),
+        M,
+    ),
     ("max of size 1", lambda x: ops.max(x, dims=(0,), keepdim=True), tensor(1, 9)),
 ]
 
@@ -106,8 +110,11 @@ KEPT: list[tuple[str, Callable[..., Value], Value]] = [
     ("x / 2**-140 (its inverse is subnormal)", lambda x: ops.div(x, number(2.0**127)), X),
     ("broadcast x * 1", lambda x: ops.mul(x, ops.reshape(ops.exp(x), shape=(9, 1))), X),
     ("to a narrow type and back", lambda x: ops.cast(ops.cast(x, dtype=f16), dtype=f32), X),
-    ("an integer through a float wraps or saturates",
-     lambda x: ops.cast(ops.cast(x, dtype=f32), dtype=u8), tensor(6, dtype=i8)),
+    (
+        "an integer through a float wraps or saturates",
+        lambda x: ops.cast(ops.cast(x, dtype=f32), dtype=u8),
+        tensor(6, dtype=i8),
+    ),
     ("flip of other axes", lambda x: ops.flip(ops.flip(x, dims=(0,)), dims=(1,)), M),
 ]
 
@@ -136,10 +143,15 @@ def test_views_combine() -> None:
 
     result = simplified(sliced, M)
     assert names(result) == ["slice"]
-    result = simplified(lambda x: ops.permute(ops.permute(x, dims=(1, 2, 0)), dims=(2, 1, 0)), tensor(2, 3, 4))
+    result = simplified(
+        lambda x: ops.permute(ops.permute(x, dims=(1, 2, 0)), dims=(2, 1, 0)), tensor(2, 3, 4)
+    )
     assert names(result) == ["permute"]
     assert names(simplified(lambda x: ops.add(ops.expand(x, shape=(4, 9)), tensor_of_ones()), X)) == [
-        "constant", "expand", "add"]
+        "constant",
+        "expand",
+        "add",
+    ]
 
 
 def tensor_of_ones() -> Value:
@@ -165,8 +177,18 @@ def test_a_size_is_read_off_an_input() -> None:
 
 def test_exactness_of_casts() -> None:
     exact = [(u8, f16), (i8, bf16), (bf16, f32), (f16, f32), (i32, f64), (boolean, f16), (u8, i16)]
-    lossy = [(u8, i8), (i8, u8), (i32, f32), (i64, f64), (f16, bf16), (bf16, f16), (f64, f32), (f32, c64), (f32, i64),
-             (f32, boolean)]
+    lossy = [
+        (u8, i8),
+        (i8, u8),
+        (i32, f32),
+        (i64, f64),
+        (f16, bf16),
+        (bf16, f16),
+        (f64, f32),
+        (f32, c64),
+        (f32, i64),
+        (f32, boolean),
+    ]
     assert all(simplify.is_exact(a, b) for a, b in exact)
     assert not any(simplify.is_exact(a, b) for a, b in lossy)
 
@@ -186,8 +208,10 @@ def test_fold_keeps_uniform_results_small() -> None:
     ones = ops.constant(value=Literal.of(np.ones((3, 4)), f32))
     graph = fold.run(Graph("g", [], [ops.neg(ones)]))
     assert names(graph) == ["constant", "expand"]
-    big = ops.matmul(ops.constant(value=Literal.of(np.ones((200, 1)), f32)),
-                     ops.constant(value=Literal.of(np.ones((1, 200)), f32)))
+    big = ops.matmul(
+        ops.constant(value=Literal.of(np.ones((200, 1)), f32)),
+        ops.constant(value=Literal.of(np.ones((1, 200)), f32)),
+    )
     assert "matmul" in names(fold.run(Graph("g", [], [big])))
 
 
@@ -222,7 +246,7 @@ def test_detach_goes() -> None:
     assert names(detach.run(Graph("g", [x], [ops.neg(ops.detach(x))]))) == ["neg"]
 
 
-# ------------------------------------------------------------------------------------------ legalize, rewrite, pipeline
+# ---------------------------------------------------------------------------- legalize, rewrite, pipeline
 
 
 def test_legalize_expands_what_is_not_supported() -> None:

@@ -256,7 +256,8 @@ def test_an_op_out_of_place_is_named() -> None:
     with located(LINE):
         y = ops.softmax(x_of(2, 3), dim=1)
     g = Graph("g", [y.node.operands[0]], [y])
-    with pytest.raises(VerifyError, match=r"(?s)softmax is not legal here.*%0 = softmax\(%x\).*model\.py:7") as caught:
+    pattern = r"(?s)softmax is not legal here.*%0 = softmax\(%x\).*model\.py:7"
+    with pytest.raises(VerifyError, match=pattern) as caught:
         verify(g, "legalize", legal=lambda n: n.op is not ops.softmax)
     assert caught.value.rule == "legal"
 
