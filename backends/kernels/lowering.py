@@ -56,7 +56,7 @@ def region_of(node: Node) -> Region:
     return Region(kind_of(node.op.name), Graph(node.op.name, inputs, inner.results()), operands, node.results(), node)
 
 
-CONTRACTIONS = frozenset("matmul conv conv_transpose conv_weight_grad".split())
+CONTRACTIONS = frozenset(["matmul", "conv", "conv_transpose", "conv_weight_grad"])
 
 
 def kind_of(op: str) -> str:
@@ -119,7 +119,7 @@ class Lowering:
 
     def is_stable(self, value: Value) -> bool:
         """Whether a value depends only on inputs that seldom change, so that what is derived is worth keeping."""
-        return value in self._stable or value.node is not None and value.node.op.name == "constant"
+        return value in self._stable or (value.node is not None and value.node.op.name == "constant")
 
     def launch(self, kernel: Kernel, slots: Sequence[Slot], sizes: Sequence[Dim] = (), label: str = "",
                flops: Dim = 0, bytes: Dim = 0, prologue: bool = False) -> Launch:

@@ -89,8 +89,7 @@ def logical_not(x: Expr) -> Expr:
 
 # Unary ------------------------------------------------------------------------------------------------
 
-DIRECT = ("sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh "
-          "atanh erf erfc erfinv lgamma digamma sigmoid").split()
+DIRECT = ["sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", "sigmoid"]
 
 
 def _direct(name: str) -> Rule:
@@ -405,6 +404,9 @@ def maximum(a: Expr, b: Expr, floating: str = "max") -> Expr:
 def _extremum(a: Expr, b: Expr, floating: str, on_bool: str, smaller: bool) -> Expr:
     dtype = a.type.dtype
     if dtype.is_floating_point:
+        if isinstance(b, Const) and b.value == b.value and floating in ("min", "max"):
+            # A number on one side (relu, clamp): "b < a ? b : a" keeps NaN and is one instruction on x86.
+            return select(binary("lt", b, a) if smaller else binary("lt", a, b), b, a)
         return binary(floating, a, b)
     if dtype.is_bool:
         return binary(on_bool, a, b)

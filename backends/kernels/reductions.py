@@ -28,7 +28,7 @@ from .scope import Scope, upper_bound
 from .space import name_of
 from .views import Index
 
-REDUCTIONS = frozenset("sum prod max min any all".split())
+REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all"])
 COLUMNS = 1024  # columns of a block: its accumulators stay in the nearest cache
 ROW_SCRATCH = 1 << 14  # longest row kept in scratch, in elements
 MANY_TASKS = 16  # from so many independent pieces on, rows are not cut

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from graphtorch.ir.shape import Dim, SymInt, Symbol, symbols
+from graphtorch.ir.shape import Dim, Symbol, SymInt, symbols
 
 from .ir import Buffer, Builder, Const, Expr, Kernel, KType, Name, binary, load
 from .lowering import Lowering

@@ -10,8 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphtorch.ir.shape import UNBOUNDED, Dim, Quotient, Remainder, Shape, SymInt, Symbol, bounds, contiguous_strides
-from graphtorch.ir.shape import floordiv, modulo, symbols
+from graphtorch.ir.shape import (
+    UNBOUNDED,
+    Dim,
+    Quotient,
+    Remainder,
+    Shape,
+    Symbol,
+    SymInt,
+    bounds,
+    contiguous_strides,
+    floordiv,
+    modulo,
+    symbols,
+)
 
 from .ir import INDEX, Const, Expr, KType, Lanes, binary, splat
 

@@ -31,6 +31,11 @@ def print_program(program: Program) -> str:
     return text
 
 
+def print_expr(e: k.Expr) -> str:
+    """One expression."""
+    return _expr(e)
+
+
 def _slot(slot: Slot, names: dict[Slot, str]) -> str:
     if slot not in names:
         count = sum(n.startswith(slot.kind) for n in names.values())

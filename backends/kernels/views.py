@@ -10,7 +10,7 @@ from graphtorch.ir.shape import Dim, Shape, bounds, numel
 from .space import Space
 
 Index = tuple[Dim, ...]
-VIEWS = frozenset("reshape permute expand slice flip".split())
+VIEWS = frozenset(["reshape", "permute", "expand", "slice", "flip"])
 
 
 def operand_index(space: Space, node: Node, index: Index) -> Index:

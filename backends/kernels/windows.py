@@ -16,7 +16,7 @@ from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim
 
 from .evaluate import SPECIAL, Evaluator, Mask, Result, Special, inside
-from .ir import Const, Expr, KType, Name, binary, cast, select, unary
+from .ir import Const, Expr, KType, binary, cast, select, unary
 from .pointwise import maximum, number, wide
 from .views import Index
 

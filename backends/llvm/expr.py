@@ -299,12 +299,15 @@ class Expressions:
         if e.op in ("bitcast_int", "bitcast_float"):
             return self.let(f"bitcast {t} {x} to {register(e.type)}") if t != register(e.type) else x
         if e.op == "isnan":
-            return self.let(f"fcmp uno {t} {x}, zeroinitializer") if dtype.is_floating_point \
-                else constant(False, e.type)
+            return self._isnan(x, e.x.type) if dtype.is_floating_point else constant(False, e.type)
         if not dtype.is_floating_point:
             return self._int_unary(e.op, x, e.type)
         wide = self.wide(e.type)
         return self.cast(self._float_unary(e.op, self.cast(x, e.type, wide), wide), wide, e.type)
+
+    def _isnan(self, x: str, t: KType) -> str:
+        wide = self.wide(t)
+        return self.let(f"fcmp uno {register(wide)} {self.cast(x, t, wide)}, zeroinitializer")
 
     def _int_unary(self, op: str, x: str, t: KType) -> str:
         r = register(t)
