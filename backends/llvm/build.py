@@ -8,6 +8,7 @@ from graphtorch.ir.graph import Graph
 from graphtorch.ir.passes import pipeline
 from graphtorch.ir.printer import print_graph
 
+from ..kernels.donation import assign_aliases
 from ..kernels.lower import lower
 from ..kernels.plan import Plan, plan
 from ..kernels.program import Program, Slot
@@ -37,6 +38,7 @@ def lower_graph(graph: Graph, target: Target, stable: Sequence[int] = ()) -> tup
     debug.show("graph", graph.name, lambda: print_graph(graph))
     final = pipeline.run(graph, supports, "llvm", on_stage=_show_pass)
     program = lower(final, target, stable)
+    assign_aliases(program, graph.donates)
     debug.show("kernels", graph.name, lambda: print_program(program))
     return program, plan(program), final
 
