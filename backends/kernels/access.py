@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType, i32
 from graphtorch.ir.graph import Node, Value
-from graphtorch.ir.shape import Dim
+from graphtorch.ir.shape import Dim, contiguous_strides
+from graphtorch.ir.views import STRIDED, StridedView
 
 from .ir import Buffer, Builder, Const, Expr, KType, Lanes, Shuffle, binary, cast, load, splat
 from .pointwise import emit_op, is_pointwise
@@ -48,18 +49,30 @@ def through(space: Space, node: Node, index: Sequence[Dim]) -> tuple[Dim, ...]:
     return tuple(index) if node.op.name == "detach" else operand_index(space, node, tuple(index))
 
 
-def resolve(space: Space, value: Value, index: Sequence[Dim]) -> Access | None:
-    """`value` as one access of an input, through views and casts; None where it has to be computed."""
+def resolve(value: Value, index: Sequence[Dim]) -> Access | None:
+    """`value` at `index` as one access of an input, through strided views and casts; else None."""
     casts: list[DType] = []
-    while value.node is not None:
-        if value.node.op.name == "cast":
-            casts.insert(0, value.dtype)
-        elif value.node.op.name in VIEWS:
-            index = through(space, value.node, index)
-        else:
-            return None
-        value = value.node.operands[0]
-    return Access(value, space.linear(index, value.shape), tuple(casts))
+    view = _strided(value, casts)
+    if view is None:
+        return None
+    address = view.offset
+    for i, stride in zip(index, view.strides, strict=True):
+        address = address + i * stride
+    return Access(view.root, address, tuple(casts))
+
+
+def _strided(value: Value, casts: list[DType]) -> StridedView | None:
+    """`value` as a strided view of an input, if the casts on the way (collected in order) are left out."""
+    if value.node is None:
+        return StridedView(value, value.shape, 0, contiguous_strides(value.shape))
+    name = value.node.op.name
+    if name != "cast" and name not in STRIDED:
+        return None
+    below = _strided(value.node.operands[0], casts)
+    if below is None or name != "cast":
+        return None if below is None else STRIDED[name](value.node, below)
+    casts.append(value.dtype)
+    return below
 
 
 class Reader:

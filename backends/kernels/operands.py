@@ -22,7 +22,7 @@ def accumulator(dtype: DType) -> DType:
 
 def source_of(region: Region, lowering: Lowering, space: Space, value: Value, index: Sequence[Dim]) -> Source:
     """`value` of the region's body at `index`."""
-    access = resolve(space, value, index)
+    access = resolve(value, index)
     if access is None:
         return computed(region, lowering, value).at(space.linear(index, value.shape))
     outside = region.operands[region.body.inputs.index(access.leaf)]
