@@ -51,6 +51,7 @@ CONTRACTIONS = frozenset(["matmul", "conv", "conv_transpose", "conv_weight_grad"
 WINDOWS = frozenset(["max_pool", "avg_pool", "avg_pool_grad", "adaptive_avg_pool", "adaptive_avg_pool_grad"])
 LOOKUPS = frozenset(("gather", "index", "index_select"))  # read their first operand at computed positions
 DRAWS = frozenset(random.__all__)
+SCATTERS = frozenset(("scatter", "scatter_add", "index_put"))  # opaque, but read operands element by element
 VIEWS = frozenset((*STRIDED, "size"))
 
 # What costs about as much as the load it saves; the rest is not computed again for each broadcast copy.
@@ -109,7 +110,7 @@ def is_free(node: Node) -> bool:
 def takes_views(node: Node) -> bool:
     """Whether a node's kernel can read its operands through views."""
     name = node.op.name
-    return name in POINTWISE or name in MOVES or name in REDUCTIONS or name in LOOKUPS or name in VIEWS
+    return any(name in family for family in (POINTWISE, MOVES, REDUCTIONS, LOOKUPS, VIEWS, SCATTERS))
 
 
 def stored_views(graph: Graph) -> set[Node]:
@@ -148,7 +149,7 @@ def start(parts: Partition, node: Node) -> Group:
         axes = kept if keepdim else tuple(a for i, a in enumerate(kept) if i not in dims)
         return parts.start(node, "loop", space, axes, reduces=own)
     kind = "contraction" if name in CONTRACTIONS else "window" if name in WINDOWS else \
-        "loop" if takes_views(node) or name in DRAWS or is_free(node) else "opaque"
+        "loop" if name in DRAWS or takes_views(node) and name not in SCATTERS else "opaque"
     return parts.start(node, kind, Space(result.shape), identity_axes(result.shape))
 
 
