@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
 from graphtorch.ir.dtype import DType
 
 ALIGNMENT = 64
@@ -137,7 +136,9 @@ class Buffer:
         """The elements from `offset` on, as a buffer of `shape` over the same memory."""
         shape = tuple(shape)
         if offset < 0 or offset + math.prod(shape) > math.prod(self.shape):
-            raise IndexError(f"elements {offset} to {offset + math.prod(shape)} of a buffer of shape {self.shape}")
+            raise IndexError(
+                f"elements {offset} to {offset + math.prod(shape)} of a buffer of shape {self.shape}"
+            )
         return Buffer(self.address + offset * self.dtype.itemsize, self.dtype, shape, self)
 
     def __repr__(self) -> str:
@@ -154,4 +155,9 @@ class _Interface:
 
     @property
     def __array_interface__(self) -> dict[str, object]:
-        return {"data": (self.buffer.address, False), "typestr": "|u1", "shape": (self.buffer.nbytes,), "version": 3}
+        return {
+            "data": (self.buffer.address, False),
+            "typestr": "|u1",
+            "shape": (self.buffer.nbytes,),
+            "version": 3,
+        }

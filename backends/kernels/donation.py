@@ -21,7 +21,11 @@ def assign_aliases(program: Program, donates: Iterable[tuple[int, int]]) -> None
     taken: set[Slot] = set()
     for output, source in donates:
         out, given = program.outputs[output], program.inputs[source]
-        if given not in taken and (out.dtype, out.shape) == (given.dtype, given.shape) and _allowed(program, out, given):
+        if (
+            given not in taken
+            and (out.dtype, out.shape) == (given.dtype, given.shape)
+            and _allowed(program, out, given)
+        ):
             out.alias = given
             taken.add(given)
 
@@ -77,7 +81,9 @@ def _places(body: list[Stmt], loops: tuple[For, ...]) -> Iterator[tuple[tuple[Fo
 
 def _varies(kernel: Kernel, index: Expr, loops: Sequence[For]) -> bool:
     """Whether `index` depends on every loop, and on nothing that is assigned."""
-    meaning: dict[Name, tuple[Expr, ...]] = {s.name: (s.value,) for s in walk(kernel.body) if isinstance(s, Let)}
+    meaning: dict[Name, tuple[Expr, ...]] = {
+        s.name: (s.value,) for s in walk(kernel.body) if isinstance(s, Let)
+    }
     meaning.update({s.var: (s.lo,) for s in walk(kernel.body) if isinstance(s, For)})
     registers = {s.name for s in walk(kernel.body) if isinstance(s, (Var, Assign))}
     seen: set[Name] = set()

@@ -15,7 +15,7 @@ from ..kernels.program import Program, Slot
 from ..kernels.supports import supports
 from ..kernels.text import print_program
 from . import debug
-from .entry import Placement, emit_program, packed_layout
+from .entry import emit_program, packed_layout
 from .explain import explain, statistics
 from .native import compile_assembly, compile_object
 from .record import Array, Record, Site
@@ -47,7 +47,7 @@ def _show_pass(stage: str, graph: Graph) -> None:
     debug.show("passes", f"{graph.name} after {stage}", lambda: print_graph(graph))
 
 
-def record_of(program: Program, plan: Placement, explanation: str, statistics: dict[str, int]) -> Record:
+def record_of(program: Program, plan: Plan, explanation: str, statistics: dict[str, int]) -> Record:
     """The record of a lowered program."""
     read = sorted({s.index for launch in program.prologue for s in launch.slots if s.kind == "input"})
     errors = tuple(Site(e.op, e.message, *(() if e.location is None else (e.location.file, e.location.line)))
@@ -58,4 +58,6 @@ def record_of(program: Program, plan: Placement, explanation: str, statistics: d
 
 
 def _arrays(slots: Sequence[Slot]) -> tuple[Array, ...]:
-    return tuple(Array(s.dtype.name, s.shape, s.name, None if s.alias is None else s.alias.index) for s in slots)
+    return tuple(
+        Array(s.dtype.name, s.shape, s.name, None if s.alias is None else s.alias.index) for s in slots
+    )

@@ -142,8 +142,11 @@ def _warn(reason: str) -> None:
     global _warned
     if not _warned:
         _warned = True
-        warnings.warn(f"compiled code is not kept between runs: {reason}; set GRAPHTORCH_CACHE to a folder of yours",
-                      RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"compiled code is not kept between runs: {reason}; set GRAPHTORCH_CACHE to a folder of yours",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _limit() -> int:

@@ -14,7 +14,9 @@ from .record import Record
 from .target import host
 
 LOCATION = re.compile(r' @ "(?:[^"\\]|\\.)*":\d+$', re.MULTILINE)
-CHECKED = re.compile(r"= (?:index|gather|scatter|nll_loss|cross_entropy|max_pool_grad)")  # ops whose errors name a line
+CHECKED = re.compile(
+    r"= (?:index|gather|scatter|nll_loss|cross_entropy|max_pool_grad)"
+)  # ops whose errors name a line
 
 
 def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable:

@@ -41,18 +41,22 @@ class ModuleEmitter:
         self._symbols: set[str] = set()
 
     def text(self) -> str:
-        width = self.target.vector_bits
-        parts = [f'target triple = "{self.target.triple}"', *self.globals,
-                 *self.declarations.values(), *self.functions,
-                 f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}',
-                 f'attributes #1 = {{ alwaysinline nounwind willreturn memory(none) "prefer-vector-width"="{width}" }}',
-                 "attributes #2 = { nounwind willreturn memory(none) }",
-                 '!0 = !{!"llvm.loop.unroll.disable"}',
-                 *(f"!{i} = distinct !{{!{i}, !0}}" for i in range(1, self._rolled + 1))]
+        width = f'"prefer-vector-width"="{self.target.vector_bits}"'
+        parts = [
+            f'target triple = "{self.target.triple}"',
+            *self.globals,
+            *self.declarations.values(),
+            *self.functions,
+            f'attributes #0 = {{ nounwind {width} "no-trapping-math"="true" }}',
+            f'attributes #1 = {{ alwaysinline nounwind willreturn memory(none) {width} }}',
+            "attributes #2 = { nounwind willreturn memory(none) }",
+            '!0 = !{!"llvm.loop.unroll.disable"}',
+            *(f"!{i} = distinct !{{!{i}, !0}}" for i in range(1, self._rolled + 1)),
+        ]
         return "\n".join(parts) + "\n"
 
     def rolled(self) -> str:
-        """New loop metadata that forbids unrolling: the body of a `rolled` loop fills the registers as it is."""
+        """New loop metadata that forbids unrolling: a `rolled` body fills the registers as it is."""
         self._rolled += 1
         return f"!{self._rolled}"
 
@@ -123,7 +127,11 @@ def parameters(buffers: Sequence[Buffer], names: Sequence[Name], memory: Sequenc
         shared = memory.count(memory[i]) > 1
         align = max(b.align, b.dtype.itemsize)
         out.append(f"ptr noalias nofree {'' if shared else access}align {align} %b{i}")
-    return [*out, *(f"{register(n.type)} noundef %n{i}" for i, n in enumerate(names)), "ptr noalias nofree %status"]
+    return [
+        *out,
+        *(f"{register(n.type)} noundef %n{i}" for i, n in enumerate(names)),
+        "ptr noalias nofree %status",
+    ]
 
 
 def emit_math(module: ModuleEmitter, name: str, definition: vmath.Definition, t: KType) -> str:
@@ -183,7 +191,9 @@ class FunctionEmitter(Expressions):
 
     def _assign(self, s: k.Assign) -> None:
         if s.name not in self.registers:
-            raise KeyError(f"kernel {self.kernel}: register {s.name.name!r} is assigned but not declared here")
+            raise KeyError(
+                f"kernel {self.kernel}: register {s.name.name!r} is assigned but not declared here"
+            )
         x = self.value(s.value, reassoc=self._accumulates(s))
         self.put(f"store {register(s.name.type)} {x}, ptr {self.registers[s.name]}")
 
@@ -308,7 +318,9 @@ class FunctionEmitter(Expressions):
         buffers = [b for b in buffers if b in self.pointers]
         names = [n for n in names if n in self.values or n in self.registers]
         lo, hi, step = (self.value(e) for e in (s.lo, s.hi, s.step))
-        fields_ = [("ptr", self.pointers[b]) for b in buffers] + [(register(n.type), self.value(n)) for n in names]
+        fields_ = [("ptr", self.pointers[b]) for b in buffers] + [
+            (register(n.type), self.value(n)) for n in names
+        ]
         fields_ += [("ptr", "%status"), ("i64", lo), ("i64", step)]
         record = "{ " + ", ".join(t for t, _ in fields_) + " }"
         context = self.alloca(f"{record}, align 64")
@@ -338,7 +350,9 @@ class FunctionEmitter(Expressions):
         inner.values[s.var] = "%i"
         inner.statements(s.body)
         params = [*parameters(buffers, names, memory), "i64 noundef %i"]
-        self.owner.functions.append(inner.finish(f"define internal void @{body}({', '.join(params)}) noinline #0"))
+        self.owner.functions.append(
+            inner.finish(f"define internal void @{body}({', '.join(params)}) noinline #0")
+        )
         name = self.owner.symbol(f"k.{self.kernel}.task")
         outer = FunctionEmitter(self.owner, self.kernel)
         loaded = []

@@ -5,17 +5,18 @@ Sizes are computed from the symbols here, so one compile serves them all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt, bounds
 
+from ..kernels.plan import Plan
 from ..kernels.program import Launch, Program, Slot
 from .abi import ENTRY, PROLOGUE
 from .emit import ModuleEmitter
 from .target import Target
 
-def emit_program(program: Program, plan: Placement, target: Target, entry: str = ENTRY,
+
+def emit_program(program: Program, plan: Plan, target: Target, entry: str = ENTRY,
                  prologue: str = PROLOGUE, linkage: str = "") -> str:
     """LLVM IR of `program` with its temporaries placed by `plan`; the pool is an external symbol.
 
@@ -25,7 +26,9 @@ def emit_program(program: Program, plan: Placement, target: Target, entry: str =
     constants: dict[Slot, str] = {}
     for name, launches in ((prologue, program.prologue), (entry, program.launches)):
         if name == entry or launches:
-            module.functions.append(EntryEmitter(module, program, plan, constants).function(name, launches, linkage))
+            module.functions.append(
+                EntryEmitter(module, program, plan, constants).function(name, launches, linkage)
+            )
     return module.text()
 
 
@@ -39,17 +42,10 @@ def packed_layout(program: Program) -> tuple[dict[Slot, Dim], Dim]:
     return offsets, total
 
 
-class Placement(Protocol):
-    """Byte offsets of the temporary slots in the arena, and the arena's size."""
-
-    offsets: Mapping[Slot, Dim]
-    size: Dim
-
-
 class EntryEmitter:
     """Emits one function that launches kernels."""
 
-    def __init__(self, module: ModuleEmitter, program: Program, plan: Placement, constants: dict[Slot, str]):
+    def __init__(self, module: ModuleEmitter, program: Program, plan: Plan, constants: dict[Slot, str]):
         self.module = module
         self.program = program
         self.plan = plan
@@ -64,9 +60,18 @@ class EntryEmitter:
     def function(self, name: str, launches: Sequence[Launch], linkage: str = "") -> str:
         for launch in launches:
             self._launch(launch)
-        return "\n".join([f"define {linkage} i32 @{name}(ptr noalias nofree %args) #0 {{", "  %status = alloca i32, align 64",
-                          "  store i32 0, ptr %status", *self.lines,
-                          "  %code = load atomic i32, ptr %status monotonic, align 4", "  ret i32 %code", "}", ""])
+        return "\n".join(
+            [
+                f"define {linkage} i32 @{name}(ptr noalias nofree %args) #0 {{",
+                "  %status = alloca i32, align 64",
+                "  store i32 0, ptr %status",
+                *self.lines,
+                "  %code = load atomic i32, ptr %status monotonic, align 4",
+                "  ret i32 %code",
+                "}",
+                "",
+            ]
+        )
 
     def _launch(self, launch: Launch) -> None:
         memory = [self._memory(s) for s in launch.slots]
@@ -115,7 +120,9 @@ class EntryEmitter:
     def _constant(self, slot: Slot) -> str:
         if slot not in self.constants:
             assert slot.literal is not None
-            data = slot.literal.data + bytes(int(slot.elements) * slot.dtype.itemsize - len(slot.literal.data))
+            data = slot.literal.data + bytes(
+                int(slot.elements) * slot.dtype.itemsize - len(slot.literal.data)
+            )
             self.constants[slot] = self.module.global_bytes(data)
         return self.constants[slot]
 

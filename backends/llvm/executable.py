@@ -119,9 +119,13 @@ class Executable:
 
     def _sized(self, inputs: Sequence[Buffer]) -> Sized:
         if len(inputs) != len(self.record.inputs):
-            raise TypeError(f"{self.record.name} takes {len(self.record.inputs)} inputs, but got {len(inputs)}")
+            raise TypeError(
+                f"{self.record.name} takes {len(self.record.inputs)} inputs, but got {len(inputs)}"
+            )
         try:
-            values = tuple([(inputs[i].shape[axis] - offset) // factor for i, axis, factor, offset in self._sources])
+            values = tuple(
+                [(inputs[i].shape[axis] - offset) // factor for i, axis, factor, offset in self._sources]
+            )
         except IndexError:
             self._refuse(inputs)
         found = self._sizes.get(values)
@@ -135,8 +139,10 @@ class Executable:
         record = self.record
         for symbol, value in zip(record.symbols, values, strict=True):
             if not symbol.min <= value <= symbol.max:
-                raise RuntimeError(f"{record.name}: size {symbol.name} is {value}, but it was declared to be in "
-                                   f"{symbol.min}..{symbol.max}: widen the range of its Dim")
+                raise RuntimeError(
+                    f"{record.name}: size {symbol.name} is {value}, but it was declared to be in "
+                    f"{symbol.min}..{symbol.max}: widen the range of its Dim"
+                )
         sizes = {s.name: v for s, v in zip(record.symbols, values, strict=True)}
         inputs = tuple((DType.named(a.dtype), _shape(a.shape, sizes)) for a in record.inputs)
         outputs = []
@@ -157,7 +163,9 @@ class Executable:
                                    f"[{', '.join(map(str, a.shape))}]")
         shapes = [f"{list(b.shape)} for [{', '.join(map(str, a.shape))}]"
                   for a, b in zip(self.record.inputs, inputs, strict=True)]
-        raise RuntimeError(f"{self.record.name}: input shapes do not agree on their symbols: {', '.join(shapes)}")
+        raise RuntimeError(
+            f"{self.record.name}: input shapes do not agree on their symbols: {', '.join(shapes)}"
+        )
 
     def _unshared(self, inputs: Sequence[Buffer], words: list[int]) -> Sequence[Buffer]:
         """`inputs` with a copy of each donated one whose memory another input also reads."""
@@ -181,17 +189,17 @@ class Packed:
         self._inputs = record.prologue or ()
         self._prologue = _FUNCTION(code.address(PROLOGUE)) if self.needed else None
         self._lock = threading.Lock()
-        self._held: tuple[tuple[object, ...], Block] | None = None
+        self._held: tuple[tuple[int, ...], list[weakref.ref[Buffer]], Block] | None = None
 
     def get(self, inputs: Sequence[Buffer], words: list[int], sized: Sized) -> Block:
         held = self._held
-        if held is not None and self._matches(held[0], inputs, sized):
-            return held[1]
+        if held is not None and held[0] == sized.symbols and self._matches(held[1], inputs):
+            return held[2]
         with self._lock:
             return self._make(inputs, words, sized)
 
-    def _matches(self, key: tuple[object, ...], inputs: Sequence[Buffer], sized: Sized) -> bool:
-        return key[0] == sized.symbols and all(k() is inputs[i] for k, i in zip(key[1:], self._inputs, strict=True))
+    def _matches(self, held: list[weakref.ref[Buffer]], inputs: Sequence[Buffer]) -> bool:
+        return all(ref() is inputs[i] for ref, i in zip(held, self._inputs, strict=True))
 
     def _make(self, inputs: Sequence[Buffer], words: list[int], sized: Sized) -> Block:
         sizes = {s.name: v for s, v in zip(self._record.symbols, sized.symbols, strict=True)}
@@ -203,7 +211,7 @@ class Packed:
         status = self._prologue(ctypes.addressof(arguments))
         if status:
             raise IndexError(self._record.errors[status - 1].text())
-        self._held = ((sized.symbols, *(weakref.ref(inputs[i]) for i in self._inputs)), block)
+        self._held = (sized.symbols, [weakref.ref(inputs[i]) for i in self._inputs], block)
         return block
 
 
@@ -212,7 +220,7 @@ def _shape(shape: tuple[Dim, ...], sizes: dict[str, int]) -> tuple[int, ...]:
 
 
 def _source(record: Record, name: str) -> tuple[int, int, int, int]:
-    """Where symbol `name` is read off: input, axis, and the factor and offset of ``factor * name + offset``."""
+    """Where symbol `name` is read off: input, axis, factor and offset of ``factor * name + offset``."""
     found = None
     for i, a in enumerate(record.inputs):
         for axis, dim in enumerate(a.shape):
@@ -220,7 +228,9 @@ def _source(record: Record, name: str) -> tuple[int, int, int, int]:
             if line is not None and (found is None or line == (1, 0) != found[2:]):
                 found = (i, axis, *line)
     if found is None:
-        raise ValueError(f"{record.name}: size {name} stands in no input's shape, so that a call cannot know it")
+        raise ValueError(
+            f"{record.name}: size {name} stands in no input's shape, so that a call cannot know it"
+        )
     return found
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import Dim
 
+from ..kernels.plan import Plan
 from ..kernels.program import Launch, Program, Slot
-from .entry import Placement, packed_layout
+from .entry import packed_layout
 from .target import Target
 
 
-def statistics(recorded: Graph, final: Graph, program: Program, plan: Placement, code: int) -> dict[str, int]:
+def statistics(recorded: Graph, final: Graph, program: Program, plan: Plan, code: int) -> dict[str, int]:
     """Counts for the one-line summary; a size that depends on symbols counts as -1."""
     return {"ops": len(recorded.nodes), "regions": sum(n.op.name != "constant" for n in final.nodes),
             "kernels": len(program.kernels()), "launches": len(program.launches),
@@ -18,21 +19,31 @@ def statistics(recorded: Graph, final: Graph, program: Program, plan: Placement,
             "code_bytes": code}
 
 
-def explain(program: Program, plan: Placement, target: Target, counts: dict[str, int]) -> str:
+def explain(program: Program, plan: Plan, target: Target, counts: dict[str, int]) -> str:
     """A line a launch with FLOPs and bytes, then memory and totals."""
     rows = [("kernel", "what", "FLOPs", "bytes", "reads and writes")]
     rows += [("prologue " + launch.kernel.name, *_row(launch)) for launch in program.prologue]
     rows += [(launch.kernel.name, *_row(launch)) for launch in program.launches]
     widths = [max(len(r[i]) for r in rows) for i in range(4)]
-    table = ["  ".join((*(cell.ljust(w) for cell, w in zip(r, widths, strict=False)), r[4])).rstrip() for r in rows]
-    total = sum_of([launch.flops for launch in program.launches]), sum_of([la.bytes for la in program.launches])
-    return "\n".join([
-        f"{program.name}: {counts['ops']} ops -> {counts['regions']} regions -> {counts['launches']} kernel calls "
-        f"({counts['code_bytes']:,} bytes of code) for {target.describe()}",
-        *table,
-        f"total: {number(total[0])} FLOPs, {number(total[1])} bytes moved",
-        f"memory: arena {number(plan.size)} bytes for {len(program.temporaries())} temporaries, "
-        f"packed weights {number(packed_layout(program)[1])} bytes", ""])
+    table = [
+        "  ".join((*(cell.ljust(w) for cell, w in zip(r, widths, strict=False)), r[4])).rstrip() for r in rows
+    ]
+    total = (
+        sum_of([launch.flops for launch in program.launches]),
+        sum_of([la.bytes for la in program.launches]),
+    )
+    return "\n".join(
+        [
+            f"{program.name}: {counts['ops']} ops -> {counts['regions']} regions -> "
+            f"{counts['launches']} kernel calls ({counts['code_bytes']:,} bytes of code) "
+            f"for {target.describe()}",
+            *table,
+            f"total: {number(total[0])} FLOPs, {number(total[1])} bytes moved",
+            f"memory: arena {number(plan.size)} bytes for {len(program.temporaries())} temporaries, "
+            f"packed weights {number(packed_layout(program)[1])} bytes",
+            "",
+        ]
+    )
 
 
 def _row(launch: Launch) -> tuple[str, str, str, str]:

@@ -98,7 +98,9 @@ class Expressions:
         try:
             return self.values[e]
         except KeyError:
-            raise KeyError(f"kernel {self.kernel}: {e.name!r} is used outside the block that defines it") from None
+            raise KeyError(
+                f"kernel {self.kernel}: {e.name!r} is used outside the block that defines it"
+            ) from None
 
     def _splat(self, e: k.Splat) -> str:
         return self.splat(self.value(e.x), e.type)
@@ -226,7 +228,9 @@ class Expressions:
         if target.is_floating_point:
             return self._to_float(x, a, b)
         op = "trunc" if target.bits < self.width(source) else "sext" if source.signed else "zext"
-        return x if target.bits == self.width(source) else self.let(f"{op} {register(a)} {x} to {register(b)}")
+        return (
+            x if target.bits == self.width(source) else self.let(f"{op} {register(a)} {x} to {register(b)}")
+        )
 
     @staticmethod
     def width(dtype: DType) -> int:
@@ -344,7 +348,9 @@ class Expressions:
         element, result = scalar(t.dtype), "poison"
         for i in range(t.lanes):
             lane = [(element, self.let(f"extractelement {r} {a}, i64 {i}")) for a in args]
-            result = self.let(f"insertelement {r} {result}, {element} {self.call(name, element, *lane)}, i64 {i}")
+            result = self.let(
+                f"insertelement {r} {result}, {element} {self.call(name, element, *lane)}, i64 {i}"
+            )
         return result
 
     # ---- binary
@@ -404,7 +410,9 @@ class Expressions:
             return self._mulhi(a, b, t)
         raise TypeError(f"kernel op {op} on {t}: cast it to a floating-point type first")
 
-    def _divide(self, op: str, a: str, b: str, t: KType, unsigned: bool, divisor: int | float | bool | None) -> str:
+    def _divide(
+        self, op: str, a: str, b: str, t: KType, unsigned: bool, divisor: int | float | bool | None
+    ) -> str:
         """Truncating; x/0 = x%0 = 0 and MIN/-1 wraps, where the hardware would trap."""
         r, c, zero, one = register(t), vector("i1", t.lanes), constant(0, t), constant(1, t)
         name = ("u" if unsigned else "s") + op

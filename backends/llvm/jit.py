@@ -19,7 +19,7 @@ def kernel_text(kernel: Kernel, target: Target) -> str:
     module = ModuleEmitter(kernel.name, target)
     name = module.kernel(kernel)
     loads, args = [], []
-    for i, item in enumerate((*kernel.buffers, *kernel.sizes)):
+    for i in range(len(kernel.buffers) + len(kernel.sizes)):
         t = "ptr" if i < len(kernel.buffers) else "i64"
         loads.append(f"  %p{i} = getelementptr i64, ptr %args, i64 {i}\n  %v{i} = load {t}, ptr %p{i}\n")
         args.append(f"{t} %v{i}")
@@ -37,7 +37,9 @@ def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray], sizes: Sequence[int
     for b, a in zip(kernel.buffers, arrays, strict=True):
         if a.dtype != b.dtype.numpy or not a.flags.c_contiguous:
             raise TypeError(f"buffer {b.name}: expected a contiguous {b.dtype.numpy} array, got {a.dtype}")
-    code = Code(compile_object(kernel_text(kernel, target or host()), target or host()), ("run",), pool().address)
+    code = Code(
+        compile_object(kernel_text(kernel, target or host()), target or host()), ("run",), pool().address
+    )
     values = [a.ctypes.data for a in arrays] + [int(s) for s in sizes]
     if len(values) != len(kernel.buffers) + len(kernel.sizes):
         raise TypeError(f"kernel {kernel.name} takes {len(kernel.sizes)} sizes, got {len(sizes)}")

@@ -26,7 +26,7 @@ from graphtorch.ir.shape import UNBOUNDED, Dim, Symbol, SymInt, bounds, symbols
 from ..kernels.program import Program, Slot
 from . import runtime, tensor_check
 from .emit import ModuleEmitter
-from .entry import ENTRY, PROLOGUE, EntryEmitter, Placement, emit_program, packed_layout
+from .entry import ENTRY, PROLOGUE, EntryEmitter, Plan, emit_program, packed_layout
 from .target import Target
 from .tensor_check import constant_string
 
@@ -54,7 +54,7 @@ class Weights:
     size: int
 
 
-def library_text(name: str, program: Program, plan: Placement, weights: Weights, metadata: str,
+def library_text(name: str, program: Program, plan: Plan, weights: Weights, metadata: str,
                  target: Target) -> str:
     """LLVM IR of the whole library."""
     return merged((
@@ -87,7 +87,7 @@ _FUNCTION = re.compile(r"@([\w.$]+)\(")
 
 def exported(name: str) -> list[str]:
     """The symbols a library defines."""
-    parts = "create run workspace_size last_error metadata set_num_threads destroy".split()
+    parts = ["create", "run", "workspace_size", "last_error", "metadata", "set_num_threads", "destroy"]
     return ["gt_abi_version", *(f"{name}_{p}" for p in parts)]
 
 
@@ -118,7 +118,7 @@ def dtype_code(dtype: DType) -> int:
 class Abi:
     """Emits the functions of the C ABI."""
 
-    def __init__(self, name: str, program: Program, plan: Placement, weights: Weights, metadata: str,
+    def __init__(self, name: str, program: Program, plan: Plan, weights: Weights, metadata: str,
                  target: Target):
         self.name = name
         self.program = program
@@ -279,7 +279,7 @@ done:
                 "  %no_context = icmp eq ptr %context, null", "  br i1 %no_context, label %no_memory, label %arena.b",
                 "arena.b:", self._allocate("arena", self._arena_bytes(), 0, "packed.b"),
                 "packed.b:", self._allocate("packed", packed_size, 1, "weights.b"),
-                "weights.b:", f"  %arena.p2 = getelementptr %GtContext, ptr %context, i32 0, i32 2",
+                "weights.b:", "  %arena.p2 = getelementptr %GtContext, ptr %context, i32 0, i32 2",
                 f"  store i64 {self._arena_bytes()}, ptr %arena.p2"]
         text += [self._embedded() if self.weights.embedded else self._map_file()]
         text += [self._run_prologue() if self.program.prologue else "  ret ptr %context",
@@ -432,7 +432,7 @@ ready:"""
         """A larger arena where no bound let `create` allocate it."""
         if self._arena_bytes() or bounds(self.plan.size) == (0, 0):
             return ""
-        return f"""  %have.p = getelementptr %GtContext, ptr %context, i32 0, i32 2
+        return """  %have.p = getelementptr %GtContext, ptr %context, i32 0, i32 2
   %have = load i64, ptr %have.p
   %enough = icmp uge i64 %have, %arena.size
   br i1 %enough, label %grown, label %grow

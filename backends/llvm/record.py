@@ -50,7 +50,9 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
         for key in ("inputs", "outputs"):
-            data[key] = [{**asdict(a), "shape": [dim_to_json(d) for d in a.shape]} for a in getattr(self, key)]
+            data[key] = [
+                {**asdict(a), "shape": [dim_to_json(d) for d in a.shape]} for a in getattr(self, key)
+            ]
         data.update(arena=dim_to_json(self.arena), packed=dim_to_json(self.packed))
         return data
 
@@ -77,13 +79,19 @@ def dim_to_json(dim: Dim) -> Any:
 def _atom_to_json(atom: Symbol | Quotient | Remainder) -> Any:
     if isinstance(atom, Symbol):
         return atom.name
-    return ["//" if isinstance(atom, Quotient) else "%", dim_to_json(atom.numerator), dim_to_json(atom.denominator)]
+    return [
+        "//" if isinstance(atom, Quotient) else "%",
+        dim_to_json(atom.numerator),
+        dim_to_json(atom.denominator),
+    ]
 
 
 def dim_from_json(data: Any, symbols: dict[str, Symbol]) -> Dim:
     if isinstance(data, int):
         return data
-    return SymInt(tuple((tuple(_atom_from_json(a, symbols) for a in atoms), factor) for factor, atoms in data))
+    return SymInt(
+        tuple((tuple(_atom_from_json(a, symbols) for a in atoms), factor) for factor, atoms in data)
+    )
 
 
 def _atom_from_json(data: Any, symbols: dict[str, Symbol]) -> Symbol | Quotient | Remainder:

@@ -65,7 +65,9 @@ def host() -> Target:
     text = ",".join(("+" if on else "-") + name for name, on in sorted(flags.items()))
     plain = named(llvm.get_process_triple(), llvm.get_host_cpu_name(),
                   ",".join("+" + name for name, on in flags.items() if on))
-    return Target(plain.triple, plain.cpu, text, plain.vector_bits, plain.registers, plain.fma, _cache_sizes())
+    return Target(
+        plain.triple, plain.cpu, text, plain.vector_bits, plain.registers, plain.fma, _cache_sizes()
+    )
 
 
 def _cache_sizes() -> tuple[int, int, int]:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import struct
 
 import numpy as np
-
 from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8
 
 from ..kernels.ir import KType
 
-REGISTER = {boolean: "i1", u8: "i8", i8: "i8", i16: "i16", i32: "i32", i64: "i64",
-            f16: "half", f32: "float", f64: "double",
-            # Bits only: arithmetic is done in f32, and LLVM calls a library to move a scalar `bfloat` by select or phi.
-            bf16: "i16"}
+REGISTER = {
+    boolean: "i1",
+    u8: "i8",
+    i8: "i8",
+    i16: "i16",
+    i32: "i32",
+    i64: "i64",
+    f16: "half",
+    f32: "float",
+    f64: "double",
+    # Bits only: arithmetic is done in f32, and LLVM calls a library to select a scalar `bfloat`.
+    bf16: "i16",
+}
 
 
 def scalar(dtype: DType) -> str:
@@ -21,7 +29,9 @@ def scalar(dtype: DType) -> str:
     try:
         return REGISTER[dtype]
     except KeyError:
-        raise TypeError(f"kernels have no {dtype} values: lower complex numbers to pairs of {dtype.real}") from None
+        raise TypeError(
+            f"kernels have no {dtype} values: lower complex numbers to pairs of {dtype.real}"
+        ) from None
 
 
 def register(t: KType) -> str:

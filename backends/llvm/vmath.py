@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType, f32, f64
 
-from ..kernels.ir import Builder, Const, Expr, KType, binary, select, unary
+from ..kernels.ir import Builder, Const, Expr, binary, select, unary
 from . import vmath_exp as e
 from . import vmath_special as s
 from . import vmath_trig as t
@@ -46,13 +46,36 @@ def nextafter(b: Builder, x: Expr, y: Expr) -> Expr:
 
 
 F32 = {
-    "exp": Definition(e.exp), "exp2": Definition(e.exp2), "expm1": Definition(e.expm1), "log": Definition(e.log),
-    "log2": Definition(e.log2), "log10": Definition(e.log10), "log1p": Definition(e.log1p),
-    "sigmoid": Definition(e.sigmoid), "tanh": Definition(e.tanh), "sinh": Definition(e.sinh),
-    "cosh": Definition(e.cosh), "asinh": Definition(e.asinh), "acosh": Definition(e.acosh),
-    "atanh": Definition(e.atanh), "pow": Definition(e.power, 2), "sin": Definition(t.sin), "cos": Definition(t.cos),
-    "tan": Definition(t.tan), "asin": Definition(t.asin), "acos": Definition(t.acos), "atan": Definition(t.atan),
-    "atan2": Definition(t.atan2, 2), "erf": Definition(s.erf), "erfc": Definition(s.erfc),
-    "erfinv": Definition(s.erfinv), "lgamma": Definition(s.lgamma), "digamma": Definition(s.digamma),
+    "exp": Definition(e.exp),
+    "exp2": Definition(e.exp2),
+    "expm1": Definition(e.expm1),
+    "log": Definition(e.log),
+    "log2": Definition(e.log2),
+    "log10": Definition(e.log10),
+    "log1p": Definition(e.log1p),
+    "sigmoid": Definition(e.sigmoid),
+    "tanh": Definition(e.tanh),
+    "sinh": Definition(e.sinh),
+    "cosh": Definition(e.cosh),
+    "asinh": Definition(e.asinh),
+    "acosh": Definition(e.acosh),
+    "atanh": Definition(e.atanh),
+    "pow": Definition(e.power, 2),
+    "sin": Definition(t.sin),
+    "cos": Definition(t.cos),
+    "tan": Definition(t.tan),
+    "asin": Definition(t.asin),
+    "acos": Definition(t.acos),
+    "atan": Definition(t.atan),
+    "atan2": Definition(t.atan2, 2),
+    "erf": Definition(s.erf),
+    "erfc": Definition(s.erfc),
+    "erfinv": Definition(s.erfinv),
+    "lgamma": Definition(s.lgamma),
+    "digamma": Definition(s.digamma),
 }
-F64 = {"sigmoid": Definition(s.sigmoid64), "erfinv": Definition(s.erfinv64), "digamma": Definition(s.digamma64)}
+F64 = {
+    "sigmoid": Definition(s.sigmoid64),
+    "erfinv": Definition(s.erfinv64),
+    "digamma": Definition(s.digamma64),
+}

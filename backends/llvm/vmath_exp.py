@@ -247,8 +247,21 @@ def log64(b: Builder, x: Expr) -> Expr:
 def power(b: Builder, x: Expr, y: Expr) -> Expr:
     """2^(y log2|x|) with the logarithm in f64; special cases of C99 F.9.4.4."""
     a = b.let(magnitude(x), "a")
-    wide = b.let(log64(b, b.let(select(binary("and", compare("gt", a, 0.0), compare("lt", a, INF)),
-                                       cast(a, f64), Const(1.0, KType(f64, x.type.lanes))), "w")) * LOG2E, "l")
+    wide = b.let(
+        log64(
+            b,
+            b.let(
+                select(
+                    binary("and", compare("gt", a, 0.0), compare("lt", a, INF)),
+                    cast(a, f64),
+                    Const(1.0, KType(f64, x.type.lanes)),
+                ),
+                "w",
+            ),
+        )
+        * LOG2E,
+        "l",
+    )
     wide = select(compare("eq", a, INF), like(wide, INF), wide)
     wide = select(compare("eq", a, 0.0), like(wide, -INF), wide)
     t = b.let(clamp(cast(y, f64) * wide, -200.0, 200.0), "t")

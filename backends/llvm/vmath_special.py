@@ -1,9 +1,9 @@
 """Error functions and gamma functions.
 
 erf and erfc: polynomials for erf near 0, for -log(erfc) beyond, and for (1 + 2x) erfc(x) e^(x^2), whose
-variable (x - 2)/(x + 2) maps 0..inf to a finite interval (M. Shepherd and J. Laframboise, *Chebyshev approximation
-of (1 + 2x) exp(x^2) erfc x*, 1981). erfinv: x p(w), w = -log(1 - x^2) (M. Giles, *Approximating the erfinv
-function*, 2011). Gamma: Stirling's series after shifting the argument beyond 8, reflection below 1/2
+variable (x - 2)/(x + 2) maps 0..inf to a finite interval (M. Shepherd and J. Laframboise, *Chebyshev
+approximation of (1 + 2x) exp(x^2) erfc x*, 1981). erfinv: x p(w), w = -log(1 - x^2) (M. Giles, *Approximating
+the erfinv function*, 2011). Gamma: Stirling's series after shifting the argument beyond 8, reflection below 1/2
 (Abramowitz and Stegun 6.1.41, 6.3.18, 6.1.17, 6.3.7), in f64.
 """
 
@@ -14,7 +14,7 @@ import math
 
 from graphtorch.ir.dtype import f32, f64
 
-from ..kernels.ir import Builder, Const, Expr, KType, binary, cast, fma, select, unary
+from ..kernels.ir import Builder, Expr, binary, cast, fma, select, unary
 from .polynomial import fit, horner
 from .vmath_exp import INF, compare, exp, like, log, log1p, log64, magnitude
 from .vmath_trig import cospi64, sinpi64
@@ -152,7 +152,7 @@ def _shifted(b: Builder, z: Expr) -> tuple[Expr, Expr, Expr, Expr]:
 
 def _lgamma_right(b: Builder, z: Expr) -> Expr:
     """For z >= 1/2: (z - 1/2) log z - z + log(2 pi)/2 + series, less the logarithm of the shift."""
-    low, t, product, _ = _shifted(b, z)
+    _, t, product, _ = _shifted(b, z)
     inverse = b.let(1.0 / t, "inverse")
     series = horner(b, b.let(inverse * inverse, "ii"), STIRLING) * inverse
     main = fma(t - 0.5, log64(b, t), series - t) + 0.5 * math.log(2 * math.pi)
@@ -171,7 +171,9 @@ def digamma64(b: Builder, x: Expr) -> Expr:
     r = b.let(x - unary("round", x), "r")
     y = select(mirrored, y - math.pi * cospi64(b, r) / sinpi64(b, r), y)
     pole = binary("and", compare("eq", r, 0.0), compare("le", x, 0.0))
-    at_pole = select(compare("eq", x, 0.0), binary("copysign", like(x, INF), unary("neg", x)), like(x, math.nan))
+    at_pole = select(
+        compare("eq", x, 0.0), binary("copysign", like(x, INF), unary("neg", x)), like(x, math.nan)
+    )
     y = select(pole, at_pole, y)
     return select(compare("eq", x, INF), x, y)
 

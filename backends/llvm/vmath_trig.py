@@ -12,7 +12,7 @@ import math
 
 from graphtorch.ir.dtype import f32, f64
 
-from ..kernels.ir import Builder, Const, Expr, KType, binary, cast, fma, select, unary
+from ..kernels.ir import Builder, Const, Expr, binary, cast, fma, select, unary
 from .polynomial import fit, horner, odd_tail
 from .vmath_exp import bits, clamp, compare, from_bits, like, magnitude, nearest
 
@@ -166,7 +166,9 @@ def atan2(b: Builder, y: Expr, x: Expr) -> Expr:
 
 SINPI64 = functools.cache(lambda: tuple((-1) ** k * math.pi ** (2 * k + 1) / math.factorial(2 * k + 1)
                                         for k in range(12)))
-COSPI64 = functools.cache(lambda: tuple((-1) ** k * math.pi ** (2 * k) / math.factorial(2 * k) for k in range(12)))
+COSPI64 = functools.cache(
+    lambda: tuple((-1) ** k * math.pi ** (2 * k) / math.factorial(2 * k) for k in range(12))
+)
 
 
 def sinpi64(b: Builder, r: Expr) -> Expr:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from graphtorch.backends import Buffer, compile
 from graphtorch.backends.llvm import build, cache
 from graphtorch.ir import ops

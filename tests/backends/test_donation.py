@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from graphtorch.backends.kernels.donation import elementwise
 from graphtorch.backends.kernels.ir import Buffer, Builder, Const, Kernel, KType, Name, load, reduce
 from graphtorch.ir.dtype import f32
@@ -56,9 +55,19 @@ def reads_the_result(b, x, y):
         b.store(y, i, load(x, i) + load(y, i))
 
 
-@pytest.mark.parametrize("make, allowed", [
-    (same_index, True), (explicit_lanes, True), (neighbour, False), (second_read, False), (earlier_loop, False),
-    (loop_that_repeats_elements, False), (other_width, False), (reads_the_result, False)])
+@pytest.mark.parametrize(
+    "make, allowed",
+    [
+        (same_index, True),
+        (explicit_lanes, True),
+        (neighbour, False),
+        (second_read, False),
+        (earlier_loop, False),
+        (loop_that_repeats_elements, False),
+        (other_width, False),
+        (reads_the_result, False),
+    ],
+)
 def test_in_place_only_element_by_element(make, allowed):
     x, y, b = Buffer("x", f32), Buffer("y", f32, "readwrite"), Builder()
     make(b, x, y)

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from graphtorch.backends.kernels import ir as k
-from graphtorch.backends.kernels.ir import INDEX, Buffer, Builder, Const, Kernel, KType, Name, binary, load, unary
+from graphtorch.backends.kernels.ir import (
+    INDEX,
+    Buffer,
+    Builder,
+    Const,
+    Kernel,
+    KType,
+    Name,
+    binary,
+    load,
+    unary,
+)
 from graphtorch.backends.llvm.emit import ModuleEmitter
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.backends.llvm.native import compile_assembly, compile_object
@@ -30,7 +40,9 @@ def elementwise(f, *arrays: np.ndarray, out: DType, lanes: int = 1) -> np.ndarra
 
 def corners(dtype: DType) -> np.ndarray:
     info = np.iinfo(dtype.numpy)
-    return np.array([info.min, info.min + 1, -1 if dtype.signed else info.max, 0, 1, 2, 7, info.max - 1, info.max], object)
+    return np.array(
+        [info.min, info.min + 1, -1 if dtype.signed else info.max, 0, 1, 2, 7, info.max - 1, info.max], object
+    )
 
 
 def pairs(dtype: DType) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +52,11 @@ def pairs(dtype: DType) -> tuple[np.ndarray, np.ndarray]:
 
 
 def wrapped(values: list[int], dtype: DType) -> np.ndarray:
-    return np.array([v % 2**dtype.bits for v in values], np.uint64).astype(f"u{dtype.itemsize}").view(dtype.numpy)
+    return (
+        np.array([v % 2**dtype.bits for v in values], np.uint64)
+        .astype(f"u{dtype.itemsize}")
+        .view(dtype.numpy)
+    )
 
 
 def truncating(a: int, b: int) -> tuple[int, int]:
@@ -82,15 +98,21 @@ def test_shifts_out_of_range(dtype):
         return a << s if inside else 0
     for op in ("shl", "shr"):
         got = elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=dtype)
-        assert (got == wrapped([shifted(int(a), int(b), op == "shr") for a, b in zip(x, y, strict=True)], dtype)).all()
+        assert (
+            got == wrapped([shifted(int(a), int(b), op == "shr") for a, b in zip(x, y, strict=True)], dtype)
+        ).all()
 
 
 @pytest.mark.parametrize("dtype", [i32, i64])
 def test_unsigned_readings(dtype):
     x, y = pairs(dtype)
     unsigned = [(int(a) % 2**dtype.bits, int(b) % 2**dtype.bits) for a, b in zip(x, y, strict=True)]
-    for op, f in (("div_u", lambda a, b: a // b if b else 0), ("rem_u", lambda a, b: a % b if b else 0),
-                  ("mulhi_u", lambda a, b: a * b >> dtype.bits), ("shr_u", lambda a, s: a >> s if s < dtype.bits else 0)):
+    for op, f in (
+        ("div_u", lambda a, b: a // b if b else 0),
+        ("rem_u", lambda a, b: a % b if b else 0),
+        ("mulhi_u", lambda a, b: a * b >> dtype.bits),
+        ("shr_u", lambda a, s: a >> s if s < dtype.bits else 0),
+    ):
         got = elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=dtype)
         assert (got == wrapped([f(a, b) for a, b in unsigned], dtype)).all(), op
     less = elementwise(lambda a, b: binary("lt_u", a, b), x, y, out=boolean)
@@ -101,12 +123,31 @@ def test_unsigned_readings(dtype):
 @pytest.mark.parametrize("target", INTEGERS)
 @pytest.mark.parametrize("source", [f16, bf16, f32, f64])
 def test_float_to_integer_saturates(source, target, lanes):
-    values = [0.0, -0.0, 1.9, -1.9, 127.5, 255.5, -300, 40000, -40000, 3e9, -3e9, 1e19, -1e19, np.inf, -np.inf, np.nan]
+    values = [
+        0.0,
+        -0.0,
+        1.9,
+        -1.9,
+        127.5,
+        255.5,
+        -300,
+        40000,
+        -40000,
+        3e9,
+        -3e9,
+        1e19,
+        -1e19,
+        np.inf,
+        -np.inf,
+        np.nan,
+    ]
     with np.errstate(over="ignore"):
         x = np.array(values, np.float64).astype(source.numpy)
     info = np.iinfo(target.numpy)
     exact = [float(v) for v in x]
-    expected = [0 if v != v else info.min if v <= info.min else info.max if v >= info.max else int(v) for v in exact]
+    expected = [
+        0 if v != v else info.min if v <= info.min else info.max if v >= info.max else int(v) for v in exact
+    ]
     got = elementwise(lambda a: k.cast(a, target), x, out=target, lanes=lanes)
     assert (got == np.array(expected, object).astype(target.numpy)).all()
 
@@ -122,10 +163,17 @@ def test_casts_between_floats_round_to_nearest_even():
             narrow = x.astype(np.float32)
         for source, data in ((f64, x), (f32, narrow)):
             with np.errstate(over="ignore"):
-                want = data.astype(np.float32).astype(target.numpy) if target is bf16 else data.astype(target.numpy)
+                want = (
+                    data.astype(np.float32).astype(target.numpy)
+                    if target is bf16
+                    else data.astype(target.numpy)
+                )
             got = elementwise(lambda a, t=target: k.cast(a, t), data, out=target)
             same = (got.view(f"u{target.itemsize}") == want.view(f"u{target.itemsize}"))
-            assert (same | (np.isnan(got.astype(float)) & np.isnan(want.astype(float)))).all(), (source, target)
+            assert (same | (np.isnan(got.astype(float)) & np.isnan(want.astype(float)))).all(), (
+                source,
+                target,
+            )
 
 
 def test_every_half_value_survives_the_way_through_f32():
@@ -142,8 +190,15 @@ def test_every_half_value_survives_the_way_through_f32():
 def test_bools():
     x = np.array([True, True, False, False])
     y = np.array([True, False, True, False])
-    for op, f in (("and", np.logical_and), ("or", np.logical_or), ("xor", np.logical_xor), ("ne", np.not_equal),
-                  ("max", np.maximum), ("min", np.minimum), ("lt", np.less)):
+    for op, f in (
+        ("and", np.logical_and),
+        ("or", np.logical_or),
+        ("xor", np.logical_xor),
+        ("ne", np.not_equal),
+        ("max", np.maximum),
+        ("min", np.minimum),
+        ("lt", np.less),
+    ):
         assert (elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=boolean) == f(x, y)).all()
     assert (elementwise(lambda a: unary("not", a), x, out=boolean) == ~x).all()
     numbers = np.array([0.0, -0.0, np.nan, 1e-45], np.float32)
@@ -160,17 +215,27 @@ def test_nan_in_minima_and_comparisons(lanes):
             got = elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=f32, lanes=lanes)
             assert np.array_equal(got, f(x, y), equal_nan=True), op
         for op, f in (("lt", np.less), ("ge", np.greater_equal), ("eq", np.equal), ("ne", np.not_equal)):
-            assert (elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=boolean, lanes=lanes) == f(x, y)).all()
+            assert (
+                elementwise(lambda a, b, op=op: binary(op, a, b), x, y, out=boolean, lanes=lanes) == f(x, y)
+            ).all()
 
 
 def test_rounding_and_roots():
     x = np.array([0.5, 1.5, 2.5, -0.5, -1.5, 2.4999, -0.0, np.inf, 1e30, 3.7, -3.7, 9.0], np.float32)
     with np.errstate(invalid="ignore"):
-        for op, f in (("round", np.rint), ("floor", np.floor), ("ceil", np.ceil), ("trunc", np.trunc), ("sqrt", np.sqrt)):
+        for op, f in (
+            ("round", np.rint),
+            ("floor", np.floor),
+            ("ceil", np.ceil),
+            ("trunc", np.trunc),
+            ("sqrt", np.sqrt),
+        ):
             got = elementwise(lambda a, op=op: unary(op, a), x, out=f32)
             assert np.array_equal(got, f(x), equal_nan=True)
             assert (np.signbit(got) == np.signbit(f(x)))[~np.isnan(got)].all()
-    assert (elementwise(lambda a: binary("fmod", a, 2.5), x[:6], out=f32) == np.fmod(x[:6], np.float32(2.5))).all()
+    assert (
+        elementwise(lambda a: binary("fmod", a, 2.5), x[:6], out=f32) == np.fmod(x[:6], np.float32(2.5))
+    ).all()
 
 
 # ---- statements
@@ -193,8 +258,10 @@ def test_reductions_are_vectorised_and_keep_nan():
     run_kernel(kernel, [data, out], [1003])
     assert np.isnan(out).all()
     module = ModuleEmitter("m", host())
-    module.functions.append(f"define void @f(ptr %x, ptr %y, i64 %n, ptr %s) {{\n call void @{module.kernel(kernel)}"
-                            "(ptr %x, ptr %y, i64 %n, ptr %s)\n ret void\n}")
+    module.functions.append(
+        f"define void @f(ptr %x, ptr %y, i64 %n, ptr %s) {{\n call void @{module.kernel(kernel)}"
+        "(ptr %x, ptr %y, i64 %n, ptr %s)\n ret void\n}"
+    )
     asm = compile_assembly(module.text(), host())
     assert {512: "zmm", 256: "ymm", 128: "xmm"}.get(host().vector_bits, "v") in asm
 

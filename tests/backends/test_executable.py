@@ -7,7 +7,6 @@ import threading
 
 import numpy as np
 import pytest
-
 from graphtorch.backends import Buffer, compile
 from graphtorch.backends.buffer import size_class
 from graphtorch.backends.llvm import debug
@@ -186,7 +185,7 @@ def test_views_keep_memory_alive():
     for i, v in enumerate(views):
         v[...] = i
     gc.collect()
-    for i in range(50):
+    for _ in range(50):
         Buffer.empty(f32, (1000,)).numpy()[...] = -1
     assert all((v == i).all() for i, v in enumerate(views))
 
