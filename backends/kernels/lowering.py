@@ -73,6 +73,7 @@ class Lowering:
         self._slots: dict[Value, Slot] = {}
         self._names: dict[str, int] = {}
         self._constants: dict[Literal, Slot] = {}
+        self.copies: dict[object, Slot] = {}  # packed and padded copies, by what they hold: made once, read by all
         self._stable: set[Value] = {graph.inputs[i] for i in stable}
         self.inputs = tuple(Slot("input", v.dtype, v.shape, v.type.numel, i, name=v.name)
                             for i, v in enumerate(graph.inputs))

@@ -53,9 +53,30 @@ class Packing:
     def width(self, size: int) -> int:
         return padded(size, self.lanes) if self.fill else size
 
+    def key(self, acc: DType) -> object:
+        """What the copy holds, whatever its variables are called; None where strides do not tell."""
+        axes = [*self.around, self.along, *self.k]
+        address = self.source.address
+        if not is_affine(address, axes):
+            return None
+        start = evaluate(address, {a.name: 0 for a in axes})
+        walk = tuple((stride(address, a), a.extent) for a in axes)
+        tiling = self.tiling.sizes, self.tiling.ragged, len(self.k)
+        return self.source.slot, self.source.casts, acc, start, walk, tiling, self.lanes, self.fill
+
 
 def pack(lowering: Lowering, q: Packing, acc: DType, label: str, parallel: bool) -> Slot:
-    """Launch the kernel that packs; in the prologue where the source is stable."""
+    """The packed copy; its launch is in the prologue where the source is stable."""
+    key = q.key(acc)
+    if key is None or key not in lowering.copies:
+        slot = _launch_pack(lowering, q, acc, label, parallel)
+        if key is None:
+            return slot
+        lowering.copies[key] = slot
+    return lowering.copies[key]
+
+
+def _launch_pack(lowering: Lowering, q: Packing, acc: DType, label: str, parallel: bool) -> Slot:
     stable = q.source.stable
     make = lowering.packed if stable else lowering.temporary
     slot = make(acc, (q.elements,))
@@ -211,7 +232,10 @@ def padded_copy(lowering: Lowering, space: Space, source: Source, shape: Sequenc
         spread: distance of neighbours in the copy (the stride of a transposed convolution).
         out: spatial sizes of the copy.
     """
-    slot = lowering.temporary(source.dtype, (*shape[:2], *out))
+    key = "pad", source.slot, tuple(shape), tuple(low), tuple(spread), tuple(out)
+    if key in lowering.copies:
+        return lowering.copies[key]
+    slot = lowering.copies[key] = lowering.temporary(source.dtype, (*shape[:2], *out))
     e = Emission(lowering, space, "pad")
     axes = [Axis(space.opaque(d), d) for d in (*shape[:2], *out)]
     x, y = e.buffer(source.slot, hint="x"), e.buffer(slot, "write", "y")

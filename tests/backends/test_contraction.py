@@ -147,3 +147,10 @@ def test_golden_kernels(machine: str, golden: Callable[[str, str], None]) -> Non
     target = replace(MACHINES[machine])
     program = program_of(graph_of(linear, [(BATCH, 12), (20, 12), (20,)]), (1, 2), target)
     golden(f"contraction_linear_{machine}", print_program(program))
+
+
+def test_equal_copies_are_made_once() -> None:
+    def steps(x: Value, w: Value) -> Value:
+        return times_turned(times_turned(x, w), w)
+    program = check(steps, [(40, 30), (30, 30)])
+    assert [launch.label for launch in program.launches if launch.label.startswith("pack")] == ["pack matmul columns"]
