@@ -20,6 +20,7 @@ from graphtorch.ir.passes.autodiff import pullback
 from .storage import Storage, Version, View, read_steps
 
 _sequence = itertools.count(1)
+_ref = weakref.ref
 
 Edge = tuple["GradNode", int] | None
 
@@ -31,12 +32,12 @@ SAVES_RESULT = frozenset({"relu", "exp", "sigmoid", "tanh", "sqrt", "rsqrt", "re
 class Seen:
     """What a tensor looked like when an operation read or made it."""
 
-    __slots__ = ("base", "epoch", "number", "rank_of", "storage", "version", "view")
+    __slots__ = ("epoch", "number", "storage", "version", "view")
 
     def __init__(self, version: Version, storage: Storage, view: View | None):
         self.version = version
         self.number = version.number
-        self.storage = weakref.ref(storage)
+        self.storage = _ref(storage)
         self.epoch = storage.epoch
         self.view = view
 

@@ -363,12 +363,14 @@ def _axis(x: Tensor, dim: int) -> int:
 @register(out=True)
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """Elements at `index` along `dim`; the result has the shape of `index`."""
-    check_index_dtype("gather", index)
     axis = _axis(input, dim)
+    if index.numel() == 0:  # PyTorch takes an empty index of any dtype
+        return FUNCTIONS["empty"](index._type.shape, dtype=input.dtype)
+    check_index_dtype("gather", index)
     if input.ndim == 0 or index.ndim == 0:
         found = gather(reshape(input, (-1,)), 0, reshape(index, (-1,)))
         return reshape(found, index.shape)
-    if input.ndim != index.ndim and index.numel():
+    if input.ndim != index.ndim:
         raise RuntimeError("Index tensor must have the same number of dimensions as input tensor")
     _check_fits("gather", input, index, axis, "input")
     return run("Gather", lambda v, i: ops.gather(v, _index(i), dim=axis), input, index)

@@ -103,7 +103,7 @@ class Generator:
         """Seed and offset for `count` elements as values; the offset moves on."""
         if isinstance(count, SymInt):
             count = bounds(count)[1]
-        used = (count + 1) // 2  # blocks of the widest element type: the stream does not depend on the dtype
+        used = (count + 3) // 4 * 2  # blocks of the widest element type: the stream does not depend on the dtype
         if Storage.capture is not None:
             return Storage.capture.random(self, used)
         seed, offset = self._seed, self._offset

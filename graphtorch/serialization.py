@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import math
 import os
 import pickle
@@ -384,34 +385,40 @@ def _read(file: IO[bytes], trusting: bool, encoding: str) -> Any:
 
 # ------------------------------------------------------------------------------------------ safetensors
 
-_SAFETENSORS = {"float64": "float64", "float32": "float32", "float16": "float16", "bfloat16": "bfloat16",
-                "int64": "int64", "int32": "int32", "int16": "int16", "int8": "int8", "uint8": "uint8", "bool": "bool",
-                "complex64": "complex64"}
-_SAFE_CODES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
-               "I32": "int32",
-               "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "C64": "complex64"}
+_SAFE_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
+                "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "C64": "complex64"}
+_SAFE_CODES = {name: code for code, name in _SAFE_DTYPES.items()}
 
 
-def save_safetensors(tensors: dict[str, Tensor], filename: Any, metadata: dict[str, str] | None = None) -> None:
-    """Write named tensors as a safetensors file, under a temporary name that is then renamed."""
-    from safetensors import serialize  # imported where used: `import graphtorch` stays fast
-    entries = {}
-    for name, t in tensors.items():
-        if t.dtype.name not in _SAFETENSORS:
+def save_safetensors(tensors: dict[str, Tensor], filename: Any,
+                     metadata: dict[str, str] | None = None) -> None:
+    """Write named tensors as a safetensors file, under a temporary name that is then renamed.
+
+    Layout (https://github.com/huggingface/safetensors): the length of a JSON header as 8 bytes, the header
+    with dtype, shape and place of each tensor, then the elements.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    parts, end = [], 0
+    for name, t in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):  # keeps alignment
+        if t.dtype.name not in _SAFE_CODES:
             raise TypeError(f"safetensors cannot hold {name!r} of dtype {t.dtype}")
-        array = np.ascontiguousarray(t.detach()._array())
-        entries[name] = {"dtype": t.dtype.name, "shape": tuple(t.shape), "data": array.tobytes()}
-    content = serialize(entries, metadata=metadata)
+        parts.append(np.ascontiguousarray(t.detach()._array()).tobytes())
+        header[name] = {"dtype": _SAFE_CODES[t.dtype.name], "shape": list(t.shape),
+                        "data_offsets": [end, end + len(parts[-1])]}
+        end += len(parts[-1])
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    content = b"".join([len(text).to_bytes(8, "little"), text, *parts])
     _write_then_rename(os.fspath(filename), lambda file: file.write(content) and None)
 
 
 def load_safetensors(filename: Any) -> dict[str, Tensor]:
     """The named tensors of a safetensors file."""
-    from safetensors import deserialize  # as above
+    from safetensors import deserialize  # imported where used: `import graphtorch` stays fast
     with open(filename, "rb") as file:
         content = file.read()
     tensors = {}
     for name, entry in deserialize(content):
-        array = np.frombuffer(bytearray(entry["data"]), DTYPES[_SAFE_CODES[entry["dtype"]]].ir.numpy)
+        array = np.frombuffer(bytearray(entry["data"]), DTYPES[_SAFE_DTYPES[entry["dtype"]]].ir.numpy)
         tensors[name] = from_value(Leaf.of(array.reshape(entry["shape"])))
     return tensors

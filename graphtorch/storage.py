@@ -21,13 +21,19 @@ from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 from ._memory import Buffer
 
 
+_TYPES = Type._table
+
+
 class Leaf(Value):
     """A value whose elements are in memory."""
 
     __slots__ = ("buffer",)
 
     def __init__(self, buffer: Buffer):
-        Value.__init__(self, Type(buffer.dtype, buffer.shape))
+        self.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)
+        self.node = None
+        self.index = 0
+        self.name = ""
         self.buffer = buffer
 
     @staticmethod

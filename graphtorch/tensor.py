@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType
+from graphtorch.ir.dtype import ALL, DType
 from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.shape import contiguous_strides, numel
 
@@ -25,6 +25,7 @@ from ._grad_node import AccumulateGrad, Edge, GradNode, Seen
 from .storage import Leaf, Slice, Step, Storage, Version, View, is_contiguous, overlaps, read_steps, write_steps
 
 _DTYPE_OF = dtype._of
+_DIFFERENTIABLE = frozenset(d for d in ALL if d.is_differentiable)
 
 
 class Tensor:
@@ -420,52 +421,68 @@ def from_value(value: Value) -> Tensor:
     return made
 
 
-def wrap(name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Tensor | None],
+def wrap(name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any],
          values: tuple[Value, ...]) -> Any:
     """The results of an operation as tensors, with their place in the autograd graph.
 
     Args:
         name: as PyTorch names the operation's node, without ``Backward0``.
         outs: the values made: one, or a tuple.
-        tensors: for each of `values` the tensor it was read from; None for constants.
+        tensors: for each of `values` the tensor it was read from; anything else for constants.
         values: the operands.
     """
     single = isinstance(outs, Value)
     results = (from_value(outs),) if single else tuple([from_value(v) for v in outs])
     if modes.grad:
         for tensor in tensors:
-            if tensor is not None and (tensor._rg or tensor._fn is not None or
-                                       (tensor._base is not None and tensor.requires_grad)):
+            if isinstance(tensor, Tensor) and (tensor._rg or tensor._fn is not None or
+                                               (tensor._base is not None and tensor.requires_grad)):
                 _attach(name, results, (outs,) if single else outs, tensors, values)  # type: ignore[arg-type]
                 break
     return results[0] if single else results
 
 
-def _attach(name: str, results: tuple[Tensor, ...], outs: tuple[Value, ...], tensors: Sequence[Tensor | None],
+def _attach(name: str, results: tuple[Tensor, ...], outs: tuple[Value, ...], tensors: Sequence[Any],
             values: tuple[Value, ...]) -> None:
-    if not any([v.type.dtype.is_differentiable for v in outs]):
-        return
-    edges = tuple([None if t is None or not t._type.dtype.is_differentiable else t._edge() for t in tensors])
-    seen = tuple([None if t is None else Seen(t._version, t._storage, t._view) for t in tensors])
-    fn = GradNode(name + "Backward0", outs, values, edges, seen)
-    fn.made = tuple([Seen(r._version, r._storage, None) for r in results])
-    for i, (result, value) in enumerate(zip(results, outs, strict=True)):
-        if value.type.dtype.is_differentiable:
+    edges: list[Edge] = []
+    seen: list[Seen | None] = []
+    inference = False
+    for t in tensors:
+        if not isinstance(t, Tensor):
+            edges.append(None)
+            seen.append(None)
+            continue
+        fn = t._fn
+        if fn is not None and t._base is None:
+            edges.append((fn, t._nr))
+        else:
+            edges.append(t._edge() if t._type.dtype in _DIFFERENTIABLE else None)
+        seen.append(Seen(t._version, t._storage, t._view))
+        inference = inference or t._inference
+    fn = GradNode(name + "Backward0", outs, values, tuple(edges), tuple(seen))
+    made: list[Seen | None] = []
+    used = False
+    for i, result in enumerate(results):
+        if outs[i].type.dtype in _DIFFERENTIABLE:
             result._fn = fn
             result._nr = i
+            used = True
+        made.append(Seen(result._version, result._storage, None))
+    fn.made = tuple(made)
+    if not used:
+        return
     node = outs[0].node
     if node is not None and node.op.name in _record.EXPENSIVE:
         _record.watch(node, fn)
-    for tensor in tensors:
-        if tensor is not None and tensor._inference:
-            _refuse_inference(fn, tensors, values)
+    if inference:
+        _refuse_inference(fn, tensors, values)
 
 
 def _refuse_inference(fn: GradNode, tensors: Sequence[Tensor | None], values: tuple[Value, ...]) -> None:
     cotangents = [_constant_one(v.type) for v in fn.outputs]
     read = fn.reads(fn.pull(cotangents), cotangents)
     for tensor, value in zip(tensors, values, strict=True):
-        if tensor is not None and tensor._inference and value in read:
+        if isinstance(tensor, Tensor) and tensor._inference and value in read:
             raise RuntimeError("Inference tensors cannot be saved for backward. Please do not use Tensors created in "
                                "inference mode in computation tracked by autograd. To work around this, you can make "
                                "a clone to get a normal tensor and use it in autograd, or use `torch.no_grad()` instead "
@@ -535,12 +552,14 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False) -> Tensor:
                            "memory location. Please clone() the tensor before performing the operation.")
     value = result._value()
     base = tensor._base
-    keep_history = modes.grad and (result._fn is not None or (base if base is not None else tensor).requires_grad)
+    keep_history = modes.grad and (result.requires_grad or (base if base is not None else tensor).requires_grad)
+    if keep_history and result._fn is None and not result._rg and tensor.requires_grad:
+        result._fn = GradNode("FillBackward0", (value,), (), (), ())  # still requires grad, as in PyTorch
     if tensor._view is None:
         tensor._storage.write(value)
         _written(tensor)
         if keep_history:
-            tensor._fn, tensor._nr = result._fn, result._nr
+            tensor._fn, tensor._nr = _history(result)
             _saw_itself(tensor)
         return tensor
     _write_view(tensor, result, value, keep_history)
@@ -560,10 +579,20 @@ def _write_view(tensor: Tensor, result: Tensor, value: Value, keep_history: bool
     if edges is None:
         return
     if not rest:
-        base._fn, base._nr = result._fn, result._nr
+        base._fn, base._nr = _history(result)
     else:
         base._fn = GradNode("CopySlices", (after,), (before, value), edges, (None, None))
         base._nr = 0
+
+
+def _history(result: Tensor) -> tuple[GradNode | None, int]:
+    """The history that a tensor takes over from what is written to it."""
+    fn = result.grad_fn
+    if fn is None and result._rg:  # a leaf: its gradient goes through one more node
+        value = result._value()
+        fn = GradNode("CopyBackwards", (value,), (value,), (result._edge(),), (None,))
+        return fn, 0
+    return fn, result._nr
 
 
 def _written(tensor: Tensor) -> None:

@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, boolean, i64, number_dtype, result_type
-from graphtorch.ir.graph import Value
+from graphtorch.ir.dtype import ALL, DType, boolean, i64, number_dtype, result_type
+from graphtorch.ir.graph import Value, located
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt, normalize_axis
 
 from .. import _types
+from .._memory import Buffer
 from .._record import locate
 from .._grad_mode import modes
 from ..storage import Leaf, Storage
 from ..tensor import Tensor, assign, wrap
 
+FLOATS = frozenset(d for d in ALL if d.is_differentiable)
 Number = (bool, int, float, complex, np.number, np.bool_)
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}  # names in the package: torch.add
@@ -94,30 +96,43 @@ def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None,
         inputs: tensors, values made by `scalar`, or None.
     """
     locate()
-    values = []
+    values: list[Any] = []
+    left_out = False
     for x in inputs:
         if isinstance(x, Tensor):
-            values.append(x._value())
-        elif x is None or isinstance(x, Value):
+            storage = x._storage
+            if x._view is None and storage.host is None and Storage.capture is None:
+                values.append(storage.value)
+            else:
+                values.append(x._value())
+        elif isinstance(x, Value):
             values.append(x)
+        elif x is None:
+            values.append(None)
+            left_out = True
         else:
             raise TypeError(f"{name.lower()}(): expected a Tensor, but got {type(x).__name__}")
-    if len(values) > 1 and modes.grad:
+    count = len(values)
+    if count > 1 and modes.grad and (count > 2 or values[0] is values[1] or
+                                     (values[0] is not None and values[0].node is not None)):
         _separate(values, inputs)
     outs = function(*values, **attrs)
-    tensors = [x if isinstance(x, Tensor) else None for x in inputs]
-    if None in values:
-        tensors = [t for t, v in zip(tensors, values, strict=True) if v is not None]
+    if left_out:
+        inputs = tuple([x for x, v in zip(inputs, values, strict=True) if v is not None])
         values = [v for v in values if v is not None]
-    return wrap(name, outs, tensors, tuple(values))
+    return wrap(name, outs, inputs, tuple(values))
 
 
 def _separate(values: list[Any], inputs: tuple[Any, ...]) -> None:
     """One value in the place of two tensors, of which one is detached: gradients must not mix."""
     for i in range(1, len(values)):
+        value = values[i]
         for j in range(i):
-            if values[i] is not None and values[i] == values[j] and inputs[i] is not inputs[j]:
-                values[i] = ops.reshape(values[i], shape=values[i].shape)
+            other = values[j]
+            if value is None or other is None or inputs[i] is inputs[j]:
+                continue
+            if value is other or (value.node is not None and value.node is other.node and value.index == other.index):
+                values[i] = ops.reshape(value, shape=value.shape)
                 break
 
 
@@ -133,10 +148,23 @@ def scalar(number: Any, dtype: DType) -> Value:
     Floats become run-time scalars, so that a program that uses another number (a learning rate, a loop counter)
     finds the same compiled graph. In a captured graph they are constants.
     """
-    if isinstance(number, float) or (isinstance(number, int) and not -1 <= number <= 2) or isinstance(number, np.generic):
-        if Storage.capture is None:
-            return Leaf.of(np.array(_fits(number, dtype), dtype.numpy))
-    return ops.constant(value=Literal.of(_fits(number, dtype), dtype))
+    kind = type(number)
+    if Storage.capture is None and (kind is float or (kind is int and not -1 <= number <= 2) or isinstance(number, np.generic)):
+        # each use is a leaf of its own: numbers that are equal by chance must not shape the graph
+        return Leaf(_number_buffer(number, dtype) if number else Buffer.of(np.array(number, dtype.numpy)))
+    return _small_constant(_fits(number, dtype), kind, dtype) if number and kind is not complex else \
+        ops.constant(value=Literal.of(_fits(number, dtype), dtype))
+
+
+@functools.lru_cache(maxsize=4096)
+def _number_buffer(number: Any, dtype: DType) -> Buffer:
+    return Buffer.of(np.array(_fits(number, dtype), dtype.numpy))
+
+
+@functools.lru_cache(maxsize=4096)
+def _small_constant(number: Any, kind: type, dtype: DType) -> Value:
+    with located(None):  # shared by whoever needs this number
+        return ops.constant(value=Literal.of(number, dtype))
 
 
 def _fits(number: Any, dtype: DType) -> Any:
@@ -161,6 +189,13 @@ def size_value(dim: Any, dtype: DType) -> Value:
 
 def common_dtype(*operands: Any) -> DType:
     """The dtype in which operands (tensors and Python numbers) meet."""
+    if len(operands) == 2:
+        a, b = operands
+        if isinstance(a, Tensor):
+            dtype = a._type.dtype
+            if type(b) is float and dtype in FLOATS or type(b) is int and dtype is not boolean or \
+                    isinstance(b, Tensor) and b._type.dtype is dtype:
+                return dtype
     dims, zero_dims, numbers = [], [], []
     for x in operands:
         if isinstance(x, Tensor):
@@ -191,7 +226,9 @@ def elementwise(name: str, op: Callable[..., Value], *operands: Any, dtype: DTyp
     first = operands[0]
     if dtype is None:
         dtype = common_dtype(*operands)
-    if isinstance(first, Tensor) and all(isinstance(x, Tensor) and x._type.dtype is dtype for x in operands):
+    if len(operands) == 2 and isinstance(first, Tensor) and first._type.dtype is dtype and type(operands[1]) in (float, int):
+        return run(name, op, first, scalar(operands[1], dtype), **attrs)
+    if all([isinstance(x, Tensor) and x._type.dtype is dtype for x in operands]):
         return run(name, op, *operands, **attrs)
     given = [operand_(name, x, dtype) for x in operands]
 

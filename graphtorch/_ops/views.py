@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -20,6 +21,7 @@ from .base import axis_of, check_tensor, dims_of, register, run, shape_of, size_
 # ------------------------------------------------------------------------------------------ shape changes
 
 
+@functools.lru_cache(maxsize=4096)
 def resolve_shape(sizes: tuple[Any, ...], before: tuple[Any, ...]) -> tuple[Any, ...]:
     """`sizes` with a -1 replaced by what makes the number of elements right."""
     holes = [i for i, s in enumerate(sizes) if isinstance(s, int) and s < 0]
@@ -39,6 +41,7 @@ def resolve_shape(sizes: tuple[Any, ...], before: tuple[Any, ...]) -> tuple[Any,
     return sizes
 
 
+@functools.lru_cache(maxsize=4096)
 def view_strides(shape: tuple[Any, ...], strides: tuple[Any, ...], target: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """Strides under which the same memory shows `target`, or None where a copy is needed."""
     if is_contiguous(shape, strides):
@@ -527,6 +530,8 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     places = np.lib.stride_tricks.sliding_window_view(flat, size, axis)
     places = places[tuple(slice(None, None, step) if i == axis else slice(None) for i in range(len(shape)))]
     moved = tuple(s * step if i == axis else s for i, s in enumerate(strides))
+    if self.ndim == 0:
+        return _taken(self, places.reshape(-1), _offset(self), (1,), "UnfoldBackward0")
     return _taken(self, places, _offset(self), (*moved, strides[axis]), "UnfoldBackward0")
 
 
