@@ -149,7 +149,7 @@ def start(parts: Partition, node: Node) -> Group:
         axes = kept if keepdim else tuple(a for i, a in enumerate(kept) if i not in dims)
         return parts.start(node, "loop", space, axes, reduces=own)
     kind = "contraction" if name in CONTRACTIONS else "window" if name in WINDOWS else \
-        "loop" if name in DRAWS or takes_views(node) and name not in SCATTERS else "opaque"
+        "loop" if name in DRAWS or (takes_views(node) and name not in SCATTERS) else "opaque"
     return parts.start(node, kind, Space(result.shape), identity_axes(result.shape))
 
 
