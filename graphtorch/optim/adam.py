@@ -50,12 +50,12 @@ class Adam(Optimizer):
             state = self.state[param]
             grad = gradient(param, group, numbers, decay=not decoupled)
             state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
-            state["exp_avg_sq"].copy_(keep2 * state["exp_avg_sq"] + new2 * grad * grad)
-            second = state["exp_avg_sq"]
+            state["exp_avg_sq"].copy_(keep2 * numbers.wide(state["exp_avg_sq"]) + new2 * grad * grad)
+            second = numbers.wide(state["exp_avg_sq"])
             if group["amsgrad"]:
-                second = state["max_exp_avg_sq"].copy_(state["max_exp_avg_sq"].maximum(second))
-            kept = param if shrink is None else param * shrink
-            param.copy_(kept - step_size * state["exp_avg"] / (second.sqrt() / root + eps))
+                second = numbers.wide(state["max_exp_avg_sq"].copy_(state["max_exp_avg_sq"].maximum(second)))
+            kept = param if shrink is None else numbers.wide(param) * shrink
+            param.copy_(kept - step_size * numbers.wide(state["exp_avg"]) / (second.sqrt() / root + eps))
 
 
 class AdamW(Adam):

@@ -50,8 +50,8 @@ class Adamax(Optimizer):
             state = self.state[param]
             grad = gradient(param, group, numbers)
             state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
-            state["exp_inf"].copy_((beta2 * state["exp_inf"]).maximum(grad.abs() + eps))
-            param.copy_(param - rate * state["exp_avg"] / state["exp_inf"])
+            state["exp_inf"].copy_((beta2 * numbers.wide(state["exp_inf"])).maximum(grad.abs() + eps))
+            param.copy_(param - rate * numbers.wide(state["exp_avg"]) / state["exp_inf"])
 
 
 class NAdam(Optimizer):
@@ -98,11 +98,11 @@ class NAdam(Optimizer):
             grad = gradient(param, group, numbers, decay=not decoupled)
             kept = param
             if decoupled and group["weight_decay"] != 0:
-                kept = param * numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"])
+                kept = numbers.wide(param) * numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"])
             state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
-            state["exp_avg_sq"].copy_(keep2 * state["exp_avg_sq"] + new2 * grad * grad)
+            state["exp_avg_sq"].copy_(keep2 * numbers.wide(state["exp_avg_sq"]) + new2 * grad * grad)
             spread = (state["exp_avg_sq"] / correction).sqrt() + eps
-            param.copy_(kept - on_grad * grad / spread - on_average * state["exp_avg"] / spread)
+            param.copy_(kept - on_grad * grad / spread - on_average * numbers.wide(state["exp_avg"]) / spread)
 
 
 class RAdam(Optimizer):
@@ -139,11 +139,11 @@ class RAdam(Optimizer):
             grad = gradient(param, group, numbers, decay=not decoupled)
             kept = param
             if decoupled and group["weight_decay"] != 0:
-                kept = param * numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"])
+                kept = numbers.wide(param) * numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"])
             state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
-            state["exp_avg_sq"].copy_(keep2 * state["exp_avg_sq"] + new2 * grad * grad)
+            state["exp_avg_sq"].copy_(keep2 * numbers.wide(state["exp_avg_sq"]) + new2 * grad * grad)
             scale = FUNCTIONS["where"](adaptive, factor / (state["exp_avg_sq"].sqrt() + eps), 1.0)
-            param.copy_(kept - rate * state["exp_avg"] * scale)
+            param.copy_(kept - rate * numbers.wide(state["exp_avg"]) * scale)
 
 
 def _rectification(step: Tensor, beta2: Tensor, correction2: Tensor) -> tuple[Tensor, Tensor]:

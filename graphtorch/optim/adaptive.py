@@ -82,7 +82,7 @@ class RMSprop(Optimizer):
         for param in params:
             state = self.state[param]
             grad = gradient(param, group, numbers)
-            state["square_avg"].copy_(alpha * state["square_avg"] + new * grad * grad)
+            state["square_avg"].copy_(alpha * numbers.wide(state["square_avg"]) + new * grad * grad)
             spread = state["square_avg"]
             if group["centered"]:
                 state["grad_avg"].copy_(moving(state["grad_avg"], grad, new))
@@ -90,7 +90,7 @@ class RMSprop(Optimizer):
             step = grad / (spread.sqrt() + eps)
             if group["momentum"] > 0:
                 momentum = numbers("momentum", lambda: group["momentum"])
-                step = state["momentum_buffer"].copy_(momentum * state["momentum_buffer"] + step)
+                step = state["momentum_buffer"].copy_(momentum * numbers.wide(state["momentum_buffer"]) + step)
             param.copy_(param - lr * step)
 
 
@@ -120,9 +120,9 @@ class Adadelta(Optimizer):
         for param in params:
             state = self.state[param]
             grad = gradient(param, group, numbers)
-            state["square_avg"].copy_(rho * state["square_avg"] + new * grad * grad)
+            state["square_avg"].copy_(rho * numbers.wide(state["square_avg"]) + new * grad * grad)
             delta = (state["acc_delta"] + eps).sqrt() / (state["square_avg"] + eps).sqrt() * grad
-            state["acc_delta"].copy_(rho * state["acc_delta"] + new * delta * delta)
+            state["acc_delta"].copy_(rho * numbers.wide(state["acc_delta"]) + new * delta * delta)
             param.copy_(param - lr * delta)
 
 

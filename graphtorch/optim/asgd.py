@@ -41,7 +41,7 @@ class ASGD(Optimizer):
         for param in params:
             average = self.state[param]["ax"]
             grad = gradient(param, group, numbers)
-            param.copy_(param * shrink - rate * grad)
+            param.copy_(numbers.wide(param) * shrink - rate * grad)
             average.copy_(FUNCTIONS["where"](share == 1, param, average + (param - average) * share))
         shared["eta"].copy_(lr / (1 + lambd * lr * step) ** alpha)
         shared["mu"].copy_(1 / (step - start).clamp(min=1))

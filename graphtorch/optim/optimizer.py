@@ -64,6 +64,10 @@ class Numbers:
             self._made[key] = self.exact(read).to(self.dtype)
         return self._made[key]
 
+    def wide(self, t: Tensor) -> Tensor:
+        """A parameter or its state in working precision: a 0-d factor takes the dtype of what it scales."""
+        return t if t.dtype is self.dtype else t.to(self.dtype)
+
     @staticmethod
     def exact(read: Callable[[], Any]) -> Tensor:
         """The number `read()` as a float64 scalar, for arithmetic in the precision of Python's floats."""
@@ -223,6 +227,8 @@ class Optimizer:
         Args:
             closure: clears the gradients, computes the loss and its gradients, and returns the loss.
         """
+        if type(self)._update is Optimizer._update:
+            raise NotImplementedError(f"{type(self).__name__} implements neither step nor _update")
         loss = None
         if closure is not None:
             with enable_grad():
@@ -236,7 +242,7 @@ class Optimizer:
 
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         """Record one update of `params`, which have one dtype and share their counters."""
-        raise NotImplementedError(f"{type(self).__name__} implements neither step nor _update")
+        raise NotImplementedError(f"{type(self).__name__} has to implement _update")
 
     def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """The state of a parameter that has none, without the counters."""
@@ -460,11 +466,11 @@ def gradient(param: Tensor, group: dict[str, Any], numbers: Numbers, decay: bool
     """The gradient in working precision: negated to maximise, with L2 weight decay added."""
     grad = param.grad
     assert grad is not None
-    grad = grad.to(numbers.dtype) if grad.dtype is not numbers.dtype else grad
+    grad = numbers.wide(grad)
     if group.get("maximize"):
         grad = -grad
     if decay and group.get("weight_decay", 0) != 0:
-        grad = grad + numbers("weight_decay", lambda: group["weight_decay"]) * param
+        grad = grad + numbers("weight_decay", lambda: group["weight_decay"]) * numbers.wide(param)
     return grad
 
 

@@ -42,5 +42,5 @@ class SGD(Optimizer):
         else:
             fresh = numbers("1-dampening",
                             lambda: 1 - group["dampening"]) * grad if group["dampening"] else grad
-            buffer.copy_(momentum * buffer + fresh)
-        return grad + momentum * buffer if group["nesterov"] else buffer
+            buffer.copy_(momentum * numbers.wide(buffer) + fresh)
+        return grad + momentum * numbers.wide(buffer) if group["nesterov"] else numbers.wide(buffer)
