@@ -59,7 +59,8 @@ CHEAP = frozenset((
     "neg", "abs", "sign", "square", "floor", "ceil", "round", "trunc", "isnan", "isinf", "isfinite",
     "logical_not", "bitwise_not", "conj", "real", "imag", "relu", "add", "sub", "mul", "maximum", "minimum",
     "fmax", "fmin", "copysign", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
-    "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "shift_left", "shift_right", "complex", "where", "cast",
+    "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "shift_left", "shift_right", "complex",
+    "where", "cast",
 ))
 
 NODE_LIMIT = 128  # of a region: beyond it registers spill and compile time grows
