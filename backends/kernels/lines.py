@@ -51,7 +51,7 @@ def is_used(stages: Stages, value: Value) -> bool:
 
 @dataclass(frozen=True)
 class Columns:
-    """A block of neighbouring lines that one task walks through together: lines `first` .. `end` of `outer`."""
+    """A block of neighbouring lines that a task walks through together: `first` .. `end` of `outer`."""
 
     outer: Expr
     first: Expr
@@ -66,7 +66,8 @@ def block_width(inner: Dim, work: Dim, grain: int) -> int:
 
 
 @contextmanager
-def column_blocks(scope: Scope, outer: Dim, inner: Dim, work: Dim, width: int, grain: int) -> Iterator[Columns]:
+def column_blocks(scope: Scope, outer: Dim, inner: Dim, work: Dim, width: int,
+                  grain: int) -> Iterator[Columns]:
     """Loops over `outer` and over blocks of `width` of the `inner` columns, shared between tasks.
 
     `work` is the number of elements of a column. Which elements a task owns does not depend on the number

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from graphtorch.ir.graph import Node
 
+from .pool_grads import grad_by_rows, lower_avg_pool_grad, lower_max_pool_grad
 from .pooling import by_rows, lower_pool
 from .scan import SCANS, lower_scan
 from .scatter import lower_scatter
@@ -19,11 +20,17 @@ Lower = Callable[["Stages", Node], None]
 OPAQUE: dict[str, Lower] = {
     **dict.fromkeys(SCANS, lower_scan),
     **dict.fromkeys(("scatter", "scatter_add", "index_put"), lower_scatter),
+    "max_pool_grad": lower_max_pool_grad,
     "sort": lower_sort,
     **dict.fromkeys(("max_pool", "avg_pool"), lower_pool),
+    "avg_pool_grad": lower_avg_pool_grad,
+}
+CHOSEN: dict[str, Callable[[Node], bool]] = {
+    "max_pool": by_rows, "avg_pool": by_rows, "avg_pool_grad": grad_by_rows,
 }
 
 
 def is_opaque(node: Node) -> bool:
     """Whether a node is lowered by what OPAQUE lists; small pools are computed where they are used."""
-    return node.op.name in OPAQUE and (node.op.name not in ("max_pool", "avg_pool") or by_rows(node))
+    name = node.op.name
+    return name in OPAQUE and (name not in CHOSEN or CHOSEN[name](node))

@@ -24,6 +24,7 @@ from .loops import task_rows
 from .pointwise import less, logical_not, maximum, number, wide
 from .program import Slot
 from .scope import Scope
+from .windows import cast_count
 
 if TYPE_CHECKING:  # stages.py runs what is defined here
     from .stages import Stages
@@ -253,7 +254,8 @@ class MaxPlaces(MaxPool):
             taken = b.let(self.beats(x, place, best, where), "taken")
             best, where = b.let(select(taken, x, best), "best"), b.let(select(taken, place, where), "at_best")
         b.store(self.outputs[0], out, cast(best, self.x.dtype))
-        b.store(self.outputs[1], out, cast(select(binary("eq", where, self.nowhere), number(0, where), where), i64))
+        found = select(binary("eq", where, self.nowhere), number(0, where), where)
+        b.store(self.outputs[1], out, cast(found, i64))
 
     def beats(self, x: Expr, place: Expr, best: Expr, where: Expr) -> Expr:
         """Whether `x` at `place` comes before the best one so far: columns do not come in row-major order."""
@@ -276,27 +278,34 @@ class AvgPool(PoolRows):
 
     def finished(self, total: Expr, column: Expr) -> Expr:
         count = self.count(column)
-        count = number(count.value, total) if isinstance(count, Const) else cast(count, self.dtype)
-        return cast(binary("div", total, count), self.x.dtype)
+        return cast(binary("div", total, cast_count(count, total)), self.x.dtype)
 
     def count(self, column: Expr) -> Expr:
         """Elements of the window, or the fixed divisor."""
         if self.attrs.divisor is not None:
             return Const(self.attrs.divisor)
-        starts = [*self.starts, column * self.attrs.stride[-1] - self.attrs.padding[-1]]
         total: Expr = Const(1)
-        for axis, start in enumerate(starts):
-            total = total * self.extent(axis, start)
+        starts = [*self.starts, column * self.attrs.stride[-1] - self.attrs.padding[-1]]
+        for axis, (size, out, start) in enumerate(zip(self.x.shape[2:], self.shape[2:], starts, strict=True)):
+            total = total * extent_from(self.scope, self.attrs, axis, size, out, start)
         return total
 
-    def extent(self, axis: int, start: Expr) -> Expr:
-        attrs, size = self.attrs, self.x.shape[2 + axis]
-        k, pad, out = attrs.kernel[axis], attrs.padding[axis], self.shape[2 + axis]
-        fits = bounds(size + 2 * pad - k - (out - 1) * attrs.stride[axis])[0] >= 0
-        if fits and (attrs.count_include_pad or pad == 0):
-            return Const(k)
-        limit = self.scope.expr(size)
-        stop = binary("min", start + k, limit + pad)
-        if not attrs.count_include_pad:
-            start, stop = binary("max", start, Const(0)), binary("min", stop, limit)
-        return binary("max", stop - start, Const(1))
+
+def window_extent(scope: Scope, attrs: object, axis: int, size: Dim, out: Dim, o: Expr) -> Expr:
+    """Elements of window `o` of `out` along a dimension of `size`, as a divisor counts them."""
+    return extent_from(scope, attrs, axis, size, out,
+                       o * attrs.stride[axis] - attrs.padding[axis])  # type: ignore[attr-defined]
+
+
+def extent_from(scope: Scope, attrs: object, axis: int, size: Dim, out: Dim, start: Expr) -> Expr:
+    """The same for a window given by its first position."""
+    fields = ("kernel", "padding", "stride", "count_include_pad")
+    k, pad, stride, include = (getattr(attrs, name) for name in fields)
+    fits = bounds(size + 2 * pad[axis] - k[axis] - (out - 1) * stride[axis])[0] >= 0
+    if fits and (include or pad[axis] == 0):
+        return Const(k[axis])
+    limit = scope.expr(size)
+    stop = binary("min", start + k[axis], limit + pad[axis])
+    if not include:
+        start, stop = binary("max", start, Const(0)), binary("min", stop, limit)
+    return binary("max", stop - start, Const(1))

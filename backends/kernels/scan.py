@@ -40,7 +40,7 @@ def lower_scan(stages: Stages, node: Node) -> None:
 
 def running_dtype(dtype: DType) -> DType:
     """The dtype of running values: ordered by the signed comparisons of kernels."""
-    return i32 if dtype.is_bool or dtype.is_integer and not dtype.signed else wide(dtype)
+    return i32 if dtype.is_bool or (dtype.is_integer and not dtype.signed) else wide(dtype)
 
 
 def start(node: Node, dtype: DType) -> Const:
@@ -82,7 +82,8 @@ class Scan:
         self.outputs = {i: self.scope.buffer(slot, "write") for i, slot in results.items()}
         self.source = self.scope.buffer(source)
         self.dtype = running_dtype(source.dtype)
-        self.moved: Dim = lines.elements * (source.dtype.itemsize + sum(s.dtype.itemsize for s in results.values()))
+        sizes = [s.dtype.itemsize for s in (source, *results.values())]
+        self.moved: Dim = lines.elements * sum(sizes)
 
     def emit(self) -> None:
         grain = cost.grain([self.node], 8.0)

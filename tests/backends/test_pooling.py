@@ -9,7 +9,7 @@ from compiled import check, lowered_text
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
 from graphtorch.ir.graph import Value
-from graphtorch.ir.shape import SymInt, Symbol
+from graphtorch.ir.shape import Symbol, SymInt
 
 BATCH = SymInt.atom(Symbol("batch", 0, 1 << 40))
 SIZE = SymInt.atom(Symbol("size", 4, 1 << 20))
@@ -34,6 +34,9 @@ WINDOWS = [((2, 3, 8, 8), (2, 2), (2, 2), (0, 0), (1, 1), False),
            ((1, 2, 7, 6, 9), (3, 3, 3), (2, 1, 2), (1, 1, 1), (2, 1, 2), True),
            ((1, 1, 9, 9, 9), (5, 5, 5), (1, 1, 1), (2, 2, 2), (1, 1, 1), False)]
 
+AVERAGE = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "ceil_mode": False,
+           "count_include_pad": False, "divisor": None}
+
 
 def numbers(dtype: type, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Small numbers, so that many are equal."""
@@ -43,7 +46,8 @@ def numbers(dtype: type, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 def max_pool(x: Value, window: tuple) -> tuple[Value, Value]:
     kernel, stride, padding, dilation, ceil_mode = window
-    return ops.max_pool(x, kernel=kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode)
+    return ops.max_pool(x, kernel=kernel, stride=stride, padding=padding, dilation=dilation,
+                        ceil_mode=ceil_mode)
 
 
 @pytest.mark.parametrize("case", WINDOWS)
@@ -68,7 +72,8 @@ def test_max_pool_dtypes(dtype: type, case: tuple) -> None:
 def test_max_pool_special_values(case: tuple) -> None:
     shape, *window = case
     rng = np.random.default_rng(1)
-    x = rng.choice(np.array([np.nan, -np.inf, np.inf, 0.0, -0.0, 1.0], np.float32), shape, p=[.1, .4, .1, .1, .1, .2])
+    values = np.array([np.nan, -np.inf, np.inf, 0.0, -0.0, 1.0], np.float32)
+    x = rng.choice(values, shape, p=[0.1, 0.4, 0.1, 0.1, 0.1, 0.2])
     check(lambda x: max_pool(x, window), [x])
     check(lambda x: max_pool(x, window)[0], [x])
 
@@ -90,8 +95,7 @@ def test_avg_pool_and_gradient(include: bool, divisor: int | None) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES[:4])
 def test_avg_pool_dtypes(dtype: type) -> None:
-    window = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "ceil_mode": False, "count_include_pad": False,
-              "divisor": None}
+    window = AVERAGE
     x = numbers(dtype, (2, 3, 7, 9))
     check(lambda x: ops.avg_pool(x, **window), [x])
     check(lambda g: ops.avg_pool_grad(g, spatial=(7, 9), **window), [numbers(dtype, (2, 3, 4, 5))])
@@ -117,7 +121,7 @@ def test_max_pool_gradient_dtypes(dtype: type) -> None:
 
 def test_places_out_of_range() -> None:
     g, places = np.ones((1, 2, 3), np.float32), np.array([[[0, 1, 2], [0, 9, -1]]])
-    with pytest.raises(IndexError, match="max_pool_grad|scatter_add"):
+    with pytest.raises(IndexError, match="max_pool_grad"):
         check(lambda g, i: ops.max_pool_grad(g, i, spatial=(4,)), [g, places])
 
 
@@ -131,28 +135,31 @@ def test_symbolic_batch(batch: int, case: tuple) -> None:
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 9), (16, 7)])
 def test_symbolic_sizes(height: int, width: int) -> None:
     window = ((3, 3), (2, 2), (1, 1), (1, 1), False)
-    average = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "ceil_mode": False, "count_include_pad": False,
-               "divisor": None}
     x = numbers(np.float32, (2, 3, height, width))
     for shape in [(2, 3, SIZE, width), (2, 3, height, SIZE)]:
         check(lambda x: max_pool(x, window), [x], [shape])
-        check(lambda x: ops.avg_pool(x, **average), [x], [shape])
+        check(lambda x: ops.avg_pool(x, **AVERAGE), [x], [shape])
 
 
-@pytest.mark.parametrize(("shape", "out"), [((2, 3, 8, 8), (1, 1)), ((2, 3, 8, 8), (4, 2)), ((2, 3, 7, 11), (3, 4)),
-                                            ((2, 3, 5), (7,)), ((1, 2, 4, 5, 6), (2, 2, 5)), ((0, 2, 4, 4), (3, 3))])
+ADAPTIVE = [((2, 3, 8, 8), (1, 1)), ((2, 3, 8, 8), (4, 2)), ((2, 3, 7, 11), (3, 4)), ((2, 3, 5), (7,)),
+            ((1, 2, 4, 5, 6), (2, 2, 5)), ((0, 2, 4, 4), (3, 3))]
+
+
+@pytest.mark.parametrize(("shape", "out"), ADAPTIVE)
 def test_adaptive_pools(shape: tuple[int, ...], out: tuple[int, ...]) -> None:
     x = numbers(np.float32, shape)
     check(lambda x: ops.adaptive_avg_pool(x, output_size=out), [x])
     check(lambda x: ops.adaptive_max_pool(x, output_size=out), [x])
-    check(lambda g: ops.adaptive_avg_pool_grad(g, spatial=shape[2:]), [numbers(np.float32, (*shape[:2], *out))])
+    g = numbers(np.float32, (*shape[:2], *out))
+    check(lambda g: ops.adaptive_avg_pool_grad(g, spatial=shape[2:]), [g])
 
 
 def test_what_follows_and_feeds_a_pool() -> None:
     for shape, *window in (WINDOWS[0], WINDOWS[2], WINDOWS[4]):
         def net(x: Value, y: Value, window: list = window) -> tuple[Value, Value]:
             values, places = max_pool(ops.relu(x), window)
-            return ops.mul(ops.tanh(values), y), ops.sum(ops.cast(places, dtype=f32), dims=(1,), keepdim=False)
+            total = ops.sum(ops.cast(places, dtype=f32), dims=(1,), keepdim=False)
+            return ops.mul(ops.tanh(values), y), total
         x = numbers(np.float32, shape)
         check(net, [x, np.float32(2.5)])
 
