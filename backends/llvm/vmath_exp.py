@@ -92,6 +92,18 @@ def exp(b: Builder, x: Expr, shift: int = 0) -> Expr:
     return b.let(scale(b, exp_fraction(b, r) + 1.0, b.let(k + shift, "k") if shift else k), "e")
 
 
+def exp_negative(b: Builder, x: Expr, shift: int = 0) -> Expr:
+    """e^x * 2^shift for x <= 0: scaling up first and down by a constant leaves one exponent to make."""
+    up = 32 - shift
+    x = b.let(select(compare("lt", x, -105.0), like(x, -105.0), x), "x")
+    shifted = b.let(fma(x, like(x, LOG2E), like(x, ROUND + 127 + 32)), "shifted")
+    n = b.let(shifted - (ROUND + 127 + 32), "n")
+    r = fma(n, like(x, -LN2_HIGH), x)
+    q = exp_fraction(b, b.let(fma(n, like(x, -LN2_LOW), r), "r"))
+    s = b.let(from_bits(binary("shl", bits(shifted), 23)), "s")
+    return b.let(fma(s, q, s) * 2.0**-up, "e")
+
+
 def exp2(b: Builder, x: Expr) -> Expr:
     x = b.let(clamp(x, -160.0, 140.0), "x")
     n, k = nearest(b, x)
@@ -169,7 +181,7 @@ def log1p(b: Builder, x: Expr) -> Expr:
 
 def sigmoid(b: Builder, x: Expr) -> Expr:
     """1/(1 + e^-x), or e^x/(1 + e^x) for negative x; one Newton step makes up for two roundings."""
-    z = b.let(exp(b, -magnitude(x)), "z")
+    z = exp_negative(b, -magnitude(x))
     d = b.let(z + 1.0, "d")
     lost = z - (d - 1.0)
     inverse = b.let(1.0 / d, "inverse")
@@ -179,12 +191,12 @@ def sigmoid(b: Builder, x: Expr) -> Expr:
 
 
 def tanh(b: Builder, x: Expr) -> Expr:
-    """a + a^3 p(a^2) for a = |x| near 0, else 1 - 2/(e^2a + 1)."""
+    """a + a^3 p(a^2) for a = |x| near 0, else (1 - z)/(1 + z) with z = e^-2a."""
     a = b.let(magnitude(x), "a")
     z = b.let(a * a, "z")
     small = fma(b.let(a * z, "az"), horner(b, z, TANH()), a)
-    e = exp(b, select(compare("gt", a, 10.0), like(x, 20.0), a * 2.0))
-    return binary("copysign", select(compare("lt", a, 0.6), small, 1.0 - 2.0 / (e + 1.0)), x)
+    e = exp_negative(b, a * -2.0)
+    return binary("copysign", select(compare("lt", a, 0.6), small, (1.0 - e) / (e + 1.0)), x)
 
 
 def sinh(b: Builder, x: Expr) -> Expr:

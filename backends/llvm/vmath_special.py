@@ -16,7 +16,7 @@ from graphtorch.ir.dtype import f32, f64
 
 from ..kernels.ir import Builder, Expr, binary, cast, fma, select, unary
 from .polynomial import fit, horner
-from .vmath_exp import INF, compare, exp, like, log, log1p, log64, magnitude
+from .vmath_exp import INF, compare, exp_negative, like, log, log1p, log64, magnitude
 from .vmath_trig import cospi64, sinpi64
 
 TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
@@ -65,7 +65,7 @@ def erf(b: Builder, x: Expr) -> Expr:
     a = b.let(magnitude(x), "a")
     small = fma(x, horner(b, b.let(x * x, "z"), ERF()), x)
     t = b.let(select(compare("gt", a, 4.0), like(x, 4.0), a), "t")
-    large = 1.0 - exp(b, b.let(unary("neg", horner(b, t, ERF_LOG())), "g"))
+    large = 1.0 - exp_negative(b, b.let(-horner(b, t, ERF_LOG()), "g"))
     return select(compare("lt", a, ERF_SPLIT), small, binary("copysign", large, x))
 
 
@@ -77,7 +77,7 @@ def erfc(b: Builder, x: Expr) -> Expr:
     q = b.let((a - 2.0) / (a + 2.0), "q")
     p = b.let(horner(b, q, ERFC()) / (a * 2.0 + 1.0), "p")
     p = b.let(p - p * rest, "p")
-    y = b.let(exp(b, b.let(unary("neg", square), "n"), 24) * p * 2.0**-24, "y")
+    y = b.let(exp_negative(b, b.let(-square, "n"), 24) * p * 2.0**-24, "y")
     y = select(compare("lt", x, 0.0), 2.0 - y, y)
     near = 1.0 - fma(x, horner(b, b.let(x * x, "z"), ERF()), x)
     return select(unary("isnan", x), x, select(compare("lt", a, 0.46), near, y))
