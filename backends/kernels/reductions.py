@@ -31,7 +31,7 @@ from .views import Index
 REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all"])
 COLUMNS = 1024  # columns of a block: its accumulators stay in the nearest cache
 ROW_SCRATCH = 1 << 14  # longest row kept in scratch, in elements
-MANY_TASKS = 16  # from so many independent pieces on, rows are not cut
+MANY_TASKS = 6  # from so many independent pieces on, rows are not cut
 
 
 def accumulator(node: Node) -> DType:

@@ -43,8 +43,21 @@ def lower_loops(region: Region, lowering: Lowering) -> None:
     body = expanded(region.body, frozenset(OPAQUE))
     region = Region(region.kind, body, region.operands, region.results, region.node)
     slots = dict(zip(body.inputs, map(lowering.slot, region.operands), strict=True))
-    targets = [t for v, r in zip(body.outputs, region.results, strict=True) for t in targets_of(v, lowering.slot(r))]
+    targets: list[Target] = []
+    for value, result in zip(body.outputs, region.results, strict=True):
+        source = reshaped(value)
+        if source in slots and not lowering.has_slot(result):
+            lowering.assign(result, slots[source])  # the same bytes under another shape
+        else:
+            targets += targets_of(value, lowering.slot(result))
     Stages(region, lowering, slots, targets).run()
+
+
+def reshaped(value: Value) -> Value:
+    """What `value` is only another shape of."""
+    while value.node is not None and value.node.op.name == "reshape":
+        value = value.node.operands[0]
+    return value
 
 
 class Stages:
@@ -106,6 +119,9 @@ class Stages:
         found = self.slots.get(value)
         if found is None and value.node is not None and value.node.op.name == "constant":
             found = self.slots[value] = self.lowering.constant(value.node.attrs.value)
+        source = reshaped(value)
+        if found is None and source is not value:
+            found = self.slots[value] = self.materialise(source)
         if found is None:
             found = self.lowering.temporary(value.dtype, value.shape)
             self.fill(value, found)
@@ -135,10 +151,12 @@ class Stages:
         layout = choose_layout(group, probe)
         grain = cost.grain(self.region.nodes, 4.0)
         total = cost.elements(group.shape)
-        if 0 in group.shape or cost.guess(layout.rows()) >= MANY_TASKS or total <= 2 * grain:
+        length, pieces = piece_length(layout, grain)
+        whole = 0 in group.shape or cost.guess(layout.rows()) >= MANY_TASKS or total <= 2 * grain
+        if whole or cost.guess(pieces) < 2:
             self.whole_rows(group, outputs, layout)
         else:
-            self.cut_rows(group, [o for o in outputs if not o.per_row and o.level == 0], layout, grain)
+            self.cut_rows(group, [o for o in outputs if not o.per_row and o.level == 0], layout, length, pieces)
 
     def probe_group(self, first: Node, pending: Sequence[Node]) -> tuple[Group, Probe]:
         """The reductions that can share a kernel with `first`."""
@@ -188,14 +206,9 @@ class Stages:
         needed = frozenset().union(*map(self.upstream, rest)) if rest else frozenset()
         return [n for n in group.nodes if n in needed & members]
 
-    def cut_rows(self, group: Group, outputs: list[Output], layout: Layout, grain: int) -> None:
+    def cut_rows(self, group: Group, outputs: list[Output], layout: Layout, length: int, pieces: Dim) -> None:
         """Partial results of the first level, and their combination."""
         level = group.levels[0]
-        first = layout.reduced[0].extent
-        inner = numel(tuple(loop.extent for loop in layout.reduced[1:]))
-        width = min(cost.guess(layout.kept[-1].extent), COLUMNS) if layout.columns else 1
-        length = max(1, grain // max(1, cost.guess(inner) * width))
-        pieces: Dim = (first + (length - 1)) // length
         stores = {n: self.lowering.temporary(accumulator(n), (pieces, *group.kept)) for n in level}
         taken = {id(o.target) for o in outputs}
         self.targets = [t for t in self.targets if id(t) not in taken]
@@ -217,6 +230,16 @@ class Stages:
         body = Graph("combine", inputs, results)
         region = Region("loop", body, self.region.operands, self.region.results, self.region.node)
         Stages(region, self.lowering, dict(zip(inputs, partials.values(), strict=True)), targets).run()
+
+
+def piece_length(layout: Layout, grain: int) -> tuple[int, Dim]:
+    """Steps of the first reduced loop in a piece of about `grain` elements, and the number of pieces."""
+    if not layout.reduced:
+        return 1, 1
+    inner = numel(tuple(loop.extent for loop in layout.reduced[1:]))
+    width = min(cost.guess(layout.kept[-1].extent), COLUMNS) if layout.columns else 1
+    length = max(1, grain // max(1, cost.guess(inner) * width))
+    return length, (layout.reduced[0].extent + (length - 1)) // length
 
 
 def is_barrier(node: Node) -> bool:
