@@ -73,6 +73,7 @@ from .compile import Dim, TracedGraph, compile, trace  # isort: skip  # noqa: E4
 from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402
 
 globals().update(_public.FUNCTIONS)
+_FUNCTIONS["compile"] = compile  # for nn.Module.compile
 for _name, _method in _public.METHODS.items():
     setattr(Tensor, _name, _method)
 

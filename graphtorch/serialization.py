@@ -32,8 +32,10 @@ from .tensor import Tensor, from_value
 
 DEFAULT_PROTOCOL = 2
 _STORAGES = {"DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
-             "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
-             "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
+             "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
+             "ShortStorage": "int16",
+             "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+             "ComplexFloatStorage": "complex64",
              "ComplexDoubleStorage": "complex128"}
 _STORAGE_OF = {name: storage for storage, name in _STORAGES.items()}
 _safe: dict[str, Any] = {}
@@ -250,10 +252,12 @@ class _StorageType:
 
 
 _ALLOWED: dict[str, Any] = {
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor_v2, "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor_v2,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter_with_state, "torch.Size": Size,
     "torch.device": device, "collections.OrderedDict": OrderedDict, "collections.Counter": Counter,
-    "collections.defaultdict": defaultdict, "builtins.set": set, "__builtin__.set": set, "builtins.dict": dict,
+    "collections.defaultdict": defaultdict, "builtins.set": set, "__builtin__.set": set,
+    "builtins.dict": dict,
     "builtins.complex": complex, "builtins.slice": slice, "builtins.bytearray": bytearray,
     "_codecs.encode": codecs.encode,
     "torch.nn.parameter.Parameter": Parameter, "torch.Tensor": Tensor,
@@ -386,7 +390,8 @@ def _read(file: IO[bytes], trusting: bool, encoding: str) -> Any:
 # ------------------------------------------------------------------------------------------ safetensors
 
 _SAFE_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
-                "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool", "C64": "complex64"}
+                "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+                "C64": "complex64"}
 _SAFE_CODES = {name: code for code, name in _SAFE_DTYPES.items()}
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .._ops.base import FUNCTIONS
 from ..autograd import no_grad
 from ..tensor import Tensor
 
@@ -199,8 +200,7 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
 
 
 def _array_tensor(array: np.ndarray) -> Tensor:
-    from .. import from_numpy  # the package is complete by the time a tensor is initialised
-    return from_numpy(np.ascontiguousarray(array))
+    return FUNCTIONS["from_numpy"](np.ascontiguousarray(array))
 
 
 def _from_array(tensor: Tensor, array: np.ndarray) -> Tensor:
@@ -219,6 +219,7 @@ def _deprecated(new: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return alias
 
 
-uniform, normal, constant, eye, dirac, xavier_uniform, xavier_normal, kaiming_uniform, kaiming_normal, orthogonal, \
-    sparse = map(_deprecated, (uniform_, normal_, constant_, eye_, dirac_, xavier_uniform_, xavier_normal_,
-                               kaiming_uniform_, kaiming_normal_, orthogonal_, sparse_))
+uniform, normal, constant, eye, dirac = map(_deprecated, (uniform_, normal_, constant_, eye_, dirac_))
+xavier_uniform, xavier_normal = map(_deprecated, (xavier_uniform_, xavier_normal_))
+kaiming_uniform, kaiming_normal = map(_deprecated, (kaiming_uniform_, kaiming_normal_))
+orthogonal, sparse = map(_deprecated, (orthogonal_, sparse_))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+from .._ops.base import FUNCTIONS
 from ..tensor import Tensor
 
 
@@ -72,8 +73,7 @@ class _Uninitialized:
 
     def materialize(self, shape: Any, device: Any = None, dtype: Any = None) -> None:
         """Turn into an ordinary tensor of `shape`, with arbitrary contents."""
-        from .. import empty  # the package is complete by the time a module is called
-        self.data = empty(tuple(shape), dtype=dtype or self.data.dtype)
+        self.data = FUNCTIONS["empty"](tuple(shape), dtype=dtype or self.data.dtype)
         self.__class__ = self._plain
 
     @property
@@ -138,8 +138,7 @@ def is_lazy(param: Any) -> bool:
 
 
 def _empty(dtype: Any = None) -> Tensor:
-    from .. import empty  # as above
-    return empty(0, dtype=dtype)
+    return FUNCTIONS["empty"](0, dtype=dtype)
 
 
 def _owned(cls: type, data: Tensor | None, requires_grad: bool) -> Any:

@@ -13,5 +13,6 @@ from .sgd import SGD
 
 __all__ = ["ASGD", "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer",
            "RAdam",
-           "RMSprop", "Rprop", "lr_scheduler", "register_optimizer_step_post_hook", "register_optimizer_step_pre_hook",
+           "RMSprop", "Rprop", "lr_scheduler", "register_optimizer_step_post_hook",
+           "register_optimizer_step_pre_hook",
            "swa_utils"]

@@ -61,13 +61,15 @@ class NAdam(Optimizer):
 
     def __init__(self, params: ParamsT, lr: Any = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8,
-                 weight_decay: float = 0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False, *,
+                 weight_decay: float = 0, momentum_decay: float = 4e-3, decoupled_weight_decay: bool = False,
+                 *,
                  foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
                  differentiable: bool = False):
         check_common(lr, eps, weight_decay, betas)
         check("momentum_decay value", momentum_decay, momentum_decay >= 0.0)
         super().__init__(params, {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "momentum_decay": momentum_decay,
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
+            "momentum_decay": momentum_decay,
             "decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize, "foreach": foreach,
             "capturable": capturable, "differentiable": differentiable})
 
@@ -98,7 +100,8 @@ class NAdam(Optimizer):
             grad = gradient(param, group, numbers, decay=not decoupled)
             kept = param
             if decoupled and group["weight_decay"] != 0:
-                kept = numbers.wide(param) * numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"])
+                kept = numbers.wide(param) * numbers("shrink",
+                                                     lambda: 1 - group["lr"] * group["weight_decay"])
             state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
             state["exp_avg_sq"].copy_(keep2 * numbers.wide(state["exp_avg_sq"]) + new2 * grad * grad)
             spread = (state["exp_avg_sq"] / correction).sqrt() + eps
@@ -112,7 +115,8 @@ class RAdam(Optimizer):
 
     def __init__(self, params: ParamsT, lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8,
-                 weight_decay: float = 0, decoupled_weight_decay: bool = False, *, foreach: bool | None = None,
+                 weight_decay: float = 0, decoupled_weight_decay: bool = False, *,
+                 foreach: bool | None = None,
                  maximize: bool = False, capturable: bool = False, differentiable: bool = False):
         check_common(lr, eps, weight_decay, betas)
         super().__init__(params, {
@@ -139,7 +143,8 @@ class RAdam(Optimizer):
             grad = gradient(param, group, numbers, decay=not decoupled)
             kept = param
             if decoupled and group["weight_decay"] != 0:
-                kept = numbers.wide(param) * numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"])
+                kept = numbers.wide(param) * numbers("shrink",
+                                                     lambda: 1 - group["lr"] * group["weight_decay"])
             state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
             state["exp_avg_sq"].copy_(keep2 * numbers.wide(state["exp_avg_sq"]) + new2 * grad * grad)
             scale = FUNCTIONS["where"](adaptive, factor / (state["exp_avg_sq"].sqrt() + eps), 1.0)

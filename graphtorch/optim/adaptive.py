@@ -59,7 +59,8 @@ class RMSprop(Optimizer):
     counters = ("step",)
 
     def __init__(self, params: ParamsT, lr: Any = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
-                 weight_decay: float = 0, momentum: float = 0, centered: bool = False, capturable: bool = False,
+                 weight_decay: float = 0, momentum: float = 0, centered: bool = False,
+                 capturable: bool = False,
                  foreach: bool | None = None, maximize: bool = False, differentiable: bool = False):
         check_common(lr, eps)
         check("momentum value", momentum, momentum >= 0.0)
@@ -71,8 +72,8 @@ class RMSprop(Optimizer):
             "differentiable": differentiable})
 
     def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        names = ["square_avg"] + ["momentum_buffer"] * (group["momentum"] > 0) + ["grad_avg"] * group["centered"]
-        return {name: zeros_like(param) for name in names}
+        wanted = {"square_avg": True, "momentum_buffer": group["momentum"] > 0, "grad_avg": group["centered"]}
+        return {name: zeros_like(param) for name, use in wanted.items() if use}
 
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         self.state[params[0]]["step"].add_(1)
@@ -90,7 +91,8 @@ class RMSprop(Optimizer):
             step = grad / (spread.sqrt() + eps)
             if group["momentum"] > 0:
                 momentum = numbers("momentum", lambda: group["momentum"])
-                step = state["momentum_buffer"].copy_(momentum * numbers.wide(state["momentum_buffer"]) + step)
+                buffer = state["momentum_buffer"]
+                step = numbers.wide(buffer.copy_(momentum * numbers.wide(buffer) + step))
             param.copy_(param - lr * step)
 
 

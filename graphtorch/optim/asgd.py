@@ -22,7 +22,8 @@ class ASGD(Optimizer):
                  differentiable: bool = False, capturable: bool = False):
         check_common(lr=lr, weight_decay=weight_decay)
         super().__init__(params, {
-            "lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay, "foreach": foreach,
+            "lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay,
+            "foreach": foreach,
             "maximize": maximize, "differentiable": differentiable, "capturable": capturable})
 
     def _new_counter(self, name: str, group: dict[str, Any]) -> Tensor:
@@ -35,7 +36,8 @@ class ASGD(Optimizer):
         shared = self.state[params[0]]
         step = shared["step"].add_(1).double()
         eta, mu = shared["eta"].double(), shared["mu"].double()
-        lambd, lr, alpha, start = (numbers.exact(lambda k=k: group[k]) for k in ("lambd", "lr", "alpha", "t0"))
+        lambd, lr, alpha, start = (numbers.exact(lambda k=k: group[k])
+                                   for k in ("lambd", "lr", "alpha", "t0"))
         shrink, rate, share = ((1 - lambd * eta).to(numbers.dtype), eta.to(numbers.dtype),
                                mu.to(numbers.dtype))
         for param in params:

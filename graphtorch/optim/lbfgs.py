@@ -29,7 +29,8 @@ class LBFGS(Optimizer):
         check("learning rate", lr, isinstance(lr, Tensor) or lr >= 0.0)
         super().__init__(params, {
             "lr": lr, "max_iter": max_iter, "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval,
-            "tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change, "history_size": history_size,
+            "tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change,
+            "history_size": history_size,
             "line_search_fn": line_search_fn})
         if len(self.param_groups) != 1:
             raise ValueError("LBFGS doesn't support per-parameter options (parameter groups)")
@@ -161,7 +162,8 @@ def cubic_minimum(x1: float, f1: float, g1: float, x2: float, f2: float, g2: flo
 
 def strong_wolfe(evaluate: Evaluate, x: Any, t: float, d: Tensor, f: float, g: Tensor, slope: float,
                  c1: float = 1e-4,
-                 c2: float = 0.9, tolerance: float = 1e-9, max_ls: int = 25) -> tuple[float, Tensor, float, int]:
+                 c2: float = 0.9, tolerance: float = 1e-9, max_ls: int = 25) -> tuple[float, Tensor, float,
+                                                                                      int]:
     """A step length along `d` that satisfies the strong Wolfe conditions (Nocedal and Wright, algorithms
     3.5, 3.6).
 

@@ -19,6 +19,8 @@ import numpy as np
 from graphtorch.ir.dtype import f64
 
 from .. import _record
+from .._ops.base import FUNCTIONS
+from .._types import DTYPES, get_default_dtype
 from ..autograd import enable_grad, no_grad
 from ..storage import Leaf, RuntimeScalar, Storage
 from ..tensor import Tensor, from_value
@@ -351,7 +353,8 @@ class Optimizer:
     def _loaded(self, param: Tensor, key: str, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return deepcopy(value)
-        cast = param.is_floating_point() and value.is_floating_point() and key != "step" and key not in self.counters
+        is_state = key != "step" and key not in self.counters
+        cast = is_state and param.is_floating_point() and value.is_floating_point()
         return value.detach().to(param.dtype).clone() if cast else value.detach().clone()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -420,14 +423,13 @@ Optimizer.step = _with_hooks(Optimizer.step)  # type: ignore[method-assign]
 
 def counter_dtype() -> Any:
     """PyTorch keeps counters in float32, or in float64 where that is the default dtype."""
-    import graphtorch  # the package is complete by the time a step is taken
-    return graphtorch.float64 if graphtorch.get_default_dtype() is graphtorch.float64 else graphtorch.float32
+    usual = get_default_dtype()
+    return usual if usual is DTYPES["float64"] else DTYPES["float32"]
 
 
 def zero_counter(value: float = 0.0) -> Tensor:
     """A 0-d counter."""
-    import graphtorch  # as above
-    return graphtorch.tensor(value, dtype=counter_dtype())
+    return FUNCTIONS["tensor"](value, dtype=counter_dtype())
 
 
 def as_counter(value: Any) -> Tensor:
@@ -437,8 +439,7 @@ def as_counter(value: Any) -> Tensor:
 
 def working_dtype(dtype: Any) -> Any:
     """The dtype in which scalars meet parameters: float32 for the half-precision ones."""
-    import graphtorch  # as above
-    return graphtorch.float32 if dtype in (graphtorch.float16, graphtorch.bfloat16) else dtype
+    return DTYPES["float32"] if dtype.itemsize == 2 else dtype
 
 
 def zeros_like(param: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from copy import deepcopy
 from typing import Any
 
 from .. import _record
+from .._ops.base import FUNCTIONS
 from ..autograd import no_grad
 from ..nn.modules.batchnorm import _BatchNorm
 from ..nn.modules.module import Module
@@ -70,8 +71,7 @@ class AveragedModel(Module):
         self.module = deepcopy(model)
         if device is not None:
             self.module = self.module.to(device)
-        import graphtorch  # the package is complete by the time a model is averaged
-        self.register_buffer("n_averaged", graphtorch.tensor(0, dtype=graphtorch.int64, device=device))
+        self.register_buffer("n_averaged", FUNCTIONS["tensor"](0, device=device))
         self.avg_fn = avg_fn
         self.multi_avg_fn = multi_avg_fn
         self.use_buffers = use_buffers

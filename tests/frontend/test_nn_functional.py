@@ -24,7 +24,8 @@ def test_linear_and_conv_agree_on_one_pixel():
 def test_unbatched_equals_batch_of_one():
     x = torch.randn(3, 6, 6)
     for layer in (nn.Conv2d(3, 2, 3, padding="same"), nn.MaxPool2d(2), nn.AvgPool2d(3, 1, 1),
-                  nn.AdaptiveAvgPool2d((2, None)), nn.InstanceNorm2d(3), nn.ConvTranspose2d(3, 2, 3, 2, 1, 1)):
+                  nn.AdaptiveAvgPool2d((2, None)), nn.InstanceNorm2d(3),
+                  nn.ConvTranspose2d(3, 2, 3, 2, 1, 1)):
         close(layer(x), layer(x.unsqueeze(0))[0].detach().numpy())
 
 
@@ -92,7 +93,8 @@ def test_cross_entropy_forms():
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic", "area"])
 def test_interpolate_keeps_constants(mode):
-    close(F.interpolate(torch.full((1, 1, 3, 5), 2.0), scale_factor=2, mode=mode), np.full((1, 1, 6, 10), 2.0))
+    close(F.interpolate(torch.full((1, 1, 3, 5), 2.0), scale_factor=2, mode=mode),
+          np.full((1, 1, 6, 10), 2.0))
 
 
 def test_fold_is_the_adjoint_of_unfold():

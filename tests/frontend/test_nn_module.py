@@ -55,7 +55,8 @@ def test_load_state_dict_reports_everything_at_once():
         Net().load_state_dict([1])
 
 
-@pytest.mark.parametrize(("name", "error"), [("", KeyError), ("a.b", KeyError), ("forward", KeyError), (3, TypeError)])
+@pytest.mark.parametrize(("name", "error"),
+                         [("", KeyError), ("a.b", KeyError), ("forward", KeyError), (3, TypeError)])
 def test_register_checks_names(name, error):
     net = Net()
     for register in (net.register_buffer, net.register_parameter, net.add_module):
@@ -82,7 +83,7 @@ def test_assignment_rules():
     class Early(nn.Module):
         def __init__(self):
             self.weight = nn.Parameter(torch.ones(1))
-    with pytest.raises(AttributeError, match="before Module.__init__"):
+    with pytest.raises(AttributeError, match=r"before Module\.__init__"):
         Early()
 
 

@@ -32,7 +32,8 @@ def test_sgd_momentum_by_hand():
 
 def test_first_adam_step_is_about_lr():
     p = param(1.0, -1.0)
-    np.testing.assert_allclose(step_with(optim.Adam([p], lr=0.01), p, [100.0, -0.001]), [0.99, -0.99], rtol=1e-5)
+    np.testing.assert_allclose(step_with(optim.Adam([p], lr=0.01), p, [100.0, -0.001]), [0.99, -0.99],
+                               rtol=1e-5)
 
 
 def test_groups_have_options_of_their_own():

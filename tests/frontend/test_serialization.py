@@ -17,7 +17,8 @@ from graphtorch import nn
 def test_round_trip_keeps_sharing_and_dtypes(tmp_path):
     base = torch.arange(12.0).reshape(3, 4)
     given = {"all": base, "row": base[1], "turned": base.t(), "half": torch.ones(2, dtype=torch.bfloat16),
-             "flag": torch.tensor(True), "dtype": torch.int64, "size": torch.Size([1, 2]), "n": [1, 2.5, None]}
+             "flag": torch.tensor(True), "dtype": torch.int64, "size": torch.Size([1, 2]),
+             "n": [1, 2.5, None]}
     torch.save(given, tmp_path / "a.pt")
     got = torch.load(tmp_path / "a.pt")
     got["all"][1] = 9
@@ -48,7 +49,8 @@ def test_code_in_a_file_is_refused():
         torch.load(file)
 
 
-@pytest.mark.parametrize(("offset", "size", "stride"), [(0, (100,), (1,)), (3, (2,), (1,)), (-1, (1,), (1,)), (0, (2, 2), (9, 1))])
+@pytest.mark.parametrize(("offset", "size", "stride"),
+                         [(0, (100,), (1,)), (3, (2,), (1,)), (-1, (1,), (1,)), (0, (2, 2), (9, 1))])
 def test_a_tensor_beyond_its_storage_is_refused(offset, size, stride):
     from graphtorch.serialization import _LoadedStorage, _rebuild_tensor_v2
     with pytest.raises(pickle.UnpicklingError):
@@ -68,7 +70,8 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
 
 
 def test_safetensors(tmp_path):
-    given = {"w": torch.randn(2, 3), "i": torch.arange(3), "h": torch.ones(3, dtype=torch.float16), "e": torch.ones(0, 2)}
+    given = {"w": torch.randn(2, 3), "i": torch.arange(3), "h": torch.ones(3, dtype=torch.float16),
+             "e": torch.ones(0, 2)}
     torch.save_safetensors(given, tmp_path / "a.safetensors", {"made": "here"})
     got = torch.load_safetensors(tmp_path / "a.safetensors")
     for name, t in given.items():

@@ -37,10 +37,14 @@ from .vision import (
 )
 
 __all__ = [
-    *_activation, *_loss, *_pooling, "alpha_dropout", "batch_norm", "bilinear", "channel_shuffle", "conv1d", "conv2d",
-    "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "dropout", "dropout1d",
-    "dropout2d", "dropout3d", "embedding", "feature_alpha_dropout", "fold", "group_norm", "instance_norm", "interpolate",
-    "layer_norm", "linear", "local_response_norm", "normalize", "one_hot", "pad", "pairwise_distance", "pdist",
+    *_activation, *_loss, *_pooling, "alpha_dropout", "batch_norm", "bilinear", "channel_shuffle", "conv1d",
+    "conv2d",
+    "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "dropout",
+    "dropout1d",
+    "dropout2d", "dropout3d", "embedding", "feature_alpha_dropout", "fold", "group_norm", "instance_norm",
+    "interpolate",
+    "layer_norm", "linear", "local_response_norm", "normalize", "one_hot", "pad", "pairwise_distance",
+    "pdist",
     "pixel_shuffle", "pixel_unshuffle", "rms_norm", "scaled_dot_product_attention", "unfold", "upsample",
     "upsample_bilinear", "upsample_nearest",
 ]

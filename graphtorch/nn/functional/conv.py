@@ -144,7 +144,8 @@ def _check(name: str, n: int, x: Tensor, weight: Tensor, bias: Tensor | None, gr
                            f"{outputs} elements, but got bias of size {_s(bias)} instead")
 
 
-def _check_extent(x: Tensor, weight: Tensor, pads: tuple[tuple[int, int], ...], spread: tuple[int, ...]) -> None:
+def _check_extent(x: Tensor, weight: Tensor, pads: tuple[tuple[int, int], ...],
+                  spread: tuple[int, ...]) -> None:
     kernel = tuple(d * (k - 1) + 1 for k, d in zip(weight.shape[2:], spread, strict=True))
     sizes = tuple(s + lo + hi for s, (lo, hi) in zip(x.shape[2:], pads, strict=True))
     if any(isinstance(s, int) and s < k for s, k in zip(sizes, kernel, strict=True)):

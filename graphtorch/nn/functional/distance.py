@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..._ops.base import FUNCTIONS
 from ...tensor import Tensor
 from ._common import vector_norm
 
@@ -36,10 +37,9 @@ def pdist(input: Tensor, p: float = 2) -> Tensor:
         raise RuntimeError(f"pdist only supports 2D tensors, got: {input.dim()}D")
     if p < 0:
         raise RuntimeError(f"pdist only supports non-negative p values, got {p}")
-    from ... import tensor  # the package is complete by the time this is called
     n = input.shape[0]
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
     if not pairs:
         return input.new_zeros(0)
-    rows, columns = (tensor(list(side)) for side in zip(*pairs, strict=True))
+    rows, columns = (FUNCTIONS["tensor"](list(side)) for side in zip(*pairs, strict=True))
     return vector_norm(input.index_select(0, rows) - input.index_select(0, columns), p, -1, False)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from ..._ops.base import FUNCTIONS
 from ...tensor import Tensor
 from ._common import call, constant_like, where
 from .activation import log_softmax, logsigmoid
@@ -311,7 +312,8 @@ def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, re
 
 
 def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | None = None,
-                                size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
+                                size_average: Any = None, reduce: Any = None,
+                                reduction: str = "mean") -> Tensor:
     """Mean over classes of -(t log sigmoid(x) + (1 - t) log sigmoid(-x))."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     values = -(target * logsigmoid(input) + (1 - target) * logsigmoid(-input))
@@ -359,8 +361,7 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = No
 
 def _positions(x: Tensor) -> Tensor:
     """[[0, 1, ..., C - 1]]"""
-    from ... import arange  # the package is complete by the time a loss is computed
-    return arange(x.shape[1]).unsqueeze(0)
+    return FUNCTIONS["arange"](x.shape[1]).unsqueeze(0)
 
 
 def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
@@ -392,7 +393,8 @@ def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, marg
 
 def triplet_margin_with_distance_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *,
                                       distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
-                                      margin: float = 1.0, swap: bool = False, reduction: str = "mean") -> Tensor:
+                                      margin: float = 1.0, swap: bool = False,
+                                      reduction: str = "mean") -> Tensor:
     """`triplet_margin_loss` with another distance; None is the Euclidean one."""
     if margin <= 0:
         raise ValueError(f"margin must be greater than 0, got {margin}")

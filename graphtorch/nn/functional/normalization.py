@@ -138,7 +138,8 @@ def _pad_channels(x: Tensor, low: int, high: int) -> Tensor:
     return call("pad", x, low=(0, 0, low, *rest), high=(0, 0, high, *rest), value=0.0)
 
 
-def _normalized(x: Tensor, shape: Sequence[int], name: str, **params: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
+def _normalized(x: Tensor, shape: Sequence[int], name: str,
+                **params: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
     shape = tuple(shape)
     if not shape:
         raise RuntimeError("Expected normalized_shape to be at least 1-dimensional, i.e., containing at "

@@ -53,7 +53,8 @@ def _dropout_(input: Tensor, p: float, train: bool) -> Tensor:
 
 
 def _feature_dropout(input: Tensor, p: float, train: bool) -> Tensor:
-    return dropouts.dropout2d(input, p, train) if input.dim() in (3, 4) else dropouts.dropout3d(input, p, train)
+    return dropouts.dropout2d(input, p, train) if input.dim() in (3, 4) else dropouts.dropout3d(input, p,
+                                                                                                train)
 
 
 def _named(module: Any, names: str) -> dict[str, Function]:
@@ -76,5 +77,6 @@ FUNCTIONS: dict[str, Function] = {
     "log_softmax": _log_softmax, "softmax": _softmax,
 }
 METHODS: dict[str, Function] = {
-    "hardshrink": activation.hardshrink, "log_softmax": _log_softmax, "prelu": activation.prelu, "softmax": _softmax,
+    "hardshrink": activation.hardshrink, "log_softmax": _log_softmax, "prelu": activation.prelu,
+    "softmax": _softmax,
 }

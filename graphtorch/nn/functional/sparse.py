@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..._ops.base import FUNCTIONS
 from ...autograd import no_grad
 from ...tensor import Tensor
 from ._common import constant_like, vector_norm, where
@@ -61,7 +62,6 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     Raises RuntimeError for indices that are not int64, negative or too large, and for an unknown number
     of classes of an empty tensor.
     """
-    from ... import arange  # the package is complete by the time this is called
     if not str(tensor.dtype).endswith("int64"):
         raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor, got "
                            f"{tensor.dtype}")
@@ -73,4 +73,4 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         num_classes = int(tensor.max().item()) + 1
     if num_classes < 1:
         raise RuntimeError(f"num_classes should be positive, got {num_classes}")
-    return (tensor.unsqueeze(-1) == arange(num_classes)).long()
+    return (tensor.unsqueeze(-1) == FUNCTIONS["arange"](num_classes)).long()

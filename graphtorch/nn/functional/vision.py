@@ -47,7 +47,8 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     return input
 
 
-def _target(x: Tensor, size: Any, factor: Any, recompute: bool | None) -> tuple[tuple[int, ...], list[float | None]]:
+def _target(x: Tensor, size: Any, factor: Any, recompute: bool | None) -> tuple[tuple[int, ...],
+                                                                                list[float | None]]:
     """Output sizes, and for each dim the user's scale factor (None: the ratio of the sizes)."""
     spatial = tuple(x.shape[2:])
     if (size is None) == (factor is None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..._ops.base import FUNCTIONS
 from ...tensor import Tensor
 from ..parameter import Parameter
 
@@ -15,5 +16,4 @@ def parameter(shape: tuple[int, ...], device: Any = None, dtype: Any = None) -> 
 
 def buffer(kind: str, shape: tuple[int, ...], device: Any = None, dtype: Any = None) -> Tensor:
     """A tensor of `kind` "empty", "zeros" or "ones"."""
-    import graphtorch  # the package is complete by the time a layer is made
-    return getattr(graphtorch, kind)(shape, device=device, dtype=dtype)
+    return FUNCTIONS[kind](shape, device=device, dtype=dtype)

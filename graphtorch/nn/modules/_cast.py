@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..._ops.base import FUNCTIONS
 from ...autograd import no_grad
 from ...tensor import Tensor
 from ..parameter import is_lazy
@@ -82,8 +83,7 @@ class Casts:
 
     def to_empty(self, *, device: Any, recurse: bool = True) -> Any:
         """Move to `device` without the contents."""
-        from ... import empty_like  # the package is complete by the time this is called
-        return self._apply(lambda t: empty_like(t, device=device), recurse=recurse)
+        return self._apply(lambda t: FUNCTIONS["empty_like"](t, device=device), recurse=recurse)
 
     def share_memory(self) -> Any:
         """Move the tensors to shared memory; see ``Tensor.share_memory_``."""

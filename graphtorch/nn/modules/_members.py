@@ -10,7 +10,7 @@ from ..parameter import Buffer, Parameter
 
 
 class Members:
-    """Registration, attribute access and iteration."""
+    """Registration, attribute access and iteration. Every module is one, and nothing else is."""
 
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
@@ -53,8 +53,7 @@ class Members:
 
         Raises: TypeError for another type of name or value, KeyError for an empty, dotted or taken name.
         """
-        from .module import Module  # the class made of this mixin
-        if not isinstance(module, Module) and module is not None:
+        if not isinstance(module, Members) and module is not None:
             raise TypeError(f"{_typename(module)} is not a Module subclass")
         self._check_name("module", "child module", name, self.__dict__.get("_modules"))
         self._modules[name] = module
@@ -86,7 +85,6 @@ class Members:
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        from .module import Module  # the class made of this mixin
         own = self.__dict__
         if isinstance(value, Parameter):
             self._require(own, "_parameters", "parameters")
@@ -97,7 +95,7 @@ class Members:
                 raise TypeError(f"cannot assign '{_typename(value)}' as parameter '{name}' "
                                 "(torch.nn.Parameter or None expected)")
             self._parameters[name] = None
-        elif isinstance(value, Module):
+        elif isinstance(value, Members):
             self._require(own, "_modules", "module")
             self._forget(name, "_parameters", "_buffers")
             self._modules[name] = value
@@ -213,13 +211,12 @@ class Members:
 
     def get_submodule(self, target: str) -> Any:
         """The module at the dotted path `target`; "" is this one. Raises AttributeError."""
-        from .module import Module  # the class made of this mixin
         module: Any = self
         for name in target.split(".") if target else ():
             if not hasattr(module, name):
                 raise AttributeError(f"{type(module).__name__} has no attribute `{name}`")
             module = getattr(module, name)
-            if not isinstance(module, Module):
+            if not isinstance(module, Members):
                 raise AttributeError(f"`{name}` is not an nn.Module")
         return module
 

@@ -200,7 +200,8 @@ class StateDict:
                 elif not is_lazy(given):
                     mine.copy_(given)
         except Exception as error:  # every misfit is reported together, as PyTorch does
-            return (f'While copying the parameter named "{key}", whose dimensions in the model are {mine.size()} '
+            return (f'While copying the parameter named "{key}", whose dimensions in the model are '
+                    f"{mine.size()} "
                     f"and whose dimensions in the checkpoint are {given.size()}, an exception occurred : "
                     f"{error.args}.")
         return None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..._types import DTYPES
 from ...tensor import Tensor
 from .. import functional as F
+from .. import init
 from ..parameter import Parameter
 from ._build import buffer
 from .module import Module
@@ -19,7 +21,8 @@ class _NormBase(Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
                  affine: bool = True,
-                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *, bias: bool = True):
+                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *,
+                 bias: bool = True):
         super().__init__()
         self.num_features = num_features
         self.eps = eps
@@ -44,7 +47,6 @@ class _NormBase(Module):
         """Weight 1, bias 0, and `reset_running_stats`."""
         self.reset_running_stats()
         if self.affine:
-            from .. import init  # init imports nothing of this package
             init.ones_(self.weight)
             if self.bias is not None:
                 init.zeros_(self.bias)
@@ -67,8 +69,7 @@ class _NormBase(Module):
 
 
 def _counter(device: Any = None) -> Tensor:
-    import graphtorch  # the package is complete by the time a layer is made
-    return graphtorch.zeros((), dtype=graphtorch.int64, device=device)
+    return buffer("zeros", (), device, DTYPES["int64"])
 
 
 class _BatchNorm(_NormBase):
@@ -112,7 +113,8 @@ class SyncBatchNorm(_BatchNorm):
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
                  affine: bool = True,
-                 track_running_stats: bool = True, process_group: Any = None, device: Any = None, dtype: Any = None,
+                 track_running_stats: bool = True, process_group: Any = None, device: Any = None,
+                 dtype: Any = None,
                  *, bias: bool = True):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
         self.process_group = process_group
@@ -140,7 +142,8 @@ class SyncBatchNorm(_BatchNorm):
 
 class _InstanceNorm(_NormBase):
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
-                 track_running_stats: bool = False, device: Any = None, dtype: Any = None, *, bias: bool = True):
+                 track_running_stats: bool = False, device: Any = None, dtype: Any = None, *,
+                 bias: bool = True):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:

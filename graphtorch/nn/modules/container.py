@@ -234,7 +234,8 @@ def _pairs(given: Any, who: str) -> list[tuple[str, Any]]:
 
 
 def _as_parameter(value: Any) -> Any:
-    return Parameter(value, value.requires_grad) if isinstance(value, Tensor) and not isinstance(value, Parameter) \
+    return Parameter(value, value.requires_grad) if isinstance(value, Tensor) and not isinstance(value,
+                                                                                                 Parameter) \
         else value
 
 
@@ -361,7 +362,7 @@ class ParameterDict(Module):
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value under `key`, or `default`."""
-        return self[key] if key in self else default
+        return self[key] if key in self._keys else default
 
     def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
         """A new dictionary with `default` under each of `keys`."""

@@ -68,7 +68,8 @@ class _ConvNd(Module):
                 init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
     def extra_repr(self) -> str:
-        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
+        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}",
+                 f"stride={self.stride}"]
         ones, zeros = (1,) * self.rank, (0,) * self.rank
         shown = {"padding": (self.padding, zeros), "dilation": (self.dilation, ones),
                  "output_padding": (self.output_padding, zeros), "groups": (self.groups, 1)}

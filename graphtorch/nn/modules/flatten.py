@@ -22,8 +22,8 @@ Unfold = thin("Unfold", F.unfold, lambda kernel_size, dilation=1, padding=0, str
               shown="kernel_size={kernel_size}, dilation={dilation}, padding={padding}, stride={stride}")
 Fold = thin("Fold", F.fold, lambda output_size, kernel_size, dilation=1, padding=0, stride=1: None,
             "Sum columns [N, C kh kw, L] back into images.",
-            shown="output_size={output_size}, kernel_size={kernel_size}, dilation={dilation}, padding={padding}, "
-                  "stride={stride}")
+            shown="output_size={output_size}, kernel_size={kernel_size}, dilation={dilation}, "
+                  "padding={padding}, stride={stride}")
 
 
 class Flatten(Module):

@@ -79,7 +79,8 @@ NLLLoss = _loss("NLLLoss", F.nll_loss, "-weight[t] logp[t].", weighted=True,
                 order="weight size_average ignore_index reduce reduction", ignore_index=-100)
 CrossEntropyLoss = _loss("CrossEntropyLoss", F.cross_entropy,
                          "`NLLLoss` of the log-softmax over classes (dim 1).",
-                         weighted=True, order="weight size_average ignore_index reduce reduction label_smoothing",
+                         weighted=True,
+                         order="weight size_average ignore_index reduce reduction label_smoothing",
                          ignore_index=-100, label_smoothing=0.0)
 BCELoss = _loss("BCELoss", F.binary_cross_entropy, "-(t log x + (1 - t) log(1 - x)).", weighted=True,
                 order="weight " + _FLAGS)
@@ -89,7 +90,8 @@ KLDivLoss = _loss("KLDivLoss", F.kl_div, "t (log t - x) for log-probabilities x.
                   order=_FLAGS + " log_target",
                   log_target=False)
 PoissonNLLLoss = _loss("PoissonNLLLoss", F.poisson_nll_loss, "exp(x) - t x.",
-                       order="log_input full size_average eps reduce reduction", log_input=True, full=False, eps=1e-8)
+                       order="log_input full size_average eps reduce reduction", log_input=True, full=False,
+                       eps=1e-8)
 GaussianNLLLoss = _loss("GaussianNLLLoss", F.gaussian_nll_loss, "0.5 (log var + (x - t)^2 / var).",
                         order="full eps reduction", full=False, eps=1e-6)
 HingeEmbeddingLoss = _loss("HingeEmbeddingLoss", F.hinge_embedding_loss,
@@ -112,5 +114,6 @@ CosineEmbeddingLoss = _loss("CosineEmbeddingLoss", F.cosine_embedding_loss,
 TripletMarginLoss = _loss("TripletMarginLoss", F.triplet_margin_loss, "max(0, d(a, p) - d(a, n) + margin).",
                           order="margin p eps swap " + _FLAGS, margin=1.0, p=2.0, eps=1e-6, swap=False)
 TripletMarginWithDistanceLoss = _loss(
-    "TripletMarginWithDistanceLoss", F.triplet_margin_with_distance_loss, "`TripletMarginLoss` with another distance.",
+    "TripletMarginWithDistanceLoss", F.triplet_margin_with_distance_loss,
+    "`TripletMarginLoss` with another distance.",
     order="", distance_function=None, margin=1.0, swap=False)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from ..._ops.base import FUNCTIONS
 from ._call import (
     Calls,
     register_module_backward_hook,
@@ -101,8 +102,7 @@ class Module(Members, StateDict, Calls, Casts):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Replace this module's `forward` by its compiled form, in place; arguments as ``compile``."""
-        from ... import compile as compile_  # the package is complete by the time this is called
-        self.__dict__["forward"] = compile_(self.forward, *args, **kwargs)
+        self.__dict__["forward"] = FUNCTIONS["compile"](self.forward, *args, **kwargs)
 
     def _get_name(self) -> str:
         return type(self).__name__

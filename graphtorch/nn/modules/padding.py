@@ -51,14 +51,16 @@ class _ZeroPadNd(_ConstantPadNd):
 
 
 _KINDS: tuple[tuple[str, type[_PadNd], str], ...] = (
-    ("ReflectionPad", _PadNd, "reflect"), ("ReplicationPad", _PadNd, "replicate"), ("CircularPad", _PadNd, "circular"),
+    ("ReflectionPad", _PadNd, "reflect"), ("ReplicationPad", _PadNd, "replicate"),
+    ("CircularPad", _PadNd, "circular"),
     ("ConstantPad", _ConstantPadNd, "constant"), ("ZeroPad", _ZeroPadNd, "constant"))
 
 
 def _layers(name: str, base: type[_PadNd], mode: str) -> tuple[Any, ...]:
     return tuple(type(f"{name}{n}d", (base,), {
         "rank": n, "mode": mode, "__module__": __name__,
-        "__doc__": f"Pad the last {n} dims, mode {mode!r}; `padding` is a number or (low, high) pairs, last dim first."})
+        "__doc__": f"Pad the last {n} dims, mode {mode!r}; `padding` is a number or (low, high) pairs, "
+                   "last dim first."})
         for n in (1, 2, 3))
 
 

@@ -24,7 +24,8 @@ class CyclicLR(LRScheduler):
     def __init__(self, optimizer: Optimizer, base_lr: Any, max_lr: Any, step_size_up: int = 2000,
                  step_size_down: int | None = None, mode: str = "triangular", gamma: float = 1.0,
                  scale_fn: Callable[[float], float] | None = None, scale_mode: str = "cycle",
-                 cycle_momentum: bool = True, base_momentum: Any = 0.8, max_momentum: Any = 0.9, last_epoch: int = -1,
+                 cycle_momentum: bool = True, base_momentum: Any = 0.8, max_momentum: Any = 0.9,
+                 last_epoch: int = -1,
                  verbose: Any = "deprecated"):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
@@ -38,7 +39,8 @@ class CyclicLR(LRScheduler):
         self.mode = mode
         self.gamma = gamma
         self._scale_fn_custom = scale_fn
-        self.scale_mode = scale_mode if scale_fn is not None else "iterations" if mode == "exp_range" else "cycle"
+        usual = "iterations" if mode == "exp_range" else "cycle"
+        self.scale_mode = usual if scale_fn is None else scale_mode
         if last_epoch == -1:
             for lr, group in zip(per_group(optimizer, base_lr, "base_lr"), optimizer.param_groups,
                                  strict=True):
@@ -74,7 +76,8 @@ class CyclicLR(LRScheduler):
         x = 1.0 + self.last_epoch / self.total_size - cycle
         place = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
         height = self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
-        rates = [low + (high - low) * place * height for low, high in zip(self.base_lrs, self.max_lrs, strict=True)]
+        rates = [low + (high - low) * place * height for low,
+                 high in zip(self.base_lrs, self.max_lrs, strict=True)]
         if self.cycle_momentum:
             for low, high, group in zip(self.base_momentums, self.max_momentums, self.optimizer.param_groups,
                                         strict=True):

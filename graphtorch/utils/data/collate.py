@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from ..._ops.base import FUNCTIONS
+from ..._types import DTYPES
 from ...tensor import Tensor
 
 
 def default_convert(data: Any) -> Any:
     """NumPy arrays inside `data` as tensors; everything else as it is."""
-    from ... import as_tensor  # the package is complete by the time data is loaded
     if isinstance(data, (np.ndarray, np.generic)) and data.dtype.kind not in "SUO":
-        return as_tensor(data)
+        return FUNCTIONS["as_tensor"](data)
     if isinstance(data, Mapping):
         return {key: default_convert(value) for key, value in data.items()}
     if isinstance(data, tuple) and hasattr(data, "_fields"):
@@ -29,16 +30,15 @@ def default_collate(batch: Sequence[Any]) -> Any:
 
     Raises RuntimeError for sequences of different lengths, TypeError for other element types.
     """
-    from ... import as_tensor, float64, stack, tensor  # as above
     first = batch[0]
     if isinstance(first, Tensor):
-        return stack(list(batch), 0)
+        return FUNCTIONS["stack"](list(batch), 0)
     if isinstance(first, (np.ndarray, np.generic)) and first.dtype.kind not in "SUO":
-        return as_tensor(np.stack(batch))
+        return FUNCTIONS["as_tensor"](np.stack(batch))
     if isinstance(first, float):
-        return tensor(list(batch), dtype=float64)
+        return FUNCTIONS["tensor"](list(batch), dtype=DTYPES["float64"])
     if isinstance(first, int):
-        return tensor(list(batch))
+        return FUNCTIONS["tensor"](list(batch))
     if isinstance(first, (str, bytes)):
         return list(batch)
     if isinstance(first, Mapping):

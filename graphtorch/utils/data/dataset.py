@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+from ..._ops.base import FUNCTIONS
 from ...tensor import Tensor
 
 T = TypeVar("T")
@@ -131,7 +132,6 @@ class Subset(Dataset[T]):
 
 def random_split(dataset: Dataset[T], lengths: Sequence[float], generator: Any = None) -> list[Subset[T]]:
     """Split at random into parts of the given lengths, or shares that add up to 1."""
-    from ... import randperm  # the package is complete by the time data is split
     total = len(dataset)  # type: ignore[arg-type]
     sizes = [int(n) for n in lengths]
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
@@ -139,7 +139,7 @@ def random_split(dataset: Dataset[T], lengths: Sequence[float], generator: Any =
     if sum(sizes) != total:
         raise ValueError(f"Sum of input lengths does not equal the length of the input dataset! {sum(sizes)} "
                          f"and {total}")
-    order = randperm(total, generator=generator).tolist()
+    order = FUNCTIONS["randperm"](total, generator=generator).tolist()
     ends = list(itertools.accumulate(sizes))
     return [Subset(dataset, order[end - size:end]) for size, end in zip(sizes, ends, strict=True)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ..._ops.base import FUNCTIONS
 from ...tensor import Tensor
 from .collate import default_collate, default_convert
 from .dataset import IterableDataset, TensorDataset
@@ -29,7 +30,8 @@ class DataLoader:
                  num_workers: int = 0, collate_fn: Callable[[list[Any]],
                                                             Any] | None = None, pin_memory: bool = False,
                  drop_last: bool = False, timeout: float = 0, worker_init_fn: Any = None,
-                 multiprocessing_context: Any = None, generator: Any = None, *, prefetch_factor: int | None = None,
+                 multiprocessing_context: Any = None, generator: Any = None, *,
+                 prefetch_factor: int | None = None,
                  persistent_workers: bool = False, pin_memory_device: str = "", in_order: bool = True):
         if num_workers < 0:
             raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable "
@@ -101,9 +103,9 @@ class DataLoader:
                 yield self._batch(indices)
 
     def _batch(self, indices: list[int]) -> Any:
-        if self._default_collate and type(self.dataset) is TensorDataset and not _tracked(self.dataset.tensors):
-            from ... import tensor  # the package is complete by the time data is loaded
-            index = tensor(indices)
+        plain = self._default_collate and type(self.dataset) is TensorDataset
+        if plain and not _tracked(self.dataset.tensors):
+            index = FUNCTIONS["tensor"](indices)
             return [t.index_select(0, index)
                     for t in self.dataset.tensors]  # what collating the rows would give
         getitems = getattr(self.dataset, "__getitems__", None)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, Generic, TypeVar
 
+from ..._ops.base import FUNCTIONS
+from ..._types import DTYPES
+
 T = TypeVar("T", covariant=True)
 
 
@@ -49,14 +52,13 @@ class RandomSampler(Sampler[int]):
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
     def __iter__(self) -> Iterator[int]:
-        from ... import randint, randperm  # the package is complete by the time data is loaded
         n = len(self.data_source)
         if self.replacement:
-            yield from randint(0, n, (self.num_samples,), generator=self.generator).tolist()
+            yield from FUNCTIONS["randint"](0, n, (self.num_samples,), generator=self.generator).tolist()
             return
         left = self.num_samples
         while left > 0:
-            yield from randperm(n, generator=self.generator).tolist()[:left]
+            yield from FUNCTIONS["randperm"](n, generator=self.generator).tolist()[:left]
             left -= n
 
     def __len__(self) -> int:
@@ -71,8 +73,7 @@ class SubsetRandomSampler(Sampler[int]):
         self.generator = generator
 
     def __iter__(self) -> Iterator[int]:
-        from ... import randperm  # as above
-        for i in randperm(len(self.indices), generator=self.generator).tolist():
+        for i in FUNCTIONS["randperm"](len(self.indices), generator=self.generator).tolist():
             yield self.indices[i]
 
     def __len__(self) -> int:
@@ -89,8 +90,7 @@ class WeightedRandomSampler(Sampler[int]):
                              f"num_samples={num_samples}")
         if not isinstance(replacement, bool):
             raise ValueError(f"replacement should be a boolean value, but got replacement={replacement}")
-        from ... import as_tensor, float64  # as above
-        self.weights = as_tensor(weights, dtype=float64)
+        self.weights = FUNCTIONS["as_tensor"](weights, dtype=DTYPES["float64"])
         if self.weights.dim() != 1:
             raise ValueError("weights should be a 1d sequence but given weights have shape "
                              f"{tuple(self.weights.shape)}")
@@ -99,8 +99,7 @@ class WeightedRandomSampler(Sampler[int]):
         self.generator = generator
 
     def __iter__(self) -> Iterator[int]:
-        from ... import multinomial  # as above
-        yield from multinomial(self.weights, self.num_samples, self.replacement,
+        yield from FUNCTIONS["multinomial"](self.weights, self.num_samples, self.replacement,
                                generator=self.generator).tolist()
 
     def __len__(self) -> int:
