@@ -6,6 +6,7 @@ transposing add. It has to rank schedules of one shape, not to predict a time.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ UNKNOWN = 64  # what a size known at run time only counts as
 LATENCY = 4  # cycles until an accumulator can be added to again
 LOADS = 2  # loads a cycle
 MAX_ROWS = 28
+DOT_TILES = ((1, 4), (1, 8), (1, 12), (2, 6), (3, 4), (4, 6))
 WIDTHS = (1, 2, 3, 4, 6, 8, 12)  # vectors in a tile's columns; the wide ones for few rows
 
 
@@ -46,7 +48,8 @@ def choose(p: Contraction, machine: Machine) -> tuple[Contraction, Schedule]:
     best: tuple[float, Contraction, Schedule] | None = None
     for swap in (False, True):
         oriented = p.swapped() if swap else p
-        for cost, schedule in candidates(oriented, lanes, machine):
+        both = candidates(oriented, lanes, machine), dot_candidates(oriented, lanes, machine)
+        for cost, schedule in itertools.chain(*both):
             if best is None or cost < best[0] * 0.999:
                 best = cost, oriented, replace(schedule, swap=swap)
     assert best is not None
@@ -77,6 +80,25 @@ def candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[f
         rows = row_tiling(p.m, most, not feed.pack_a and _fixed_rows(p))
         cost = total_cost(p, rows, columns, lanes, machine) + feed.cost
         yield cost, Schedule("tile", lanes, False, rows, columns, feed.pack_a, feed.pack_b)
+
+
+def dot_candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[float, Schedule]]:
+    """Tiles of dot products, where both operands are contiguous along k."""
+    axes = [*p.batch, *p.m, *p.n, *p.k]
+    if not p.k or not all(is_affine(x.address, axes) and stride(x.address, p.k[-1]) == 1 for x in (p.a, p.b)):
+        return
+    depth = guess(extent_of(p.k[:-1])) * -(-guess(p.k[-1].extent) // lanes)
+    for r, c in DOT_TILES:
+        if r * c + min(r, c) + 1 > machine.registers:
+            continue
+        rows, columns = Tiling(row_sizes(p.m[-1].extent, r)), Tiling(row_sizes(p.n[-1].extent, c))
+        cost = 0.0
+        for a, x in sweep(guess(p.m[-1].extent), rows.sizes):
+            for b, y in sweep(guess(p.n[-1].extent), columns.sizes):
+                step = max(a * b / machine.multiply_adds, (a + b) / LOADS, float(LATENCY)) + 0.5
+                cost += x * y * (step * depth + 8 * a * b + 20)
+        others = math.prod(guess(x.extent) for x in (*p.batch, *p.m[:-1], *p.n[:-1]))
+        yield cost * others, Schedule("dot", lanes, False, rows, columns)
 
 
 def column_chunks(columns: Tiling, lanes: int) -> Iterator[Chunk]:

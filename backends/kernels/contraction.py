@@ -15,6 +15,7 @@ from graphtorch.ir.shape import Dim
 
 from .choice import choose
 from .conv import conv_problem, conv_transpose_problem, conv_weight_grad_problem
+from .dot import dot_tile
 from .ir import Const, Expr, KType, binary, cast, fma, load
 from .lowering import Lowering, Region
 from .matmul import matmul_problem
@@ -22,7 +23,7 @@ from .packing import Packing, pack
 from .problem import Contraction, Emission, Source, axis, extent_of, merge_axes
 from .schedule import Schedule, machine_of
 from .split import add_parts, partial_address, partial_slot, parts_of, split
-from .tile import Direct, Packed, emit_tiles
+from .tile import Direct, Packed, emit_tiles, register_tile
 from .writer import PartialWriter, ResultWriter
 
 PROBLEMS: dict[str, Callable[[Node, Region, Lowering], Contraction]] = {
@@ -63,16 +64,17 @@ def lower_tiles(p: Contraction, region: Region, lowering: Lowering, s: Schedule)
     a = packed_slot(p, lowering, s, p.a, True) if s.pack_a else None
     b = packed_slot(p, lowering, s, p.b, False) if s.pack_b else None
     label, flops, moved = f"{region.label} [{s}]", 2 * extent_of(p.axes()), moved_bytes(p, region)
+    emit = dot_tile(s.lanes) if s.kind == "dot" else register_tile
     if s.split == 1:
         e = Emission(lowering, p.space, region.label)
-        emit_tiles(e, p, s, feed(e, p, a, p.a, 0), feed(e, p, b, p.b, 0), ResultWriter(e, p, region))
+        emit_tiles(e, p, s, feed(e, p, a, p.a, 0), feed(e, p, b, p.b, 0), ResultWriter(e, p, region), emit)
         e.launch(label, flops, moved)
         return
     cut, part, skipped = split(p, s.split)
     slot = partial_slot(p, lowering, s.split)
     e = Emission(lowering, p.space, region.label)
     emit_tiles(e, cut, s, feed(e, cut, a, cut.a, skipped), feed(e, cut, b, cut.b, skipped),
-               PartialWriter(e, slot, partial_address(p, part)))
+               PartialWriter(e, slot, partial_address(p, part)), emit)
     e.launch(label, flops, moved)
     add_parts(p, region, lowering, s, slot, part)
 

@@ -30,6 +30,8 @@ def parts_of(p: Contraction, s: Schedule) -> int:
     """How many parts to cut k into; 1 for none."""
     if not s.parallel or not p.k or guess(extent_of(p.k)) < LONG or tasks_of(p, s) >= FEW_TASKS:
         return 1
+    if s.kind == "dot" and len(p.k) == 1:
+        return 1
     first = p.k[0].extent
     if len(p.k) == 1 and isinstance(first, int):
         return max(1, min(PARTS, first // (LONG // 4)))

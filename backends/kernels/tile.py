@@ -108,17 +108,23 @@ class Packed:
         return position
 
 
+TileBody = Callable[..., None]
+
+
 def emit_tiles(e: Emission, p: Contraction, s: Schedule, a: Direct | Packed, b: Direct | Packed,
-               writer: Writer) -> None:
-    """The kernel's body: tasks, sweeps over tiles, and in them the register tiles."""
+               writer: Writer, emit: TileBody) -> None:
+    """The kernel's body: tasks, sweeps over tiles, and in them tiles by `emit` (`register_tile`, a dot tile)."""
     rows, columns = side_of(p.m, s.rows), side_of(p.n, s.columns)
     levels = [(e.binder(x), x.extent) for x in (*p.batch, *rows.outer, *columns.outer)]
     spans: dict[str, tuple[Expr, Expr | int]] = {}
     for side in (columns, rows):
         levels.append(_block_level(e, side, spans))
+    lanes = 1 if s.kind == "dot" else s.lanes
 
     def tile(row_sizes: tuple[int, ...], column_sizes: tuple[int, ...], valid: int | Expr) -> None:
-        register_tile(e, p, s, rows, columns, row_sizes, column_sizes, valid, a, b, writer)
+        row_list = tile_rows(rows, row_sizes)
+        column_list = tile_columns(columns, column_sizes, valid, lanes)
+        emit(e, p, row_list, column_list, a, b, writer)
 
     def sweep_rows(column_sizes: tuple[int, ...], valid: int | Expr) -> None:
         _sweep_side(e, rows, spans, lambda sizes, _: tile(sizes, column_sizes, valid))
@@ -213,12 +219,9 @@ def tile_columns(side: Side, sizes: tuple[int, ...], valid: int | Expr, lanes: i
             for column in cut({side.block.name: side.block.variable + i}, side.inner, sizes[1])]
 
 
-def register_tile(e: Emission, p: Contraction, s: Schedule, row_side: Side, column_side: Side,
-                  row_sizes: tuple[int, ...], column_sizes: tuple[int, ...], valid: int | Expr,
+def register_tile(e: Emission, p: Contraction, rows: Sequence[Row], columns: Sequence[Column],
                   a: Direct | Packed, b: Direct | Packed, writer: Writer) -> None:
     """Accumulate one tile over all of k and hand it to `writer`."""
-    rows = tile_rows(row_side, row_sizes)
-    columns = tile_columns(column_side, column_sizes, valid, s.lanes)
     accumulators = {(i, j): e.b.var(Const(0.0, KType(p.acc, c.chunk.lanes)), "c")
                     for i in range(len(rows)) for j, c in enumerate(columns)}
     width = sum(c.chunk.lanes for c in columns)
@@ -232,6 +235,14 @@ def register_tile(e: Emission, p: Contraction, s: Schedule, row_side: Side, colu
     writer.write(rows, columns, dict(accumulators))
 
 
+def steps_of(e: Emission, p: Contraction, axis: Axis) -> Expr:
+    """The end of a loop over an axis of k: its extent, or what is left of it in the last part of a split."""
+    end = e.expr(axis.extent)
+    if axis.name in p.limits:
+        end = e.b.let(binary("min", end, e.expr(p.limits[axis.name])), "end")
+    return end
+
+
 @dataclass
 class _Step:
     """The loops over k around the multiply-adds of a tile."""
@@ -242,7 +253,7 @@ class _Step:
     b: Direct | Packed
     rows: list[Expr]
     offsets: list[Expr]
-    columns: list[Column]
+    columns: Sequence[Column]
     accumulators: dict[tuple[int, int], Name]
 
     def loops(self, depth: int, a_at: Expr, b_at: Expr, a_steps: list[Dim], b_steps: list[Dim]) -> None:
@@ -252,10 +263,7 @@ class _Step:
         e = self.e
         kind = "rolled" if len(self.accumulators) >= FULL else "serial"
         axis = self.p.k[depth]
-        end = e.expr(axis.extent)
-        if axis.name in self.p.limits:
-            end = e.b.let(binary("min", end, e.expr(self.p.limits[axis.name])), "end")
-        with e.b.loop(end, kind, "k") as k:
+        with e.b.loop(steps_of(e, self.p, axis), kind, "k") as k:
             e.space.bind(axis.variable, k)
             a_next = e.b.let(a_at + k * e.expr(a_steps[depth]), "a_at")
             b_next = e.b.let(b_at + k * e.expr(b_steps[depth]), "b_at")
