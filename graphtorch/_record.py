@@ -21,7 +21,7 @@ from graphtorch.ir.graph import Graph, Location, Node, Value, _location
 from ._memory import Executable, program
 from .storage import Leaf, Storage
 
-PENDING_BOUND = 4096  # storages recorded since the last run; beyond it the pending graph runs
+PENDING_BOUND = 1024  # results recorded since the last run; beyond it the pending graph runs
 PROGRAM_BOUND = 1024  # programs remembered
 EXPENSIVE = frozenset({"matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool", "sort", "topk"})
 
@@ -78,13 +78,6 @@ def pending(storage: Storage) -> None:
         return
     _pending.append(weakref.ref(storage))
     if len(_pending) > PENDING_BOUND:
-        _prune()
-
-
-def _prune() -> None:
-    alive = [r for r in _pending if (s := r()) is not None and type(s.value) is Value]
-    _pending[:] = alive
-    if len(alive) > PENDING_BOUND // 2:
         flush()
 
 

@@ -553,7 +553,7 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False) -> Tensor:
     value = result._value()
     base = tensor._base
     keep_history = modes.grad and (result.requires_grad or (base if base is not None else tensor).requires_grad)
-    if keep_history and result._fn is None and not result._rg and tensor.requires_grad:
+    if keep_history and not result.requires_grad and tensor.requires_grad:
         result._fn = GradNode("FillBackward0", (value,), (), (), ())  # still requires grad, as in PyTorch
     if tensor._view is None:
         tensor._storage.write(value)

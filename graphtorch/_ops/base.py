@@ -16,7 +16,7 @@ from graphtorch.ir.shape import SymInt, normalize_axis
 
 from .. import _types
 from .._memory import Buffer
-from .._record import locate
+from .._record import flush, locate
 from .._grad_mode import modes
 from ..storage import Leaf, Storage
 from ..tensor import Tensor, assign, wrap
@@ -101,6 +101,8 @@ def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None,
     for x in inputs:
         if isinstance(x, Tensor):
             storage = x._storage
+            if x._rg and storage.value.node is not None and Storage.capture is None:
+                flush()  # an updated parameter is read: the iteration before ends here, and its graph is complete
             if x._view is None and storage.host is None and Storage.capture is None:
                 values.append(storage.value)
             else:
