@@ -306,7 +306,7 @@ class FunctionEmitter(Expressions):
         self.lines[phi] = f"  {i} = phi i64 [ {lo}, %{before} ], [ {following}, %{self.block} ]"
         self.put(f"{following} = add nsw i64 {i}, {step}")
         again = self.let(f"icmp slt i64 {following}, {hi}")
-        rolled = f", !llvm.loop {self.owner.rolled()}" if s.kind == "rolled" else ""
+        rolled = f", !llvm.loop {self.owner.rolled()}" if stays_rolled(s) else ""
         self.put(f"br i1 {again}, label %{body}, label %{after}{rolled}")
         self.label(after)
 
@@ -365,6 +365,18 @@ class FunctionEmitter(Expressions):
         outer.put(f"call void @{body}({args}, i64 {at})")
         self.owner.functions.append(outer.finish(f"define internal void @{name}(ptr %ctx, i64 %task) #0"))
         return name
+
+
+SHORT = range(17, 128)  # constant trip counts that LLVM would write out as scalars before it could vectorise
+
+
+def stays_rolled(s: k.For) -> bool:
+    """Whether LLVM may not unroll a loop: where the body says so; where it holds loops, which LLVM would write out
+    in full (a kernel of constant sizes then takes ten times as long to compile); and where it is a short
+    vector loop. Longer vector loops need unrolling: it is how their accumulators become several."""
+    if s.kind == "vector" and isinstance(s.lo, k.Const) and isinstance(s.hi, k.Const):
+        return s.hi.value - s.lo.value in SHORT
+    return s.kind == "rolled" or s.kind == "serial" and any(isinstance(x, k.For) for x in k.walk(s.body))
 
 
 def used(body: Sequence[Stmt]) -> tuple[list[Buffer], list[Name]]:
