@@ -233,3 +233,25 @@ def test_containers():
     assert list(named.keys()) == ["a", "b"] and "a" in named
     with pytest.raises(TypeError, match="is not a Module subclass"):
         modules.append(3)
+
+
+def test_lazy_modules_take_the_shape_of_the_first_call():
+    lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(2))
+    assert isinstance(lazy[3].weight, nn.UninitializedParameter)
+    with pytest.raises(RuntimeError, match="Can't access the shape of an uninitialized parameter"):
+        _ = lazy[3].weight.shape
+    out = lazy(torch.ones(2, 3, 5, 5))
+    assert tuple(out.shape) == (2, 2) and type(lazy[3]) is nn.Linear and lazy[3].in_features == 36
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(36, 2))
+    fresh = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(2))
+    fresh.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 5, 5)
+    np.testing.assert_allclose(fresh(x).detach().numpy(), plain(x).detach().numpy(), rtol=1e-5)
+
+
+def test_compile_in_place():
+    net = nn.Linear(3, 2)
+    x = torch.ones(1, 3)
+    want = net(x).detach().numpy()
+    net.compile()
+    np.testing.assert_allclose(net(x).detach().numpy(), want)

@@ -46,7 +46,7 @@ class StateDict:
         own = ((n, t) for n, t in self._buffers.items() if n not in self._non_persistent_buffers_set)
         for name, tensor in itertools.chain(self._parameters.items(), own):
             if tensor is not None:
-                destination[prefix + name] = tensor if keep_vars else tensor.detach()
+                destination[prefix + name] = tensor if keep_vars or is_lazy(tensor) else tensor.detach()
         if type(self).get_extra_state is not StateDict.get_extra_state:
             destination[prefix + EXTRA_STATE_KEY] = self.get_extra_state()
 
