@@ -1,131 +1,227 @@
-"""Sorting rows: a stable bottom-up merge sort of keys with their positions, NaN as the greatest key.
+"""Stable sorting of lines by keys: unsigned integers that are in order as the elements are.
 
-Each row is copied to contiguous memory and merged in runs of 1, 2, 4, ... between two buffers. The merge has no
-branch on the data: which run gives the next element is a select.
+Floats become keys by their bits, with one NaN above infinity and one zero, so every dtype is sorted by the
+same code: long lines by a radix sort of eight bits at a time from the lowest on, which skips digits that
+are the same in all keys; short lines by counting for each key how many come before it. Keys of up to 32
+bits share a word with the position they came from, wider ones move together with it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphtorch.ir.dtype import boolean, i64
+from graphtorch.ir.dtype import DType, f32, i64
 from graphtorch.ir.graph import Node
-from graphtorch.ir.shape import Dim, bounds, numel
+from graphtorch.ir.shape import Dim, bounds
 
 from . import cost
-from .evaluate import Evaluator
-from .ir import Buffer, Const, Expr, KType, binary, cast, load, select, unary
+from .ir import Buffer, Builder, Const, Expr, binary, cast, load, select, unary
+from .lines import Lines, is_used
 from .loops import task_rows
-from .pointwise import less, logical_not
+from .program import Slot
 from .scope import Scope
 
 if TYPE_CHECKING:  # stages.py runs what is defined here
     from .stages import Stages
 
-Run = tuple[Buffer, Buffer]  # keys, positions
-
-
-def before(a: Expr, b: Expr, descending: bool) -> Expr:
-    """Whether a comes strictly before b."""
-    if descending:
-        a, b = b, a
-    smaller = less(a, b)
-    if not a.type.dtype.is_floating_point:
-        return smaller
-    return binary("or", smaller, binary("and", unary("isnan", b), logical_not(unary("isnan", a))))
-
-
-class SortKernel:
-    """The kernel of one sort."""
-
-    def __init__(self, stages: Stages, node: Node):
-        self.node = node
-        self.x = node.operands[0]
-        self.dim = node.attrs.dim
-        self.length = self.x.shape[self.dim] if self.x.rank else 1
-        self.scope = Scope(stages.lowering, "sort")
-        outputs = [stages.result_slot(v) for v in node.results()]
-        self.outputs = [self.scope.buffer(slot, "write") for slot in outputs]
-        count = numel(self.x.shape)
-        self.runs: list[Run] = []
-        for _ in range(2):
-            slots = stages.lowering.temporary(self.x.dtype, (count,)), stages.lowering.temporary(i64, (count,))
-            keys, places = (self.scope.buffer(s, "readwrite") for s in slots)
-            self.runs.append((keys, places))
-        self.evaluator = Evaluator(self.scope, stages.leaves())
-
-    def emit(self) -> None:
-        scope = self.scope
-        others = tuple(d for a, d in enumerate(self.x.shape) if a != self.dim)
-        self.index = tuple(scope.space.variable(extent) for extent in self.x.shape)
-        axes = [a for a in range(self.x.rank) if a != self.dim and self.x.shape[a] != 1]
-        with task_rows(scope, numel(others), self.length * 16, cost.grain([self.node], 8.0)) as row:
-            rest = row
-            for axis in reversed(axes):
-                size = scope.expr(self.x.shape[axis])
-                scope.space.bind(self.index[axis], rest if axis == axes[0] else scope.b.let(rest % size, "i"),
-                                 scope.b.depth)
-                rest = rest if axis == axes[0] else scope.b.let(rest // size, "rest")
-            self.base = scope.b.let(row * scope.expr(self.length), "base")
-            self.n = scope.expr(self.length)
-            self.sort_row()
-        scope.launch("sort", numel(self.x.shape) * 20, cost.traffic([self.x, *self.node.results()]))
-
-    def sort_row(self) -> None:
-        b = self.scope.b
-        keys, places = self.runs[0]
-        with self.scope.loop(self.length, variable=self.along()) as k:
-            at = b.let(self.base + self.scope.expr(k), "at")
-            b.store(keys, at, self.evaluator.at(self.x, self.index))
-            b.store(places, at, self.scope.expr(k))
-        passes = max(bounds(self.length)[1] - 1, 0).bit_length()
-        flipped = b.var(Const(False, KType(boolean)), "flipped")
-        width = b.var(Const(1), "width")
-        with b.loop(passes, "serial", "level"), b.when(binary("lt", width, self.n)):
-            for state, (source, target) in enumerate((self.runs, self.runs[::-1])):
-                with b.when(binary("eq", flipped, Const(bool(state), KType(boolean)))):
-                    self.merge_runs(source, target, width)
-            b.assign(flipped, logical_not(flipped))
-            b.assign(width, binary("add", width, width))
-        self.store_row(flipped)
-
-    def along(self) -> Dim:
-        return self.index[self.dim] if self.x.rank else 0
-
-    def merge_runs(self, source: Run, target: Run, width: Expr) -> None:
-        b = self.scope.b
-        with b.loop(self.n, "serial", "start", 0, binary("add", width, width)) as start:
-            middle = b.let(self.base + binary("min", binary("add", start, width), self.n), "middle")
-            end = b.let(self.base + binary("min", binary("add", start, binary("add", width, width)), self.n), "end")
-            i = b.var(binary("add", self.base, start), "left")
-            j = b.var(middle, "right")
-            with b.loop(end, "serial", "k", binary("add", self.base, start)) as k:
-                limit = binary("sub", end, Const(1))
-                left = b.let(load(source[0], binary("min", i, limit)), "x")
-                right = b.let(load(source[0], binary("min", j, limit)), "y")
-                first = binary("and", binary("lt", j, end), before(right, left, self.node.attrs.descending))
-                from_right = b.let(binary("or", binary("ge", i, middle), first), "from_right")
-                b.store(target[0], k, select(from_right, right, left))
-                b.store(target[1], k, load(source[1], select(from_right, j, i)))
-                step = b.let(cast(from_right, i64), "step")
-                b.assign(j, binary("add", j, step))
-                b.assign(i, binary("add", i, binary("sub", Const(1), step)))
-
-    def store_row(self, flipped: Expr) -> None:
-        b, scope = self.scope.b, self.scope
-        for state, (keys, places) in enumerate(self.runs):
-            with b.when(binary("eq", flipped, Const(bool(state), KType(boolean)))), \
-                    scope.loop(self.length, variable=self.along()) as k:
-                at = b.let(self.base + scope.expr(k), "at")
-                out = b.let(scope.expr(scope.space.linear(self.index, self.x.shape)), "out")
-                b.store(self.outputs[0], out, load(keys, at))
-                b.store(self.outputs[1], out, load(places, at))
+SHORT = 64  # longest line sorted by counting
+RADIX = 256
+LOW = 0xFFFFFFFF
 
 
 def lower_sort(stages: Stages, node: Node) -> None:
-    """Values in order along a dimension and their positions."""
-    if 0 in node.operands[0].shape:
-        for value in node.results():
-            stages.result_slot(value)
+    """One kernel for the values in order along a dimension and their positions."""
+    x, = node.operands
+    source = stages.materialise(x)
+    results = {i: stages.result_slot(r) for i, r in enumerate(node.results()) if is_used(stages, r)}
+    if 0 in x.shape:
+        return
+    lines = Lines.along(node.attrs.dim, x.shape)
+    keys = PackedKeys if key_bits(x.dtype) <= 32 and bounds(lines.length)[1] < 1 << 32 else PairedKeys
+    SortLines(stages, node, source, lines, results, keys).emit()
+
+
+def key_bits(dtype: DType) -> int:
+    return 8 if dtype.is_bool else max(dtype.bits, 32) if dtype.is_floating_point else dtype.bits
+
+
+def key_of(b: Builder, x: Expr, descending: bool) -> Expr:
+    """The key of an element, as the low bits of an i64."""
+    dtype = x.type.dtype
+    if dtype.is_floating_point:
+        key = float_key(b, b.let(x if dtype.bits == 64 else cast(x, f32), "x"))
     else:
-        SortKernel(stages, node).emit()
+        signed = dtype.signed and not dtype.is_bool
+        key = binary("xor", cast(x, i64), Const(-1 << dtype.bits - 1)) if signed else cast(x, i64)
+    bits = key_bits(dtype)
+    if descending:
+        key = binary("xor", key, Const(-1))
+    return key if bits == 64 else binary("and", key, Const((1 << bits) - 1))
+
+
+def float_key(b: Builder, x: Expr) -> Expr:
+    """The bits of x, all of them flipped where it is negative, else the sign alone."""
+    like = x.type
+    one_nan = select(unary("isnan", x), Const(float("nan"), like), binary("add", x, Const(0.0, like)))
+    bits = b.let(cast(unary("bitcast_int", one_nan), i64), "bits")  # an f32's sign fills the upper half
+    sign = Const(-1 << like.dtype.bits - 1)
+    return select(binary("lt", bits, Const(0)), binary("xor", bits, Const(-1)), binary("xor", bits, sign))
+
+
+class PackedKeys:
+    """Words of a key above the position it came from: all are different, and in order as the lines are."""
+
+    shift = 32
+
+    def __init__(self, stages: Stages, scope: Scope, elements: Dim):
+        self.b = scope.b
+        self.words = scope.buffer(stages.lowering.temporary(i64, (elements,)), "readwrite")
+
+    def put(self, at: Expr, key: Expr, place: Expr) -> None:
+        self.b.store(self.words, at, binary("or", binary("shl", key, Const(32)), place))
+
+    def place(self, at: Expr) -> Expr:
+        """The position that the word at `at` came from."""
+        return binary("and", load(self.words, at), Const(LOW))
+
+    def move(self, source: Expr, word: Expr, target: Expr) -> None:
+        self.b.store(self.words, target, word)
+
+    def before(self, other: Expr, word: Expr, j: Expr, i: Expr) -> Expr:
+        """Whether the word `other` of position j comes before that of position i."""
+        return binary("lt_u", other, word)
+
+
+class PairedKeys(PackedKeys):
+    """Keys in one buffer, the positions they came from in another."""
+
+    shift = 0
+
+    def __init__(self, stages: Stages, scope: Scope, elements: Dim):
+        super().__init__(stages, scope, elements)
+        self.places = scope.buffer(stages.lowering.temporary(i64, (elements,)), "readwrite")
+
+    def put(self, at: Expr, key: Expr, place: Expr) -> None:
+        self.b.store(self.words, at, key)
+        self.b.store(self.places, at, place)
+
+    def place(self, at: Expr) -> Expr:
+        return load(self.places, at)
+
+    def move(self, source: Expr, word: Expr, target: Expr) -> None:
+        self.b.store(self.words, target, word)
+        self.b.store(self.places, target, load(self.places, source))
+
+    def before(self, other: Expr, word: Expr, j: Expr, i: Expr) -> Expr:
+        ties = binary("and", binary("eq", other, word), binary("lt", j, i))
+        return binary("or", binary("lt_u", other, word), ties)
+
+
+class SortLines:
+    """The kernel of one sort; each task sorts whole lines."""
+
+    def __init__(self, stages: Stages, node: Node, source: Slot, lines: Lines, results: dict[int, Slot],
+                 keys: type[PackedKeys]):
+        self.node, self.lines, self.dtype = node, lines, source.dtype
+        self.scope = Scope(stages.lowering, node.op.name)
+        self.outputs = {i: self.scope.buffer(s, "write") for i, s in results.items()}
+        self.source = self.scope.buffer(source)
+        self.keys = keys(stages, self.scope, lines.elements * 2)
+
+    def emit(self) -> None:
+        scope, b, lines = self.scope, self.scope.b, self.lines
+        with task_rows(scope, lines.count, lines.length * 16, cost.grain([self.node], 8.0)) as row:
+            self.n, self.inner = scope.expr(lines.length), scope.expr(lines.inner)
+            self.base = b.let(row * self.n * 2, "base")
+            self.first = row * self.n
+            if lines.inner != 1:
+                self.first = row // self.inner * self.n * self.inner + row % self.inner
+            self.first = b.let(self.first, "first")
+            self.sort_line()
+        digits = key_bits(self.dtype) // 8
+        moved = cost.traffic([*self.node.operands, *self.node.results()])
+        scope.launch(self.node.op.name, lines.elements * (2 * digits + 2), moved)
+
+    def sort_line(self) -> None:
+        low, high = bounds(self.lines.length)
+        b = self.scope.b
+        if high <= SHORT:
+            self.sort_short()
+        elif low > SHORT:
+            self.sort_long()
+        else:
+            with b.when(binary("gt", self.n, Const(SHORT))):
+                self.sort_long()
+            with b.otherwise():
+                self.sort_short()
+
+    def element(self, k: Expr) -> Expr:
+        """Position in memory of element k of the line."""
+        return self.first + k * self.inner
+
+    def store(self, k: Expr, place: Expr) -> None:
+        """Element k in order is the one that stood at `place`."""
+        at = self.scope.b.let(self.element(k), "at")
+        if 0 in self.outputs:
+            self.scope.b.store(self.outputs[0], at, load(self.source, self.element(place)))
+        if 1 in self.outputs:
+            self.scope.b.store(self.outputs[1], at, place)
+
+    def key(self, k: Expr) -> Expr:
+        b = self.scope.b
+        return b.let(key_of(b, load(self.source, self.element(k)), self.node.attrs.descending), "key")
+
+    def sort_short(self) -> None:
+        """Each element goes to the place that is the number of those before it."""
+        b, words = self.scope.b, self.keys.words
+        with b.loop(self.n, "serial", "k") as k:
+            self.keys.put(self.base + k, self.key(k), k)
+        with b.loop(self.n, "serial", "i") as i:
+            word = b.let(load(words, self.base + i), "word")
+            rank = b.var(Const(0), "rank")
+            with b.loop(self.n, "vector", "j") as j:
+                other = b.let(load(words, self.base + j), "other")
+                b.assign(rank, binary("add", rank, cast(self.keys.before(other, word, j, i), i64)))
+            self.store(rank, i)
+
+    def sort_long(self) -> None:
+        b, digits = self.scope.b, key_bits(self.dtype) // 8
+        counts = b.scratch(i64, RADIX * digits, "counts")
+        with b.loop(RADIX * digits, "vector", "k") as k:
+            b.store(counts, k, Const(0))
+        with b.loop(self.n, "serial", "k") as k:
+            key = self.key(k)
+            self.keys.put(self.base + k, key, k)
+            for i in range(digits):
+                at = b.let(self.digit(key, Const(8 * i)) + RADIX * i, "digit")
+                b.store(counts, at, load(counts, at) + 1)
+        source, both = b.var(self.base, "source"), b.let(self.base * 2 + self.n, "both")
+        with b.loop(digits, "serial", "d") as d:
+            shift = b.let(d * 8 + self.keys.shift, "shift")
+            some = self.digit(load(self.keys.words, source), shift)
+            with b.when(binary("lt", load(counts, d * RADIX + some), self.n)):
+                target = b.let(both - source, "target")
+                self.distribute(counts, d, shift, source, target)
+                b.assign(source, target)
+        with b.loop(self.n, "serial", "k") as k:
+            self.store(k, b.let(self.keys.place(source + k), "place"))
+
+    def digit(self, key: Expr, shift: Expr) -> Expr:
+        return binary("and", binary("shr_u", key, shift), Const(RADIX - 1))
+
+    def distribute(self, counts: Buffer, d: Expr, shift: Expr, source: Expr, target: Expr) -> None:
+        """Move all words from `source` to `target` in the order of digit `d`."""
+        b = self.scope.b
+        total = b.var(Const(0), "total")
+        with b.loop(RADIX, "serial", "k") as k:
+            at = b.let(d * RADIX + k, "at")
+            count = b.let(load(counts, at), "count")
+            b.store(counts, at, total)
+            b.assign(total, binary("add", total, count))
+        with b.loop(self.n, "serial", "k") as k:
+            origin = b.let(source + k, "from")
+            word = b.let(load(self.keys.words, origin), "word")
+            at = b.let(d * RADIX + self.digit(word, shift), "at")
+            place = b.let(load(counts, at), "to")
+            b.store(counts, at, place + 1)
+            self.keys.move(origin, word, target + place)
