@@ -220,7 +220,9 @@ def finished(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
     inner = math.prod(guess(x.extent) for x, spans_two in sides if spans_two)
     depth = max(1, guess(extent_of(p.k)))
     work = math.prod(guess(x.extent) for x in (*p.batch, *p.m, *p.n)) * depth
-    others = work // max(1, guess(m.extent) * guess(n.extent) * inner * depth)
+    known = math.prod(x.extent for x in (*p.batch, *p.m, *p.n) if isinstance(x.extent, int))
+    inside = math.prod(x.extent for x in (m, n) if isinstance(x.extent, int)) * inner
+    others = known // max(1, inside)  # a symbolic batch may be 1: it does not count as tasks
     row_block, column_block = blocks(s.rows, s.columns, m.extent, n.extent, depth * inner, max(1, others),
                                      p.acc.itemsize, machine)
     static = all(isinstance(x.extent, int) for x in p.axes())

@@ -181,7 +181,7 @@ class Emission:
         return found
 
     def launch(self, label: str, flops: Dim = 0, moved: Dim = 0, prologue: bool = False) -> None:
-        used = names_used(self.b.body)
+        used = names_used(self.b.body) if self._sizes else set()
         sizes = [n for n in self._sizes.values() if n in used]
         name = self.lowering.kernel_name(self.hint)
         kernel = Kernel(name, tuple(self._buffers.values()), tuple(sizes), self.b.body)

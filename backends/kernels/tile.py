@@ -113,7 +113,7 @@ TileBody = Callable[..., None]
 
 def emit_tiles(e: Emission, p: Contraction, s: Schedule, a: Direct | Packed, b: Direct | Packed,
                writer: Writer, emit: TileBody) -> None:
-    """The kernel's body: tasks, sweeps over tiles, and in them tiles by `emit` (`register_tile`, a dot tile)."""
+    """The kernel's body: tasks, sweeps over tiles, and tiles by `emit` (`register_tile`, a dot tile)."""
     rows, columns = side_of(p.m, s.rows), side_of(p.n, s.columns)
     levels = [(e.binder(x), x.extent) for x in (*p.batch, *rows.outer, *columns.outer)]
     spans: dict[str, tuple[Expr, Expr | int]] = {}
