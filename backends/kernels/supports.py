@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from graphtorch.ir.graph import Graph, Node
 
-# Composites that have a kernel of their own, faster than what they decompose into.
-WHOLE = frozenset({"max_pool_grad"})
+# Composites with a kernel that is better than what they decompose into.
+WHOLE = frozenset("relu silu gelu softplus log_sigmoid elu leaky_relu hardtanh hardsigmoid hardswish mish softsign "
+                  "square reciprocal rsqrt max_pool_grad".split())
 
 
 def supports(node: Node) -> bool:
