@@ -9,12 +9,17 @@ from graphtorch.backends import Buffer, Executable
 from graphtorch.backends import compile as _compile
 from graphtorch.ir.graph import Graph
 
-TARGET = os.environ.get("GRAPHTORCH_TARGET", "reference")
+_CHOSEN = os.environ.get("GRAPHTORCH_TARGET")
 
 
-def program(graph: Graph, stable: Sequence[int] = ()) -> Executable:
-    """A graph compiled for this process's target; `stable` are the positions of inputs that seldom change."""
-    return _compile(graph, TARGET, stable)
+def pending_program(graph: Graph) -> Executable:
+    """What runs a graph that was recorded line by line: interpreted while it is small and new."""
+    return _compile(graph, _CHOSEN or "tiered")
 
 
-__all__ = ["TARGET", "Buffer", "Executable", "program"]
+def captured_program(graph: Graph, stable: Sequence[int] = ()) -> Executable:
+    """What runs a graph that the user asked to compile; `stable` inputs seldom change."""
+    return _compile(graph, _CHOSEN or "llvm", stable)
+
+
+__all__ = ["Buffer", "Executable", "captured_program", "pending_program"]

@@ -18,7 +18,7 @@ import numpy as np
 
 from graphtorch.ir.graph import Graph, Location, Node, Value, _location
 
-from ._memory import Executable, program
+from ._memory import Executable, pending_program
 from .storage import Leaf, Storage
 
 PENDING_BOUND = 1024  # results recorded since the last run; beyond it the pending graph runs
@@ -166,7 +166,7 @@ def program_for(walk: Walk, outputs: Sequence[Value]) -> Executable:
     if found is None:
         if len(_programs) >= PROGRAM_BOUND:
             _programs.pop(next(iter(_programs)))
-        found = _programs[key] = program(walk.graph(outputs))
+        found = _programs[key] = pending_program(walk.graph(outputs))
         compiled_count += 1
     return found
 

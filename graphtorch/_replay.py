@@ -13,7 +13,7 @@ from . import _record
 from ._capture import Capture, Closed, rebuild, tensors_in
 from ._grad_mode import no_grad
 from ._grad_node import FREED, AccumulateGrad, GradNode
-from ._memory import Buffer, program
+from ._memory import Buffer, captured_program
 from .autograd.engine import Task
 from .storage import Leaf, RuntimeScalar, Storage, is_contiguous
 from .tensor import Tensor, assign, from_value
@@ -47,7 +47,7 @@ class Backward:
     @property
     def program(self) -> Any:
         if self._program is None:
-            self._program = program(self.graph)
+            self._program = captured_program(self.graph)
         return self._program
 
     def attach(self, outputs: Sequence[Any], inputs: Sequence[Buffer], results: Sequence[Buffer],
@@ -199,7 +199,7 @@ def make_entry(capture: Capture, function: Callable[..., Any], given: tuple[Sequ
     entry.generators = [(g, final[g] - state[1]) for g, state in capture.generators.items()]
     entry.bound = [(t, t._storage) for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
     stable = [len(stands) + i for i, s in enumerate(capture.inputs) if s not in capture.writes]
-    entry.program = program(entry.graph, stable)
+    entry.program = captured_program(entry.graph, stable)
     return entry, plan.first_run(arguments)
 
 
