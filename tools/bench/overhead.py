@@ -69,8 +69,8 @@ def lenet_seconds() -> tuple[float, float]:
     first = []
     with tempfile.TemporaryDirectory() as folder:
         for i in range(3):
-            first.append(in_new_process(LENET, {**os.environ, "GRAPHTORCH_CACHE_DIR": f"{folder}/{i}"}, 1))
-        cached = in_new_process(LENET, {**os.environ, "GRAPHTORCH_CACHE_DIR": f"{folder}/0"}, 7)
+            first.append(in_new_process(LENET, {**os.environ, "GRAPHTORCH_CACHE": f"{folder}/{i}"}, 1))
+        cached = in_new_process(LENET, {**os.environ, "GRAPHTORCH_CACHE": f"{folder}/0"}, 7)
     return statistics.median(first), cached
 
 
