@@ -365,7 +365,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     """Elements at `index` along `dim`; the result has the shape of `index`."""
     axis = _axis(input, dim)
     if index.numel() == 0:  # PyTorch takes an empty index of any dtype
-        return FUNCTIONS["empty"](index._type.shape, dtype=input.dtype)
+        return reshape(_sliced(reshape(input, (-1,)), 0, slice(0, 0)), index.shape)
     check_index_dtype("gather", index)
     if input.ndim == 0 or index.ndim == 0:
         found = gather(reshape(input, (-1,)), 0, reshape(index, (-1,)))

@@ -48,9 +48,7 @@ class Formatter:
             self.scientific = bool(high / low > 1000 or high > 1e8)
         if _options["sci_mode"] is not None:
             self.scientific = _options["sci_mode"]
-        self.width = max(len(self._number(v)) for v in finite)
-        special = array[~np.isfinite(array)]
-        self.width = max([self.width, *(len(self._number(v)) for v in special)])
+        self.width = max(len(self._number(v)) for v in finite)  # nan and inf may stick out, as in PyTorch
 
     @staticmethod
     def _plain(value: Any) -> str:

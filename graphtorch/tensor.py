@@ -533,15 +533,19 @@ def check_writable(tensor: Tensor) -> None:
         raise RuntimeError(f"A view {why}. Write out-of-place, or make the view and the write in the same grad mode.")
 
 
-def assign(tensor: Tensor, result: Tensor, fills: bool = False) -> Tensor:
+def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = False) -> Tensor:
     """Finish an in-place operation: `tensor` takes over the elements and the history of `result`.
 
     Args:
         tensor: the tensor written to; views and detached aliases of its memory see the write.
         result: what the out-of-place operation made.
         fills: whether all elements become equal, so that an expanded tensor may be written to.
+        updates: whether `result` was made of `tensor` by this very operation, whose gradient then reads the elements
+            from before the write (PyTorch saves a copy of them).
     """
     check_writable(tensor)
+    if updates and result._fn is not None:
+        result._fn.seen = tuple([None if s is not None and s.version is tensor._version else s for s in result._fn.seen])
     target = tensor._type
     if result._type.shape != target.shape:
         result = _fitted(result, target)

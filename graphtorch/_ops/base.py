@@ -51,7 +51,7 @@ def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Call
     @functools.wraps(define)
     def write(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_tensor(name, "input", self)
-        return assign(self, define(self, *args, **kwargs), fills)
+        return assign(self, define(self, *args, **kwargs), fills, updates=True)
     write.__name__ = write.__qualname__ = name
     return write
 

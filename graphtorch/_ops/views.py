@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt, contiguous_strides, floordiv, numel
 
 from .._types import Size, to_ir
-from ..storage import Expand, Permute, Reshape, Slice, Take, ViewDtype, is_contiguous
+from ..storage import Expand, Leaf, Permute, Reshape, Slice, Take, ViewDtype, is_contiguous
 from ..tensor import Tensor, check_writable, from_value, make_view
 from .base import axis_of, check_tensor, dims_of, register, run, shape_of, size_of
 
@@ -701,8 +702,10 @@ def element_size(self: Tensor) -> int:
 def data_ptr(self: Tensor) -> int:
     """The address of the first element."""
     from .._record import settle
-    settle(self._storage)
     storage = self._storage
+    settle(storage)
+    if storage.host is None and sys.getrefcount(storage.value) > 2:  # a clone may hold the same elements until a write
+        storage.value = Leaf.of(storage.value.buffer.numpy().copy())  # type: ignore[attr-defined]
     array = storage.host if storage.host is not None else storage.value.buffer.numpy()  # type: ignore[attr-defined]
     return array.ctypes.data + _offset(self) * self.itemsize if array.size else 0
 
