@@ -144,6 +144,8 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x sigmoid(x)."""
+    if input.dtype.is_complex:
+        return in_place(input, input * input.sigmoid(), inplace)
     return in_place(input, call("silu", floating(input, "silu_cpu")), inplace)
 
 

@@ -20,6 +20,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     for x in (x1, x2):
         if not x.dtype.is_floating_point:
             raise RuntimeError(f"expected common dtype to be floating point, yet common dtype is {x.dtype}")
+    x1, x2 = FUNCTIONS["broadcast_tensors"](x1, x2)
     norms = [vector_norm(x, 2, dim, True).clamp(min=eps) for x in (x1, x2)]
     return ((x1 / norms[0]) * (x2 / norms[1])).sum(dim)
 

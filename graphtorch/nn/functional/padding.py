@@ -72,9 +72,10 @@ def _one_dim(x: Tensor, dim: int, low: int, high: int, mode: str) -> Tensor:
                            f"{list(x.shape)}")
     if isinstance(size, int) and size == 0 and (low > 0 or high > 0):
         raise RuntimeError(f"Expected a non-empty dimension {dim} to pad in mode {mode}, got {list(x.shape)}")
-    before, after = _SIDES[mode](x, dim, max(low, 0), max(high, 0))
     start = max(-low, 0)
     middle = x.narrow(dim, start, size - start - max(-high, 0)) if low < 0 or high < 0 else x
+    source = middle if mode == "circular" else x  # PyTorch wraps around what is left after cropping
+    before, after = _SIDES[mode](source, dim, max(low, 0), max(high, 0))
     parts = [p for p in (before, middle, after) if p is not None]
     return cat(parts, dim) if len(parts) > 1 else middle
 

@@ -186,9 +186,10 @@ def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
     x = pad(x, (pads[1], pads[1], pads[0], pads[0])) if any(pads) else x
     counts = _window_counts(tuple(x.shape[2:]), (0, 0), kernel, spread, steps)
     n, c = x.shape[:2]
-    patches = [_shifted(x, i, j, counts, spread, steps).reshape(n, c, 1, -1)
+    windows = counts[0] * counts[1]
+    patches = [_shifted(x, i, j, counts, spread, steps).reshape(n, c, 1, windows)
                for i in range(kernel[0]) for j in range(kernel[1])]
-    return unbatch(cat(patches, 2).reshape(n, c * kernel[0] * kernel[1], -1))
+    return unbatch(cat(patches, 2).reshape(n, c * kernel[0] * kernel[1], windows))
 
 
 def fold(input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
