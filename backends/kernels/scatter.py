@@ -2,7 +2,7 @@
 
 The result starts as a copy of x. Updates are applied in their row-major order, so that sums and the last
 of several writes are the same on any number of threads: tasks share the *result*, by dimensions that
-updates and result have in common, or by ranges of the addressed dimension where there are none.
+updates and result have in common.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from graphtorch.ir.shape import Dim, Shape, broadcast, numel
 
 from . import cost
 from .evaluate import Evaluator, Mask, bounded, first_indexed
-from .ir import Buffer, Expr, binary, cast, load
+from .ir import Buffer, Const, Expr, binary, cast, load
+from .loops import task_rows
 from .pointwise import wide
 from .program import Slot
 from .scope import Scope, upper_bound
@@ -30,7 +31,6 @@ if TYPE_CHECKING:  # it runs what this file defines
 Place = Callable[[Index], Index]
 
 BLOCK = 512  # neighbouring elements of the result that a task takes at least
-RANGES = 8  # parts of the addressed dimension, where tasks have nothing else to share
 
 
 @dataclass(eq=False)
@@ -85,20 +85,22 @@ class ScatterKernel:
         self.out = out
         self.scope = Scope(stages.lowering, updates.node.op.name)
         self.evaluator = Evaluator(self.scope, stages.leaves())
-        self.range: tuple[Expr, Expr] | None = None
+        self.lo: Expr = Const(0)
+        self.hi: Expr = Const(1)
 
     def emit(self) -> None:
         updates, scope = self.updates, self.scope
         buffer = scope.buffer(self.out, "readwrite")
         self.index: Index = tuple(scope.space.variable(extent) for extent in updates.shape)
         bound = [a for a in range(len(updates.shape)) if a not in updates.free]
-        with self.tasks(), self.serial(bound):
+        with self.tasks():
             if updates.inner:
-                place, mask = self.place()
-                with scope.b.when(mask.expr), self.line():
-                    self.update(buffer, place(self.index), mask)
+                with self.serial(bound):
+                    place, mask = self.place()
+                    with scope.b.when(mask.expr), self.line():
+                        self.update(buffer, place(self.index), mask)
             else:
-                with self.line():
+                with self.in_memory_order(bound):
                     place, mask = self.place()
                     with scope.b.when(mask.expr):
                         self.update(buffer, place(self.index), mask)
@@ -107,45 +109,39 @@ class ScatterKernel:
 
     @contextmanager
     def tasks(self) -> Iterator[None]:
-        """Free axes as tasks, the last one in blocks; else ranges of the addressed dimension."""
+        """Free axes shared between tasks, the last one in blocks. Without any, one task does everything."""
         scope, b, updates = self.scope, self.scope.b, self.updates
-        outer, last = updates.free[:-1], updates.free[-1:]
-        work = cost.elements(updates.shape)
+        outer = [a for a in updates.free[:-1] if updates.shape[a] != 1]
+        extent = updates.shape[updates.free[-1]] if updates.free else 1
+        others = numel(tuple(d for a, d in enumerate(updates.shape) if a not in updates.free))
         grain = cost.grain([updates.node], 12.0)
-        blocks: list[tuple[Dim, int | None]] = [(updates.shape[a], a) for a in outer if updates.shape[a] != 1]
-        extent = updates.shape[last[0]] if last else 1
-        width = max(BLOCK, grain // max(1, cost.guess(numel(tuple(updates.shape[a] for a in range(len(updates.shape))
-                                                                 if a not in last)))))
-        blocks.append(((extent + (width - 1)) // width, None))
-        count = numel(tuple(e for e, _ in blocks))
-        ranges = RANGES if work > 2 * grain and cost.guess(count) < 2 else 1
-        kind = "parallel" if work > grain and not (count == 1 and ranges == 1) else "serial"
-        with b.loop(scope.expr(count * ranges), kind, "task") as task:
-            rest = task
-            if ranges > 1:
-                self.limit(rest % ranges, ranges)
-                rest = b.let(rest // ranges, "rest")
-            for size, axis in reversed(blocks):
-                here = rest if (size, axis) == blocks[0] else b.let(rest % scope.expr(size), "i")
-                rest = rest if (size, axis) == blocks[0] else b.let(rest // scope.expr(size), "rest")
-                if axis is not None:
-                    scope.space.bind(self.index[axis], here, b.depth)
-                else:
-                    self.lo = b.let(here * width, "lo")
-                    self.hi = b.let(upper_bound(self.lo + width, scope.expr(extent)), "hi")
+        width = max(BLOCK, grain // max(1, cost.guess(others)))
+        blocks = 1 if isinstance(extent, int) and extent <= width else (extent + (width - 1)) // width
+        rows = numel(tuple(updates.shape[a] for a in outer)) * blocks
+        length = extent if blocks == 1 else width
+        with task_rows(scope, rows, length * others, grain) as rest:
+            self.hi = scope.expr(extent)
+            if blocks != 1:
+                self.lo = b.let((rest % scope.expr(blocks)) * width, "lo")
+                self.hi = b.let(upper_bound(self.lo + width, self.hi), "hi")
+                rest = b.let(rest // scope.expr(blocks), "rest")
+            for axis in reversed(outer[1:]):
+                size = scope.expr(updates.shape[axis])
+                scope.space.bind(self.index[axis], b.let(rest % size, "i"), b.depth)
+                rest = b.let(rest // size, "rest")
+            for axis in outer[:1]:
+                scope.space.bind(self.index[axis], rest, b.depth)
             yield
 
-    def limit(self, part: Expr, ranges: int) -> None:
-        """Restrict this task to part `part` of the first addressed dimension."""
-        b = self.scope.b
-        size = self.scope.expr(self.updates.x.shape[self.addressed()[0]])
-        each = b.let((size + (ranges - 1)) // ranges, "each")
-        low = b.let(b.let(part, "part") * each, "from")
-        self.range = low, b.let(low + each, "to")
-
-    def addressed(self) -> tuple[int, ...]:
-        attrs = self.updates.node.attrs
-        return attrs.dims if self.updates.node.op.name == "index_put" else (attrs.dim,)
+    @contextmanager
+    def in_memory_order(self, bound: list[int]) -> Iterator[None]:
+        """The block of the last free axis and the axes that are not free, neighbours innermost."""
+        if self.updates.free and bound and self.updates.free[-1] < bound[0]:
+            with self.line(), self.serial(bound):
+                yield
+        else:
+            with self.serial(bound), self.line():
+                yield
 
     @contextmanager
     def serial(self, axes: list[int]) -> Iterator[None]:
@@ -175,7 +171,6 @@ class ScatterKernel:
         dim = node.attrs.dim
         at = self.evaluator.result(node.operands[1], self.index, None)
         variable, mask = bounded(self.evaluator, node, at, self.updates.x.shape[dim], dim, None, wraps=False)
-        mask = self.in_range(variable, mask)
         return (lambda index: tuple(variable if a == dim else i for a, i in enumerate(index))), mask
 
     def _put_place(self, node: Node) -> tuple[Place, Mask]:
@@ -190,20 +185,11 @@ class ScatterKernel:
             at = self.evaluator.result(source, broadcast_index(block, sizes, source.shape), None)
             found[axis], mask = bounded(self.evaluator, node, at, x.shape[axis], axis, mask, wraps=True)
         assert mask is not None
-        mask = self.in_range(found[dims[0]], mask)
 
         def place(index: Index) -> Index:
             rest = [*index[:first], *index[first + len(block):]]
             return tuple(found[a] if a in found else rest.pop(0) for a in range(x.rank))
         return place, mask
-
-    def in_range(self, variable: Dim, mask: Mask) -> Mask:
-        if self.range is None:
-            return mask
-        at = self.scope.expr(variable)
-        depth = self.scope.space.depth((variable,))
-        here = binary("and", binary("ge", at, self.range[0]), binary("lt", at, self.range[1]))
-        return self.evaluator.both(mask, here, depth)
 
     def update(self, buffer: Buffer, where: Index, mask: Mask) -> None:
         b, updates = self.scope.b, self.updates
