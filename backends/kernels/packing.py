@@ -128,21 +128,23 @@ def _converted(value: Expr, source: Source, acc: DType) -> Expr:
 
 def _pack_scalars(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, width: int,
                   valid: int | Expr) -> None:
+    e.loop_over(k, lambda: _scalar_step(e, q, slot, acc, base, width, valid))
+
+
+def _scalar_step(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, width: int,
+                 valid: int | Expr) -> None:
+    """One step of k of one tile, element by element, and the zeros after them."""
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
     start = e.space.env[q.along.name]
-
-    def body() -> None:
-        at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
-        with e.b.loop(valid if isinstance(valid, int) else binary("min", valid, Const(width)), name="r") as r:
-            e.space.bind(q.along.variable, start + r)
-            e.b.store(target, at + r, _converted(load(source, e.expr(q.source.address)), q.source, acc))
-        e.space.bind(q.along.variable, start)
-        if not (isinstance(valid, int) and valid == width):
-            inside = Const(valid) if isinstance(valid, int) else valid
-            with e.b.loop(width, name="r", lo=binary("min", Const(width), inside)) as r:
-                e.b.store(target, at + r, Const(0.0, KType(acc)))
-
-    e.loop_over(k, body)
+    at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
+    inside = e.b.let(binary("min", Const(width), Const(valid) if isinstance(valid, int) else valid), "inside")
+    with e.b.loop(inside, name="r") as r:
+        e.space.bind(q.along.variable, start + r)
+        e.b.store(target, at + r, _converted(load(source, e.expr(q.source.address)), q.source, acc))
+    e.space.bind(q.along.variable, start)
+    if not (isinstance(valid, int) and valid == width):
+        with e.b.loop(width, name="r", lo=inside) as r:
+            e.b.store(target, at + r, Const(0.0, KType(acc)))
 
 
 def _pack_vectors(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, size: int,
@@ -165,55 +167,54 @@ def _pack_vectors(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: D
 
 def _pack_transposed(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr,
                      size: int, valid: int | Expr) -> None:
-    """Square blocks along the innermost k; what is left of k goes the same way, masked."""
+    """Square blocks along the innermost k; the few steps of k that are left go one by one."""
     *outer, last = k
     assert isinstance(last.extent, int)
     whole = last.extent // q.lanes * q.lanes
 
     def body() -> None:
-        if whole:
-            with e.b.loop(whole, name="kb", step=q.lanes) as at:
-                e.space.bind(last.variable, at)
-                _turn(e, q, slot, acc, base, size, valid, q.lanes)
+        with e.b.loop(whole, name="kb", step=q.lanes) as at:
+            e.space.bind(last.variable, at)
+            _turn_blocks(e, q, slot, acc, base, size, valid)
         if last.extent != whole:
-            e.space.bind(last.variable, Const(whole))
-            _turn(e, q, slot, acc, base, size, valid, int(last.extent) - whole)
+            with e.b.loop(last.extent, name="k", lo=whole) as at:
+                e.space.bind(last.variable, at)
+                _scalar_step(e, q, slot, acc, base, q.width(size), valid)
 
     e.loop_over(outer, body)
 
 
-def _turn(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int, valid: int | Expr,
-          steps: int) -> None:
-    """`steps` steps of k of one tile: rows read along k, transposed, stored along the tile."""
-    source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
-    width, lanes = q.width(size), q.lanes
-    at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
+def _turn_blocks(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int,
+                 valid: int | Expr) -> None:
+    """A tile for as many steps of k as a vector has lanes: whole blocks in a loop, then the rest."""
+    at = e.b.let(base + e.expr(flat(q.k)) * q.width(size), "at")
     start = e.b.let(e.expr(q.source.address), "from")
-    hop = stride(q.source.address, q.along)
-    inside = lane_mask(steps, lanes)
-    for first in range(0, size, lanes):
-        count = min(lanes, size - first)
-        rows = [_row(e, q, acc, source, start, hop, first + i, valid, inside) for i in range(count)]
-        zero = Const(0.0, KType(acc, lanes))
-        turned = transpose(e, rows + [zero] * (lanes - count))
-        for i in range(steps):
-            kept = min(lanes, width - first)
-            place = i * width + first
-            if first == 0 and place + lanes <= steps * width and width <= lanes:
-                kept = lanes  # what is too much is overwritten by the next step
-            store_lanes(e.b, target, at + place, turned[i], kept, e.masks)
+    whole = size // q.lanes * q.lanes
+    if whole:
+        with e.b.loop(whole, name="block", step=q.lanes) as first:
+            _turn(e, q, slot, acc, (at, start), size, first, q.lanes, valid)
+    if size != whole:
+        _turn(e, q, slot, acc, (at, start), size, Const(whole), size - whole, valid)
 
 
-def _row(e: Emission, q: Packing, acc: DType, source: Buffer, start: Expr, hop: Dim, i: int,
-         valid: int | Expr, inside: Expr | None) -> Expr:
-    lanes = q.lanes
-    index = start + e.expr(hop * i)
-    mask = inside
-    if not isinstance(valid, int):
-        exists = splat(binary("lt", Const(i), valid), lanes)
-        mask = exists if inside is None else binary("and", exists, inside)
-    value = load(source, index, lanes, mask)
-    return e.b.let(_converted(value, q.source, acc), "row")
+def _turn(e: Emission, q: Packing, slot: Slot, acc: DType, places: tuple[Expr, Expr], size: int, first: Expr,
+          count: int, valid: int | Expr) -> None:
+    """`count` rows from `first` on, read along k, transposed, stored along the tile."""
+    source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
+    width, lanes, (at, start) = q.width(size), q.lanes, places
+    hop = e.b.let(e.expr(stride(q.source.address, q.along)), "hop")
+    rows = []
+    for i in range(count):
+        mask = None if isinstance(valid, int) else splat(binary("lt", first + i, valid), lanes)
+        value = load(source, start + (first + i) * hop, lanes, mask)
+        rows.append(e.b.let(_converted(value, q.source, acc), "row"))
+    zero = Const(0.0, KType(acc, lanes))
+    turned = transpose(e, rows + [zero] * (lanes - count))
+    for i in range(lanes):
+        kept = lanes if count == lanes else width - size + count
+        if width <= lanes and i * width + lanes <= lanes * width:
+            kept = lanes  # what is too much is overwritten by the next step
+        store_lanes(e.b, target, at + (first + i * width), turned[i], kept, e.masks)
 
 
 def nothing(dtype: DType) -> Const:
