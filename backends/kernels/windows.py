@@ -7,11 +7,12 @@ which leaves the loop over results to the vectoriser; large and variable ones ar
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from graphtorch.ir.dtype import boolean
+from graphtorch.ir.dtype import boolean, i32, i64
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim
 
@@ -41,16 +42,16 @@ class Axis:
 
 def visit(e: Evaluator, axes: Sequence[Axis], body: Visit) -> None:
     """Run `body` at every position of a window, in row-major order, unrolled where it is small."""
-    small = all(a.ends is None for a in axes)
-    total = 1
-    for axis in axes:
-        total *= axis.count
-    if small and total <= UNROLL:
+    if unrolled(axes):
         for tap in itertools.product(*(range(a.count) for a in axes)):
             body(tuple(a.start + k * a.step for a, k in zip(axes, tap, strict=True)))
         return
     with _loops(e, axes) as position:
         body(position)
+
+
+def unrolled(axes: Sequence[Axis]) -> bool:
+    return all(a.ends is None for a in axes) and math.prod(a.count for a in axes) <= UNROLL
 
 
 @contextmanager
@@ -126,6 +127,10 @@ def _max_value(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: 
 
 
 def _max_place(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: list[Axis]) -> Result:
+    """The position of the maximum."""
+    ends = [(i, a.size) for a in axes for i in (a.start, a.start + (a.count - 1) * a.step)]
+    if unrolled(axes) and all(e.scope.space.within(i, size) for i, size in ends):
+        return _max_offset(e, node, index, mask, axes)
     x, b = node.operands[0], e.scope.b
     best = b.var(lowest(KType(x.dtype)), "best")
     where = b.var(Const(-1), "where")
@@ -133,15 +138,36 @@ def _max_place(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: 
     def step(at: tuple[Dim, ...]) -> None:
         found, here = read_tap(e, x, index[:2], at, mask)
         flat = e.scope.condition(e.scope.space.linear(at, x.shape[2:]))
-        better = _greater(best, found.expr)
-        if x.dtype.is_floating_point:
-            better = binary("or", better, unary("isnan", found.expr))
-        better = binary("or", better, binary("lt", where, Const(0)))
+        better = binary("or", _beats(found.expr, best), binary("lt", where, Const(0)))
         taken = b.let(better if isinstance(here.expr, Const) else binary("and", better, here.expr), "taken")
         b.assign(best, select(taken, found.expr, best))
         b.assign(where, select(taken, flat, where))
     visit(e, axes, step)
     return Result(b.let(binary("max", where, Const(0)), "where"), innermost(e))
+
+
+def _max_offset(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: list[Axis]) -> Result:
+    """The same in a window inside the input: where it starts, plus a choice between constants."""
+    x, b = node.operands[0], e.scope.b
+    best: Expr | None = None
+    offset: Expr = Const(0, KType(i32))
+    first: Dim = 0
+    for tap in itertools.product(*(range(a.count) for a in axes)):
+        at = tuple(a.start + k * a.step for a, k in zip(axes, tap, strict=True))
+        found, flat = e.at(x, (*index[:2], *at), mask), e.scope.space.linear(at, x.shape[2:])
+        if best is None:
+            best, first = found, flat
+            continue
+        taken = b.let(_beats(found, best), "taken")
+        best = b.let(maximum(best, found), "best")  # a select of floats would branch on the data
+        offset = b.let(select(taken, cast(e.scope.expr(flat - first), i32), offset), "offset")
+    return Result(b.let(binary("add", e.scope.condition(first), cast(offset, i64)), "where"), innermost(e))
+
+
+def _beats(x: Expr, best: Expr) -> Expr:
+    """Whether x replaces the maximum so far: greater ones do, and NaN does."""
+    greater = _greater(best, x)
+    return binary("or", greater, unary("isnan", x)) if x.type.dtype.is_floating_point else greater
 
 
 def _greater(a: Expr, x: Expr) -> Expr:
