@@ -7,8 +7,69 @@ from collections.abc import Iterable
 from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, bounds, numel
 
-FREE = frozenset(["reshape", "permute", "expand", "slice", "flip", "detach", "constant", "iota", "size", "pad", "concat", "region", "real", "conj"])
-SLOW = frozenset(["exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "sigmoid", "silu", "gelu", "softplus", "log_sigmoid", "elu", "mish", "pow", "softmax", "log_softmax", "logsumexp", "random_uniform", "random_normal", "random_int", "bernoulli", "logaddexp", "xlogy", "fmod", "remainder"])
+FREE = frozenset(
+    [
+        "reshape",
+        "permute",
+        "expand",
+        "slice",
+        "flip",
+        "detach",
+        "constant",
+        "iota",
+        "size",
+        "pad",
+        "concat",
+        "region",
+        "real",
+        "conj",
+    ]
+)
+SLOW = frozenset(
+    [
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "erf",
+        "erfc",
+        "erfinv",
+        "sigmoid",
+        "silu",
+        "gelu",
+        "softplus",
+        "log_sigmoid",
+        "elu",
+        "mish",
+        "pow",
+        "softmax",
+        "log_softmax",
+        "logsumexp",
+        "random_uniform",
+        "random_normal",
+        "random_int",
+        "bernoulli",
+        "logaddexp",
+        "xlogy",
+        "fmod",
+        "remainder",
+    ]
+)
 VERY_SLOW = frozenset(["lgamma", "digamma", "nextafter"])
 TASK_NS = 16_000.0  # a task is worth handing to another thread from about this much work on
 BYTES_PER_NS = 10.0  # one core from memory

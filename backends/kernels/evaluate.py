@@ -119,8 +119,10 @@ class Evaluator:
 
 def memory(slot: Slot, shape: tuple[Dim, ...]) -> Leaf:
     """The leaf of a value that lies row-major in `slot`."""
+
     def read(evaluator: Evaluator, index: Index, mask: Mask | None) -> Result:
         return evaluator.load(slot, evaluator.scope.space.linear(index, shape), mask)
+
     return read
 
 
@@ -184,7 +186,7 @@ def _choose(e: Evaluator, condition: Expr, depth: int, yes: Result, no: Result) 
 
 
 def _pad(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:
-    x, = node.operands
+    (x,) = node.operands
     low = node.attrs.low
     tests = [(i, a, a + size) for i, a, size in zip(index, low, x.shape, strict=True)]
     condition, depth = inside(e, tests)
@@ -236,8 +238,9 @@ def _on_grid(e: Evaluator, i: Dim, step: int, condition: Expr | None, depth: int
         return e.scope.b.let(hit if condition is None else binary("and", condition, hit), "inside"), depth
 
 
-def bounded(e: Evaluator, node: Node, position: Result, size: Dim, dim: int, mask: Mask | None,
-            wraps: bool) -> tuple[Dim, Mask]:
+def bounded(
+    e: Evaluator, node: Node, position: Result, size: Dim, dim: int, mask: Mask | None, wraps: bool
+) -> tuple[Dim, Mask]:
     """A loaded position as an index below `size`, and where it is valid; elsewhere the call fails."""
     site = e.scope.lowering.fail_site(node, f"index is out of bounds for dimension {dim} with size {size}")
     b, depth = e.scope.b, max(position.depth, mask.depth if mask else 0)
@@ -260,7 +263,7 @@ def _gather(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result
     dim = node.attrs.dim
     at = e.result(positions, index, mask)
     variable, valid = bounded(e, node, at, x.shape[dim], dim, mask, wraps=False)
-    return e.result(x, (*index[:dim], variable, *index[dim + 1:]), valid)
+    return e.result(x, (*index[:dim], variable, *index[dim + 1 :]), valid)
 
 
 def _index_select(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:
@@ -268,16 +271,16 @@ def _index_select(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> 
     dim = node.attrs.dim
     at = e.result(positions, (index[dim],), mask)
     variable, valid = bounded(e, node, at, x.shape[dim], dim, mask, wraps=False)
-    return e.result(x, (*index[:dim], variable, *index[dim + 1:]), valid)
+    return e.result(x, (*index[:dim], variable, *index[dim + 1 :]), valid)
 
 
 def _index(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> Result:
     x, *positions = node.operands
     dims = node.attrs.dims
-    common = tuple(node.types[0].shape[first_indexed(dims):][:max(p.rank for p in positions)])
+    common = tuple(node.types[0].shape[first_indexed(dims) :][: max(p.rank for p in positions)])
     first = first_indexed(dims)
-    block = index[first:first + len(common)]
-    rest = list(index[:first] + index[first + len(common):])
+    block = index[first : first + len(common)]
+    rest = list(index[:first] + index[first + len(common) :])
     where: list[Dim] = []
     for axis, size in enumerate(x.shape):
         if axis not in dims:
@@ -304,7 +307,9 @@ def _searchsorted(e: Evaluator, node: Node, index: Index, mask: Mask | None) -> 
         lead = index[:-1] if line.rank > 1 else ()
         found = e.at(line, (*lead, at), e.both(mask, open_, b.depth))
         passed = _comes_before(found, value, node.attrs.right)
-        b.assign(low, select(b.let(binary("and", open_, passed), "passed"), binary("add", middle, Const(1)), low))
+        b.assign(
+            low, select(b.let(binary("and", open_, passed), "passed"), binary("add", middle, Const(1)), low)
+        )
         below = binary("and", open_, binary("le", low, middle))
         b.assign(high, select(below, middle, high))
     return Result(low, b.depth)
@@ -328,15 +333,27 @@ def first_indexed(dims: tuple[int, ...]) -> int:
 
 def _of_node(rule: Callable[[Evaluator, Node, Index, Mask | None], Result]) -> Special:
     """A rule for an op with one result."""
+
     def special(e: Evaluator, value: Value, index: Index, mask: Mask | None) -> Result:
         assert value.node is not None
         return rule(e, value.node, index, mask)
+
     return special
 
 
-SPECIAL: dict[str, Special] = {name: _of_node(rule) for name, rule in {
-    "constant": _constant, "iota": _iota, "size": _size, "pad": _pad, "concat": _concat,
-    "slice_update": _slice_update, "gather": _gather, "index_select": _index_select, "index": _index,
-    "searchsorted": _searchsorted,
-    **dict.fromkeys(RANDOM, _random),
-}.items()}
+SPECIAL: dict[str, Special] = {
+    name: _of_node(rule)
+    for name, rule in {
+        "constant": _constant,
+        "iota": _iota,
+        "size": _size,
+        "pad": _pad,
+        "concat": _concat,
+        "slice_update": _slice_update,
+        "gather": _gather,
+        "index_select": _index_select,
+        "index": _index,
+        "searchsorted": _searchsorted,
+        **dict.fromkeys(RANDOM, _random),
+    }.items()
+}

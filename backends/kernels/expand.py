@@ -21,6 +21,7 @@ ELEMENTWISE = frozenset((*VIEWS, *SPECIAL))
 
 def expanded(body: Graph, opaque: frozenset[str]) -> Graph:
     """`body` without composites: pointwise ops, views, reductions and the `opaque` ops are left."""
+
     def change(node: Node) -> Value | Sequence[Value] | None:
         name = node.op.name
         if name in ("argmax", "argmin"):
@@ -30,16 +31,19 @@ def expanded(body: Graph, opaque: frozenset[str]) -> Graph:
         if is_pointwise(node) or name in ELEMENTWISE or name in REDUCTIONS or name in opaque:
             return None
         if node.op.decompose is CORE:
-            raise TypeError(f"op {name} on {', '.join(str(v.type) for v in node.operands)} has no kernel"
-                            f"{f' (recorded at {node.location})' if node.location else ''}: run it on the reference "
-                            "backend")
+            raise TypeError(
+                f"op {name} on {', '.join(str(v.type) for v in node.operands)} has no kernel"
+                f"{f' (recorded at {node.location})' if node.location else ''}: run it on the reference "
+                "backend"
+            )
         return node.op.decompose(node)
+
     return rewrite_until_stable(body, change)
 
 
 def position_of_extremum(node: Node) -> Value:
     """The first position of the extremum (or of a NaN) as two reductions, both of which vectorise."""
-    x, = node.operands
+    (x,) = node.operands
     if x.rank == 0:
         return ops.constant(value=Literal.of(0, i64))
     dim, keepdim = node.attrs.dim, node.attrs.keepdim
@@ -54,18 +58,26 @@ def position_of_extremum(node: Node) -> Value:
 
 def even_windows(node: Node) -> Value | None:
     """An adaptive average pool whose windows have one size is a mean or a pool with constant windows."""
-    x, = node.operands
+    (x,) = node.operands
     large, small = (x.shape[2:], node.types[0].shape[2:])
     if node.op.name == "adaptive_avg_pool_grad":
         large, small = small, large
     if node.op.name == "adaptive_avg_pool" and all(size == 1 for size in small):
         return ops.mean(x, dims=tuple(range(2, x.rank)), keepdim=True)
-    if not all(isinstance(a, int) and isinstance(b, int) and b and a % b == 0
-               for a, b in zip(large, small, strict=True)):
+    if not all(
+        isinstance(a, int) and isinstance(b, int) and b and a % b == 0
+        for a, b in zip(large, small, strict=True)
+    ):
         return None
     kernel = tuple(int(a) // int(b) for a, b in zip(large, small, strict=True))
-    window = {"kernel": kernel, "stride": kernel, "padding": (0,) * len(kernel), "ceil_mode": False,
-              "count_include_pad": True, "divisor": None}
+    window = {
+        "kernel": kernel,
+        "stride": kernel,
+        "padding": (0,) * len(kernel),
+        "ceil_mode": False,
+        "count_include_pad": True,
+        "divisor": None,
+    }
     if node.op.name == "adaptive_avg_pool":
         return ops.avg_pool(x, **window)
     return ops.avg_pool_grad(x, spatial=large, **window)

@@ -71,14 +71,22 @@ def _peel(value: Value, slot: Slot, place: Callable[[Scope, Index], Dim]) -> Ite
 
 def _worth_peeling(value: Value) -> bool:
     """A view of memory is read through the view instead: stores in order are better than loads in order."""
-    return value.node is not None and value.node.op.name not in ("slice", "expand", "flip", "constant", "iota")
+    return value.node is not None and value.node.op.name not in (
+        "slice",
+        "expand",
+        "flip",
+        "constant",
+        "iota",
+    )
 
 
 def _shifted(place: Callable[[Scope, Index], Dim], dim: int, start: Dim) -> Callable[[Scope, Index], Dim]:
     return lambda s, i: place(s, tuple(x + start if d == dim else x for d, x in enumerate(i)))
 
 
-def lower_map(region: Region, lowering: Lowering, targets: Sequence[Target], leaves: dict[Value, Leaf]) -> None:
+def lower_map(
+    region: Region, lowering: Lowering, targets: Sequence[Target], leaves: dict[Value, Leaf]
+) -> None:
     """Compute `targets` element by element, one kernel for each iteration space.
 
     Raises:
@@ -105,8 +113,14 @@ def lower_copy(source: Slot, to: Slot, lowering: Lowering) -> None:
 class MapKernel:
     """One kernel that stores `targets`, all of which iterate over `shape`."""
 
-    def __init__(self, region: Region, lowering: Lowering, leaves: dict[Value, Leaf], shape: Shape,
-                 targets: list[Target]):
+    def __init__(
+        self,
+        region: Region,
+        lowering: Lowering,
+        leaves: dict[Value, Leaf],
+        shape: Shape,
+        targets: list[Target],
+    ):
         self.region = region
         self.lowering = lowering
         self.leaves = leaves
@@ -119,7 +133,9 @@ class MapKernel:
         for target in self.targets:
             scope.buffer(target.slot, "write")
         index = tuple(scope.space.variable(extent) for extent in self.shape)
-        nest = Nest(scope, [(loop.extent, index[loop.axis]) for loop in loops], self.grain(), self.tiled(loops))
+        nest = Nest(
+            scope, [(loop.extent, index[loop.axis]) for loop in loops], self.grain(), self.tiled(loops)
+        )
         for axis, variable in enumerate(index):
             if axis not in {loop.axis for loop in loops}:
                 scope.space.bind(variable, Const(0))
@@ -145,8 +161,12 @@ class MapKernel:
         for target in self.targets:
             evaluator.at(target.value, index)
         positions = [p for _, p in scope.trace] + places
-        loops = merge([Loop(axis, extent, [axis]) for axis, extent in enumerate(self.shape) if extent != 1],
-                      index, positions, scope.conditions)
+        loops = merge(
+            [Loop(axis, extent, [axis]) for axis, extent in enumerate(self.shape) if extent != 1],
+            index,
+            positions,
+            scope.conditions,
+        )
         self.strides = [[coefficient(p, name_of(index[loop.axis])) for loop in loops] for p in positions]
         last = name_of(index[loops[-1].axis]) if loops else ""
         read = sum(slot.dtype.itemsize for slot, p in scope.trace if depends(p, last))
@@ -191,7 +211,9 @@ def merge(loops: list[Loop], index: Index, positions: Sequence[Dim], conditions:
     return result
 
 
-def _mergeable(outer: Loop, inner: Loop, index: Index, positions: Sequence[Dim], conditions: Sequence[Dim]) -> bool:
+def _mergeable(
+    outer: Loop, inner: Loop, index: Index, positions: Sequence[Dim], conditions: Sequence[Dim]
+) -> bool:
     a, b = name_of(index[outer.axis]), name_of(index[inner.axis])
     if any(depends(c, a) or depends(c, b) for c in conditions):
         return False
@@ -228,7 +250,7 @@ class Nest:
     @contextmanager
     def line(self) -> Iterator[None]:
         """One loop, cut into chunks of `grain`."""
-        (extent, variable), = self.loops
+        ((extent, variable),) = self.loops
         if isinstance(extent, int) and extent <= self.grain:
             with self.scope.loop(extent, "vector", variable=variable):
                 yield
@@ -284,14 +306,22 @@ class Nest:
         """Square tiles over the outermost and the innermost of the loops left, the others between them."""
         scope, b = self.scope, self.scope.b
         (rows, i), *middle, (columns, j) = self.loops[flat:]
-        kind = "parallel" if b.depth == 0 and cost.elements(tuple(e for e, _ in self.loops)) > self.grain else "serial"
-        with b.loop(scope.expr(rows), kind, "ti", 0, TILE) as ti, \
-                nested(scope, middle, "serial"), \
-                b.loop(scope.expr(columns), "serial", "tj", 0, TILE) as tj:
+        kind = (
+            "parallel"
+            if b.depth == 0 and cost.elements(tuple(e for e, _ in self.loops)) > self.grain
+            else "serial"
+        )
+        with (
+            b.loop(scope.expr(rows), kind, "ti", 0, TILE) as ti,
+            nested(scope, middle, "serial"),
+            b.loop(scope.expr(columns), "serial", "tj", 0, TILE) as tj,
+        ):
             top = b.let(upper_bound(ti + TILE, scope.expr(rows)), "hi")
             right = b.let(upper_bound(tj + TILE, scope.expr(columns)), "hj")
-            with scope.loop(rows, "serial", "i", ti, top, variable=i), \
-                    scope.loop(columns, "vector", "j", tj, right, variable=j):
+            with (
+                scope.loop(rows, "serial", "i", ti, top, variable=i),
+                scope.loop(columns, "vector", "j", tj, right, variable=j),
+            ):
                 yield
 
 

@@ -42,7 +42,9 @@ class Region:
 
     @property
     def label(self) -> str:
-        names = [n.op.name for n in self.nodes if n.op.name not in ("constant", "reshape", "expand", "permute")]
+        names = [
+            n.op.name for n in self.nodes if n.op.name not in ("constant", "reshape", "expand", "permute")
+        ]
         return "+".join(names or [n.op.name for n in self.nodes] or ["copy"])
 
 
@@ -53,7 +55,9 @@ def region_of(node: Node) -> Region:
     operands = tuple(dict.fromkeys(node.operands))
     inputs = [Value(v.type, name=f"x{i}") for i, v in enumerate(operands)]
     inner = node.with_operands(tuple(inputs[operands.index(v)] for v in node.operands))
-    return Region(kind_of(node.op.name), Graph(node.op.name, inputs, inner.results()), operands, node.results(), node)
+    return Region(
+        kind_of(node.op.name), Graph(node.op.name, inputs, inner.results()), operands, node.results(), node
+    )
 
 
 CONTRACTIONS = frozenset(["matmul", "conv", "conv_transpose", "conv_weight_grad"])
@@ -73,11 +77,16 @@ class Lowering:
         self._slots: dict[Value, Slot] = {}
         self._names: dict[str, int] = {}
         self._constants: dict[Literal, Slot] = {}
-        self.copies: dict[object, Slot] = {}  # packed and padded copies, by what they hold: made once, read by all
+        self.copies: dict[
+            object, Slot
+        ] = {}  # packed and padded copies, by what they hold: made once, read by all
         self._stable: set[Value] = {graph.inputs[i] for i in stable}
-        self.inputs = tuple(Slot("input", v.dtype, v.shape, v.type.numel, i, name=v.name)
-                            for i, v in enumerate(graph.inputs))
-        self.outputs = tuple(Slot("output", v.dtype, v.shape, v.type.numel, i) for i, v in enumerate(graph.outputs))
+        self.inputs = tuple(
+            Slot("input", v.dtype, v.shape, v.type.numel, i, name=v.name) for i, v in enumerate(graph.inputs)
+        )
+        self.outputs = tuple(
+            Slot("output", v.dtype, v.shape, v.type.numel, i) for i, v in enumerate(graph.outputs)
+        )
         self._slots.update(zip(graph.inputs, self.inputs, strict=True))
         for value, slot in zip(graph.outputs, self.outputs, strict=True):
             self._slots.setdefault(value, slot)
@@ -103,7 +112,9 @@ class Lowering:
 
     def temporary(self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = "") -> Slot:
         """Memory for the time between its first and its last launch; `elements` where padded."""
-        return Slot("temporary", dtype, tuple(shape), numel(shape) if elements is None else elements, name=name)
+        return Slot(
+            "temporary", dtype, tuple(shape), numel(shape) if elements is None else elements, name=name
+        )
 
     def packed(self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = "") -> Slot:
         """Memory that a prologue launch fills and that is kept between calls."""
@@ -119,11 +130,19 @@ class Lowering:
         return found
 
     def is_stable(self, value: Value) -> bool:
-        """Whether a value depends only on inputs that seldom change, so that what is derived is worth keeping."""
+        """Whether a value depends only on inputs that seldom change: what is derived from it is kept."""
         return value in self._stable or (value.node is not None and value.node.op.name == "constant")
 
-    def launch(self, kernel: Kernel, slots: Sequence[Slot], sizes: Sequence[Dim] = (), label: str = "",
-               flops: Dim = 0, bytes: Dim = 0, prologue: bool = False) -> Launch:
+    def launch(
+        self,
+        kernel: Kernel,
+        slots: Sequence[Slot],
+        sizes: Sequence[Dim] = (),
+        label: str = "",
+        flops: Dim = 0,
+        bytes: Dim = 0,
+        prologue: bool = False,
+    ) -> Launch:
         """Append a kernel call; with `prologue` to the launches that run only when stable inputs change."""
         launch = Launch(kernel, tuple(slots), tuple(sizes), label, flops, bytes)
         (self.program.prologue if prologue else self.program.launches).append(launch)

@@ -36,11 +36,16 @@ def emit_op(b: Builder, node: Node, operands: Iterable[Expr]) -> Expr:
     rule = RULES.get(name)
     types = [v.dtype for v in node.operands]
     if rule is None or dtype.is_complex or any(t.is_complex for t in types):
-        raise TypeError(f"op {name} on {', '.join(map(str, types))} has no pointwise kernel: run it on the "
-                        "reference backend")
+        raise TypeError(
+            f"op {name} on {', '.join(map(str, types))} has no pointwise kernel: run it on the "
+            "reference backend"
+        )
     xs = list(operands)
     if name not in ("cast", "nextafter"):
-        xs = [b.let(cast(x, wide(x.type.dtype)), "x") if wide(x.type.dtype) is not x.type.dtype else x for x in xs]
+        xs = [
+            b.let(cast(x, wide(x.type.dtype)), "x") if wide(x.type.dtype) is not x.type.dtype else x
+            for x in xs
+        ]
     result = rule(b, node.attrs, dtype, *xs)
     return b.let(cast(result, dtype), name)
 
@@ -67,6 +72,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
         return function
+
     return register
 
 
@@ -89,7 +95,35 @@ def logical_not(x: Expr) -> Expr:
 
 # Unary ------------------------------------------------------------------------------------------------
 
-DIRECT = ["sqrt", "rsqrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", "sigmoid"]
+DIRECT = [
+    "sqrt",
+    "rsqrt",
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "erf",
+    "erfc",
+    "erfinv",
+    "lgamma",
+    "digamma",
+    "sigmoid",
+]
 
 
 def _direct(name: str) -> Rule:
@@ -293,7 +327,9 @@ def _arithmetic(name: str, on_bool: str) -> Rule:
     return lambda b, attrs, dtype, x, y: binary(on_bool if dtype.is_bool else name, x, y)
 
 
-RULES.update({"add": _arithmetic("add", "or"), "sub": _arithmetic("sub", "xor"), "mul": _arithmetic("mul", "and")})
+RULES.update(
+    {"add": _arithmetic("add", "or"), "sub": _arithmetic("sub", "xor"), "mul": _arithmetic("mul", "and")}
+)
 
 
 @rule("div")
@@ -415,14 +451,16 @@ def _extremum(a: Expr, b: Expr, floating: str, on_bool: str, smaller: bool) -> E
     return binary("min" if smaller else "max", a, b)
 
 
-RULES.update({
-    "maximum": lambda b, attrs, dtype, x, y: maximum(x, y),
-    "minimum": lambda b, attrs, dtype, x, y: minimum(x, y),
-    "fmax": lambda b, attrs, dtype, x, y: maximum(x, y, "maxnum"),
-    "fmin": lambda b, attrs, dtype, x, y: minimum(x, y, "minnum"),
-    "atan2": lambda b, attrs, dtype, x, y: binary("atan2", x, y),
-    "copysign": lambda b, attrs, dtype, x, y: binary("copysign", x, y),
-})
+RULES.update(
+    {
+        "maximum": lambda b, attrs, dtype, x, y: maximum(x, y),
+        "minimum": lambda b, attrs, dtype, x, y: minimum(x, y),
+        "fmax": lambda b, attrs, dtype, x, y: maximum(x, y, "maxnum"),
+        "fmin": lambda b, attrs, dtype, x, y: minimum(x, y, "minnum"),
+        "atan2": lambda b, attrs, dtype, x, y: binary("atan2", x, y),
+        "copysign": lambda b, attrs, dtype, x, y: binary("copysign", x, y),
+    }
+)
 
 
 @rule("clamp")
@@ -453,6 +491,7 @@ def _nextafter_half(b: Builder, dtype: DType, x: Expr, y: Expr) -> Expr:
 
 def _bits_to_half(bits: Expr, dtype: DType) -> Expr:
     from .ir import Unary  # a bf16 has no name of its own among the bitcasts, so the type is spelled out
+
     return Unary("bitcast_float", bits, KType(dtype, bits.type.lanes))
 
 
@@ -493,6 +532,7 @@ def _comparison(name: str) -> Rule:
         first, second = (x, y) if name in ("lt", "ge") else (y, x)
         strict = binary("lt_u", first, second)
         return strict if name in ("lt", "gt") else logical_not(strict)
+
     return compare
 
 
@@ -500,8 +540,9 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     RULES[_name] = _comparison(_name)
 
 for _name in ("and", "or", "xor"):
-    RULES["logical_" + _name] = (lambda op: lambda b, attrs, dtype, x, y:
-                                 binary(op, cast(x, boolean), cast(y, boolean)))(_name)
+    RULES["logical_" + _name] = (
+        lambda op: lambda b, attrs, dtype, x, y: binary(op, cast(x, boolean), cast(y, boolean))
+    )(_name)
     RULES["bitwise_" + _name] = (lambda op: lambda b, attrs, dtype, x, y: binary(op, x, y))(_name)
 
 

@@ -25,8 +25,12 @@ def philox(b: Builder, seed: Expr, block: Expr) -> list[Expr]:
     for _ in range(ROUNDS):
         first = b.let(binary("mul", words[0], Const(MULTIPLIERS[0])), "w")
         second = b.let(binary("mul", words[2], Const(MULTIPLIERS[1])), "w")
-        words = [b.let(_xor(_xor(_high(second), words[1]), keys[0]), "w"), b.let(_low(second), "w"),
-                 b.let(_xor(_xor(_high(first), words[3]), keys[1]), "w"), b.let(_low(first), "w")]
+        words = [
+            b.let(_xor(_xor(_high(second), words[1]), keys[0]), "w"),
+            b.let(_low(second), "w"),
+            b.let(_xor(_xor(_high(first), words[3]), keys[1]), "w"),
+            b.let(_low(first), "w"),
+        ]
         keys = [b.let(_low(binary("add", k, Const(w))), "key") for k, w in zip(keys, WEYL, strict=True)]
     return words
 
@@ -83,12 +87,14 @@ def _fraction(word: Expr, width: int, bits: int, dtype: DType, plus: int = 0) ->
     """The upper `bits` of a word, plus `plus`, as a fraction of 2**bits."""
     top = binary("shr_u", word, Const(width - bits))
     number = cast(top + plus, dtype)
-    return binary("mul", number, Const(2.0 ** -bits, KType(dtype)))
+    return binary("mul", number, Const(2.0**-bits, KType(dtype)))
 
 
 def _integer(word: Expr, low: int, span: int, wide: bool) -> Expr:
     if wide:
-        steps = word if span == 2**64 else binary("mulhi_u", word, Const(span - 2**64 if span >= 2**63 else span))
+        steps = (
+            word if span == 2**64 else binary("mulhi_u", word, Const(span - 2**64 if span >= 2**63 else span))
+        )
     else:
         steps = word if span == 2**32 else _high(binary("mul", word, Const(span)))
     return binary("add", steps, Const(low))

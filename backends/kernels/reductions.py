@@ -51,7 +51,11 @@ def identity(node: Node) -> Const:
     elif dtype.is_floating_point:
         value = float("-inf") if name == "max" else float("inf")
     else:
-        low, high = (-(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1) if dtype.signed else (0, (1 << dtype.bits) - 1)
+        low, high = (
+            (-(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1)
+            if dtype.signed
+            else (0, (1 << dtype.bits) - 1)
+        )
         value = low if name == "max" else high
     return Const(float(value) if dtype.is_floating_point else value, KType(dtype))
 
@@ -109,7 +113,7 @@ class Layout:
 
     def rows(self) -> Dim:
         """Independent pieces of work."""
-        count = numel(tuple(loop.extent for loop in self.kept[:-1 if self.columns else None]))
+        count = numel(tuple(loop.extent for loop in self.kept[: -1 if self.columns else None]))
         return count * blocks(self.kept[-1].extent) if self.columns else count
 
     def work(self) -> Dim:
@@ -132,9 +136,17 @@ class RowKernel:
     of the group's only level, one for each piece and row.
     """
 
-    def __init__(self, region: Region, lowering: Lowering, leaves: dict[Value, Leaf], group: Group,
-                 outputs: Sequence[Output], layout: Layout, stores: dict[Node, Slot],
-                 pieces: tuple[Dim, Dim] | None = None):
+    def __init__(
+        self,
+        region: Region,
+        lowering: Lowering,
+        leaves: dict[Value, Leaf],
+        group: Group,
+        outputs: Sequence[Output],
+        layout: Layout,
+        stores: dict[Node, Slot],
+        pieces: tuple[Dim, Dim] | None = None,
+    ):
         self.region = region
         self.lowering = lowering
         self.group = group
@@ -184,7 +196,8 @@ class RowKernel:
         scope, b = self.scope, self.scope.b
         outer = self.layout.kept[:-1] if self.layout.columns else self.layout.kept
         sizes: list[tuple[Dim, Callable[[Expr], None]]] = [
-            (loop.extent, self._binder(self.index[loop.axis])) for loop in outer]
+            (loop.extent, self._binder(self.index[loop.axis])) for loop in outer
+        ]
         if self.pieces is not None:
             sizes.insert(0, (self.pieces[0], self._bind_piece))
         if self.layout.columns:
@@ -234,8 +247,13 @@ class RowKernel:
         last = "serial" if self.layout.columns else "vector"
         if self.pieces is not None:
             (extent, variable), *loops = loops
-            with self.scope.loop(extent, "serial" if loops else last, lo=self.piece_lo, hi=self.piece_hi,
-                                 variable=variable), nested(self.scope, loops, last), self.over_columns():
+            with (
+                self.scope.loop(
+                    extent, "serial" if loops else last, lo=self.piece_lo, hi=self.piece_hi, variable=variable
+                ),
+                nested(self.scope, loops, last),
+                self.over_columns(),
+            ):
                 yield
             return
         with nested(self.scope, loops, last), self.over_columns():
@@ -247,8 +265,9 @@ class RowKernel:
             yield
             return
         loop = self.layout.kept[-1]
-        with self.scope.loop(loop.extent, "vector", "c", self.first_column, self.last_column,
-                             variable=self.index[loop.axis]):
+        with self.scope.loop(
+            loop.extent, "vector", "c", self.first_column, self.last_column, variable=self.index[loop.axis]
+        ):
             yield
 
     def column(self) -> Expr:
@@ -318,6 +337,7 @@ class RowKernel:
             depth = self.scope.b.depth if self.layout.columns else self.row_depth
             with e.scope.b.hoisted(depth):
                 return Result(e.scope.b.let(cast(self.reduced_value(node), node.types[0].dtype)), depth)
+
         return read
 
     # What a later pass needs again ------------------------------------------------------------------
@@ -362,7 +382,9 @@ class RowKernel:
         """Fill the scratch rows whose values this pass computed; later passes read them."""
         for value, line in self.kept_rows.items():
             if self.first_pass[value] == level:
-                self.scope.b.store(line, self.scope.expr(self.row_offset()), self.evaluator.at(value, self.index))
+                self.scope.b.store(
+                    line, self.scope.expr(self.row_offset()), self.evaluator.at(value, self.index)
+                )
         for value, line in self.kept_rows.items():
             if self.first_pass[value] == level:
                 self.leaves[value] = self.row_leaf(value, line)
@@ -374,6 +396,7 @@ class RowKernel:
             depth = max(e.scope.space.depth((self.row_offset(),)), self.row_depth)
             with e.scope.b.hoisted(depth):
                 return Result(e.scope.b.let(load(line, e.scope.expr(self.row_offset())), "kept"), depth)
+
         return read
 
     # Results ----------------------------------------------------------------------------------------
@@ -406,7 +429,7 @@ def kept_index(node: Node, index: Index) -> Index:
 
 
 def row_index(shape: Shape, group: Group, index: Index) -> Index:
-    """The index of the current row in a result of `shape`, which has the kept axes only or 1 for the others."""
+    """The index of the current row in a result of `shape`: the kept axes only, or 1 for the others."""
     if len(shape) == len(group.shape):
         return tuple(0 if axis in group.dims else i for axis, i in enumerate(index))
     return tuple(i for axis, i in enumerate(index) if axis not in group.dims)

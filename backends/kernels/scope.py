@@ -40,7 +40,9 @@ class Scope:
             align = 64 if slot.kind in ("temporary", "packed", "constant") else slot.dtype.itemsize
             found = self._buffers[slot] = Buffer(self.b.fresh(prefix), slot.dtype, access, align)
         elif access != "read" and found.access == "read":
-            raise ValueError(f"kernel {self.hint}: buffer {found.name} was read before it was declared written")
+            raise ValueError(
+                f"kernel {self.hint}: buffer {found.name} was read before it was declared written"
+            )
         return found
 
     def expr(self, dim: Dim) -> Expr:
@@ -62,8 +64,16 @@ class Scope:
         return self.expr(index)
 
     @contextmanager
-    def loop(self, extent: Dim, kind: str = "serial", name: str = "i", lo: Expr | int = 0,
-             hi: Expr | None = None, step: int = 1, variable: Dim | None = None) -> Iterator[Dim]:
+    def loop(
+        self,
+        extent: Dim,
+        kind: str = "serial",
+        name: str = "i",
+        lo: Expr | int = 0,
+        hi: Expr | None = None,
+        step: int = 1,
+        variable: Dim | None = None,
+    ) -> Iterator[Dim]:
         """A loop over a variable with values in [0, extent); `lo` and `hi` narrow it to a part.
 
         Without bounds an extent of 1 opens no loop.

@@ -88,7 +88,9 @@ class Space:
             elif isinstance(atom, Remainder):
                 product = product * (atom.denominator - 1 if factor > 0 else 0)
             elif isinstance(atom, Quotient):
-                product = product * (floordiv(self.upper(atom.numerator), atom.denominator) if factor > 0 else 0)
+                product = product * (
+                    floordiv(self.upper(atom.numerator), atom.denominator) if factor > 0 else 0
+                )
         return product
 
     def within(self, dim: Dim, limit: Dim) -> bool:
@@ -158,7 +160,7 @@ def split(dim: Dim, divisor: Dim) -> tuple[Dim, Dim]:
         return _split_by(dim, (), divisor) if divisor else (0, dim)
     if len(divisor.terms) != 1:
         return 0, dim
-    (monomial, factor), = divisor.terms
+    ((monomial, factor),) = divisor.terms
     return _split_by(dim, monomial, factor)
 
 
@@ -239,5 +241,7 @@ def _monomial_expr(monomial: Sequence[object], factor: int, env: Mapping[str, Ex
             assert isinstance(atom, (Quotient, Remainder))
             op = "div" if isinstance(atom, Quotient) else "rem"
             value = binary(op, to_expr(atom.numerator, env), to_expr(atom.denominator, env))
-        product = value if isinstance(product, Const) and product.value == 1 else binary("mul", product, value)
+        product = (
+            value if isinstance(product, Const) and product.value == 1 else binary("mul", product, value)
+        )
     return product

@@ -1,4 +1,4 @@
-"""The kernels of a region, in order: reductions and opaque ops first, elementwise results as they become ready.
+"""The kernels of a region, in order: reductions and opaque ops first, then what depends on them.
 
 What a kernel cannot compute at the index where it is needed is stored: a reduction read for another row, an
 operand of a sort. Everything else is computed where it is used.
@@ -109,7 +109,11 @@ class Stages:
     def pending(self) -> list[Node]:
         """Barriers still needed, producers first."""
         self._upstream.clear()
-        needed = frozenset().union(*(self.upstream(t.value) for t in self.targets)) if self.targets else frozenset()
+        needed = (
+            frozenset().union(*(self.upstream(t.value) for t in self.targets))
+            if self.targets
+            else frozenset()
+        )
         return sorted(needed, key=self._order.__getitem__)
 
     # Memory -----------------------------------------------------------------------------------------
@@ -156,7 +160,9 @@ class Stages:
         if whole or cost.guess(pieces) < 2:
             self.whole_rows(group, outputs, layout)
         else:
-            self.cut_rows(group, [o for o in outputs if not o.per_row and o.level == 0], layout, length, pieces)
+            self.cut_rows(
+                group, [o for o in outputs if not o.per_row and o.level == 0], layout, length, pieces
+            )
 
     def probe_group(self, first: Node, pending: Sequence[Node]) -> tuple[Group, Probe]:
         """The reductions that can share a kernel with `first`."""
@@ -164,7 +170,11 @@ class Stages:
         probe = Probe(self, group)
         levels: dict[Node, int] = {}
         for node in pending:
-            if node.op.name not in REDUCTIONS or node.operands[0].shape != group.shape or dims_of(node) != group.dims:
+            if (
+                node.op.name not in REDUCTIONS
+                or node.operands[0].shape != group.shape
+                or dims_of(node) != group.dims
+            ):
                 continue
             needs = self.upstream(node.operands[0])
             if needs <= levels.keys() and probe.accepts(node.operands[0], probe.index):
@@ -213,16 +223,22 @@ class Stages:
         taken = {id(o.target) for o in outputs}
         self.targets = [t for t in self.targets if id(t) not in taken]
         only = Group(group.shape, group.dims, [level])
-        RowKernel(self.region, self.lowering, self.leaves(), only, outputs, layout, stores, (pieces, length)).emit()
+        RowKernel(
+            self.region, self.lowering, self.leaves(), only, outputs, layout, stores, (pieces, length)
+        ).emit()
         self.combine(stores)
 
     def combine(self, partials: dict[Node, Slot]) -> None:
         """Reduce partial results to the results."""
-        inputs = [Value(Type(slot.dtype, slot.shape), name=f"p{i}") for i, slot in enumerate(partials.values())]
+        inputs = [
+            Value(Type(slot.dtype, slot.shape), name=f"p{i}") for i, slot in enumerate(partials.values())
+        ]
         results, targets = [], []
         for node, partial in zip(partials, inputs, strict=True):
             total = node.op(partial, dims=(0,), keepdim=False)
-            total = total if total.dtype is node.types[0].dtype else ops.cast(total, dtype=node.types[0].dtype)
+            total = (
+                total if total.dtype is node.types[0].dtype else ops.cast(total, dtype=node.types[0].dtype)
+            )
             if total.shape != node.types[0].shape:
                 total = ops.reshape(total, shape=node.types[0].shape)
             results.append(total)
@@ -283,6 +299,7 @@ class Probe:
             if index != own:
                 raise Unready(node.result())
             return Result(Name("reduced", KType(node.types[0].dtype)), 0)
+
         self.leaves[node.result()] = read
 
     def positions(self) -> list[Dim]:
@@ -294,11 +311,17 @@ def choose_layout(group: Group, probe: Probe) -> Layout:
     axes = [Loop(axis, extent, [axis]) for axis, extent in enumerate(group.shape) if extent != 1]
     positions, conditions = probe.positions(), probe.scope.conditions
     kept_offset = probe.scope.space.linear(
-        tuple(i for a, i in enumerate(probe.index) if a not in group.dims), group.kept)
+        tuple(i for a, i in enumerate(probe.index) if a not in group.dims), group.kept
+    )
     reduced_offset = probe.scope.space.linear(
-        tuple(i for a, i in enumerate(probe.index) if a in group.dims), group.reduced)
-    kept = merge([x for x in axes if x.axis not in group.dims], probe.index, [*positions, kept_offset], conditions)
-    reduced = merge([x for x in axes if x.axis in group.dims], probe.index, [*positions, reduced_offset], conditions)
+        tuple(i for a, i in enumerate(probe.index) if a in group.dims), group.reduced
+    )
+    kept = merge(
+        [x for x in axes if x.axis not in group.dims], probe.index, [*positions, kept_offset], conditions
+    )
+    reduced = merge(
+        [x for x in axes if x.axis in group.dims], probe.index, [*positions, reduced_offset], conditions
+    )
     votes = {x.axis: contiguous(x, probe) for x in (*kept, *reduced)}
     kept, reduced = (sorted(loops, key=lambda x: votes[x.axis]) for loops in (kept, reduced))  # stable
     columns = bool(kept) and (not reduced or votes[kept[-1].axis] > votes[reduced[-1].axis])
@@ -310,5 +333,3 @@ def choose_layout(group: Group, probe: Probe) -> Layout:
 def contiguous(loop: Loop, probe: Probe) -> int:
     """How many accesses go to neighbours along a loop."""
     return sum(coefficient(p, name_of(probe.index[loop.axis])) == 1 for p in probe.positions())
-
-

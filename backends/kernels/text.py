@@ -7,8 +7,24 @@ from collections.abc import Iterator, Sequence
 from . import ir as k
 from .program import Program, Slot
 
-INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "rem": "%", "eq": "==", "ne": "!=", "lt": "<", "le": "<=",
-         "gt": ">", "ge": ">=", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>"}
+INFIX = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "rem": "%",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "shl": "<<",
+    "shr": ">>",
+}
 
 
 def print_kernel(kernel: k.Kernel, name: str | None = None) -> str:
@@ -26,8 +42,10 @@ def print_program(program: Program) -> str:
     for title, launches in (("prologue", program.prologue), ("launches", program.launches)):
         for launch in launches:
             slots = [_slot(s, names) for s in launch.slots] + [str(d) for d in launch.sizes]
-            text += f"{'prologue ' if title == 'prologue' else ''}{launch.kernel.name}({', '.join(slots)})" \
-                    f"  # {launch.label}\n"
+            text += (
+                f"{'prologue ' if title == 'prologue' else ''}{launch.kernel.name}({', '.join(slots)})"
+                f"  # {launch.label}\n"
+            )
     return text
 
 

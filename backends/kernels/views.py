@@ -25,8 +25,10 @@ def operand_index(space: Space, node: Node, index: Index) -> Index:
         return broadcast_index(index, node.types[0].shape, shape)
     if node.op.name == "slice":
         return tuple(start + i * step for start, i, step in zip(attrs.start, index, attrs.step, strict=True))
-    return tuple(size - 1 - i if axis in attrs.dims else i for axis, (i, size) in enumerate(zip(index, shape,
-                                                                                              strict=True)))
+    return tuple(
+        size - 1 - i if axis in attrs.dims else i
+        for axis, (i, size) in enumerate(zip(index, shape, strict=True))
+    )
 
 
 def result_index(space: Space, node: Node, index: Index) -> Index:
@@ -48,11 +50,11 @@ def reshape_index(space: Space, index: Index, shape: Shape, target: Shape) -> In
     i = j = 0
     while i < len(shape) or j < len(target):
         sources, targets = _group(shape, target, i, j)
-        part = index[i:i + sources]
+        part = index[i : i + sources]
         if sources == 1 and targets == 1:
             result += part
         elif targets:
-            result += space.delinear(space.linear(part, shape[i:i + sources]), target[j:j + targets])
+            result += space.delinear(space.linear(part, shape[i : i + sources]), target[j : j + targets])
         i, j = i + sources, j + targets
     return tuple(result)
 
@@ -66,9 +68,9 @@ def _group(shape: Shape, target: Shape, i: int, j: int) -> tuple[int, int]:
     if j < len(target) and target[j] == 1:
         return 0, 1
     for sources in range(1, len(shape) - i + 1):
-        product = numel(shape[i:i + sources])
+        product = numel(shape[i : i + sources])
         for targets in range(1, len(target) - j + 1):
-            if numel(target[j:j + targets]) == product and _exact(product):
+            if numel(target[j : j + targets]) == product and _exact(product):
                 return sources, targets
     return len(shape) - i, len(target) - j
 

@@ -61,16 +61,29 @@ def _loops(e: Evaluator, axes: Sequence[Axis]) -> Iterator[tuple[Dim, ...]]:
         return
     first, *rest = axes
     if first.ends is not None:
-        with e.scope.loop(first.size, "serial", "k", first.ends[0], first.ends[1],
-                          variable=e.scope.space.opaque(first.size)) as i, _loops(e, rest) as inner:
+        with (
+            e.scope.loop(
+                first.size,
+                "serial",
+                "k",
+                first.ends[0],
+                first.ends[1],
+                variable=e.scope.space.opaque(first.size),
+            ) as i,
+            _loops(e, rest) as inner,
+        ):
             yield (i, *inner)
         return
-    with e.scope.loop(first.count, "serial", "k", variable=e.scope.space.opaque(first.count)) as k, \
-            _loops(e, rest) as inner:
+    with (
+        e.scope.loop(first.count, "serial", "k", variable=e.scope.space.opaque(first.count)) as k,
+        _loops(e, rest) as inner,
+    ):
         yield (first.start + k * first.step, *inner)
 
 
-def read_tap(e: Evaluator, x: Value, lead: Index, at: tuple[Dim, ...], mask: Mask | None) -> tuple[Result, Result]:
+def read_tap(
+    e: Evaluator, x: Value, lead: Index, at: tuple[Dim, ...], mask: Mask | None
+) -> tuple[Result, Result]:
     """The element of x at spatial position `at` (0 outside), and whether it is inside."""
     condition, depth = inside(e, [(i, 0, size) for i, size in zip(at, x.shape[2:], strict=True)])
     if condition is None:
@@ -81,9 +94,18 @@ def read_tap(e: Evaluator, x: Value, lead: Index, at: tuple[Dim, ...], mask: Mas
 def pool_axes(node: Node, index: Index) -> list[Axis]:
     attrs = node.attrs
     dilation = getattr(attrs, "dilation", (1,) * len(attrs.kernel))
-    return [Axis(size, o * s - p, d, k) for size, o, s, p, d, k in
-            zip(node.operands[0].shape[2:], index[2:], attrs.stride, attrs.padding, dilation, attrs.kernel,
-                strict=True)]
+    return [
+        Axis(size, o * s - p, d, k)
+        for size, o, s, p, d, k in zip(
+            node.operands[0].shape[2:],
+            index[2:],
+            attrs.stride,
+            attrs.padding,
+            dilation,
+            attrs.kernel,
+            strict=True,
+        )
+    ]
 
 
 def adaptive_axes(e: Evaluator, node: Node, index: Index) -> list[Axis]:
@@ -122,6 +144,7 @@ def _max_value(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: 
         found, here = read_tap(e, x, index[:2], at, mask)
         candidate = found.expr if isinstance(here.expr, Const) else select(here.expr, found.expr, floor)
         b.assign(best, maximum(best, b.let(candidate, "tap")))
+
     visit(e, axes, step)
     return Result(best, innermost(e))
 
@@ -142,6 +165,7 @@ def _max_place(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: 
         taken = b.let(better if isinstance(here.expr, Const) else binary("and", better, here.expr), "taken")
         b.assign(best, select(taken, found.expr, best))
         b.assign(where, select(taken, flat, where))
+
     visit(e, axes, step)
     return Result(b.let(binary("max", where, Const(0)), "where"), innermost(e))
 
@@ -189,6 +213,7 @@ def _sum(e: Evaluator, x: Value, index: Index, mask: Mask | None, axes: list[Axi
         if not isinstance(here.expr, Const):
             value = select(here.expr, value, number(0, value))
         b.assign(total, binary("add", total, b.let(value, "tap")))
+
     visit(e, axes, step)
     return total
 
@@ -206,7 +231,7 @@ def adaptive_max_pool(e: Evaluator, value: Value, index: Index, mask: Mask | Non
 def avg_pool(e: Evaluator, value: Value, index: Index, mask: Mask | None) -> Result:
     node = value.node
     assert node is not None
-    x, = node.operands
+    (x,) = node.operands
     total = _sum(e, x, index, mask, pool_axes(node, index))
     count = divisor(e, node.attrs, x.shape[2:], index[2:], None)
     return _mean(e, node, total, count)
@@ -221,15 +246,22 @@ def cast_count(count: Expr, like: Expr) -> Expr:
     return number(count.value, like) if isinstance(count, Const) else cast(count, like.type.dtype)
 
 
-def divisor(e: Evaluator, attrs: object, spatial: Sequence[Dim], index: Sequence[Dim],
-            clamped: Sequence[Dim] | None) -> Expr:
+def divisor(
+    e: Evaluator, attrs: object, spatial: Sequence[Dim], index: Sequence[Dim], clamped: Sequence[Dim] | None
+) -> Expr:
     """What the sum of window `index` of an average pool is divided by."""
     fixed = attrs.divisor  # type: ignore[attr-defined]
     if fixed is not None:
         return Const(fixed)
     total: Expr = Const(1)
-    for size, o, k, s, p in zip(spatial, index, attrs.kernel, attrs.stride, attrs.padding,  # type: ignore[attr-defined]
-                                strict=True):
+    for size, o, k, s, p in zip(
+        spatial,
+        index,
+        attrs.kernel,
+        attrs.stride,
+        attrs.padding,  # type: ignore[attr-defined]
+        strict=True,
+    ):
         total = binary("mul", total, _extent(e, attrs, size, o * s - p, k, p))
     return e.scope.b.let(total, "count")
 
@@ -253,13 +285,17 @@ def avg_pool_grad(e: Evaluator, value: Value, index: Index, mask: Mask | None) -
     g, attrs, b = node.operands[0], node.attrs, e.scope.b
     dtype = wide(g.dtype)
     total = b.var(Const(0.0, KType(dtype)), "total")
-    last = [e.scope.space.div(i + p, s) for i, p, s in zip(index[2:], attrs.padding, attrs.stride, strict=True)]
+    last = [
+        e.scope.space.div(i + p, s) for i, p, s in zip(index[2:], attrs.padding, attrs.stride, strict=True)
+    ]
     reach = [-(-k // s) for k, s in zip(attrs.kernel, attrs.stride, strict=True)]
     for back in itertools.product(*map(range, reach)):
         o = tuple(a - t for a, t in zip(last, back, strict=True))
         tests: list[tuple[Dim, Dim, Dim]] = [(a, 0, size) for a, size in zip(o, g.shape[2:], strict=True)]
-        tests += [(e.scope.space.mod(i + p, s) + t * s, 0, k) for i, p, t, s, k in
-                  zip(index[2:], attrs.padding, back, attrs.stride, attrs.kernel, strict=True)]
+        tests += [
+            (e.scope.space.mod(i + p, s) + t * s, 0, k)
+            for i, p, t, s, k in zip(index[2:], attrs.padding, back, attrs.stride, attrs.kernel, strict=True)
+        ]
         condition, depth = inside(e, tests)
         here = mask if condition is None else e.both(mask, condition, depth)
         share = cast(e.result(g, (*index[:2], *o), here).expr, dtype)
@@ -302,13 +338,17 @@ def adaptive_avg_pool_grad(e: Evaluator, value: Value, index: Index, mask: Mask 
             stop = binary("div", e.scope.condition((at + 1) * size + (out - 1)), e.scope.expr(out))
             count = binary("mul", count, binary("sub", stop, start))
         b.assign(total, binary("add", total, binary("div", share, cast(count, dtype))))
+
     visit(e, axes, step)
     return Result(cast(total, g.dtype), innermost(e))
 
 
 WINDOWS: dict[str, Special] = {
-    "max_pool": max_pool, "adaptive_max_pool": adaptive_max_pool, "avg_pool": avg_pool,
-    "avg_pool_grad": avg_pool_grad, "adaptive_avg_pool": adaptive_avg_pool,
+    "max_pool": max_pool,
+    "adaptive_max_pool": adaptive_max_pool,
+    "avg_pool": avg_pool,
+    "avg_pool_grad": avg_pool_grad,
+    "adaptive_avg_pool": adaptive_avg_pool,
     "adaptive_avg_pool_grad": adaptive_avg_pool_grad,
 }
 SPECIAL.update(WINDOWS)  # the evaluator meets pools by name, like any op that reads elsewhere

@@ -1,4 +1,4 @@
-"""Every pointwise op on every real dtype: generated code against the op's reference, special values included."""
+"""Every pointwise op on every real dtype against its reference, special values included."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ NAMES = [n for m in (elementwise, binary, activation, special) for n in m.__all_
 ATTRS = {
     "gelu": [{"approximate": "none"}, {"approximate": "tanh"}],
     "softplus": [{"beta": 1.0, "threshold": 20.0}, {"beta": 2.0, "threshold": 3.0}],
-    "elu": [{"alpha": 1.0, "scale": 1.0, "input_scale": 1.0}, {"alpha": 1.5, "scale": 1.1, "input_scale": 0.5}],
-    "leaky_relu": [{"slope": 0.1}], "hardtanh": [{"low": -1.0, "high": 2.0}],
+    "elu": [
+        {"alpha": 1.0, "scale": 1.0, "input_scale": 1.0},
+        {"alpha": 1.5, "scale": 1.1, "input_scale": 0.5},
+    ],
+    "leaky_relu": [{"slope": 0.1}],
+    "hardtanh": [{"low": -1.0, "high": 2.0}],
     "cast": [{"dtype": d} for d in DTYPES],
 }
 WIDE_ULP = {"pow": 64, "lgamma": 64, "digamma": 64, "erfinv": 64, "tan": 16, "logaddexp": 16}
@@ -44,7 +48,7 @@ def nodes_on(dtype: DType) -> tuple[list[Value], list[Node]]:
     nodes = []
     for name in NAMES:
         op = getattr(ops, name)
-        arguments = [inputs[2], *inputs[:2]] if name == "where" else inputs[:op.arity()[0]]
+        arguments = [inputs[2], *inputs[:2]] if name == "where" else inputs[: op.arity()[0]]
         for attrs in ATTRS.get(name, [{}]):
             try:
                 value = op(*arguments, **attrs)
@@ -63,8 +67,9 @@ def close(node: Node, got: np.ndarray, want: np.ndarray) -> None:
         return
     eps = {"f16": 2.0**-10, "bf16": 2.0**-7, "f64": 1e-13}.get(node.types[0].dtype.name, 2.0**-23)
     tolerance = eps * WIDE_ULP.get(node.op.name, 8)
-    np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), rtol=tolerance, atol=tolerance / 4,
-                               err_msg=str(node))
+    np.testing.assert_allclose(
+        got.astype(np.float64), want.astype(np.float64), rtol=tolerance, atol=tolerance / 4, err_msg=str(node)
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -73,7 +78,7 @@ def test_every_op(dtype: DType) -> None:
     arrays = [samples(v.dtype, 70, seed).reshape(2, 35) for seed, v in enumerate(inputs)]
     given = dict(zip(inputs, arrays, strict=True))
     for start in range(0, len(nodes), 24):
-        part = nodes[start:start + 24]
+        part = nodes[start : start + 24]
         got, status = run_program(lowered(Graph("g", inputs, [n.result() for n in part])), arrays, {})
         assert status == 0
         for node, array in zip(part, got, strict=True):

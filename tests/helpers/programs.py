@@ -1,4 +1,4 @@
-"""Runs lowered programs kernel by kernel: slower than an executable, but without planner or entry function."""
+"""Runs lowered programs kernel by kernel, without memory plan or entry function."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def lowered(graph: Graph) -> Program:
     return lowering.program
 
 
-def run_program(program: Program, inputs: Sequence[np.ndarray], sizes: dict[str, int]) -> tuple[list[np.ndarray], int]:
+def run_program(
+    program: Program, inputs: Sequence[np.ndarray], sizes: dict[str, int]
+) -> tuple[list[np.ndarray], int]:
     """The outputs and the error status (0: none)."""
     arrays: dict[Slot, np.ndarray] = dict(zip(program.inputs, map(np.ascontiguousarray, inputs), strict=True))
     status = 0
@@ -48,11 +50,15 @@ def aligned(count: int, dtype: np.dtype) -> np.ndarray:
     """`count` elements at an address kernels may rely on; what is never written shows."""
     raw = np.full(count * dtype.itemsize + 64, 0xCD, np.uint8)
     start = -raw.ctypes.data % 64
-    return raw[start:start + count * dtype.itemsize].view(dtype)
+    return raw[start : start + count * dtype.itemsize].view(dtype)
 
 
-def run_loops(inputs: Sequence[Value], outputs: Sequence[Value], arrays: Sequence[np.ndarray],
-              sizes: dict[str, int] | None = None) -> list[np.ndarray]:
+def run_loops(
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    arrays: Sequence[np.ndarray],
+    sizes: dict[str, int] | None = None,
+) -> list[np.ndarray]:
     """Lower the values as one region and run it."""
     results, status = run_program(lowered(Graph("g", inputs, outputs)), arrays, sizes or {})
     assert status == 0
