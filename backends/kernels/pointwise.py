@@ -14,11 +14,10 @@ from typing import Any
 from graphtorch.ir.dtype import DType, boolean, f32, i16, i64
 from graphtorch.ir.graph import Node, Value
 
-from .ir import Builder, Const, Expr, KType, binary, cast, fma, select, splat, unary
+from .ir import Builder, Const, Expr, KType, Unary, binary, cast, fma, select, unary
 
 Rule = Callable[..., Expr]
 RULES: dict[str, Rule] = {}
-PASSIVE = frozenset(["detach", "conj", "real"])  # identities on real dtypes
 
 
 def wide(dtype: DType) -> DType:
@@ -74,10 +73,6 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
-
-
-def _both(op: str, a: Expr, b: Expr) -> Expr:
-    return binary(op, a, b)
 
 
 def unsigned(x: Expr) -> bool:
@@ -490,7 +485,7 @@ def _nextafter_half(b: Builder, dtype: DType, x: Expr, y: Expr) -> Expr:
 
 
 def _bits_to_half(bits: Expr, dtype: DType) -> Expr:
-    from .ir import Unary  # a bf16 has no name of its own among the bitcasts, so the type is spelled out
+    # A bf16 has no name of its own among the bitcasts, so the type is spelled out.
 
     return Unary("bitcast_float", bits, KType(dtype, bits.type.lanes))
 
@@ -580,8 +575,3 @@ def _cast(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
     if wide(dtype) is not dtype and source is i64:
         return cast(cast(x, f32), dtype)
     return cast(x, dtype)
-
-
-def widen(x: Expr, lanes: int) -> Expr:
-    """`x` in `lanes` lanes."""
-    return splat(x, lanes)

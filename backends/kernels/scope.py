@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from graphtorch.ir.shape import Dim, Symbol, SymInt, symbols
 
-from .ir import Buffer, Builder, Const, Expr, Kernel, KType, Name, binary, load
+from .ir import Buffer, Builder, Const, Expr, Kernel, Name, binary, load
 from .lowering import Lowering
 from .program import Launch, Slot
 from .space import Space
@@ -116,8 +116,3 @@ def upper_bound(a: Expr, limit: Expr) -> Expr:
     if isinstance(a, Const) and isinstance(limit, Const):
         return Const(min(a.value, limit.value))
     return binary("min", a, limit)
-
-
-def zero(dtype_like: KType) -> Const:
-    kind = float if dtype_like.dtype.is_floating_point else bool if dtype_like.dtype.is_bool else int
-    return Const(kind(0), dtype_like)
