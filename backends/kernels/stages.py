@@ -233,7 +233,8 @@ class Stages:
         inputs = [
             Value(Type(slot.dtype, slot.shape), name=f"p{i}") for i, slot in enumerate(partials.values())
         ]
-        results, targets = [], []
+        results: list[Value] = []
+        targets: list[Target] = []
         for node, partial in zip(partials, inputs, strict=True):
             total = node.op(partial, dims=(0,), keepdim=False)
             total = (

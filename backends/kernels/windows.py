@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from graphtorch.ir.dtype import boolean, i32, i64
 from graphtorch.ir.graph import Node, Value
@@ -247,10 +248,10 @@ def cast_count(count: Expr, like: Expr) -> Expr:
 
 
 def divisor(
-    e: Evaluator, attrs: object, spatial: Sequence[Dim], index: Sequence[Dim], clamped: Sequence[Dim] | None
+    e: Evaluator, attrs: Any, spatial: Sequence[Dim], index: Sequence[Dim], clamped: Sequence[Dim] | None
 ) -> Expr:
     """What the sum of window `index` of an average pool is divided by."""
-    fixed = attrs.divisor  # type: ignore[attr-defined]
+    fixed = attrs.divisor
     if fixed is not None:
         return Const(fixed)
     total: Expr = Const(1)
@@ -259,15 +260,15 @@ def divisor(
         index,
         attrs.kernel,
         attrs.stride,
-        attrs.padding,  # type: ignore[attr-defined]
+        attrs.padding,
         strict=True,
     ):
         total = binary("mul", total, _extent(e, attrs, size, o * s - p, k, p))
     return e.scope.b.let(total, "count")
 
 
-def _extent(e: Evaluator, attrs: object, size: Dim, start: Dim, k: int, pad: int) -> Expr:
-    include = attrs.count_include_pad  # type: ignore[attr-defined]
+def _extent(e: Evaluator, attrs: Any, size: Dim, start: Dim, k: int, pad: int) -> Expr:
+    include = attrs.count_include_pad
     space = e.scope.space
     if space.within(start + pad + k - 1, size + 2 * pad) and (include or pad == 0):
         return Const(k)
