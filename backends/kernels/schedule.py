@@ -79,11 +79,6 @@ def padded(width: int, lanes: int) -> int:
     return sum(c.lanes for c in chunks(width, lanes))
 
 
-def vector_cost(width: int, lanes: int, narrow: float) -> float:
-    """Time of one row of `width` columns, in full vector operations."""
-    return sum(1.0 if c.lanes == lanes else narrow for c in chunks(width, lanes))
-
-
 @dataclass(frozen=True)
 class Tiling:
     """Sizes of tiles along one side (m or n) of C.

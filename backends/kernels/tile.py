@@ -14,7 +14,7 @@ from typing import Protocol
 from graphtorch.ir.shape import Dim, evaluate
 
 from .access import lane_mask
-from .ir import Buffer, Const, Expr, KType, Name, binary, cast, fma, load, splat
+from .ir import Const, Expr, KType, Name, Shuffle, binary, cast, fma, load, splat
 from .problem import Axis, Contraction, Emission, Source, stride
 from .schedule import Chunk, Schedule, Tiling, chunks
 
@@ -294,7 +294,6 @@ class _Step:
 
 def transpose(e: Emission, values: Sequence[Expr]) -> list[Expr]:
     """The columns of a square matrix given as row vectors: log2(n) rounds of interleaving halves."""
-    from .ir import Shuffle
     n = len(values)
     low = tuple(x for i in range(n // 2) for x in (i, n + i))
     high = tuple(x for i in range(n // 2, n) for x in (i, n + i))
@@ -307,7 +306,3 @@ def transpose(e: Emission, values: Sequence[Expr]) -> list[Expr]:
             following.append(e.b.let(Shuffle(first, second, high, first.type), "z"))
         current = following
     return current
-
-
-def store_masked(e: Emission, buffer: Buffer, index: Expr, value: Expr, valid: int | Expr) -> None:
-    e.b.store(buffer, index, value, lane_mask(valid, value.type.lanes))
