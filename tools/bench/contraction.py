@@ -186,7 +186,8 @@ def report(name: str, launch: Launch, call: Bound, flops: int, best: float, over
     share = f"{flops / one / best:6.1%} {flops / many / best / threads:6.1%}" if flops else " " * 13
     spills = f"  {spill_count(call.text)} spills" if asm else ""
     times = f"{one * 1e6:9.2f} {many * 1e6:9.2f} us {share}"
-    print(f"{name:22s} {times}  compile {call.compile_seconds * 1e3:4.0f} ms{spills}  {launch.label}", flush=True)
+    compiled = f"compile {call.compile_seconds * 1e3:4.0f} ms"
+    print(f"{name:22s} {times}  {compiled}{spills}  {launch.label}", flush=True)
 
 
 def spill_count(text: str) -> int:
