@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import i64
 from graphtorch.ir.graph import Graph, Node, Type, Value

@@ -14,9 +14,10 @@ from ._capture import Capture, Closed, rebuild, tensors_in
 from ._grad_mode import no_grad
 from ._grad_node import FREED, AccumulateGrad, GradNode
 from ._memory import Buffer, captured_program
+from ._write import assign
 from .autograd.engine import Task
 from .storage import Leaf, RuntimeScalar, Storage, is_contiguous
-from .tensor import Tensor, assign, from_value
+from .tensor import Tensor, from_value
 
 
 def buffer_of(tensor: Tensor) -> Buffer:

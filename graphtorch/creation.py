@@ -18,8 +18,9 @@ from . import _types
 from ._memory import Buffer
 from ._ops.base import FUNCTIONS, METHODS, shape_of
 from ._types import check_device, to_ir
+from ._write import assign
 from .storage import Leaf, Storage
-from .tensor import Tensor, assign, from_value
+from .tensor import Tensor, from_value
 
 
 def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:

@@ -23,8 +23,9 @@ from . import _types
 from ._ops.base import FUNCTIONS, METHODS, cast_value, register, run, scalar, shape_of, write_out
 from ._record import locate
 from ._types import CPU, check_device, to_ir
+from ._write import assign
 from .storage import Leaf, Storage
-from .tensor import Tensor, assign, from_value
+from .tensor import Tensor, from_value
 
 _STATE_BYTES = 5056  # as PyTorch's; only the first 24 mean something here
 

@@ -20,7 +20,6 @@ from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 
 from ._memory import Buffer
 
-
 _TYPES = Type._table
 
 

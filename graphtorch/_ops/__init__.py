@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .. import indexing  # masks and index tensors
-from . import linalg, pointwise, reduce, shape, views
+from . import compare, linalg, pointwise, reduce, scatter, shape, strides, views
+
 from . import convert  # isort: skip  # after the families it refers to
 from .base import FUNCTIONS, METHODS
 
-__all__ = ["FUNCTIONS", "METHODS", "convert", "indexing", "linalg", "pointwise", "reduce", "shape", "views"]
+__all__ = ["FUNCTIONS", "METHODS", "compare", "convert", "indexing", "linalg", "pointwise", "reduce", "scatter", "shape", "strides",
+           "views"]

@@ -15,11 +15,12 @@ from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt, normalize_axis
 
 from .. import _types
+from .._grad_mode import modes
 from .._memory import Buffer
 from .._record import flush, locate
-from .._grad_mode import modes
+from .._write import assign
 from ..storage import Leaf, Storage
-from ..tensor import Tensor, assign, wrap
+from ..tensor import Tensor, wrap
 
 FLOATS = frozenset(d for d in ALL if d.is_differentiable)
 Number = (bool, int, float, complex, np.number, np.bool_)

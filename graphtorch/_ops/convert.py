@@ -11,8 +11,9 @@ from graphtorch.ir import ops
 
 from .. import _types
 from .._types import DTYPES, check_device, dtype, to_ir
+from .._write import assign, cast_tensor
 from ..creation import LEGACY_NAME_OF, from_array, full_value
-from ..tensor import Tensor, assign, cast_tensor, from_value
+from ..tensor import Tensor, from_value
 from .base import FUNCTIONS, METHODS, check_tensor, common_dtype, register, run
 
 # ------------------------------------------------------------------------------------------ dtypes
@@ -29,9 +30,7 @@ def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_bloc
             dtype = arg
         elif isinstance(arg, (str, _types.device)) or type(arg) is int:
             device = arg
-        elif isinstance(arg, bool):
-            non_blocking = arg
-        elif arg is not None:
+        elif arg is not None and not isinstance(arg, bool):  # a bool is non_blocking
             raise TypeError(f"to() received an invalid argument of type {type(arg).__name__}: expected a dtype, device or Tensor")
     check_device(device)
     target = self._type.dtype if dtype is None else to_ir(dtype)

@@ -9,7 +9,17 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import broadcast, numel
 
 from ..tensor import Tensor
-from .base import FUNCTIONS, METHODS, axis_of, check_tensor, common_dtype, in_place, is_operand, register, run, scalar
+from .base import (
+    FUNCTIONS,
+    METHODS,
+    axis_of,
+    check_tensor,
+    common_dtype,
+    in_place,
+    register,
+    run,
+    scalar,
+)
 from .views import reshape
 
 

@@ -520,5 +520,3 @@ def sum_to_size(self: Tensor, *size: Any) -> Tensor:
     lead = self.ndim - len(target)
     dims = [i for i in range(self.ndim) if i < lead or (target[i - lead] == 1 and self.shape[i] != 1)]
     return sum(self, dims, True).reshape(target) if dims else self
-
-

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from .engine import backward, grad
-from .function import Function, FunctionCtx, once_differentiable
 from .._grad_mode import (
     enable_grad,
     inference_mode,
@@ -14,6 +12,8 @@ from .._grad_mode import (
     no_grad,
     set_grad_enabled,
 )
+from .engine import backward, grad
+from .function import Function, FunctionCtx, once_differentiable
 
 
 def Variable(data: Any, requires_grad: bool = False, volatile: bool = False) -> Any:

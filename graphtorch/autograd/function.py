@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..tensor import Tensor, from_value
 from .._grad_mode import modes, no_grad
 from .._grad_node import FREED, GradNode, Seen
+from ..tensor import Tensor, from_value
 
 
 class FunctionCtx:

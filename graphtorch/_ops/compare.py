@@ -1,0 +1,284 @@
+"""Comparison, logic, selection and limits; the operators of Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import boolean
+from graphtorch.ir.graph import Value
+
+from .. import _types
+from ..tensor import Tensor
+from .base import (
+    FUNCTIONS,
+    METHODS,
+    cast_value,
+    check_tensor,
+    common_dtype,
+    elementwise,
+    in_place,
+    is_operand,
+    register,
+    run,
+    scalar,
+)
+from .pointwise import (
+    _both,
+    add,
+    div,
+    floor_divide,
+    isnan_,
+    isneginf,
+    isposinf,
+    mul,
+    pow,
+    remainder,
+    sub,
+)
+
+# ------------------------------------------------------------------------------------------ comparison, logic, bits
+
+
+def _comparison(name: str, aliases: tuple[str, ...]) -> Callable[..., Tensor]:
+    op = getattr(ops, name)
+
+    def define(input: Any, other: Any) -> Tensor:
+        _both(name, input, other)
+        return elementwise(name, op, input, other)
+    define.__name__ = define.__qualname__ = name
+    define.__doc__ = op.doc
+    register(name, *aliases, out=True)(define)
+    for alias in (name, *aliases):
+        METHODS[alias + "_"] = in_place(alias + "_", lambda a, b: define(a, b).to(a.dtype))
+    return define
+
+
+eq = _comparison("eq", ())
+ne = _comparison("ne", ("not_equal",))
+lt = _comparison("lt", ("less",))
+le = _comparison("le", ("less_equal",))
+gt = _comparison("gt", ("greater",))
+ge = _comparison("ge", ("greater_equal",))
+
+
+def _logic(name: str) -> None:
+    op = getattr(ops, name)
+
+    def define(input: Any, other: Any) -> Tensor:
+        _both(name, input, other)
+        given = [x if isinstance(x, Tensor) else scalar(bool(x), boolean) for x in (input, other)]
+        return run(name, lambda a, b: op(cast_value(a, boolean), cast_value(b, boolean)), *given)
+    define.__name__ = define.__qualname__ = name
+    define.__doc__ = op.doc
+    register(name, out=True)(define)
+    METHODS[name + "_"] = in_place(name + "_", lambda a, b: define(a, b).to(a.dtype))
+
+
+for _name in ("logical_and", "logical_or", "logical_xor"):
+    _logic(_name)
+
+
+def _bits(name: str, torch_name: str) -> Callable[..., Tensor]:
+    op = getattr(ops, name)
+
+    def define(input: Any, other: Any) -> Tensor:
+        _both(torch_name, input, other)
+        dtype = common_dtype(input, other)
+        if dtype.is_differentiable:
+            raise RuntimeError(f'"{torch_name}" not implemented for {dtype.torch_name}: it takes integers and bools')
+        return elementwise(torch_name, op, input, other, dtype=dtype)
+    define.__name__ = define.__qualname__ = torch_name
+    define.__doc__ = op.doc
+    return register(torch_name, inplace=True, out=True)(define)
+
+
+bitwise_and = _bits("bitwise_and", "bitwise_and")
+bitwise_or = _bits("bitwise_or", "bitwise_or")
+bitwise_xor = _bits("bitwise_xor", "bitwise_xor")
+bitwise_left_shift = _bits("shift_left", "bitwise_left_shift")
+bitwise_right_shift = _bits("shift_right", "bitwise_right_shift")
+
+
+@register()
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+    """Whether |input - other| <= atol + rtol * |other|."""
+    near = le(FUNCTIONS["abs"](sub(input, other)), add(mul(FUNCTIONS["abs"](other), rtol), atol))
+    near = near.logical_and(FUNCTIONS["isfinite"](other)).logical_or(eq(input, other))
+    return near.logical_or(isnan_(input).logical_and(isnan_(other))) if equal_nan else near
+
+
+@register()
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """Whether every element is close; a Python bool."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
+
+
+@register()
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether both have the same shape and elements; a Python bool."""
+    return input.shape == other.shape and bool(eq(input, other).all())
+
+
+# ------------------------------------------------------------------------------------------ selection, limits
+
+
+@register(method=False)
+def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any = None) -> Any:
+    """input where condition holds, other elsewhere; with the condition alone, the indices where it holds."""
+    check_tensor("where", "condition", condition)
+    if input is None and other is None:
+        return FUNCTIONS["nonzero"](condition, as_tuple=True)
+    dtype = common_dtype(input, other)
+    given = [x if isinstance(x, Tensor) else scalar(x, dtype) for x in (input, other)]
+
+    def apply(c: Value, a: Value, b: Value) -> Value:
+        return ops.where(cast_value(c, boolean), cast_value(a, dtype), cast_value(b, dtype))
+    result = run("Where", apply, condition, *given)
+    if out is not None:
+        from .base import write_out
+        return write_out("where", result, out)
+    return result
+
+
+METHODS["where"] = lambda self, condition, other: where(condition, self, other)
+
+
+@register("clamp", "clip", inplace=True, out=True)
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Limited to min..max, numbers or tensors; NaN stays."""
+    check_tensor("clamp", "input", input)
+    if min is None and max is None:
+        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    bounds = [b for b in (min, max) if b is not None]
+    dtype = common_dtype(input, *bounds)
+
+    def apply(v: Value, *limits: Value) -> Value:
+        rest = list(limits)
+        if min is not None:
+            v = _limit(v, rest.pop(0), ops.lt)
+        return _limit(v, rest.pop(0), ops.gt) if max is not None else v
+    return elementwise("Clamp", apply, input, *bounds, dtype=dtype)
+
+
+def _limit(v: Value, bound: Value, beyond: Callable[..., Value]) -> Value:
+    # PyTorch's gradient passes where v equals the bound, so a selection, not maximum/minimum
+    if bound.node is None or bound.rank == 0:
+        return ops.where(beyond(v, bound), bound, v)
+    outside = ops.logical_or(beyond(v, bound), ops.ne(bound, bound)) if bound.dtype.is_floating_point else beyond(v, bound)
+    return ops.where(outside, bound, v)
+
+
+@register(inplace=True, out=True)
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """max(input, min)."""
+    return clamp(input, min=min)
+
+
+@register(inplace=True, out=True)
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """min(input, max)."""
+    return clamp(input, max=max)
+
+
+@register(inplace=True)
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """`value` where mask holds, input elsewhere."""
+    check_tensor("masked_fill", "mask", mask)
+    if not mask._type.dtype.is_bool:
+        raise RuntimeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype}")
+    dtype = input._type.dtype
+    if isinstance(value, Tensor):
+        if value._type.shape:
+            raise RuntimeError("masked_fill only supports a 0-dimensional value tensor, but got tensor with "
+                               f"{value.dim()} dimension(s).")
+        given: Any = value
+    else:
+        if common_dtype(input, value).kind > dtype.kind:
+            raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
+        given = scalar(value, dtype)
+    return run("MaskedFill", lambda v, m, f: ops.where(m, cast_value(f, dtype), v), input, mask, given)
+
+
+@register(inplace=True, out=True)
+def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+    """NaN and infinities replaced by numbers (0, the largest, the smallest)."""
+    if not input._type.dtype.is_floating_point:
+        return input.clone()
+    info = _types.finfo(input.dtype)
+    result = where(isnan_(input), 0.0 if nan is None else nan, input)
+    result = where(isposinf(result), info.max if posinf is None else posinf, result)
+    return where(isneginf(result), info.min if neginf is None else neginf, result).to(input.dtype)
+
+
+@register("complex", method=False, out=True)
+def complex_(real: Tensor, imag: Tensor) -> Tensor:
+    """The complex tensor real + i imag."""
+    return run("Complex", ops.complex, real, imag)
+
+
+@register(method=False, out=True)
+def polar(abs: Tensor, angle: Tensor) -> Tensor:
+    """The complex tensor abs * exp(i angle)."""
+    return run("Polar", lambda r, a: ops.complex(ops.mul(r, ops.cos(a)), ops.mul(r, ops.sin(a))), abs, angle)
+
+
+@register(inplace=True, out=True)
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """0 below 0, 1 above, `values` at 0."""
+    return where(eq(input, 0), values, gt(input, 0).to(input.dtype))
+
+
+@register(inplace=True, out=True)
+def deg2rad(input: Tensor) -> Tensor:
+    """Degrees to radians."""
+    return mul(input, math.pi / 180)
+
+
+@register(inplace=True, out=True)
+def rad2deg(input: Tensor) -> Tensor:
+    """Radians to degrees."""
+    return mul(input, 180 / math.pi)
+
+
+@register(inplace=True, out=True)
+def sinc(input: Tensor) -> Tensor:
+    """sin(pi x) / (pi x); 1 at 0."""
+    x = mul(input, math.pi)
+    zero = eq(input, 0)
+    safe = where(zero, 1.0, x)
+    return where(zero, 1.0, div(FUNCTIONS["sin"](safe), safe))
+
+
+# ------------------------------------------------------------------------------------------ operators
+
+
+def _operator(define: Callable[..., Tensor], reflected: bool = False) -> Callable[..., Any]:
+    def call(self: Tensor, other: Any) -> Any:
+        if not is_operand(other):
+            return NotImplemented
+        return define(other, self) if reflected else define(self, other)
+    return call
+
+
+def _mod(a: Any, b: Any) -> Tensor:
+    return remainder(a, b)
+
+
+OPERATORS = {"add": add, "sub": sub, "mul": mul, "truediv": div, "floordiv": floor_divide, "mod": _mod, "pow": pow,
+             "and": bitwise_and, "or": bitwise_or, "xor": bitwise_xor, "lshift": bitwise_left_shift,
+             "rshift": bitwise_right_shift}
+for _name, _define in OPERATORS.items():
+    METHODS[f"__{_name}__"] = _operator(_define)
+    METHODS[f"__r{_name}__"] = _operator(_define, reflected=True)
+    METHODS[f"__i{_name}__"] = in_place(f"__i{_name}__", _define)
+METHODS["__idiv__"] = METHODS["__itruediv__"]
+METHODS["__div__"], METHODS["__rdiv__"] = METHODS["__truediv__"], METHODS["__rtruediv__"]
+for _name, _define in {"eq": eq, "ne": ne, "lt": lt, "le": le, "gt": gt, "ge": ge}.items():
+    METHODS[f"__{_name}__"] = _operator(_define)
+METHODS["__neg__"] = FUNCTIONS["neg"]
+METHODS["__pos__"] = lambda self: self
+METHODS["__abs__"] = METHODS["abs"]
+METHODS["__invert__"] = METHODS["bitwise_not"]

@@ -1,0 +1,352 @@
+"""Indexing by name: gather, scatter, index_*, take, masked selection, and what depends on data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.shape import broadcast
+
+from .._write import assign
+from ..indexing import Arrays, _basic, _index, _put, _sliced, _source, full_number, getitem
+from ..tensor import Tensor
+from .base import FUNCTIONS, register, run, scalar
+from .strides import as_strided, diagonal
+from .views import reshape, select, slice_view
+
+
+def _index_list(x: Tensor, indices: Any) -> tuple[Tensor, Arrays]:
+    key = tuple(slice(None) if i is None else i for i in indices)
+    return _basic(x, key)
+
+
+@register(inplace=True)
+def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
+    """A copy with `values` written (or added) at index tensors."""
+    part, arrays = _index_list(input, indices)
+    if not arrays:
+        raise RuntimeError("index_put: expected at least one index tensor")
+    return _put(part, values, arrays, tuple(a for a, _ in arrays), bool(accumulate))
+
+
+def check_index_dtype(name: str, index: Any) -> None:
+    """Raise unless `index` is an int64 tensor."""
+    if not isinstance(index, Tensor):
+        raise TypeError(f"{name}(): argument 'index' must be Tensor, not {type(index).__name__}")
+    if index._type.dtype.name not in ("i64", "i32"):
+        raise RuntimeError(f"{name}(): Expected dtype int64 for index, got {index.dtype}")
+
+
+@register(out=True)
+def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The entries `index` along `dim`."""
+    from .base import axis_of
+    check_index_dtype("index_select", index)
+    if index.ndim > 1:
+        raise IndexError("index_select(): Index is supposed to be a vector, but got dim: " + str(index.ndim))
+    axis = axis_of(dim, input.ndim)
+    if input.ndim == 0:
+        return reshape(index_select(reshape(input, (1,)), 0, index), ())
+    flat = reshape(index, (-1,)) if index.ndim == 0 else index
+    return run("IndexSelect", lambda v, i: ops.index_select(v, _index(i), dim=axis), input, flat)
+
+
+def _axis(x: Tensor, dim: int) -> int:
+    from .base import axis_of
+    return axis_of(dim, x.ndim)
+
+
+@register(out=True)
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
+    """Elements at `index` along `dim`; the result has the shape of `index`."""
+    axis = _axis(input, dim)
+    if index.numel() == 0:  # PyTorch takes an empty index of any dtype
+        return reshape(_sliced(reshape(input, (-1,)), 0, slice(0, 0)), index.shape)
+    check_index_dtype("gather", index)
+    if input.ndim == 0 or index.ndim == 0:
+        found = gather(reshape(input, (-1,)), 0, reshape(index, (-1,)))
+        return reshape(found, index.shape)
+    if input.ndim != index.ndim:
+        raise RuntimeError("Index tensor must have the same number of dimensions as input tensor")
+    _check_fits("gather", input, index, axis, "input")
+    return run("Gather", lambda v, i: ops.gather(v, _index(i), dim=axis), input, index)
+
+
+def _check_fits(name: str, x: Tensor, index: Tensor, axis: int, what: str) -> None:
+    for i, (a, b) in enumerate(zip(index._type.shape, x._type.shape, strict=False)):
+        if i != axis and isinstance(a, int) and isinstance(b, int) and a > b:
+            raise RuntimeError(f"Size does not match at dimension {i} expected index {list(index.shape)} to be no larger than "
+                               f"{what} {list(x.shape)} apart from dimension {axis}")
+
+
+def _scatter(name: str, input: Tensor, dim: int, index: Tensor, src: Any, apply: Any) -> Tensor:
+    check_index_dtype(name, index)
+    axis = _axis(input, dim)
+    dtype = input._type.dtype
+    if not isinstance(src, Tensor):
+        src = full_number(index, src) if dtype is index._type.dtype else _number_like(index, src, dtype)
+    elif src._type.dtype is not dtype:
+        raise RuntimeError(f"{name}(): Expected self.dtype to be equal to src.dtype: {input.dtype} and {src.dtype}")
+    if input.ndim == 0:
+        flat = _scatter(name, reshape(input, (1,)), 0, reshape(index, (-1,)), reshape(src, (-1,)), apply)
+        return reshape(flat, ())
+    if index.numel() == 0:
+        return input.clone()
+    _check_fits(name, input, index, axis, "self")
+    _check_fits(name, src, index, -1, "src")
+    shape = index._type.shape
+    if src._type.shape != shape:
+        src = slice_view(src, (0,) * len(shape), shape, (1,) * len(shape))
+    return run(name.capitalize(), lambda v, i, s: apply(v, _index(i), s, axis), input, index, src)
+
+
+def _number_like(index: Tensor, value: Any, dtype: Any) -> Tensor:
+    from ..tensor import from_value
+    number = scalar(value, dtype)
+    shape = index._type.shape
+    return from_value(ops.expand(number, shape=shape) if shape else number)
+
+
+@register(inplace=True, out=True)
+def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
+    """A copy with `src` (a tensor or a number) written at `index` along `dim`."""
+    src = value if src is None else src
+    if reduce == "add":
+        return scatter_add(input, dim, index, src)
+    if reduce == "multiply":
+        return scatter_reduce(input, dim, index, src if isinstance(src, Tensor) else _number_like(index, src, input._type.dtype),
+                              "prod")
+    if reduce is not None:
+        raise RuntimeError("reduce argument must be either add or multiply.")
+    return _scatter("scatter", input, dim, index, src, lambda v, i, s, axis: ops.scatter(v, i, s, dim=axis))
+
+
+@register(inplace=True, out=True)
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
+    """A copy with `src` added at `index` along `dim`."""
+    return _scatter("scatter_add", input, dim, index, src, lambda v, i, s, axis: ops.scatter_add(v, i, s, dim=axis))
+
+
+@register(inplace=True, out=True)
+def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
+    """A copy with `src` combined at `index` along `dim` by sum, mean, prod, amax or amin."""
+    start = {"sum": 0, "mean": 0, "prod": 1, "amax": None, "amin": None}
+    if reduce not in start:
+        raise RuntimeError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}.")
+    touched = scatter_add(FUNCTIONS["zeros_like"](input), dim, index, FUNCTIONS["ones_like"](src))
+    base = input if include_self else FUNCTIONS["where"](touched > 0, start[reduce] or 0, input).to(input.dtype)
+    if reduce in ("sum", "mean"):
+        total = scatter_add(base, dim, index, src)
+        if reduce == "sum":
+            return total
+        count = (touched + 1 if include_self else touched.clamp(min=1))
+        return total / count if input.dtype.is_floating_point else FUNCTIONS["div"](total, count, rounding_mode="floor")
+    return _reduce_by_rounds(input, _axis(input, dim), index, src, reduce, include_self, touched)
+
+
+def _reduce_by_rounds(x: Tensor, axis: int, index: Tensor, src: Tensor, reduce: str, include_self: bool,
+                      touched: Tensor) -> Tensor:
+    """prod, amax and amin: each entry along `axis` of `src` in turn."""
+    combine = {"prod": FUNCTIONS["mul"], "amax": FUNCTIONS["maximum"], "amin": FUNCTIONS["minimum"]}[reduce]
+    info = x.dtype
+    neutral = {"prod": 1.0, "amax": -float("inf"), "amin": float("inf")}[reduce]
+    if not info.is_floating_point:
+        from .._types import iinfo
+        limits = iinfo(info)
+        neutral = {"prod": 1, "amax": limits.min, "amin": limits.max}[reduce]
+    result = x if include_self else FUNCTIONS["where"](touched > 0, neutral, x).to(x.dtype)
+    blank = FUNCTIONS["full_like"](x, neutral)
+    for at in range(index.shape[axis]):
+        i = index.narrow(axis, at, 1)
+        result = combine(result, scatter(blank, axis, i, src.narrow(axis, at, 1)))
+    return result
+
+
+def _spread_index(x: Tensor, axis: int, index: Tensor, shape: tuple[Any, ...]) -> Tensor:
+    return reshape(index, tuple(-1 if i == axis else 1 for i in range(x.ndim))).expand(shape)
+
+
+@register(inplace=True, out=True)
+def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
+    """A copy with the entries of `source` added at `index` along `dim`."""
+    check_index_dtype("index_add", index)
+    axis = _axis(input, dim)
+    source = source if alpha == 1 else source * alpha
+    if input.ndim == 0:
+        return input + reshape(source, (-1,)).sum()
+    if source.ndim == 0:
+        source = reshape(source, (1,) * input.ndim)
+    return scatter_add(input, axis, _spread_index(input, axis, index, source._type.shape), source)
+
+
+@register(inplace=True, out=True)
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """A copy with the entries of `source` written at `index` along `dim`."""
+    check_index_dtype("index_copy", index)
+    axis = _axis(input, dim)
+    if input.ndim == 0:
+        return reshape(source, ()).clone()
+    if source.ndim == 0:
+        source = reshape(source, (1,) * input.ndim)
+    return scatter(input, axis, _spread_index(input, axis, index, source._type.shape), source)
+
+
+@register(inplace=True)
+def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """A copy with `value` written at `index` along `dim`."""
+    check_index_dtype("index_fill", index)
+    axis = _axis(input, dim)
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise RuntimeError("index_fill_ only supports a 0-dimensional value tensor, but got tensor with "
+                               f"{value.ndim} dimension(s).")
+    if input.ndim == 0:
+        return input.clone().fill_(value)
+    shape = tuple(index.numel() if i == axis else d for i, d in enumerate(input._type.shape))
+    spread = _spread_index(input, axis, index, shape)
+    source = value.to(input.dtype).expand(shape) if isinstance(value, Tensor) else _number_like(spread, value, input._type.dtype)
+    return scatter(input, axis, spread, source)
+
+
+@register(out=True)
+def take(input: Tensor, index: Tensor) -> Tensor:
+    """Elements of the flattened input."""
+    flat = reshape(input, (-1,))
+    return getitem(flat, index)
+
+
+@register(out=True)
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """As `gather`, with broadcasting; without `dim` on the flattened tensors."""
+    if dim is None:
+        return gather(reshape(input, (-1,)), 0, reshape(indices, (-1,)))
+    axis = _axis(input, dim)
+    one = lambda s: tuple(1 if i == axis else d for i, d in enumerate(s))  # noqa: E731
+    shape = broadcast(one(input._type.shape), one(indices._type.shape))
+    with_size = lambda n: tuple(n if i == axis else d for i, d in enumerate(shape))  # noqa: E731
+    return gather(input.expand(with_size(input.shape[axis])), axis, indices.expand(with_size(indices.shape[axis])))
+
+
+@register(inplace=True)
+def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    """A copy with `source` written (or added) at flat places."""
+    flat = reshape(input, (-1,))
+    made = _put(flat, reshape(source, (-1,)), [(0, reshape(index, (-1,)))], (0,), bool(accumulate))
+    return reshape(made, input.shape)
+
+
+@register()
+def masked_select(input: Tensor, mask: Tensor) -> Tensor:
+    """The elements where mask holds, as a vector. Its size depends on data: not for captured functions."""
+    if not mask._type.dtype.is_bool:
+        raise RuntimeError(f"masked_select: expected BoolTensor for mask, got {mask.dtype}")
+    shape = broadcast(input._type.shape, mask._type.shape)
+    if not shape:
+        return getitem(reshape(input, (1,)), reshape(mask, (1,)))
+    return getitem(input.expand(shape), mask.expand(shape))
+
+
+@register(inplace=True)
+def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """A copy with the elements of `source`, in order, where mask holds."""
+    shape = broadcast(input._type.shape, mask._type.shape)
+    x, m = input.expand(shape), mask.expand(shape)
+    rank = FUNCTIONS["cumsum"](reshape(m, (-1,)), 0) - 1
+    count = source.numel()
+    chosen = reshape(getitem(reshape(source, (-1,)), rank.clamp(0, max(count - 1, 0))), shape)
+    return FUNCTIONS["where"](m, chosen, x)
+
+
+@register()
+def nonzero(input: Tensor, *, as_tuple: bool = False, out: Any = None) -> Any:
+    """The indices of elements that are not zero. Its size depends on data: not for captured functions."""
+    from ..creation import from_array
+    found = np.nonzero(np.atleast_1d(input.detach()._array()))
+    if as_tuple:
+        return tuple(from_array(c.astype(np.int64)) for c in found)
+    if input.ndim == 0:
+        return from_array(np.zeros((len(found[0]), 0), np.int64))
+    return from_array(np.stack(found, 1).astype(np.int64))
+
+
+@register()
+def argwhere(input: Tensor) -> Tensor:
+    """The indices of elements that are not zero, one per row."""
+    return nonzero(input)
+
+
+def _scatter_view(name: str, define: Any) -> None:
+    def call(input: Tensor, src: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        made = input.clone()
+        assign(define(made, *args, **kwargs), _source(src, define(made, *args, **kwargs)))
+        return made
+    call.__name__ = name
+    call.__doc__ = "A copy of `input` with `src` written to a view of it."
+    register(name)(call)
+
+
+def _slice_of(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Tensor:
+    return _sliced(x, _axis(x, dim), slice(start, end, step))
+
+
+_scatter_view("select_scatter", select)
+_scatter_view("slice_scatter", _slice_of)
+_scatter_view("diagonal_scatter", diagonal)
+_scatter_view("as_strided_scatter", as_strided)
+
+
+@register(out=True)
+def searchsorted(sorted_sequence: Tensor, input: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None,
+                 sorter: Tensor | None = None) -> Tensor:
+    """Where values would be inserted into the sorted last dimension: before equal ones, or after (`right`)."""
+    from .._types import DTYPES
+    if side not in (None, "left", "right"):
+        raise RuntimeError(f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}")
+    if side == "left" and right:
+        raise RuntimeError("torch.searchsorted(): side and right can't be set to opposites, got side of left while right was True")
+    right = right or side == "right"
+    if sorter is not None:
+        sorted_sequence = gather(sorted_sequence, -1, sorter)
+    number = not isinstance(input, Tensor)
+    values = FUNCTIONS["tensor"](input, dtype=sorted_sequence.dtype) if number else input
+    flat = values.ndim == 0
+    values = reshape(values, (1,)) if flat else values
+    if values._type.dtype is not sorted_sequence._type.dtype:
+        raise RuntimeError("torch.searchsorted(): input value tensor and boundaries tensor should have same dtype, but got "
+                           f"{values.dtype} and {sorted_sequence.dtype}")
+    found = run("searchsorted", ops.searchsorted, sorted_sequence.detach(), values.detach(), **{"right": bool(right)})
+    found = reshape(found, ()) if flat else found
+    return found.to(DTYPES["int32"]) if out_int32 else found
+
+
+@register(method=False, out=True)
+def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+    """The bucket of each element between sorted boundaries."""
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right)
+
+
+@register(inplace=False)
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """How often each non-negative integer occurs. Its size depends on data: not for captured functions."""
+    from ..creation import from_array
+    found = np.bincount(input._array(), None if weights is None else weights.detach()._array(), minlength)
+    if weights is not None and weights.dtype.is_floating_point:
+        found = found.astype(weights._type.dtype.numpy)
+    return from_array(found)
+
+
+@register()
+def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
+           dim: int | None = None) -> Any:
+    """The distinct elements. Its size depends on data: not for captured functions."""
+    from ..creation import from_array
+    found = np.unique(input.detach()._array(), return_inverse=True, return_counts=True, axis=dim)
+    values, inverse, counts = found
+    result = [from_array(np.ascontiguousarray(values))]
+    if return_inverse:
+        result.append(from_array(np.ascontiguousarray(inverse.reshape(input.shape if dim is None else (-1,)), np.int64)))
+    if return_counts:
+        result.append(from_array(np.ascontiguousarray(counts, np.int64)))
+    return tuple(result) if len(result) > 1 else result[0]

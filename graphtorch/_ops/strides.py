@@ -1,0 +1,309 @@
+"""Views by any strides, changes of shape in place, and questions about memory."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.graph import Type
+from graphtorch.ir.literal import Literal
+from graphtorch.ir.shape import contiguous_strides, numel
+
+from .._types import Size
+from .._write import check_writable
+from ..storage import Leaf, Take, ViewDtype, is_contiguous
+from ..tensor import Tensor, from_value, make_view
+from .base import axis_of, check_tensor, register, shape_of
+from .views import _offset, narrow, reshape, squeeze, t, transpose, unsqueeze
+
+# ------------------------------------------------------------------------------------------ any strides
+
+
+def _taken(x: Tensor, places: np.ndarray, offset: int, strides: tuple[int, ...], name: str) -> Tensor:
+    """A view of the elements of `x` at flat row-major `places`."""
+    index = Literal.of(places.reshape(-1).astype(np.int64))
+    return make_view(x, Take(index, places.shape), Type(x._type.dtype, places.shape), offset, strides, name)
+
+
+@register()
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """The diagonal of dimensions dim1 and dim2, as the last dimension."""
+    check_tensor("diagonal", "input", input)
+    a, b = axis_of(dim1, input.ndim), axis_of(dim2, input.ndim)
+    if a == b:
+        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+    shape, strides = input._type.shape, input._strides
+    places = np.diagonal(np.arange(numel(shape)).reshape(shape), offset, a, b)
+    start = _offset(input) + max(0, -offset) * strides[a] + max(0, offset) * strides[b]
+    rest = tuple(s for i, s in enumerate(strides) if i not in (a, b))
+    return _taken(input, places, start, (*rest, strides[a] + strides[b]), "DiagonalBackward0")
+
+
+@register()
+def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
+    """Elements of the memory at `storage_offset` + index * stride."""
+    check_tensor("as_strided", "input", input)
+    size, stride = tuple(size), tuple(stride)
+    offset = _offset(input) if storage_offset is None else storage_offset
+    if len(size) != len(stride):
+        raise RuntimeError(f"mismatch in length of strides and shape: {len(stride)} and {len(size)}")
+    if any(s < 0 for s in stride):
+        raise RuntimeError(f"as_strided: Negative strides are not supported at the moment, got strides: {list(stride)}")
+    base = input._base if input._base is not None else input
+    total = numel(base._storage.value.type.shape)
+    places = np.full(size, offset, np.int64)
+    for axis, (n, s) in enumerate(zip(size, stride, strict=True)):
+        places += np.arange(n).reshape([-1 if i == axis else 1 for i in range(len(size))]) * s
+    if places.size and places.max() >= total:
+        raise RuntimeError(f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset} are out of "
+                           f"bounds for storage of {total} elements")
+    if base._view is not None:
+        return _taken(input, _places_within(input, places), offset, stride, "AsStridedBackward0")
+    return _taken(base, places, offset, stride, "AsStridedBackward0")
+
+
+def _places_within(x: Tensor, places: np.ndarray) -> np.ndarray:
+    view = x._view
+    assert view is not None
+    own = np.full(view.type.shape, view.offset, np.int64)
+    for axis, (n, s) in enumerate(zip(view.type.shape, view.strides, strict=True)):
+        own += np.arange(n).reshape([-1 if i == axis else 1 for i in range(own.ndim)]) * s
+    table = {int(p): i for i, p in enumerate(own.reshape(-1))}
+    try:
+        return np.array([table[int(p)] for p in places.reshape(-1)], np.int64).reshape(places.shape)
+    except KeyError:
+        raise RuntimeError("as_strided: the view leaves the detached tensor it is taken of; take it of the base") from None
+
+
+@register(function=False)
+def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """All windows of `size` along a dimension, `step` apart, as a new last dimension."""
+    axis = axis_of(dimension, self.ndim)
+    shape, strides = (self._type.shape, self._strides) if self.ndim else ((1,), (1,))
+    if size > shape[axis]:
+        raise RuntimeError(f"maximum size for tensor at dimension {axis} is {shape[axis]} but size is {size}")
+    if step <= 0:
+        raise RuntimeError(f"step is {step} but must be > 0")
+    flat = np.arange(numel(shape)).reshape(shape)
+    places = np.lib.stride_tricks.sliding_window_view(flat, size, axis)
+    places = places[tuple(slice(None, None, step) if i == axis else slice(None) for i in range(len(shape)))]
+    moved = tuple(s * step if i == axis else s for i, s in enumerate(strides))
+    if self.ndim == 0:
+        return _taken(self, places.reshape(-1), _offset(self), (1,), "UnfoldBackward0")
+    return _taken(self, places, _offset(self), (*moved, strides[axis]), "UnfoldBackward0")
+
+
+@register()
+def view_as_real(input: Tensor) -> Tensor:
+    """A complex tensor as pairs of its components, in the same memory."""
+    if not input._type.dtype.is_complex:
+        raise RuntimeError(f"view_as_real is only supported for complex tensors, got {input.dtype}")
+    shape = (*input._type.shape, 2)
+    return make_view(input, ViewDtype(False), Type(input._type.dtype.real, shape), _offset(input) * 2,
+                     (*[s * 2 for s in input._strides], 1), "ViewAsRealBackward0")
+
+
+@register()
+def view_as_complex(input: Tensor) -> Tensor:
+    """Pairs of floats as complex numbers, in the same memory."""
+    shape, dtype = input._type.shape, input._type.dtype
+    if not dtype.is_floating_point or dtype.itemsize < 4:
+        raise RuntimeError("view_as_complex is only supported for half, float and double tensors, but got a tensor of scalar "
+                           f"type: {dtype.torch_name}")
+    if not shape or shape[-1] != 2:
+        raise RuntimeError("Tensor must have a last dimension of size 2")
+    return make_view(input, ViewDtype(True), Type(dtype.complex, shape[:-1]), _offset(input) // 2,
+                     tuple(s // 2 for s in input._strides[:-1]), "ViewAsComplexBackward0")
+
+
+# ------------------------------------------------------------------------------------------ metadata, in place
+
+
+def _rebind(x: Tensor, seen: Tensor) -> Tensor:
+    """Make `x` look as `seen`, a view of it."""
+    check_writable(x)
+    fn, rg = x.grad_fn, x._rg
+    if x._base is None and (fn is not None or rg):
+        keeper = object.__new__(Tensor)
+        keeper.__dict__.update(x.__dict__)
+        seen._base = keeper
+    x._view, x._cached, x._base = seen._view, None, seen._base
+    x._fn, x._rg, x._nr = None, False, 0
+    x._tracked, x._fn_version, x._name_of_view = seen._tracked, seen._fn_version, seen._name_of_view
+    return x
+
+
+def _in_place_view(name: str, define: Any) -> None:
+    def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return _rebind(self, define(self, *args, **kwargs))
+    call.__name__ = name
+    call.__doc__ = f"In place: {define.__doc__}"
+    register(name, function=False)(call)
+
+
+for _name, _define in {"squeeze_": squeeze, "unsqueeze_": unsqueeze, "transpose_": transpose, "t_": t,
+                       "swapaxes_": transpose, "swapdims_": transpose, "as_strided_": as_strided}.items():
+    _in_place_view(_name, _define)
+
+
+@register(function=False)
+def resize_(self: Tensor, *sizes: Any) -> Tensor:
+    """Another shape in place; the leading elements stay, new ones are zero."""
+    if self.requires_grad:
+        raise RuntimeError("cannot resize variables that require grad")
+    target = shape_of(sizes)
+    before = self.numel()
+    wanted = numel(target)
+    flat = reshape(self.detach(), (before,)) if before else None
+    if flat is None or wanted == 0:
+        from ..creation import full_value
+        value = full_value(target, 0, self._type.dtype)
+    elif wanted <= before:
+        value = ops.reshape(narrow(flat, 0, 0, wanted)._value(), shape=target)
+    else:
+        value = ops.pad(flat._value(), low=(0,), high=(wanted - before,), value=_zero(self))
+        value = ops.reshape(value, shape=target)
+    made = from_value(value)
+    self._storage, self._view, self._base, self._cached = made._storage, None, None, None
+    self._version.number += 1
+    return self
+
+
+def _zero(x: Tensor) -> Any:
+    dtype = x._type.dtype
+    return False if dtype.is_bool else 0 if dtype.is_integer else 0.0
+
+
+@register(function=False)
+def resize_as_(self: Tensor, other: Tensor) -> Tensor:
+    """The shape of `other`, in place."""
+    return resize_(self, other.shape)
+
+
+@register(function=False)
+def set_(self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = None, stride: Any = None) -> Tensor:
+    """Use the memory of `source`, under a size and stride if given."""
+    if source is None:
+        from ..creation import full_value
+        source = from_value(full_value((0,), 0, self._type.dtype))
+    if isinstance(source, UntypedStorage):
+        source = source._tensor
+    if size is not None:
+        source = as_strided(source, size, contiguous_strides(tuple(size)) if stride is None else stride, storage_offset)
+    self.data = source
+    return self
+
+
+# ------------------------------------------------------------------------------------------ questions
+
+
+@register(function=False)
+def size(self: Tensor, dim: int | None = None) -> Any:
+    """The shape, or one size."""
+    shape = self._type.shape
+    return Size(shape) if dim is None else shape[axis_of(dim, len(shape))] if shape else _no_dims(dim)
+
+
+def _no_dims(dim: Any) -> Any:
+    raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
+
+
+@register(function=False)
+def stride(self: Tensor, dim: int | None = None) -> Any:
+    """How far apart in memory neighbours along each dimension are, in elements."""
+    strides = self._strides
+    return tuple(strides) if dim is None else strides[axis_of(dim, len(strides))]
+
+
+@register(function=False)
+def storage_offset(self: Tensor) -> Any:
+    """Where in its memory this tensor begins, in elements."""
+    return _offset(self)
+
+
+@register("is_contiguous", function=False)
+def is_contiguous_method(self: Tensor, memory_format: Any = None) -> bool:
+    """Whether elements lie row-major without gaps."""
+    if memory_format is not None and getattr(memory_format, "name", "").startswith("channels_last"):
+        shape = self._type.shape
+        order = (0, *range(2, len(shape)), 1)
+        return is_contiguous(tuple(shape[i] for i in order), tuple(self._strides[i] for i in order))
+    return is_contiguous(self._type.shape, self._strides)
+
+
+@register("dim", "ndimension", function=False)
+def dim(self: Tensor) -> int:
+    """The number of dimensions."""
+    return self.ndim
+
+
+@register("numel", method=False)
+def numel_(input: Tensor) -> Any:
+    """The number of elements."""
+    return input.numel()
+
+
+@register("nelement", function=False)
+def nelement(self: Tensor) -> Any:
+    """The number of elements."""
+    return self.numel()
+
+
+@register(function=False)
+def element_size(self: Tensor) -> int:
+    """Bytes of one element."""
+    return self.itemsize
+
+
+@register(function=False)
+def data_ptr(self: Tensor) -> int:
+    """The address of the first element."""
+    from .._record import settle
+    storage = self._storage
+    settle(storage)
+    if storage.host is None and sys.getrefcount(storage.value) > 2:  # a clone may hold the same elements until a write
+        storage.value = Leaf.of(storage.value.buffer.numpy().copy())  # type: ignore[attr-defined]
+    array = storage.host if storage.host is not None else storage.value.buffer.numpy()  # type: ignore[attr-defined]
+    return array.ctypes.data + _offset(self) * self.itemsize if array.size else 0
+
+
+class UntypedStorage:
+    """The memory behind a tensor: its size in bytes and address. Two tensors that share memory have equal ones."""
+
+    def __init__(self, tensor: Tensor):
+        base = object.__new__(Tensor)
+        base._storage, base._version = tensor._storage, tensor._version
+        self._tensor = base
+
+    def data_ptr(self) -> int:
+        return data_ptr(self._tensor)
+
+    def nbytes(self) -> int:
+        return self._tensor.nbytes
+
+    size = __len__ = nbytes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UntypedStorage) and other._tensor._storage is self._tensor._storage
+
+    def __hash__(self) -> int:
+        return id(self._tensor._storage)
+
+    def tolist(self) -> list[Any]:
+        return self._tensor._array().reshape(-1).tolist()
+
+
+@register("untyped_storage", "storage", function=False)
+def untyped_storage(self: Tensor) -> UntypedStorage:
+    """The memory behind this tensor."""
+    return UntypedStorage(self)
+
+
+@register(function=False)
+def is_set_to(self: Tensor, tensor: Tensor) -> bool:
+    """Whether both show the same memory in the same way."""
+    return self._storage is tensor._storage and self._strides == tensor._strides and _offset(self) == _offset(tensor) \
+        and self.shape == tensor.shape
