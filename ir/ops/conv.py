@@ -251,19 +251,26 @@ def _conv_vjp(node: Node, g: Value) -> tuple[Value, ...]:
     return _input_gradient(attrs, g, w, x), _weight_gradient(attrs, x, g, w), *_bias_gradient(node, g)
 
 
-def _without_spare(attrs: ConvTransposeAttrs, g: Value) -> Value:
-    """`g` without the whole strides of output padding: a conv over them would have more outputs than x has
-    positions, and nothing but the bias was written there. (A symbolic output padding is a remainder.)"""
-    for axis, (extra, stride) in enumerate(zip(attrs.output_padding, attrs.stride, strict=True), start=2):
+def _without_spare(attrs: ConvTransposeAttrs, g: Value) -> tuple[Value, dict[str, object]]:
+    """`g` and the attributes of the conv that reads it at exactly the positions of x.
+
+    Output padding of a whole stride or more would give that conv more outputs than x has positions. As far as
+    it undoes high padding it is taken off that padding; beyond it nothing but the bias was written, and those
+    elements are cut off. (A symbolic output padding is a remainder, less than the stride.)
+    """
+    place, padding = _place(attrs), list(attrs.padding)
+    for i, (extra, stride) in enumerate(zip(attrs.output_padding, attrs.stride, strict=True)):
         if isinstance(extra, int) and extra >= stride:
-            g = slice_dim(g, axis, 0, g.shape[axis] - extra + extra % stride)
-    return g
+            low, high = padding[i]
+            padding[i] = (low, max(high - extra, 0))
+            spare = max(extra - high, 0)
+            g = slice_dim(g, i + 2, 0, g.shape[i + 2] - spare + spare % stride)
+    return g, {**place, "padding": tuple(padding)}
 
 
 def _conv_transpose_vjp(node: Node, g: Value) -> tuple[Value, ...]:
     x, w = node.operands[:2]
-    attrs = attrs_of(node, ConvTransposeAttrs)
-    place, read = _place(attrs), _without_spare(attrs, g)
+    read, place = _without_spare(attrs_of(node, ConvTransposeAttrs), g)
     gw = ops.conv_weight_grad(read, conj(x), kernel=w.shape[2:], **place)
     return (ops.conv(read, conj(w), **place), gw, *_bias_gradient(node, g))
 
