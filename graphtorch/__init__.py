@@ -32,7 +32,7 @@ from ._types import (
 from .tensor import Tensor  # isort: skip
 from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
-from . import autograd, creation, indexing, linalg, printing, random  # isort: skip
+from . import _legacy, autograd, creation, indexing, linalg, printing, random  # isort: skip
 from .autograd import (
     enable_grad,
     inference_mode,
@@ -55,7 +55,8 @@ _FUNCTIONS.update(_settings.PUBLIC)
 _FUNCTIONS["no_grad"] = no_grad
 _INTERNAL = frozenset({"no_grad", "full_number"})
 globals().update({k: v for k, v in _FUNCTIONS.items() if k not in _INTERNAL})
-globals().update(creation.LEGACY_TYPES)
+globals().update(_legacy.LEGACY_TYPES)
+set_default_tensor_type = _legacy.set_default_tensor_type
 for _name, _method in _METHODS.items():
     setattr(Tensor, _name, _method)
 Tensor.T = property(lambda self: self.permute(tuple(range(self.ndim))[::-1]))  # type: ignore[attr-defined]

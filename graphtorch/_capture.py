@@ -1,7 +1,9 @@
 """Recording one call of a function as a closed graph.
 
-While a `Capture` is in progress nothing runs. Storages that existed before become inputs of the graph when they
-are read; those written become outputs. Tensors given as arguments are replaced by stand-ins, whose sizes may be
+While a `Capture` is in progress nothing runs. Storages that existed before become inputs of the graph when
+they
+are read; those written become outputs. Tensors given as arguments are replaced by stand-ins, whose sizes may
+be
 symbolic.
 """
 
@@ -21,7 +23,9 @@ from . import _record
 from .storage import Leaf, RuntimeScalar, Storage, Version
 from .tensor import Tensor
 
-Source = tuple[str, Any]  # where an input's elements come from: ("argument", i), ("storage", s), ("grad", t), ("scalar", leaf)
+Source = tuple[
+    str, Any
+]  # where an input's elements come from: ("argument", i), ("storage", s), ("grad", t), ("scalar", leaf)
 
 
 class Capture:
@@ -78,19 +82,27 @@ class Capture:
                 self.grad_sources[tensor._grad._storage] = tensor
 
     def rebound(self, tensor: Tensor) -> None:
-        raise RuntimeError(f"tensor.data is assigned at {_record.user_line()} inside a captured function: write the elements "
-                           "with copy_() instead, so that a replay can do it again")
+        raise RuntimeError(
+            f"tensor.data is assigned at {_record.user_line()} inside a captured function: write the "
+            f"elements "
+            "with copy_() instead, so that a replay can do it again"
+        )
 
     def random(self, generator: Any, used: int) -> tuple[Value, Value]:
         from .random import signed
+
         start = self.generators.setdefault(generator, generator.__getstate__())
         ahead = generator._offset - start[1]
         seed, offset = generator._seed, generator._offset
         generator._offset = offset + used
         if self.constants:
-            return ops.constant(value=Literal.of(signed(seed), i64)), ops.constant(value=Literal.of(offset, i64))
-        return (RuntimeScalar(lambda: signed(generator._seed), i64),
-                RuntimeScalar(lambda: generator._offset + ahead, i64))
+            return ops.constant(value=Literal.of(signed(seed), i64)), ops.constant(
+                value=Literal.of(offset, i64)
+            )
+        return (
+            RuntimeScalar(lambda: signed(generator._seed), i64),
+            RuntimeScalar(lambda: generator._offset + ahead, i64),
+        )
 
     def stand_in(self, tensor: Tensor, shape: tuple[Any, ...], name: str) -> Tensor:
         """A tensor in the place of an argument."""
@@ -139,7 +151,11 @@ class Capture:
 
     def _alive(self, known: set[Storage]) -> list[Storage]:
         found = [r() for r in self.created]
-        return [s for s in dict.fromkeys(found) if s is not None and s not in known and not isinstance(s.value, Leaf)]
+        return [
+            s
+            for s in dict.fromkeys(found)
+            if s is not None and s not in known and not isinstance(s.value, Leaf)
+        ]
 
 
 def _constant(leaf: Leaf) -> Value:
@@ -154,10 +170,12 @@ class Closed:
 
     def __init__(self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], scalars: bool = True):
         """Args:
-            inputs: values without a node that become the first inputs, in order.
-            scalars: whether run-time scalars become further inputs.
+        inputs: values without a node that become the first inputs, in order.
+        scalars: whether run-time scalars become further inputs.
         """
-        table: dict[Value, Value] = {v: Value(v.type, name=v.name or f"saved{i}") for i, v in enumerate(inputs)}
+        table: dict[Value, Value] = {
+            v: Value(v.type, name=v.name or f"saved{i}") for i, v in enumerate(inputs)
+        }
         self.scalars: list[RuntimeScalar] = []
         nodes: list[Node] = []
         for node in _order(outputs, table):
@@ -178,8 +196,10 @@ class Closed:
             made = _constant(value)
             nodes.append(made.node)  # type: ignore[arg-type]
         else:
-            raise RuntimeError(f"a tensor made in another captured call is used here ({value.type}): return it from that "
-                               "function instead of keeping it")
+            raise RuntimeError(
+                f"a tensor made in another captured call is used here ({value.type}): return it from that "
+                "function instead of keeping it"
+            )
         table[value] = made
         return made
 
@@ -194,7 +214,9 @@ def _order(outputs: Iterable[Value], given: Any) -> list[Node]:
         if node in done:
             stack.pop()
             continue
-        missing = [v.node for v in node.operands if v.node is not None and v.node not in done and v not in given]
+        missing = [
+            v.node for v in node.operands if v.node is not None and v.node not in done and v not in given
+        ]
         if missing:
             stack.extend(reversed(missing))
         else:

@@ -49,6 +49,7 @@ class _Mode:
         def inside(*args: Any, **kwargs: Any) -> Any:
             with self.clone():
                 return function(*args, **kwargs)
+
         return inside
 
     def _around_generator(self, function: Callable[..., Any]) -> Any:
@@ -63,6 +64,7 @@ class _Mode:
                     except StopIteration as stop:
                         return stop.value
                 sent = yield item
+
         return inside
 
 

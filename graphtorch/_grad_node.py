@@ -25,8 +25,25 @@ _ref = weakref.ref
 Edge = tuple["GradNode", int] | None
 
 # Operations whose gradient PyTorch computes from the result: changing the operand in place is allowed.
-SAVES_RESULT = frozenset({"relu", "exp", "sigmoid", "tanh", "sqrt", "rsqrt", "reciprocal", "softmax", "log_softmax",
-                          "exp2", "expm1", "tan", "elu", "leaky_relu", "cumprod"})
+SAVES_RESULT = frozenset(
+    {
+        "relu",
+        "exp",
+        "sigmoid",
+        "tanh",
+        "sqrt",
+        "rsqrt",
+        "reciprocal",
+        "softmax",
+        "log_softmax",
+        "exp2",
+        "expm1",
+        "tan",
+        "elu",
+        "leaky_relu",
+        "cumprod",
+    }
+)
 
 
 class Seen:
@@ -52,8 +69,14 @@ class GradNode:
     freed = False
     _metadata: dict[str, Any] | None = None
 
-    def __init__(self, name: str, outputs: tuple[Value, ...], operands: tuple[Value, ...],
-                 edges: tuple[Edge, ...], seen: tuple[Seen | None, ...]):
+    def __init__(
+        self,
+        name: str,
+        outputs: tuple[Value, ...],
+        operands: tuple[Value, ...],
+        edges: tuple[Edge, ...],
+        seen: tuple[Seen | None, ...],
+    ):
         self._name = name
         self.outputs = outputs
         self.operands = operands
@@ -81,6 +104,7 @@ class GradNode:
     def register_hook(self, hook: Any) -> Any:
         """Call ``hook(grad_inputs, grad_outputs)`` after this node; it may return new grad_inputs."""
         from .utils.hooks import register
+
         if self.node_hooks is None:
             self.node_hooks = OrderedDict()
         return register(self.node_hooks, hook)
@@ -88,6 +112,7 @@ class GradNode:
     def register_prehook(self, hook: Any) -> Any:
         """Call ``hook(grad_outputs)`` before this node; it may return new grad_outputs."""
         from .utils.hooks import register
+
         if self.node_prehooks is None:
             self.node_prehooks = OrderedDict()
         return register(self.node_prehooks, hook)
@@ -106,11 +131,16 @@ class GradNode:
             gradients = self._check_changes(cotangents, gradients)
         return gradients
 
-    def _rule(self, cotangents: Sequence[Value | None], operands: tuple[Value, ...],
-              outputs: tuple[Value, ...]) -> list[Value | None]:
+    def _rule(
+        self, cotangents: Sequence[Value | None], operands: tuple[Value, ...], outputs: tuple[Value, ...]
+    ) -> list[Value | None]:
         node = outputs[0].node
-        if node is not None and len(node.types) == len(outputs) and node.operands == operands \
-                and all(v.node is node for v in outputs):
+        if (
+            node is not None
+            and len(node.types) == len(outputs)
+            and node.operands == operands
+            and all(v.node is node for v in outputs)
+        ):
             by_result: list[Value | None] = [None] * len(node.types)
             for value, cotangent in zip(outputs, cotangents, strict=True):
                 by_result[value.index] = cotangent
@@ -138,8 +168,9 @@ class GradNode:
                 stack.extend(value.node.operands)
         return found
 
-    def _check_changes(self, cotangents: Sequence[Value | None],
-                       gradients: list[Value | None]) -> list[Value | None]:
+    def _check_changes(
+        self, cotangents: Sequence[Value | None], gradients: list[Value | None]
+    ) -> list[Value | None]:
         read = self.reads(gradients, cotangents)
         operands, outputs = list(self.operands), list(self.outputs)
         result_saved = self._name.removesuffix("Backward0").lower() in SAVES_RESULT_NAMES
@@ -172,17 +203,27 @@ class GradNode:
 
     def _modified(self, value: Value, seen: Seen) -> str:
         kind = value.dtype.torch_name
-        return ("one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"[torch.{kind} {list(value.shape)}], which {self._name} reads, is at version {seen.version.number}; "
-                f"expected version {seen.number} instead. Hint: use the out-of-place form of the operation that changed "
-                "it, or clone() the tensor first")
+        return (
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"[torch.{kind} {list(value.shape)}], which {self._name} reads, is at version "
+            f"{seen.version.number}; "
+            f"expected version {seen.number} instead. Hint: use the out-of-place form of the operation "
+            f"that changed "
+            "it, or clone() the tensor first"
+        )
 
     def free(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> None:
         """Let go of saved values after a backward pass, where the rule has any."""
         key = None
         node = self.outputs[0].node
         if node is not None:
-            key = (self._name, node.op, node.attrs, *[v.type for v in self.operands], *[e is None for e in self.edges])
+            key = (
+                self._name,
+                node.op,
+                node.attrs,
+                *[v.type for v in self.operands],
+                *[e is None for e in self.edges],
+            )
         saves = _saves.get(key) if key else None
         if saves is None:
             saves = bool(self.reads(gradients, cotangents))
@@ -196,10 +237,15 @@ class GradNode:
 _saves: dict[object, bool] = {}
 SAVES_RESULT_NAMES = frozenset(n.replace("_", "") for n in SAVES_RESULT)
 
-FREED = ("Trying to backward through the graph a second time (or directly access saved tensors after they have already "
-         "been freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). "
-         "Specify retain_graph=True if you need to backward through the graph a second time or if you need to access "
-         "saved tensors after calling backward.")
+FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have "
+    "already "
+    "been freed). Saved intermediate values of the graph are freed when you call .backward() or "
+    "autograd.grad(). "
+    "Specify retain_graph=True if you need to backward through the graph a second time or if you need to "
+    "access "
+    "saved tensors after calling backward."
+)
 
 
 def _changed(seen: Seen) -> bool:
@@ -220,7 +266,9 @@ def nodes_between(outputs: Sequence[Value], operands: Sequence[Value]) -> list[N
         if node in done:
             stack.pop()
             continue
-        missing = [v.node for v in node.operands if v.node is not None and v.node not in done and v not in border]
+        missing = [
+            v.node for v in node.operands if v.node is not None and v.node not in done and v not in border
+        ]
         if missing:
             stack.extend(reversed(missing))
         else:
@@ -229,8 +277,9 @@ def nodes_between(outputs: Sequence[Value], operands: Sequence[Value]) -> list[N
     return order
 
 
-def _through(outputs: Sequence[Value], cotangents: Sequence[Value | None],
-             operands: Sequence[Value]) -> list[Value | None]:
+def _through(
+    outputs: Sequence[Value], cotangents: Sequence[Value | None], operands: Sequence[Value]
+) -> list[Value | None]:
     """Gradients through an operation made of several IR nodes."""
     gradients: dict[Value, Value] = {}
 

@@ -115,8 +115,10 @@ def _refuse_in_capture() -> None:
     if Storage.capture is not None:
         raise RuntimeError(
             f"a tensor's value is needed in Python at {user_line()} while the function is being captured by "
-            "compile() or trace(): the captured graph cannot depend on it. Keep it a tensor (torch.where instead of "
-            "`if`, tensor arithmetic instead of .item()), or move this line out of the captured function")
+            "compile() or trace(): the captured graph cannot depend on it. Keep it a tensor (torch.where "
+            "instead of "
+            "`if`, tensor arithmetic instead of .item()), or move this line out of the captured function"
+        )
 
 
 # ------------------------------------------------------------------------------------------ running
@@ -133,8 +135,12 @@ def _run(wanted: Sequence[Storage]) -> None:
     if not outputs:
         return
     walk = Walk(outputs)
-    kept = [n.result(i) for n in walk.nodes if n.op.name in EXPENSIVE and _is_watched(n)
-            for i in range(len(n.types))]
+    kept = [
+        n.result(i)
+        for n in walk.nodes
+        if n.op.name in EXPENSIVE and _is_watched(n)
+        for i in range(len(n.types))
+    ]
     outputs = list(dict.fromkeys((*outputs, *kept)))
     leaves = execute(walk, outputs)
     for value, leaf in zip(outputs, leaves, strict=True):
@@ -161,7 +167,11 @@ def execute(walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
 def program_for(walk: Walk, outputs: Sequence[Value]) -> Executable:
     """The program of a pending graph, compiled at the first meeting with its structure."""
     global compiled_count
-    key = (tuple([v.type for v in walk.leaves]), tuple(walk.rows), tuple([walk.reference(v) for v in outputs]))
+    key = (
+        tuple([v.type for v in walk.leaves]),
+        tuple(walk.rows),
+        tuple([walk.reference(v) for v in outputs]),
+    )
     found = _programs.get(key)
     if found is None:
         if len(_programs) >= PROGRAM_BOUND:
@@ -209,8 +219,10 @@ class Walk:
         if value.node is None:
             leaf = value
             if not isinstance(leaf, Leaf):
-                raise RuntimeError(f"{value} belongs to a graph being traced and has no elements: a tensor made inside "
-                                   "trace() or compile() was kept and used outside; return it from the function")
+                raise RuntimeError(
+                    f"{value} belongs to a graph being traced and has no elements: a tensor made inside "
+                    "trace() or compile() was kept and used outside; return it from the function"
+                )
         else:
             results = _computed.get(value.node)
             leaf = results.get(value.index) if results else None

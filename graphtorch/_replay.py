@@ -36,8 +36,14 @@ def buffer_of(tensor: Tensor) -> Buffer:
 class Backward:
     """The gradient of a recorded call: a graph of its own, compiled at the first backward pass."""
 
-    def __init__(self, graph: Closed, saved: Sequence[tuple[bool, int]], leaves: Sequence[tuple[bool, Any]],
-                 outputs: Sequence[int], types: Sequence[Type]):
+    def __init__(
+        self,
+        graph: Closed,
+        saved: Sequence[tuple[bool, int]],
+        leaves: Sequence[tuple[bool, Any]],
+        outputs: Sequence[int],
+        types: Sequence[Type],
+    ):
         self.graph = graph.graph
         self.saved = tuple(saved)  # (whether an input, else a result of the forward program; which)
         self.leaves = tuple(leaves)  # (whether an argument, its number; else the tensor)
@@ -51,8 +57,13 @@ class Backward:
             self._program = captured_program(self.graph)
         return self._program
 
-    def attach(self, outputs: Sequence[Any], inputs: Sequence[Buffer], results: Sequence[Buffer],
-               arguments: Sequence[Tensor]) -> None:
+    def attach(
+        self,
+        outputs: Sequence[Any],
+        inputs: Sequence[Buffer],
+        results: Sequence[Buffer],
+        arguments: Sequence[Tensor],
+    ) -> None:
         """Give the differentiable outputs of one call their history."""
         saved = [inputs[i] if is_input else results[i] for is_input, i in self.saved]
         edges = tuple([arguments[t]._edge() if is_argument else t._edge() for is_argument, t in self.leaves])
@@ -75,10 +86,15 @@ class CompiledNode(GradNode):
         if self.saved is None:
             raise RuntimeError(FREED)
         if task.create_graph:
-            raise RuntimeError("gradients of a compiled function cannot be differentiated again (create_graph=True): call the "
-                               "function without compile(), or put the whole computation inside the compiled function")
-        given = [Buffer.of(np.zeros(t.shape, t.dtype.numpy)) if c is None else buffer_of(c)
-                 for c, t in zip(cotangents, self.types, strict=True)]
+            raise RuntimeError(
+                "gradients of a compiled function cannot be differentiated again (create_graph=True): "
+                "call the "
+                "function without compile(), or put the whole computation inside the compiled function"
+            )
+        given = [
+            Buffer.of(np.zeros(t.shape, t.dtype.numpy)) if c is None else buffer_of(c)
+            for c, t in zip(cotangents, self.types, strict=True)
+        ]
         results = self.owner.program([*self.saved, *given])
         if not task.retain_graph:
             self.saved = None
@@ -95,14 +111,18 @@ class Entry:
     def __init__(self, graph: Graph, structure: Any):
         self.graph = graph
         self.structure = structure
-        self.storages: list[Storage | Tensor] = []  # inputs after the arguments; a Tensor stands for its gradient
+        self.storages: list[
+            Storage | Tensor
+        ] = []  # inputs after the arguments; a Tensor stands for its gradient
         self.types: list[Type] = []
         self.scalars: list[RuntimeScalar] = []
         self.guards: list[tuple[Tensor, bool]] = []
         self.bound: list[tuple[Tensor, Storage]] = []
         self.generators: list[tuple[Any, int]] = []
         self.outputs: list[tuple[str, Any]] = []  # ("result", i), ("argument", i), ("tensor", t)
-        self.writes: list[tuple[Storage | Tensor | int, int]] = []  # (storage, gradient's tensor or argument; result)
+        self.writes: list[
+            tuple[Storage | Tensor | int, int]
+        ] = []  # (storage, gradient's tensor or argument; result)
         self.grads: list[tuple[Tensor | int, int | None]] = []
         self.program: Any = None
 
@@ -144,14 +164,18 @@ class Entry:
             generator._offset += used
         return self._deliver(results, inputs, arguments)
 
-    def _deliver(self, results: Sequence[Buffer], inputs: Sequence[Buffer], arguments: Sequence[Tensor]) -> Any:
+    def _deliver(
+        self, results: Sequence[Buffer], inputs: Sequence[Buffer], arguments: Sequence[Tensor]
+    ) -> Any:
         for target, i in self.writes:
             _write(target, Leaf(results[i]), arguments)
         for owner, number in self.grads:
             tensor = arguments[owner] if type(owner) is int else owner
             tensor._grad = None if number is None else from_value(Leaf(results[number]))  # type: ignore[union-attr]
-        made = [from_value(Leaf(results[x])) if kind == "result" else arguments[x] if kind == "argument" else x
-                for kind, x in self.outputs]
+        made = [
+            from_value(Leaf(results[x])) if kind == "result" else arguments[x] if kind == "argument" else x
+            for kind, x in self.outputs
+        ]
         if self.backward is not None:
             self.backward.attach(made, inputs, results, arguments)
         if self.structure is _SINGLE:
@@ -185,8 +209,14 @@ def _write(target: Any, leaf: Leaf, arguments: Sequence[Tensor]) -> None:
 # ------------------------------------------------------------------------------------------ from a capture
 
 
-def make_entry(capture: Capture, function: Callable[..., Any], given: tuple[Sequence[Any], dict[str, Any]],
-               stands: Sequence[Tensor], arguments: Sequence[Tensor], modules: Sequence[Any] = ()) -> tuple[Entry, Any]:
+def make_entry(
+    capture: Capture,
+    function: Callable[..., Any],
+    given: tuple[Sequence[Any], dict[str, Any]],
+    stands: Sequence[Tensor],
+    arguments: Sequence[Tensor],
+    modules: Sequence[Any] = (),
+) -> tuple[Entry, Any]:
     """Record one call, compile it, run it: the entry and the call's result."""
     result = capture.call(lambda: function(*given[0], **given[1]))
     Storage.capture = capture
@@ -198,7 +228,12 @@ def make_entry(capture: Capture, function: Callable[..., Any], given: tuple[Sequ
         capture.restore()
     entry = plan.entry
     entry.generators = [(g, final[g] - state[1]) for g, state in capture.generators.items()]
-    entry.bound = [(t, t._storage) for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
+    entry.bound = [
+        (t, t._storage)
+        for m in modules
+        for t in (*m._parameters.values(), *m._buffers.values())
+        if t is not None
+    ]
     stable = [len(stands) + i for i, s in enumerate(capture.inputs) if s not in capture.writes]
     entry.program = captured_program(entry.graph, stable)
     return entry, plan.first_run(arguments)
@@ -211,7 +246,9 @@ class _Plan:
         self.capture, self.stands = capture, list(stands)
         self.values: list[Value] = []
         tensors = tensors_in(result)
-        entry = self.entry = Entry(None, _SINGLE if isinstance(result, Tensor) else rebuild(result, lambda _: _HOLE))  # type: ignore[arg-type]
+        entry = self.entry = Entry(
+            None, _SINGLE if isinstance(result, Tensor) else rebuild(result, lambda _: _HOLE)
+        )  # type: ignore[arg-type]
         entry.outputs = [self._output(t) for t in tensors]
         self._sort_writes()
         self._sort_grads()
@@ -236,9 +273,10 @@ class _Plan:
         for i, stand in enumerate(self.stands):
             if tensor is stand:
                 return "argument", i
-        if isinstance(tensor._storage.value, Leaf) or tensor._storage in self.capture.writes:
-            if tensor._storage not in self.capture.locals and tensor._view is None and tensor._fn is None:
-                return "tensor", tensor
+        storage = tensor._storage
+        lives_on = isinstance(storage.value, Leaf) or storage in self.capture.writes
+        if lives_on and storage not in self.capture.locals and tensor._view is None and tensor._fn is None:
+            return "tensor", tensor
         return "result", self._number(tensor._value())
 
     def _sort_writes(self) -> None:
@@ -273,8 +311,13 @@ class _Plan:
         closed = Closed("main", [*capture.stand_ins, *capture.inputs.values()], self.values)
         entry.graph, entry.scalars = closed.graph, closed.scalars
         if joint is not None:
-            entry.backward = Backward(Closed("backward", [*joint.saved, *joint.cotangents], joint.gradients), places,
-                                      joint.leaves, joint.outputs, [v.type for v in joint.cotangents])
+            entry.backward = Backward(
+                Closed("backward", [*joint.saved, *joint.cotangents], joint.gradients),
+                places,
+                joint.leaves,
+                joint.outputs,
+                [v.type for v in joint.cotangents],
+            )
 
     def first_run(self, arguments: Sequence[Tensor]) -> Any:
         """Run the entry for the call that was recorded; new state gets its elements."""
@@ -285,7 +328,8 @@ class _Plan:
             for storage, i in zip(self.new_state, self.escape_places, strict=True):
                 storage.value = Leaf(results[i])
             return deliver(results, inputs, given)
-        entry._deliver = with_state  # type: ignore[method-assign]
+
+        entry._deliver = with_state  # type: ignore[method-assign, assignment]
         try:
             return entry.replay(arguments)
         finally:
@@ -298,13 +342,23 @@ _HOLE = object.__new__(Tensor)  # stands for a tensor in the structure of a resu
 class _Joint:
     """The gradient of a call's outputs, and what of the forward pass it reads."""
 
-    def __init__(self, gradients: list[Value], cotangents: list[Value], leaves: list[tuple[bool, Any]], outputs: list[int]):
+    def __init__(
+        self,
+        gradients: list[Value],
+        cotangents: list[Value],
+        leaves: list[tuple[bool, Any]],
+        outputs: list[int],
+    ):
         self.gradients, self.cotangents, self.leaves, self.outputs = gradients, cotangents, leaves, outputs
         self.saved = _frontier(gradients, cotangents)
 
 
 def _joint_gradient(capture: Capture, tensors: Sequence[Tensor], stands: Sequence[Tensor]) -> _Joint | None:
-    numbers = [i for i, t in enumerate(tensors) if t.requires_grad and not any(t is s for s in stands) and t._fn is not None]
+    numbers = [
+        i
+        for i, t in enumerate(tensors)
+        if t.requires_grad and not any(t is s for s in stands) and t._fn is not None
+    ]
     accumulators, freed = _leaves_of([tensors[i] for i in numbers])
     if not numbers or freed or not accumulators:
         return None
@@ -312,9 +366,12 @@ def _joint_gradient(capture: Capture, tensors: Sequence[Tensor], stands: Sequenc
     task = Task(True, False, accumulates=False)
     for position, node in enumerate(accumulators):
         task.wanted[node, 0] = [position]
-    task.run([(tensors[i]._edge(), from_value(c)) for i, c in zip(numbers, cotangents, strict=True)])
+    roots: list[Any] = [(tensors[i]._edge(), from_value(c)) for i, c in zip(numbers, cotangents, strict=True)]
+    task.run(roots)
     order = sorted(task.captured)
-    found = [(accumulators[p].variable, task.captured[p]._value()) for p in order if task.captured[p] is not None]
+    found = [
+        (accumulators[p].variable, task.captured[p]._value()) for p in order if task.captured[p] is not None
+    ]
     positions = {id(s): i for i, s in enumerate(stands)}
     leaves = [(True, positions[id(t)]) if id(t) in positions else (False, t) for t, _ in found]
     return _Joint([v for _, v in found], cotangents, leaves, numbers)
@@ -352,7 +409,7 @@ def _frontier(gradients: Sequence[Value], cotangents: Sequence[Value]) -> list[V
         if not depends[node]:
             continue
         for v in node.operands:
-            if v in given or isinstance(v, Leaf) and not isinstance(v, RuntimeScalar):
+            if v in given or (isinstance(v, Leaf) and not isinstance(v, RuntimeScalar)):
                 continue
             if v.node is None or (not depends[v.node] and varies[v.node]):
                 saved[v] = None

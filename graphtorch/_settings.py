@@ -24,6 +24,7 @@ def set_num_threads(count: int) -> None:
         raise RuntimeError(f"set_num_threads expects a positive integer, but got {count}")
     _state["threads"] = count
     from graphtorch import backends
+
     if hasattr(backends, "set_num_threads"):
         backends.set_num_threads(count)
 
@@ -65,6 +66,17 @@ def set_float32_matmul_precision(precision: str) -> None:
         raise RuntimeError(f"unknown precision {precision!r}: expected highest, high or medium")
 
 
-PUBLIC = {f.__name__: f for f in (
-    get_num_threads, set_num_threads, use_deterministic_algorithms, are_deterministic_algorithms_enabled, set_default_device,
-    get_default_device, set_warn_always, is_warn_always_enabled, set_float32_matmul_precision)}
+PUBLIC = {
+    f.__name__: f
+    for f in (
+        get_num_threads,
+        set_num_threads,
+        use_deterministic_algorithms,
+        are_deterministic_algorithms_enabled,
+        set_default_device,
+        get_default_device,
+        set_warn_always,
+        is_warn_always_enabled,
+        set_float32_matmul_precision,
+    )
+}

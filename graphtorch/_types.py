@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -17,7 +17,7 @@ class dtype:
     """An element type as users see it, ``torch.float32``. One object for each, compared by identity."""
 
     __slots__ = ("ir", "name")
-    _of: dict[DType, dtype] = {}
+    _of: ClassVar[dict[DType, dtype]] = {}
 
     def __init__(self, ir: DType):
         self.ir = ir
@@ -59,8 +59,16 @@ class dtype:
 
 
 DTYPES: dict[str, dtype] = {d.torch_name: dtype(d) for d in ir_dtype.ALL}
-ALIASES = {"half": "float16", "float": "float32", "double": "float64", "cfloat": "complex64",
-           "cdouble": "complex128", "short": "int16", "int": "int32", "long": "int64"}
+ALIASES = {
+    "half": "float16",
+    "float": "float32",
+    "double": "float64",
+    "cfloat": "complex64",
+    "cdouble": "complex128",
+    "short": "int16",
+    "int": "int32",
+    "long": "int64",
+}
 DTYPES.update({alias: DTYPES[name] for alias, name in ALIASES.items()})
 
 
@@ -74,9 +82,15 @@ def to_ir(given: Any) -> DType:
         return given.ir
     if given is float:
         return default_dtype()
-    found = {int: ir_dtype.i64, bool: ir_dtype.boolean, complex: ir_dtype.c64}.get(given) if isinstance(given, type) else None
+    found = (
+        {int: ir_dtype.i64, bool: ir_dtype.boolean, complex: ir_dtype.c64}.get(given)
+        if isinstance(given, type)
+        else None
+    )
     if found is None:
-        raise TypeError(f"dtype must be a torch.dtype such as torch.float32, not {given!r} of type {type(given).__name__}")
+        raise TypeError(
+            f"dtype must be a torch.dtype such as torch.float32, not {given!r} of type {type(given).__name__}"
+        )
     return found
 
 
@@ -119,10 +133,14 @@ class device:
             raise TypeError(f"device(): argument 'type' must be str, not {type(kind).__name__}")
         name, _, number = kind.partition(":")
         if name not in device.KINDS or (number and not number.isdigit()):
-            raise RuntimeError(f"Invalid device string: '{kind}': expected one of {', '.join(device.KINDS)}, "
-                               "with an optional index as in 'cuda:0'")
+            raise RuntimeError(
+                f"Invalid device string: '{kind}': expected one of {', '.join(device.KINDS)}, "
+                "with an optional index as in 'cuda:0'"
+            )
         if number and index is not None:
-            raise RuntimeError(f"type (string) must not include an index because index was passed explicitly: {kind}")
+            raise RuntimeError(
+                f"type (string) must not include an index because index was passed explicitly: {kind}"
+            )
         self.type = name
         self.index = int(number) if number else index
 
@@ -158,8 +176,10 @@ def check_device(given: Any) -> device:
         return CPU
     found = given if isinstance(given, device) else device(given)
     if found.type != "cpu":
-        raise RuntimeError(f"device {str(found)!r} is not available: this build of graphtorch runs on 'cpu'; "
-                           "test torch.cuda.is_available() before asking for it")
+        raise RuntimeError(
+            f"device {str(found)!r} is not available: this build of graphtorch runs on 'cpu'; "
+            "test torch.cuda.is_available() before asking for it"
+        )
     return CPU
 
 
@@ -235,7 +255,10 @@ class finfo(_Info):
     def __init__(self, type: Any = None):
         ir = default_dtype() if type is None else to_ir(type)
         if not ir.is_floating_point and not ir.is_complex:
-            raise TypeError(f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle 'torch.{ir.torch_name}'")
+            raise TypeError(
+                f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle "
+                f"'torch.{ir.torch_name}'"
+            )
         info = ml_dtypes.finfo(ir.real.numpy)
         self.resolution = float(info.resolution)
         self.min, self.max = float(info.min), float(info.max)
@@ -251,7 +274,10 @@ class iinfo(_Info):
     def __init__(self, type: Any):
         ir = to_ir(type)
         if not ir.is_integer:
-            raise TypeError(f"torch.iinfo() requires an integer input type. Use torch.finfo to handle 'torch.{ir.torch_name}'")
+            raise TypeError(
+                f"torch.iinfo() requires an integer input type. Use torch.finfo to handle "
+                f"'torch.{ir.torch_name}'"
+            )
         info = np.iinfo(ir.numpy)
         self.min, self.max, self.bits = int(info.min), int(info.max), ir.bits
         self.dtype = ir.torch_name

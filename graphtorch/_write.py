@@ -19,8 +19,10 @@ from .tensor import Tensor, wrap
 def check_writable(tensor: Tensor) -> None:
     """Raise where autograd or aliasing forbids an in-place operation on `tensor`."""
     if tensor._inference and not modes.inference:
-        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone "
-                           "to get a normal tensor before doing inplace update.")
+        raise RuntimeError(
+            "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone "
+            "to get a normal tensor before doing inplace update."
+        )
     if not modes.grad:
         return
     if tensor._rg:
@@ -29,13 +31,19 @@ def check_writable(tensor: Tensor) -> None:
     if base is None:
         return
     if base._rg:
-        raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
-    if tensor._creation and (base.requires_grad or tensor._creation == "multi" and tensor.requires_grad):
-        why = ("was created in no_grad mode and is being modified inplace with grad mode enabled"
-               if tensor._creation == "no_grad" else
-               "is an output of a function that returns multiple views. Such functions do not allow the output views to "
-               "be modified inplace")
-        raise RuntimeError(f"A view {why}. Write out-of-place, or make the view and the write in the same grad mode.")
+        raise RuntimeError(
+            "a view of a leaf Variable that requires grad is being used in an in-place operation."
+        )
+    if tensor._creation and (base.requires_grad or (tensor._creation == "multi" and tensor.requires_grad)):
+        why = (
+            "was created in no_grad mode and is being modified inplace with grad mode enabled"
+            if tensor._creation == "no_grad"
+            else "is an output of a function that returns multiple views. Such functions do not allow "
+            "the output views to be modified inplace"
+        )
+        raise RuntimeError(
+            f"A view {why}. Write out-of-place, or make the view and the write in the same grad mode."
+        )
 
 
 def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = False) -> Tensor:
@@ -45,23 +53,30 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         tensor: the tensor written to; views and detached aliases of its memory see the write.
         result: what the out-of-place operation made.
         fills: whether all elements become equal, so that an expanded tensor may be written to.
-        updates: whether `result` was made of `tensor` by this very operation, whose gradient then reads the elements
+        updates: whether `result` was made of `tensor` by this very operation, whose gradient then reads the
+        elements
             from before the write (PyTorch saves a copy of them).
     """
     check_writable(tensor)
     if updates and result._fn is not None:
-        result._fn.seen = tuple([None if s is not None and s.version is tensor._version else s for s in result._fn.seen])
+        result._fn.seen = tuple(
+            [None if s is not None and s.version is tensor._version else s for s in result._fn.seen]
+        )
     target = tensor._type
     if result._type.shape != target.shape:
         result = _fitted(result, target)
     if result._type.dtype is not target.dtype:
         result = _cast(result, target.dtype)
     if not fills and tensor._view is not None and overlaps(target.shape, tensor._view.strides):
-        raise RuntimeError("unsupported operation: more than one element of the written-to tensor refers to a single "
-                           "memory location. Please clone() the tensor before performing the operation.")
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a single "
+            "memory location. Please clone() the tensor before performing the operation."
+        )
     value = result._value()
     base = tensor._base
-    keep_history = modes.grad and (result.requires_grad or (base if base is not None else tensor).requires_grad)
+    keep_history = modes.grad and (
+        result.requires_grad or (base if base is not None else tensor).requires_grad
+    )
     if keep_history and not result.requires_grad and tensor.requires_grad:
         result._fn = GradNode("FillBackward0", (value,), (), (), ())  # still requires grad, as in PyTorch
     if tensor._view is None:
@@ -78,7 +93,7 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
 def _write_view(tensor: Tensor, result: Tensor, value: Value, keep_history: bool) -> None:
     base = tensor._base if tensor._base is not None else tensor
     own = () if base._view is None else base._view.steps
-    rest = tensor._view.steps[len(own):]  # type: ignore[union-attr]
+    rest = tensor._view.steps[len(own) :]  # type: ignore[union-attr]
     before = base._value()
     after = write_steps(before, rest, value) if rest else value
     edges = (base._edge(), result._edge()) if keep_history else None
@@ -123,17 +138,22 @@ def _saw_itself(tensor: Tensor) -> None:
 
 def _fitted(result: Tensor, target: Type) -> Tensor:
     from ._ops.views import expand
+
     try:
         return expand(result, target.shape)
     except RuntimeError:
-        raise RuntimeError(f"output with shape {list(target.shape)} doesn't match the broadcast shape "
-                           f"{list(result._type.shape)}") from None
+        raise RuntimeError(
+            f"output with shape {list(target.shape)} doesn't match the broadcast shape "
+            f"{list(result._type.shape)}"
+        ) from None
 
 
 def _cast(result: Tensor, target: DType) -> Tensor:
     given = result._type.dtype
     if given.kind > target.kind:
-        raise RuntimeError(f"result type {given.torch_name} can't be cast to the desired output type {target.torch_name}")
+        raise RuntimeError(
+            f"result type {given.torch_name} can't be cast to the desired output type {target.torch_name}"
+        )
     return cast_tensor(result, target)
 
 

@@ -42,7 +42,8 @@ class TracedGraph:
 
     Attributes:
         graph: the graph; its inputs are the tensor arguments by their names, then `parameters` by theirs.
-        parameters: tensors that the function read beside its arguments, by input name: ``conv1.weight`` for those
+        parameters: tensors that the function read beside its arguments, by input name: ``conv1.weight`` for
+        those
             of a module, ``state0`` and so on for others.
         inputs: names of the inputs that are arguments, in order.
     """
@@ -61,12 +62,17 @@ class TracedGraph:
         return str(self.graph)
 
 
-def trace(function: Callable[..., Any], *args: Any, dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
-          **kwargs: Any) -> TracedGraph:
+def trace(
+    function: Callable[..., Any],
+    *args: Any,
+    dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
+    **kwargs: Any,
+) -> TracedGraph:
     """The graph that `function` computes, recorded by one call.
 
     Args:
-        function: a function or module of tensors. What it reads beside its arguments becomes `parameters`; numbers in it
+        function: a function or module of tensors. What it reads beside its arguments becomes `parameters`;
+        numbers in it
             become constants.
         args, kwargs: example arguments; tensors become inputs, others are fixed.
         dynamic: for an argument (by name or position) its axes that may vary, ``{"x": {0: Dim("batch")}}``.
@@ -88,6 +94,7 @@ def trace(function: Callable[..., Any], *args: Any, dynamic: Mapping[Any, Mappin
         label = name if name not in taken else name + "_input"
         stands.append(label)
         return capture.stand_in(tensor, _symbolic(tensor, axes, name), label)
+
     given = _stand_ins(names, args, kwargs, dims, stand_in)
     result = capture.call(lambda: function(*given[0], **given[1]))
     outputs = tensors_in(result)
@@ -157,10 +164,14 @@ def dynamic_axes(dynamic: Any, names: Sequence[str], args: Sequence[Any]) -> dic
         if isinstance(name, int):
             raise ValueError(f"dynamic: there is no argument {key}: got {len(names)}")
         if not isinstance(axes, Mapping):
-            raise TypeError(f"dynamic: expected {{axis: Dim}} for argument {name!r}, got {type(axes).__name__}")
+            raise TypeError(
+                f"dynamic: expected {{axis: Dim}} for argument {name!r}, got {type(axes).__name__}"
+            )
         for axis, dim in axes.items():
             if not isinstance(dim, Dim):
-                raise TypeError(f"dynamic: axis {axis} of {name!r} must be marked with a Dim, not {type(dim).__name__}")
+                raise TypeError(
+                    f"dynamic: axis {axis} of {name!r} must be marked with a Dim, not {type(dim).__name__}"
+                )
         found[name] = dict(axes)
     return found
 
@@ -178,17 +189,29 @@ def _symbolic(tensor: Tensor, axes: Mapping[int, Dim], name: str) -> tuple[Any, 
     return tuple(shape)
 
 
-def _stand_ins(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], dims: Mapping[str, Mapping[int, Dim]],
-               make: Callable[[str, Tensor, Mapping[int, Dim]], Tensor]) -> tuple[list[Any], dict[str, Any]]:
+def _stand_ins(
+    names: Sequence[str],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    dims: Mapping[str, Mapping[int, Dim]],
+    make: Callable[[str, Tensor, Mapping[int, Dim]], Tensor],
+) -> tuple[list[Any], dict[str, Any]]:
     def replaced(name: str, tree: Any) -> Any:
         found = tensors_in(tree)
         single = len(found) == 1 and tree is found[0]
         number = iter(range(len(found)))
-        return rebuild(tree, lambda t: make(name if single else f"{name}{next(number)}", t, dims.get(name, {})))
+        return rebuild(
+            tree, lambda t: make(name if single else f"{name}{next(number)}", t, dims.get(name, {}))
+        )
+
     unknown = set(dims) - set(names) - set(kwargs)
     if unknown:
-        raise ValueError(f"dynamic: there is no argument {sorted(unknown)[0]!r}: the function takes {[*names, *kwargs]}")
-    return [replaced(n, a) for n, a in zip(names, args, strict=True)], {k: replaced(k, v) for k, v in kwargs.items()}
+        raise ValueError(
+            f"dynamic: there is no argument {sorted(unknown)[0]!r}: the function takes {[*names, *kwargs]}"
+        )
+    return [replaced(n, a) for n, a in zip(names, args, strict=True)], {
+        k: replaced(k, v) for k, v in kwargs.items()
+    }
 
 
 # ------------------------------------------------------------------------------------------ compile
@@ -210,8 +233,13 @@ class Compiled:
         if Storage.capture is not None:  # called inside another captured function: part of it
             return self._function(*args, **kwargs)
         tensors: list[Tensor] = []
-        key = (_signature(args, tensors), _signature(kwargs, tensors) if kwargs else None, modes.grad, modes.inference,
-               *[m.training for m in self._modules])
+        key = (
+            _signature(args, tensors),
+            _signature(kwargs, tensors) if kwargs else None,
+            modes.grad,
+            modes.inference,
+            *[m.training for m in self._modules],
+        )
         if self._dynamic is not None:
             key = self._dynamic_key(key, args, kwargs)
         entries = self._entries.get(key)
@@ -224,7 +252,13 @@ class Compiled:
     def _dynamic_key(self, key: Any, args: Any, kwargs: Any) -> Any:
         names = argument_names(self._function, args, kwargs)
         dims = dynamic_axes(self._dynamic, names, args)
-        return (*[(_signature(a, [], dims.get(n)), n) for n, a in (*zip(names, args, strict=True), *kwargs.items())], *key[2:])
+        return (
+            *[
+                (_signature(a, [], dims.get(n)), n)
+                for n, a in (*zip(names, args, strict=True), *kwargs.items())
+            ],
+            *key[2:],
+        )
 
     def _record(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         names = argument_names(self._function, args, kwargs)
@@ -236,6 +270,7 @@ class Compiled:
             made = capture.stand_in(tensor, _symbolic(tensor, axes, name), name)
             stands.append(made)
             return made
+
         given = _stand_ins(names, args, kwargs, dims, stand_in)
         entry, result = make_entry(capture, self._function, given, stands, tensors, self._modules)
         self.recorded += 1
@@ -258,7 +293,8 @@ class Compiled:
 
 
 class CompiledModule(Module):
-    """A module whose `forward` is compiled; parameters, buffers and state_dict are those of the module it wraps."""
+    """A module whose `forward` is compiled; parameters, buffers and state_dict are those of the module it
+    wraps."""
 
     def __init__(self, module: Module, dynamic: Any = None):
         super().__init__()
@@ -292,18 +328,26 @@ class CompiledModule(Module):
         return self._compiled.recorded
 
 
-def compile(model: Any = None, *, dynamic: Any = None, fullgraph: bool = True, backend: Any = None, mode: Any = None,
-            options: Any = None, disable: bool = False) -> Any:
+def compile(
+    model: Any = None,
+    *,
+    dynamic: Any = None,
+    fullgraph: bool = True,
+    backend: Any = None,
+    mode: Any = None,
+    options: Any = None,
+    disable: bool = False,
+) -> Any:
     """A function or module that records one call and replays it with next to no Python.
 
-    A recording serves every later call with tensors of the same dtypes and shapes, equal other arguments, and the same
-    ``training`` flags and gradient mode; another call records anew. Parameters, buffers, gradients and optimizer state
-    that the function touches are inputs and outputs of the graph without being named.
+    A recording serves every later call with tensors of the same dtypes and shapes, equal other arguments, and
+    the same ``training`` flags and gradient mode; another call records anew. Parameters, buffers, gradients and
+    optimizer state that the function touches are inputs and outputs of the graph without being named.
 
     Args:
         model: a function or `Module`; None makes a decorator.
-        dynamic: for an argument (by name or position) its axes that may vary, ``{"x": {0: Dim("batch", max=64)}}``; one
-            recording then serves all sizes in the range.
+        dynamic: for an argument (by name or position) its axes that may vary, such as
+            ``{"x": {0: Dim("batch", max=64)}}``; one recording then serves all sizes in the range.
         fullgraph, backend, mode, options: accepted as PyTorch's; the whole function is always one graph.
         disable: return `model` as it is.
 
@@ -345,7 +389,9 @@ def _signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None 
 def _modules_of(function: Any) -> list[Module]:
     """Modules a function can reach: their ``training`` flags are guarded."""
     roots: list[Any] = [function, getattr(function, "__self__", None)]
-    plain = inspect.unwrap(getattr(function, "__func__", function)) if not isinstance(function, Module) else None
+    plain = (
+        inspect.unwrap(getattr(function, "__func__", function)) if not isinstance(function, Module) else None
+    )
     code = getattr(plain, "__code__", None)
     if code is not None:
         for cell in plain.__closure__ or ():  # type: ignore[union-attr]

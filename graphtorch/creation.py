@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, f32, i64, number_dtype, promote
+from graphtorch.ir.dtype import DType, i64, number_dtype, promote
 from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 
@@ -18,7 +18,6 @@ from . import _types
 from ._memory import Buffer
 from ._ops.base import FUNCTIONS, METHODS, shape_of
 from ._types import check_device, to_ir
-from ._write import assign
 from .storage import Leaf, Storage
 from .tensor import Tensor, from_value
 
@@ -32,8 +31,9 @@ def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
 # ------------------------------------------------------------------------------------------ from data
 
 
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-           pin_memory: bool = False) -> Tensor:
+def tensor(
+    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+) -> Tensor:
     """A copy of `data`: a number, nested sequences, a NumPy array or a tensor.
 
     Raises:
@@ -67,8 +67,11 @@ def array_from(data: Any, wanted: DType | None) -> np.ndarray:
     try:
         DType.of(array.dtype)
     except TypeError:
-        raise TypeError(f"can't convert np.ndarray of type {array.dtype}. The only supported types are: float64, float32, "
-                        "float16, complex64, complex128, int64, int32, int16, int8, uint8, and bool.") from None
+        raise TypeError(
+            f"can't convert np.ndarray of type {array.dtype}. The only supported types are: float64, "
+            f"float32, "
+            "float16, complex64, complex128, int64, int32, int16, int8, uint8, and bool."
+        ) from None
     return array if wanted is None else _converted(array, wanted)
 
 
@@ -123,7 +126,11 @@ def _inferred(flat: list[Any]) -> DType:
     found: DType | None = None
     for kind in {type(x) for x in flat}:
         if not issubclass(kind, (bool, int, float, complex)):
-            raise TypeError(f"must be real number, not {kind.__name__}" if kind is not str else "new(): invalid data type 'str'")
+            raise TypeError(
+                f"must be real number, not {kind.__name__}"
+                if kind is not str
+                else "new(): invalid data type 'str'"
+            )
         one = number_dtype(kind, _types.default_dtype())
         found = one if found is None else promote(found, one)
     return found or _types.default_dtype()
@@ -151,12 +158,19 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
         raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
     array_from(ndarray[:0] if ndarray.ndim else ndarray, None)  # raises for unsupported dtypes
     if any(s < 0 for s in ndarray.strides):
-        raise ValueError("At least one stride in the given numpy array is negative, and tensors with negative strides are "
-                         "not currently supported. (You can probably work around this by making a copy of your array "
-                         "with array.copy().)")
+        raise ValueError(
+            "At least one stride in the given numpy array is negative, and tensors with negative strides are "
+            "not currently supported. (You can probably work around this by making a copy of your array "
+            "with array.copy().)"
+        )
     if not ndarray.flags.writeable:
-        warnings.warn("The given NumPy array is not writable, and PyTorch does not support non-writable tensors. It was "
-                      "copied.", UserWarning, stacklevel=2)
+        warnings.warn(
+            "The given NumPy array is not writable, and PyTorch does not support non-writable tensors. It "
+            "was "
+            "copied.",
+            UserWarning,
+            stacklevel=2,
+        )
         return from_array(ndarray.copy())
     if ndarray.flags.c_contiguous:
         return shared(ndarray)
@@ -176,15 +190,23 @@ def _shared_strided(array: np.ndarray) -> Tensor:
     base = array
     while isinstance(base.base, np.ndarray):
         base = base.base
-    start = (array.__array_interface__["data"][0] - base.__array_interface__["data"][0])
-    if not base.flags.c_contiguous or base.dtype != array.dtype or start % array.itemsize \
-            or any(s % array.itemsize for s in array.strides):
+    start = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    if (
+        not base.flags.c_contiguous
+        or base.dtype != array.dtype
+        or start % array.itemsize
+        or any(s % array.itemsize for s in array.strides)
+    ):
         return from_array(array.copy())
     whole = shared(base)
-    return FUNCTIONS["as_strided"](whole, array.shape, [s // array.itemsize for s in array.strides], start // array.itemsize)
+    return FUNCTIONS["as_strided"](
+        whole, array.shape, [s // array.itemsize for s in array.strides], start // array.itemsize
+    )
 
 
-def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
+def frombuffer(
+    buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False
+) -> Tensor:
     """A tensor over the bytes of a buffer object."""
     array = np.frombuffer(buffer, to_ir(dtype).numpy, count, offset)
     made = from_numpy(array) if array.flags.writeable else from_array(array.copy())
@@ -204,16 +226,27 @@ def _made(value: Value, requires_grad: bool, out: Tensor | None = None) -> Tenso
     made = from_value(value)
     if out is not None:
         from ._ops.base import write_out
+
         return write_out("factory", made, out)
     return made.requires_grad_() if requires_grad else made
 
 
 def _filled(number: int, name: str, doc: str) -> Callable[..., Tensor]:
-    def make(*size: Any, out: Tensor | None = None, dtype: Any = None, layout: Any = None, device: Any = None,
-             requires_grad: bool = False, pin_memory: bool = False, memory_format: Any = None, names: Any = None) -> Tensor:
+    def make(
+        *size: Any,
+        out: Tensor | None = None,
+        dtype: Any = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        pin_memory: bool = False,
+        memory_format: Any = None,
+        names: Any = None,
+    ) -> Tensor:
         check_device(device)
         ir = (_types.default_dtype() if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
         return _made(full_value(_sizes(name, size), number, ir), requires_grad, out)
+
     make.__name__ = make.__qualname__ = name
     make.__doc__ = doc
     return make
@@ -233,22 +266,50 @@ empty = _filled(0, "empty", "A tensor with unspecified contents (zeros here).")
 
 
 def _like(make: Callable[..., Tensor], name: str, extra: int = 0) -> Callable[..., Tensor]:
-    def like(input: Tensor, *args: Any, dtype: Any = None, layout: Any = None, device: Any = None,
-             requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False) -> Tensor:
+    def like(
+        input: Tensor,
+        *args: Any,
+        dtype: Any = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+        pin_memory: bool = False,
+    ) -> Tensor:
         if not isinstance(input, Tensor):
-            raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
-        return make(tuple(input._type.shape), *args, dtype=input.dtype if dtype is None else dtype, device=device,
-                    requires_grad=requires_grad)
+            raise TypeError(
+                f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
+            )
+        return make(
+            tuple(input._type.shape),
+            *args,
+            dtype=input.dtype if dtype is None else dtype,
+            device=device,
+            requires_grad=requires_grad,
+        )
+
     like.__name__ = like.__qualname__ = name
     like.__doc__ = f"As `{make.__name__}`, with the shape and dtype of `input`."
     return like
 
 
-zeros_like, ones_like, empty_like = _like(zeros, "zeros_like"), _like(ones, "ones_like"), _like(empty, "empty_like")
+zeros_like, ones_like, empty_like = (
+    _like(zeros, "zeros_like"),
+    _like(ones, "ones_like"),
+    _like(empty, "empty_like"),
+)
 
 
-def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
-         device: Any = None, requires_grad: bool = False) -> Tensor:
+def full(
+    size: Any,
+    fill_value: Any,
+    *,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of `fill_value`, whose type decides the dtype."""
     check_device(device)
     if isinstance(fill_value, Tensor):
@@ -286,8 +347,16 @@ def empty_strided(size: Any, stride: Any, **options: Any) -> Tensor:
     return FUNCTIONS["as_strided"](empty(total, **options), size, stride)
 
 
-def eye(n: int, m: int | None = None, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
-        device: Any = None, requires_grad: bool = False) -> Tensor:
+def eye(
+    n: int,
+    m: int | None = None,
+    *,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Ones on the diagonal of an n x m matrix, zeros elsewhere."""
     check_device(device)
     m = n if m is None else m
@@ -301,8 +370,18 @@ def eye(n: int, m: int | None = None, *, out: Tensor | None = None, dtype: Any =
 # ------------------------------------------------------------------------------------------ ranges
 
 
-def arange(start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: Any = None,
-           layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
+def arange(
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
     """start, start + step, ... up to `end`, which is left out."""
     check_device(device)
     if end is None:
@@ -331,9 +410,13 @@ def _ramp(count: int, start: Any, step: Any, ir: DType, exact: DType | None = No
 
 def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor:
     """As `arange`, with `end` included (deprecated)."""
-    warnings.warn("torch.range is deprecated and will be removed in a future release because its behavior is inconsistent "
-                  "with Python's range builtin. Instead, use torch.arange, which produces values in [start, end).",
-                  UserWarning, stacklevel=2)
+    warnings.warn(
+        "torch.range is deprecated and will be removed in a future release because its behavior is "
+        "inconsistent "
+        "with Python's range builtin. Instead, use torch.arange, which produces values in [start, end).",
+        UserWarning,
+        stacklevel=2,
+    )
     if end is None:
         start, end = 0, start
     count = math.floor((end - start) / step) + 1
@@ -342,8 +425,17 @@ def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor
     return _made(_ramp(count, start, step, ir), options.get("requires_grad", False), options.get("out"))
 
 
-def linspace(start: Any, end: Any, steps: int, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
-             device: Any = None, requires_grad: bool = False) -> Tensor:
+def linspace(
+    start: Any,
+    end: Any,
+    steps: int,
+    *,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """`steps` numbers from start to end, both included."""
     check_device(device)
     start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
@@ -361,24 +453,40 @@ def _range_dtype(start: Any, end: Any, dtype: Any) -> DType:
     return default.complex if isinstance(start, complex) or isinstance(end, complex) else default
 
 
-def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Tensor | None = None, dtype: Any = None,
-             layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def logspace(
+    start: Any,
+    end: Any,
+    steps: int,
+    base: float = 10.0,
+    *,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """base ** linspace(start, end, steps)."""
     check_device(device)
     start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     ir = _range_dtype(start, end, dtype)
-    return _made(Leaf.of(np.power(float(base), np.linspace(start, end, steps)).astype(ir.numpy)), requires_grad, out)
+    return _made(
+        Leaf.of(np.power(float(base), np.linspace(start, end, steps)).astype(ir.numpy)), requires_grad, out
+    )
 
 
-def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
+def tril_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+) -> Tensor:
     """Indices of the lower triangle of a row x col matrix, as two rows."""
     made = np.stack(np.tril_indices(row, offset, col))
     return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
 
 
-def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
+def triu_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+) -> Tensor:
     """Indices of the upper triangle of a row x col matrix, as two rows."""
     made = np.stack(np.triu_indices(row, offset, col))
     return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
@@ -388,12 +496,23 @@ def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, devi
 
 
 def _window(name: str, terms: tuple[float, ...]) -> Callable[..., Tensor]:
-    def make(window_length: int, periodic: bool = True, *, dtype: Any = None, layout: Any = None, device: Any = None,
-             requires_grad: bool = False) -> Tensor:
+    def make(
+        window_length: int,
+        periodic: bool = True,
+        *,
+        dtype: Any = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
         n = window_length + 1 if periodic and window_length > 1 else window_length
         x = np.arange(window_length) * (2 * math.pi / max(n - 1, 1))
         line = np.ones(1) if window_length == 1 else sum(c * np.cos(k * x) for k, c in enumerate(terms))
-        return from_array(np.asarray(line).astype((_types.default_dtype() if dtype is None else to_ir(dtype)).numpy), requires_grad)
+        return from_array(
+            np.asarray(line).astype((_types.default_dtype() if dtype is None else to_ir(dtype)).numpy),
+            requires_grad,
+        )
+
     make.__name__ = name
     make.__doc__ = f"The {name.replace('_', ' ')} of a length."
     return make
@@ -408,10 +527,25 @@ blackman_window = _window("blackman_window", (0.42, -0.5, 0.08))
 
 
 def _new(make: Callable[..., Tensor], name: str) -> None:
-    def new(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-            layout: Any = None, pin_memory: bool = False, **more: Any) -> Tensor:
+    def new(
+        self: Tensor,
+        *args: Any,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        layout: Any = None,
+        pin_memory: bool = False,
+        **more: Any,
+    ) -> Tensor:
         args = (more.pop("size"), *args) if "size" in more else args
-        return make(*args, dtype=self.dtype if dtype is None else dtype, device=device, requires_grad=requires_grad, **more)
+        return make(
+            *args,
+            dtype=self.dtype if dtype is None else dtype,
+            device=device,
+            requires_grad=requires_grad,
+            **more,
+        )
+
     new.__name__ = new.__qualname__ = name
     new.__doc__ = f"As `{make.__name__}`, with the dtype of this tensor by default."
     METHODS[name] = new
@@ -421,66 +555,43 @@ for _make in (zeros, ones, empty, full):
     _new(_make, "new_" + _make.__name__)
 
 
-def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_tensor(
+    self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A copy of `data`, with the dtype of this tensor by default."""
-    return tensor(data, dtype=self.dtype if dtype is None else dtype, device=device, requires_grad=requires_grad)
+    return tensor(
+        data, dtype=self.dtype if dtype is None else dtype, device=device, requires_grad=requires_grad
+    )
 
 
 METHODS["new_tensor"] = new_tensor
 
 
-def legacy_tensor(dtype: DType, args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
-    """What ``torch.FloatTensor(...)`` makes: sizes give uninitialised memory, a sequence or array gives data."""
-    check_device(options.get("device"))
-    front = _types.dtype._of[dtype]
-    if len(args) == 1 and isinstance(args[0], Tensor):
-        return args[0].detach() if args[0].dtype is front else _wrong_legacy(args[0], front)
-    if len(args) == 1 and isinstance(args[0], _types.Size):
-        return empty(args[0], dtype=front)
-    if len(args) == 1 and not isinstance(args[0], int):
-        return tensor(args[0], dtype=front)
-    if any(not isinstance(a, int) or isinstance(a, bool) for a in args):
-        raise TypeError(f"new(): expected sizes (ints) or one sequence of data, got {args!r}")
-    return empty(args or (0,), dtype=front)
-
-
-def _wrong_legacy(given: Tensor, front: _types.dtype) -> Tensor:
-    raise TypeError(f"expected a tensor of {front} (got {given.dtype}): convert it with .to({front})")
-
-
-class _LegacyType(type):
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, Tensor) and instance._type.dtype is cls._dtype  # type: ignore[attr-defined]
-
-    def __call__(cls, *args: Any, **options: Any) -> Tensor:
-        return legacy_tensor(cls._dtype, args, options)  # type: ignore[attr-defined]
-
-    @property
-    def dtype(cls) -> Any:
-        return _types.dtype._of[cls._dtype]  # type: ignore[attr-defined]
-
-
-LEGACY = {"FloatTensor": "float32", "DoubleTensor": "float64", "HalfTensor": "float16", "BFloat16Tensor": "bfloat16",
-          "ByteTensor": "uint8", "CharTensor": "int8", "ShortTensor": "int16", "IntTensor": "int32", "LongTensor": "int64",
-          "BoolTensor": "bool"}
-LEGACY_TYPES = {name: _LegacyType(name, (), {"_dtype": _types.DTYPES[d].ir, "__module__": "torch",
-                                             "__doc__": f"Legacy constructor of {d} tensors."})
-                for name, d in LEGACY.items()}
-LEGACY_NAME_OF = {_types.DTYPES[d].ir: name for name, d in LEGACY.items()}
-
-
-def set_default_tensor_type(t: Any) -> None:
-    """Set the default dtype by a legacy tensor class or its name (deprecated)."""
-    warnings.warn("torch.set_default_tensor_type() is deprecated as of PyTorch 2.1, please use torch.set_default_dtype() and "
-                  "torch.set_default_device() as alternatives.", FutureWarning, stacklevel=2)
-    name = t.rsplit(".", 1)[-1] if isinstance(t, str) else t.__name__
-    if name not in LEGACY:
-        raise TypeError(f"invalid type object: {t!r}; expected one of {', '.join(LEGACY)}")
-    _types.set_default_dtype(_types.DTYPES[LEGACY[name]])
-
-
-PUBLIC = {f.__name__: f for f in (
-    tensor, as_tensor, from_numpy, frombuffer, zeros, ones, empty, full, zeros_like, ones_like, empty_like, full_like,
-    scalar_tensor, empty_strided, eye, arange, linspace, logspace, tril_indices, triu_indices, hann_window, hamming_window,
-    blackman_window, set_default_tensor_type)} | {"range": range_, "asarray": as_tensor}
-__all__ = ["LEGACY_TYPES", "PUBLIC", "assign", "f32", "from_array", "full_value", "legacy_tensor"]
+PUBLIC = {
+    f.__name__: f
+    for f in (
+        tensor,
+        as_tensor,
+        from_numpy,
+        frombuffer,
+        zeros,
+        ones,
+        empty,
+        full,
+        zeros_like,
+        ones_like,
+        empty_like,
+        full_like,
+        scalar_tensor,
+        empty_strided,
+        eye,
+        arange,
+        linspace,
+        logspace,
+        tril_indices,
+        triu_indices,
+        hann_window,
+        hamming_window,
+        blackman_window,
+    )
+} | {"range": range_, "asarray": as_tensor}

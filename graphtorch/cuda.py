@@ -6,8 +6,10 @@ from typing import Any, NoReturn
 
 
 def _no_gpu(what: str) -> NoReturn:
-    raise RuntimeError(f"torch.cuda.{what}: no CUDA device is available to graphtorch; use device='cpu', or guard the "
-                       "call with torch.cuda.is_available()")
+    raise RuntimeError(
+        f"torch.cuda.{what}: no CUDA device is available to graphtorch; use device='cpu', or guard the "
+        "call with torch.cuda.is_available()"
+    )
 
 
 def is_available() -> bool:
@@ -71,7 +73,9 @@ def memory_allocated(device: Any = None) -> int:
     return 0
 
 
-max_memory_allocated = memory_reserved = max_memory_reserved = memory_cached = max_memory_cached = memory_allocated
+max_memory_allocated = memory_reserved = max_memory_reserved = memory_cached = max_memory_cached = (
+    memory_allocated
+)
 
 
 def reset_peak_memory_stats(device: Any = None) -> None:

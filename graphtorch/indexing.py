@@ -1,4 +1,5 @@
-"""``x[...]`` and ``x[...] = value``: integers, slices, None, Ellipsis, masks and index tensors, in any mixture."""
+"""``x[...]`` and ``x[...] = value``: integers, slices, None, Ellipsis, masks and index tensors, in any
+mixture."""
 
 from __future__ import annotations
 
@@ -30,8 +31,12 @@ def getitem(self: Tensor, key: Any) -> Tensor:
     if not arrays:
         return _full_view(self) if part is self else part
     dims = tuple(axis for axis, _ in arrays)
-    return run("Index", lambda x, *indices: ops.index(x, *[_index(i) for i in indices], dims=dims), part,
-               *[i for _, i in arrays])
+    return run(
+        "Index",
+        lambda x, *indices: ops.index(x, *[_index(i) for i in indices], dims=dims),
+        part,
+        *[i for _, i in arrays],
+    )
 
 
 def _index(value: Value) -> Value:
@@ -39,8 +44,11 @@ def _index(value: Value) -> Value:
 
 
 def _no_dims() -> Any:
-    raise IndexError("invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to convert "
-                     "a 0-dim tensor to a number")
+    raise IndexError(
+        "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to "
+        "convert "
+        "a 0-dim tensor to a number"
+    )
 
 
 def _full_view(x: Tensor) -> Tensor:
@@ -51,8 +59,12 @@ def _full_view(x: Tensor) -> Tensor:
 def _as_tuple(key: Any) -> tuple[Any, ...]:
     if isinstance(key, tuple):
         return key
-    if isinstance(key, list) and any(isinstance(k, (slice, type(None), type(Ellipsis), list, tuple, Tensor)) for k in key) \
-            and len(key) < 32 and not all(isinstance(k, (list, tuple)) for k in key):
+    if (
+        isinstance(key, list)
+        and any(isinstance(k, (slice, type(None), type(Ellipsis), list, tuple, Tensor)) for k in key)
+        and len(key) < 32
+        and not all(isinstance(k, (list, tuple)) for k in key)
+    ):
         return tuple(key)
     return (key,)
 
@@ -75,9 +87,16 @@ def _converted(key: tuple[Any, ...]) -> list[Any]:
             item = FUNCTIONS["tensor"](item)
         elif isinstance(item, np.bool_):
             item = bool(item)
-        elif not isinstance(item, (int, slice, Tensor, SymInt, type(None), type(Ellipsis))) and hasattr(item, "__index__"):
+        elif not isinstance(item, (int, slice, Tensor, SymInt, type(None), type(Ellipsis))) and hasattr(
+            item, "__index__"
+        ):
             item = int(item)
-        if isinstance(item, Tensor) and item.ndim == 0 and item._type.dtype.is_integer and item._type.dtype.name != "u8":
+        if (
+            isinstance(item, Tensor)
+            and item.ndim == 0
+            and item._type.dtype.is_integer
+            and item._type.dtype.name != "u8"
+        ):
             item = _scalar_index(item)
         result.append(item)
     return result
@@ -85,12 +104,14 @@ def _converted(key: tuple[Any, ...]) -> list[Any]:
 
 def _scalar_index(item: Tensor) -> Any:
     from .storage import Leaf, Storage
+
     known = isinstance(item._storage.value, Leaf) and Storage.capture is None
     return int(item.item()) if known else item
 
 
 def _long() -> Any:
     from ._types import DTYPES
+
     return DTYPES["int64"]
 
 
@@ -124,13 +145,15 @@ def _basic(x: Tensor, key: tuple[Any, ...]) -> tuple[Tensor, Arrays]:
         elif isinstance(item, Tensor):
             axis = _add_arrays(x, axis, item, arrays)
         else:
-            raise IndexError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid "
-                             f"indices (got {type(item).__name__})")
+            raise IndexError(
+                "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid "
+                f"indices (got {type(item).__name__})"
+            )
     return x, arrays
 
 
 def _remaining(items: list[Any]) -> int:
-    after = items[next(n for n, i in enumerate(items) if i is Ellipsis) + 1:]
+    after = items[next(n for n, i in enumerate(items) if i is Ellipsis) + 1 :]
     return sum(_width(i) for i in after)
 
 
@@ -144,9 +167,12 @@ def _sliced(x: Tensor, axis: int, part: slice) -> Tensor:
     if step == 1 and start == 0 and stop == shape[axis]:
         return x
     rank = len(shape)
-    return slice_view(x, tuple(start if i == axis else 0 for i in range(rank)),
-                      tuple(stop if i == axis else d for i, d in enumerate(shape)),
-                      tuple(step if i == axis else 1 for i in range(rank)))
+    return slice_view(
+        x,
+        tuple(start if i == axis else 0 for i in range(rank)),
+        tuple(stop if i == axis else d for i, d in enumerate(shape)),
+        tuple(step if i == axis else 1 for i in range(rank)),
+    )
 
 
 def _bounds(part: slice, size: Dim) -> tuple[Any, Any, int]:
@@ -183,8 +209,10 @@ def _add_arrays(x: Tensor, axis: int, item: Tensor, arrays: Arrays) -> int:
         shape = x._type.shape
         for i, size in enumerate(item._type.shape):
             if size != shape[axis + i]:
-                raise IndexError(f"The shape of the mask {list(item.shape)} at index {i} does not match the shape of the "
-                                 f"indexed tensor {list(shape)} at index {axis + i}")
+                raise IndexError(
+                    f"The shape of the mask {list(item.shape)} at index {i} does not match the shape of the "
+                    f"indexed tensor {list(shape)} at index {axis + i}"
+                )
         for i, column in enumerate(_true_places(item)):
             arrays.append((axis + i, column))
         return axis + item.ndim
@@ -196,6 +224,7 @@ def _add_arrays(x: Tensor, axis: int, item: Tensor, arrays: Arrays) -> int:
 
 def _true_places(mask: Tensor) -> tuple[Tensor, ...]:
     from .creation import from_array
+
     if mask.ndim == 0:
         raise IndexError("a 0-dim mask needs at least one dimension: use masked_fill or torch.where")
     return tuple(from_array(column) for column in np.nonzero(mask.detach()._array()))
@@ -208,7 +237,12 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     """Write to what an index selects: a number, or a tensor that broadcasts to its shape."""
     key = _as_tuple(key)
     mask = key[0] if len(key) == 1 else None
-    if isinstance(mask, Tensor) and mask._type.dtype.is_bool and _scalar_like(value) and mask.ndim <= self.ndim:
+    if (
+        isinstance(mask, Tensor)
+        and mask._type.dtype.is_bool
+        and _scalar_like(value)
+        and mask.ndim <= self.ndim
+    ):
         _check_mask(self, mask)
         spread = mask.reshape(mask.shape + (1,) * (self.ndim - mask.ndim))
         assign(self, FUNCTIONS["masked_fill"](self, spread, value))
@@ -216,7 +250,11 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     part, arrays = _basic(self, key)
     dtype = self._type.dtype
     if not arrays:
-        assign(_full_view(self) if part is self and self.ndim else part, _source(value, part), fills=not isinstance(value, Tensor))
+        assign(
+            _full_view(self) if part is self and self.ndim else part,
+            _source(value, part),
+            fills=not isinstance(value, Tensor),
+        )
         return
     dims = tuple(axis for axis, _ in arrays)
     source = value if isinstance(value, Tensor) else scalar_tensor(value, dtype)
@@ -227,12 +265,15 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
 def _check_mask(x: Tensor, mask: Tensor) -> None:
     for i, size in enumerate(mask._type.shape):
         if size != x._type.shape[i]:
-            raise IndexError(f"The shape of the mask {list(mask.shape)} at index {i} does not match the shape of the indexed "
-                             f"tensor {list(x.shape)} at index {i}")
+            raise IndexError(
+                f"The shape of the mask {list(mask.shape)} at index {i} does not match the shape of the "
+                f"indexed "
+                f"tensor {list(x.shape)} at index {i}"
+            )
 
 
 def _scalar_like(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, complex)) or isinstance(value, Tensor) and value.ndim == 0
+    return isinstance(value, (bool, int, float, complex)) or (isinstance(value, Tensor) and value.ndim == 0)
 
 
 def _source(value: Any, part: Tensor) -> Tensor:
@@ -248,14 +289,17 @@ def _source(value: Any, part: Tensor) -> Tensor:
         try:
             value = value.expand(part.shape)
         except RuntimeError:
-            raise RuntimeError(f"The expanded size of the tensor ({list(part.shape)}) must match the existing size "
-                               f"({list(value.shape)}) of the value assigned to it") from None
+            raise RuntimeError(
+                f"The expanded size of the tensor ({list(part.shape)}) must match the existing size "
+                f"({list(value.shape)}) of the value assigned to it"
+            ) from None
     return value
 
 
 def scalar_tensor(value: Any, dtype: Any) -> Tensor:
     """A Python number (or sequence) as a tensor of an IR dtype."""
     from .tensor import from_value
+
     if isinstance(value, (bool, int, float, complex, np.generic)):
         return from_value(scalar(value, dtype))
     return FUNCTIONS["tensor"](value)
@@ -264,6 +308,7 @@ def scalar_tensor(value: Any, dtype: Any) -> Tensor:
 def full_number(part: Tensor, value: Any) -> Tensor:
     """A number repeated to the shape of `part`."""
     from .tensor import from_value
+
     dtype = part._type.dtype
     if isinstance(value, np.generic):
         value = value.item()
@@ -285,11 +330,17 @@ def _put(x: Tensor, source: Tensor, arrays: Arrays, dims: tuple[int, ...], accum
     while source.ndim > len(shape) and source.shape[0] == 1:
         source = squeeze(source, 0)
     if broadcast_fails(source._type.shape, shape):
-        raise RuntimeError(f"shape mismatch: value tensor of shape {list(source.shape)} cannot be broadcast to indexing result "
-                           f"of shape {list(shape)}")
+        raise RuntimeError(
+            f"shape mismatch: value tensor of shape {list(source.shape)} cannot be broadcast to indexing "
+            f"result "
+            f"of shape {list(shape)}"
+        )
 
     def apply(v: Value, s: Value, *indices: Value) -> Value:
-        return ops.index_put(v, cast_value(s, dtype), *[_index(i) for i in indices], dims=dims, accumulate=accumulate)
+        return ops.index_put(
+            v, cast_value(s, dtype), *[_index(i) for i in indices], dims=dims, accumulate=accumulate
+        )
+
     return run("IndexPut", apply, x, source, *[i for _, i in arrays])
 
 
@@ -298,7 +349,9 @@ def _indexed_shape(x: Tensor, arrays: Arrays, dims: tuple[int, ...]) -> tuple[An
         block = broadcast(*[i._type.shape for _, i in arrays])
     except RuntimeError:
         shapes = ", ".join(str(list(i.shape)) for _, i in arrays)
-        raise IndexError("shape mismatch: indexing tensors could not be broadcast together with shapes " + shapes) from None
+        raise IndexError(
+            "shape mismatch: indexing tensors could not be broadcast together with shapes " + shapes
+        ) from None
     rest = [d for axis, d in enumerate(x._type.shape) if axis not in dims]
     near = dims == tuple(range(dims[0], dims[0] + len(dims)))
     at = dims[0] if near else 0

@@ -11,21 +11,32 @@ from ._ops.reduce import vector_norm as _vector_norm
 from .tensor import Tensor
 
 
-def vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None) -> Tensor:
+def vector_norm(
+    x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
+) -> Tensor:
     """The p-norm over `dim`, or of all elements; `ord` may be inf, -inf and 0."""
     found = _vector_norm(x, ord, dim, keepdim, dtype=dtype)
     return found if out is None else write_out("linalg.vector_norm", found, out)
 
 
-def matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None,
-                out: Any = None) -> Tensor:
+def matrix_norm(
+    A: Tensor,
+    ord: Any = "fro",
+    dim: Any = (-2, -1),
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+    out: Any = None,
+) -> Tensor:
     """A norm of matrices in two dimensions: 'fro', 1, -1, inf or -inf.
 
     Raises:
         RuntimeError: fewer than two dimensions, an unknown `ord`, or one that needs singular values.
     """
     if A.ndim < 2:
-        raise RuntimeError(f"linalg.matrix_norm: The input tensor A must have at least 2 dimensions, but got {A.ndim}.")
+        raise RuntimeError(
+            f"linalg.matrix_norm: The input tensor A must have at least 2 dimensions, but got {A.ndim}."
+        )
     row, column = (axis_of(d, A.ndim) for d in dim)
     if row == column:
         raise RuntimeError(f"linalg.matrix_norm: dims must be different. Got ({dim[0]}, {dim[1]})")
@@ -34,7 +45,9 @@ def matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool 
     elif isinstance(ord, (int, float)) and (abs(ord) == 1 or math.isinf(ord)):
         found = _line_norm(A if dtype is None else A.to(dtype), ord, row, column, keepdim)
     else:
-        raise RuntimeError(f"linalg.matrix_norm: ord {ord!r} is not available: expected 'fro', 1, -1, inf or -inf")
+        raise RuntimeError(
+            f"linalg.matrix_norm: ord {ord!r} is not available: expected 'fro', 1, -1, inf or -inf"
+        )
     return found if out is None else write_out("linalg.matrix_norm", found, out)
 
 
@@ -48,13 +61,17 @@ def _line_norm(A: Tensor, ord: float, row: int, column: int, keepdim: bool) -> T
     return found.squeeze(high).squeeze(low)
 
 
-def norm(A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, out: Any = None, dtype: Any = None) -> Tensor:
+def norm(
+    A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, out: Any = None, dtype: Any = None
+) -> Tensor:
     """A vector norm, or a matrix norm where `ord` is given for two dimensions."""
     pair = isinstance(dim, (tuple, list)) and len(dim) == 2
     if ord is not None and (pair or (dim is None and A.ndim == 2)):
         return matrix_norm(A, ord, dim if pair else (-2, -1), keepdim, dtype=dtype, out=out)
     if isinstance(ord, str):
-        raise RuntimeError(f"linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got {A.ndim}D.")
+        raise RuntimeError(
+            f"linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got {A.ndim}D."
+        )
     return vector_norm(A, 2 if ord is None else ord, dim, keepdim, dtype=dtype, out=out)
 
 
@@ -81,4 +98,14 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     return (x.conj() * y).sum(dim)
 
 
-__all__ = ["cross", "diagonal", "matmul", "matrix_norm", "matrix_power", "multi_dot", "norm", "vecdot", "vector_norm"]
+__all__ = [
+    "cross",
+    "diagonal",
+    "matmul",
+    "matrix_norm",
+    "matrix_power",
+    "multi_dot",
+    "norm",
+    "vecdot",
+    "vector_norm",
+]

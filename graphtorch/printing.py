@@ -9,17 +9,31 @@ import numpy as np
 
 from . import _types
 
-_options: dict[str, Any] = {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80, "sci_mode": None}
+_options: dict[str, Any] = {
+    "precision": 4,
+    "threshold": 1000,
+    "edgeitems": 3,
+    "linewidth": 80,
+    "sci_mode": None,
+}
 _PROFILES = {"default": (4, 1000, 3, 80), "short": (2, 1000, 2, 80), "full": (4, math.inf, 3, 80)}
 
 
-def set_printoptions(precision: int | None = None, threshold: float | None = None, edgeitems: int | None = None,
-                     linewidth: int | None = None, profile: str | None = None, sci_mode: bool | None = None) -> None:
+def set_printoptions(
+    precision: int | None = None,
+    threshold: float | None = None,
+    edgeitems: int | None = None,
+    linewidth: int | None = None,
+    profile: str | None = None,
+    sci_mode: bool | None = None,
+) -> None:
     """Digits, size from which tensors are summarised, items at the edges, line width, scientific notation."""
     if profile is not None:
         if profile not in _PROFILES:
             raise ValueError(f"unknown profile {profile!r}: expected default, short or full")
-        _options.update(zip(("precision", "threshold", "edgeitems", "linewidth"), _PROFILES[profile], strict=True))
+        _options.update(
+            zip(("precision", "threshold", "edgeitems", "linewidth"), _PROFILES[profile], strict=True)
+        )
     given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems, "linewidth": linewidth}
     _options.update({k: v for k, v in given.items() if v is not None})
     _options["sci_mode"] = sci_mode
@@ -85,7 +99,9 @@ def _shown(array: np.ndarray) -> np.ndarray:
     edge = _options["edgeitems"]
     for axis, size in enumerate(array.shape):
         if size > 2 * edge:
-            array = np.concatenate([np.take(array, range(edge), axis), np.take(array, range(size - edge, size), axis)], axis)
+            array = np.concatenate(
+                [np.take(array, range(edge), axis), np.take(array, range(size - edge, size), axis)], axis
+            )
     return array
 
 
@@ -98,7 +114,7 @@ def _vector(array: np.ndarray, indent: int, form: Any, summarize: bool) -> str:
         words = [*map(form, array[:edge]), " ...", *map(form, array[-edge:])]
     else:
         words = [form(v) for v in array]
-    lines = [words[i:i + per_line] for i in range(0, len(words), per_line)]
+    lines = [words[i : i + per_line] for i in range(0, len(words), per_line)]
     return "[" + (",\n" + " " * (indent + 1)).join(", ".join(line) for line in lines) + "]"
 
 
@@ -111,14 +127,20 @@ def _nested(array: np.ndarray, indent: int, form: Any, summarize: bool) -> str:
     if summarize and array.shape[0] > 2 * edge:
         rows = [_nested(array[i], indent + 1, form, summarize) for i in range(edge)]
         rows.append("...")
-        rows += [_nested(array[i], indent + 1, form, summarize) for i in range(array.shape[0] - edge, array.shape[0])]
+        rows += [
+            _nested(array[i], indent + 1, form, summarize)
+            for i in range(array.shape[0] - edge, array.shape[0])
+        ]
     else:
         rows = [_nested(array[i], indent + 1, form, summarize) for i in range(array.shape[0])]
     return "[" + ("," + "\n" * (array.ndim - 1) + " " * (indent + 1)).join(rows) + "]"
 
 
 def _elements(array: np.ndarray, indent: int) -> str:
-    if array.dtype not in (np.float32, np.float64, np.complex64, np.complex128) and array.dtype.kind not in "biu":
+    if (
+        array.dtype not in (np.float32, np.float64, np.complex64, np.complex128)
+        and array.dtype.kind not in "biu"
+    ):
         array = array.astype(np.float32)  # f16 and bf16
     summarize = array.size > _options["threshold"]
     sample = _shown(array) if summarize else array
@@ -132,7 +154,10 @@ def tensor_text(self: Any, *, tensor_contents: str | None = None) -> str:
     indent = len(prefix)
     suffixes = []
     dtype = self.dtype
-    usual = dtype.ir in (_types.default_dtype(), _types.default_dtype().complex) or dtype.name in ("int64", "bool")
+    usual = dtype.ir in (_types.default_dtype(), _types.default_dtype().complex) or dtype.name in (
+        "int64",
+        "bool",
+    )
     if tensor_contents is not None:
         text = tensor_contents
     elif self.numel() == 0:

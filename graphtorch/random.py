@@ -63,6 +63,7 @@ class Generator:
     def get_state(self) -> Tensor:
         """Seed and offset as a byte tensor."""
         from .creation import from_array
+
         state = struct.pack("<8sQQ", b"gtphilox", self._seed & (2**64 - 1), self._offset)
         return from_array(np.frombuffer(state.ljust(_STATE_BYTES, b"\0"), np.uint8).copy())
 
@@ -73,10 +74,17 @@ class Generator:
             TypeError: not a byte tensor. RuntimeError: not a state of graphtorch.
         """
         if not isinstance(new_state, Tensor) or new_state._type.dtype.name != "u8":
-            raise TypeError(f"expected a torch.ByteTensor, but got {getattr(new_state, 'dtype', type(new_state).__name__)}")
-        magic, self._seed, self._offset = struct.unpack("<8sQQ", new_state._array().tobytes()[:24].ljust(24, b"\0"))
+            raise TypeError(
+                f"expected a torch.ByteTensor, but got "
+                f"{getattr(new_state, 'dtype', type(new_state).__name__)}"
+            )
+        magic, self._seed, self._offset = struct.unpack(
+            "<8sQQ", new_state._array().tobytes()[:24].ljust(24, b"\0")
+        )
         if magic != b"gtphilox":
-            raise RuntimeError("this RNG state was not made by graphtorch: streams of other libraries cannot be continued")
+            raise RuntimeError(
+                "this RNG state was not made by graphtorch: streams of other libraries cannot be continued"
+            )
         return self
 
     def clone_state(self) -> Generator:
@@ -104,7 +112,9 @@ class Generator:
         """Seed and offset for `count` elements as values; the offset moves on."""
         if isinstance(count, SymInt):
             count = bounds(count)[1]
-        used = (count + 3) // 4 * 2  # blocks of the widest element type: the stream does not depend on the dtype
+        used = (
+            (count + 3) // 4 * 2
+        )  # blocks of the widest element type: the stream does not depend on the dtype
         if Storage.capture is not None:
             return Storage.capture.random(self, used)
         seed, offset = self._seed, self._offset
@@ -178,7 +188,9 @@ def normal_value(shape: tuple[Any, ...], dtype: DType, generator: Generator | No
 def _float_dtype(dtype: Any, name: str) -> DType:
     ir = _types.default_dtype() if dtype is None else to_ir(dtype)
     if not ir.is_differentiable:
-        raise RuntimeError(f'"{name}" not implemented for \'{ir.torch_name.capitalize()}\': use torch.randint for integers')
+        raise RuntimeError(
+            f"\"{name}\" not implemented for '{ir.torch_name.capitalize()}': use torch.randint for integers"
+        )
     return ir
 
 
@@ -190,19 +202,30 @@ def _finish(value: Value, requires_grad: bool, out: Tensor | None) -> Tensor:
 
 
 def _float_factory(name: str, make: Callable[..., Value]) -> Callable[..., Tensor]:
-    def factory(*size: Any, generator: Generator | None = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
-                device: Any = None, requires_grad: bool = False, pin_memory: bool = False, names: Any = None) -> Tensor:
+    def factory(
+        *size: Any,
+        generator: Generator | None = None,
+        out: Tensor | None = None,
+        dtype: Any = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        pin_memory: bool = False,
+        names: Any = None,
+    ) -> Tensor:
         check_device(device)
         from .creation import _sizes
+
         ir = out._type.dtype if out is not None and dtype is None else _float_dtype(dtype, name)
         shape = _sizes(name, size)
         if not ir.is_complex:
             return _finish(make(shape, ir, generator), requires_grad, out)
         parts = [make(shape, ir.real, generator) for _ in range(2)]
         if name == "randn":
-            half = scalar(0.5 ** 0.5, ir.real)
+            half = scalar(0.5**0.5, ir.real)
             parts = [ops.mul(p, half) for p in parts]
         return _finish(ops.complex(*parts), requires_grad, out)
+
     factory.__name__ = factory.__qualname__ = name
     factory.__doc__ = f"Random numbers: {make.__doc__}"
     return factory
@@ -211,8 +234,18 @@ def _float_factory(name: str, make: Callable[..., Value]) -> Callable[..., Tenso
 rand, randn = _float_factory("rand", uniform_value), _float_factory("randn", normal_value)
 
 
-def randint(low: Any, high: Any = None, size: Any = None, *, generator: Generator | None = None, out: Tensor | None = None,
-            dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randint(
+    low: Any,
+    high: Any = None,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Integers in [low, high); ``randint(high, size)`` starts at 0."""
     check_device(device)
     if size is None:
@@ -233,8 +266,17 @@ def _integers(low: int, high: int, shape: tuple[Any, ...], ir: DType, generator:
     return cast_value(value, ir)
 
 
-def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None = None, dtype: Any = None, layout: Any = None,
-             device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
+def randperm(
+    n: int,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
     """The integers 0 .. n - 1 in random order."""
     check_device(device)
     if n < 0:
@@ -245,8 +287,17 @@ def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None =
     return _finish(cast_value(order, ir), requires_grad, out)
 
 
-def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, out: Tensor | None = None,
-           dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def normal(
+    mean: Any,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Normal numbers: of the shape of `mean` or `std`, or of `size` for two numbers."""
     check_device(device)
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
@@ -259,6 +310,7 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
         shape = shape_of((size,))
     else:
         from graphtorch.ir.shape import broadcast
+
         shape, ir = broadcast(*[t._type.shape for t in tensors]), tensors[0]._type.dtype
     made = from_value(normal_value(shape, ir, generator))
     with FUNCTIONS["no_grad"]():
@@ -269,12 +321,29 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
 
 
 def _random_like(name: str, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def like(input: Tensor, *args: Any, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
-             memory_format: Any = None, generator: Generator | None = None) -> Tensor:
+    def like(
+        input: Tensor,
+        *args: Any,
+        dtype: Any = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
         if not isinstance(input, Tensor):
-            raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
-        return make(*args, tuple(input._type.shape), dtype=input.dtype if dtype is None else dtype, device=device,
-                    requires_grad=requires_grad, generator=generator)
+            raise TypeError(
+                f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
+            )
+        return make(
+            *args,
+            tuple(input._type.shape),
+            dtype=input.dtype if dtype is None else dtype,
+            device=device,
+            requires_grad=requires_grad,
+            generator=generator,
+        )
+
     like.__name__ = like.__qualname__ = name
     like.__doc__ = f"As `{make.__name__}`, with the shape and dtype of `input`."
     return like
@@ -299,14 +368,19 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
 
 
 @register()
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
+) -> Tensor:
     """Indices drawn with the elements of each row as weights."""
     weights = input.detach() if input.ndim == 2 else input.detach().unsqueeze(0)
     rows, count = weights.shape
     if num_samples <= 0:
         raise RuntimeError("cannot sample n_sample <= 0 samples")
     if not replacement and num_samples > count:
-        raise RuntimeError(f"cannot sample n_sample > prob_dist.size(-1) samples without replacement: {num_samples} > {count}")
+        raise RuntimeError(
+            f"cannot sample n_sample > prob_dist.size(-1) samples without replacement: {num_samples} > "
+            f"{count}"
+        )
     if replacement:
         steps = FUNCTIONS["cumsum"](weights, 1)
         drawn = from_value(uniform_value((rows, num_samples), weights._type.dtype, generator)) * steps[:, -1:]
@@ -324,16 +398,22 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
 def _in_place(name: str, doc: str) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
     def publish(define: Callable[..., Value]) -> Callable[..., Value]:
         def fill(self: Tensor, *args: Any, generator: Generator | None = None, **options: Any) -> Tensor:
-            return assign(self, from_value(define(self._type.shape, self._type.dtype, generator, *args, **options)))
+            return assign(
+                self, from_value(define(self._type.shape, self._type.dtype, generator, *args, **options))
+            )
+
         fill.__name__ = fill.__qualname__ = name
         fill.__doc__ = doc
         METHODS[name] = fill
         return define
+
     return publish
 
 
 @_in_place("uniform_", "Uniform numbers in [from, to).")
-def _uniform(shape: Any, ir: DType, generator: Any, low: float = 0.0, high: float = 1.0, **named: Any) -> Value:
+def _uniform(
+    shape: Any, ir: DType, generator: Any, low: float = 0.0, high: float = 1.0, **named: Any
+) -> Value:
     low, high = named.get("from", low), named.get("to", high)
     if low > high:
         raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}")
@@ -384,13 +464,28 @@ def _inverse(name: str, doc: str, transform: Callable[..., Value]) -> None:
         return transform(ops.sub(scalar(1, ir), unit), ir, *args, **options)  # in (0, 1]
 
 
-_inverse("exponential_", "Exponential numbers of a rate.",
-         lambda u, ir, lambd=1.0: ops.div(ops.neg(ops.log(u)), scalar(float(lambd), ir)))
-_inverse("geometric_", "How many trials of success probability p a first success takes.",
-         lambda u, ir, p=0.5: ops.maximum(ops.ceil(ops.div(ops.log(u), scalar(float(np.log1p(-p)), ir))), scalar(1, ir)))
-_inverse("cauchy_", "Cauchy numbers of a median and scale.",
-         lambda u, ir, median=0.0, sigma=1.0: ops.add(scalar(float(median), ir), ops.mul(scalar(float(sigma), ir), ops.tan(
-             ops.mul(scalar(float(np.pi), ir), ops.sub(u, scalar(0.5, ir)))))))
+_inverse(
+    "exponential_",
+    "Exponential numbers of a rate.",
+    lambda u, ir, lambd=1.0: ops.div(ops.neg(ops.log(u)), scalar(float(lambd), ir)),
+)
+_inverse(
+    "geometric_",
+    "How many trials of success probability p a first success takes.",
+    lambda u, ir, p=0.5: ops.maximum(
+        ops.ceil(ops.div(ops.log(u), scalar(float(np.log1p(-p)), ir))), scalar(1, ir)
+    ),
+)
+_inverse(
+    "cauchy_",
+    "Cauchy numbers of a median and scale.",
+    lambda u, ir, median=0.0, sigma=1.0: ops.add(
+        scalar(float(median), ir),
+        ops.mul(
+            scalar(float(sigma), ir), ops.tan(ops.mul(scalar(float(np.pi), ir), ops.sub(u, scalar(0.5, ir))))
+        ),
+    ),
+)
 
 
 @_in_place("log_normal_", "exp of normal numbers of a mean and standard deviation.")
@@ -398,6 +493,21 @@ def _log_normal(shape: Any, ir: DType, generator: Any, mean: float = 1.0, std: f
     return ops.exp(_normal(shape, ir, generator, mean, std))
 
 
-PUBLIC = {f.__name__: f for f in (
-    manual_seed, seed, initial_seed, get_rng_state, set_rng_state, rand, randn, randint, randperm, normal, rand_like,
-    randn_like, randint_like)}
+PUBLIC = {
+    f.__name__: f
+    for f in (
+        manual_seed,
+        seed,
+        initial_seed,
+        get_rng_state,
+        set_rng_state,
+        rand,
+        randn,
+        randint,
+        randperm,
+        normal,
+        rand_like,
+        randn_like,
+        randint_like,
+    )
+}

@@ -29,10 +29,11 @@ class Leaf(Value):
     __slots__ = ("buffer",)
 
     def __init__(self, buffer: Buffer):
-        self.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)
-        self.node = None
-        self.index = 0
-        self.name = ""
+        # as Value.__init__, at half its cost: every number in a program becomes a leaf
+        self.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)  # type: ignore[misc]
+        self.node = None  # type: ignore[misc]
+        self.index = 0  # type: ignore[misc]
+        self.name = ""  # type: ignore[misc]
         self.buffer = buffer
 
     @staticmethod
@@ -99,12 +100,14 @@ class Storage:
             self.value = value
         else:
             from ._record import array_of  # a write to shared memory runs at once
+
             np.copyto(self.host, array_of(value))
 
     def share(self) -> np.ndarray:
         """The elements as an array that code outside may keep; from now on writes land in it."""
         if self.host is None:
             from ._record import settle
+
             settle(self)
             leaf = self.value
             assert isinstance(leaf, Leaf)
@@ -117,8 +120,6 @@ class Storage:
 def _held_by_us_alone(array: np.ndarray) -> bool:
     # Ours are: `host`, the leaf's buffer, this function's argument and getrefcount's own.
     return array.base is None and sys.getrefcount(array) <= _OWN_REFERENCES
-
-
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,9 +40,32 @@ _DIFFERENTIABLE = frozenset(d for d in ALL if d.is_differentiable)
 class Tensor:
     """An array whose elements are computed when they are needed.
 
-    ``Tensor(2, 3)`` makes an uninitialised float tensor of that shape, ``Tensor([1, 2])`` one of that data; the
+    ``Tensor(2, 3)`` makes an uninitialised float tensor of that shape, ``Tensor([1, 2])`` one of that data;
+    the
     usual way is ``torch.tensor(data)``.
     """
+
+    if TYPE_CHECKING:  # the tables in _ops attach these
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        __add__: Any
+        __radd__: Any
+        __sub__: Any
+        __rsub__: Any
+        __mul__: Any
+        __rmul__: Any
+        __truediv__: Any
+        __rtruediv__: Any
+        __pow__: Any
+        __neg__: Any
+        __getitem__: Any
+        __setitem__: Any
+        __lt__: Any
+        __le__: Any
+        __gt__: Any
+        __ge__: Any
+        __iter__: Any
 
     _storage: Storage
     _version: Version
@@ -63,14 +86,15 @@ class Tensor:
     _inference = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        from .creation import legacy_tensor
+        from ._legacy import legacy_tensor
+
         made = legacy_tensor(default_legacy_dtype(), args, kwargs)
         return made if cls is Tensor else cls._make_subclass(cls, made, False)
 
     @staticmethod
     def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
         """A `cls` over the memory of `data`, outside any autograd graph."""
-        made = object.__new__(cls)
+        made: Any = object.__new__(cls)
         made._storage, made._view, made._version = data._storage, data._view, data._version
         if require_grad:
             made._rg = True
@@ -86,7 +110,7 @@ class Tensor:
         base = self._base
         if base is not None:
             source = base._value()
-            steps = view.steps if base._view is None else view.steps[len(base._view.steps):]
+            steps = view.steps if base._view is None else view.steps[len(base._view.steps) :]
         else:
             source, steps = self._storage.read(), view.steps
         cached = self._cached
@@ -95,8 +119,12 @@ class Tensor:
         return cached[1]
 
     def _show(self, source: Value, steps: tuple[Step, ...]) -> Value:
-        if type(source) is Leaf and any(type(s) is Slice for s in steps) and not self.requires_grad \
-                and Storage.capture is None:
+        if (
+            type(source) is Leaf
+            and any(type(s) is Slice for s in steps)
+            and not self.requires_grad
+            and Storage.capture is None
+        ):
             part = _part_of_leaf(source, self._base, self._view)
             if part is not None:
                 return part
@@ -137,16 +165,22 @@ class Tensor:
         """Make a leaf accumulate gradients, or stop doing so."""
         if not requires_grad:
             if not self.is_leaf:
-                raise RuntimeError("you can only change requires_grad flags of leaf variables. If you want to use a "
-                                   "computed variable in a subgraph that doesn't require differentiation use "
-                                   "var_no_grad = var.detach().")
+                raise RuntimeError(
+                    "you can only change requires_grad flags of leaf variables. If you want to use a "
+                    "computed variable in a subgraph that doesn't require differentiation use "
+                    "var_no_grad = var.detach()."
+                )
             self._rg = False
             return self
         if not self._type.dtype.is_differentiable:
-            raise RuntimeError("only Tensors of floating point dtype can require gradients: this one has dtype "
-                               f"{self.dtype}; convert it with .float() first")
+            raise RuntimeError(
+                "only Tensors of floating point dtype can require gradients: this one has dtype "
+                f"{self.dtype}; convert it with .float() first"
+            )
         if self._inference and not modes.inference:
-            raise RuntimeError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.")
+            raise RuntimeError(
+                "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed."
+            )
         if self.is_leaf:
             self._rg = True
             self._base = None
@@ -213,12 +247,19 @@ class Tensor:
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
             if not isinstance(value, Tensor):
-                raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
+                raise TypeError(
+                    f"assigned grad expected to be a Tensor or None but got grad of type "
+                    f"{type(value).__name__}"
+                )
             if value.shape != self.shape:
-                raise RuntimeError(f"assigned grad has data of a different size: expected {list(self.shape)}, "
-                                   f"got {list(value.shape)}")
+                raise RuntimeError(
+                    f"assigned grad has data of a different size: expected {list(self.shape)}, "
+                    f"got {list(value.shape)}"
+                )
             if value.dtype is not self.dtype:
-                raise RuntimeError(f"assigned grad has data of a different type: expected {self.dtype}, got {value.dtype}")
+                raise RuntimeError(
+                    f"assigned grad has data of a different type: expected {self.dtype}, got {value.dtype}"
+                )
         self._set_grad(value)
 
     @grad.deleter
@@ -249,15 +290,24 @@ class Tensor:
                 fn.retained = {}
             fn.retained[self._nr] = weakref.ref(self)
 
-    def backward(self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
-                 inputs: Any = None) -> None:
+    def backward(
+        self,
+        gradient: Any = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:
         """Add the gradients of this tensor to the ``grad`` of the leaves; see `torch.autograd.backward`."""
         from .autograd.engine import backward
-        backward((self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs)
+
+        backward(
+            (self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs
+        )
 
     def register_hook(self, hook: Any) -> Any:
         """Call ``hook(grad)`` whenever a gradient for this tensor was computed; it may return another one."""
         from .utils.hooks import register
+
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         fn = self.grad_fn
@@ -272,6 +322,7 @@ class Tensor:
     def register_post_accumulate_grad_hook(self, hook: Any) -> Any:
         """Call ``hook(tensor)`` after a gradient was added to this leaf's ``grad``."""
         from .utils.hooks import register
+
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self.grad_fn is not None:
@@ -306,8 +357,10 @@ class Tensor:
         if not isinstance(value, Tensor):
             raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
         if self._rg and not value._type.dtype.is_differentiable:
-            raise RuntimeError("data set to a tensor that requires gradients must be floating point or complex dtype, "
-                               f"got {value.dtype}")
+            raise RuntimeError(
+                "data set to a tensor that requires gradients must be floating point or complex dtype, "
+                f"got {value.dtype}"
+            )
         if Storage.capture is not None:
             Storage.capture.rebound(self)
         self._storage, self._view, self._cached = value._storage, value._view, None
@@ -378,20 +431,28 @@ class Tensor:
 def default_legacy_dtype() -> DType:
     """The dtype of ``torch.Tensor(...)``."""
     from ._types import default_dtype
+
     return default_dtype()
 
 
 def _constant_one(type_: Type) -> Value:
     from graphtorch.ir.literal import Literal
+
     one = ops.constant(value=Literal.of(1, type_.dtype))
     return ops.expand(one, shape=type_.shape) if type_.shape else one
 
 
 def _warn_non_leaf_grad() -> None:
     import warnings
-    warnings.warn("The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't "
-                  "be populated during autograd.backward(). If you indeed want the .grad field to be populated for a "
-                  "non-leaf Tensor, use .retain_grad() on the non-leaf Tensor.", UserWarning, stacklevel=3)
+
+    warnings.warn(
+        "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute "
+        "won't "
+        "be populated during autograd.backward(). If you indeed want the .grad field to be populated for a "
+        "non-leaf Tensor, use .retain_grad() on the non-leaf Tensor.",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _strided(array: np.ndarray, view: View) -> np.ndarray:
@@ -399,14 +460,19 @@ def _strided(array: np.ndarray, view: View) -> np.ndarray:
     flat = array.reshape(-1).view(dtype_)
     if 0 in view.type.shape:
         return np.empty(view.type.shape, dtype_)
-    return np.lib.stride_tricks.as_strided(flat[view.offset:], view.type.shape,
-                                           [s * dtype_.itemsize for s in view.strides])
+    return np.lib.stride_tricks.as_strided(
+        flat[view.offset :], view.type.shape, [s * dtype_.itemsize for s in view.strides]
+    )
 
 
 def _part_of_leaf(source: Leaf, base: Tensor | None, view: View | None) -> Value | None:
     """A contiguous part of elements in memory, as a leaf over that part: no slice is recorded."""
-    if view is None or (base is not None and base._view is not None) or view.type.dtype is not source.dtype \
-            or not is_contiguous(view.type.shape, view.strides):
+    if (
+        view is None
+        or (base is not None and base._view is not None)
+        or view.type.dtype is not source.dtype
+        or not is_contiguous(view.type.shape, view.strides)
+    ):
         return None
     return Leaf(source.buffer.part(view.offset, view.type.shape))
 
@@ -430,8 +496,9 @@ def from_value(value: Value) -> Tensor:
     return made
 
 
-def wrap(name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any],
-         values: tuple[Value, ...]) -> Any:
+def wrap(
+    name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...]
+) -> Any:
     """The results of an operation as tensors, with their place in the autograd graph.
 
     Args:
@@ -444,15 +511,21 @@ def wrap(name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any],
     results = (from_value(outs),) if single else tuple([from_value(v) for v in outs])
     if modes.grad:
         for tensor in tensors:
-            if isinstance(tensor, Tensor) and (tensor._rg or tensor._fn is not None or
-                                               (tensor._base is not None and tensor.requires_grad)):
+            if isinstance(tensor, Tensor) and (
+                tensor._rg or tensor._fn is not None or (tensor._base is not None and tensor.requires_grad)
+            ):
                 _attach(name, results, (outs,) if single else outs, tensors, values)  # type: ignore[arg-type]
                 break
     return results[0] if single else results
 
 
-def _attach(name: str, results: tuple[Tensor, ...], outs: tuple[Value, ...], tensors: Sequence[Any],
-            values: tuple[Value, ...]) -> None:
+def _attach(
+    name: str,
+    results: tuple[Tensor, ...],
+    outs: tuple[Value, ...],
+    tensors: Sequence[Any],
+    values: tuple[Value, ...],
+) -> None:
     edges: list[Edge] = []
     seen: list[Seen | None] = []
     inference = False
@@ -492,14 +565,23 @@ def _refuse_inference(fn: GradNode, tensors: Sequence[Tensor | None], values: tu
     read = fn.reads(fn.pull(cotangents), cotangents)
     for tensor, value in zip(tensors, values, strict=True):
         if isinstance(tensor, Tensor) and tensor._inference and value in read:
-            raise RuntimeError("Inference tensors cannot be saved for backward. Please do not use Tensors created in "
-                               "inference mode in computation tracked by autograd. To work around this, you can make "
-                               "a clone to get a normal tensor and use it in autograd, or use `torch.no_grad()` instead "
-                               "of `torch.inference_mode()`.")
+            raise RuntimeError(
+                "Inference tensors cannot be saved for backward. Please do not use Tensors created in "
+                "inference mode in computation tracked by autograd. To work around this, you can make "
+                "a clone to get a normal tensor and use it in autograd, or use `torch.no_grad()` instead "
+                "of `torch.inference_mode()`."
+            )
 
 
-def make_view(tensor: Tensor, step: Step, type_: Type, offset: Any, strides: tuple[Any, ...], name: str,
-              creation: str = "") -> Tensor:
+def make_view(
+    tensor: Tensor,
+    step: Step,
+    type_: Type,
+    offset: Any,
+    strides: tuple[Any, ...],
+    name: str,
+    creation: str = "",
+) -> Tensor:
     """A tensor that shows the memory of `tensor` through one more view step."""
     made = _object_new(Tensor)
     before = tensor._view

@@ -8,5 +8,17 @@ from . import compare, linalg, pointwise, reduce, scatter, shape, strides, views
 from . import convert  # isort: skip  # after the families it refers to
 from .base import FUNCTIONS, METHODS
 
-__all__ = ["FUNCTIONS", "METHODS", "compare", "convert", "indexing", "linalg", "pointwise", "reduce", "scatter", "shape", "strides",
-           "views"]
+__all__ = [
+    "FUNCTIONS",
+    "METHODS",
+    "compare",
+    "convert",
+    "indexing",
+    "linalg",
+    "pointwise",
+    "reduce",
+    "scatter",
+    "shape",
+    "strides",
+    "views",
+]

@@ -32,9 +32,16 @@ METHODS: dict[str, Callable[..., Any]] = {}  # names on Tensor
 # ------------------------------------------------------------------------------------------ registration
 
 
-def register(*names: str, function: bool = True, method: bool = True, inplace: bool = False, out: bool = False,
-             fills: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def register(
+    *names: str,
+    function: bool = True,
+    method: bool = True,
+    inplace: bool = False,
+    out: bool = False,
+    fills: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Publish a definition as function, method, in-place form and with ``out=``, under each of `names`."""
+
     def publish(define: Callable[..., Any]) -> Callable[..., Any]:
         for name in names or (define.__name__,):
             if function:
@@ -44,26 +51,31 @@ def register(*names: str, function: bool = True, method: bool = True, inplace: b
             if inplace:
                 FUNCTIONS[name + "_"] = METHODS[name + "_"] = in_place(name + "_", define, fills)
         return define
+
     return publish
 
 
 def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Callable[..., Any]:
     """The form of an operation that writes its result into its first operand."""
+
     @functools.wraps(define)
     def write(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_tensor(name, "input", self)
         return assign(self, define(self, *args, **kwargs), fills, updates=True)
+
     write.__name__ = write.__qualname__ = name
     return write
 
 
 def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
     """The form of an operation that takes ``out=``: a tensor, or a tuple of tensors, to write results to."""
+
     @functools.wraps(define)
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         if out is None:
             return define(*args, **kwargs)
         return write_out(name, define(*args, **kwargs), out)
+
     call.__name__ = call.__qualname__ = name
     return call
 
@@ -77,10 +89,13 @@ def write_out(name: str, result: Any, out: Any) -> Any:
     if not isinstance(out, Tensor):
         raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
     if modes.grad and (result.requires_grad or out.requires_grad):
-        raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic differentiation, but one "
-                           "of the arguments requires grad.")
+        raise RuntimeError(
+            f"{name}(): functions with out=... arguments don't support automatic differentiation, but one "
+            "of the arguments requires grad."
+        )
     if out._type.shape != result._type.shape:
-        from .views import resize_
+        from .strides import resize_
+
         resize_(out, result._type.shape)
     return assign(out, result)
 
@@ -103,7 +118,7 @@ def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None,
         if isinstance(x, Tensor):
             storage = x._storage
             if x._rg and storage.value.node is not None and Storage.capture is None:
-                flush()  # an updated parameter is read: the iteration before ends here, and its graph is complete
+                flush()  # an updated parameter is read: here the iteration before ends
             if x._view is None and storage.host is None and Storage.capture is None:
                 values.append(storage.value)
             else:
@@ -116,8 +131,11 @@ def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None,
         else:
             raise TypeError(f"{name.lower()}(): expected a Tensor, but got {type(x).__name__}")
     count = len(values)
-    if count > 1 and modes.grad and (count > 2 or values[0] is values[1] or
-                                     (values[0] is not None and values[0].node is not None)):
+    if (
+        count > 1
+        and modes.grad
+        and (count > 2 or values[0] is values[1] or (values[0] is not None and values[0].node is not None))
+    ):
         _separate(values, inputs)
     outs = function(*values, **attrs)
     if left_out:
@@ -134,7 +152,9 @@ def _separate(values: list[Any], inputs: tuple[Any, ...]) -> None:
             other = values[j]
             if value is None or other is None or inputs[i] is inputs[j]:
                 continue
-            if value is other or (value.node is not None and value.node is other.node and value.index == other.index):
+            if value is other or (
+                value.node is not None and value.node is other.node and value.index == other.index
+            ):
                 values[i] = ops.reshape(value, shape=value.shape)
                 break
 
@@ -142,21 +162,29 @@ def _separate(values: list[Any], inputs: tuple[Any, ...]) -> None:
 def check_tensor(name: str, argument: str, x: Any, position: int = 1) -> None:
     """Raise PyTorch's TypeError unless `x` is a tensor."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(x).__name__}")
+        raise TypeError(
+            f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(x).__name__}"
+        )
 
 
 def scalar(number: Any, dtype: DType) -> Value:
     """A Python number as a 0-d value.
 
-    Floats become run-time scalars, so that a program that uses another number (a learning rate, a loop counter)
+    Floats become run-time scalars, so that a program that uses another number (a learning rate, a loop
+    counter)
     finds the same compiled graph. In a captured graph they are constants.
     """
     kind = type(number)
-    if Storage.capture is None and (kind is float or (kind is int and not -1 <= number <= 2) or isinstance(number, np.generic)):
+    if Storage.capture is None and (
+        kind is float or (kind is int and not -1 <= number <= 2) or isinstance(number, np.generic)
+    ):
         # each use is a leaf of its own: numbers that are equal by chance must not shape the graph
         return Leaf(_number_buffer(number, dtype) if number else Buffer.of(np.array(number, dtype.numpy)))
-    return _small_constant(_fits(number, dtype), kind, dtype) if number and kind is not complex else \
-        ops.constant(value=Literal.of(_fits(number, dtype), dtype))
+    return (
+        _small_constant(_fits(number, dtype), kind, dtype)
+        if number and kind is not complex
+        else ops.constant(value=Literal.of(_fits(number, dtype), dtype))
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -196,10 +224,18 @@ def common_dtype(*operands: Any) -> DType:
         a, b = operands
         if isinstance(a, Tensor):
             dtype = a._type.dtype
-            if type(b) is float and dtype in FLOATS or type(b) is int and dtype is not boolean or \
-                    isinstance(b, Tensor) and b._type.dtype is dtype:
+            if (
+                (type(b) is float
+                and dtype in FLOATS)
+                or (type(b) is int
+                and dtype is not boolean)
+                or (isinstance(b, Tensor)
+                and b._type.dtype is dtype)
+            ):
                 return dtype
-    dims, zero_dims, numbers = [], [], []
+    dims: list[DType] = []
+    zero_dims: list[DType] = []
+    numbers: list[type] = []
     for x in operands:
         if isinstance(x, Tensor):
             t = x._type
@@ -224,19 +260,27 @@ def operand(x: Any, dtype: DType) -> Tensor | Value:
     return x if isinstance(x, Tensor) else scalar(x, dtype)
 
 
-def elementwise(name: str, op: Callable[..., Value], *operands: Any, dtype: DType | None = None, **attrs: Any) -> Tensor:
+def elementwise(
+    name: str, op: Callable[..., Value], *operands: Any, dtype: DType | None = None, **attrs: Any
+) -> Tensor:
     """Apply an op to operands brought to one dtype (their common one by default)."""
     first = operands[0]
     if dtype is None:
         dtype = common_dtype(*operands)
-    if len(operands) == 2 and isinstance(first, Tensor) and first._type.dtype is dtype and type(operands[1]) in (float, int):
+    if (
+        len(operands) == 2
+        and isinstance(first, Tensor)
+        and first._type.dtype is dtype
+        and type(operands[1]) in (float, int)
+    ):
         return run(name, op, first, scalar(operands[1], dtype), **attrs)
-    if all([isinstance(x, Tensor) and x._type.dtype is dtype for x in operands]):
+    if all(isinstance(x, Tensor) and x._type.dtype is dtype for x in operands):
         return run(name, op, *operands, **attrs)
     given = [operand_(name, x, dtype) for x in operands]
 
     def apply(*values: Value, **attrs: Any) -> Value:
         return op(*[cast_value(v, dtype) for v in values], **attrs)
+
     return run(name, apply, *given, **attrs)
 
 
@@ -304,7 +348,26 @@ def value_tensor(x: Any) -> bool:
 
 
 __all__ = [
-    "FUNCTIONS", "METHODS", "Number", "axis_of", "boolean", "cast_value", "check_tensor", "common_dtype", "dims_of",
-    "elementwise", "floating", "i64", "is_operand", "number_dtype", "operand", "register", "run", "scalar", "shape_of",
-    "size_of", "size_value", "write_out",
+    "FUNCTIONS",
+    "METHODS",
+    "Number",
+    "axis_of",
+    "boolean",
+    "cast_value",
+    "check_tensor",
+    "common_dtype",
+    "dims_of",
+    "elementwise",
+    "floating",
+    "i64",
+    "is_operand",
+    "number_dtype",
+    "operand",
+    "register",
+    "run",
+    "scalar",
+    "shape_of",
+    "size_of",
+    "size_value",
+    "write_out",
 ]

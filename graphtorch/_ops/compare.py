@@ -39,7 +39,8 @@ from .pointwise import (
     sub,
 )
 
-# ------------------------------------------------------------------------------------------ comparison, logic, bits
+# ------------------------------------------------------------------------------------------ comparison,
+# logic, bits
 
 
 def _comparison(name: str, aliases: tuple[str, ...]) -> Callable[..., Tensor]:
@@ -48,6 +49,7 @@ def _comparison(name: str, aliases: tuple[str, ...]) -> Callable[..., Tensor]:
     def define(input: Any, other: Any) -> Tensor:
         _both(name, input, other)
         return elementwise(name, op, input, other)
+
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc
     register(name, *aliases, out=True)(define)
@@ -71,6 +73,7 @@ def _logic(name: str) -> None:
         _both(name, input, other)
         given = [x if isinstance(x, Tensor) else scalar(bool(x), boolean) for x in (input, other)]
         return run(name, lambda a, b: op(cast_value(a, boolean), cast_value(b, boolean)), *given)
+
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc
     register(name, out=True)(define)
@@ -88,8 +91,11 @@ def _bits(name: str, torch_name: str) -> Callable[..., Tensor]:
         _both(torch_name, input, other)
         dtype = common_dtype(input, other)
         if dtype.is_differentiable:
-            raise RuntimeError(f'"{torch_name}" not implemented for {dtype.torch_name}: it takes integers and bools')
+            raise RuntimeError(
+                f'"{torch_name}" not implemented for {dtype.torch_name}: it takes integers and bools'
+            )
         return elementwise(torch_name, op, input, other, dtype=dtype)
+
     define.__name__ = define.__qualname__ = torch_name
     define.__doc__ = op.doc
     return register(torch_name, inplace=True, out=True)(define)
@@ -103,7 +109,9 @@ bitwise_right_shift = _bits("shift_right", "bitwise_right_shift")
 
 
 @register()
-def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+def isclose(
+    input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Tensor:
     """Whether |input - other| <= atol + rtol * |other|."""
     near = le(FUNCTIONS["abs"](sub(input, other)), add(mul(FUNCTIONS["abs"](other), rtol), atol))
     near = near.logical_and(FUNCTIONS["isfinite"](other)).logical_or(eq(input, other))
@@ -111,7 +119,9 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
 
 
 @register()
-def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+def allclose(
+    input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> bool:
     """Whether every element is close; a Python bool."""
     return bool(isclose(input, other, rtol, atol, equal_nan).all())
 
@@ -136,9 +146,11 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any =
 
     def apply(c: Value, a: Value, b: Value) -> Value:
         return ops.where(cast_value(c, boolean), cast_value(a, dtype), cast_value(b, dtype))
+
     result = run("Where", apply, condition, *given)
     if out is not None:
         from .base import write_out
+
         return write_out("where", result, out)
     return result
 
@@ -160,6 +172,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         if min is not None:
             v = _limit(v, rest.pop(0), ops.lt)
         return _limit(v, rest.pop(0), ops.gt) if max is not None else v
+
     return elementwise("Clamp", apply, input, *bounds, dtype=dtype)
 
 
@@ -167,7 +180,11 @@ def _limit(v: Value, bound: Value, beyond: Callable[..., Value]) -> Value:
     # PyTorch's gradient passes where v equals the bound, so a selection, not maximum/minimum
     if bound.node is None or bound.rank == 0:
         return ops.where(beyond(v, bound), bound, v)
-    outside = ops.logical_or(beyond(v, bound), ops.ne(bound, bound)) if bound.dtype.is_floating_point else beyond(v, bound)
+    outside = (
+        ops.logical_or(beyond(v, bound), ops.ne(bound, bound))
+        if bound.dtype.is_floating_point
+        else beyond(v, bound)
+    )
     return ops.where(outside, bound, v)
 
 
@@ -192,8 +209,10 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     dtype = input._type.dtype
     if isinstance(value, Tensor):
         if value._type.shape:
-            raise RuntimeError("masked_fill only supports a 0-dimensional value tensor, but got tensor with "
-                               f"{value.dim()} dimension(s).")
+            raise RuntimeError(
+                "masked_fill only supports a 0-dimensional value tensor, but got tensor with "
+                f"{value.dim()} dimension(s)."
+            )
         given: Any = value
     else:
         if common_dtype(input, value).kind > dtype.kind:
@@ -203,7 +222,9 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 
 @register(inplace=True, out=True)
-def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+def nan_to_num(
+    input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
     """NaN and infinities replaced by numbers (0, the largest, the smallest)."""
     if not input._type.dtype.is_floating_point:
         return input.clone()
@@ -260,6 +281,7 @@ def _operator(define: Callable[..., Tensor], reflected: bool = False) -> Callabl
         if not is_operand(other):
             return NotImplemented
         return define(other, self) if reflected else define(self, other)
+
     return call
 
 
@@ -267,9 +289,20 @@ def _mod(a: Any, b: Any) -> Tensor:
     return remainder(a, b)
 
 
-OPERATORS = {"add": add, "sub": sub, "mul": mul, "truediv": div, "floordiv": floor_divide, "mod": _mod, "pow": pow,
-             "and": bitwise_and, "or": bitwise_or, "xor": bitwise_xor, "lshift": bitwise_left_shift,
-             "rshift": bitwise_right_shift}
+OPERATORS = {
+    "add": add,
+    "sub": sub,
+    "mul": mul,
+    "truediv": div,
+    "floordiv": floor_divide,
+    "mod": _mod,
+    "pow": pow,
+    "and": bitwise_and,
+    "or": bitwise_or,
+    "xor": bitwise_xor,
+    "lshift": bitwise_left_shift,
+    "rshift": bitwise_right_shift,
+}
 for _name, _define in OPERATORS.items():
     METHODS[f"__{_name}__"] = _operator(_define)
     METHODS[f"__r{_name}__"] = _operator(_define, reflected=True)

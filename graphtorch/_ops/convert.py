@@ -10,9 +10,10 @@ import numpy as np
 from graphtorch.ir import ops
 
 from .. import _types
+from .._legacy import LEGACY, LEGACY_NAME_OF
 from .._types import DTYPES, check_device, dtype, to_ir
 from .._write import assign, cast_tensor
-from ..creation import LEGACY_NAME_OF, from_array, full_value
+from ..creation import from_array, full_value
 from ..tensor import Tensor, from_value
 from .base import FUNCTIONS, METHODS, check_tensor, common_dtype, register, run
 
@@ -20,9 +21,17 @@ from .base import FUNCTIONS, METHODS, check_tensor, common_dtype, register, run
 
 
 @register(function=False)
-def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
-       memory_format: Any = None) -> Tensor:
-    """Another dtype or device: ``to(dtype)``, ``to(device, dtype)``, ``to(other)``; the tensor itself where nothing changes."""
+def to(
+    self: Tensor,
+    *args: Any,
+    dtype: Any = None,
+    device: Any = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
+    """Another dtype or device: ``to(dtype)``, ``to(device, dtype)``, ``to(other)``; the tensor itself
+    where nothing changes."""
     for arg in args:
         if isinstance(arg, Tensor):
             dtype, device = arg.dtype, arg.device
@@ -31,7 +40,10 @@ def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_bloc
         elif isinstance(arg, (str, _types.device)) or type(arg) is int:
             device = arg
         elif arg is not None and not isinstance(arg, bool):  # a bool is non_blocking
-            raise TypeError(f"to() received an invalid argument of type {type(arg).__name__}: expected a dtype, device or Tensor")
+            raise TypeError(
+                f"to() received an invalid argument of type {type(arg).__name__}: expected a dtype, "
+                f"device or Tensor"
+            )
     check_device(device)
     target = self._type.dtype if dtype is None else to_ir(dtype)
     if target is self._type.dtype:
@@ -42,6 +54,7 @@ def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_bloc
 def _to_dtype(name: str, target: str) -> None:
     def convert(self: Tensor, memory_format: Any = None) -> Tensor:
         return to(self, DTYPES[target])
+
     convert.__name__ = name
     convert.__doc__ = f"Converted to {target}."
     METHODS[name] = convert
@@ -59,7 +72,6 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     if dtype is None:
         return "torch." + LEGACY_NAME_OF.get(self._type.dtype, f"{self.dtype.name.capitalize()}Tensor")
     name = dtype.rsplit(".", 1)[-1] if isinstance(dtype, str) else getattr(dtype, "__name__", "")
-    from ..creation import LEGACY
     return to(self, DTYPES[LEGACY[name]] if name in LEGACY else dtype)
 
 
@@ -117,8 +129,11 @@ def is_signed(input: Tensor) -> bool:
 def is_nonzero(input: Tensor) -> bool:
     """Whether a tensor of one element is not zero."""
     if input.numel() != 1:
-        raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous" if input.numel() else
-                           "Boolean value of Tensor with no values is ambiguous")
+        raise RuntimeError(
+            "Boolean value of Tensor with more than one value is ambiguous"
+            if input.numel()
+            else "Boolean value of Tensor with no values is ambiguous"
+        )
     return bool(input.item())
 
 
@@ -132,6 +147,7 @@ def is_tensor(obj: Any) -> bool:
 def promote_types(type1: Any, type2: Any) -> Any:
     """The smallest dtype that holds both."""
     from graphtorch.ir.dtype import promote
+
     return dtype._of[promote(to_ir(type1), to_ir(type2))]
 
 
@@ -177,13 +193,20 @@ def _index(self: Tensor) -> int:
 def _number(kind: Any) -> Any:
     def convert(self: Tensor) -> Any:
         return kind(item(self))
+
     return convert
 
 
 METHODS["__bool__"] = is_nonzero
-METHODS["__int__"], METHODS["__float__"], METHODS["__complex__"] = _number(int), _number(float), _number(complex)
+METHODS["__int__"], METHODS["__float__"], METHODS["__complex__"] = (
+    _number(int),
+    _number(float),
+    _number(complex),
+)
 METHODS["__index__"] = _index
-METHODS["__format__"] = lambda self, spec: format(item(self), spec) if self.ndim == 0 and spec else object.__format__(self, spec)
+METHODS["__format__"] = lambda self, spec: (
+    format(item(self), spec) if self.ndim == 0 and spec else object.__format__(self, spec)
+)
 
 
 def _iterate(self: Tensor) -> Any:
@@ -194,8 +217,10 @@ def _iterate(self: Tensor) -> Any:
 
 def _contains(self: Tensor, element: Any) -> bool:
     if not isinstance(element, (Tensor, int, float, complex, np.generic)):
-        raise RuntimeError(f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {element.__class__}.")
-    return bool((self == element).any())
+        raise RuntimeError(
+            f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {element.__class__}."
+        )
+    return bool(FUNCTIONS["eq"](self, element).any())
 
 
 METHODS["__iter__"], METHODS["__contains__"] = _iterate, _contains
@@ -211,9 +236,13 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
     if force:
         return numpy(self.detach())
     if self.requires_grad:
-        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        raise RuntimeError(
+            "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
+        )
     if self._type.dtype.name == "bf16":
-        raise TypeError("Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first")
+        raise TypeError(
+            "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first"
+        )
     self._storage.share()
     array = self._array()
     return array.view() if self._view is None else array
@@ -237,18 +266,22 @@ METHODS["__dlpack_device__"] = lambda self: (1, 0)
 def from_dlpack(ext_tensor: Any) -> Tensor:
     """A tensor over the memory of any DLPack object on the CPU."""
     from ..creation import from_numpy
+
     array = np.from_dlpack(ext_tensor)
     return from_numpy(array) if array.flags.writeable else from_array(array.copy())
 
 
-# ------------------------------------------------------------------------------------------ writes of whole tensors
+# ------------------------------------------------------------------------------------------ writes of whole
+# tensors
 
 
 @register(function=False)
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """The elements of `src`, broadcast and converted, written into this tensor."""
     if not isinstance(src, Tensor):
-        raise TypeError(f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}")
+        raise TypeError(
+            f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}"
+        )
     if src is self:
         return self
     if src._type.dtype is not self._type.dtype:
@@ -257,8 +290,11 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
         try:
             src = METHODS["expand"](src, self._type.shape)
         except RuntimeError as error:
-            raise RuntimeError(f"The size of tensor a ({list(self.shape)}) must match the size of tensor b ({list(src.shape)}): "
-                               f"{error}") from None
+            raise RuntimeError(
+                f"The size of tensor a ({list(self.shape)}) must match the size of tensor b "
+                f"({list(src.shape)}): "
+                f"{error}"
+            ) from None
     if src._storage is self._storage or src.requires_grad:
         value = src._value()
         src = run("Copy", lambda v: ops.reshape(v, shape=value.shape), src)
@@ -271,7 +307,9 @@ def fill_(input: Tensor, value: Any) -> Tensor:
     check_tensor("fill_", "input", input)
     if isinstance(value, Tensor):
         if value.ndim:
-            raise RuntimeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions.")
+            raise RuntimeError(
+                f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions."
+            )
         return assign(input, METHODS["expand"](to(value, input.dtype), input._type.shape), fills=True)
     return assign(input, FUNCTIONS["full_number"](input, value), fills=True)
 
@@ -313,9 +351,11 @@ def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
     if id(self) in memo:
         return memo[id(self)]
     if not self.is_leaf:
-        raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
-                           "moment. If you were attempting to deepcopy a module, this may be because of a torch.nn.utils."
-                           "weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001")
+        raise RuntimeError(
+            "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
+            "moment. If you were attempting to deepcopy a module, this may be because of a torch.nn.utils."
+            "weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001"
+        )
     made = Tensor._make_subclass(self.__class__, self.detach().clone(), self.requires_grad)
     if self._grad is not None:
         made._grad = copy.deepcopy(self._grad, memo)

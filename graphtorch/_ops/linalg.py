@@ -43,13 +43,22 @@ def _check_product(name: str, a: Any, b: Any) -> None:
     check_tensor(name, "input", a)
     check_tensor(name, "other", b, 2)
     if a._type.dtype is not b._type.dtype:
-        raise RuntimeError(f"expected m1 and m2 to have the same dtype, but got: {_c_name(a)} != {_c_name(b)}; convert one "
-                           "with .to(dtype)")
+        raise RuntimeError(
+            f"expected m1 and m2 to have the same dtype, but got: {_c_name(a)} != {_c_name(b)}; convert one "
+            "with .to(dtype)"
+        )
 
 
 def _c_name(x: Tensor) -> str:
-    names = {"float32": "float", "float64": "double", "float16": "c10::Half", "bfloat16": "c10::BFloat16", "int64": "long int",
-             "int32": "int", "bool": "bool"}
+    names = {
+        "float32": "float",
+        "float64": "double",
+        "float16": "c10::Half",
+        "bfloat16": "c10::BFloat16",
+        "int64": "long int",
+        "int32": "int",
+        "bool": "bool",
+    }
     return names.get(x._type.dtype.torch_name, x._type.dtype.torch_name)
 
 
@@ -58,10 +67,16 @@ def _check_inner(a: Tensor, b: Tensor) -> None:
     inner = right[-2] if len(right) > 1 else right[0]
     if left[-1] != inner:
         if len(left) == len(right) == 1:
-            raise RuntimeError(f"inconsistent tensor size, expected tensor [{left[0]}] and src [{right[0]}] to have the same "
-                               "number of elements")
-        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({numel(left[:-1])}x{left[-1]} and "
-                           f"{inner}x{right[-1] if len(right) > 1 else 1}): operand shapes are {list(left)} and {list(right)}")
+            raise RuntimeError(
+                f"inconsistent tensor size, expected tensor [{left[0]}] and src [{right[0]}] to have the "
+                f"same "
+                "number of elements"
+            )
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied ({numel(left[:-1])}x{left[-1]} and "
+            f"{inner}x{right[-1] if len(right) > 1 else 1}): operand shapes are {list(left)} and "
+            f"{list(right)}"
+        )
 
 
 @register(out=True)
@@ -69,7 +84,9 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product; vectors are rows or columns, leading dimensions broadcast."""
     _check_product("matmul", input, other)
     if input.ndim == 0 or other.ndim == 0:
-        raise RuntimeError(f"both arguments to matmul need to be at least 1D, but they are {input.ndim}D and {other.ndim}D")
+        raise RuntimeError(
+            f"both arguments to matmul need to be at least 1D, but they are {input.ndim}D and {other.ndim}D"
+        )
     _check_inner(input, other)
     return run("Mm" if input.ndim == other.ndim == 2 else "UnsafeView", product, input, other)
 
@@ -93,8 +110,10 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """Products of matrices, one for each entry of the first dimension."""
     _ranks("bmm", input, mat2, (3, 3), "batch1 and batch2 must be 3D tensors")
     if input.shape[0] != mat2.shape[0]:
-        raise RuntimeError(f"Expected size for first two dimensions of batch2 tensor to be: [{input.shape[0]}, "
-                           f"{input.shape[2]}] but got: [{mat2.shape[0]}, {mat2.shape[1]}].")
+        raise RuntimeError(
+            f"Expected size for first two dimensions of batch2 tensor to be: [{input.shape[0]}, "
+            f"{input.shape[2]}] but got: [{mat2.shape[0]}, {mat2.shape[1]}]."
+        )
     return run("Bmm", ops.matmul, input, mat2)
 
 
@@ -130,7 +149,9 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """All products of the elements of two vectors."""
     if input.ndim != 1 or vec2.ndim != 1:
-        raise RuntimeError(f"outer: Expected 1-D argument self and vec2, but got {input.ndim}-D and {vec2.ndim}-D")
+        raise RuntimeError(
+            f"outer: Expected 1-D argument self and vec2, but got {input.ndim}-D and {vec2.ndim}-D"
+        )
     return reshape(input, (-1, 1)) * vec2
 
 
@@ -147,6 +168,7 @@ def _added(name: str, multiply: Any, input: Tensor, a: Tensor, b: Tensor, beta: 
         if beta == 0:
             return found
         return ops.add(ops.mul(c, factors[0]) if factors[0] is not None else c, found)
+
     return run(name.capitalize(), apply, input, a, b)
 
 
@@ -183,7 +205,15 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alp
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * the sum of bmm(batch1, batch2) over the batch."""
     _ranks("addbmm", batch1, batch2, (3, 3), "batch1 and batch2 must be 3D tensors")
-    return _added("addbmm", lambda x, y: ops.sum(ops.matmul(x, y), dims=(0,), keepdim=False), input, batch1, batch2, beta, alpha)
+    return _added(
+        "addbmm",
+        lambda x, y: ops.sum(ops.matmul(x, y), dims=(0,), keepdim=False),
+        input,
+        batch1,
+        batch2,
+        beta,
+        alpha,
+    )
 
 
 @register(method=False, out=True)
@@ -197,8 +227,11 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     right = [axis_of(d, b.ndim) for d in (dims[1] if isinstance(dims[1], (list, tuple)) else [dims[1]])]
     for i, j in zip(left, right, strict=True):
         if a.shape[i] != b.shape[j]:
-            raise RuntimeError(f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and second has "
-                               f"size {b.shape[j]} in dim {j}")
+            raise RuntimeError(
+                f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and "
+                f"second has "
+                f"size {b.shape[j]} in dim {j}"
+            )
     keep_a = [i for i in range(a.ndim) if i not in left]
     keep_b = [i for i in range(b.ndim) if i not in right]
     inside = numel(tuple(a.shape[i] for i in left))
@@ -244,7 +277,9 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
 def matrix_power(input: Tensor, n: int) -> Tensor:
     """A square matrix times itself."""
     if n < 0:
-        raise RuntimeError("matrix_power: negative powers need an inverse, which is not available: expected n >= 0")
+        raise RuntimeError(
+            "matrix_power: negative powers need an inverse, which is not available: expected n >= 0"
+        )
     if n == 0:
         return FUNCTIONS["eye"](input.shape[-1], dtype=input.dtype).expand(input.shape).clone()
     result = input
@@ -267,7 +302,8 @@ METHODS["__imatmul__"] = in_place("__imatmul__", matmul)
 
 @register(method=False)
 def einsum(equation: str, *operands: Any) -> Tensor:
-    """Sums of products by Einstein's convention, such as ``"bij,bjk->bik"``; with ``...`` for leading dimensions."""
+    """Sums of products by Einstein's convention, such as ``"bij,bjk->bik"``; with ``...`` for leading
+    dimensions."""
     given = list(operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands)
     left, arrow, output = equation.replace(" ", "").partition("->")
     terms = left.split(",")
@@ -280,27 +316,35 @@ def einsum(equation: str, *operands: Any) -> Tensor:
             if label_sizes.get(label, 1) == 1:
                 label_sizes[label] = size
             elif size not in (1, label_sizes[label]):
-                raise RuntimeError(f"einsum(): label {label} has sizes {label_sizes[label]} and {size}, which do not broadcast")
+                raise RuntimeError(
+                    f"einsum(): label {label} has sizes {label_sizes[label]} and {size}, which do not "
+                    f"broadcast"
+                )
     factors = [_without_repeats(t, x) for t, x in zip(terms, given, strict=True)]
     term, x = factors[0]
     for i, (other, y) in enumerate(factors[1:], 1):
-        later = set(output).union(*[t for t, _ in factors[i + 1:]])
+        later = set(output).union(*[t for t, _ in factors[i + 1 :]])
         term, x = _contract(term, x, other, y, later)
     return _final(term, x, output)
 
 
-def _without_dots(terms: list[str], given: list[Tensor], output: str, explicit: bool) -> tuple[list[str], str]:
+def _without_dots(
+    terms: list[str], given: list[Tensor], output: str, explicit: bool
+) -> tuple[list[str], str]:
     free = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if all(c not in t for t in terms)]
     most, result = 0, []
     for term, x in zip(terms, given, strict=True):
         extra = x.ndim - len(term.replace("...", ""))
         if extra < 0 or (extra and "..." not in term):
-            raise RuntimeError(f"einsum(): the number of subscripts in the equation ({len(term)}) does not match the number of "
-                               f"dimensions ({x.ndim}) for operand and no ellipsis was given")
+            raise RuntimeError(
+                f"einsum(): the number of subscripts in the equation ({len(term)}) does not match the "
+                f"number of "
+                f"dimensions ({x.ndim}) for operand and no ellipsis was given"
+            )
         most = max(most, extra)
         result.append((term, extra))
     dots = "".join(free[:most])
-    named = [t.replace("...", dots[most - n:]) for t, n in result]
+    named = [t.replace("...", dots[most - n :]) for t, n in result]
     if not explicit:
         letters = [c for t in named for c in t]
         output = dots + "".join(sorted(c for c in set(letters) if letters.count(c) == 1 and c not in dots))
@@ -313,7 +357,7 @@ def _without_repeats(term: str, x: Tensor) -> tuple[str, Tensor]:
             i = term.index(label)
             j = term.index(label, i + 1)
             x = FUNCTIONS["diagonal"](x, 0, i, j)
-            term = term[:i] + term[i + 1:j] + term[j + 1:] + label
+            term = term[:i] + term[i + 1 : j] + term[j + 1 :] + label
     return term, x
 
 
@@ -327,7 +371,9 @@ def _contract(a: str, x: Tensor, b: str, y: Tensor, later: set[str]) -> tuple[st
     batch = [c for c in shared if c in later]
     inside = [c for c in shared if c not in later]
     only_a, only_b = [c for c in a if c not in b], [c for c in b if c not in a]
-    sizes = {c: x.shape[a.index(c)] if x.shape[a.index(c)] != 1 or c not in b else y.shape[b.index(c)] for c in a}
+    sizes = {
+        c: x.shape[a.index(c)] if x.shape[a.index(c)] != 1 or c not in b else y.shape[b.index(c)] for c in a
+    }
     sizes.update({c: y.shape[b.index(c)] for c in only_b})
     x = x.expand(tuple(sizes[c] for c in a)).permute([a.index(c) for c in (*batch, *only_a, *inside)])
     y = y.expand(tuple(sizes[c] for c in b)).permute([b.index(c) for c in (*batch, *inside, *only_b)])
@@ -342,5 +388,7 @@ def _final(term: str, x: Tensor, output: str) -> Tensor:
         x, term = x.sum(term.index(label)), term.replace(label, "")
     missing = [c for c in output if c not in term]
     if missing:
-        raise RuntimeError(f"einsum(): output subscript {missing[0]} does not appear in the equation for any input operand")
+        raise RuntimeError(
+            f"einsum(): output subscript {missing[0]} does not appear in the equation for any input operand"
+        )
     return x.permute([term.index(c) for c in output])

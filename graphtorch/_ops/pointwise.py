@@ -29,12 +29,48 @@ from .base import (
 # ------------------------------------------------------------------------------------------ unary
 
 # name in PyTorch -> op, by what it does with integers
-FLOAT_UNARY = ("exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh "
-               "erf erfc erfinv lgamma digamma sigmoid reciprocal").split()
-SAME_UNARY = "neg abs square floor ceil trunc bitwise_not relu".split()
-UNARY_ALIASES = {"neg": ("negative",), "abs": ("absolute",), "asin": ("arcsin",), "acos": ("arccos",),
-                 "atan": ("arctan",), "asinh": ("arcsinh",), "acosh": ("arccosh",), "atanh": ("arctanh",),
-                 "trunc": ("fix",)}
+FLOAT_UNARY = [
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sqrt",
+    "rsqrt",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "erf",
+    "erfc",
+    "erfinv",
+    "lgamma",
+    "digamma",
+    "sigmoid",
+    "reciprocal",
+]
+SAME_UNARY = ["neg", "abs", "square", "floor", "ceil", "trunc", "bitwise_not", "relu"]
+UNARY_ALIASES = {
+    "neg": ("negative",),
+    "abs": ("absolute",),
+    "asin": ("arcsin",),
+    "acos": ("arccos",),
+    "atan": ("arctan",),
+    "asinh": ("arcsinh",),
+    "acosh": ("arccosh",),
+    "atanh": ("arctanh",),
+    "trunc": ("fix",),
+}
 ROUNDING = frozenset({"floor", "ceil", "trunc"})
 
 
@@ -52,6 +88,7 @@ def _float_unary(name: str) -> Callable[..., Tensor]:
             return run(node, op, input)
         target = _types.default_dtype()
         return run(node, lambda v: op(ops.cast(v, dtype=target)), input)
+
     return define
 
 
@@ -66,13 +103,16 @@ def _same_unary(name: str) -> Callable[..., Tensor]:
         if dtype.is_integer and name in ROUNDING:
             return run(node, lambda v: ops.reshape(v, shape=v.shape), input)
         return run(node, op, input)
+
     return define
 
 
 def _bool_unary(name: str, input: Tensor) -> Tensor:
     if name == "neg":
-        raise RuntimeError("Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a "
-                           "mask, use the `~` or `logical_not()` operator instead.")
+        raise RuntimeError(
+            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a "
+            "mask, use the `~` or `logical_not()` operator instead."
+        )
     if name == "square":
         return run("Square", lambda v: ops.square(ops.cast(v, dtype=i64)), input)
     if name == "relu":
@@ -131,6 +171,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     def apply(v: Value) -> Value:
         v = cast_value(v, dtype)
         return ops.log(ops.div(v, ops.sub(scalar(1, dtype), v)))
+
     return run("Logit", apply, x)
 
 
@@ -144,7 +185,9 @@ def _predicate(name: str, otherwise: bool) -> Callable[..., Tensor]:
             return run(name, op, input)
         from ..creation import full_value
         from ..tensor import from_value
+
         return from_value(full_value(input._type.shape, otherwise, boolean))
+
     define.__name__ = name
     define.__doc__ = op.doc
     return define
@@ -209,7 +252,9 @@ def real(input: Tensor) -> Tensor:
 def imag(input: Tensor) -> Tensor:
     """The imaginary part of a complex tensor."""
     if not input._type.dtype.is_complex:
-        raise RuntimeError(f"imag is not implemented for tensors with non-complex dtypes (got {input.dtype}).")
+        raise RuntimeError(
+            f"imag is not implemented for tensors with non-complex dtypes (got {input.dtype})."
+        )
     return FUNCTIONS["view_as_real"](input)[..., 1]
 
 
@@ -219,7 +264,9 @@ def angle(input: Tensor) -> Tensor:
     dtype = input._type.dtype
     if dtype.is_complex:
         return run("Angle", ops.angle, input)
-    return FUNCTIONS["where"](isnan_(input), input, FUNCTIONS["where"](FUNCTIONS["lt"](input, 0), math.pi, 0.0))
+    return FUNCTIONS["where"](
+        isnan_(input), input, FUNCTIONS["where"](FUNCTIONS["lt"](input, 0), math.pi, 0.0)
+    )
 
 
 def isnan_(input: Tensor) -> Tensor:
@@ -243,13 +290,22 @@ def _both(name: str, input: Any, other: Any) -> None:
     if not isinstance(input, Tensor) and not isinstance(other, Tensor):
         check_tensor(name, "input", input)
     if not is_operand(other):
-        raise TypeError(f"{name}(): argument 'other' (position 2) must be Tensor or Number, not {type(other).__name__}")
+        raise TypeError(
+            f"{name}(): argument 'other' (position 2) must be Tensor or Number, not {type(other).__name__}"
+        )
     if not is_operand(input):
         check_tensor(name, "input", input)
 
 
-def _scaled(name: str, node: str, op: Callable[..., Value], bool_op: Callable[..., Value] | None, input: Any, other: Any,
-            alpha: Any) -> Tensor:
+def _scaled(
+    name: str,
+    node: str,
+    op: Callable[..., Value],
+    bool_op: Callable[..., Value] | None,
+    input: Any,
+    other: Any,
+    alpha: Any,
+) -> Tensor:
     """add and sub: input op alpha * other."""
     if type(input) is Tensor and type(other) is Tensor and alpha == 1:  # the common case, without detours
         dtype = input._type.dtype
@@ -261,8 +317,10 @@ def _scaled(name: str, node: str, op: Callable[..., Value], bool_op: Callable[..
         raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
     if dtype.is_bool and alpha == 1:
         if bool_op is None:
-            raise RuntimeError("Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
-                               "`logical_xor()` operator instead.")
+            raise RuntimeError(
+                "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
+                "`logical_xor()` operator instead."
+            )
         return elementwise(node, bool_op, input, other)
     if alpha == 1:
         return elementwise(node, op, input, other, dtype=dtype)
@@ -312,8 +370,9 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode is None:
         return elementwise("Div", ops.div, input, other, dtype=floating(dtype))
     if rounding_mode not in ("trunc", "floor"):
-        raise RuntimeError("div expected rounding_mode to be one of None, 'trunc', or 'floor' but found "
-                           f"'{rounding_mode}'")
+        raise RuntimeError(
+            f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
+        )
     op = ops.trunc_div if rounding_mode == "trunc" else ops.floor_div
     _check_zero_division(dtype, other)
     return elementwise("Div", op, input, other, dtype=i64 if dtype.is_bool else dtype)
@@ -336,8 +395,15 @@ def floor_divide(input: Any, other: Any) -> Tensor:
     return div(input, other, rounding_mode="floor")
 
 
-def _simple_binary(name: str, op: Callable[..., Value], to_float: bool = False, bools: str = "int", node: str = "",
-                   aliases: tuple[str, ...] = (), inplace: bool = True) -> Callable[..., Tensor]:
+def _simple_binary(
+    name: str,
+    op: Callable[..., Value],
+    to_float: bool = False,
+    bools: str = "int",
+    node: str = "",
+    aliases: tuple[str, ...] = (),
+    inplace: bool = True,
+) -> Callable[..., Tensor]:
     def define(input: Any, other: Any) -> Tensor:
         _both(name, input, other)
         dtype = common_dtype(input, other)
@@ -346,6 +412,7 @@ def _simple_binary(name: str, op: Callable[..., Value], to_float: bool = False, 
         elif dtype.is_bool and bools == "int":
             dtype = i64
         return elementwise(node or _camel(name), op, input, other, dtype=dtype)
+
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc  # type: ignore[attr-defined]
     return register(name, *aliases, inplace=inplace, out=True)(define)
@@ -382,6 +449,7 @@ def _extremum(name: str, op: Callable[..., Value], bool_op: Callable[..., Value]
         check_tensor(name, "other", other, 2)
         dtype = common_dtype(input, other)
         return elementwise(_camel(name), bool_op if dtype.is_bool else op, input, other, dtype=dtype)
+
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc  # type: ignore[attr-defined]
     return register(name, out=True)(define)
@@ -406,8 +474,13 @@ def pow(input: Any, exponent: Any) -> Tensor:
             return elementwise("Pow", short, input, dtype=dtype)
     if dtype.is_bool:
         dtype = i64 if not isinstance(input, Tensor) or not isinstance(exponent, Tensor) else dtype
-        return elementwise("Pow", lambda a, b: cast_value(ops.pow(cast_value(a, i64), cast_value(b, i64)), dtype), input,
-                           exponent, dtype=dtype)
+        return elementwise(
+            "Pow",
+            lambda a, b: cast_value(ops.pow(cast_value(a, i64), cast_value(b, i64)), dtype),
+            input,
+            exponent,
+            dtype=dtype,
+        )
     return elementwise("Pow", ops.pow, input, exponent, dtype=dtype)
 
 
@@ -430,8 +503,14 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     """input + value * tensor1 * tensor2."""
     dtype = common_dtype(input, tensor1, tensor2)
     factor = scalar(value, dtype)
-    return elementwise("Addcmul", lambda a, b, c: ops.add(a, ops.mul(factor, ops.mul(b, c))), input, tensor1, tensor2,
-                       dtype=dtype)
+    return elementwise(
+        "Addcmul",
+        lambda a, b, c: ops.add(a, ops.mul(factor, ops.mul(b, c))),
+        input,
+        tensor1,
+        tensor2,
+        dtype=dtype,
+    )
 
 
 @register(inplace=True, out=True)
@@ -439,10 +518,18 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     """input + value * tensor1 / tensor2."""
     dtype = common_dtype(input, tensor1, tensor2)
     if not dtype.is_differentiable:
-        raise RuntimeError("Integer division with addcdiv is no longer supported: convert the inputs to a float dtype first")
+        raise RuntimeError(
+            "Integer division with addcdiv is no longer supported: convert the inputs to a float dtype first"
+        )
     factor = scalar(value, dtype)
-    return elementwise("Addcdiv", lambda a, b, c: ops.add(a, ops.mul(factor, ops.div(b, c))), input, tensor1, tensor2,
-                       dtype=dtype)
+    return elementwise(
+        "Addcdiv",
+        lambda a, b, c: ops.add(a, ops.mul(factor, ops.div(b, c))),
+        input,
+        tensor1,
+        tensor2,
+        dtype=dtype,
+    )
 
 
 @register(inplace=True, out=True)
@@ -452,4 +539,5 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
 
     def apply(a: Value, b: Value, w: Value) -> Value:
         return ops.add(a, ops.mul(w, ops.sub(b, a)))
+
     return elementwise("Lerp", apply, input, end, weight, dtype=dtype)

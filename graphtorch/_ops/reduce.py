@@ -30,7 +30,9 @@ from .pointwise import maximum, minimum
 # ------------------------------------------------------------------------------------------ sums
 
 
-def _reduction(name: str, op: Callable[..., Value], x: Tensor, dim: Any, keepdim: bool, dtype: DType) -> Tensor:
+def _reduction(
+    name: str, op: Callable[..., Value], x: Tensor, dim: Any, keepdim: bool, dtype: DType
+) -> Tensor:
     dims = dims_of(dim, x.ndim)
     return run(name, lambda v: op(cast_value(v, dtype), dims=dims, keepdim=bool(keepdim)), x)
 
@@ -52,15 +54,21 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
 @register(out=True)
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum, NaN counted as 0."""
-    return sum(FUNCTIONS["where"](FUNCTIONS["isnan"](input), 0.0, input) if input.dtype.is_floating_point else input, dim,
-               keepdim, dtype=dtype)
+    return sum(
+        FUNCTIONS["where"](FUNCTIONS["isnan"](input), 0.0, input) if input.dtype.is_floating_point else input,
+        dim,
+        keepdim,
+        dtype=dtype,
+    )
 
 
 def _mean_dtype(name: str, x: Tensor, dtype: Any) -> DType:
     found = x._type.dtype if dtype is None else to_ir(dtype)
     if not found.is_differentiable:
-        raise RuntimeError(f"{name}(): could not infer output dtype. Input dtype must be either a floating point or complex "
-                           f"dtype. Got: {found.torch_name.capitalize()}")
+        raise RuntimeError(
+            f"{name}(): could not infer output dtype. Input dtype must be either a floating point or complex "
+            f"dtype. Got: {found.torch_name.capitalize()}"
+        )
     return found
 
 
@@ -90,6 +98,7 @@ def _truth(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]:
         check_tensor(name, "input", input)
         result = _reduction(name, op, input, dim, keepdim, boolean)
         return result.to(input.dtype) if input._type.dtype.name == "u8" else result
+
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc  # type: ignore[attr-defined]
     return register(name, out=True)(define)
@@ -117,34 +126,43 @@ def _correction(dim: Any, unbiased: Any, correction: Any) -> tuple[Any, float]:
 
 
 @register(out=True)
-def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Tensor:
+def var(
+    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+) -> Tensor:
     """The variance; `correction` is subtracted from the count (1 by default)."""
     check_tensor("var", "input", input)
     dim, ddof = _correction(dim, unbiased, correction)
     dtype = _mean_dtype("var", input, None)
     if dtype.is_complex:
-        return var(FUNCTIONS["real"](input), dim, None, keepdim, correction=ddof) + \
-            var(FUNCTIONS["imag"](input), dim, None, keepdim, correction=ddof)
+        return var(FUNCTIONS["real"](input), dim, None, keepdim, correction=ddof) + var(
+            FUNCTIONS["imag"](input), dim, None, keepdim, correction=ddof
+        )
     dims = dims_of(dim, input.ndim)
     return run("Var", ops.var, input, **{"dims": dims, "keepdim": bool(keepdim), "correction": ddof})
 
 
 @register(out=True)
-def std(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Tensor:
+def std(
+    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+) -> Tensor:
     """The standard deviation; see `var`."""
     check_tensor("std", "input", input)
     return FUNCTIONS["sqrt"](var(input, dim, unbiased, keepdim, correction=correction))
 
 
 @register()
-def var_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
+def var_mean(
+    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+) -> Any:
     """Variance and mean."""
     found = var(input, dim, unbiased, keepdim, correction=correction)
     return found, mean(input, None if isinstance(dim, bool) else dim, keepdim)
 
 
 @register()
-def std_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
+def std_mean(
+    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+) -> Any:
     """Standard deviation and mean."""
     found = std(input, dim, unbiased, keepdim, correction=correction)
     return found, mean(input, None if isinstance(dim, bool) else dim, keepdim)
@@ -159,8 +177,11 @@ def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
 
 # ------------------------------------------------------------------------------------------ extrema
 
-_RESULTS = {name: namedtuple(name, ["values", "indices"])  # type: ignore[misc]
-            for name in ("max", "min", "sort", "topk", "cummax", "cummin", "median", "mode", "kthvalue", "nanmedian")}
+_AMINMAX = namedtuple("_AMINMAX", ["min", "max"])
+_RESULTS: dict[str, Any] = {
+    name: namedtuple(name, ["values", "indices"])  # type: ignore[misc]
+    for name in ("max", "min", "sort", "topk", "cummax", "cummin", "median", "mode", "kthvalue", "nanmedian")
+}
 
 
 def pair(name: str, values: Tensor, indices: Tensor) -> Any:
@@ -170,13 +191,18 @@ def pair(name: str, values: Tensor, indices: Tensor) -> Any:
 
 def _check_not_empty(name: str, x: Tensor) -> None:
     if isinstance(x.numel(), int) and x.numel() == 0:
-        raise RuntimeError(f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction "
-                           "dim with the 'dim' argument.")
+        raise RuntimeError(
+            f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction "
+            "dim with the 'dim' argument."
+        )
 
 
-def _extreme(name: str, amount: Callable[..., Value], arg: Callable[..., Value],
-             both: Callable[..., Tensor]) -> Callable[..., Any]:
-    def define(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Any:
+def _extreme(
+    name: str, amount: Callable[..., Value], arg: Callable[..., Value], both: Callable[..., Tensor]
+) -> Callable[..., Any]:
+    def define(
+        input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None
+    ) -> Any:
         check_tensor(name, "input", input)
         if isinstance(dim, Tensor) or other is not None:
             result: Any = both(input, dim if isinstance(dim, Tensor) else other)
@@ -189,8 +215,11 @@ def _extreme(name: str, amount: Callable[..., Value], arg: Callable[..., Value],
             index = _arg(name, arg, input, axis, keepdim)
             result = pair(name, _pick(name.capitalize(), input, index, axis, keepdim), index)
         return result if out is None else write_out(name, result, out)
+
     define.__name__ = define.__qualname__ = name
-    define.__doc__ = f"The {name}imum of all elements; with `dim`, (values, indices); with a tensor, elementwise."
+    define.__doc__ = (
+        f"The {name}imum of all elements; with `dim`, (values, indices); with a tensor, elementwise."
+    )
     return register(name)(define)
 
 
@@ -218,6 +247,7 @@ def _arg(name: str, op: Callable[..., Value], x: Tensor, axis: int, keepdim: boo
 
 def _long() -> Any:
     from .._types import DTYPES
+
     return DTYPES["int64"]
 
 
@@ -231,6 +261,7 @@ def _pick(node: str, x: Tensor, index: Tensor, axis: int, keepdim: bool) -> Tens
 
     def apply(v: Value, i: Value) -> Value:
         return ops.reshape(ops.gather(v, ops.reshape(i, shape=kept), dim=axis), shape=final)
+
     return run(node, apply, x, index)
 
 
@@ -246,6 +277,7 @@ def _multi_extreme(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]
         for axis in dims_of(dim, input.ndim):
             _check_size(name, input, axis)
         return _amount(name.capitalize(), op, input, dim, keepdim)
+
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc  # type: ignore[attr-defined]
     return register(name, out=True)(define)
@@ -257,7 +289,7 @@ amax, amin = _multi_extreme("amax", ops.max), _multi_extreme("amin", ops.min)
 @register()
 def aminmax(input: Tensor, *, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest and the largest element."""
-    kind = namedtuple("aminmax", ["min", "max"])
+    kind = _AMINMAX
     if dim is None:
         low, high = amin(input), amax(input)
         kept = (1,) * input.ndim
@@ -275,6 +307,7 @@ def _arg_extreme(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]:
         axis = axis_of(dim, input.ndim)
         _check_size(name, input, axis)
         return _arg(name, op, input, axis, keepdim)
+
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc  # type: ignore[attr-defined]
     return register(name, out=True)(define)
@@ -287,7 +320,9 @@ argmax, argmin = _arg_extreme("argmax", ops.argmax), _arg_extreme("argmin", ops.
 
 
 @register()
-def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None) -> Any:
+def sort(
+    input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None
+) -> Any:
     """(values, indices) in ascending or descending order along `dim`; stable."""
     check_tensor("sort", "input", input)
     axis = axis_of(dim, input.ndim)
@@ -296,7 +331,9 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
     else:
         dtype = input._type.dtype
         wide = DType.named("u8") if dtype.is_bool else dtype
-        values, indices = run("Sort", lambda v: ops.sort(cast_value(v, wide), dim=axis, descending=bool(descending)), input)
+        values, indices = run(
+            "Sort", lambda v: ops.sort(cast_value(v, wide), dim=axis, descending=bool(descending)), input
+        )
         result = pair("sort", values.to(input.dtype), indices)
     return result if out is None else write_out("sort", result, out)
 
@@ -314,7 +351,9 @@ def msort(input: Tensor) -> Tensor:
 
 
 @register()
-def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out: Any = None) -> Any:
+def topk(
+    input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out: Any = None
+) -> Any:
     """(values, indices) of the k largest (or smallest) elements along `dim`."""
     check_tensor("topk", "input", input)
     axis = axis_of(dim, input.ndim)
@@ -324,7 +363,9 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     if input.ndim == 0:
         result = pair("topk", input.clone(), FUNCTIONS["zeros_like"](input, dtype=_long()))
     else:
-        result = pair("topk", *run("Topk", ops.topk, input, **{"k": k, "dim": axis, "largest": bool(largest)}))
+        result = pair(
+            "topk", *run("Topk", ops.topk, input, **{"k": k, "dim": axis, "largest": bool(largest)})
+        )
     return result if out is None else write_out("topk", result, out)
 
 
@@ -347,7 +388,11 @@ def median(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The lower median of all elements, or (values, indices) along `dim`; NaN if there is one."""
     if dim is None:
         flat = input.reshape(-1)
-        return _median(flat, 0, False)[0] if input.numel() else FUNCTIONS["full"]((), float("nan"), dtype=input.dtype)
+        return (
+            _median(flat, 0, False)[0]
+            if input.numel()
+            else FUNCTIONS["full"]((), float("nan"), dtype=input.dtype)
+        )
     return pair("median", *_median(input, axis_of(dim, input.ndim), keepdim))
 
 
@@ -366,14 +411,18 @@ def _median(x: Tensor, axis: int, keepdim: bool) -> tuple[Tensor, Tensor]:
 
 
 @register(out=True)
-def quantile(input: Tensor, q: Any, dim: Any = None, keepdim: bool = False, *, interpolation: str = "linear") -> Tensor:
+def quantile(
+    input: Tensor, q: Any, dim: Any = None, keepdim: bool = False, *, interpolation: str = "linear"
+) -> Tensor:
     """Quantiles `q` in 0..1 by interpolation between neighbours."""
     shape = input.ndim
     x, axis = (input.reshape(-1), 0) if dim is None else (input, axis_of(dim, input.ndim))
     ordered = sort(x, axis)[0]
     size = ordered._type.shape[axis]
-    results = [_quantile(ordered, axis, size, one, interpolation) for one in (q.tolist() if isinstance(q, Tensor) and q.ndim else
-                                                                              [float(q)])]
+    results = [
+        _quantile(ordered, axis, size, one, interpolation)
+        for one in (q.tolist() if isinstance(q, Tensor) and q.ndim else [float(q)])
+    ]
     if keepdim:
         results = [r.reshape((1,) * shape) if dim is None else r.unsqueeze(axis) for r in results]
     return FUNCTIONS["stack"](results) if isinstance(q, Tensor) and q.ndim else results[0]
@@ -384,8 +433,13 @@ def _quantile(ordered: Tensor, axis: int, size: int, q: float, interpolation: st
         raise RuntimeError("quantile() q values must be in the range [0, 1]")
     place = q * (size - 1)
     low, high = ordered.select(axis, math.floor(place)), ordered.select(axis, math.ceil(place))
-    weight = {"linear": place - math.floor(place), "lower": 0.0, "higher": 1.0, "midpoint": 0.5,
-              "nearest": float(round(place) - math.floor(place))}[interpolation]
+    weight = {
+        "linear": place - math.floor(place),
+        "lower": 0.0,
+        "higher": 1.0,
+        "midpoint": 0.5,
+        "nearest": float(round(place) - math.floor(place)),
+    }[interpolation]
     return FUNCTIONS["lerp"](low, high, weight)
 
 
@@ -400,6 +454,7 @@ def _cumulative(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]:
         if input.ndim == 0:
             return run(name.capitalize(), lambda v: ops.reshape(cast_value(v, target), shape=()), input)
         return run(name.capitalize(), lambda v: op(cast_value(v, target), dim=axis), input)
+
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc  # type: ignore[attr-defined]
     return register(name, inplace=True, out=True)(define)
@@ -414,6 +469,7 @@ def _cumulative_extreme(name: str, op: Callable[..., Any]) -> None:
         if input.ndim == 0:
             return pair(name, input.clone(), FUNCTIONS["zeros_like"](input, dtype=_long()))
         return pair(name, *run(name.capitalize(), op, input, **{"dim": axis}))
+
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc  # type: ignore[attr-defined]
     register(name, out=True)(define)
@@ -452,7 +508,9 @@ def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: 
 # ------------------------------------------------------------------------------------------ norms
 
 
-def vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+def vector_norm(
+    x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
     """The p-norm over `dim` (all by default); `ord` may be inf, -inf and 0."""
     target = _mean_dtype("linalg.vector_norm", x, dtype)
     x = x if x._type.dtype is target else x.to(dtype)
@@ -472,7 +530,10 @@ def vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False,
             return ops.sum(ops.cast(ops.ne(size, zero), dtype=size.dtype), **keep)
         if order == 1:
             return ops.sum(size, **keep)
-        return ops.pow(ops.sum(ops.pow(size, scalar(order, size.dtype)), **keep), scalar(1 / order, size.dtype))
+        return ops.pow(
+            ops.sum(ops.pow(size, scalar(order, size.dtype)), **keep), scalar(1 / order, size.dtype)
+        )
+
     return run("LinalgVectorNorm", apply, x)
 
 
@@ -484,11 +545,14 @@ def _safe_sqrt(v: Value) -> Value:
 
 
 @register()
-def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None) -> Tensor:
+def norm(
+    input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
+) -> Tensor:
     """The p-norm of all elements or over `dim` (deprecated in favour of torch.linalg)."""
     check_tensor("norm", "input", input)
     if p == "nuc":
         from ..linalg import matrix_norm
+
         result = matrix_norm(input, "nuc", (-2, -1) if dim is None else dim, keepdim)
     else:
         if isinstance(p, str) and p != "fro":

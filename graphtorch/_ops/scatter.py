@@ -43,6 +43,7 @@ def check_index_dtype(name: str, index: Any) -> None:
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries `index` along `dim`."""
     from .base import axis_of
+
     check_index_dtype("index_select", index)
     if index.ndim > 1:
         raise IndexError("index_select(): Index is supposed to be a vector, but got dim: " + str(index.ndim))
@@ -55,6 +56,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 def _axis(x: Tensor, dim: int) -> int:
     from .base import axis_of
+
     return axis_of(dim, x.ndim)
 
 
@@ -77,8 +79,11 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 def _check_fits(name: str, x: Tensor, index: Tensor, axis: int, what: str) -> None:
     for i, (a, b) in enumerate(zip(index._type.shape, x._type.shape, strict=False)):
         if i != axis and isinstance(a, int) and isinstance(b, int) and a > b:
-            raise RuntimeError(f"Size does not match at dimension {i} expected index {list(index.shape)} to be no larger than "
-                               f"{what} {list(x.shape)} apart from dimension {axis}")
+            raise RuntimeError(
+                f"Size does not match at dimension {i} expected index {list(index.shape)} to be no larger "
+                f"than "
+                f"{what} {list(x.shape)} apart from dimension {axis}"
+            )
 
 
 def _scatter(name: str, input: Tensor, dim: int, index: Tensor, src: Any, apply: Any) -> Tensor:
@@ -88,7 +93,9 @@ def _scatter(name: str, input: Tensor, dim: int, index: Tensor, src: Any, apply:
     if not isinstance(src, Tensor):
         src = full_number(index, src) if dtype is index._type.dtype else _number_like(index, src, dtype)
     elif src._type.dtype is not dtype:
-        raise RuntimeError(f"{name}(): Expected self.dtype to be equal to src.dtype: {input.dtype} and {src.dtype}")
+        raise RuntimeError(
+            f"{name}(): Expected self.dtype to be equal to src.dtype: {input.dtype} and {src.dtype}"
+        )
     if input.ndim == 0:
         flat = _scatter(name, reshape(input, (1,)), 0, reshape(index, (-1,)), reshape(src, (-1,)), apply)
         return reshape(flat, ())
@@ -104,20 +111,28 @@ def _scatter(name: str, input: Tensor, dim: int, index: Tensor, src: Any, apply:
 
 def _number_like(index: Tensor, value: Any, dtype: Any) -> Tensor:
     from ..tensor import from_value
+
     number = scalar(value, dtype)
     shape = index._type.shape
     return from_value(ops.expand(number, shape=shape) if shape else number)
 
 
 @register(inplace=True, out=True)
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
+def scatter(
+    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
+) -> Tensor:
     """A copy with `src` (a tensor or a number) written at `index` along `dim`."""
     src = value if src is None else src
     if reduce == "add":
         return scatter_add(input, dim, index, src)
     if reduce == "multiply":
-        return scatter_reduce(input, dim, index, src if isinstance(src, Tensor) else _number_like(index, src, input._type.dtype),
-                              "prod")
+        return scatter_reduce(
+            input,
+            dim,
+            index,
+            src if isinstance(src, Tensor) else _number_like(index, src, input._type.dtype),
+            "prod",
+        )
     if reduce is not None:
         raise RuntimeError("reduce argument must be either add or multiply.")
     return _scatter("scatter", input, dim, index, src, lambda v, i, s, axis: ops.scatter(v, i, s, dim=axis))
@@ -126,34 +141,46 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
 @register(inplace=True, out=True)
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """A copy with `src` added at `index` along `dim`."""
-    return _scatter("scatter_add", input, dim, index, src, lambda v, i, s, axis: ops.scatter_add(v, i, s, dim=axis))
+    return _scatter(
+        "scatter_add", input, dim, index, src, lambda v, i, s, axis: ops.scatter_add(v, i, s, dim=axis)
+    )
 
 
 @register(inplace=True, out=True)
-def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
+def scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
     """A copy with `src` combined at `index` along `dim` by sum, mean, prod, amax or amin."""
     start = {"sum": 0, "mean": 0, "prod": 1, "amax": None, "amin": None}
     if reduce not in start:
         raise RuntimeError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}.")
     touched = scatter_add(FUNCTIONS["zeros_like"](input), dim, index, FUNCTIONS["ones_like"](src))
-    base = input if include_self else FUNCTIONS["where"](touched > 0, start[reduce] or 0, input).to(input.dtype)
+    base = (
+        input if include_self else FUNCTIONS["where"](touched > 0, start[reduce] or 0, input).to(input.dtype)
+    )
     if reduce in ("sum", "mean"):
         total = scatter_add(base, dim, index, src)
         if reduce == "sum":
             return total
-        count = (touched + 1 if include_self else touched.clamp(min=1))
-        return total / count if input.dtype.is_floating_point else FUNCTIONS["div"](total, count, rounding_mode="floor")
+        count = touched + 1 if include_self else touched.clamp(min=1)
+        return (
+            total / count
+            if input.dtype.is_floating_point
+            else FUNCTIONS["div"](total, count, rounding_mode="floor")
+        )
     return _reduce_by_rounds(input, _axis(input, dim), index, src, reduce, include_self, touched)
 
 
-def _reduce_by_rounds(x: Tensor, axis: int, index: Tensor, src: Tensor, reduce: str, include_self: bool,
-                      touched: Tensor) -> Tensor:
+def _reduce_by_rounds(
+    x: Tensor, axis: int, index: Tensor, src: Tensor, reduce: str, include_self: bool, touched: Tensor
+) -> Tensor:
     """prod, amax and amin: each entry along `axis` of `src` in turn."""
     combine = {"prod": FUNCTIONS["mul"], "amax": FUNCTIONS["maximum"], "amin": FUNCTIONS["minimum"]}[reduce]
     info = x.dtype
     neutral = {"prod": 1.0, "amax": -float("inf"), "amin": float("inf")}[reduce]
     if not info.is_floating_point:
         from .._types import iinfo
+
         limits = iinfo(info)
         neutral = {"prod": 1, "amax": limits.min, "amin": limits.max}[reduce]
     result = x if include_self else FUNCTIONS["where"](touched > 0, neutral, x).to(x.dtype)
@@ -198,15 +225,20 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy with `value` written at `index` along `dim`."""
     check_index_dtype("index_fill", index)
     axis = _axis(input, dim)
-    if isinstance(value, Tensor):
-        if value.ndim:
-            raise RuntimeError("index_fill_ only supports a 0-dimensional value tensor, but got tensor with "
-                               f"{value.ndim} dimension(s).")
+    if isinstance(value, Tensor) and value.ndim:
+        raise RuntimeError(
+            "index_fill_ only supports a 0-dimensional value tensor, but got tensor with "
+            f"{value.ndim} dimension(s)."
+        )
     if input.ndim == 0:
         return input.clone().fill_(value)
     shape = tuple(index.numel() if i == axis else d for i, d in enumerate(input._type.shape))
     spread = _spread_index(input, axis, index, shape)
-    source = value.to(input.dtype).expand(shape) if isinstance(value, Tensor) else _number_like(spread, value, input._type.dtype)
+    source = (
+        value.to(input.dtype).expand(shape)
+        if isinstance(value, Tensor)
+        else _number_like(spread, value, input._type.dtype)
+    )
     return scatter(input, axis, spread, source)
 
 
@@ -226,7 +258,9 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     one = lambda s: tuple(1 if i == axis else d for i, d in enumerate(s))  # noqa: E731
     shape = broadcast(one(input._type.shape), one(indices._type.shape))
     with_size = lambda n: tuple(n if i == axis else d for i, d in enumerate(shape))  # noqa: E731
-    return gather(input.expand(with_size(input.shape[axis])), axis, indices.expand(with_size(indices.shape[axis])))
+    return gather(
+        input.expand(with_size(input.shape[axis])), axis, indices.expand(with_size(indices.shape[axis]))
+    )
 
 
 @register(inplace=True)
@@ -263,6 +297,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 def nonzero(input: Tensor, *, as_tuple: bool = False, out: Any = None) -> Any:
     """The indices of elements that are not zero. Its size depends on data: not for captured functions."""
     from ..creation import from_array
+
     found = np.nonzero(np.atleast_1d(input.detach()._array()))
     if as_tuple:
         return tuple(from_array(c.astype(np.int64)) for c in found)
@@ -282,6 +317,7 @@ def _scatter_view(name: str, define: Any) -> None:
         made = input.clone()
         assign(define(made, *args, **kwargs), _source(src, define(made, *args, **kwargs)))
         return made
+
     call.__name__ = name
     call.__doc__ = "A copy of `input` with `src` written to a view of it."
     register(name)(call)
@@ -298,14 +334,26 @@ _scatter_view("as_strided_scatter", as_strided)
 
 
 @register(out=True)
-def searchsorted(sorted_sequence: Tensor, input: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None,
-                 sorter: Tensor | None = None) -> Tensor:
-    """Where values would be inserted into the sorted last dimension: before equal ones, or after (`right`)."""
+def searchsorted(
+    sorted_sequence: Tensor,
+    input: Any,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Tensor:
+    """Where values would be inserted into the sorted last dimension: before equal ones, or after
+    (`right`)."""
     from .._types import DTYPES
+
     if side not in (None, "left", "right"):
         raise RuntimeError(f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}")
     if side == "left" and right:
-        raise RuntimeError("torch.searchsorted(): side and right can't be set to opposites, got side of left while right was True")
+        raise RuntimeError(
+            "torch.searchsorted(): side and right can't be set to opposites, got side of left while right "
+            "was True"
+        )
     right = right or side == "right"
     if sorter is not None:
         sorted_sequence = gather(sorted_sequence, -1, sorter)
@@ -314,9 +362,13 @@ def searchsorted(sorted_sequence: Tensor, input: Any, *, out_int32: bool = False
     flat = values.ndim == 0
     values = reshape(values, (1,)) if flat else values
     if values._type.dtype is not sorted_sequence._type.dtype:
-        raise RuntimeError("torch.searchsorted(): input value tensor and boundaries tensor should have same dtype, but got "
-                           f"{values.dtype} and {sorted_sequence.dtype}")
-    found = run("searchsorted", ops.searchsorted, sorted_sequence.detach(), values.detach(), **{"right": bool(right)})
+        raise RuntimeError(
+            "torch.searchsorted(): input value tensor and boundaries tensor should have same dtype, but got "
+            f"{values.dtype} and {sorted_sequence.dtype}"
+        )
+    found = run(
+        "searchsorted", ops.searchsorted, sorted_sequence.detach(), values.detach(), **{"right": bool(right)}
+    )
     found = reshape(found, ()) if flat else found
     return found.to(DTYPES["int32"]) if out_int32 else found
 
@@ -331,6 +383,7 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right:
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each non-negative integer occurs. Its size depends on data: not for captured functions."""
     from ..creation import from_array
+
     found = np.bincount(input._array(), None if weights is None else weights.detach()._array(), minlength)
     if weights is not None and weights.dtype.is_floating_point:
         found = found.astype(weights._type.dtype.numpy)
@@ -338,15 +391,23 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
 
 
 @register()
-def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
-           dim: int | None = None) -> Any:
+def unique(
+    input: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:
     """The distinct elements. Its size depends on data: not for captured functions."""
     from ..creation import from_array
+
     found = np.unique(input.detach()._array(), return_inverse=True, return_counts=True, axis=dim)
     values, inverse, counts = found
     result = [from_array(np.ascontiguousarray(values))]
     if return_inverse:
-        result.append(from_array(np.ascontiguousarray(inverse.reshape(input.shape if dim is None else (-1,)), np.int64)))
+        result.append(
+            from_array(np.ascontiguousarray(inverse.reshape(input.shape if dim is None else (-1,)), np.int64))
+        )
     if return_counts:
         result.append(from_array(np.ascontiguousarray(counts, np.int64)))
     return tuple(result) if len(result) > 1 else result[0]

@@ -49,10 +49,16 @@ def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
 
 def _listed(name: str, tensors: Any) -> list[Tensor]:
     if isinstance(tensors, Tensor) or not isinstance(tensors, (list, tuple)):
-        raise TypeError(f"{name}(): argument 'tensors' (position 1) must be tuple of Tensors, not {type(tensors).__name__}")
+        raise TypeError(
+            f"{name}(): argument 'tensors' (position 1) must be tuple of Tensors, not "
+            f"{type(tensors).__name__}"
+        )
     if not tensors:
-        raise (ValueError if name == "cat" else RuntimeError)(f"torch.{name}(): expected a non-empty list of Tensors"
-                                                              if name == "cat" else f"{name} expects a non-empty TensorList")
+        raise (ValueError if name == "cat" else RuntimeError)(
+            f"torch.{name}(): expected a non-empty list of Tensors"
+            if name == "cat"
+            else f"{name} expects a non-empty TensorList"
+        )
     for i, t in enumerate(tensors):
         if not isinstance(t, Tensor):
             raise TypeError(f"expected Tensor as element {i} in argument 0, but got {type(t).__name__}")
@@ -80,8 +86,10 @@ def _check_joins(first: Tensor, other: Tensor, at: int, position: int) -> None:
         raise RuntimeError(f"Tensors must have same number of dimensions: got {first.ndim} and {other.ndim}")
     for i, (a, b) in enumerate(zip(first._type.shape, other._type.shape, strict=True)):
         if i != at and a != b:
-            raise RuntimeError(f"Sizes of tensors must match except in dimension {at}. Expected size {a} but got size {b} "
-                               f"for tensor number {position} in the list.")
+            raise RuntimeError(
+                f"Sizes of tensors must match except in dimension {at}. Expected size {a} but got size {b} "
+                f"for tensor number {position} in the list."
+            )
 
 
 @register(method=False, out=True)
@@ -91,12 +99,18 @@ def stack(tensors: Any, dim: int = 0) -> Tensor:
     shape = parts[0]._type.shape
     for i, t in enumerate(parts):
         if t._type.shape != shape:
-            raise RuntimeError(f"stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
-                               f"{list(t._type.shape)} at entry {i}")
+            raise RuntimeError(
+                f"stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
+                f"{list(t._type.shape)} at entry {i}"
+            )
     at = axis_of(dim, len(shape) + 1)
     dtype = common_dtype(*parts)
     one = (*shape[:at], 1, *shape[at:])
-    return run("Stack", lambda *vs: ops.concat(*[ops.reshape(cast_value(v, dtype), shape=one) for v in vs], dim=at), *parts)
+    return run(
+        "Stack",
+        lambda *vs: ops.concat(*[ops.reshape(cast_value(v, dtype), shape=one) for v in vs], dim=at),
+        *parts,
+    )
 
 
 def _at_least(x: Tensor, rank: int) -> Tensor:
@@ -113,6 +127,7 @@ def _publish_at_least(rank: int) -> None:
         given = tensors[0] if len(tensors) == 1 and not isinstance(tensors[0], Tensor) else tensors
         found = tuple(_at_least(t, rank) for t in given)
         return found[0] if len(tensors) == 1 and isinstance(tensors[0], Tensor) else found
+
     define.__name__ = f"atleast_{rank}d"
     define.__doc__ = f"With at least {rank} dimensions."
     register(define.__name__, method=False)(define)
@@ -144,7 +159,9 @@ def dstack(tensors: Any) -> Tensor:
 @register(method=False, out=True)
 def column_stack(tensors: Any) -> Tensor:
     """Vectors as columns, joined along dimension 1."""
-    return cat([reshape(t, (t.numel(), 1)) if t.ndim <= 1 else t for t in _listed("column_stack", tensors)], 1)
+    return cat(
+        [reshape(t, (t.numel(), 1)) if t.ndim <= 1 else t for t in _listed("column_stack", tensors)], 1
+    )
 
 
 @register(method=False)
@@ -159,6 +176,7 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
 def broadcast_shapes(*shapes: Any) -> Any:
     """The common shape of several."""
     from .._types import Size
+
     return Size(broadcast(*[(s,) if isinstance(s, int) else tuple(s) for s in shapes]))
 
 
@@ -167,11 +185,14 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     """Coordinate grids of several vectors; indexing "xy" exchanges the first two dimensions."""
     given = list(tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors)
     if indexing not in ("ij", "xy"):
-        raise RuntimeError(f"torch.meshgrid: indexing must be one of \"xy\" or \"ij\", but received: {indexing}")
+        raise RuntimeError(f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
     swap = indexing == "xy" and len(given) >= 2
     order = [given[1], given[0], *given[2:]] if swap else given
     shape = tuple(t.numel() for t in order)
-    grids = [expand(reshape(t, tuple(-1 if i == j else 1 for j in range(len(order)))), shape) for i, t in enumerate(order)]
+    grids = [
+        expand(reshape(t, tuple(-1 if i == j else 1 for j in range(len(order)))), shape)
+        for i, t in enumerate(order)
+    ]
     if swap:
         grids = [transpose(g, 0, 1) for g in grids]
         grids[0], grids[1] = grids[1], grids[0]
@@ -205,14 +226,29 @@ def constant_pad(x: Tensor, pad: Any, value: Any = 0) -> Tensor:
     for i in range(len(pad) // 2):
         low[rank - 1 - i], high[rank - 1 - i] = pad[2 * i], pad[2 * i + 1]
     dtype = x._type.dtype
-    number = bool(value) if dtype.is_bool else int(value) if dtype.is_integer else value if dtype.is_complex else float(value)
+    number = (
+        bool(value)
+        if dtype.is_bool
+        else int(value)
+        if dtype.is_integer
+        else value
+        if dtype.is_complex
+        else float(value)
+    )
 
     def apply(v: Value) -> Value:
         shape = v.shape
         if any(p < 0 for p in (*low, *high)):
-            v = ops.slice(v, start=tuple(max(0, -a) for a in low), step=(1,) * rank,
-                          stop=tuple(d - max(0, -b) for d, b in zip(shape, high, strict=True)))
-        return ops.pad(v, low=tuple(max(0, a) for a in low), high=tuple(max(0, b) for b in high), value=number)
+            v = ops.slice(
+                v,
+                start=tuple(max(0, -a) for a in low),
+                step=(1,) * rank,
+                stop=tuple(d - max(0, -b) for d, b in zip(shape, high, strict=True)),
+            )
+        return ops.pad(
+            v, low=tuple(max(0, a) for a in low), high=tuple(max(0, b) for b in high), value=number
+        )
+
     return run("ConstantPadNd", apply, x)
 
 
@@ -228,14 +264,20 @@ def repeat(self: Tensor, *repeats: Any) -> Tensor:
     times = shape_of(repeats)
     rank = len(times)
     if rank < self.ndim:
-        raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
+        raise RuntimeError(
+            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
+        )
     if any(isinstance(n, int) and n < 0 for n in times):
         raise RuntimeError(f"Trying to create tensor with negative dimension: repeats {list(times)}")
     shape = (1,) * (rank - self.ndim) + self._type.shape
     between = tuple(d for n in shape for d in (1, n))
     wide = tuple(d for k, n in zip(times, shape, strict=True) for d in (k, n))
     final = tuple(k * n for k, n in zip(times, shape, strict=True))
-    return run("Repeat", lambda v: ops.reshape(ops.expand(ops.reshape(v, shape=between), shape=wide), shape=final), self)
+    return run(
+        "Repeat",
+        lambda v: ops.reshape(ops.expand(ops.reshape(v, shape=between), shape=wide), shape=final),
+        self,
+    )
 
 
 @register()
@@ -246,9 +288,12 @@ def tile(input: Tensor, *dims: Any) -> Tensor:
 
 
 @register()
-def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
+def repeat_interleave(
+    input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None
+) -> Tensor:
     """Each element repeated in place, `repeats` times (a number, or one per entry of `dim`)."""
     import numpy as np
+
     if repeats is None:
         input, repeats = FUNCTIONS["arange"](input.shape[0]), input
     if dim is None:
@@ -257,16 +302,24 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
     size = input._type.shape[axis]
     if isinstance(repeats, int):
         shape = input._type.shape
-        wide = (*shape[:axis + 1], repeats, *shape[axis + 1:])
-        final = (*shape[:axis], size * repeats, *shape[axis + 1:])
-        one = (*shape[:axis + 1], 1, *shape[axis + 1:])
-        return run("RepeatInterleave", lambda v: ops.reshape(ops.expand(ops.reshape(v, shape=one), shape=wide), shape=final), input)
+        wide = (*shape[: axis + 1], repeats, *shape[axis + 1 :])
+        final = (*shape[:axis], size * repeats, *shape[axis + 1 :])
+        one = (*shape[: axis + 1], 1, *shape[axis + 1 :])
+        return run(
+            "RepeatInterleave",
+            lambda v: ops.reshape(ops.expand(ops.reshape(v, shape=one), shape=wide), shape=final),
+            input,
+        )
     counts = np.asarray(repeats.tolist() if isinstance(repeats, Tensor) else repeats).reshape(-1)
     if counts.size not in (1, size):
-        raise RuntimeError(f"repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size} and "
-                           f"input.size({axis}) = {size}")
+        raise RuntimeError(
+            f"repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size} "
+            f"and "
+            f"input.size({axis}) = {size}"
+        )
     index = np.repeat(np.arange(size), counts if counts.size == size else int(counts[0]))
     from ..creation import from_array
+
     return FUNCTIONS["index_select"](input, axis, from_array(index.astype(np.int64)))
 
 
@@ -315,8 +368,12 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
 def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
     """Turned by 90 degrees k times in the plane of two dimensions."""
     a, b = (axis_of(d, input.ndim) for d in dims)
-    turned = {0: lambda: clone(input), 1: lambda: transpose(flip(input, (b,)), a, b), 2: lambda: flip(input, (a, b)),
-              3: lambda: flip(transpose(input, a, b), (b,))}[k % 4]
+    turned = {
+        0: lambda: clone(input),
+        1: lambda: transpose(flip(input, (b,)), a, b),
+        2: lambda: flip(input, (a, b)),
+        3: lambda: flip(transpose(input, a, b), (b,)),
+    }[k % 4]
     return turned()
 
 
@@ -326,6 +383,7 @@ def _triangle(name: str, op: Any) -> None:
         if input.ndim < 2:
             raise RuntimeError(f"{name}: input tensor must have at least 2 dimensions")
         return run(name.capitalize(), op, input, **{"diagonal": diagonal})
+
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc
     register(name, inplace=True, out=True)(define)
@@ -368,8 +426,9 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
         rows, columns = (ops.iota(shape=(size, size), dim=d, dtype=i64) for d in (0, 1))
         here = ops.eq(ops.add(rows, ops.constant(value=Literal.of(offset, i64))), columns)
         return ops.where(here, square, ops.constant(value=Literal.of(0, v.dtype)))
+
     made = run("DiagEmbed", apply, input)
-    order = [None] * rank
+    order: list[Any] = [None] * rank
     order[a], order[b] = rank - 2, rank - 1
     rest = iter(range(rank - 2))
     return permute(made, tuple(next(rest) if o is None else o for o in order))

@@ -51,15 +51,19 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     if len(size) != len(stride):
         raise RuntimeError(f"mismatch in length of strides and shape: {len(stride)} and {len(size)}")
     if any(s < 0 for s in stride):
-        raise RuntimeError(f"as_strided: Negative strides are not supported at the moment, got strides: {list(stride)}")
+        raise RuntimeError(
+            f"as_strided: Negative strides are not supported at the moment, got strides: {list(stride)}"
+        )
     base = input._base if input._base is not None else input
     total = numel(base._storage.value.type.shape)
     places = np.full(size, offset, np.int64)
     for axis, (n, s) in enumerate(zip(size, stride, strict=True)):
         places += np.arange(n).reshape([-1 if i == axis else 1 for i in range(len(size))]) * s
     if places.size and places.max() >= total:
-        raise RuntimeError(f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset} are out of "
-                           f"bounds for storage of {total} elements")
+        raise RuntimeError(
+            f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset} are out of "
+            f"bounds for storage of {total} elements"
+        )
     if base._view is not None:
         return _taken(input, _places_within(input, places), offset, stride, "AsStridedBackward0")
     return _taken(base, places, offset, stride, "AsStridedBackward0")
@@ -75,7 +79,9 @@ def _places_within(x: Tensor, places: np.ndarray) -> np.ndarray:
     try:
         return np.array([table[int(p)] for p in places.reshape(-1)], np.int64).reshape(places.shape)
     except KeyError:
-        raise RuntimeError("as_strided: the view leaves the detached tensor it is taken of; take it of the base") from None
+        raise RuntimeError(
+            "as_strided: the view leaves the detached tensor it is taken of; take it of the base"
+        ) from None
 
 
 @register(function=False)
@@ -102,8 +108,14 @@ def view_as_real(input: Tensor) -> Tensor:
     if not input._type.dtype.is_complex:
         raise RuntimeError(f"view_as_real is only supported for complex tensors, got {input.dtype}")
     shape = (*input._type.shape, 2)
-    return make_view(input, ViewDtype(False), Type(input._type.dtype.real, shape), _offset(input) * 2,
-                     (*[s * 2 for s in input._strides], 1), "ViewAsRealBackward0")
+    return make_view(
+        input,
+        ViewDtype(False),
+        Type(input._type.dtype.real, shape),
+        _offset(input) * 2,
+        (*[s * 2 for s in input._strides], 1),
+        "ViewAsRealBackward0",
+    )
 
 
 @register()
@@ -111,15 +123,25 @@ def view_as_complex(input: Tensor) -> Tensor:
     """Pairs of floats as complex numbers, in the same memory."""
     shape, dtype = input._type.shape, input._type.dtype
     if not dtype.is_floating_point or dtype.itemsize < 4:
-        raise RuntimeError("view_as_complex is only supported for half, float and double tensors, but got a tensor of scalar "
-                           f"type: {dtype.torch_name}")
+        raise RuntimeError(
+            "view_as_complex is only supported for half, float and double tensors, but got a tensor of "
+            "scalar "
+            f"type: {dtype.torch_name}"
+        )
     if not shape or shape[-1] != 2:
         raise RuntimeError("Tensor must have a last dimension of size 2")
-    return make_view(input, ViewDtype(True), Type(dtype.complex, shape[:-1]), _offset(input) // 2,
-                     tuple(s // 2 for s in input._strides[:-1]), "ViewAsComplexBackward0")
+    return make_view(
+        input,
+        ViewDtype(True),
+        Type(dtype.complex, shape[:-1]),
+        _offset(input) // 2,
+        tuple(s // 2 for s in input._strides[:-1]),
+        "ViewAsComplexBackward0",
+    )
 
 
-# ------------------------------------------------------------------------------------------ metadata, in place
+# ------------------------------------------------------------------------------------------ metadata, in
+# place
 
 
 def _rebind(x: Tensor, seen: Tensor) -> Tensor:
@@ -139,13 +161,21 @@ def _rebind(x: Tensor, seen: Tensor) -> Tensor:
 def _in_place_view(name: str, define: Any) -> None:
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return _rebind(self, define(self, *args, **kwargs))
+
     call.__name__ = name
     call.__doc__ = f"In place: {define.__doc__}"
     register(name, function=False)(call)
 
 
-for _name, _define in {"squeeze_": squeeze, "unsqueeze_": unsqueeze, "transpose_": transpose, "t_": t,
-                       "swapaxes_": transpose, "swapdims_": transpose, "as_strided_": as_strided}.items():
+for _name, _define in {
+    "squeeze_": squeeze,
+    "unsqueeze_": unsqueeze,
+    "transpose_": transpose,
+    "t_": t,
+    "swapaxes_": transpose,
+    "swapdims_": transpose,
+    "as_strided_": as_strided,
+}.items():
     _in_place_view(_name, _define)
 
 
@@ -160,6 +190,7 @@ def resize_(self: Tensor, *sizes: Any) -> Tensor:
     flat = reshape(self.detach(), (before,)) if before else None
     if flat is None or wanted == 0:
         from ..creation import full_value
+
         value = full_value(target, 0, self._type.dtype)
     elif wanted <= before:
         value = ops.reshape(narrow(flat, 0, 0, wanted)._value(), shape=target)
@@ -184,15 +215,20 @@ def resize_as_(self: Tensor, other: Tensor) -> Tensor:
 
 
 @register(function=False)
-def set_(self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = None, stride: Any = None) -> Tensor:
+def set_(
+    self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = None, stride: Any = None
+) -> Tensor:
     """Use the memory of `source`, under a size and stride if given."""
     if source is None:
         from ..creation import full_value
+
         source = from_value(full_value((0,), 0, self._type.dtype))
     if isinstance(source, UntypedStorage):
         source = source._tensor
     if size is not None:
-        source = as_strided(source, size, contiguous_strides(tuple(size)) if stride is None else stride, storage_offset)
+        source = as_strided(
+            source, size, contiguous_strides(tuple(size)) if stride is None else stride, storage_offset
+        )
     self.data = source
     return self
 
@@ -262,16 +298,20 @@ def element_size(self: Tensor) -> int:
 def data_ptr(self: Tensor) -> int:
     """The address of the first element."""
     from .._record import settle
+
     storage = self._storage
     settle(storage)
-    if storage.host is None and sys.getrefcount(storage.value) > 2:  # a clone may hold the same elements until a write
+    if (
+        storage.host is None and sys.getrefcount(storage.value) > 2
+    ):  # a clone may hold the same elements until a write
         storage.value = Leaf.of(storage.value.buffer.numpy().copy())  # type: ignore[attr-defined]
     array = storage.host if storage.host is not None else storage.value.buffer.numpy()  # type: ignore[attr-defined]
     return array.ctypes.data + _offset(self) * self.itemsize if array.size else 0
 
 
 class UntypedStorage:
-    """The memory behind a tensor: its size in bytes and address. Two tensors that share memory have equal ones."""
+    """The memory behind a tensor: its size in bytes and address. Two tensors that share memory have equal
+    ones."""
 
     def __init__(self, tensor: Tensor):
         base = object.__new__(Tensor)
@@ -305,5 +345,9 @@ def untyped_storage(self: Tensor) -> UntypedStorage:
 @register(function=False)
 def is_set_to(self: Tensor, tensor: Tensor) -> bool:
     """Whether both show the same memory in the same way."""
-    return self._storage is tensor._storage and self._strides == tensor._strides and _offset(self) == _offset(tensor) \
+    return (
+        self._storage is tensor._storage
+        and self._strides == tensor._strides
+        and _offset(self) == _offset(tensor)
         and self.shape == tensor.shape
+    )

@@ -32,8 +32,10 @@ def resolve_shape(sizes: tuple[Any, ...], before: tuple[Any, ...]) -> tuple[Any,
     if holes:
         known = math.prod([s for i, s in enumerate(sizes) if i != holes[0]])
         if known == 0:
-            raise RuntimeError(f"cannot reshape tensor of 0 elements into shape {list(sizes)} because the unspecified "
-                               "dimension size -1 can be any value and is ambiguous")
+            raise RuntimeError(
+                f"cannot reshape tensor of 0 elements into shape {list(sizes)} because the unspecified "
+                "dimension size -1 can be any value and is ambiguous"
+            )
         sizes = tuple(floordiv(total, known) if i == holes[0] else s for i, s in enumerate(sizes))
     if numel(sizes) != total:
         raise RuntimeError(f"shape '{[*sizes]}' is invalid for input of size {total}")
@@ -41,7 +43,9 @@ def resolve_shape(sizes: tuple[Any, ...], before: tuple[Any, ...]) -> tuple[Any,
 
 
 @functools.lru_cache(maxsize=4096)
-def view_strides(shape: tuple[Any, ...], strides: tuple[Any, ...], target: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def view_strides(
+    shape: tuple[Any, ...], strides: tuple[Any, ...], target: tuple[Any, ...]
+) -> tuple[Any, ...] | None:
     """Strides under which the same memory shows `target`, or None where a copy is needed."""
     if is_contiguous(shape, strides):
         return contiguous_strides(target)
@@ -52,7 +56,7 @@ def view_strides(shape: tuple[Any, ...], strides: tuple[Any, ...], target: tuple
         chunk = chunk * shape[d]
         if d == 0 or (shape[d - 1] != 1 and strides[d - 1] != chunk * base):
             covered = 1
-            while position >= 0 and (covered != chunk and covered < chunk or target[position] == 1):
+            while position >= 0 and ((covered != chunk and covered < chunk) or target[position] == 1):
                 result[position] = covered * base
                 covered = covered * target[position]
                 position -= 1
@@ -81,8 +85,10 @@ def view(self: Tensor, *shape: Any) -> Tensor:
     target = resolve_shape(shape_of(shape), before)
     strides = view_strides(before, self._strides, target)
     if strides is None:
-        raise RuntimeError("view size is not compatible with input tensor's size and stride (at least one dimension spans "
-                           "across two contiguous subspaces). Use .reshape(...) instead.")
+        raise RuntimeError(
+            "view size is not compatible with input tensor's size and stride (at least one dimension spans "
+            "across two contiguous subspaces). Use .reshape(...) instead."
+        )
     return _reshaped(self, target, strides, "ViewBackward0")
 
 
@@ -95,6 +101,7 @@ def view_dtype(self: Tensor, target: Any) -> Tensor:
         raise RuntimeError("view(dtype) of a tensor that requires grad is not supported: detach() it first")
     array = np.ascontiguousarray(self._array()).view(dtype.numpy)
     from ..creation import from_array
+
     return from_array(array.copy())
 
 
@@ -132,7 +139,11 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     start, end = axis_of(start_dim, len(shape)), axis_of(end_dim, len(shape))
     if start > end:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
-    return input if start == end else reshape(input, (*shape[:start], numel(shape[start:end + 1]), *shape[end + 1:]))
+    return (
+        input
+        if start == end
+        else reshape(input, (*shape[:start], numel(shape[start : end + 1]), *shape[end + 1 :]))
+    )
 
 
 @register()
@@ -152,9 +163,11 @@ def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
     try:
         parts = resolve_shape(parts, (shape[axis],))
     except RuntimeError:
-        raise RuntimeError(f"unflatten: Provided sizes {list(parts)} don't multiply up to the size of dim {axis} "
-                           f"({shape[axis]}) in the input tensor") from None
-    return reshape(input, (*shape[:axis], *parts, *shape[axis + 1:]))
+        raise RuntimeError(
+            f"unflatten: Provided sizes {list(parts)} don't multiply up to the size of dim {axis} "
+            f"({shape[axis]}) in the input tensor"
+        ) from None
+    return reshape(input, (*shape[:axis], *parts, *shape[axis + 1 :]))
 
 
 def _squeezed(x: Tensor, drop: set[int]) -> Tensor:
@@ -169,7 +182,9 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     check_tensor("squeeze", "input", input)
     shape = input._type.shape
     axes = range(len(shape)) if dim is None else () if dim == () else dims_of(dim, len(shape))
-    return _squeezed(input, {a for a in axes if a < len(shape) and isinstance(shape[a], int) and shape[a] == 1})
+    return _squeezed(
+        input, {a for a in axes if a < len(shape) and isinstance(shape[a], int) and shape[a] == 1}
+    )
 
 
 @register()
@@ -179,17 +194,28 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     shape, strides = input._type.shape, input._strides
     axis = axis_of(dim, len(shape) + 1)
     stride = shape[axis] * strides[axis] if axis < len(shape) else 1
-    return _reshaped(input, (*shape[:axis], 1, *shape[axis:]), (*strides[:axis], stride, *strides[axis:]),
-                     "UnsqueezeBackward0")
+    return _reshaped(
+        input,
+        (*shape[:axis], 1, *shape[axis:]),
+        (*strides[:axis], stride, *strides[axis:]),
+        "UnsqueezeBackward0",
+    )
 
 
-# ------------------------------------------------------------------------------------------ order of dimensions
+# ------------------------------------------------------------------------------------------ order of
+# dimensions
 
 
 def _permuted(x: Tensor, dims: tuple[int, ...], name: str) -> Tensor:
     shape, strides = x._type.shape, x._strides
-    return make_view(x, Permute(dims), Type(x._type.dtype, tuple(shape[d] for d in dims)), _offset(x),
-                     tuple(strides[d] for d in dims), name)
+    return make_view(
+        x,
+        Permute(dims),
+        Type(x._type.dtype, tuple(shape[d] for d in dims)),
+        _offset(x),
+        tuple(strides[d] for d in dims),
+        name,
+    )
 
 
 @register()
@@ -200,8 +226,11 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
         dims = tuple(dims[0])
     rank = input.ndim
     if len(dims) != rank:
-        raise RuntimeError("permute(sparse_coo): number of dimensions in the tensor input does not match the length of the "
-                           f"desired ordering of dimensions i.e. input.dim() = {rank} is not equal to len(dims) = {len(dims)}")
+        raise RuntimeError(
+            "permute(sparse_coo): number of dimensions in the tensor input does not match the length of the "
+            f"desired ordering of dimensions i.e. input.dim() = {rank} is not equal to len(dims) = "
+            f"{len(dims)}"
+        )
     axes = tuple(axis_of(d, rank) for d in dims)
     if len(set(axes)) != rank:
         raise RuntimeError("permute(): duplicate dims are not allowed.")
@@ -226,7 +255,11 @@ def t(input: Tensor) -> Tensor:
     check_tensor("t", "input", input)
     if input.ndim > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D")
-    return transpose(input, 0, 1) if input.ndim == 2 else _permuted(input, tuple(range(input.ndim)), "TBackward0")
+    return (
+        transpose(input, 0, 1)
+        if input.ndim == 2
+        else _permuted(input, tuple(range(input.ndim)), "TBackward0")
+    )
 
 
 @register("movedim", "moveaxis")
@@ -234,15 +267,21 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     """Dimensions `source` moved to the positions `destination`."""
     rank = input.ndim
     source = [axis_of(d, rank) for d in (source if isinstance(source, (tuple, list)) else (source,))]
-    target = [axis_of(d, rank) for d in (destination if isinstance(destination, (tuple, list)) else (destination,))]
+    target = [
+        axis_of(d, rank) for d in (destination if isinstance(destination, (tuple, list)) else (destination,))
+    ]
     if len(source) != len(target):
-        raise RuntimeError(f"movedim: Invalid source or destination dims: source ({source} dims) should contain the same "
-                           f"number of dims as destination ({target} dims)")
+        raise RuntimeError(
+            f"movedim: Invalid source or destination dims: source ({source} dims) should contain the same "
+            f"number of dims as destination ({target} dims)"
+        )
     if len(set(source)) != len(source) or len(set(target)) != len(target):
         raise RuntimeError("movedim: repeated dim in `source` or `destination`")
     order = dict(zip(target, source, strict=True))
     rest = iter([d for d in range(rank) if d not in source])
-    return _permuted(input, tuple(order[i] if i in order else next(rest) for i in range(rank)), "PermuteBackward0")
+    return _permuted(
+        input, tuple(order[i] if i in order else next(rest) for i in range(rank)), "PermuteBackward0"
+    )
 
 
 @register()
@@ -261,23 +300,32 @@ def expand(self: Tensor, *sizes: Any, implicit: bool = False) -> Tensor:
     shape, strides = self._type.shape, self._strides
     lead = len(target) - len(shape)
     if lead < 0:
-        raise RuntimeError(f"expand({self.type()}{{{list(shape)}}}, size={list(target)}): the number of sizes provided "
-                           f"({len(target)}) must be greater or equal to the number of dimensions in the tensor ({len(shape)})")
+        raise RuntimeError(
+            f"expand({self.type()}{{{list(shape)}}}, size={list(target)}): the number of sizes provided "
+            f"({len(target)}) must be greater or equal to the number of dimensions in the tensor "
+            f"({len(shape)})"
+        )
     result, steps = [], []
     for i, size in enumerate(target):
         now = 1 if i < lead else shape[i - lead]
         if isinstance(size, int) and size == -1:
             if i < lead:
-                raise RuntimeError(f"The expanded size of the tensor (-1) isn't allowed in a leading, non-existing "
-                                   f"dimension {i}")
+                raise RuntimeError(
+                    f"The expanded size of the tensor (-1) isn't allowed in a leading, non-existing "
+                    f"dimension {i}"
+                )
             size = now
         if size != now and now != 1:
-            raise RuntimeError(f"The expanded size of the tensor ({size}) must match the existing size ({now}) at "
-                               f"non-singleton dimension {i}.  Target sizes: {list(target)}.  Tensor sizes: {list(shape)}")
+            raise RuntimeError(
+                f"The expanded size of the tensor ({size}) must match the existing size ({now}) at "
+                f"non-singleton dimension {i}.  Target sizes: {list(target)}.  Tensor sizes: {list(shape)}"
+            )
         result.append(size)
         steps.append(0 if i < lead or size != now else strides[i - lead])
     shape_ = tuple(result)
-    return make_view(self, Expand(shape_), Type(self._type.dtype, shape_), _offset(self), tuple(steps), "ExpandBackward0")
+    return make_view(
+        self, Expand(shape_), Type(self._type.dtype, shape_), _offset(self), tuple(steps), "ExpandBackward0"
+    )
 
 
 @register(function=False)
@@ -296,16 +344,29 @@ def broadcast_to(input: Tensor, size: Any) -> Tensor:
 # ------------------------------------------------------------------------------------------ parts
 
 
-def slice_view(x: Tensor, start: tuple[Any, ...], stop: tuple[Any, ...], step: tuple[int, ...], name: str = "SliceBackward0",
-               creation: str = "") -> Tensor:
+def slice_view(
+    x: Tensor,
+    start: tuple[Any, ...],
+    stop: tuple[Any, ...],
+    step: tuple[int, ...],
+    name: str = "SliceBackward0",
+    creation: str = "",
+) -> Tensor:
     """Start, stop and step for each dimension, already within bounds."""
     strides = x._strides
     shape = tuple((b - a + (s - 1)) // s for a, b, s in zip(start, stop, step, strict=True))
     offset = _offset(x)
     for a, stride in zip(start, strides, strict=True):
         offset = offset + a * stride
-    return make_view(x, Slice(start, stop, step), Type(x._type.dtype, shape), offset,
-                     tuple(s * k for s, k in zip(strides, step, strict=True)), name, creation)
+    return make_view(
+        x,
+        Slice(start, stop, step),
+        Type(x._type.dtype, shape),
+        offset,
+        tuple(s * k for s, k in zip(strides, step, strict=True)),
+        name,
+        creation,
+    )
 
 
 @register()
@@ -319,18 +380,33 @@ def narrow(input: Tensor, dim: int, start: Any, length: Any) -> Tensor:
     if count < 0:
         raise RuntimeError("narrow(): length must be non-negative.")
     if not -size <= first <= size:
-        raise IndexError(f"Dimension out of range (expected to be in range of [{-size}, {size}], but got {first})")
+        raise IndexError(
+            f"Dimension out of range (expected to be in range of [{-size}, {size}], but got {first})"
+        )
     first = first + size if first < 0 else first
     if first + count > size:
         raise RuntimeError(f"start ({first}) + length ({count}) exceeds dimension size ({size}).")
     return _along(input, axis, first, first + count)
 
 
-def _along(x: Tensor, axis: int, start: Any, stop: Any, step: int = 1, creation: str = "", name: str = "SliceBackward0") -> Tensor:
+def _along(
+    x: Tensor,
+    axis: int,
+    start: Any,
+    stop: Any,
+    step: int = 1,
+    creation: str = "",
+    name: str = "SliceBackward0",
+) -> Tensor:
     shape = x._type.shape
-    return slice_view(x, tuple(start if i == axis else 0 for i in range(len(shape))),
-                      tuple(stop if i == axis else d for i, d in enumerate(shape)),
-                      tuple(step if i == axis else 1 for i in range(len(shape))), name, creation)
+    return slice_view(
+        x,
+        tuple(start if i == axis else 0 for i in range(len(shape))),
+        tuple(stop if i == axis else d for i, d in enumerate(shape)),
+        tuple(step if i == axis else 1 for i in range(len(shape))),
+        name,
+        creation,
+    )
 
 
 @register()
@@ -370,14 +446,18 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
         for s in sizes:
             total = total + s
         if total != size or any(isinstance(s, int) and s < 0 for s in sizes):
-            raise RuntimeError(f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at "
-                               f"dimension {axis}), but got split_sizes={sizes}")
+            raise RuntimeError(
+                f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at "
+                f"dimension {axis}), but got split_sizes={sizes}"
+            )
         return _pieces(tensor, axis, sizes, "SplitWithSizesBackward0")
     each = size_of(split_size_or_sections)
     if each < 0 or (each == 0 and size != 0):
         raise RuntimeError(f"split expects split_size be non-negative, but got split_size={each}")
     count = 1 if each == 0 or size == 0 else -(-size // each)
-    return _pieces(tensor, axis, [min(each, size - i * each) for i in range(count)] if each else [0], "SplitBackward0")
+    return _pieces(
+        tensor, axis, [min(each, size - i * each) for i in range(count)] if each else [0], "SplitBackward0"
+    )
 
 
 @register()
@@ -410,7 +490,9 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
         cuts = [min(max(i + size if i < 0 else i, 0), size) for i in given]
         ends = [*cuts, size]
         starts = [0, *cuts]
-        return tuple(_along(input, axis, a, max(a, b), creation="multi") for a, b in zip(starts, ends, strict=True))
+        return tuple(
+            _along(input, axis, a, max(a, b), creation="multi") for a, b in zip(starts, ends, strict=True)
+        )
     if given <= 0:
         raise RuntimeError(f"number of sections must be larger than 0, got {given}")
     each, extra = divmod(size, given)
@@ -419,7 +501,10 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
 
 def _split_along(x: Tensor, given: Any, dim: int, least: int, name: str) -> tuple[Tensor, ...]:
     if x.ndim < least:
-        raise RuntimeError(f"torch.{name} requires a tensor with at least {least} dimension, but got a tensor with {x.ndim} dimensions!")
+        raise RuntimeError(
+            f"torch.{name} requires a tensor with at least {least} dimension, but got a tensor with "
+            f"{x.ndim} dimensions!"
+        )
     return tensor_split(x, given, dim)
 
 

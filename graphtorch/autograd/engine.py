@@ -99,22 +99,27 @@ class Task:
 
     def _recorded(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
         from ..tensor import from_value
+
         values = [None if c is None else c._value() for c in cotangents]
         found = fn.pull(values)
         if self.create_graph:
             gradients = _differentiable(fn, cotangents, values, found)
         else:
-            gradients = [None if g is None or e is None else from_value(g)
-                         for g, e in zip(found, fn.edges, strict=True)]
+            gradients = [
+                None if g is None or e is None else from_value(g)
+                for g, e in zip(found, fn.edges, strict=True)
+            ]
         if not self.retain_graph:
             fn.free(found, values)
         return gradients
 
 
-def _differentiable(fn: GradNode, cotangents: list[Any], values: list[Value | None],
-                    found: Sequence[Value | None]) -> list[Any]:
+def _differentiable(
+    fn: GradNode, cotangents: list[Any], values: list[Value | None], found: Sequence[Value | None]
+) -> list[Any]:
     """The gradients as tensors that can be differentiated again."""
     from ..tensor import from_value
+
     read = fn.reads(found, values)
     operands: list[Value] = []
     edges: list[Any] = []
@@ -130,15 +135,20 @@ def _differentiable(fn: GradNode, cotangents: list[Any], values: list[Value | No
         if value.dtype.is_differentiable and value not in fn.operands:
             operands.append(value)
             edges.append((fn, i))
-    result = []
+    result: list[Any] = []
     for gradient, edge in zip(found, fn.edges, strict=True):
         if gradient is None or edge is None:
             result.append(None)
             continue
         tensor = from_value(gradient)
         if any(e is not None for e in edges):
-            tensor._fn = GradNode(fn._name.replace("Backward0", "") + "BackwardBackward0", (gradient,),
-                                  tuple(operands), tuple(edges), (None,) * len(operands))
+            tensor._fn = GradNode(
+                fn._name.replace("Backward0", "") + "BackwardBackward0",
+                (gradient,),
+                tuple(operands),
+                tuple(edges),
+                (None,) * len(operands),
+            )
         result.append(tensor)
     return result
 
@@ -197,8 +207,10 @@ def _checked_hook(changed: Any, before: Any) -> Any:
     if not hasattr(changed, "_value"):
         raise TypeError(f"hook: expected a Tensor or None, got {type(changed).__name__}")
     if changed.shape != before.shape:
-        raise RuntimeError(f"hook '{changed}' has changed the size of value: from {list(before.shape)} to "
-                           f"{list(changed.shape)}; return a gradient of the same shape")
+        raise RuntimeError(
+            f"hook '{changed}' has changed the size of value: from {list(before.shape)} to "
+            f"{list(changed.shape)}; return a gradient of the same shape"
+        )
     return changed
 
 
@@ -233,8 +245,14 @@ def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
 # ------------------------------------------------------------------------------------------ entry points
 
 
-def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
-             grad_variables: Any = None, inputs: Any = None) -> None:
+def backward(
+    tensors: Any,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    grad_variables: Any = None,
+    inputs: Any = None,
+) -> None:
     """Add the gradients of `tensors` to the ``grad`` of the leaves they were computed from.
 
     Args:
@@ -270,9 +288,17 @@ def _accumulate_into(task: Task, inputs: Sequence[Any], roots: Any) -> None:
             accumulate(tensor, task.captured[position], task.create_graph)
 
 
-def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,
-         create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
-         is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    only_inputs: bool = True,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
     """The gradients of the sum of `outputs` (times `grad_outputs`) with respect to `inputs`, as a tuple.
 
     Args:
@@ -285,7 +311,9 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
     """
     if materialize_grads:
         if allow_unused is False:
-            raise ValueError("Expected allow_unused to be True or not passed when materialize_grads=True, but got: False.")
+            raise ValueError(
+                "Expected allow_unused to be True or not passed when materialize_grads=True, but got: False."
+            )
         allow_unused = True
     outputs, inputs = _listed(outputs), _listed(inputs)
     roots = _roots(outputs, _gradients(outputs, grad_outputs))
@@ -299,10 +327,13 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
 def _result(task: Task, position: int, tensor: Any, allow_unused: bool | None, zeros: bool) -> Any:
     found = task.captured.get(position)
     if found is None and not allow_unused:
-        raise RuntimeError("One of the differentiated Tensors appears to not have been used in the graph. "
-                           f"Set allow_unused=True if this is the desired behavior. (input {position})")
+        raise RuntimeError(
+            "One of the differentiated Tensors appears to not have been used in the graph. "
+            f"Set allow_unused=True if this is the desired behavior. (input {position})"
+        )
     if found is None and zeros:
         from .. import zeros_like
+
         return zeros_like(tensor, requires_grad=task.create_graph)
     return found
 
@@ -329,17 +360,22 @@ def _gradient(tensor: Any, gradient: Any) -> Any:
         raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
     if gradient is None:
         if tensor.numel() != 1:
-            raise RuntimeError("grad can be implicitly created only for scalar outputs: this tensor has shape "
-                               f"{list(tensor.shape)}, so call .sum() or pass gradient=")
+            raise RuntimeError(
+                "grad can be implicitly created only for scalar outputs: this tensor has shape "
+                f"{list(tensor.shape)}, so call .sum() or pass gradient="
+            )
         if not tensor.dtype.is_floating_point:
-            raise RuntimeError("grad can be implicitly created only for real scalar outputs but got "
-                               f"{tensor.dtype}")
+            raise RuntimeError(
+                f"grad can be implicitly created only for real scalar outputs but got {tensor.dtype}"
+            )
         return tensor._ones_like()
     if not hasattr(gradient, "_value"):
         raise TypeError("gradients can be either Tensors or None, but got " + type(gradient).__name__)
     if gradient.shape != tensor.shape:
-        raise RuntimeError(f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has a "
-                           f"shape of {tensor.shape}.")
+        raise RuntimeError(
+            f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has a "
+            f"shape of {tensor.shape}."
+        )
     return gradient if gradient.dtype is tensor.dtype else gradient.to(tensor.dtype)
 
 

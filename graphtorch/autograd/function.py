@@ -25,8 +25,11 @@ class FunctionCtx:
         """Keep tensors (or None) for `backward`, where they are ``ctx.saved_tensors``."""
         for t in tensors:
             if t is not None and not isinstance(t, Tensor):
-                raise TypeError(f"save_for_backward can only save variables, but argument is of type {type(t).__name__}; keep other "
-                                "things as attributes of ctx")
+                raise TypeError(
+                    f"save_for_backward can only save variables, but argument is of type "
+                    f"{type(t).__name__}; keep other "
+                    "things as attributes of ctx"
+                )
         self._to_save = tensors
 
     def save_for_forward(self, *tensors: Tensor | None) -> None:
@@ -55,7 +58,9 @@ class FunctionCtx:
     @property
     def saved_variables(self) -> tuple[Any, ...]:
         """As `saved_tensors` (deprecated)."""
-        warnings.warn("'saved_variables' is deprecated; use 'saved_tensors'", DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            "'saved_variables' is deprecated; use 'saved_tensors'", DeprecationWarning, stacklevel=2
+        )
         return self.saved_tensors
 
 
@@ -89,9 +94,13 @@ class PythonNode(GradNode):
 
     def _unpacked(self, tensor: Tensor, seen: Seen, number: int | None) -> Tensor:
         if seen.version.number != seen.number:
-            raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation: "
-                               f"[{tensor.type()} {list(tensor.shape)}], saved by {self._name}, is at version "
-                               f"{seen.version.number}; expected version {seen.number} instead. Hint: clone() it before saving")
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace "
+                "operation: "
+                f"[{tensor.type()} {list(tensor.shape)}], saved by {self._name}, is at version "
+                f"{seen.version.number}; expected version {seen.number} instead. Hint: clone() it before "
+                f"saving"
+            )
         if number is None:
             return tensor
         tensor._fn, tensor._nr = self, number
@@ -101,31 +110,41 @@ class PythonNode(GradNode):
         """Run the user's backward: one gradient for each tensor operand."""
         if self.saved is None:
             raise RuntimeError(FREED)
-        given = [_zeros(self.types[i]) if c is None and self.ctx._materialize else c for i, c in enumerate(cotangents)]
+        given = [
+            _zeros(self.types[i]) if c is None and self.ctx._materialize else c
+            for i, c in enumerate(cotangents)
+        ]
         found = self.cls.backward(self.ctx, *given)  # type: ignore[attr-defined]
         found = list(found) if isinstance(found, (tuple, list)) else [found]
-        if not task.retain_graph:
-            if any(s is not None for s in self.saved):
-                self.saved = None
-                self.freed = True
+        if not task.retain_graph and any(s is not None for s in self.saved):
+            self.saved = None
+            self.freed = True
         return self._checked(found)
 
     def _checked(self, found: list[Any]) -> list[Any]:
         while len(found) > len(self.edges) and found[-1] is None:
             found.pop()
         if len(found) != len(self.edges):
-            raise RuntimeError(f"function {self._name} returned an incorrect number of gradients (expected {len(self.edges)}, got "
-                               f"{len(found)})")
+            raise RuntimeError(
+                f"function {self._name} returned an incorrect number of gradients (expected "
+                f"{len(self.edges)}, got "
+                f"{len(found)})"
+            )
         result = []
         for i, (g, edge) in enumerate(zip(found, self.edges, strict=True)):
             if g is not None and not isinstance(g, Tensor):
-                raise TypeError(f"expected Variable or None (got {type(g).__name__}) as gradient {i} of {self._name}")
-            result.append(None if g is None or edge is None else _fitted(g, edge[0].types[edge[1]], self._name, i))
+                raise TypeError(
+                    f"expected Variable or None (got {type(g).__name__}) as gradient {i} of {self._name}"
+                )
+            result.append(
+                None if g is None or edge is None else _fitted(g, edge[0].types[edge[1]], self._name, i)
+            )
         return result
 
 
 def _zeros(type_: Any) -> Tensor:
     from ..creation import full_value
+
     return from_value(full_value(type_.shape, 0, type_.dtype))
 
 
@@ -134,8 +153,11 @@ def _fitted(gradient: Tensor, wanted: Any, name: str, position: int) -> Tensor:
         try:
             gradient = gradient.sum_to_size(wanted.shape)  # type: ignore[attr-defined]
         except RuntimeError:
-            raise RuntimeError(f"Function {name} returned an invalid gradient at index {position} - got {list(gradient.shape)} but "
-                               f"expected shape compatible with {list(wanted.shape)}") from None
+            raise RuntimeError(
+                f"Function {name} returned an invalid gradient at index {position} - got "
+                f"{list(gradient.shape)} but "
+                f"expected shape compatible with {list(wanted.shape)}"
+            ) from None
     return gradient
 
 
@@ -143,12 +165,16 @@ class _FunctionType(type):
     """Calling a Function class is the old style that PyTorch refuses."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        raise RuntimeError(f"Legacy autograd function with non-static forward method is deprecated. Please use new-style autograd "
-                           f"function with static forward method, and call {cls.__name__}.apply(...)")
+        raise RuntimeError(
+            f"Legacy autograd function with non-static forward method is deprecated. Please use new-style "
+            f"autograd "
+            f"function with static forward method, and call {cls.__name__}.apply(...)"
+        )
 
 
 class Function(FunctionCtx, metaclass=_FunctionType):
-    """An operation with its own gradient: subclass it, write static `forward` and `backward`, call ``apply``."""
+    """An operation with its own gradient: subclass it, write static `forward` and `backward`, call
+    ``apply``."""
 
     generate_vmap_rule = False
 
@@ -165,8 +191,11 @@ class Function(FunctionCtx, metaclass=_FunctionType):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """One gradient for each input of `forward`; None where there is none."""
-        raise NotImplementedError("You must implement either the backward or vjp method for your custom autograd.Function to use it "
-                                  "with backward mode AD.")
+        raise NotImplementedError(
+            "You must implement either the backward or vjp method for your custom autograd.Function to "
+            "use it "
+            "with backward mode AD."
+        )
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
@@ -183,7 +212,7 @@ class Function(FunctionCtx, metaclass=_FunctionType):
         outputs = list(raw) if isinstance(raw, (tuple, list)) else [raw]
         outputs = [_own(o, args, ctx) if isinstance(o, Tensor) else o for o in outputs]
         if tracks:
-            _attach(cls, ctx, args, outputs, [o for o in (raw if isinstance(raw, (tuple, list)) else [raw])])
+            _attach(cls, ctx, args, outputs, list(raw) if isinstance(raw, (tuple, list)) else [raw])
         return type(raw)(outputs) if isinstance(raw, (tuple, list)) else outputs[0]
 
 
@@ -213,8 +242,10 @@ def _attach(cls: type, ctx: FunctionCtx, args: tuple[Any, ...], outputs: list[An
 
 def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for `backward`: its results cannot be differentiated again."""
+
     @functools.wraps(function)
     def inside(ctx: Any, *args: Any) -> Any:
         with no_grad():
             return function(ctx, *args)
+
     return inside

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import graphtorch as torch
 import pytest
+
+import graphtorch as torch
 
 
 def param(*values):
@@ -89,7 +90,7 @@ def test_tensor_hooks_and_retain_grad():
 def test_grad_function():
     x, y = param(2.0), param(3.0)
     z = x * x * y
-    gx, = torch.autograd.grad(z, x, create_graph=True)
+    (gx,) = torch.autograd.grad(z, x, create_graph=True)
     assert gx.item() == 12
     gxx, gxy = torch.autograd.grad(gx, (x, y))
     assert gxx.item() == 6 and gxy.item() == 4
@@ -101,9 +102,9 @@ def test_grad_function():
 
 def test_third_derivative():
     x = param(2.0)
-    y = x ** 4
+    y = x**4
     for want in (32, 48, 48):
-        y, = torch.autograd.grad(y.sum(), x, create_graph=True)
+        (y,) = torch.autograd.grad(y.sum(), x, create_graph=True)
         assert y.item() == pytest.approx(want)
 
 
@@ -128,17 +129,18 @@ def test_function_with_context():
         def forward(ctx, x, scale):
             ctx.save_for_backward(x)
             ctx.scale = scale
-            return x ** 3 * scale
+            return x**3 * scale
 
         @staticmethod
         def backward(ctx, g):
-            x, = ctx.saved_tensors
+            (x,) = ctx.saved_tensors
             assert ctx.needs_input_grad == (True, False)
             return g * 3 * x * x * ctx.scale, None
+
     x = param(2.0)
     y = Cube.apply(x, 10)
     assert y.grad_fn.name() == "CubeBackward"
-    g, = torch.autograd.grad(y, x, create_graph=True)
+    (g,) = torch.autograd.grad(y, x, create_graph=True)
     g.backward()
     assert g.item() == 120 and x.grad.item() == 120
     with pytest.raises(RuntimeError, match="apply"):
@@ -156,6 +158,7 @@ def test_function_dirty_and_non_differentiable():
         @staticmethod
         def backward(ctx, g, _):
             return g * 2
+
     y, i = Fill.apply(param(1.0, 4.0))
     assert y.requires_grad and not i.requires_grad and i.item() == 1
 
@@ -166,6 +169,7 @@ def test_modes():
     @torch.no_grad()
     def f():
         return x * 2
+
     assert not f().requires_grad
     with torch.inference_mode():
         t = torch.ones(1)
@@ -176,10 +180,12 @@ def test_modes():
 
 def test_numbers_that_change_compile_nothing():
     from graphtorch import _record
+
     x = torch.ones(7, 3)
 
     def step(lr):
         return (x * lr + 0.5).sum().item()
+
     step(0.1)
     step(0.3)
     before = _record.compiled_count
@@ -190,6 +196,7 @@ def test_numbers_that_change_compile_nothing():
 
 def test_hand_written_loop_runs_one_graph_an_iteration():
     from graphtorch import _record
+
     w = torch.zeros(3, requires_grad=True)
     x = torch.arange(6.0).reshape(2, 3)
     counts = []

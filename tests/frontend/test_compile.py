@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import graphtorch as torch
 import pytest
-from graphtorch import nn
 from graphtorch.ir import text
+
+import graphtorch as torch
+from graphtorch import nn
 
 
 def model():
@@ -17,7 +18,12 @@ def test_trace_names_inputs_and_parameters():
     m = model().eval()
     traced = torch.trace(m, torch.zeros(5, 4), dynamic={0: {0: torch.Dim("batch", min=1, max=64)}})
     assert [v.name for v in traced.graph.inputs] == ["input", "0.weight", "0.bias", "2.weight", "2.bias"]
-    assert traced.inputs == ("input",) and set(traced.parameters) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert traced.inputs == ("input",) and set(traced.parameters) == {
+        "0.weight",
+        "0.bias",
+        "2.weight",
+        "2.bias",
+    }
     assert str(traced.graph.inputs[0].type) == "f32[batch, 4]"
     assert text.parse(str(traced.graph)) == traced.graph
 
@@ -25,6 +31,7 @@ def test_trace_names_inputs_and_parameters():
 def test_trace_refuses_values_in_python():
     def f(x):
         return x if x.sum() > 0 else -x
+
     with pytest.raises(RuntimeError, match=r"test_compile.py:\d+.*torch.where"):
         torch.trace(f, torch.ones(3))
     assert torch.ones(2).sum().item() == 2  # the capture is over
@@ -50,8 +57,9 @@ def test_compiled_module_is_differentiable():
     assert compiled.recorded == 1
 
 
-@pytest.mark.parametrize("make", [
-    lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), lambda p: torch.optim.Adam(p, lr=0.05)])
+@pytest.mark.parametrize(
+    "make", [lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), lambda p: torch.optim.Adam(p, lr=0.05)]
+)
 def test_compiled_training_step_equals_the_plain_one(make):
     x, t = torch.randn(6, 4), torch.arange(6) % 3
 
@@ -66,12 +74,14 @@ def test_compiled_training_step_equals_the_plain_one(make):
             loss.backward()
             opt.step()
             return loss
+
         run = torch.compile(step) if compiled else step
         found = []
         for _ in range(6):
             found.append(run(x, t).item())
             sched.step()
         return found, getattr(run, "recorded", 0)
+
     plain, _ = losses(False)
     replayed, recorded = losses(True)
     assert replayed == pytest.approx(plain, rel=1e-4) and recorded <= 2
@@ -117,6 +127,7 @@ def test_compiled_call_updates_buffers_and_arguments():
     def bump(x):
         x += 1
         return x * 2
+
     x = torch.zeros(2)
     g = torch.compile(bump)
     assert g(x).tolist() == [2, 2] and g(x).tolist() == [4, 4] and x.tolist() == [2, 2]
@@ -129,6 +140,7 @@ def test_state_kept_outside_is_materialised():
         if not kept:
             kept.append(x * 3)
         return x + kept[0]
+
     g = torch.compile(f)
     assert g(torch.ones(2)).tolist() == [4, 4] and kept[0].tolist() == [3, 3]
     assert g(torch.ones(2)).tolist() == [4, 4]

@@ -5,15 +5,22 @@ from __future__ import annotations
 import copy
 import pickle
 
-import graphtorch as torch
 import numpy as np
 import pytest
 
+import graphtorch as torch
+
 VIEWS = {
-    "view": lambda b: b.view(-1), "transpose": lambda b: b.transpose(0, 1), "slice": lambda b: b[:, 1:],
-    "int": lambda b: b[0], "step": lambda b: b[..., ::2], "unsqueeze": lambda b: b.unsqueeze(1),
-    "diagonal": lambda b: b.diagonal(0, 1, 2), "as_strided": lambda b: b.as_strided((2, 2), (1, 5), 3),
-    "unfold": lambda b: b.unfold(2, 2, 2), "chunk": lambda b: torch.chunk(b, 2)[1],
+    "view": lambda b: b.view(-1),
+    "transpose": lambda b: b.transpose(0, 1),
+    "slice": lambda b: b[:, 1:],
+    "int": lambda b: b[0],
+    "step": lambda b: b[..., ::2],
+    "unsqueeze": lambda b: b.unsqueeze(1),
+    "diagonal": lambda b: b.diagonal(0, 1, 2),
+    "as_strided": lambda b: b.as_strided((2, 2), (1, 5), 3),
+    "unfold": lambda b: b.unfold(2, 2, 2),
+    "chunk": lambda b: torch.chunk(b, 2)[1],
     "chain": lambda b: b.permute(2, 0, 1)[1:3].transpose(0, 2)[..., :1].squeeze(-1),
 }
 
@@ -44,7 +51,7 @@ def test_strides_and_contiguity():
     assert t.stride() == (1, 4, 12) and not t.is_contiguous() and t.contiguous().is_contiguous()
     assert x[1, 1:].storage_offset() == 16 and x[0].data_ptr() == x.data_ptr()
     assert x.expand(5, 2, 3, 4).stride() == (0, 12, 4, 1)
-    with pytest.raises(RuntimeError, match="Use .reshape"):
+    with pytest.raises(RuntimeError, match=r"Use \.reshape"):
         t.view(-1)
 
 
@@ -102,14 +109,31 @@ def test_runtime_index_out_of_range_is_an_index_error():
         x[torch.tensor([5])].tolist()
 
 
-@pytest.mark.parametrize("key", [
-    0, -1, slice(1, None), (slice(None), 1), (..., 0), (None, 1), ([0, 1], slice(None), [1, 2]), ([[0], [1]], [0, 2]),
-    (slice(None), [2, 0]), np.array([True, False]), (slice(None), np.array([True, False, True]), slice(0, 2)),
-])
+@pytest.mark.parametrize(
+    "key",
+    [
+        0,
+        -1,
+        slice(1, None),
+        (slice(None), 1),
+        (..., 0),
+        (None, 1),
+        ([0, 1], slice(None), [1, 2]),
+        ([[0], [1]], [0, 2]),
+        (slice(None), [2, 0]),
+        np.array([True, False]),
+        (slice(None), np.array([True, False, True]), slice(0, 2)),
+    ],
+)
 def test_indexing_reads_and_writes_as_numpy(key):
     array = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)
-    converted = tuple(torch.tensor(k) if isinstance(k, (list, np.ndarray)) else k for k in key) if isinstance(key, tuple) \
-        else torch.tensor(key) if isinstance(key, np.ndarray) else key
+    converted = (
+        tuple(torch.tensor(k) if isinstance(k, (list, np.ndarray)) else k for k in key)
+        if isinstance(key, tuple)
+        else torch.tensor(key)
+        if isinstance(key, np.ndarray)
+        else key
+    )
     t = torch.tensor(array)
     assert np.array_equal(t[converted].numpy(), array[key])
     t[converted] = -1
@@ -125,12 +149,20 @@ def test_pickle_and_deepcopy():
     assert z.tolist() == [1, 2] and z is not x and z.data_ptr() != x.data_ptr()
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    ([1.0, 2.5], "tensor([1.0000, 2.5000])"), ([1, 2], "tensor([1, 2])"), ([True, False], "tensor([ True, False])"),
-    ([1e-5, 1.0], "tensor([1.0000e-05, 1.0000e+00])"), (3.0, "tensor(3.)"), ([], "tensor([])"),
-    ([[1.0, -2.0], [3.0, 4.0]], "tensor([[ 1., -2.],\n        [ 3.,  4.]])"),
-    ([float("nan"), float("inf"), 1.0], "tensor([nan, inf, 1.])"), ([1 + 2j], "tensor([1.+2.j])"),
-])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1.0, 2.5], "tensor([1.0000, 2.5000])"),
+        ([1, 2], "tensor([1, 2])"),
+        ([True, False], "tensor([ True, False])"),
+        ([1e-5, 1.0], "tensor([1.0000e-05, 1.0000e+00])"),
+        (3.0, "tensor(3.)"),
+        ([], "tensor([])"),
+        ([[1.0, -2.0], [3.0, 4.0]], "tensor([[ 1., -2.],\n        [ 3.,  4.]])"),
+        ([float("nan"), float("inf"), 1.0], "tensor([nan, inf, 1.])"),
+        ([1 + 2j], "tensor([1.+2.j])"),
+    ],
+)
 def test_printing(value, text):
     assert repr(torch.tensor(value)) == text
 

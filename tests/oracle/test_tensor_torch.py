@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import graphtorch
 import numpy as np
 import pytest
 
+import graphtorch
+
 torch = pytest.importorskip("torch")
 
-DTYPES = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64"]
+DTYPES = [
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+]
 
 
 @pytest.mark.parametrize("a", DTYPES)
@@ -17,20 +30,42 @@ def test_promotion(a, b):
     if {a, b} == {"float16", "complex64"}:
         pytest.skip("complex32 is not a dtype here")
     for shape_a, shape_b in (((2,), (2,)), ((2,), ()), ((), (2,))):
-        want = torch.result_type(torch.ones(shape_a, dtype=getattr(torch, a)), torch.ones(shape_b, dtype=getattr(torch, b)))
-        got = graphtorch.result_type(graphtorch.ones(shape_a, dtype=getattr(graphtorch, a)),
-                                     graphtorch.ones(shape_b, dtype=getattr(graphtorch, b)))
+        want = torch.result_type(
+            torch.ones(shape_a, dtype=getattr(torch, a)), torch.ones(shape_b, dtype=getattr(torch, b))
+        )
+        got = graphtorch.result_type(
+            graphtorch.ones(shape_a, dtype=getattr(graphtorch, a)),
+            graphtorch.ones(shape_b, dtype=getattr(graphtorch, b)),
+        )
         assert str(got) == str(want)
 
 
-@pytest.mark.parametrize("values", [
-    [0.1, 22.33, -1e3], [1e10, 1.0], [1e-8], [[1, -20], [3, 4]], list(range(30)), np.arange(1200.0).tolist(),
-    [[0.5] * 30] * 4, [float("nan"), -1.0], np.zeros((2, 0, 3)).tolist(), [2 ** 40], [[[1.5]]], [True],
-    np.linspace(-1, 1, 7).tolist(), [123456.0, 0.1], [99999.0, 1.0], [1.0, 2.0, 3e9],
-])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.1, 22.33, -1e3],
+        [1e10, 1.0],
+        [1e-8],
+        [[1, -20], [3, 4]],
+        list(range(30)),
+        np.arange(1200.0).tolist(),
+        [[0.5] * 30] * 4,
+        [float("nan"), -1.0],
+        np.zeros((2, 0, 3)).tolist(),
+        [2**40],
+        [[[1.5]]],
+        [True],
+        np.linspace(-1, 1, 7).tolist(),
+        [123456.0, 0.1],
+        [99999.0, 1.0],
+        [1.0, 2.0, 3e9],
+    ],
+)
 def test_printing(values):
     for kw in ({}, {"dtype": "float64"}, {"dtype": "float16"}):
-        if kw and isinstance(np.array(values).flat[0] if np.array(values).size else 0.0, (bool, np.bool_, np.integer)):
+        if kw and isinstance(
+            np.array(values).flat[0] if np.array(values).size else 0.0, (bool, np.bool_, np.integer)
+        ):
             continue
         named = [{k: getattr(m, v) for k, v in kw.items()} for m in (graphtorch, torch)]
         assert repr(graphtorch.tensor(values, **named[0])) == repr(torch.tensor(values, **named[1]))
@@ -84,6 +119,7 @@ def test_values_and_gradients(name):
         y = PROGRAMS[name](t, x)
         (y * y).sum().backward()
         return y.detach().numpy(), x.grad.numpy()
+
     got, want = both(program)
     for g, w in zip(got, want, strict=True):
         np.testing.assert_allclose(g, w, rtol=2e-4, atol=2e-5)
@@ -96,9 +132,10 @@ def test_gradient_penalty_as_in_torch():
         w = t.tensor(data, requires_grad=True)
         x = t.tensor(data.T.copy(), requires_grad=True)
         y = (w @ x).tanh().pow(2).sum()
-        g, = t.autograd.grad(y, x, create_graph=True)
+        (g,) = t.autograd.grad(y, x, create_graph=True)
         (g.norm() + y).backward()
         return w.grad.numpy(), x.grad.numpy()
+
     got, want = both(program)
     for g, w in zip(got, want, strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,87 @@
+"""The typed tensor classes of old, such as ``torch.FloatTensor``, and their default."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from graphtorch.ir.dtype import DType
+
+from . import _types
+from ._types import check_device
+from .creation import empty, tensor
+from .tensor import Tensor
+
+
+def legacy_tensor(dtype: DType, args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+    """What ``torch.FloatTensor(...)`` makes: sizes give uninitialised memory, a sequence or array gives
+    data."""
+    check_device(options.get("device"))
+    front = _types.dtype._of[dtype]
+    if len(args) == 1 and isinstance(args[0], Tensor):
+        return args[0].detach() if args[0].dtype is front else _wrong_legacy(args[0], front)
+    if len(args) == 1 and isinstance(args[0], _types.Size):
+        return empty(args[0], dtype=front)
+    if len(args) == 1 and not isinstance(args[0], int):
+        return tensor(args[0], dtype=front)
+    if any(not isinstance(a, int) or isinstance(a, bool) for a in args):
+        raise TypeError(f"new(): expected sizes (ints) or one sequence of data, got {args!r}")
+    return empty(args or (0,), dtype=front)
+
+
+def _wrong_legacy(given: Tensor, front: _types.dtype) -> Tensor:
+    raise TypeError(f"expected a tensor of {front} (got {given.dtype}): convert it with .to({front})")
+
+
+class _LegacyType(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Tensor) and instance._type.dtype is cls._dtype  # type: ignore[attr-defined]
+
+    def __call__(cls, *args: Any, **options: Any) -> Tensor:
+        return legacy_tensor(cls._dtype, args, options)  # type: ignore[attr-defined]
+
+    @property
+    def dtype(cls) -> Any:
+        return _types.dtype._of[cls._dtype]  # type: ignore[attr-defined]
+
+
+LEGACY = {
+    "FloatTensor": "float32",
+    "DoubleTensor": "float64",
+    "HalfTensor": "float16",
+    "BFloat16Tensor": "bfloat16",
+    "ByteTensor": "uint8",
+    "CharTensor": "int8",
+    "ShortTensor": "int16",
+    "IntTensor": "int32",
+    "LongTensor": "int64",
+    "BoolTensor": "bool",
+}
+LEGACY_TYPES = {
+    name: _LegacyType(
+        name,
+        (),
+        {
+            "_dtype": _types.DTYPES[d].ir,
+            "__module__": "torch",
+            "__doc__": f"Legacy constructor of {d} tensors.",
+        },
+    )
+    for name, d in LEGACY.items()
+}
+LEGACY_NAME_OF = {_types.DTYPES[d].ir: name for name, d in LEGACY.items()}
+
+
+def set_default_tensor_type(t: Any) -> None:
+    """Set the default dtype by a legacy tensor class or its name (deprecated)."""
+    warnings.warn(
+        "torch.set_default_tensor_type() is deprecated as of PyTorch 2.1, please use "
+        "torch.set_default_dtype() and "
+        "torch.set_default_device() as alternatives.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    name = t.rsplit(".", 1)[-1] if isinstance(t, str) else t.__name__
+    if name not in LEGACY:
+        raise TypeError(f"invalid type object: {t!r}; expected one of {', '.join(LEGACY)}")
+    _types.set_default_dtype(_types.DTYPES[LEGACY[name]])
