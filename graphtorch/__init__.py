@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+# ruff: noqa: F401, I001 - names are exported by importing them; the order is that of dependence
+
 import math as _math
 from typing import Any as _Any
 
