@@ -8,6 +8,7 @@ from __future__ import annotations
 # ruff: noqa: F401, I001 - names are exported by importing them; the order is that of dependence
 
 import math as _math
+from builtins import range as _range  # torch.range hides it below
 from typing import Any as _Any
 
 from . import _settings, _types
@@ -61,7 +62,7 @@ globals().update(_legacy.LEGACY_TYPES)
 set_default_tensor_type = _legacy.set_default_tensor_type
 for _name, _method in _METHODS.items():
     setattr(Tensor, _name, _method)
-Tensor.T = property(lambda self: self.permute(tuple(range(self.ndim))[::-1]))  # type: ignore[attr-defined]
+Tensor.T = property(lambda self: self.permute(tuple(_range(self.ndim))[::-1]))  # type: ignore[attr-defined]
 Tensor.mT = property(lambda self: self.transpose(-2, -1))  # type: ignore[attr-defined]
 Tensor.H = property(lambda self: self.transpose(-2, -1).conj())  # type: ignore[attr-defined]
 Tensor.mH = property(lambda self: self.transpose(-2, -1).conj())  # type: ignore[attr-defined]

@@ -251,8 +251,8 @@ def _soft(name: str, x: Tensor, dim: int | None, dtype: Any) -> Tensor:
     x = x if dtype is None else x.to(dtype)
     axis = _wrapped(dim, x.dim())
     x = floating(x, f"{name}_lastdim_kernel_impl")
-    flat = x.reshape(1) if x.dim() == 0 else x
-    return call("log_softmax" if name == "log_softmax" else "softmax", flat, dim=axis).reshape(x.shape)
+    op = "log_softmax" if name == "log_softmax" else "softmax"
+    return call(op, x.reshape(1), dim=0).reshape(()) if x.dim() == 0 else call(op, x, dim=axis)
 
 
 def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10,
