@@ -91,4 +91,5 @@ def __getattr__(name: str) -> _Any:
     if name in _LAZY:
         return importlib.import_module("." + name, __name__)
     near = difflib.get_close_matches(name, globals(), n=3)
-    raise AttributeError(f"module 'graphtorch' has no attribute {name!r}" + (f"; the nearest are {', '.join(near)}" if near else ""))
+    hint = f"; the nearest are {', '.join(near)}" if near else ""
+    raise AttributeError(f"module 'graphtorch' has no attribute {name!r}{hint}")
