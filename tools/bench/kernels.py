@@ -1,0 +1,151 @@
+"""Where a compiled graph spends its time: every kernel call timed by itself, in the order of the program.
+
+    python tools/bench/kernels.py [lenet_step] [mlp_step] [lenet] [--threads N] [--rounds N]
+
+Other tools call `measure` with any graph and its inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import graphtorch as torch
+from graphtorch import nn
+from graphtorch.backends import Buffer
+from graphtorch.backends.kernels.program import Launch
+from graphtorch.backends.llvm.build import lower_graph
+from graphtorch.backends.llvm.emit import ModuleEmitter
+from graphtorch.backends.llvm.entry import EntryEmitter, packed_layout
+from graphtorch.backends.llvm.native import Code, compile_object
+from graphtorch.backends.llvm.runtime import pool
+from graphtorch.backends.llvm.target import host
+from graphtorch.ir.graph import Graph
+from graphtorch.ir.shape import evaluate
+from graphtorch.nn import functional as F
+
+FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
+
+
+class Timed(NamedTuple):
+    """One kernel call and its median time in microseconds."""
+
+    launch: Launch
+    microseconds: float
+
+
+def measure(graph: Graph, inputs: Sequence[Buffer], rounds: int = 300,
+            stable: Sequence[int] = ()) -> list[Timed]:
+    """The kernel calls of `graph` (of static shapes) compiled for this machine, run on copies of `inputs`."""
+    program, plan, _ = lower_graph(graph, host(), stable)
+    launches = [*program.prologue, *program.launches]
+    module, constants = ModuleEmitter(program.name, host()), {}
+    for i, launch in enumerate(launches):
+        emitter = EntryEmitter(module, program, plan, constants)
+        module.functions.append(emitter.function(f"launch{i}", [launch]))
+    module.functions.append("define i32 @nothing(ptr %args) { ret i32 0 }\n")
+    names = [f"launch{i}" for i in range(len(launches))]
+    code = Code(compile_object(module.text(), host()), [*names, "nothing"], pool().address)
+    held = [Buffer.of(b.numpy().copy()) for b in inputs]
+    outputs = [held[s.alias.index] if s.alias else Buffer.empty(s.dtype, s.shape) for s in program.outputs]
+    arena = Buffer.empty(torch.uint8, (int(evaluate(plan.size, {})) + 64,))
+    packed = Buffer.empty(torch.uint8, (int(evaluate(packed_layout(program)[1], {})) + 64,))
+    words = [b.address for b in (*held, *outputs)] + [arena.address, packed.address]
+    arguments = (ctypes.c_int64 * len(words))(*words)
+    calls = [FUNCTION(code.address(name)) for name in [*names, "nothing"]]
+    times = _times(calls, ctypes.addressof(arguments), rounds)
+    return [Timed(la, max(0.0, t - times[-1])) for la, t in zip(launches, times, strict=False)]
+
+
+def _times(calls: Sequence[Callable[[int], int]], arguments: int, rounds: int) -> list[float]:
+    seen: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, times in zip(calls, seen, strict=True):
+            start = time.perf_counter()
+            call(arguments)
+            times.append(time.perf_counter() - start)
+    return [statistics.median(t) * 1e6 for t in seen]
+
+
+def report(name: str, timed: Sequence[Timed]) -> None:
+    """A line a kernel call, and the sum."""
+    print(f"== {name}\n{'us':>8}  {'GFLOP/s':>8}  {'GB/s':>6}  kernel")
+    for launch, us in timed:
+        rate = [f"{int(n) / us / 1e3:.1f}" if us else "-" for n in (launch.flops, launch.bytes)]
+        print(f"{us:8.1f}  {rate[0]:>8}  {rate[1]:>6}  {launch.label[:90]}")
+    print(f"{sum(t.microseconds for t in timed):8.1f}  {'':>8}  {'':>6}  total of {len(timed)} calls\n")
+
+
+# ------------------------------------------------------------------------------------------ programs
+
+
+def lenet() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
+                         nn.MaxPool2d(2),
+                         nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+                         nn.Linear(84, 10))
+
+
+def step_of(model: nn.Module, loss: Callable[..., Any], optimizer: Any) -> Callable[..., Any]:
+    """A training step."""
+    def step(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss(model(x), y)
+        value.backward()
+        optimizer.step()
+        return value
+    return step
+
+
+def programs(name: str) -> tuple[Callable[..., Any], tuple[torch.Tensor, ...]]:
+    """A function and arguments to call it with."""
+    torch.manual_seed(0)
+    if name == "lenet":
+        return lenet().eval(), (torch.randn(64, 1, 32, 32),)
+    if name == "lenet_step":
+        model = lenet()
+        data = torch.randn(64, 1, 32, 32), torch.randint(0, 10, (64,))
+        return step_of(model, F.cross_entropy, torch.optim.Adam(model.parameters())), data
+    model = nn.Sequential(nn.Linear(1000, 100), nn.ReLU(), nn.Linear(100, 10))
+    sgd = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    return step_of(model, F.mse_loss, sgd), (torch.randn(64, 1000), torch.randn(64, 10))
+
+
+def captured(function: Callable[..., Any], arguments: tuple[torch.Tensor, ...]) -> tuple[Graph, list[Buffer]]:
+    """The graph that replays a compiled `function`, and the inputs of one replay."""
+    compiled = torch.compile(function)
+    with torch.set_grad_enabled(not isinstance(function, nn.Module)):
+        for _ in range(3):
+            compiled(*arguments)
+        recorder = compiled._compiled if isinstance(function, nn.Module) else compiled
+        entry = next(iter(recorder._entries.values()))[0]
+        program, inputs = entry.program, []
+
+        def spy(given: Sequence[Buffer]) -> list[Buffer]:
+            inputs[:] = [Buffer.of(b.numpy().copy()) for b in given]
+            return program(given)
+        entry.program = spy
+        compiled(*arguments)
+    return entry.graph, inputs
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("programs", nargs="*", default=["lenet_step"],
+                        choices=["lenet", "lenet_step", "mlp_step"])
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--rounds", type=int, default=300)
+    options = parser.parse_args(list(arguments))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    for name in options.programs:
+        report(name, measure(*captured(*programs(name)), rounds=options.rounds))
+
+
+if __name__ == "__main__":
+    import sys
+    main(sys.argv[1:])
