@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from graphtorch.ir.dtype import DType
+from graphtorch.ir.dtype import DType, bf16
 
 ALIGNMENT = 64
 HUGE = 4 << 20  # from here on memory is aligned for, and asks for, 2 MiB pages
@@ -126,11 +126,15 @@ class Buffer:
 
     def numpy(self) -> np.ndarray:
         """An array over the same memory that keeps it alive."""
-        if isinstance(self.owner, np.ndarray) and self.owner.shape == self.shape \
-                and self.owner.dtype == self.dtype.numpy and self.owner.ctypes.data == self.address:
-            return self.owner
-        raw = np.asarray(_Interface(self))
-        return raw.view(self.dtype.numpy).reshape(self.shape)
+        owner = self.owner
+        if type(owner) is np.ndarray and owner.shape == self.shape and owner.dtype == self.dtype.numpy:
+            return owner
+        return self.expose()
+
+    def expose(self) -> np.ndarray:
+        """A new array over the same memory; its base is an `Exposed`, which keeps this buffer alive."""
+        array = np.asarray(Exposed(self))
+        return array.view(self.dtype.numpy) if self.dtype is bf16 else array
 
     def part(self, offset: int, shape: Sequence[int]) -> Buffer:
         """The elements from `offset` on, as a buffer of `shape` over the same memory."""
@@ -145,8 +149,8 @@ class Buffer:
         return f"<buffer {self.dtype}[{', '.join(map(str, self.shape))}] at {self.address:#x}>"
 
 
-class _Interface:
-    """The bytes of a buffer for NumPy, which holds on to this object and so to the buffer."""
+class Exposed:
+    """The bytes of a buffer for NumPy: the base of the arrays over it, which so keep the buffer alive."""
 
     __slots__ = ("buffer",)
 
@@ -157,7 +161,7 @@ class _Interface:
     def __array_interface__(self) -> dict[str, object]:
         return {
             "data": (self.buffer.address, False),
-            "typestr": "|u1",
-            "shape": (self.buffer.nbytes,),
+            "typestr": "<u2" if self.buffer.dtype is bf16 else self.buffer.dtype.numpy.str,
+            "shape": self.buffer.shape,
             "version": 3,
         }

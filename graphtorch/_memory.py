@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from graphtorch.backends import Buffer, Executable
+from graphtorch.backends.buffer import Exposed
 from graphtorch.backends import compile as _compile
 from graphtorch.ir.graph import Graph
 
@@ -22,4 +23,4 @@ def captured_program(graph: Graph, stable: Sequence[int] = ()) -> Executable:
     return _compile(graph, _CHOSEN or "llvm", stable)
 
 
-__all__ = ["Buffer", "Executable", "captured_program", "pending_program"]
+__all__ = ["Buffer", "Executable", "Exposed", "captured_program", "pending_program"]

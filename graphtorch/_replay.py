@@ -156,7 +156,10 @@ class Entry:
             if type(value) is not Leaf:
                 _record.settle(storage)
                 value = storage.value
-            inputs.append(value.buffer)  # type: ignore[attr-defined]
+            buffer = value.buffer  # type: ignore[attr-defined]
+            if storage.host is not None:  # code outside may have written to it: what was packed of it is stale
+                buffer = Buffer(buffer.address, buffer.dtype, buffer.shape, buffer.owner)
+            inputs.append(buffer)
         for scalar in self.scalars:
             inputs.append(Buffer.of(np.array(scalar.getter(), scalar.dtype.numpy)))
         results = self.program(inputs)

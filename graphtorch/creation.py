@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, i64, number_dtype, promote
+from graphtorch.ir.dtype import BY_NUMPY, DType, i64, number_dtype, promote
 from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 
@@ -156,6 +156,9 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     """A tensor over the memory of an array: writes on either side show on the other."""
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
+    flags = ndarray.flags
+    if flags.c_contiguous and flags.writeable and ndarray.dtype in BY_NUMPY:
+        return shared(ndarray)
     array_from(ndarray[:0] if ndarray.ndim else ndarray, None)  # raises for unsupported dtypes
     if any(s < 0 for s in ndarray.strides):
         raise ValueError(
@@ -163,7 +166,7 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
             "not currently supported. (You can probably work around this by making a copy of your array "
             "with array.copy().)"
         )
-    if not ndarray.flags.writeable:
+    if not flags.writeable:
         warnings.warn(
             "The given NumPy array is not writable, and PyTorch does not support non-writable tensors. It "
             "was "
@@ -172,17 +175,13 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
             stacklevel=2,
         )
         return from_array(ndarray.copy())
-    if ndarray.flags.c_contiguous:
-        return shared(ndarray)
     return _shared_strided(ndarray)
 
 
 def shared(array: np.ndarray) -> Tensor:
     """A tensor over a row-major array that code outside holds as well."""
-    storage = Storage(Leaf(Buffer.of(array)))
-    storage.host = array
-    made = from_value(storage.value)
-    made._storage = storage
+    made = from_value(Leaf(Buffer.of(array)))
+    made._storage.host = array
     return made
 
 

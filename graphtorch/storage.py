@@ -18,7 +18,7 @@ from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 
-from ._memory import Buffer
+from ._memory import Buffer, Exposed
 
 _TYPES = Type._table
 
@@ -109,16 +109,22 @@ class Storage:
             from ._record import settle
 
             settle(self)
-            leaf = self.value
-            assert isinstance(leaf, Leaf)
-            array = leaf.buffer.numpy().copy()  # pending graphs and other storages may read the leaf
-            self.host = array
-            self.value = Leaf.of(array)
+            if not self._is_sole_reader():
+                self.value = Leaf.of(self.value.buffer.numpy().copy())  # type: ignore[attr-defined]
+            self.host = self.value.buffer.expose()  # type: ignore[attr-defined]
         return self.host
+
+    def _is_sole_reader(self) -> bool:
+        """Whether no pending graph and no other storage can read the leaf, so that writes to it are unseen."""
+        leaf = self.value  # held by: value, leaf, getrefcount; its buffer by: leaf, getrefcount
+        return sys.getrefcount(leaf) == 3 and sys.getrefcount(leaf.buffer) == 2  # type: ignore[attr-defined]
 
 
 def _held_by_us_alone(array: np.ndarray) -> bool:
-    # Ours are: `host`, the leaf's buffer, this function's argument and getrefcount's own.
+    # Ours are: `host`, this function's argument, getrefcount's own, and of a user's array the leaf's buffer.
+    # A view given to the user holds on to `array`, so it counts.
+    if type(array.base) is Exposed:
+        return sys.getrefcount(array) < _OWN_REFERENCES
     return array.base is None and sys.getrefcount(array) <= _OWN_REFERENCES
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import llvmlite.binding as llvm
@@ -35,6 +36,11 @@ def initialize(everything: bool = False) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()  # libraries take their weights in by .incbin
+
+
+def has_assembler(target: Target) -> bool:
+    """Whether LLVM as llvmlite ships it reads assembly for `target`: it has this machine's assembler alone."""
+    return target.triple.split("-")[0] == host().triple.split("-")[0]
 
 
 @functools.lru_cache(maxsize=16)
@@ -118,9 +124,9 @@ class Code:
             self._linker = Linker.current()
             self._library = self._linker.link(builder)
 
-    def __del__(self) -> None:
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         library = getattr(self, "_library", None)
-        if library is not None:
+        if library is not None and not finalizing():  # at exit parts of llvmlite may be gone already
             library.close()  # before its linker
 
     def address(self, name: str) -> int:
