@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import graphtorch as torch
-from graphtorch import nn
 from graphtorch.backends import Buffer
 from graphtorch.backends.kernels.program import Launch
 from graphtorch.backends.llvm.build import lower_graph
@@ -26,6 +24,9 @@ from graphtorch.backends.llvm.runtime import pool
 from graphtorch.backends.llvm.target import host
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import evaluate
+
+import graphtorch as torch
+from graphtorch import nn
 from graphtorch.nn import functional as F
 
 FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
