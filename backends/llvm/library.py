@@ -21,12 +21,13 @@ from pathlib import Path
 from graphtorch.ir.dtype import DType, Kind
 from graphtorch.ir.dtype import bf16 as BF16
 from graphtorch.ir.graph import Type
-from graphtorch.ir.shape import UNBOUNDED, Dim, Symbol, SymInt, bounds, symbols
+from graphtorch.ir.shape import UNBOUNDED, Dim, SymInt, bounds, plain_symbol
 
 from ..kernels.program import Program, Slot
 from . import runtime, tensor_check
 from .emit import ModuleEmitter
 from .entry import ENTRY, PROLOGUE, EntryEmitter, Plan, emit_program, packed_layout
+from .native import has_assembler
 from .target import Target
 from .tensor_check import constant_string
 
@@ -139,11 +140,11 @@ class Abi:
         return "\n".join([specs, *self._globals, *functions])
 
     def _require_bound(self) -> None:
-        plain = {s for slot in self.inputs for d in slot.shape for s in [_plain(d)] if s}
+        plain = {s for slot in self.inputs for d in slot.shape for s in [plain_symbol(d)] if s}
         unbound = [s.name for s in self.program.symbols if s not in plain]
         if unbound:
-            raise RuntimeError(f"aot.compile: the size {', '.join(unbound)} is no input's own dimension, so a call "
-                               "cannot tell it: mark a dimension of an input with this Dim itself")
+            raise RuntimeError(f"aot.compile: the size {', '.join(unbound)} is no input's own dimension, so "
+                               "a call cannot tell it: mark a dimension of an input with this Dim itself")
 
     # ---- data
 
@@ -159,7 +160,7 @@ class Abi:
     def _dim(self, dim: Dim) -> str:
         if isinstance(dim, int):
             return f"%GtDim {{ i32 0, i32 0, i64 {dim}, i64 {dim} }}"
-        symbol = _plain(dim)
+        symbol = plain_symbol(dim)
         low, high = (symbol.min, symbol.max) if symbol else (0, UNBOUNDED)
         return f"%GtDim {{ i32 {1 if symbol else 2}, i32 {self._entry_of(dim)}, i64 {low}, i64 {high} }}"
 
@@ -183,6 +184,8 @@ class Abi:
         size = self.weights.file.stat().st_size
         if not size:
             return f"@{self.name}.data = internal constant [1 x i8] zeroinitializer, align 64\n"
+        if not has_assembler(self.target):
+            return _constant_bytes(f"{self.name}.data", self.weights.file.read_bytes())
         symbol, path = f"{self.name}.data", str(self.weights.file).replace("\\", "/")
         # The assembler reads the file: a string constant of megabytes would have to be parsed as text.
         lines = [".section .rodata", ".p2align 6", f'\\22{symbol}\\22:', f".incbin \\22{path}\\22", ".text"]
@@ -274,9 +277,10 @@ done:
         memory = self._string("msg.memory", f"{self.name}_create: out of memory")
         text = [f"define ptr @{self.name}_create(ptr %path) {{", "entry:", "  %slot = alloca ptr",
                 f"  store i8 0, ptr @{self.name}.error",
-                "  %context = call ptr @calloc(i64 1, i64 ptrtoint (ptr getelementptr (%GtContext, ptr null, i32 1) "
-                "to i64))",
-                "  %no_context = icmp eq ptr %context, null", "  br i1 %no_context, label %no_memory, label %arena.b",
+                "  %context = call ptr @calloc(i64 1, i64 ptrtoint (ptr getelementptr (%GtContext, ptr null, "
+                "i32 1) to i64))",
+                "  %no_context = icmp eq ptr %context, null",
+                "  br i1 %no_context, label %no_memory, label %arena.b",
                 "arena.b:", self._allocate("arena", self._arena_bytes(), 0, "packed.b"),
                 "packed.b:", self._allocate("packed", packed_size, 1, "weights.b"),
                 "weights.b:", "  %arena.p2 = getelementptr %GtContext, ptr %context, i32 0, i32 2",
@@ -285,7 +289,8 @@ done:
         text += [self._run_prologue() if self.program.prologue else "  ret ptr %context",
                  "no_memory:",
                  f"  call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{self.name}.error, i64 256, ptr {memory})",
-                 "  br label %fail", "fail:", f"  call void @{self.name}_destroy(ptr %context)", "  ret ptr null", "}", ""]
+                 "  br label %fail", "fail:", f"  call void @{self.name}_destroy(ptr %context)",
+                 "  ret ptr null", "}", ""]
         return "\n".join(text)
 
     @staticmethod
@@ -302,7 +307,8 @@ done:
   br label %{then}"""
 
     def _embedded(self) -> str:
-        extra = self._string("msg.embedded", f"{self.name}_create: the weights are embedded, pass NULL for their file")
+        extra = self._string("msg.embedded",
+                             f"{self.name}_create: the weights are embedded, pass NULL for their file")
         return f"""  %given = icmp ne ptr %path, null
   br i1 %given, label %surplus, label %ready
 surplus:
@@ -313,10 +319,12 @@ ready:"""
     def _map_file(self) -> str:
         name, header = self.name, self.weights.file.stat().st_size
         total = header + self.weights.size
-        missing = self._string("msg.missing", f"{name}_create: pass the path of the safetensors file with the weights")
+        missing = self._string("msg.missing",
+                               f"{name}_create: pass the path of the safetensors file with the weights")
         unread = self._string("msg.unread", f"{name}_create: cannot open or map the weights file '%s'")
-        other = self._string("msg.other", f"{name}_create: '%s' is not the weights file this library was compiled "
-                                          f"with: expected {total} bytes with the same tensors in the same order")
+        other = self._string("msg.other",
+                             f"{name}_create: '%s' is not the weights file this library was compiled "
+                             f"with: expected {total} bytes with the same tensors in the same order")
         fail = f"call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{name}.error, i64 256, ptr"
         return f"""  %no_path = icmp eq ptr %path, null
   br i1 %no_path, label %missing, label %open
@@ -375,7 +383,8 @@ ready:"""
         last = self._arguments() - 1
         lines += ["  %packed.f = getelementptr %GtContext, ptr %context, i32 0, i32 1",
                   "  %packed.m = load ptr, ptr %packed.f",
-                  f"  %packed.a = getelementptr i64, ptr %args, i64 {last}", "  store ptr %packed.m, ptr %packed.a"]
+                  f"  %packed.a = getelementptr i64, ptr %args, i64 {last}",
+                  "  store ptr %packed.m, ptr %packed.a"]
         return "\n".join(lines)
 
     def _run_prologue(self) -> str:
@@ -387,17 +396,21 @@ ready:"""
 
     def _run(self) -> str:
         name, ins, outs = self.name, len(self.inputs), len(self.outputs)
-        text = [f"define i32 @{name}_run(ptr %context, ptr %in, i32 %in_count, ptr %out, i32 %out_count) {{", "entry:",
+        text = [f"define i32 @{name}_run(ptr %context, ptr %in, i32 %in_count, ptr %out, i32 %out_count) {{",
+                "entry:",
                 f"  %args = alloca [{self._arguments()} x i64], align 64",
                 f"  %sizes = alloca [{max(1, len(self.table))} x i64], align 64",
-                "  %no_context = icmp eq ptr %context, null", "  br i1 %no_context, label %bad_context, label %counts",
+                "  %no_context = icmp eq ptr %context, null",
+                "  br i1 %no_context, label %bad_context, label %counts",
                 "bad_context:", f"  ret i32 {tensor_check.NULL}", "counts:",
                 "  %error = getelementptr %GtContext, ptr %context, i32 0, i32 5", "  store i8 0, ptr %error",
                 f"  %in.ok = icmp eq i32 %in_count, {ins}", f"  %out.ok = icmp eq i32 %out_count, {outs}",
                 "  %count.ok = and i1 %in.ok, %out.ok", "  br i1 %count.ok, label %nulls, label %bad_count",
-                "nulls:", f"  %in.null = icmp eq ptr %in, null\n  %in.bad = and i1 %in.null, {str(ins > 0).lower()}",
-                f"  %out.null = icmp eq ptr %out, null\n  %out.bad = and i1 %out.null, {str(outs > 0).lower()}",
-                "  %null.bad = or i1 %in.bad, %out.bad", "  br i1 %null.bad, label %bad_null, label %bind", "bind:"]
+                "nulls:",
+                "  %in.null = icmp eq ptr %in, null", f"  %in.bad = and i1 %in.null, {str(ins > 0).lower()}",
+                "  %out.null = icmp eq ptr %out, null", f"  %out.bad = and i1 %out.null, {str(outs > 0).lower()}",
+                "  %null.bad = or i1 %in.bad, %out.bad", "  br i1 %null.bad, label %bad_null, label %bind",
+                "bind:"]
         text += [f"  %s{i} = getelementptr i64, ptr %sizes, i64 {i}\n  store i64 -1, ptr %s{i}"
                  for i in range(len(self.table))]
         text += [self._check("in", i, bind=True) for i in range(ins)]
@@ -413,8 +426,8 @@ ready:"""
         role = self._role(side)
         return f"""  %{label}.t = getelementptr %GtTensor, ptr %{side}, i64 {i}
   %{label}.s = getelementptr %GtSpec, ptr @{self.name}.{side}, i64 {i}
-  %{label}.c = call i32 @gt_check(ptr %error, ptr {role}, i32 {i}, ptr %{label}.t, ptr %{label}.s, ptr %sizes, i1 \
-{str(bind).lower()})
+  %{label}.c = call i32 @gt_check(ptr %error, ptr {role}, i32 {i}, ptr %{label}.t, ptr %{label}.s, \
+ptr %sizes, i1 {str(bind).lower()})
   %{label}.ok = icmp eq i32 %{label}.c, 0
   br i1 %{label}.ok, label %{label}.next, label %{label}.bad
 {label}.bad:
@@ -469,8 +482,8 @@ grown:"""
         lines = [f"  %y{i} = load i64, ptr %s{i}\n  %y{i}.p = getelementptr i64, ptr %args, i64 {first + i}\n"
                  f"  store i64 %y{i}, ptr %y{i}.p" for i in range(len(self.program.symbols))]
         at = first + len(self.program.symbols)
-        lines.append(f"  %arena.m = load ptr, ptr %context\n  %arena.a = getelementptr i64, ptr %args, i64 {at}\n"
-                     "  store ptr %arena.m, ptr %arena.a")
+        lines.append(f"  %arena.m = load ptr, ptr %context\n  %arena.a = getelementptr i64, ptr %args, i64 {at}"
+                     "\n  store ptr %arena.m, ptr %arena.a")
         return "\n".join(lines)
 
     def _report_status(self) -> str:
@@ -489,13 +502,14 @@ bad_index:
   %site = sub i32 %status, 1
   %site.p = getelementptr ptr, ptr @{self.name}.sites, i32 %site
   %site.text = load ptr, ptr %site.p
-  %percent = call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {self._string('msg.text', '%s')}, \
-ptr %site.text)
+  %percent = call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, \
+ptr {self._string('msg.text', '%s')}, ptr %site.text)
   ret i32 {tensor_check.INDEX}"""
 
     def _rejections(self) -> str:
         name, ins, outs = self.name, len(self.inputs), len(self.outputs)
-        count = self._string("msg.count", f"{name}_run: %d inputs and %d outputs given, expected {ins} and {outs}")
+        count = self._string("msg.count",
+                             f"{name}_run: %d inputs and %d outputs given, expected {ins} and {outs}")
         null = self._string("msg.null", f"{name}_run: the array of inputs or outputs is NULL")
         text = f"""bad_count:
   call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {count}, i32 %in_count, i32 %out_count)
@@ -512,17 +526,13 @@ bad_memory:
   ret i32 {tensor_check.MEMORY}"""
 
 
+def _constant_bytes(name: str, data: bytes) -> str:
+    digits = "\\" + data.hex("\\")
+    return f'@{name} = internal constant [{len(data)} x i8] c"{digits}", align 64\n'
+
+
 def _computed(slot: Slot) -> bool:
-    return any(isinstance(d, SymInt) and _plain(d) is None for d in slot.shape)
-
-
-def _plain(dim: Dim) -> Symbol | None:
-    """The symbol that `dim` is, if it is nothing more."""
-    found = symbols([dim])
-    if isinstance(dim, SymInt) and len(found) == 1:
-        symbol = next(iter(found))
-        return symbol if dim == SymInt.atom(symbol) else None
-    return None
+    return any(isinstance(d, SymInt) and plain_symbol(d) is None for d in slot.shape)
 
 
 def _only_symbols(program: Program) -> Program:

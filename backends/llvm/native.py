@@ -39,7 +39,7 @@ def initialize(everything: bool = False) -> None:
 
 
 def has_assembler(target: Target) -> bool:
-    """Whether LLVM as llvmlite ships it reads assembly for `target`: it has this machine's assembler alone."""
+    """Whether llvmlite's LLVM reads assembly for `target`: it comes with this machine's assembler alone."""
     return target.triple.split("-")[0] == host().triple.split("-")[0]
 
 

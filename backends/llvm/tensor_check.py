@@ -13,14 +13,15 @@ ERROR_BYTES = 256
 
 NULL, COUNT, RANK, DTYPE, SHAPE, LAYOUT, ALIGNMENT, DEVICE, INDEX, MEMORY = range(1, 11)
 
-# DLTensor as DLPack lays it out: data, device type and id, ndim, dtype (code, bits, lanes), shape, strides, offset
+# DLTensor as DLPack lays it out: data, device type, device id, ndim, dtype (code, bits, lanes), shape,
+# strides, offset
 TYPES = """\
 %GtTensor = type { ptr, i32, i32, i32, i8, i8, i16, ptr, ptr, i64 }
 %GtDim = type { i32, i32, i64, i64 }
 %GtSpec = type { ptr, i32, i32, i32, i32, ptr, ptr }
 """
-# GtDim: kind (0: a fixed size, 1: entry `index` of sizes that `bind` may set, 2: an entry computed from others),
-#        index, minimum (the size itself for kind 0), maximum
+# GtDim: kind (0: a fixed size, 1: entry `index` of sizes that `bind` may set, 2: an entry computed from
+#        others), index, minimum (the size itself for kind 0), maximum
 # GtSpec: name, rank, type code, type bits, bytes of an element, dims, name of the dtype
 
 DECLARATIONS = "declare i32 @snprintf(ptr, i64, ptr, ...)\n"
@@ -32,7 +33,8 @@ _MESSAGES = {
     "dtype": "%s %d ('%s'): element type code %d with %d bits and %d lanes, expected %s",
     "shape": "%s %d ('%s'): dimension %d is %lld, expected %lld",
     "range": "%s %d ('%s'): dimension %d is %lld, expected a size from %lld to %lld",
-    "layout": "%s %d ('%s'): stride %lld in dimension %d, expected %lld: pass a row-major tensor without gaps",
+    "layout": "%s %d ('%s'): stride %lld in dimension %d, expected %lld: pass a row-major tensor without "
+              "gaps",
     "align": "%s %d ('%s'): data is not aligned to its element size of %d bytes",
 }
 
@@ -68,7 +70,8 @@ def check_function() -> str:
 
 
 _HEAD = """
-define internal i32 @gt_check(ptr %error, ptr %role, i32 %position, ptr %tensor, ptr %spec, ptr %sizes, i1 %bind) {
+define internal i32 @gt_check(ptr %error, ptr %role, i32 %position, ptr %tensor, ptr %spec, ptr %sizes,
+                              i1 %bind) {
 entry:
   %name = load ptr, ptr %spec
   %rank.p = getelementptr %GtSpec, ptr %spec, i32 0, i32 1

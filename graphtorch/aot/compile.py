@@ -18,7 +18,7 @@ from graphtorch.backends.llvm.library import ABI_VERSION, Weights, exported, lib
 from graphtorch.backends.llvm.native import compile_object
 from graphtorch.backends.llvm.target import Target, host
 from graphtorch.ir.graph import Graph
-from graphtorch.ir.shape import Dim, bounds
+from graphtorch.ir.shape import UNBOUNDED, Dim, bounds
 
 from .._version import __version__
 from ..compile import trace
@@ -52,7 +52,8 @@ class Compiled:
         return load(self.path, self.name, self.weights)
 
 
-def compile(model: Any, example: Any, path: str | Path, *, dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
+def compile(model: Any, example: Any, path: str | Path, *,
+            dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
             name: str | None = None, weights: str = "embedded", input_names: Sequence[str] | None = None,
             output_names: Sequence[str] | None = None, target: Target | None = None) -> Compiled:
     """Compile `model` ahead of time into a library with a C interface.
@@ -61,27 +62,34 @@ def compile(model: Any, example: Any, path: str | Path, *, dynamic: Mapping[Any,
         model: a Module (use ``model.eval()`` first) or a function of tensors.
         example: one call's arguments: a tensor or a tuple of tensors; their values do not matter.
         path: ``name.so``, ``name.o`` or ``name.a``; ``name.h`` is written beside it.
-        dynamic: sizes that may change, such as ``{"x": {0: Dim("batch", 1, 64)}}``, by argument name or position.
+        dynamic: sizes that may change, such as ``{"x": {0: Dim("batch", 1, 64)}}``, by argument name
+            or position.
         name: prefix of the C functions; default: the file's stem without ``lib``.
         weights: ``"embedded"`` in the library, or ``"external"`` in ``name.safetensors``, mapped at run time.
         input_names, output_names: what messages and metadata call the tensors.
         target: the machine to compile for; default: this one.
 
     Raises:
+        TypeError: `example` holds arrays instead of tensors, or the model returns no tensor.
         ValueError: the file's suffix, `name` or `weights` is none of the above.
         RuntimeError: no linker for a ``.so``; a size that no input has.
     """
     path = Path(path)
     name = name or path.stem.removeprefix("lib")
     _check_arguments(path, name, weights)
-    traced = trace(model, *(example if isinstance(example, (tuple, list)) else (example,)), dynamic=dynamic)
+    arguments = example if isinstance(example, (tuple, list)) else (example,)
+    _check_example(arguments)
+    traced = trace(model, *arguments, dynamic=dynamic)
+    if not traced.graph.outputs:
+        raise TypeError("aot.compile: the model returns no tensor: return what the library is to compute")
     arrays = {key: tensor.detach().numpy() for key, tensor in traced.parameters.items()}
     return compile_graph(traced.graph, arrays, path, name, weights == "embedded", input_names, output_names,
                          target or host())
 
 
 def compile_graph(graph: Graph, arrays: Mapping[str, np.ndarray], path: Path, name: str, embedded: bool,
-                  input_names: Sequence[str] | None, output_names: Sequence[str] | None, target: Target) -> Compiled:
+                  input_names: Sequence[str] | None, output_names: Sequence[str] | None,
+                  target: Target) -> Compiled:
     """`compile` for a graph whose inputs named in `arrays` are weights."""
     stable = [i for i, v in enumerate(graph.inputs) if v.name in arrays]
     program, plan, _ = lower_graph(graph, target, stable)
@@ -108,11 +116,19 @@ def _check_arguments(path: Path, name: str, weights: str) -> None:
     if path.suffix not in KINDS:
         raise ValueError(f"aot.compile: path {path.name!r} must end in one of {', '.join(KINDS)}")
     if not name.isidentifier() or not name.isascii():
-        raise ValueError(f"aot.compile: {name!r} cannot begin C function names: pass name= with letters, digits and _")
+        raise ValueError(f"aot.compile: {name!r} cannot begin C function names: pass name= with letters, "
+                         "digits and _")
     if weights not in ("embedded", "external"):
         raise ValueError(f"aot.compile: weights={weights!r}, expected 'embedded' or 'external'")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"aot.compile: the folder {path.parent} does not exist: make it first")
+
+
+def _check_example(arguments: Sequence[Any]) -> None:
+    for i, argument in enumerate(arguments):
+        if isinstance(argument, np.ndarray):
+            raise TypeError(f"aot.compile: argument {i} of example is a NumPy array, which would become a "
+                            "constant: pass torch.from_numpy(array)")
 
 
 def _write(path: Path, code: bytes, name: str) -> None:
@@ -142,7 +158,8 @@ def pack_weights(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, bytes, dict[s
 
 def _rename(inputs: Sequence[Slot], outputs: Sequence[Slot], input_names: Sequence[str] | None,
             output_names: Sequence[str] | None) -> None:
-    for slots, names, argument in ((inputs, input_names, "input_names"), (outputs, output_names, "output_names")):
+    for slots, names, argument in ((inputs, input_names, "input_names"),
+                                   (outputs, output_names, "output_names")):
         if names is not None and len(names) != len(slots):
             raise ValueError(f"aot.compile: {argument} has {len(names)} names, the model has {len(slots)}")
         for slot, given in zip(slots, names or [], strict=False):
@@ -167,7 +184,8 @@ def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Target
         "cpu": machine.cpu,
         "inputs": [_describe(s) for s in data],
         "outputs": [_describe(s) for s in program.outputs],
-        "sizes": {s.name: {"min": s.min, "max": s.max} for s in program.symbols},
+        "sizes": {s.name: {"min": s.min, "max": None if s.max >= UNBOUNDED else s.max}
+                  for s in program.symbols},
     })
 
 

@@ -11,7 +11,9 @@ DLPACK = """\
 #define DLPACK_DLPACK_H_
 typedef enum { kDLCPU = 1 } DLDeviceType;
 typedef struct { DLDeviceType device_type; int32_t device_id; } DLDevice;
-typedef enum { kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLComplex = 5, kDLBool = 6 } DLDataTypeCode;
+typedef enum {
+    kDLInt = 0, kDLUInt = 1, kDLFloat = 2, kDLBfloat = 4, kDLComplex = 5, kDLBool = 6
+} DLDataTypeCode;
 typedef struct { uint8_t code; uint8_t bits; uint16_t lanes; } DLDataType;
 typedef struct {
     void *data;           /* must be aligned to the size of an element */
@@ -50,8 +52,10 @@ def header_text(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> str
              "#ifndef GRAPHTORCH_ERROR_CODES", "#define GRAPHTORCH_ERROR_CODES", "enum {"]
     lines += [f"    GT_{key} = {code}, /* {text} */" for key, (code, text) in ERROR_CODES.items()]
     lines += ["};", "#endif", "", f"typedef struct {name}_context {name}_context;", ""]
-    lines += [f"/* inputs of {name}_run:"] + [f"     {i}: {text}" for i, text in enumerate(inputs)]
-    lines += ["   outputs, allocated by the caller:"] + [f"     {i}: {text}" for i, text in enumerate(outputs)]
+    lines += [f"/* inputs of {name}_run:"]
+    lines += [f"     {i}: {_in_comment(text)}" for i, text in enumerate(inputs)]
+    lines += ["   outputs, allocated by the caller:"]
+    lines += [f"     {i}: {_in_comment(text)}" for i, text in enumerate(outputs)]
     lines += ["   Tensors are row-major. One context serves one thread at a time. */", "",
               "int32_t gt_abi_version(void);",
               "/* weights: path of the safetensors file, or NULL where the weights are embedded.",
@@ -70,3 +74,8 @@ def header_text(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> str
               f"void {name}_destroy({name}_context *context);", "",
               "#ifdef __cplusplus", "}", "#endif", "#endif", ""]
     return "\n".join(lines)
+
+
+def _in_comment(text: str) -> str:
+    """`text` on one line that does not end the comment around it: names are the user's."""
+    return " ".join(text.split()).replace("*/", "* /").replace("/*", "/ *")

@@ -36,7 +36,8 @@ def shared_library(code: bytes, path: Path) -> None:
         source, result = Path(folder) / "code.o", Path(folder) / path.name
         source.write_bytes(code)
         done = subprocess.run([*command, "-shared", "-o", str(result), str(source), "-lm",
-                               "-Wl,-z,noexecstack", "-Wl,-z,nodelete", "-Wl,--as-needed"], capture_output=True, text=True)
+                               "-Wl,-z,noexecstack", "-Wl,-z,nodelete", "-Wl,--as-needed"],
+                              capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"aot.compile: linking {path.name} failed:\n{done.stderr.strip()}")
         result.replace(path)

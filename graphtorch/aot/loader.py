@@ -22,6 +22,7 @@ ABI_VERSION = 1
 # DLPack type codes: https://dmlc.github.io/dlpack/latest/c_api.html
 CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 BFLOAT16 = 4
+ERRORS: dict[int, type[Exception]] = {9: IndexError, 10: MemoryError}  # codes; others: ValueError
 ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
@@ -31,7 +32,8 @@ ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
 class _DLTensor(ctypes.Structure):
     _fields_ = [
         ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
+        ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
         ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
         ("byte_offset", ctypes.c_uint64),
     ]
@@ -54,7 +56,8 @@ class Library:
         self._library = ctypes.CDLL(str(self.path))
         version = self._function("gt_abi_version", ctypes.c_int32)()
         if version != ABI_VERSION:
-            raise OSError(f"{self.path.name} has ABI version {version}, this loader reads {ABI_VERSION}: compile again")
+            raise OSError(f"{self.path.name} has ABI version {version}, this loader reads {ABI_VERSION}: "
+                          "compile again")
         self.metadata: dict[str, Any] = json.loads(self._function(f"{self.name}_metadata", ctypes.c_char_p)())
         create = self._function(f"{self.name}_create", ctypes.c_void_p, ctypes.c_char_p)
         self._run = self._function(f"{self.name}_run", ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p,
@@ -69,7 +72,8 @@ class Library:
         try:
             function = getattr(self._library, name)
         except AttributeError:
-            raise OSError(f"{self.path.name} has no function {name}: pass name= as given to aot.compile") from None
+            raise OSError(f"{self.path.name} has no function {name}: "
+                          "pass name= as given to aot.compile") from None
         function.restype, function.argtypes = result, arguments
         return function
 
@@ -81,29 +85,37 @@ class Library:
 
         Raises:
             ValueError: an array does not fit; the message of the library says which and why.
+            IndexError: an index in the data is out of range.
+            MemoryError: there is none left.
         """
-        inputs = [np.ascontiguousarray(a) for a in arrays]
+        if not self._context:
+            raise ValueError(f"{self.path.name} was closed: load it again")
+        inputs = [np.asarray(a, order="C") for a in arrays]
+        wanted = len(self.metadata["inputs"])
+        if len(inputs) != wanted:
+            raise ValueError(f"{self.name} takes {wanted} inputs, got {len(inputs)}")
         sizes = self._sizes(inputs)
         outputs = [np.empty(self._shape(spec["shape"], sizes), _numpy_dtype(spec["dtype"]))
                    for spec in self.metadata["outputs"]]
         ins, outs = _tensors(inputs), _tensors(outputs)
         code = self._run(self._context, ins, len(inputs), outs, len(outputs))
         if code:
-            raise ValueError(f"{self._error(self._context)} (code {code})")
+            raise ERRORS.get(code, ValueError)(f"{self._error(self._context)} (code {code})")
         return outputs
 
     def _sizes(self, inputs: list[np.ndarray]) -> dict[str, int]:
-        """The value of each symbolic size, read off the inputs that carry it."""
+        """The value of each symbolic size, read off the inputs; 0 where an input has too few dims."""
         sizes: dict[str, int] = {}
         for array, spec in zip(inputs, self.metadata["inputs"], strict=False):
             for size, dim in zip(array.shape, spec["shape"], strict=False):
                 if isinstance(dim, str):
                     sizes.setdefault(dim, size)
-        return sizes
+        return {**dict.fromkeys(self.metadata["sizes"], 0), **sizes}
 
     @staticmethod
     def _shape(dims: list[int | str], sizes: dict[str, int]) -> list[int]:
-        return [d if isinstance(d, int) else _evaluate(ast.parse(d, mode="eval").body, sizes) for d in dims]
+        return [d if isinstance(d, int) else max(0, _evaluate(ast.parse(d, mode="eval").body, sizes))
+                for d in dims]
 
     def close(self) -> None:
         """Free the model's memory; the object is of no use afterwards."""
