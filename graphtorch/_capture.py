@@ -20,6 +20,7 @@ from graphtorch.ir.graph import Graph, Node, Type, Value
 from graphtorch.ir.literal import Literal
 
 from . import _record
+from .random import signed
 from .storage import Leaf, RuntimeScalar, Storage, Version
 from .tensor import Tensor
 
@@ -89,8 +90,6 @@ class Capture:
         )
 
     def random(self, generator: Any, used: int) -> tuple[Value, Value]:
-        from .random import signed
-
         start = self.generators.setdefault(generator, generator.__getstate__())
         ahead = generator._offset - start[1]
         seed, offset = generator._seed, generator._offset

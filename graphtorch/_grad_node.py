@@ -18,6 +18,7 @@ from graphtorch.ir.op import NoGradient
 from graphtorch.ir.passes.autodiff import pullback
 
 from .storage import Storage, Version, View, read_steps
+from .utils.hooks import register
 
 _sequence = itertools.count(1)
 _ref = weakref.ref
@@ -103,16 +104,12 @@ class GradNode:
 
     def register_hook(self, hook: Any) -> Any:
         """Call ``hook(grad_inputs, grad_outputs)`` after this node; it may return new grad_inputs."""
-        from .utils.hooks import register
-
         if self.node_hooks is None:
             self.node_hooks = OrderedDict()
         return register(self.node_hooks, hook)
 
     def register_prehook(self, hook: Any) -> Any:
         """Call ``hook(grad_outputs)`` before this node; it may return new grad_outputs."""
-        from .utils.hooks import register
-
         if self.node_prehooks is None:
             self.node_prehooks = OrderedDict()
         return register(self.node_prehooks, hook)

@@ -85,3 +85,6 @@ def set_default_tensor_type(t: Any) -> None:
     if name not in LEGACY:
         raise TypeError(f"invalid type object: {t!r}; expected one of {', '.join(LEGACY)}")
     _types.set_default_dtype(_types.DTYPES[LEGACY[name]])
+
+
+Tensor._construct = staticmethod(legacy_tensor)

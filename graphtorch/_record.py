@@ -251,3 +251,7 @@ class Walk:
             for i, result in enumerate(made.results()):
                 table.setdefault(Value(node.types[i], node, i), result)
         return Graph("main", inputs, [table[v] for v in outputs], nodes)
+
+
+Storage.settle = staticmethod(settle)
+Storage.elements = staticmethod(array_of)

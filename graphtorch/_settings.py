@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from typing import Any
@@ -23,10 +24,7 @@ def set_num_threads(count: int) -> None:
     if count < 1:
         raise RuntimeError(f"set_num_threads expects a positive integer, but got {count}")
     _state["threads"] = count
-    from graphtorch import backends
-
-    if hasattr(backends, "set_num_threads"):
-        backends.set_num_threads(count)
+    importlib.import_module("graphtorch.backends.llvm.runtime").set_num_threads(count)
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:

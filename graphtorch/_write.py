@@ -137,10 +137,9 @@ def _saw_itself(tensor: Tensor) -> None:
 
 
 def _fitted(result: Tensor, target: Type) -> Tensor:
-    from ._ops.views import expand
-
+    value = result._value()
     try:
-        return expand(result, target.shape)
+        return wrap("Expand", ops.expand(value, shape=target.shape), (result,), (value,))
     except RuntimeError:
         raise RuntimeError(
             f"output with shape {list(target.shape)} doesn't match the broadcast shape "

@@ -16,9 +16,9 @@ from graphtorch.ir.literal import Literal
 
 from . import _types
 from ._memory import Buffer
-from ._ops.base import FUNCTIONS, METHODS, shape_of
+from ._ops.base import FUNCTIONS, METHODS, shape_of, write_out
 from ._types import check_device, to_ir
-from .storage import Leaf, Storage
+from .storage import Leaf
 from .tensor import Tensor, from_value
 
 
@@ -224,8 +224,6 @@ def full_value(shape: tuple[Any, ...], number: Any, dtype: DType) -> Value:
 def _made(value: Value, requires_grad: bool, out: Tensor | None = None) -> Tensor:
     made = from_value(value)
     if out is not None:
-        from ._ops.base import write_out
-
         return write_out("factory", made, out)
     return made.requires_grad_() if requires_grad else made
 

@@ -14,8 +14,11 @@ from graphtorch.ir.shape import Dim, SymInt, broadcast
 
 from ._ops.base import FUNCTIONS, METHODS, cast_value, run, scalar
 from ._ops.views import select, slice_view, squeeze, unsqueeze
+from ._types import DTYPES
 from ._write import assign
-from .tensor import Tensor
+from .creation import from_array
+from .storage import Leaf, Storage
+from .tensor import Tensor, from_value
 
 Arrays = list[tuple[int, Tensor]]  # (axis, integer index)
 
@@ -103,15 +106,11 @@ def _converted(key: tuple[Any, ...]) -> list[Any]:
 
 
 def _scalar_index(item: Tensor) -> Any:
-    from .storage import Leaf, Storage
-
     known = isinstance(item._storage.value, Leaf) and Storage.capture is None
     return int(item.item()) if known else item
 
 
 def _long() -> Any:
-    from ._types import DTYPES
-
     return DTYPES["int64"]
 
 
@@ -223,8 +222,6 @@ def _add_arrays(x: Tensor, axis: int, item: Tensor, arrays: Arrays) -> int:
 
 
 def _true_places(mask: Tensor) -> tuple[Tensor, ...]:
-    from .creation import from_array
-
     if mask.ndim == 0:
         raise IndexError("a 0-dim mask needs at least one dimension: use masked_fill or torch.where")
     return tuple(from_array(column) for column in np.nonzero(mask.detach()._array()))
@@ -298,8 +295,6 @@ def _source(value: Any, part: Tensor) -> Tensor:
 
 def scalar_tensor(value: Any, dtype: Any) -> Tensor:
     """A Python number (or sequence) as a tensor of an IR dtype."""
-    from .tensor import from_value
-
     if isinstance(value, (bool, int, float, complex, np.generic)):
         return from_value(scalar(value, dtype))
     return FUNCTIONS["tensor"](value)
@@ -307,8 +302,6 @@ def scalar_tensor(value: Any, dtype: Any) -> Tensor:
 
 def full_number(part: Tensor, value: Any) -> Tensor:
     """A number repeated to the shape of `part`."""
-    from .tensor import from_value
-
     dtype = part._type.dtype
     if isinstance(value, np.generic):
         value = value.item()

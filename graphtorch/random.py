@@ -17,13 +17,14 @@ import numpy as np
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, i64
 from graphtorch.ir.graph import Value
-from graphtorch.ir.shape import SymInt, bounds, numel
+from graphtorch.ir.shape import SymInt, bounds, broadcast, numel
 
 from . import _types
 from ._ops.base import FUNCTIONS, METHODS, cast_value, register, run, scalar, shape_of, write_out
 from ._record import locate
 from ._types import CPU, check_device, to_ir
 from ._write import assign
+from .creation import _sizes, from_array
 from .storage import Leaf, Storage
 from .tensor import Tensor, from_value
 
@@ -62,8 +63,6 @@ class Generator:
 
     def get_state(self) -> Tensor:
         """Seed and offset as a byte tensor."""
-        from .creation import from_array
-
         state = struct.pack("<8sQQ", b"gtphilox", self._seed & (2**64 - 1), self._offset)
         return from_array(np.frombuffer(state.ljust(_STATE_BYTES, b"\0"), np.uint8).copy())
 
@@ -214,8 +213,6 @@ def _float_factory(name: str, make: Callable[..., Value]) -> Callable[..., Tenso
         names: Any = None,
     ) -> Tensor:
         check_device(device)
-        from .creation import _sizes
-
         ir = out._type.dtype if out is not None and dtype is None else _float_dtype(dtype, name)
         shape = _sizes(name, size)
         if not ir.is_complex:
@@ -309,8 +306,6 @@ def normal(
         ir = _float_dtype(dtype, "normal")
         shape = shape_of((size,))
     else:
-        from graphtorch.ir.shape import broadcast
-
         shape, ir = broadcast(*[t._type.shape for t in tensors]), tensors[0]._type.dtype
     made = from_value(normal_value(shape, ir, generator))
     with FUNCTIONS["no_grad"]():

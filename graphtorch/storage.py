@@ -73,6 +73,8 @@ class Storage:
     __slots__ = ("__weakref__", "epoch", "host", "value")
 
     capture: Any = None  # the capture in progress (compile.py); it watches reads and writes
+    settle: Any = None  # computes the value of a storage; given by _record.py, which builds on this file
+    elements: Any = None  # the elements of a value as an array; likewise
 
     def __init__(self, value: Value):
         self.value = value
@@ -99,16 +101,12 @@ class Storage:
             self.host = None
             self.value = value
         else:
-            from ._record import array_of  # a write to shared memory runs at once
-
-            np.copyto(self.host, array_of(value))
+            np.copyto(self.host, Storage.elements(value))  # a write to shared memory runs at once
 
     def share(self) -> np.ndarray:
         """The elements as an array that code outside may keep; from now on writes land in it."""
         if self.host is None:
-            from ._record import settle
-
-            settle(self)
+            Storage.settle(self)
             if not self._is_sole_reader():
                 self.value = Leaf.of(self.value.buffer.numpy().copy())  # type: ignore[attr-defined]
             self.host = self.value.buffer.expose()  # type: ignore[attr-defined]

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import ALL, DType
+from graphtorch.ir.dtype import ALL
 from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import contiguous_strides, numel
 
 from . import _record
 from ._grad_mode import modes
 from ._grad_node import AccumulateGrad, Edge, GradNode, Seen
-from ._types import CPU, Size, device, dtype, layout, strided
+from ._types import CPU, Size, default_dtype, device, dtype, layout, strided
 from .storage import (
     Leaf,
     Slice,
@@ -32,6 +33,7 @@ from .storage import (
     is_contiguous,
     read_steps,
 )
+from .utils.hooks import register
 
 _DTYPE_OF = dtype._of
 _DIFFERENTIABLE = frozenset(d for d in ALL if d.is_differentiable)
@@ -67,6 +69,7 @@ class Tensor:
         __ge__: Any
         __iter__: Any
 
+    _construct: Any = None  # what the class makes when called; given by _legacy.py
     _storage: Storage
     _version: Version
     _view: View | None = None
@@ -86,9 +89,7 @@ class Tensor:
     _inference = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        from ._legacy import legacy_tensor
-
-        made = legacy_tensor(default_legacy_dtype(), args, kwargs)
+        made = Tensor._construct(default_dtype(), args, kwargs)
         return made if cls is Tensor else cls._make_subclass(cls, made, False)
 
     @staticmethod
@@ -290,24 +291,8 @@ class Tensor:
                 fn.retained = {}
             fn.retained[self._nr] = weakref.ref(self)
 
-    def backward(
-        self,
-        gradient: Any = None,
-        retain_graph: bool | None = None,
-        create_graph: bool = False,
-        inputs: Any = None,
-    ) -> None:
-        """Add the gradients of this tensor to the ``grad`` of the leaves; see `torch.autograd.backward`."""
-        from .autograd.engine import backward
-
-        backward(
-            (self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs
-        )
-
     def register_hook(self, hook: Any) -> Any:
         """Call ``hook(grad)`` whenever a gradient for this tensor was computed; it may return another one."""
-        from .utils.hooks import register
-
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         fn = self.grad_fn
@@ -321,8 +306,6 @@ class Tensor:
 
     def register_post_accumulate_grad_hook(self, hook: Any) -> Any:
         """Call ``hook(tensor)`` after a gradient was added to this leaf's ``grad``."""
-        from .utils.hooks import register
-
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self.grad_fn is not None:
@@ -428,16 +411,7 @@ class Tensor:
         return from_value(_constant_one(self._type))
 
 
-def default_legacy_dtype() -> DType:
-    """The dtype of ``torch.Tensor(...)``."""
-    from ._types import default_dtype
-
-    return default_dtype()
-
-
 def _constant_one(type_: Type) -> Value:
-    from graphtorch.ir.literal import Literal
-
     one = ops.constant(value=Literal.of(1, type_.dtype))
     return ops.expand(one, shape=type_.shape) if type_.shape else one
 

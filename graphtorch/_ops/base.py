@@ -94,9 +94,7 @@ def write_out(name: str, result: Any, out: Any) -> Any:
             "of the arguments requires grad."
         )
     if out._type.shape != result._type.shape:
-        from .strides import resize_
-
-        resize_(out, result._type.shape)
+        METHODS["resize_"](out, result._type.shape)
     return assign(out, result)
 
 

@@ -24,6 +24,7 @@ from .base import (
     register,
     run,
     scalar,
+    write_out,
 )
 from .pointwise import (
     _both,
@@ -149,8 +150,6 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any =
 
     result = run("Where", apply, condition, *given)
     if out is not None:
-        from .base import write_out
-
         return write_out("where", result, out)
     return result
 

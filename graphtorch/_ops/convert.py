@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
+from graphtorch.ir.dtype import promote
 
 from .. import _types
 from .._legacy import LEGACY, LEGACY_NAME_OF
 from .._types import DTYPES, check_device, dtype, to_ir
 from .._write import assign, cast_tensor
-from ..creation import from_array, full_value
+from ..creation import from_array, from_numpy, full_value
 from ..tensor import Tensor, from_value
 from .base import FUNCTIONS, METHODS, check_tensor, common_dtype, register, run
 
@@ -146,8 +147,6 @@ def is_tensor(obj: Any) -> bool:
 @register("promote_types", method=False)
 def promote_types(type1: Any, type2: Any) -> Any:
     """The smallest dtype that holds both."""
-    from graphtorch.ir.dtype import promote
-
     return dtype._of[promote(to_ir(type1), to_ir(type2))]
 
 
@@ -265,8 +264,6 @@ METHODS["__dlpack_device__"] = lambda self: (1, 0)
 @register("from_dlpack", method=False)
 def from_dlpack(ext_tensor: Any) -> Tensor:
     """A tensor over the memory of any DLPack object on the CPU."""
-    from ..creation import from_numpy
-
     array = np.from_dlpack(ext_tensor)
     return from_numpy(array) if array.flags.writeable else from_array(array.copy())
 

@@ -11,7 +11,8 @@ from graphtorch.ir.dtype import DType, boolean, i64
 from graphtorch.ir.graph import Value
 
 from .. import _types
-from ..tensor import Tensor
+from ..creation import full_value
+from ..tensor import Tensor, from_value
 from .base import (
     FUNCTIONS,
     Number,
@@ -183,9 +184,6 @@ def _predicate(name: str, otherwise: bool) -> Callable[..., Tensor]:
         dtype = input._type.dtype
         if dtype.is_differentiable:
             return run(name, op, input)
-        from ..creation import full_value
-        from ..tensor import from_value
-
         return from_value(full_value(input._type.shape, otherwise, boolean))
 
     define.__name__ = name

@@ -11,7 +11,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, boolean, i64
 from graphtorch.ir.graph import Value
 
-from .._types import Size, to_ir
+from .._types import DTYPES, Size, to_ir
 from ..tensor import Tensor
 from .base import (
     FUNCTIONS,
@@ -246,8 +246,6 @@ def _arg(name: str, op: Callable[..., Value], x: Tensor, axis: int, keepdim: boo
 
 
 def _long() -> Any:
-    from .._types import DTYPES
-
     return DTYPES["int64"]
 
 
@@ -551,9 +549,7 @@ def norm(
     """The p-norm of all elements or over `dim` (deprecated in favour of torch.linalg)."""
     check_tensor("norm", "input", input)
     if p == "nuc":
-        from ..linalg import matrix_norm
-
-        result = matrix_norm(input, "nuc", (-2, -1) if dim is None else dim, keepdim)
+        raise RuntimeError("norm: p='nuc' needs singular values: expected 'fro' or a number")
     else:
         if isinstance(p, str) and p != "fro":
             raise RuntimeError(f"only valid for 'fro' and 'nuc', not {p!r}")

@@ -9,10 +9,12 @@ import numpy as np
 from graphtorch.ir import ops
 from graphtorch.ir.shape import broadcast
 
+from .._types import DTYPES, iinfo
 from .._write import assign
+from ..creation import from_array
 from ..indexing import Arrays, _basic, _index, _put, _sliced, _source, full_number, getitem
-from ..tensor import Tensor
-from .base import FUNCTIONS, register, run, scalar
+from ..tensor import Tensor, from_value
+from .base import FUNCTIONS, axis_of, register, run, scalar
 from .strides import as_strided, diagonal
 from .views import reshape, select, slice_view
 
@@ -42,8 +44,6 @@ def check_index_dtype(name: str, index: Any) -> None:
 @register(out=True)
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries `index` along `dim`."""
-    from .base import axis_of
-
     check_index_dtype("index_select", index)
     if index.ndim > 1:
         raise IndexError("index_select(): Index is supposed to be a vector, but got dim: " + str(index.ndim))
@@ -55,8 +55,6 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 def _axis(x: Tensor, dim: int) -> int:
-    from .base import axis_of
-
     return axis_of(dim, x.ndim)
 
 
@@ -110,8 +108,6 @@ def _scatter(name: str, input: Tensor, dim: int, index: Tensor, src: Any, apply:
 
 
 def _number_like(index: Tensor, value: Any, dtype: Any) -> Tensor:
-    from ..tensor import from_value
-
     number = scalar(value, dtype)
     shape = index._type.shape
     return from_value(ops.expand(number, shape=shape) if shape else number)
@@ -179,8 +175,6 @@ def _reduce_by_rounds(
     info = x.dtype
     neutral = {"prod": 1.0, "amax": -float("inf"), "amin": float("inf")}[reduce]
     if not info.is_floating_point:
-        from .._types import iinfo
-
         limits = iinfo(info)
         neutral = {"prod": 1, "amax": limits.min, "amin": limits.max}[reduce]
     result = x if include_self else FUNCTIONS["where"](touched > 0, neutral, x).to(x.dtype)
@@ -296,8 +290,6 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 @register()
 def nonzero(input: Tensor, *, as_tuple: bool = False, out: Any = None) -> Any:
     """The indices of elements that are not zero. Its size depends on data: not for captured functions."""
-    from ..creation import from_array
-
     found = np.nonzero(np.atleast_1d(input.detach()._array()))
     if as_tuple:
         return tuple(from_array(c.astype(np.int64)) for c in found)
@@ -345,8 +337,6 @@ def searchsorted(
 ) -> Tensor:
     """Where values would be inserted into the sorted last dimension: before equal ones, or after
     (`right`)."""
-    from .._types import DTYPES
-
     if side not in (None, "left", "right"):
         raise RuntimeError(f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}")
     if side == "left" and right:
@@ -382,8 +372,6 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right:
 @register(inplace=False)
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each non-negative integer occurs. Its size depends on data: not for captured functions."""
-    from ..creation import from_array
-
     found = np.bincount(input._array(), None if weights is None else weights.detach()._array(), minlength)
     if weights is not None and weights.dtype.is_floating_point:
         found = found.astype(weights._type.dtype.numpy)
@@ -399,8 +387,6 @@ def unique(
     dim: int | None = None,
 ) -> Any:
     """The distinct elements. Its size depends on data: not for captured functions."""
-    from ..creation import from_array
-
     found = np.unique(input.detach()._array(), return_inverse=True, return_counts=True, axis=dim)
     values, inverse, counts = found
     result = [from_array(np.ascontiguousarray(values))]

@@ -10,6 +10,8 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import broadcast
 
+from .._types import Size
+from ..creation import from_array
 from ..tensor import Tensor, wrap
 from .base import (
     FUNCTIONS,
@@ -175,8 +177,6 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
 @register(method=False)
 def broadcast_shapes(*shapes: Any) -> Any:
     """The common shape of several."""
-    from .._types import Size
-
     return Size(broadcast(*[(s,) if isinstance(s, int) else tuple(s) for s in shapes]))
 
 
@@ -318,8 +318,6 @@ def repeat_interleave(
             f"input.size({axis}) = {size}"
         )
     index = np.repeat(np.arange(size), counts if counts.size == size else int(counts[0]))
-    from ..creation import from_array
-
     return FUNCTIONS["index_select"](input, axis, from_array(index.astype(np.int64)))
 
 

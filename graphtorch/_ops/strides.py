@@ -12,8 +12,10 @@ from graphtorch.ir.graph import Type
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import contiguous_strides, numel
 
+from .._record import settle
 from .._types import Size
 from .._write import check_writable
+from ..creation import full_value
 from ..storage import Leaf, Take, ViewDtype, is_contiguous
 from ..tensor import Tensor, from_value, make_view
 from .base import axis_of, check_tensor, register, shape_of
@@ -189,8 +191,6 @@ def resize_(self: Tensor, *sizes: Any) -> Tensor:
     wanted = numel(target)
     flat = reshape(self.detach(), (before,)) if before else None
     if flat is None or wanted == 0:
-        from ..creation import full_value
-
         value = full_value(target, 0, self._type.dtype)
     elif wanted <= before:
         value = ops.reshape(narrow(flat, 0, 0, wanted)._value(), shape=target)
@@ -220,8 +220,6 @@ def set_(
 ) -> Tensor:
     """Use the memory of `source`, under a size and stride if given."""
     if source is None:
-        from ..creation import full_value
-
         source = from_value(full_value((0,), 0, self._type.dtype))
     if isinstance(source, UntypedStorage):
         source = source._tensor
@@ -297,8 +295,6 @@ def element_size(self: Tensor) -> int:
 @register(function=False)
 def data_ptr(self: Tensor) -> int:
     """The address of the first element."""
-    from .._record import settle
-
     storage = self._storage
     settle(storage)
     if (

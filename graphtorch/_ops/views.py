@@ -13,6 +13,7 @@ from graphtorch.ir.graph import Type
 from graphtorch.ir.shape import SymInt, contiguous_strides, floordiv, numel
 
 from .._types import to_ir
+from ..creation import from_array
 from ..storage import Expand, Permute, Reshape, Slice, is_contiguous
 from ..tensor import Tensor, make_view
 from .base import axis_of, check_tensor, dims_of, register, run, shape_of, size_of
@@ -100,8 +101,6 @@ def view_dtype(self: Tensor, target: Any) -> Tensor:
     if self.requires_grad:
         raise RuntimeError("view(dtype) of a tensor that requires grad is not supported: detach() it first")
     array = np.ascontiguousarray(self._array()).view(dtype.numpy)
-    from ..creation import from_array
-
     return from_array(array.copy())
 
 

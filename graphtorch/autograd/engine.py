@@ -10,7 +10,9 @@ from graphtorch.ir.graph import Value
 
 from .._grad_mode import modes
 from .._grad_node import AccumulateGrad, GradNode
+from ..creation import zeros_like
 from ..storage import Storage
+from ..tensor import Tensor, from_value
 
 
 class Task:
@@ -98,8 +100,6 @@ class Task:
         return edges, gradients
 
     def _recorded(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
-        from ..tensor import from_value
-
         values = [None if c is None else c._value() for c in cotangents]
         found = fn.pull(values)
         if self.create_graph:
@@ -118,8 +118,6 @@ def _differentiable(
     fn: GradNode, cotangents: list[Any], values: list[Value | None], found: Sequence[Value | None]
 ) -> list[Any]:
     """The gradients as tensors that can be differentiated again."""
-    from ..tensor import from_value
-
     read = fn.reads(found, values)
     operands: list[Value] = []
     edges: list[Any] = []
@@ -332,8 +330,6 @@ def _result(task: Task, position: int, tensor: Any, allow_unused: bool | None, z
             f"Set allow_unused=True if this is the desired behavior. (input {position})"
         )
     if found is None and zeros:
-        from .. import zeros_like
-
         return zeros_like(tensor, requires_grad=task.create_graph)
     return found
 
@@ -381,3 +377,17 @@ def _gradient(tensor: Any, gradient: Any) -> Any:
 
 def _roots(tensors: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
     return [(t._edge(), g) for t, g in zip(tensors, gradients, strict=True)]
+
+
+def _backward_method(
+    self: Tensor,
+    gradient: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Add the gradients of this tensor to the ``grad`` of the leaves; see `torch.autograd.backward`."""
+    backward((self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs)
+
+
+Tensor.backward = _backward_method  # type: ignore[method-assign, assignment]

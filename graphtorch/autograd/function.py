@@ -9,6 +9,7 @@ from typing import Any
 
 from .._grad_mode import modes, no_grad
 from .._grad_node import FREED, GradNode, Seen
+from ..creation import full_value
 from ..tensor import Tensor, from_value
 
 
@@ -143,8 +144,6 @@ class PythonNode(GradNode):
 
 
 def _zeros(type_: Any) -> Tensor:
-    from ..creation import full_value
-
     return from_value(full_value(type_.shape, 0, type_.dtype))
 
 
