@@ -113,7 +113,7 @@ class Storage:
         return self.host
 
     def _is_sole_reader(self) -> bool:
-        """Whether no pending graph and no other storage can read the leaf, so that writes to it are unseen."""
+        """Whether no pending graph and no other storage can read the leaf, so writes to it are unseen."""
         leaf = self.value  # held by: value, leaf, getrefcount; its buffer by: leaf, getrefcount
         return sys.getrefcount(leaf) == 3 and sys.getrefcount(leaf.buffer) == 2  # type: ignore[attr-defined]
 
