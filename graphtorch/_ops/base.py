@@ -239,7 +239,7 @@ def common_dtype(*operands: Any) -> DType:
             t = x._type
             (dims if t.shape else zero_dims).append(t.dtype)
         else:
-            numbers.append(type(x))
+            numbers.append(int if isinstance(x, SymInt) else type(x))
     return result_type(dims, zero_dims, numbers, _types.default_dtype())
 
 

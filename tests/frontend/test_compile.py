@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from graphtorch.ir import text
 
 import graphtorch as torch
 from graphtorch import nn
+from graphtorch.ir import text
 
 
 def model():
@@ -145,3 +145,15 @@ def test_state_kept_outside_is_materialised():
     assert g(torch.ones(2)).tolist() == [4, 4] and kept[0].tolist() == [3, 3]
     assert g(torch.ones(2)).tolist() == [4, 4]
     assert g(torch.ones(2)).tolist() == [4, 4] and g.recorded == 2
+
+
+def test_a_symbolic_size_is_an_int_in_arithmetic() -> None:
+    @torch.compile(dynamic={"x": {0: torch.Dim("n", min=1, max=8)}})
+    def mean_and_twice(x, k):
+        return x.sum() / x.shape[0], k * x.shape[0]
+
+    for n in (1, 3, 8):
+        mean, twice = mean_and_twice(torch.ones(n), torch.tensor(2))
+        assert mean.dtype is torch.float32 and twice.dtype is torch.int64
+        assert (mean.item(), twice.item()) == (1.0, 2 * n)
+    assert mean_and_twice.recorded == 1
