@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from graphtorch.ir.dtype import DType, bf16
 
 ALIGNMENT = 64

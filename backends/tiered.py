@@ -1,4 +1,4 @@
-"""The target of programs that are not compiled explicitly: small graphs are interpreted before they are compiled.
+"""Target of programs that are not compiled explicitly: small graphs are interpreted before being compiled.
 
 Compiling a graph takes tens of milliseconds or more, interpreting a small one well under one. So a small
 graph runs op by op until it comes back often enough to be worth code, and a large one is compiled at once.

@@ -388,7 +388,7 @@ def arange(
         raise RuntimeError("step must be nonzero")
     if (end - start) * step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
-    whole = all(isinstance(x, int) for x in (start, end, step))
+    whole = all(isinstance(x, (int, SymInt)) for x in (start, end, step))
     ir = (i64 if whole else _types.default_dtype()) if dtype is None else to_ir(dtype)
     count = -(-(end - start) // step) if whole else max(0, math.ceil((end - start) / step))
     return _made(_ramp(count, start, step, ir, i64 if whole else None), requires_grad, out)

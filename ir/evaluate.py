@@ -99,15 +99,6 @@ def bind_sizes(inputs: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> di
     return sizes
 
 
-def plain_symbol(dim: Dim) -> Symbol | None:
-    """The symbol that `dim` consists of, if it is just that."""
-    if isinstance(dim, SymInt) and len(dim.terms) == 1:
-        ((monomial, factor),) = dim.terms
-        if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
-            return monomial[0]
-    return None
-
-
 def _linear(dim: Dim) -> tuple[Symbol, int, int] | None:
     """n, a and b where `dim` is ``a*n + b``."""
     terms = dict(dim.terms) if isinstance(dim, SymInt) else {}

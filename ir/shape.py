@@ -180,9 +180,7 @@ def _wrap(dim: Dim) -> str:
     """`dim` as an operand of // or %: in parentheses unless it is a number or a symbol."""
     if isinstance(dim, int):
         return str(dim) if dim >= 0 else f"({dim})"
-    (monomial, factor), *more = dim.terms
-    is_symbol = factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol)
-    return str(dim) if is_symbol and not more else f"({dim})"
+    return f"({dim})" if plain_symbol(dim) is None else str(dim)
 
 
 def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
@@ -301,6 +299,15 @@ def _decide(a: Dim, b: Dim, relation: str) -> bool:
         f"comparing sizes {a} {relation} {b} depends on the run: narrow the range of the Dim "
         "with min= and max="
     )
+
+
+def plain_symbol(dim: Dim) -> Symbol | None:
+    """The symbol that `dim` consists of, if it is just that."""
+    if isinstance(dim, SymInt) and len(dim.terms) == 1:
+        ((monomial, factor),) = dim.terms
+        if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
+            return monomial[0]
+    return None
 
 
 def symbols(dims: Iterable[Dim]) -> set[Symbol]:

@@ -19,7 +19,7 @@ def ensure(*extras: str) -> None:
 
     The installation is repeated only when pyproject.toml or the constraints file changed since.
     """
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  (this program is started with whatever Python there is)
         raise SystemExit(f"graphtorch needs Python 3.11 or newer, this is {sys.version.split()[0]}")
     install(*extras)
     if Path(sys.prefix).resolve() != FOLDER.resolve():

@@ -15,6 +15,7 @@ if __name__ == "__main__":
     _venv.ensure("demo")
 
 import argparse
+import functools
 import shutil
 import statistics
 import subprocess
@@ -167,13 +168,14 @@ def torch_latency(model: LeNet, images: np.ndarray) -> dict[int, float]:
     pytorch.set_num_threads(torch.get_num_threads())
     tnn = pytorch.nn
     copy = tnn.Sequential(tnn.Conv2d(1, 6, 5), tnn.ReLU(), tnn.MaxPool2d(2), tnn.Conv2d(6, 16, 5), tnn.ReLU(),
-                          tnn.MaxPool2d(2), tnn.Flatten(), tnn.Linear(400, 120), tnn.ReLU(), tnn.Linear(120, 84),
-                          tnn.ReLU(), tnn.Linear(84, 10))
+                          tnn.MaxPool2d(2), tnn.Flatten(), tnn.Linear(400, 120), tnn.ReLU(),
+                          tnn.Linear(120, 84), tnn.ReLU(), tnn.Linear(84, 10))
     weights = [pytorch.from_numpy(p.detach().numpy().copy()) for p in model.parameters()]
     with pytorch.inference_mode():
         for mine, theirs in zip(weights, copy.parameters(), strict=True):
             theirs.copy_(mine)
-        return {n: median_us(lambda x=pytorch.from_numpy(images[:n]): copy(x)) for n in (1, BATCH)}
+        batches = {n: pytorch.from_numpy(images[:n]) for n in (1, BATCH)}
+        return {n: median_us(functools.partial(copy, x)) for n, x in batches.items()}
 
 
 def print_table(rows: dict[str, dict[int, float]]) -> None:
@@ -218,7 +220,8 @@ def main() -> None:
         rows["graphtorch compiled"] = {
             n: median_us(lambda x=images[:n]: fast(torch.from_numpy(x)).numpy()) for n in (1, BATCH)}
     rows["graphtorch AOT from C"] = run_from_c(out, images, labels)
-    rows["ONNX Runtime"] = {n: median_us(lambda x=images[:n]: session.run(None, {"x": x})) for n in (1, BATCH)}
+    rows["ONNX Runtime"] = {n: median_us(lambda x=images[:n]: session.run(None, {"x": x}))
+                            for n in (1, BATCH)}
     rows["PyTorch eager"] = torch_latency(model, images)
     print_table(rows)
     print(f"\n{library.summary}")

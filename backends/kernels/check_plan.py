@@ -28,7 +28,8 @@ def check_plan(program: Program, plan: Plan, sizes: Mapping[str, int] | None = N
     arena = int(evaluate(plan.size, sizes or {}))
     for slot, (start, stop) in ranges.items():
         if start < 0 or stop > arena or start % 64:
-            raise PlanError(f"{slot.name or slot.kind} at {start}..{stop} does not fit an arena of {arena} bytes")
+            raise PlanError(f"{slot.name or slot.kind} at {start}..{stop} does not fit an arena of {arena} "
+                            "bytes")
     owner: dict[Slot, bool] = {}
     launches = [*program.prologue, *program.launches]
     remaining = {slot: sum(slot in launch.slots for launch in launches) for slot in ranges}
@@ -40,8 +41,8 @@ def check_plan(program: Program, plan: Plan, sizes: Mapping[str, int] | None = N
         for i, a in enumerate(live):
             for b in live[i + 1:]:
                 if ranges[a][0] < ranges[b][1] and ranges[b][0] < ranges[a][1]:
-                    raise PlanError(f"launch {launch.label or launch.kernel.name}: {a.name or a.shape} at {ranges[a]} "
-                                    f"and {b.name or b.shape} at {ranges[b]} are both in use")
+                    raise PlanError(f"launch {launch.label or launch.kernel.name}: {a.name or a.shape} at "
+                                    f"{ranges[a]} and {b.name or b.shape} at {ranges[b]} are both in use")
         for slot in used:
             remaining[slot] -= 1
             if not remaining[slot]:

@@ -46,13 +46,16 @@ INDEX = KType(i64)
 # Binary operations keep the type of their operands, comparisons give bool. Names ending in _u read the
 # operands as unsigned. `min`/`max` propagate NaN as PyTorch's minimum/maximum do; `minnum`/`maxnum`
 # return the other operand. Integer div/rem truncate and never trap (x/0 = 0, x%0 = 0, MIN/-1 wraps).
-ARITHMETIC = frozenset("add sub mul div rem div_u rem_u min max minnum maxnum pow atan2 fmod copysign nextafter "
-                       "and or xor shl shr shr_u mulhi_u".split())
-COMPARISONS = frozenset("eq ne lt le gt ge lt_u".split())
-UNARY = frozenset("neg not abs sqrt rsqrt floor ceil trunc round exp exp2 expm1 log log2 log10 log1p sin cos tan asin "
-                  "acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv lgamma digamma sigmoid isnan "
-                  "bitcast_int bitcast_float".split())
-REDUCTIONS = frozenset("add mul min max and or".split())
+ARITHMETIC = frozenset({
+    "add", "sub", "mul", "div", "rem", "div_u", "rem_u", "min", "max", "minnum", "maxnum", "pow", "atan2",
+    "fmod", "copysign", "nextafter", "and", "or", "xor", "shl", "shr", "shr_u", "mulhi_u"})
+COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "lt_u"})
+UNARY = frozenset({
+    "neg", "not", "abs", "sqrt", "rsqrt", "floor", "ceil", "trunc", "round", "exp", "exp2", "expm1", "log",
+    "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh",
+    "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", "sigmoid", "isnan", "bitcast_int",
+    "bitcast_float"})
+REDUCTIONS = frozenset({"add", "mul", "min", "max", "and", "or"})
 
 
 class Expr:
@@ -455,7 +458,8 @@ class Builder:
             return Block(self, self._blocks[self.depth], None)
         return Block(self, _Ahead(block), None)
 
-    def loop(self, hi: Operand, kind: str = "serial", name: str = "i", lo: Operand = 0, step: Operand = 1) -> Block:
+    def loop(self, hi: Operand, kind: str = "serial", name: str = "i", lo: Operand = 0,
+             step: Operand = 1) -> Block:
         var = Name(self.fresh(name))
         stmt = For(var, as_expr(lo), as_expr(hi), as_expr(step), kind)
         self.emit(stmt)

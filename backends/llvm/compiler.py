@@ -18,6 +18,8 @@ CHECKED = re.compile(
     r"= (?:index|gather|scatter|nll_loss|cross_entropy|max_pool_grad)"
 )  # ops whose errors name a line
 
+compiled_count = 0  # executables made so far in this process, from the cache or not
+
 
 def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable:
     """Native code for `graph` on this machine, from the cache where it was compiled before.
@@ -29,6 +31,8 @@ def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable:
     Raises:
         NotImplementedError: an op or dtype that has no native code, naming it and the user's line.
     """
+    global compiled_count
+    compiled_count += 1
     target = host()
     name = cache.key(cache_text(graph), repr(target), repr(tuple(stable)))
     found = None if debug.wanted() else cache.load(name)

@@ -371,12 +371,12 @@ SHORT = range(17, 128)  # constant trip counts that LLVM would write out as scal
 
 
 def stays_rolled(s: k.For) -> bool:
-    """Whether LLVM may not unroll a loop: where the body says so; where it holds loops, which LLVM would write out
-    in full (a kernel of constant sizes then takes ten times as long to compile); and where it is a short
-    vector loop. Longer vector loops need unrolling: it is how their accumulators become several."""
+    """Whether LLVM may not unroll a loop: where the body says so; where it holds loops, which LLVM would
+    write out in full (a kernel of constant sizes then takes ten times as long to compile); and where it is
+    a short vector loop. Longer vector loops need unrolling: it is how their accumulators become several."""
     if s.kind == "vector" and isinstance(s.lo, k.Const) and isinstance(s.hi, k.Const):
         return s.hi.value - s.lo.value in SHORT
-    return s.kind == "rolled" or s.kind == "serial" and any(isinstance(x, k.For) for x in k.walk(s.body))
+    return s.kind == "rolled" or (s.kind == "serial" and any(isinstance(x, k.For) for x in k.walk(s.body)))
 
 
 def used(body: Sequence[Stmt]) -> tuple[list[Buffer], list[Name]]:

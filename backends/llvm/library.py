@@ -408,7 +408,8 @@ ready:"""
                 "  %count.ok = and i1 %in.ok, %out.ok", "  br i1 %count.ok, label %nulls, label %bad_count",
                 "nulls:",
                 "  %in.null = icmp eq ptr %in, null", f"  %in.bad = and i1 %in.null, {str(ins > 0).lower()}",
-                "  %out.null = icmp eq ptr %out, null", f"  %out.bad = and i1 %out.null, {str(outs > 0).lower()}",
+                "  %out.null = icmp eq ptr %out, null",
+                f"  %out.bad = and i1 %out.null, {str(outs > 0).lower()}",
                 "  %null.bad = or i1 %in.bad, %out.bad", "  br i1 %null.bad, label %bad_null, label %bind",
                 "bind:"]
         text += [f"  %s{i} = getelementptr i64, ptr %sizes, i64 {i}\n  store i64 -1, ptr %s{i}"
@@ -482,8 +483,9 @@ grown:"""
         lines = [f"  %y{i} = load i64, ptr %s{i}\n  %y{i}.p = getelementptr i64, ptr %args, i64 {first + i}\n"
                  f"  store i64 %y{i}, ptr %y{i}.p" for i in range(len(self.program.symbols))]
         at = first + len(self.program.symbols)
-        lines.append(f"  %arena.m = load ptr, ptr %context\n  %arena.a = getelementptr i64, ptr %args, i64 {at}"
-                     "\n  store ptr %arena.m, ptr %arena.a")
+        lines += ["  %arena.m = load ptr, ptr %context",
+                  f"  %arena.a = getelementptr i64, ptr %args, i64 {at}",
+                  "  store ptr %arena.m, ptr %arena.a"]
         return "\n".join(lines)
 
     def _report_status(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+
 from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8
 
 from ..kernels.ir import KType

@@ -3,8 +3,8 @@
 erf and erfc: polynomials for erf near 0, for -log(erfc) beyond, and for (1 + 2x) erfc(x) e^(x^2), whose
 variable (x - 2)/(x + 2) maps 0..inf to a finite interval (M. Shepherd and J. Laframboise, *Chebyshev
 approximation of (1 + 2x) exp(x^2) erfc x*, 1981). erfinv: x p(w), w = -log(1 - x^2) (M. Giles, *Approximating
-the erfinv function*, 2011). Gamma: Stirling's series after shifting the argument beyond 8, reflection below 1/2
-(Abramowitz and Stegun 6.1.41, 6.3.18, 6.1.17, 6.3.7), in f64.
+the erfinv function*, 2011). Gamma: Stirling's series after shifting the argument beyond 8, reflection below
+1/2 (Abramowitz and Stegun 6.1.41, 6.3.18, 6.1.17, 6.3.7), in f64.
 """
 
 from __future__ import annotations

@@ -39,10 +39,13 @@ class OperatorExportTypes(enum.IntEnum):
 Axes = Mapping[str, Mapping[int, str] | Sequence[int]]
 
 
-def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *, kwargs: Mapping[str, Any] | None = None,
-           export_params: bool = True, verbose: bool | None = None, training: TrainingMode = TrainingMode.EVAL,
+def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *,
+           kwargs: Mapping[str, Any] | None = None,
+           export_params: bool = True, verbose: bool | None = None,
+           training: TrainingMode = TrainingMode.EVAL,
            input_names: Sequence[str] | None = None, output_names: Sequence[str] | None = None,
-           operator_export_type: OperatorExportTypes = OperatorExportTypes.ONNX, opset_version: int | None = None,
+           operator_export_type: OperatorExportTypes = OperatorExportTypes.ONNX,
+           opset_version: int | None = None,
            do_constant_folding: bool = True, dynamic_axes: Axes | None = None,
            dynamic_shapes: Mapping[Any, Mapping[int, Dim]] | None = None,
            keep_initializers_as_inputs: bool | None = None, custom_opsets: Mapping[str, int] | None = None,
@@ -58,12 +61,13 @@ def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *
         export_params: False leaves the weights out: they become inputs of the model.
         input_names, output_names: what to call the tensors, in order.
         opset_version: 17 or newer; default 18.
-        dynamic_axes: sizes that may vary, by input name: ``{"x": {0: "batch"}}`` or ``{"x": [0]}``. Axes of one name
-            have one size; entries of outputs are derived and need not be given.
+        dynamic_axes: sizes that may vary, by input name: ``{"x": {0: "batch"}}`` or ``{"x": [0]}``. Axes of
+            one name have one size; entries of outputs are derived and need not be given.
         dynamic_shapes: the same with `Dim` by argument name or position.
         verbose: print the graph.
         operator_export_type, do_constant_folding, keep_initializers_as_inputs, custom_opsets,
-        export_modules_as_functions, autograd_inlining, dynamo: accepted as PyTorch's; they change nothing here.
+            export_modules_as_functions, autograd_inlining, dynamo: accepted as PyTorch's; they change
+            nothing here.
 
     Returns:
         The model (`onnx.ModelProto`), checked by ``onnx.checker``.
@@ -116,7 +120,8 @@ def _dims(model: Any, args: tuple[Any, ...], named: Mapping[str, Any], input_nam
     for label, which in (axes or {}).items():
         if label not in by_label:
             continue  # an output: its sizes follow
-        table = which if isinstance(which, Mapping) else {a: f"{label}_dynamic_axes_{i + 1}" for i, a in enumerate(which)}
+        table = which if isinstance(which, Mapping) else {a: f"{label}_dynamic_axes_{i + 1}"
+                                                          for i, a in enumerate(which)}
         found[by_label[label]] = {
             axis: dims.setdefault(name, Dim(name if name.isidentifier() else f"dim_{len(dims)}"))
             for axis, name in table.items()
@@ -133,7 +138,8 @@ def _set_mode(model: Any, training: TrainingMode) -> list[tuple[Module, bool]]:
     return before
 
 
-def _trace(model: Any, args: tuple[Any, ...], named: Mapping[str, Any], dynamic: dict[Any, Any]) -> TracedGraph:
+def _trace(model: Any, args: tuple[Any, ...], named: Mapping[str, Any],
+           dynamic: dict[Any, Any]) -> TracedGraph:
     """The graph; where the sizes marked as dynamic turn out to depend on fixed ones, with fixed sizes."""
     try:
         return trace(model, *args, dynamic=dynamic, **named)
@@ -144,8 +150,9 @@ def _trace(model: Any, args: tuple[Any, ...], named: Mapping[str, Any], dynamic:
             traced = trace(model, *args, **named)
         except Exception:
             raise problem from None
-        warnings.warn(f"onnx.export: the model is exported with fixed sizes, because it does not take others: {problem}. "
-                      "Give sizes that must be equal the same name in dynamic_axes, for every input that has them.",
+        warnings.warn("onnx.export: the model is exported with fixed sizes, because it does not take "
+                      f"others: {problem}. Give sizes that must be equal the same name in dynamic_axes, for "
+                      "every input that has them.",
                       stacklevel=3)
         return traced
 

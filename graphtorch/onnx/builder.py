@@ -11,13 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 from graphtorch.ir import dtype as dt
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph, Type, Value
-from graphtorch.ir.shape import Dim, Quotient, Remainder, SymInt, Symbol
+from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt, plain_symbol
 
 ELEM_TYPE: dict[DType, int] = {
-    dt.boolean: TensorProto.BOOL, dt.u8: TensorProto.UINT8, dt.i8: TensorProto.INT8, dt.i16: TensorProto.INT16,
-    dt.i32: TensorProto.INT32, dt.i64: TensorProto.INT64, dt.f16: TensorProto.FLOAT16,
-    dt.bf16: TensorProto.BFLOAT16, dt.f32: TensorProto.FLOAT, dt.f64: TensorProto.DOUBLE,
-    dt.c64: TensorProto.COMPLEX64, dt.c128: TensorProto.COMPLEX128,
+    dt.boolean: TensorProto.BOOL, dt.u8: TensorProto.UINT8, dt.i8: TensorProto.INT8,
+    dt.i16: TensorProto.INT16, dt.i32: TensorProto.INT32, dt.i64: TensorProto.INT64,
+    dt.f16: TensorProto.FLOAT16, dt.bf16: TensorProto.BFLOAT16, dt.f32: TensorProto.FLOAT,
+    dt.f64: TensorProto.DOUBLE, dt.c64: TensorProto.COMPLEX64, dt.c128: TensorProto.COMPLEX128,
 }
 
 
@@ -58,7 +58,7 @@ class ModelBuilder:
         """Remember an input and axis whose size each plain symbol is."""
         for value in inputs:
             for axis, dim in enumerate(value.shape):
-                symbol = _plain_symbol(dim)
+                symbol = plain_symbol(dim)
                 if symbol is not None:
                     self._symbol_source.setdefault(symbol, (names[value], axis))
 
@@ -66,7 +66,8 @@ class ModelBuilder:
         """Append a node and return the name of its first output."""
         return self.multi(kind, inputs, outputs, hint, **attrs)[0]
 
-    def multi(self, kind: str, inputs: Sequence[str], outputs: int, hint: str = "", **attrs: object) -> list[str]:
+    def multi(self, kind: str, inputs: Sequence[str], outputs: int, hint: str = "",
+              **attrs: object) -> list[str]:
         """Append a node with several outputs and return their names."""
         results = [self.fresh(hint or kind.lower()) for _ in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), results, **attrs))
@@ -159,12 +160,3 @@ class ModelBuilder:
                                  list(self.initializers.values()), doc_string=doc)
         return helper.make_model(body, opset_imports=[helper.make_opsetid("", self.opset)],
                                  ir_version=min(onnx.IR_VERSION, 10), producer_name="graphtorch")
-
-
-def _plain_symbol(dim: Dim) -> Symbol | None:
-    """The symbol that `dim` is, if it is nothing more."""
-    if isinstance(dim, SymInt) and len(dim.terms) == 1:
-        monomial, factor = dim.terms[0]
-        if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
-            return monomial[0]
-    return None

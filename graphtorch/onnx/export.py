@@ -91,7 +91,8 @@ def _outputs(builder: ModelBuilder, values: Sequence[Value],
     """Give each output a name of its own; an input, or a value that is returned twice, is copied."""
     defaults = [f"output_{i}" if len(values) > 1 else "output" for i in range(len(values))]
     if given is not None and len(given) > len(values):
-        raise ValueError(f"output_names has {len(given)} names, the model has {len(values)} outputs: {defaults}")
+        raise ValueError(f"output_names has {len(given)} names, the model has {len(values)} outputs: "
+                         f"{defaults}")
     infos, renamed = [], {}
     for position, value in enumerate(values):
         name = builder.fresh(given[position] if given and position < len(given) else defaults[position])

@@ -34,7 +34,8 @@ DIRECT = {
     "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos", "tan": "Tan", "asin": "Asin", "acos": "Acos", "atan": "Atan",
     "sinh": "Sinh", "cosh": "Cosh", "tanh": "Tanh", "asinh": "Asinh", "acosh": "Acosh", "atanh": "Atanh",
     "erf": "Erf", "sigmoid": "Sigmoid", "floor": "Floor", "ceil": "Ceil", "round": "Round", "isnan": "IsNaN",
-    "isinf": "IsInf", "logical_not": "Not", "bitwise_not": "BitwiseNot", "relu": "Relu", "softsign": "Softsign",
+    "isinf": "IsInf", "logical_not": "Not", "bitwise_not": "BitwiseNot", "relu": "Relu",
+    "softsign": "Softsign",
     "hardswish": "HardSwish", "mish": "Mish",
     "add": "Add", "sub": "Sub", "mul": "Mul", "pow": "Pow", "maximum": "Max", "minimum": "Min", "eq": "Equal",
     "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "logical_and": "And",
@@ -265,14 +266,16 @@ def _fmax(b: ModelBuilder, node: Node, x: list[str]) -> str:
 def _copysign(b: ModelBuilder, node: Node, x: list[str]) -> str:
     zero = b.scalar(0.0, _like(node))
     # a zero shows its sign in its reciprocal
-    below = b.op("Less", [b.op("Where", [b.op("Equal", [x[1], zero]), b.op("Reciprocal", [x[1]]), x[1]]), zero])
+    below = b.op("Less",
+                 [b.op("Where", [b.op("Equal", [x[1], zero]), b.op("Reciprocal", [x[1]]), x[1]]), zero])
     size = b.op("Abs", [x[0]])
     return b.op("Where", [below, b.op("Neg", [size]), size])
 
 
 # ---- reductions -------------------------------------------------------------------------------------
 
-REDUCE = {"sum": "ReduceSum", "prod": "ReduceProd", "max": "ReduceMax", "min": "ReduceMin", "mean": "ReduceMean",
+REDUCE = {"sum": "ReduceSum", "prod": "ReduceProd", "max": "ReduceMax", "min": "ReduceMin",
+          "mean": "ReduceMean",
           "logsumexp": "ReduceLogSumExp"}
 
 

@@ -95,7 +95,8 @@ def _concat(b: ModelBuilder, node: Node, x: list[str]) -> str:
 def _pad(b: ModelBuilder, node: Node, x: list[str]) -> str:
     a, dtype = node.attrs, node.types[0].dtype
     if dtype is dt.boolean:  # ONNX Runtime pads numbers only
-        padded = b.op("Pad", [cast(b, x[0], dt.i32), b.shape([*a.low, *a.high]), b.constant(int(a.value), dt.i32)])
+        padded = b.op("Pad",
+                      [cast(b, x[0], dt.i32), b.shape([*a.low, *a.high]), b.constant(int(a.value), dt.i32)])
         return cast(b, padded, dt.boolean)
     return b.op("Pad", [x[0], b.shape([*a.low, *a.high]), b.constant(a.value, dtype)])
 
@@ -106,7 +107,8 @@ def _flip(b: ModelBuilder, node: Node, x: list[str]) -> str:
     if not dims:
         return b.op("Identity", x)
     count = len(dims)
-    return b.op("Slice", [x[0], b.ints([-1] * count), b.ints([-END] * count), b.ints(dims), b.ints([-1] * count)])
+    return b.op("Slice",
+                [x[0], b.ints([-1] * count), b.ints([-END] * count), b.ints(dims), b.ints([-1] * count)])
 
 
 @_emits
@@ -246,7 +248,8 @@ def _conv(b: ModelBuilder, node: Node, x: list[str]) -> str:
 def _conv_transpose(b: ModelBuilder, node: Node, x: list[str]) -> str:
     extra = node.attrs.output_padding
     if not all(isinstance(e, int) for e in extra):
-        raise unsupported(node, "its output_padding depends on a symbolic size; make the spatial sizes static")
+        raise unsupported(node, "its output_padding depends on a symbolic size; make the spatial sizes "
+                          "static")
     return b.op("ConvTranspose", x, output_padding=[int(e) for e in extra], **_conv_attrs(node))
 
 
@@ -285,7 +288,8 @@ def _adaptive_avg_pool(b: ModelBuilder, node: Node, x: list[str]) -> str:
     sizes, wanted = node.operands[0].shape[2:], node.attrs.output_size
     if all(w == 1 for w in wanted):
         return b.op("GlobalAveragePool", x)
-    if all(isinstance(s, int) and isinstance(w, int) and s % w == 0 for s, w in zip(sizes, wanted, strict=True)):
+    if all(isinstance(s, int) and isinstance(w, int) and s % w == 0
+           for s, w in zip(sizes, wanted, strict=True)):
         steps = [int(s) // int(w) for s, w in zip(sizes, wanted, strict=True)]
         return b.op("AveragePool", x, kernel_shape=steps, strides=steps)
     raise unsupported(node, f"pooling {list(sizes)} to {list(wanted)} needs windows of equal size")
@@ -294,7 +298,8 @@ def _adaptive_avg_pool(b: ModelBuilder, node: Node, x: list[str]) -> str:
 @_emits
 def _adaptive_max_pool(b: ModelBuilder, node: Node, x: list[str]) -> list[str]:
     sizes, wanted = node.operands[0].shape[2:], node.attrs.output_size
-    if not all(isinstance(s, int) and isinstance(w, int) and s % w == 0 for s, w in zip(sizes, wanted, strict=True)):
+    if not all(isinstance(s, int) and isinstance(w, int) and s % w == 0
+               for s, w in zip(sizes, wanted, strict=True)):
         raise unsupported(node, f"pooling {list(sizes)} to {list(wanted)} needs windows of equal size")
     steps = [int(s) // int(w) for s, w in zip(sizes, wanted, strict=True)]
     values, index = b.multi("MaxPool", x, 2, kernel_shape=steps, strides=steps)

@@ -14,7 +14,6 @@ import numpy as np
 
 from .. import ops
 from ..dtype import DType
-from ..evaluate import plain_symbol
 from ..graph import Graph, Node, Value
 from ..literal import Literal
 from ..ops import activation, binary, elementwise, special
@@ -22,7 +21,7 @@ from ..ops.checks import attrs_of
 from ..ops.reduce import Along, Reduce
 from ..ops.shape import ConstantAttrs, DimAttrs, DimsAttrs, SliceAttrs
 from ..rewrite import rewrite_until_stable
-from ..shape import Symbol
+from ..shape import Symbol, plain_symbol
 
 Rule: TypeAlias = Callable[[Node], "Value | None"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from graphtorch.backends import Buffer, compile
 from graphtorch.backends.llvm import build, cache
 from graphtorch.ir import ops

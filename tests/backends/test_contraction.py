@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+
 from contracting import check, graph_of, program_of
 from graphtorch.backends.kernels.schedule import Machine, chunks, padded, row_sizes
 from graphtorch.backends.kernels.text import print_program

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from contracting import check, graph_of, program_of
 from graphtorch.backends.kernels.schedule import Machine
 from graphtorch.backends.kernels.text import print_program

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from graphtorch.backends.kernels import ir as k
 from graphtorch.backends.kernels.ir import (
     INDEX,

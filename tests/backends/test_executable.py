@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from graphtorch.backends import Buffer, compile
 from graphtorch.backends.buffer import size_class
 from graphtorch.backends.llvm import debug

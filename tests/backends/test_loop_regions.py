@@ -7,6 +7,7 @@ from collections.abc import Callable
 import ml_dtypes
 import numpy as np
 import pytest
+
 from compiled import check, graph_of, lowered_text, run
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, f64, i64

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import ALL, DType, boolean, f32
 from graphtorch.ir.graph import Graph, Node, Type, Value

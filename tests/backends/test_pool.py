@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from graphtorch.backends.kernels.ir import Buffer, Builder, Kernel, Name, load
 from graphtorch.backends.llvm import runtime
 from graphtorch.backends.llvm.jit import kernel_text

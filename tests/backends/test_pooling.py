@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+
 from compiled import check, lowered_text
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
@@ -117,6 +118,33 @@ def test_max_pool_gradient_dtypes(dtype: type) -> None:
     g = rng.standard_normal((2, 3, 40)).astype(dtype)
     places = rng.integers(0, 6, (2, 3, 40))
     check(lambda g, i: ops.max_pool_grad(g, i, spatial=(6,)), [g, places])
+
+
+APART = [  # windows that do not overlap: shape, kernel, stride
+    ((2, 3, 28, 28), (2, 2), (2, 2)), ((2, 3, 10, 10), (2, 2), (2, 2)), ((1, 2, 7, 9), (2, 2), (2, 2)),
+    ((2, 2, 9, 12), (3, 3), (3, 3)), ((2, 2, 9, 17), (2, 3), (3, 4)), ((2, 3, 37), (4,), (4,)),
+    ((1, 2, 4, 6, 8), (2, 1, 2), (2, 3, 2)), ((3, 1, 6, 5), (1, 1), (1, 1)), ((2, 1, 4, 2), (2, 2), (2, 2)),
+    ((1, 1, 4, 64), (2, 8), (2, 8)),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:4])
+@pytest.mark.parametrize("case", APART)
+def test_gradient_of_windows_apart(case: tuple, dtype: type) -> None:
+    """From the pool's input, with equal elements and NaN; also what follows it in a training step."""
+    shape, kernel, stride = case
+    rng = np.random.default_rng(3)
+    x = rng.choice(np.array([np.nan, -1, 0, 1, 2], np.float32), shape, p=[0.1, 0.3, 0.3, 0.2, 0.1]).astype(dtype)
+    window = kernel, stride, (0,) * len(kernel), (1,) * len(kernel), False
+
+    def step(x: Value) -> tuple[Value, ...]:
+        values, places = max_pool(x, window)
+        grad = ops.max_pool_grad(ops.sin(values), places, spatial=x.shape[2:])
+        zero = ops.constant(value=Literal.of(0, x.dtype))
+        masked = ops.where(ops.le(x, zero), zero, grad)
+        kept = ops.where(ops.gt(x, zero), grad, zero)
+        return values, masked, kept, ops.sum(masked, dims=(0, *range(2, len(shape))), keepdim=False)
+    check(step, [x])
 
 
 def test_places_out_of_range() -> None:

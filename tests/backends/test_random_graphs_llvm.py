@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import pytest
+
 from graphtorch.backends import Buffer, compile
 from graphtorch.ir.passes import pipeline
 from random_graphs import Generator, assert_close, evaluate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+
 from compiled import check, lowered_text
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from graphtorch.backends.kernels.ir import Buffer, Builder, Kernel, Name, binary, load, unary
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.backends.llvm.polynomial import fit

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
 from graphtorch.backends.buffer import Buffer
 from graphtorch.backends.kernels.lower import lower
 from graphtorch.backends.kernels.supports import supports

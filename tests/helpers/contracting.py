@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+
 from graphtorch.backends.kernels.lower import lower
 from graphtorch.backends.kernels.program import Program, Slot
 from graphtorch.backends.llvm.jit import run_kernel

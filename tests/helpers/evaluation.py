@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Type, Value, topological
 from graphtorch.ir.op import Op

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from graphtorch.backends.kernels.lowering import Lowering, Region
 from graphtorch.backends.kernels.program import Program, Slot
 from graphtorch.backends.kernels.stages import lower_loops

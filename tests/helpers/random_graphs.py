@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
 from graphtorch.ir import dtype as dt
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 

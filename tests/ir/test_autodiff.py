@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+
 from graphtorch.backends import reference
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, f64, i64

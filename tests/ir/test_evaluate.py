@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32, i64
 from graphtorch.ir.evaluate import evaluate, specialize

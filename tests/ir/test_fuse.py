@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+
 from graphtorch.backends import reference
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16, f32, i64

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from evaluation import apply, decomposed, differences, gradients
 from graphtorch.ir.dtype import DType, bf16, boolean, c64, c128, f16, f32, f64, i8, i32, i64, u8
 from graphtorch.ir.evaluate import evaluate

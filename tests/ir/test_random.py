@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from evaluation import apply, decomposed, gradients
 from graphtorch.ir.dtype import DType, bf16, f16, f32, f64, i8, i32, i64, u8
 from graphtorch.ir.graph import Type, Value

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from graphtorch.ir.graph import Graph, Node
 from graphtorch.ir.passes import cse, dce, detach, fold, fuse, legalize, pipeline, simplify
 from graphtorch.ir.text import parse

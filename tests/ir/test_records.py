@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 
 import pytest
+
 from graphtorch.ir import ops
 from graphtorch.ir.op import OPS, Attrs, ByDecomposition, Core, NoGradient, Op
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from evaluation import apply, decomposed, differences, gradients
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16, boolean, c64, f16, f32, f64, i32, i64, u8

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from graphtorch.ir.shape import bounds, evaluate, floordiv, modulo, symbol
 from hypothesis import given
 from hypothesis import strategies as st
+
+from graphtorch.ir.shape import bounds, evaluate, floordiv, modulo, symbol
 
 N, M = symbol("n", 1), symbol("m")
 coefficient = st.integers(-12, 12)

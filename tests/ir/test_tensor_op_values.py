@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from evaluation import apply
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32, f64, i64

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from graphtorch.ir.dtype import DType, bf16, f16, f32, f64
 from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Type, Value

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import ALL, bf16, c64, f32, f64, i64, u8
 from graphtorch.ir.graph import Graph, Location, Type, Value, located

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import boolean, f32, f64, i64
 from graphtorch.ir.graph import Graph, Location, Node, Type, Value, located

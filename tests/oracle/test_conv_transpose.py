@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 
-import graphtorch as gt
 import numpy as np
 import pytest
 
+import graphtorch as gt
+
 torch = pytest.importorskip("torch")
 
-SETTINGS = [s for s in itertools.product((1, 2), (0, 1, 2), (0, 1, 2, 3), (1, 2, 4)) if s[2] < max(s[0], s[3])]
+SETTINGS = [s for s in itertools.product((1, 2), (0, 1, 2), (0, 1, 2, 3), (1, 2, 4))
+            if s[2] < max(s[0], s[3])]
 
 
 @pytest.mark.parametrize(("stride", "padding", "output_padding", "dilation"), SETTINGS)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+
 from graphtorch.ir import dtype as dt
 from graphtorch.ir import ops
 from graphtorch.ir.evaluate import evaluate
@@ -45,12 +46,17 @@ def index(*values: object) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-UNARY = ("neg abs sign square reciprocal exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan "
-         "sinh cosh tanh asinh atanh erf erfc sigmoid floor ceil round trunc isnan isinf isfinite relu silu log_sigmoid "
-         "hardsigmoid hardswish mish softsign").split()
-BINARY = ("add sub mul div floor_div trunc_div remainder fmod pow maximum minimum fmax fmin atan2 copysign eq ne lt le "
-          "gt ge hypot logaddexp xlogy").split()
-INTEGER = "add sub mul floor_div trunc_div remainder maximum minimum eq lt bitwise_and bitwise_or bitwise_xor".split()
+UNARY = [
+    "neg", "abs", "sign", "square", "reciprocal", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p",
+    "sqrt", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "atanh",
+    "erf", "erfc", "sigmoid", "floor", "ceil", "round", "trunc", "isnan", "isinf", "isfinite", "relu", "silu",
+    "log_sigmoid", "hardsigmoid", "hardswish", "mish", "softsign"]
+BINARY = [
+    "add", "sub", "mul", "div", "floor_div", "trunc_div", "remainder", "fmod", "pow", "maximum", "minimum",
+    "fmax", "fmin", "atan2", "copysign", "eq", "ne", "lt", "le", "gt", "ge", "hypot", "logaddexp", "xlogy"]
+INTEGER = [
+    "add", "sub", "mul", "floor_div", "trunc_div", "remainder", "maximum", "minimum", "eq", "lt",
+    "bitwise_and", "bitwise_or", "bitwise_xor"]
 
 CASES = [
     *(Case(n, [F], getattr(ops, n)) for n in UNARY),
@@ -65,8 +71,10 @@ CASES = [
     Case("leaky_relu", [F], lambda x: ops.leaky_relu(ops.neg(x), slope=0.1)),
     Case("hardtanh", [F], lambda x: ops.hardtanh(x, low=-0.2, high=0.5)),
     Case("where", [B, F, F], ops.where),
-    *(Case(f"cast {d}", [F], lambda x, d=d: ops.cast(x, dtype=d)) for d in (dt.i64, dt.f64, dt.boolean, dt.f16)),
-    *(Case(f"{n} {d} opset {o}", [F], lambda x, n=n, d=d: getattr(ops, n)(x, dims=d, keepdim=len(d) == 1), None, o)
+    *(Case(f"cast {d}", [F], lambda x, d=d: ops.cast(x, dtype=d))
+      for d in (dt.i64, dt.f64, dt.boolean, dt.f16)),
+    *(Case(f"{n} {d} opset {o}", [F], lambda x, n=n, d=d: getattr(ops, n)(x, dims=d, keepdim=len(d) == 1),
+           None, o)
       for n in ("sum", "prod", "max", "min", "mean", "logsumexp") for d in ((1,), (0, 1)) for o in (17, 18)),
     *(Case(n, [B], lambda x, n=n: getattr(ops, n)(x, dims=(1,), keepdim=False)) for n in ("any", "all")),
     Case("var", [F], lambda x: ops.var(x, dims=(1,), keepdim=False, correction=1.0)),
@@ -92,7 +100,8 @@ CASES = [
     Case("index_select", [F, Type(dt.i64, (2,))], lambda x, i: ops.index_select(x, i, dim=1),
          [array(F, 0), index(3, 1)]),
     *(Case(f"index {d}", [IMAGE, Type(dt.i64, (2, 1)), Type(dt.i64, (3,))],
-           lambda x, i, j, d=d: ops.index(x, i, j, dims=d), [array(IMAGE, 0), index([1], [-1]), index(0, 1, 3)])
+           lambda x, i, j, d=d: ops.index(x, i, j, dims=d),
+           [array(IMAGE, 0), index([1], [-1]), index(0, 1, 3)])
       for d in ((1, 2), (0, 2), (2, 3))),
     Case("index one", [IMAGE, Type(dt.i64, (2, 3))], lambda x, i: ops.index(x, i, dims=(1,)),
          [array(IMAGE, 0), index([3, 0, 1], [-1, 2, 2])]),
@@ -110,7 +119,8 @@ CASES = [
                                                      dilation=(1, 1), ceil_mode=True)),
     *(Case(f"avg_pool {d} {c}", [IMAGE],
            lambda x, d=d, c=c: ops.avg_pool(x, kernel=(3, 2), stride=(2, 2), padding=(1, 0), ceil_mode=False,
-                                            count_include_pad=c, divisor=d)) for d in (None, 5) for c in (True, False)),
+                                            count_include_pad=c, divisor=d)) for d in (None, 5)
+      for c in (True, False)),
     *(Case(f"adaptive_avg_pool {s}", [IMAGE], lambda x, s=s: ops.adaptive_avg_pool(x, output_size=s))
       for s in ((1, 1), (2, 4))),
     Case("adaptive_max_pool", [IMAGE], lambda x: ops.adaptive_max_pool(x, output_size=(2, 4))),
@@ -119,10 +129,12 @@ CASES = [
     Case("layer_norm affine", [F, VECTOR, VECTOR], lambda x, w, b: ops.layer_norm(x, w, b, axes=1, eps=1e-5)),
     Case("rms_norm", [F, VECTOR], lambda x, w: ops.rms_norm(x, w, axes=1, eps=1e-5)),
     Case("batch_norm", [IMAGE, *[VECTOR] * 4], lambda x, m, v, w, b: ops.batch_norm(x, m, v, w, b, eps=1e-5)),
-    Case("batch_norm_train", [IMAGE, VECTOR, VECTOR], lambda x, w, b: ops.batch_norm_train(x, w, b, eps=1e-5)),
+    Case("batch_norm_train", [IMAGE, VECTOR, VECTOR],
+         lambda x, w, b: ops.batch_norm_train(x, w, b, eps=1e-5)),
     Case("group_norm", [IMAGE, VECTOR, VECTOR], lambda x, w, b: ops.group_norm(x, w, b, groups=2, eps=1e-5)),
     *(Case(f"nll_loss {r}", [F, Type(dt.i64, (3,))],
-           lambda x, t, r=r: ops.nll_loss(x, t, reduction=r, ignore_index=-100), [array(F, 0), index(0, 3, 1)])
+           lambda x, t, r=r: ops.nll_loss(x, t, reduction=r, ignore_index=-100),
+           [array(F, 0), index(0, 3, 1)])
       for r in ("none", "mean", "sum")),
     *(Case(f"cross_entropy {r}", [F, Type(dt.i64, (3,))],
            lambda x, t, r=r: ops.cross_entropy(x, t, reduction=r, ignore_index=3, label_smoothing=0.1),

@@ -36,7 +36,8 @@ def in_new_process(code: str, environment: Mapping[str, str], times: int = 5) ->
     """Median of the number that `code` prints last, over fresh interpreters."""
     results = []
     for _ in range(times):
-        done = subprocess.run([sys.executable, "-c", code], env=dict(environment), capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code], env=dict(environment), capture_output=True,
+                              text=True)
         if done.returncode:
             raise SystemExit(f"benchmark process failed:\n{done.stderr}")
         results.append(float(done.stdout.split()[-1]))

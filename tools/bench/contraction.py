@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
 from graphtorch.backends.kernels.ir import Buffer, Builder, Const, Kernel, KType, fma, load
 from graphtorch.backends.kernels.lower import lower
 from graphtorch.backends.kernels.program import Launch, Slot

@@ -11,10 +11,8 @@ import tempfile
 import time
 
 import graphtorch as torch
-from graphtorch import nn
-from graphtorch.nn import functional as F
-
 from _timing import in_new_process, median_seconds, row
+from graphtorch.nn import functional as F
 
 # An installed package has its .pyc files; some environments keep a source tree from getting them.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
@@ -26,8 +24,9 @@ import time
 import graphtorch as torch
 from graphtorch import nn
 torch.manual_seed(0)
-model = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-                      nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))
+model = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+                      nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                      nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))
 x = torch.randn(64, 1, 32, 32)
 [p.detach().numpy() for p in model.parameters()]; x.numpy()
 start = time.perf_counter()

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import graphtorch as gt
 import torch
 
+import graphtorch as gt
 from _timing import medians_in_turn, row
 
 CASES: dict[str, tuple[tuple[int, ...], Callable[..., object], Callable[..., object]]] = {
@@ -29,10 +29,11 @@ def main() -> None:
         y = gt.from_numpy(x.numpy())
         compiled = gt.compile(mine)
         with torch.inference_mode(), gt.no_grad():
-            times = medians_in_turn({"graphtorch": lambda c=compiled, y=y: c(y), "torch": lambda f=theirs, x=x: f(x)})
+            times = medians_in_turn({"graphtorch": lambda c=compiled, y=y: c(y),
+                                     "torch": lambda f=theirs, x=x: f(x)})
         ratio = times["torch"] / times["graphtorch"]
-        row(name, f"{times['graphtorch'] * 1e6:.1f} us", f"PyTorch {times['torch'] * 1e6:.1f} us  {ratio:.2f}x",
-            ratio >= 1)
+        row(name, f"{times['graphtorch'] * 1e6:.1f} us",
+            f"PyTorch {times['torch'] * 1e6:.1f} us  {ratio:.2f}x", ratio >= 1)
 
 
 if __name__ == "__main__":
