@@ -13,6 +13,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import BY_NUMPY, DType, i64, number_dtype, promote
 from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
+from graphtorch.ir.shape import SymInt
 
 from . import _types
 from ._memory import Buffer
@@ -386,6 +387,8 @@ def arange(
     start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
     if step == 0:
         raise RuntimeError("step must be nonzero")
+    if isinstance(start, SymInt):
+        return arange(0, end - start, step, dtype=dtype, requires_grad=requires_grad) + start
     if (end - start) * step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     whole = all(isinstance(x, (int, SymInt)) for x in (start, end, step))

@@ -161,11 +161,11 @@ class Executable:
                                                    for d, n in zip(a.shape, b.shape, strict=True)):
                 raise RuntimeError(f"{self.record.name}: {name} has shape {list(b.shape)}, expected "
                                    f"[{', '.join(map(str, a.shape))}]")
-        shapes = [f"{list(b.shape)} for [{', '.join(map(str, a.shape))}]"
-                  for a, b in zip(self.record.inputs, inputs, strict=True)]
-        raise RuntimeError(
-            f"{self.record.name}: input shapes do not agree on their symbols: {', '.join(shapes)}"
-        )
+        shapes = [f"{a.name or i} has shape {list(b.shape)} for [{', '.join(map(str, a.shape))}]"
+                  for i, (a, b) in enumerate(zip(self.record.inputs, inputs, strict=True))
+                  if not all(isinstance(d, int) for d in a.shape)]
+        raise RuntimeError(f"{self.record.name}: sizes that were given one Dim must be equal: "
+                           f"{', '.join(shapes)}")
 
     def _unshared(self, inputs: Sequence[Buffer], words: list[int]) -> Sequence[Buffer]:
         """`inputs` with a copy of each donated one whose memory another input also reads."""
