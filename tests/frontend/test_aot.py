@@ -13,16 +13,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import dltensors as dl
 import numpy as np
 import pytest
-from dltensors import Raw, tensor
-from graphtorch.backends.llvm.target import named
 from safetensors.numpy import load_file
 
+import dltensors as dl
 import graphtorch as torch
+from dltensors import Raw, tensor
 from graphtorch import aot, nn
 from graphtorch.aot import loader
+from graphtorch.backends.llvm.target import named
 
 BATCH = torch.Dim("batch", min=1, max=64)
 CC = shutil.which("cc")
