@@ -13,6 +13,7 @@ from graphtorch.ir.shape import SymInt, bounds, symbol
 from ._capture import Capture, Closed, rebuild, tensors_in
 from ._grad_mode import modes
 from ._replay import Entry, make_entry
+from .nn.modules._members import changes
 from .nn.modules.module import Module
 from .storage import Storage, Version
 from .tensor import Tensor
@@ -225,6 +226,8 @@ class Compiled:
         self._dynamic = dynamic
         self._entries: dict[Any, list[Entry]] = {}
         self._modules = _modules_of(function)
+        self._state = _state_of(self._modules)
+        self._seen = changes.count
         self._names: list[str] | None = None
         self.recorded = 0  # graphs recorded so far
         functools.update_wrapper(self, function if not isinstance(function, Module) else function.forward)
@@ -232,6 +235,8 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if Storage.capture is not None:  # called inside another captured function: part of it
             return self._function(*args, **kwargs)
+        if self._seen != changes.count:
+            self._check_modules()
         tensors: list[Tensor] = []
         key = (
             _signature(args, tensors),
@@ -248,6 +253,15 @@ class Compiled:
                 if entry.matches():
                     return entry.replay(tensors)
         return self._record(key, tensors, args, kwargs)
+
+    def _check_modules(self) -> None:
+        """Forget the recordings if a module got other members or attributes since."""
+        modules = _modules_of(self._function)
+        state = _state_of(modules)
+        if state != self._state:
+            self._entries.clear()
+            self._modules, self._state = modules, state
+        self._seen = changes.count
 
     def _dynamic_key(self, key: Any, args: Any, kwargs: Any) -> Any:
         names = argument_names(self._function, args, kwargs)
@@ -274,6 +288,7 @@ class Compiled:
         given = _stand_ins(names, args, kwargs, dims, stand_in)
         entry, result = make_entry(capture, self._function, given, stands, tensors, self._modules)
         self.recorded += 1
+        self._state, self._seen = _state_of(self._modules), changes.count  # the call itself may have set some
         if entry.replayable:
             kept = [e for e in self._entries.get(key, []) if e.alive()]
             self._entries[key] = [entry, *kept][:8]
@@ -384,6 +399,36 @@ def _signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None 
     except TypeError:
         return id(tree)
     return type(tree), tree
+
+
+class _Same:
+    """Equal to another one of the same object only; keeps it alive, so that no new object takes its id."""
+
+    __slots__ = ("object",)
+
+    def __init__(self, object: Any):
+        self.object = object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.object is other.object
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _state_of(modules: Sequence[Module]) -> list[Any]:
+    """What recordings of these modules depend on beside tensors' elements: members and plain attributes."""
+    state: list[Any] = []
+    for module in modules:
+        tables = (module._parameters, module._buffers, module._modules)
+        state.append([[(name, _Same(member)) for name, member in table.items()] for table in tables])
+        state.append({k: v for k, v in module.__dict__.items() if k != "training" and _is_plain(v)})
+    return state
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _modules_of(function: Any) -> list[Module]:

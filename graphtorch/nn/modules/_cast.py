@@ -9,9 +9,10 @@ from ..._ops.base import FUNCTIONS
 from ...autograd import no_grad
 from ...tensor import Tensor
 from ..parameter import is_lazy
+from ._members import Members, changes
 
 
-class Casts:
+class Casts(Members):
     """`to` and its short forms. All work in place and return the module."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -31,6 +32,7 @@ class Casts:
             if is_lazy(buffer):
                 buffer.data = fn(buffer.data)
             elif buffer is not None:
+                changes.count += 1
                 self._buffers[name] = fn(buffer)
         return self
 

@@ -9,6 +9,15 @@ from ...tensor import Tensor
 from ..parameter import Buffer, Parameter
 
 
+class Changes:
+    """Counts assignments to modules, so that compiled functions know when to look at theirs again."""
+
+    count = 0
+
+
+changes = Changes()
+
+
 class Members:
     """Registration, attribute access and iteration. Every module is one, and nothing else is."""
 
@@ -33,6 +42,7 @@ class Members:
             raise ValueError(f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be "
                              "created explicitly. To express it as a function of another Tensor, compute the "
                              "value in the forward() method.")
+        changes.count += 1
         self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -44,6 +54,7 @@ class Members:
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"cannot assign '{_typename(tensor)}' object to buffer '{name}' "
                             "(torch Tensor or None required)")
+        changes.count += 1
         self._buffers[name] = tensor
         (self._non_persistent_buffers_set.discard if persistent
          else self._non_persistent_buffers_set.add)(name)
@@ -56,6 +67,7 @@ class Members:
         if not isinstance(module, Members) and module is not None:
             raise TypeError(f"{_typename(module)} is not a Module subclass")
         self._check_name("module", "child module", name, self.__dict__.get("_modules"))
+        changes.count += 1
         self._modules[name] = module
 
     def register_module(self, name: str, module: Any) -> None:
@@ -85,6 +97,7 @@ class Members:
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        changes.count += 1
         own = self.__dict__
         if isinstance(value, Parameter):
             self._require(own, "_parameters", "parameters")
@@ -117,6 +130,7 @@ class Members:
             super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
+        changes.count += 1
         for table in (self._parameters, self._buffers, self._modules):
             if name in table:
                 del table[name]
