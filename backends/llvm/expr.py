@@ -119,12 +119,23 @@ class Expressions:
 
     def _shuffle(self, e: k.Shuffle) -> str:
         a, b = self.value(e.a), self.value(e.b)
+        if e.a.type.lanes == 1:
+            return self._gathered([(a, b)[i] for i in e.lanes], e.type)
         lanes = ", ".join(f"i32 {i}" for i in e.lanes)
         source = register(e.a.type)
         if e.type.lanes == 1:
             x, lane = (a, e.lanes[0]) if e.lanes[0] < e.a.type.lanes else (b, e.lanes[0] - e.a.type.lanes)
             return self.let(f"extractelement {source} {x}, i64 {lane}")
         return self.let(f"shufflevector {source} {a}, {source} {b}, <{len(e.lanes)} x i32> <{lanes}>")
+
+    def _gathered(self, elements: list[str], t: KType) -> str:
+        """A vector of scalars."""
+        if t.lanes == 1:
+            return elements[0]
+        made = "poison"
+        for i, x in enumerate(elements):
+            made = self.let(f"insertelement {register(t)} {made}, {scalar(t.dtype)} {x}, i64 {i}")
+        return made
 
     def _select(self, e: k.Select) -> str:
         c, a, b = self.value(e.condition), self.value(e.a), self.value(e.b)
