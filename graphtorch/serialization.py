@@ -150,7 +150,7 @@ def _stem(path: str) -> str:
     return os.path.splitext(os.path.basename(path))[0] or "archive"
 
 
-def _write_then_rename(path: str, write: Callable[[IO[bytes]], None]) -> None:
+def _write_then_rename(path: str, write: Callable[[IO[bytes]], object]) -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise RuntimeError(f"Parent directory {folder} does not exist.")
@@ -414,7 +414,7 @@ def save_safetensors(tensors: dict[str, Tensor], filename: Any,
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     content = b"".join([len(text).to_bytes(8, "little"), text, *parts])
-    _write_then_rename(os.fspath(filename), lambda file: file.write(content) and None)
+    _write_then_rename(os.fspath(filename), lambda file: file.write(content))
 
 
 def load_safetensors(filename: Any) -> dict[str, Tensor]:

@@ -43,13 +43,14 @@ class Tensor:
     """An array whose elements are computed when they are needed.
 
     ``Tensor(2, 3)`` makes an uninitialised float tensor of that shape, ``Tensor([1, 2])`` one of that data;
-    the
-    usual way is ``torch.tensor(data)``.
+    the usual way is ``torch.tensor(data)``.
     """
 
     if TYPE_CHECKING:  # the tables in _ops attach these
 
         def __getattr__(self, name: str) -> Any: ...
+        def __eq__(self, other: object) -> Any: ...
+        def __ne__(self, other: object) -> Any: ...
 
         __add__: Any
         __radd__: Any

@@ -41,7 +41,7 @@ class Parameter(Tensor, metaclass=_Owned):
     def __repr__(self, **kwargs: Any) -> str:
         return "Parameter containing:\n" + super().__repr__(**kwargs)
 
-    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return _rebuild_parameter, (self.detach(), self.requires_grad, OrderedDict())
 
 
@@ -70,6 +70,7 @@ class _Uninitialized:
     """A parameter or buffer of a lazy module before its first call: it has a dtype but no shape."""
 
     _plain: type
+    data: Any
 
     def materialize(self, shape: Any, device: Any = None, dtype: Any = None) -> None:
         """Turn into an ordinary tensor of `shape`, with arbitrary contents."""
@@ -83,7 +84,7 @@ class _Uninitialized:
             "`load_state_dict` when trying to load an uninitialized parameter into an initialized one. "
             "Call `forward` to initialize the parameters before accessing their attributes.")
 
-    def __repr__(self) -> str:
+    def __repr__(self, **kwargs: Any) -> str:
         return f"<{type(self).__name__}>"
 
     def share_memory_(self) -> Any:
@@ -107,7 +108,7 @@ class UninitializedParameter(_Uninitialized, Parameter):
             memo[id(self)] = type(self)(self.requires_grad, dtype=self.data.dtype)
         return memo[id(self)]
 
-    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return UninitializedParameter, (self.requires_grad,)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -62,12 +63,12 @@ class ModelBuilder:
                 if symbol is not None:
                     self._symbol_source.setdefault(symbol, (names[value], axis))
 
-    def op(self, kind: str, inputs: Sequence[str], hint: str = "", outputs: int = 1, **attrs: object) -> str:
-        """Append a node and return the name of its first output."""
+    def op(self, kind: str, inputs: Sequence[str], hint: str = "", outputs: int = 1, **attrs: Any) -> str:
+        """Append a node with `attrs` (ints, floats, strings or lists) and return its first output's name."""
         return self.multi(kind, inputs, outputs, hint, **attrs)[0]
 
     def multi(self, kind: str, inputs: Sequence[str], outputs: int, hint: str = "",
-              **attrs: object) -> list[str]:
+              **attrs: Any) -> list[str]:
         """Append a node with several outputs and return their names."""
         results = [self.fresh(hint or kind.lower()) for _ in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), results, **attrs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from graphtorch.ir import dtype as dt
 from graphtorch.ir.dtype import DType
@@ -13,12 +13,13 @@ from graphtorch.ir.graph import Node
 from .builder import ELEM_TYPE, ModelBuilder
 
 Emit = Callable[[ModelBuilder, Node, list[str]], "str | list[str]"]
+E = TypeVar("E", bound=Emit)
 POINTWISE: dict[str, Emit] = {}
 
 
-def emits(*names: str) -> Callable[[Emit], Emit]:
+def emits(*names: str) -> Callable[[E], E]:
     """Registers how the ops `names` are written."""
-    def register(emit: Emit) -> Emit:
+    def register(emit: E) -> E:
         for name in names:
             POINTWISE[name] = emit
         return emit

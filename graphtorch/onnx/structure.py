@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +13,13 @@ from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
 
 from .builder import ELEM_TYPE, ModelBuilder
-from .pointwise import Emit, cast, unsupported
+from .pointwise import E, Emit, cast, unsupported
 
 STRUCTURE: dict[str, Emit] = {}
 END = np.iinfo(np.int64).max  # a slice's stop that means "to the end"
 
 
-def _emits(emit: Emit) -> Emit:
+def _emits(emit: E) -> E:
     STRUCTURE[emit.__name__.removeprefix("_")] = emit
     return emit
 
@@ -205,7 +206,7 @@ def _index_put(b: ModelBuilder, node: Node, x: list[str]) -> str:
     lead = b.op("Slice", [shape, b.ints([0]), b.ints([index_rank])])
     rest = b.op("Slice", [b.op("Shape", [x[0]]), b.ints([len(dims)]), b.ints([rank])])
     source = b.op("Expand", [x[1], b.op("Concat", [lead, rest], axis=0)])
-    attrs = {"reduction": "add"} if node.attrs.accumulate else {}
+    attrs: dict[str, Any] = {"reduction": "add"} if node.attrs.accumulate else {}
     return b.op("ScatterND", [x[0], stacked, source], **attrs)
 
 
@@ -231,7 +232,7 @@ def _matmul(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("MatMul", x)
 
 
-def _conv_attrs(node: Node) -> dict[str, object]:
+def _conv_attrs(node: Node) -> dict[str, Any]:
     a = node.attrs
     pads = [low for low, _ in a.padding] + [high for _, high in a.padding]
     kernel = node.operands[1].shape[2:]
@@ -253,7 +254,7 @@ def _conv_transpose(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("ConvTranspose", x, output_padding=[int(e) for e in extra], **_conv_attrs(node))
 
 
-def _window(node: Node) -> dict[str, object]:
+def _window(node: Node) -> dict[str, Any]:
     a = node.attrs
     return {"kernel_shape": list(a.kernel), "strides": list(a.stride), "pads": [*a.padding, *a.padding],
             "ceil_mode": int(a.ceil_mode)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..tensor import Tensor
@@ -38,24 +39,16 @@ class Adam(Optimizer):
 
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         step = self.state[params[0]]["step"].add_(1).double()
-        beta1, beta2 = (numbers.exact(lambda i=i: group["betas"][i]) for i in (0, 1))
+        beta1, beta2 = exact_betas(group, numbers)
         lr = numbers.exact(lambda: group["lr"])
         step_size = (lr / (1 - beta1 ** step)).to(numbers.dtype)
         root = (1 - beta2 ** step).sqrt().to(numbers.dtype)
-        new1, keep2, new2 = ((1 - beta1).to(numbers.dtype), beta2.to(numbers.dtype),
-                             (1 - beta2).to(numbers.dtype))
         eps = numbers("eps", lambda: group["eps"])
-        decoupled = group["decoupled_weight_decay"]
-        shrink = numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"]) if decoupled else None
-        for param in params:
+        for param, _, kept in with_moments(self, group, params, numbers, beta1, beta2):
             state = self.state[param]
-            grad = gradient(param, group, numbers, decay=not decoupled)
-            state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
-            state["exp_avg_sq"].copy_(keep2 * numbers.wide(state["exp_avg_sq"]) + new2 * grad * grad)
             second = numbers.wide(state["exp_avg_sq"])
             if group["amsgrad"]:
                 second = numbers.wide(state["max_exp_avg_sq"].copy_(state["max_exp_avg_sq"].maximum(second)))
-            kept = param if shrink is None else numbers.wide(param) * shrink
             param.copy_(kept - step_size * numbers.wide(state["exp_avg"]) / (second.sqrt() / root + eps))
 
 
@@ -70,6 +63,27 @@ class AdamW(Adam):
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize,
                          capturable=capturable, differentiable=differentiable, fused=fused,
                          decoupled_weight_decay=True)
+
+
+def exact_betas(group: dict[str, Any], numbers: Numbers) -> tuple[Tensor, Tensor]:
+    """The two decay rates as float64 scalars."""
+    return numbers.exact(lambda: group["betas"][0]), numbers.exact(lambda: group["betas"][1])
+
+
+def with_moments(optimizer: Optimizer, group: dict[str, Any], params: list[Tensor], numbers: Numbers,
+                 beta1: Tensor, beta2: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Each parameter after its moving averages of g and g^2 took in the gradient, with that gradient and
+    what decoupled weight decay leaves of the parameter."""
+    new1, keep2, new2 = ((1 - beta1).to(numbers.dtype), beta2.to(numbers.dtype),
+                         (1 - beta2).to(numbers.dtype))
+    decoupled = group["decoupled_weight_decay"]
+    shrink = numbers("shrink", lambda: 1 - group["lr"] * group["weight_decay"]) if decoupled else None
+    for param in params:
+        state = optimizer.state[param]
+        grad = gradient(param, group, numbers, decay=not decoupled)
+        state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
+        state["exp_avg_sq"].copy_(keep2 * numbers.wide(state["exp_avg_sq"]) + new2 * grad * grad)
+        yield param, grad, param if shrink is None else numbers.wide(param) * shrink
 
 
 def _check_tensors(lr: Any, betas: tuple[Any, Any], capturable: bool, foreach: bool | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .._ops.base import FUNCTIONS
 from ..tensor import Tensor
+from .adam import exact_betas, with_moments
 from .optimizer import (
     Numbers,
     Optimizer,
@@ -82,7 +83,7 @@ class NAdam(Optimizer):
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         shared = self.state[params[0]]
         step = shared["step"].add_(1).double()
-        beta1, beta2 = (numbers.exact(lambda i=i: group["betas"][i]) for i in (0, 1))
+        beta1, beta2 = exact_betas(group, numbers)
         lr = numbers.exact(lambda: group["lr"])
         decay = numbers.exact(lambda: group["momentum_decay"])
         base = numbers.exact(lambda: 0.96)
@@ -91,19 +92,9 @@ class NAdam(Optimizer):
         on_grad = (lr * (1 - mu) / (1 - product)).to(numbers.dtype)
         on_average = (lr * mu_next / (1 - product * mu_next)).to(numbers.dtype)
         correction = (1 - beta2 ** step).to(numbers.dtype)
-        new1, keep2, new2 = ((1 - beta1).to(numbers.dtype), beta2.to(numbers.dtype),
-                             (1 - beta2).to(numbers.dtype))
         eps = numbers("eps", lambda: group["eps"])
-        decoupled = group["decoupled_weight_decay"]
-        for param in params:
+        for param, grad, kept in with_moments(self, group, params, numbers, beta1, beta2):
             state = self.state[param]
-            grad = gradient(param, group, numbers, decay=not decoupled)
-            kept = param
-            if decoupled and group["weight_decay"] != 0:
-                kept = numbers.wide(param) * numbers("shrink",
-                                                     lambda: 1 - group["lr"] * group["weight_decay"])
-            state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
-            state["exp_avg_sq"].copy_(keep2 * numbers.wide(state["exp_avg_sq"]) + new2 * grad * grad)
             spread = (state["exp_avg_sq"] / correction).sqrt() + eps
             param.copy_(kept - on_grad * grad / spread - on_average * numbers.wide(state["exp_avg"]) / spread)
 
@@ -129,24 +120,14 @@ class RAdam(Optimizer):
 
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         step = self.state[params[0]]["step"].add_(1).double()
-        beta1, beta2 = (numbers.exact(lambda i=i: group["betas"][i]) for i in (0, 1))
+        beta1, beta2 = exact_betas(group, numbers)
         correction2 = 1 - beta2 ** step
         adaptive, factor = _rectification(step, beta2, correction2)
         rate = (numbers.exact(lambda: group["lr"]) / (1 - beta1 ** step)).to(numbers.dtype)
         factor = (factor * correction2.sqrt()).to(numbers.dtype)
-        new1, keep2, new2 = ((1 - beta1).to(numbers.dtype), beta2.to(numbers.dtype),
-                             (1 - beta2).to(numbers.dtype))
         eps = numbers("eps", lambda: group["eps"])
-        decoupled = group["decoupled_weight_decay"]
-        for param in params:
+        for param, _, kept in with_moments(self, group, params, numbers, beta1, beta2):
             state = self.state[param]
-            grad = gradient(param, group, numbers, decay=not decoupled)
-            kept = param
-            if decoupled and group["weight_decay"] != 0:
-                kept = numbers.wide(param) * numbers("shrink",
-                                                     lambda: 1 - group["lr"] * group["weight_decay"])
-            state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
-            state["exp_avg_sq"].copy_(keep2 * numbers.wide(state["exp_avg_sq"]) + new2 * grad * grad)
             scale = FUNCTIONS["where"](adaptive, factor / (state["exp_avg_sq"].sqrt() + eps), 1.0)
             param.copy_(kept - rate * numbers.wide(state["exp_avg"]) * scale)
 

@@ -147,14 +147,15 @@ class Rprop(Optimizer):
 
     def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         lr = group["lr"]
-        size = zeros_like(param) + lr.to(param.dtype) if isinstance(lr,
-                                                                    Tensor) else zeros_like(param).fill_(lr)
+        zeros = zeros_like(param)
+        size = zeros + lr.to(param.dtype) if isinstance(lr, Tensor) else zeros.fill_(lr)
         return {"prev": zeros_like(param), "step_size": size}
 
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         self.state[params[0]]["step"].add_(1)
         down, up = numbers("down", lambda: group["etas"][0]), numbers("up", lambda: group["etas"][1])
-        low, high = (numbers(k, lambda i=i: group["step_sizes"][i]) for i, k in enumerate(("low", "high")))
+        low = numbers("low", lambda: group["step_sizes"][0])
+        high = numbers("high", lambda: group["step_sizes"][1])
         where = FUNCTIONS["where"]
         for param in params:
             state = self.state[param]

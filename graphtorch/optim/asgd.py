@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from .._ops.base import FUNCTIONS
@@ -36,7 +37,7 @@ class ASGD(Optimizer):
         shared = self.state[params[0]]
         step = shared["step"].add_(1).double()
         eta, mu = shared["eta"].double(), shared["mu"].double()
-        lambd, lr, alpha, start = (numbers.exact(lambda k=k: group[k])
+        lambd, lr, alpha, start = (numbers.exact(functools.partial(group.__getitem__, k))
                                    for k in ("lambd", "lr", "alpha", "t0"))
         shrink, rate, share = ((1 - lambd * eta).to(numbers.dtype), eta.to(numbers.dtype),
                                mu.to(numbers.dtype))

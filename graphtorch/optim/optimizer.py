@@ -120,6 +120,12 @@ class Optimizer:
     counters: tuple[str, ...] = ()  # 0-d state that parameters updated together share; see `_parts`
     _in_step = False
     _opt_called = False
+    _optimizer_step_pre_hooks: OrderedDict[int, Any]
+    _optimizer_step_post_hooks: OrderedDict[int, Any]
+    _optimizer_state_dict_pre_hooks: OrderedDict[int, Any]
+    _optimizer_state_dict_post_hooks: OrderedDict[int, Any]
+    _optimizer_load_state_dict_pre_hooks: OrderedDict[int, Any]
+    _optimizer_load_state_dict_post_hooks: OrderedDict[int, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -261,7 +267,7 @@ class Optimizer:
         """
         active = [p for p in group["params"] if p.grad is not None]
         fresh: dict[str, Tensor] = {}
-        parts: dict[Hashable, list[Tensor]] = {}
+        parts: dict[tuple[Any, ...], list[Tensor]] = {}
         for param in active:
             self._check_grad(param)
             state = self.state[param]
@@ -303,8 +309,8 @@ class Optimizer:
                 numbers.setdefault(id(param), len(numbers))
             packed["params"] = [numbers[id(p)] for p in group["params"]]
             groups.append(packed)
-        state = {numbers[id(k)] if isinstance(k, Tensor) else k: self._packed(v) for k,
-                 v in self.state.items()}
+        state = {numbers[id(k)] if isinstance(k, Tensor) else k: self._packed(v)
+                 for k, v in self.state.items()}
         result = {"state": state, "param_groups": groups}
         for post in self._optimizer_state_dict_post_hooks.values():
             new = post(self, result)

@@ -263,23 +263,27 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: 
                       eps: float = 1e-6,
                       reduction: str = "mean") -> Tensor:
     """0.5 (log v + (x - t)^2 / v) with v = max(var, eps), whose gradient passes the maximum unchanged."""
-    if not isinstance(var, Tensor):
-        if var < 0:
-            raise ValueError("var has negative entry/entries")
-        var = input.new_full(tuple(input.shape), var)
-    if tuple(var.shape) != tuple(input.shape):
-        if tuple(input.shape[:-1]) == tuple(var.shape):
-            var = var.unsqueeze(-1)
-        elif not (var.dim() == input.dim()
-                  and sum(y for x, y in zip(input.shape, var.shape, strict=True) if x != y) == 1):
-            raise ValueError(f"var is of incorrect size: got {list(var.shape)} for an input of shape "
-                             f"{list(input.shape)}")
+    if not isinstance(var, Tensor) and var < 0:
+        raise ValueError("var has negative entry/entries")
+    given = _fitting_variance(input, var) if isinstance(var, Tensor) else input.new_full(input.shape, var)
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(reduction + " is not valid")
-    cut = var + (var.clamp(min=eps) - var).detach()
+    cut = given + (given.clamp(min=eps) - given).detach()
     difference = input - target
     values = 0.5 * (cut.log() + difference * difference / cut)
     return reduced(values + 0.5 * math.log(2 * math.pi) if full else values, reduction)
+
+
+def _fitting_variance(input: Tensor, var: Tensor) -> Tensor:
+    """`var` so that it broadcasts: of the input's shape, without its last dim, or with one dim of size 1."""
+    if tuple(var.shape) != tuple(input.shape):
+        if tuple(input.shape[:-1]) == tuple(var.shape):
+            return var.unsqueeze(-1)
+        if not (var.dim() == input.dim()
+                  and sum(y for x, y in zip(input.shape, var.shape, strict=True) if x != y) == 1):
+            raise ValueError(f"var is of incorrect size: got {list(var.shape)} for an input of shape "
+                             f"{list(input.shape)}")
+    return var
 
 
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None,

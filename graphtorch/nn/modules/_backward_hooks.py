@@ -73,7 +73,7 @@ class BackwardHooks:
         self.grad_output = full
         if self.input_spots is None:
             self._run_hooks((None,) * self.input_count)
-        return tuple(full[i] for i in self.output_spots)
+        return tuple(full[i] for i in self.output_spots or ())
 
     def _input_grads(self, grads: tuple[Any, ...]) -> tuple[Any, ...]:
         full = self._run_hooks(_spread(grads, self.input_spots, self.input_count))

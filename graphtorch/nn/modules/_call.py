@@ -10,6 +10,7 @@ from typing import Any
 from ...tensor import Tensor
 from ...utils.hooks import RemovableHandle, register
 from ._backward_hooks import BackwardHooks
+from ._members import Members
 
 # Hooks that act on every module; the tables live here because `_call` reads them.
 global_forward_pre_hooks: OrderedDict[int, Any] = OrderedDict()
@@ -22,8 +23,17 @@ _global_tables = (global_forward_pre_hooks, global_forward_hooks, global_backwar
                   global_backward_hooks)
 
 
-class Calls:
+class Calls(Members):
     """`__call__` and the registration of forward and backward hooks."""
+
+    _forward_pre_hooks: OrderedDict[int, Any]
+    _forward_pre_hooks_with_kwargs: OrderedDict[int, bool]
+    _forward_hooks: OrderedDict[int, Any]
+    _forward_hooks_with_kwargs: OrderedDict[int, bool]
+    _forward_hooks_always_called: OrderedDict[int, bool]
+    _backward_pre_hooks: OrderedDict[int, Any]
+    _backward_hooks: OrderedDict[int, Any]
+    _is_full_backward_hook: bool | None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; a subclass overrides it."""
@@ -75,8 +85,8 @@ class Calls:
 
     def _after_hooks(self) -> list[tuple[int, Any, bool]]:
         everywhere = [(k, h, k in global_forward_hooks_with_kwargs) for k, h in global_forward_hooks.items()]
-        return everywhere + [(k, h, k in self._forward_hooks_with_kwargs) for k,
-                             h in self._forward_hooks.items()]
+        return everywhere + [(k, h, k in self._forward_hooks_with_kwargs)
+                             for k, h in self._forward_hooks.items()]
 
     def _call_always(self, args: tuple[Any, ...], kwargs: dict[str, Any], called: set[int]) -> None:
         """After an error in `forward`, run the hooks that asked to run in any case."""

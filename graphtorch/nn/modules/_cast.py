@@ -29,9 +29,11 @@ class Casts(Members):
                 if grad is not None:
                     param.grad = fn(grad.detach()).requires_grad_(grad.requires_grad)
         for name, buffer in self._buffers.items():
+            if buffer is None:
+                continue
             if is_lazy(buffer):
                 buffer.data = fn(buffer.data)
-            elif buffer is not None:
+            else:
                 changes.count += 1
                 self._buffers[name] = fn(buffer)
         return self

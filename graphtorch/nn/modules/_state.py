@@ -11,6 +11,7 @@ from ...autograd import no_grad
 from ...tensor import Tensor
 from ...utils.hooks import RemovableHandle, register
 from ..parameter import Parameter, is_lazy
+from ._members import Members
 
 EXTRA_STATE_KEY = "_extra_state"
 
@@ -28,10 +29,14 @@ class IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpect
     __str__ = __repr__
 
 
-class StateDict:
+class StateDict(Members):
     """`state_dict` and `load_state_dict` with their hooks. Keys are dotted names, as in PyTorch."""
 
     _version: int = 1
+    _state_dict_hooks: OrderedDict[int, Any]
+    _state_dict_pre_hooks: OrderedDict[int, Any]
+    _load_state_dict_pre_hooks: OrderedDict[int, Any]
+    _load_state_dict_post_hooks: OrderedDict[int, Any]
 
     def get_extra_state(self) -> Any:
         """Override (with `set_extra_state`) to keep further picklable state in ``state_dict``."""
@@ -57,7 +62,8 @@ class StateDict:
         The tensors share memory with the module; `keep_vars` keeps the parameters themselves instead of
         detached ones.
         """
-        destination, prefix, keep_vars = (*args, *(destination, prefix, keep_vars)[len(args):])
+        given: tuple[Any, ...] = (destination, prefix, keep_vars)
+        destination, prefix, keep_vars = (*args, *given[len(args):])
         if destination is None:
             destination = OrderedDict()
             destination._metadata = OrderedDict()

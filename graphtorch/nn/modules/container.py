@@ -34,6 +34,15 @@ class _Numbered(Module):
     def __iter__(self) -> Iterator[Any]:
         return iter(self._modules.values())
 
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self._part(list(self._modules.items())[index])
+        return self._modules[self._name(index)]
+
+    def _part(self, members: list[tuple[str, Any]]) -> Any:
+        """A container of the same class for a slice of the named members; each subclass says how."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be sliced")
+
     def __setitem__(self, index: int, module: Any) -> None:
         setattr(self, self._name(index), module)
 
@@ -88,10 +97,8 @@ class Sequential(_Numbered):
         for name, module in named:
             self.add_module(name, module)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return type(self)(OrderedDict(list(self._modules.items())[index]))
-        return self._modules[self._name(index)]
+    def _part(self, members: list[tuple[str, Any]]) -> Any:
+        return type(self)(OrderedDict(members))
 
     def __delitem__(self, index: Any) -> None:
         keep_names = not all(n.isdigit() for n in self._modules)
@@ -140,10 +147,8 @@ class ModuleList(_Numbered):
         if modules is not None:
             self.extend(modules)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return type(self)(list(self._modules.values())[index])
-        return self._modules[self._name(index)]
+    def _part(self, members: list[tuple[str, Any]]) -> Any:
+        return type(self)([module for _, module in members])
 
     def __add__(self, other: Iterable[Any]) -> ModuleList:
         return ModuleList(itertools.chain(self, other))

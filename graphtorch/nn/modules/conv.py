@@ -23,11 +23,12 @@ class _ConvNd(Module):
     transposed = False
     weight: Parameter
     bias: Parameter | None
+    padding: Any  # a number for each axis; "valid" or "same" where the convolution is not transposed
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1,
-                 padding: Any = 0,
-                 dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
-                 device: Any = None, dtype: Any = None, output_padding: Any = 0):
+                 padding: Any = 0, dilation: Any = 1, groups: int = 1, bias: bool = True,
+                 padding_mode: str = "zeros", device: Any = None, dtype: Any = None,
+                 output_padding: Any = 0):
         super().__init__()
         _check(in_channels, out_channels, groups, padding, padding_mode, stride)
         self.in_channels = in_channels

@@ -16,7 +16,6 @@ from ._call import (
     register_module_full_backward_pre_hook,
 )
 from ._cast import Casts
-from ._members import Members
 from ._state import IncompatibleKeys, StateDict
 
 __all__ = ["IncompatibleKeys", "Module", "register_module_backward_hook", "register_module_forward_hook",
@@ -32,7 +31,7 @@ _LATER_TABLES = ("_backward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forw
                  "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
 
 
-class Module(Members, StateDict, Calls, Casts):
+class Module(StateDict, Calls, Casts):
     """Base of all layers and models: override `__init__` (calling ``super().__init__()`` first) and
     `forward`.
 

@@ -73,6 +73,11 @@ class StackDataset(Dataset[Any]):
         return self._length
 
 
+def _size(dataset: Any) -> int:
+    """Length of a data set that has one; only map-style ones do."""
+    return len(dataset)
+
+
 class ConcatDataset(Dataset[T]):
     """Several data sets, one after the other."""
 
@@ -82,8 +87,7 @@ class ConcatDataset(Dataset[T]):
             raise AssertionError("datasets should not be an empty iterable")
         if any(isinstance(d, IterableDataset) for d in self.datasets):
             raise AssertionError("ConcatDataset does not support IterableDataset")
-        self.cumulative_sizes = list(itertools.accumulate(len(d)
-                                                          for d in self.datasets))  # type: ignore[arg-type]
+        self.cumulative_sizes = list(itertools.accumulate(map(_size, self.datasets)))
 
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]
@@ -111,7 +115,7 @@ class ChainDataset(IterableDataset[T]):
             yield from dataset
 
     def __len__(self) -> int:
-        return sum(len(d) for d in self.datasets)  # type: ignore[arg-type]
+        return sum(map(_size, self.datasets))
 
 
 class Subset(Dataset[T]):
