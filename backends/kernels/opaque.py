@@ -12,6 +12,7 @@ from .pooling import by_rows, lower_pool
 from .scan import SCANS, lower_scan
 from .scatter import lower_scatter
 from .sort import lower_sort
+from .window_grad import lower_max_pool_input_grad
 
 if TYPE_CHECKING:  # stages.py runs what is listed here
     from .stages import Stages
@@ -21,6 +22,7 @@ OPAQUE: dict[str, Lower] = {
     **dict.fromkeys(SCANS, lower_scan),
     **dict.fromkeys(("scatter", "scatter_add", "index_put"), lower_scatter),
     "max_pool_grad": lower_max_pool_grad,
+    "max_pool_input_grad": lower_max_pool_input_grad,
     "sort": lower_sort,
     **dict.fromkeys(("max_pool", "avg_pool"), lower_pool),
     "avg_pool_grad": lower_avg_pool_grad,

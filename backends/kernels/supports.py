@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from graphtorch.ir.graph import Graph, Node
 
+from .window_grad import fits_vectors
+
 # Composites with a kernel that is better than what they decompose into.
-WHOLE = frozenset("relu silu gelu softplus log_sigmoid elu leaky_relu hardtanh hardsigmoid hardswish mish softsign "
-                  "square reciprocal rsqrt max_pool_grad".split())
+WHOLE = frozenset({
+    "relu", "silu", "gelu", "softplus", "log_sigmoid", "elu", "leaky_relu", "hardtanh", "hardsigmoid",
+    "hardswish", "mish", "softsign", "square", "reciprocal", "rsqrt", "max_pool_grad"})
+CHOSEN = {"max_pool_input_grad": fits_vectors}  # taken whole where this says so
 
 
 def supports(node: Node) -> bool:
     """Core ops, and some composites, on real types."""
     types = (*(v.type for v in node.operands), *node.types)
-    return (node.op.is_core or node.op.name in WHOLE) and not any(t.dtype.is_complex for t in types)
+    whole = node.op.is_core or node.op.name in WHOLE or (node.op.name in CHOSEN and CHOSEN[node.op.name](node))
+    return whole and not any(t.dtype.is_complex for t in types)
 
 
 def has_native_types(graph: Graph) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..dtype import i64
 from ..graph import Node, Type, Value
-from ..op import Attrs, Op
+from ..op import BY_DECOMPOSITION, Attrs, Op
 from ..shape import Dim, Shape, numel
 from .checks import attrs_of, ints, listed, surely_less
 from .common import REAL, REAL_FLOATING, check_domain, ops, wide, zeros
@@ -31,6 +31,7 @@ __all__ = [
     "avg_pool_grad",
     "max_pool",
     "max_pool_grad",
+    "max_pool_input_grad",
 ]
 
 
@@ -270,6 +271,57 @@ max_pool_grad = Op(
     vjp=_max_pool_grad_vjp,
     decompose=_max_pool_grad_decompose,
     reference=_max_pool_grad_reference,
+)
+
+
+@dataclass(frozen=True)
+class WindowAttrs(Attrs):
+    """Windows without padding, dilation or partial windows."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def _pool_of(attrs: WindowAttrs) -> MaxPoolAttrs:
+    rank = len(attrs.kernel)
+    return MaxPoolAttrs(attrs.kernel, attrs.stride, (0,) * rank, (1,) * rank)
+
+
+def _max_pool_input_grad_infer(attrs: WindowAttrs, g: Type, x: Type) -> tuple[Type, ...]:
+    values, _ = _max_pool_infer(_pool_of(attrs), x)
+    if any(s < k for s, k in zip(attrs.stride, attrs.kernel, strict=True)):
+        raise RuntimeError(
+            f"max_pool_input_grad: windows must not overlap, but got kernel {list(attrs.kernel)} and stride "
+            f"{list(attrs.stride)}: use max_pool_grad"
+        )
+    if g != values:
+        raise RuntimeError(f"max_pool_input_grad: the pool of {x} is {values}, but got g {g}")
+    return (x,)
+
+
+def _max_pool_input_grad_decompose(node: Node) -> tuple[Value]:
+    g, x = node.operands
+    pool = _pool_of(attrs_of(node, WindowAttrs))
+    _, indices = ops.max_pool(x, kernel=pool.kernel, stride=pool.stride, padding=pool.padding, dilation=pool.dilation,
+                              ceil_mode=False)
+    return (ops.max_pool_grad(g, indices, spatial=x.shape[2:]),)
+
+
+def _max_pool_input_grad_reference(attrs: WindowAttrs, g: np.ndarray, x: np.ndarray) -> np.ndarray:
+    _, indices = _max_pool_reference(_pool_of(attrs), x)
+    return _max_pool_grad_reference(SpatialAttrs(x.shape[2:]), g, indices)
+
+
+max_pool_input_grad = Op(
+    "max_pool_input_grad",
+    "The gradient of a max pool of x [N, C, *S] whose windows do not overlap: each g [N, C, *O] at the position of "
+    "its window's maximum, zeros elsewhere.",
+    ("g", "x"),
+    attrs=WindowAttrs,
+    infer=_max_pool_input_grad_infer,
+    vjp=BY_DECOMPOSITION,
+    decompose=_max_pool_input_grad_decompose,
+    reference=_max_pool_input_grad_reference,
 )
 
 

@@ -5,6 +5,7 @@
     fold        before cse: equal constants are made here and become one there
     cse         before legalize: equal composites are merged while they are one node each
     dce         before legalize: a target need not support what nobody uses
+    pools       before legalize: a target need not take what it makes
     legalize    needs the target; from here on every op is one that it supports
     simplify    decompositions bring casts and expansions that cancel
     fold        ... and constants
@@ -13,7 +14,7 @@
     fuse        ensures that the graph consists of regions and constants
 
 Each pass takes a valid graph and gives one with the same inputs, donations and results; up to rounding where
-legalize replaces a composite, otherwise to the last bit.
+legalize replaces a composite or pools reorders a sum, otherwise to the last bit.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import NamedTuple, TypeAlias
 
 from ..graph import Graph, Node
 from ..verify import Legal, verify
-from . import cse, dce, detach, fold, fuse, legalize, simplify
+from . import cse, dce, detach, fold, fuse, legalize, pools, simplify
 from .legalize import Supports
 
 Observer: TypeAlias = Callable[[str, Graph], None]
@@ -73,6 +74,7 @@ def stages(supports: Supports, target: str = "the target") -> list[Stage]:
         Stage("fold", fold.run),
         Stage("cse", cse.run),
         Stage("dce", dce.run),
+        Stage("pools", pools.run),
         Stage("legalize", expand, supports),
         Stage("simplify-legal", simplify.run),
         Stage("fold-legal", fold.run),

@@ -10,6 +10,7 @@ from compiled import check, lowered_text
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
 from graphtorch.ir.graph import Value
+from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import Symbol, SymInt
 
 BATCH = SymInt.atom(Symbol("batch", 0, 1 << 40))

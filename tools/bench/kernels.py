@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import graphtorch as torch
+from graphtorch import nn
 from graphtorch.backends import Buffer
 from graphtorch.backends.kernels.program import Launch
 from graphtorch.backends.llvm.build import lower_graph
@@ -24,9 +26,6 @@ from graphtorch.backends.llvm.runtime import pool
 from graphtorch.backends.llvm.target import host
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import evaluate
-
-import graphtorch as torch
-from graphtorch import nn
 from graphtorch.nn import functional as F
 
 FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
@@ -136,14 +135,13 @@ def captured(function: Callable[..., Any], arguments: tuple[torch.Tensor, ...]) 
 
 def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("programs", nargs="*", default=["lenet_step"],
-                        choices=["lenet", "lenet_step", "mlp_step"])
+    parser.add_argument("programs", nargs="*", help="lenet, lenet_step or mlp_step")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=300)
     options = parser.parse_args(list(arguments))
     if options.threads:
         torch.set_num_threads(options.threads)
-    for name in options.programs:
+    for name in options.programs or ["lenet_step"]:
         report(name, measure(*captured(*programs(name)), rounds=options.rounds))
 
 
