@@ -16,7 +16,8 @@ CHOSEN = {"max_pool_input_grad": fits_vectors}  # taken whole where this says so
 def supports(node: Node) -> bool:
     """Core ops, and some composites, on real types."""
     types = (*(v.type for v in node.operands), *node.types)
-    whole = node.op.is_core or node.op.name in WHOLE or (node.op.name in CHOSEN and CHOSEN[node.op.name](node))
+    name = node.op.name
+    whole = node.op.is_core or name in WHOLE or (name in CHOSEN and CHOSEN[name](node))
     return whole and not any(t.dtype.is_complex for t in types)
 
 

@@ -82,8 +82,9 @@ class WindowGrad:
         """The loop over rows of windows; positions that no window has are filled before."""
         scope, b = self.scope, self.scope.b
         grain = cost.grain([self.node], 8.0)
-        if all(o * s == size for o, s, size in zip(self.windows[2:], self.stride, self.shape[2:], strict=True)):
-            with task_rows(scope, numel(self.windows[:-1]), self.count * math.prod(self.stride), grain) as row:
+        per_row = self.count * math.prod(self.stride)
+        if all(o * s == n for o, s, n in zip(self.windows[2:], self.stride, self.shape[2:], strict=True)):
+            with task_rows(scope, numel(self.windows[:-1]), per_row, grain) as row:
                 yield row
             return
         area, rows = scope.expr(numel(self.shape[2:])), scope.expr(numel(self.windows[2:-1]))
@@ -95,7 +96,7 @@ class WindowGrad:
                 yield b.let(plane * rows + r, "row")
 
     def place(self, row: Expr) -> list[Expr]:
-        """Plane and outer window indices of a row, as positions: of each outer axis its first element, then flat."""
+        """Plane and outer window indices of a row as positions: each outer axis' first element, then flat."""
         b, rest = self.scope.b, row
         at: list[Expr] = []
         for size, step in zip(reversed(self.windows[2:-1]), reversed(self.stride[:-1]), strict=True):
@@ -116,7 +117,7 @@ class WindowGrad:
         b, k = self.scope.b, self.kernel[-1]
         column = b.let(first + o * self.step, "column")
         at = {tap: b.let(self.position(outer, tap, column), "at") for tap in (*self.rows, *self.gaps)}
-        best, place = self.search([at[tap] for tap in self.rows])
+        _, place = self.search([at[tap] for tap in self.rows])
         g = b.let(load(self.g, row * self.count + o, self.lanes), "g")
         zero = splat(Const(0.0, KType(self.out.dtype)), self.lanes)
         for number, tap in enumerate(self.rows):

@@ -302,8 +302,8 @@ def _max_pool_input_grad_infer(attrs: WindowAttrs, g: Type, x: Type) -> tuple[Ty
 def _max_pool_input_grad_decompose(node: Node) -> tuple[Value]:
     g, x = node.operands
     pool = _pool_of(attrs_of(node, WindowAttrs))
-    _, indices = ops.max_pool(x, kernel=pool.kernel, stride=pool.stride, padding=pool.padding, dilation=pool.dilation,
-                              ceil_mode=False)
+    _, indices = ops.max_pool(x, kernel=pool.kernel, stride=pool.stride, padding=pool.padding,
+                              dilation=pool.dilation, ceil_mode=False)
     return (ops.max_pool_grad(g, indices, spatial=x.shape[2:]),)
 
 

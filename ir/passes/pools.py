@@ -30,7 +30,7 @@ def run(graph: Graph) -> Graph:
 
 
 def _masked(node: Node) -> Value | None:
-    """``where(compare(x, c), 0, grad) -> grad of where(compare(values, c), 0, g)``, and the other way round."""
+    """``where(compare(x, c), 0, grad) -> grad of where(compare(values, c), 0, g)``, and the other way."""
     if node.op is not ops.where:
         return None
     condition, a, b = node.operands
@@ -71,4 +71,5 @@ def _found_again(node: Node) -> Value | None:
     plain = not any(attrs.padding) and max(attrs.dilation) == 1 and not attrs.ceil_mode
     if not plain or any(s < k for s, k in zip(attrs.stride, attrs.kernel, strict=True)):
         return None
-    return ops.max_pool_input_grad(node.operands[0], pool.operands[0], kernel=attrs.kernel, stride=attrs.stride)
+    return ops.max_pool_input_grad(node.operands[0], pool.operands[0], kernel=attrs.kernel,
+                                   stride=attrs.stride)

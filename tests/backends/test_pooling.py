@@ -135,7 +135,8 @@ def test_gradient_of_windows_apart(case: tuple, dtype: type) -> None:
     """From the pool's input, with equal elements and NaN; also what follows it in a training step."""
     shape, kernel, stride = case
     rng = np.random.default_rng(3)
-    x = rng.choice(np.array([np.nan, -1, 0, 1, 2], np.float32), shape, p=[0.1, 0.3, 0.3, 0.2, 0.1]).astype(dtype)
+    x = rng.choice(np.array([np.nan, -1, 0, 1, 2], np.float32), shape,
+                   p=[0.1, 0.3, 0.3, 0.2, 0.1]).astype(dtype)
     window = kernel, stride, (0,) * len(kernel), (1,) * len(kernel), False
 
     def step(x: Value) -> tuple[Value, ...]:
