@@ -117,7 +117,7 @@ class WindowGrad:
         b, k = self.scope.b, self.kernel[-1]
         column = b.let(first + o * self.step, "column")
         at = {tap: b.let(self.position(outer, tap, column), "at") for tap in (*self.rows, *self.gaps)}
-        _, place = self.search([at[tap] for tap in self.rows])
+        place = self.search([at[tap] for tap in self.rows])
         g = b.let(load(self.g, row * self.count + o, self.lanes), "g")
         zero = splat(Const(0.0, KType(self.out.dtype)), self.lanes)
         for number, tap in enumerate(self.rows):
@@ -130,8 +130,8 @@ class WindowGrad:
     def number(self, value: int) -> Expr:
         return splat(Const(value, KType(self.places)), self.lanes)
 
-    def search(self, rows: list[Expr]) -> tuple[Expr, Expr]:
-        """The maxima of the windows and which taps they are; the first of equal ones, the last NaN."""
+    def search(self, rows: list[Expr]) -> Expr:
+        """Which taps are the maxima of the windows; the first of equal ones, the last NaN."""
         b = self.scope.b
         best: Expr | None = None
         place = self.number(0)
@@ -145,8 +145,7 @@ class WindowGrad:
                 taken = b.let(binary("or", less(best, x), unary("isnan", x)), "taken")
                 best = b.let(maximum(best, x), "best")
                 place = b.let(select(taken, self.number(number * self.kernel[-1] + q), place), "place")
-        assert best is not None
-        return best, place
+        return place
 
     def tap(self, line: Expr, q: int) -> Expr:
         if self.step == 1:

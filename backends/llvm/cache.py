@@ -26,6 +26,8 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
+from graphtorch import ir
+
 SUFFIX = ".gto"
 LIMIT_MB = 1024
 EVICT_EVERY = 16  # stores of this process between two looks at the folder's size
@@ -39,8 +41,7 @@ def sources_digest() -> str:
     """A hash of the compiler itself: our own sources, llvmlite's and LLVM's versions."""
     here = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256(repr((llvmlite.__version__, llvm.llvm_version_info)).encode())
-    import graphtorch.ir as ir  # its folder lies elsewhere in a wheel than in a checkout
-    for folder in (here, Path(next(iter(ir.__path__)))):
+    for folder in (here, Path(next(iter(ir.__path__)))):  # elsewhere in a wheel than in a checkout
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
             digest.update(path.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Sequence
 
@@ -38,8 +39,8 @@ def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable:
     found = None if debug.wanted() else cache.load(name)
     if found is not None:
         return Executable(Record.from_json(found[0]), found[1])
-    from .build import build  # the whole compiler: not loaded where the cache has the code
-    record, obj = build(graph, target, stable)
+    # the passes, lowerings and emitters are not even imported where the cache has the code
+    record, obj = importlib.import_module(".build", __package__).build(graph, target, stable)
     cache.store(name, record.to_json(), obj)
     return Executable(record, obj)
 

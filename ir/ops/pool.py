@@ -314,8 +314,8 @@ def _max_pool_input_grad_reference(attrs: WindowAttrs, g: np.ndarray, x: np.ndar
 
 max_pool_input_grad = Op(
     "max_pool_input_grad",
-    "The gradient of a max pool of x [N, C, *S] whose windows do not overlap: each g [N, C, *O] at the position of "
-    "its window's maximum, zeros elsewhere.",
+    "The gradient of a max pool of x [N, C, *S] whose windows do not overlap: each g [N, C, *O] at the "
+    "position of its window's maximum, zeros elsewhere.",
     ("g", "x"),
     attrs=WindowAttrs,
     infer=_max_pool_input_grad_infer,
