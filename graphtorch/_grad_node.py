@@ -10,7 +10,7 @@ import itertools
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Node, Value
@@ -21,7 +21,6 @@ from .storage import Storage, Version, View, read_steps
 from .utils.hooks import register
 
 _sequence = itertools.count(1)
-_ref = weakref.ref
 
 Edge = tuple["GradNode", int] | None
 
@@ -47,17 +46,20 @@ SAVES_RESULT = frozenset(
 )
 
 
-class Seen:
+class Seen(NamedTuple):
     """What a tensor looked like when an operation read or made it."""
 
-    __slots__ = ("epoch", "number", "storage", "version", "view")
+    version: Version
+    number: int
+    storage: weakref.ref[Storage]
+    epoch: int
+    view: View | None
 
-    def __init__(self, version: Version, storage: Storage, view: View | None):
-        self.version = version
-        self.number = version.number
-        self.storage = _ref(storage)
-        self.epoch = storage.epoch
-        self.view = view
+
+def look(version: Version, storage: Storage, view: View | None,
+         new: Any = tuple.__new__, kind: type = Seen, ref: Any = weakref.ref) -> Seen:
+    """A tensor as it is now. (Made two or three times an operation: the named tuple's own way is slower.)"""
+    return new(kind, (version, version.number, ref(storage), storage.epoch, view))  # type: ignore[no-any-return]
 
 
 class GradNode:

@@ -8,7 +8,7 @@ from graphtorch.ir.graph import Type, Value
 
 from . import _record
 from ._grad_mode import modes
-from ._grad_node import GradNode, Seen
+from ._grad_node import GradNode, look
 from .storage import (
     overlaps,
     write_steps,
@@ -132,7 +132,7 @@ def _saw_itself(tensor: Tensor) -> None:
     if fn is None or not fn.made:
         return
     made = list(fn.made)
-    made[tensor._nr] = Seen(tensor._version, tensor._storage, tensor._view)
+    made[tensor._nr] = look(tensor._version, tensor._storage, tensor._view)
     fn.made = tuple(made)
 
 

@@ -21,7 +21,7 @@ from graphtorch.ir.shape import contiguous_strides, numel
 
 from . import _record
 from ._grad_mode import modes
-from ._grad_node import AccumulateGrad, Edge, GradNode, Seen
+from ._grad_node import AccumulateGrad, Edge, GradNode, Seen, look
 from ._types import CPU, Size, default_dtype, device, dtype, layout, strided
 from .storage import (
     Leaf,
@@ -510,12 +510,15 @@ def _attach(
             seen.append(None)
             continue
         fn = t._fn
-        if fn is not None and t._base is None:
+        if t._base is None and fn is not None:
             edges.append((fn, t._nr))
+        elif t._base is None and not t._rg:
+            edges.append(None)
         else:
             edges.append(t._edge() if t._type.dtype in _DIFFERENTIABLE else None)
-        seen.append(Seen(t._version, t._storage, t._view))
-        inference = inference or t._inference
+        seen.append(look(t._version, t._storage, t._view))
+        if t._inference:
+            inference = True
     fn = GradNode(name + "Backward0", outs, values, tuple(edges), tuple(seen))
     made: list[Seen | None] = []
     used = False
@@ -524,7 +527,7 @@ def _attach(
             result._fn = fn
             result._nr = i
             used = True
-        made.append(Seen(result._version, result._storage, None))
+        made.append(look(result._version, result._storage, None))
     fn.made = tuple(made)
     if not used:
         return

@@ -102,7 +102,8 @@ class Op:
 
     def types(self, attrs: Attrs, operands: Sequence[Value]) -> tuple[Type, ...]:
         """The result types, remembered by attributes and operand types."""
-        key = (attrs, *[v.type for v in operands])
+        # None stands for no attributes: its hash costs nothing
+        key = (None if attrs is NO_ATTRS else attrs, *[v.type for v in operands])
         found = self._inferred.get(key)
         if found is None:
             if len(self._inferred) >= INFER_CACHE_LIMIT:

@@ -129,11 +129,11 @@ def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None,
         else:
             raise TypeError(f"{name.lower()}(): expected a Tensor, but got {type(x).__name__}")
     count = len(values)
-    if (
-        count > 1
-        and modes.grad
-        and (count > 2 or values[0] is values[1] or (values[0] is not None and values[0].node is not None))
-    ):
+    if count == 2 and modes.grad:
+        a, b = values
+        if a is b or (a is not None and a.node is not None and b is not None and a.node is b.node):
+            _separate(values, inputs)
+    elif count > 2 and modes.grad:
         _separate(values, inputs)
     outs = function(*values, **attrs)
     if left_out:

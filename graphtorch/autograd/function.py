@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._grad_mode import modes, no_grad
-from .._grad_node import FREED, GradNode, Seen
+from .._grad_node import FREED, GradNode, Seen, look
 from ..creation import full_value
 from ..tensor import Tensor, from_value
 
@@ -83,7 +83,7 @@ class PythonNode(GradNode):
                 continue
             number = next((i for i, o in enumerate(outputs) if o is tensor), None)
             keep = tensor.detach() if number is not None else tensor  # an output would hold its own node
-            saved.append((keep, Seen(tensor._version, tensor._storage, tensor._view), number))
+            saved.append((keep, look(tensor._version, tensor._storage, tensor._view), number))
         self.saved = saved
         self.ctx._to_save = ()
         self.ctx._node = self  # type: ignore[attr-defined]
