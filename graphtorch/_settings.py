@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import warnings
 from typing import Any
 
@@ -14,7 +13,9 @@ _state: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always"
 
 def get_num_threads() -> int:
     """How many threads a compiled graph uses."""
-    return _state["threads"] or len(os.sched_getaffinity(0))
+    if _state["threads"] is None:
+        _state["threads"] = importlib.import_module("graphtorch.backends.llvm.target").available_cpus()
+    return _state["threads"]
 
 
 def set_num_threads(count: int) -> None:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graphtorch.ir.graph import Graph, Value
+from graphtorch.ir.graph import Graph, Value, _location
 from graphtorch.ir.shape import SymInt, bounds, symbol
 
 from ._capture import Capture, Closed, rebuild, tensors_in
@@ -101,6 +101,7 @@ def trace(
     outputs = tensors_in(result)
     values = [_value_within(capture, t) for t in outputs]
     capture.restore()
+    _location.set(None)  # what is built by hand from here on is not of the function's last line
     storages = list(capture.inputs)
     for storage in storages:
         capture.inputs[storage].name = known.get(storage, capture.inputs[storage].name)
