@@ -27,7 +27,7 @@ EXPENSIVE = frozenset({"matmul", "conv", "conv_transpose", "conv_weight_grad", "
 
 _lock = threading.RLock()
 _pending: list[weakref.ref[Storage]] = []
-_programs: dict[object, Executable] = {}
+_programs: dict[object, tuple[Executable, list[Location | None]]] = {}  # and the lines it was recorded at
 _computed: weakref.WeakKeyDictionary[Node, dict[int, Leaf]] = weakref.WeakKeyDictionary()
 _watched: weakref.WeakKeyDictionary[Node, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 compiled_count = 0  # programs made so far in this process
@@ -159,13 +159,25 @@ def _is_watched(node: Node) -> bool:
 
 def execute(walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
     """Run the graph from the walk's leaves to `outputs`."""
-    executable = program_for(walk, outputs)
-    results = executable([leaf.buffer for leaf in walk.leaves])
+    executable, lines = program_for(walk, outputs)
+    try:
+        results = executable([leaf.buffer for leaf in walk.leaves])
+    except IndexError as error:
+        raise IndexError(_with_own_line(str(error), walk, lines)) from None
     return [Leaf(b) for b in results]
 
 
-def program_for(walk: Walk, outputs: Sequence[Value]) -> Executable:
-    """The program of a pending graph, compiled at the first meeting with its structure."""
+def _with_own_line(message: str, walk: Walk, lines: Sequence[Location | None]) -> str:
+    """`message` with the line of this recording in the place of the first recording of its structure."""
+    for node, line in zip(walk.nodes, lines, strict=True):
+        end = f" at {line})"
+        if line != node.location and message.endswith(end):
+            return f"{message.removesuffix(end)} at {node.location})"
+    return message
+
+
+def program_for(walk: Walk, outputs: Sequence[Value]) -> tuple[Executable, list[Location | None]]:
+    """The program of a pending graph, compiled at the first meeting with its structure, and its lines."""
     global compiled_count
     key = (
         tuple([v.type for v in walk.leaves]),
@@ -176,7 +188,7 @@ def program_for(walk: Walk, outputs: Sequence[Value]) -> Executable:
     if found is None:
         if len(_programs) >= PROGRAM_BOUND:
             _programs.pop(next(iter(_programs)))
-        found = _programs[key] = pending_program(walk.graph(outputs))
+        found = _programs[key] = pending_program(walk.graph(outputs)), [n.location for n in walk.nodes]
         compiled_count += 1
     return found
 

@@ -127,11 +127,9 @@ def _inferred(flat: list[Any]) -> DType:
     found: DType | None = None
     for kind in {type(x) for x in flat}:
         if not issubclass(kind, (bool, int, float, complex)):
-            raise TypeError(
-                f"must be real number, not {kind.__name__}"
-                if kind is not str
-                else "new(): invalid data type 'str'"
-            )
+            if kind is str:
+                raise TypeError("new(): invalid data type 'str'")
+            raise RuntimeError(f"Could not infer dtype of {kind.__name__}: pass numbers, or nested lists of them")
         one = number_dtype(kind, _types.default_dtype())
         found = one if found is None else promote(found, one)
     return found or _types.default_dtype()

@@ -56,7 +56,11 @@ def evaluate(graph: Graph, arrays: Sequence[Any]) -> list[np.ndarray]:
 def _run(node: Node, values: Mapping[Value, np.ndarray], sizes: Sizes) -> tuple[np.ndarray, ...]:
     types = [Type(t.dtype, resolve_shape(t.shape, sizes, node)) for t in node.types]
     attrs = resolve_attrs(node.attrs, sizes)
-    found = node.op.reference(attrs, *(values[v] for v in node.operands))
+    try:
+        found = node.op.reference(attrs, *(values[v] for v in node.operands))
+    except IndexError as error:
+        place = f" at {node.location}" if node.location else ""
+        raise IndexError(f"{error} ({node.op.name}{place})") from None
     arrays = tuple(map(np.asarray, found if isinstance(found, (tuple, list)) else (found,)))
     for expected, array in zip(types, arrays, strict=True):
         if array.dtype != expected.dtype.numpy or array.shape != expected.shape:

@@ -92,7 +92,7 @@ def _bits(name: str, torch_name: str) -> Callable[..., Tensor]:
         _both(torch_name, input, other)
         dtype = common_dtype(input, other)
         if dtype.is_differentiable:
-            raise RuntimeError(
+            raise NotImplementedError(
                 f'"{torch_name}" not implemented for {dtype.torch_name}: it takes integers and bools'
             )
         return elementwise(torch_name, op, input, other, dtype=dtype)

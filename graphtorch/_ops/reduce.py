@@ -191,7 +191,8 @@ def pair(name: str, values: Tensor, indices: Tensor) -> Any:
 
 def _check_not_empty(name: str, x: Tensor) -> None:
     if isinstance(x.numel(), int) and x.numel() == 0:
-        raise RuntimeError(
+        error = IndexError if name.startswith("arg") else RuntimeError
+        raise error(
             f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction "
             "dim with the 'dim' argument."
         )

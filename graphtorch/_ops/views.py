@@ -24,6 +24,7 @@ from .base import axis_of, check_tensor, dims_of, register, run, shape_of, size_
 @functools.lru_cache(maxsize=4096)
 def resolve_shape(sizes: tuple[Any, ...], before: tuple[Any, ...]) -> tuple[Any, ...]:
     """`sizes` with a -1 replaced by what makes the number of elements right."""
+    given = [*sizes]
     holes = [i for i, s in enumerate(sizes) if isinstance(s, int) and s < 0]
     total = numel(before)
     if any(sizes[i] != -1 for i in holes):
@@ -39,7 +40,7 @@ def resolve_shape(sizes: tuple[Any, ...], before: tuple[Any, ...]) -> tuple[Any,
             )
         sizes = tuple(floordiv(total, known) if i == holes[0] else s for i, s in enumerate(sizes))
     if numel(sizes) != total:
-        raise RuntimeError(f"shape '{[*sizes]}' is invalid for input of size {total}")
+        raise RuntimeError(f"shape '{given}' is invalid for input of size {total}")
     return sizes
 
 

@@ -58,10 +58,10 @@ def floating(x: Tensor, kernel: str) -> Tensor:
 
 def same_dtype(name: str, *tensors: Tensor | None) -> None:
     """Raise RuntimeError where the tensors' dtypes differ, TypeError where one is no tensor."""
+    for i, t in enumerate(tensors):
+        if not isinstance(t, Tensor) and (t is not None or i < 2):  # only what follows the weight is optional
+            raise TypeError(f"{name}(): argument (position {i + 1}) must be Tensor, not {type(t).__name__}")
     given = [t for t in tensors if t is not None]
-    for i, t in enumerate(given, 1):
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name}(): argument (position {i}) must be Tensor, not {type(t).__name__}")
     if any(t.dtype is not given[0].dtype for t in given):
         raise RuntimeError(f"{name}: expected all tensors to have the same dtype, but got "
                            f"{', '.join(str(t.dtype) for t in given)}: cast one with .to(...)")
