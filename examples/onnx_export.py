@@ -15,8 +15,8 @@ model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Adapt
 
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "model.onnx"
-    torch.onnx.export(model, (torch.randn(2, 1, 12, 12),), path, input_names=["image"], output_names=["score"],
-                      dynamic_axes={"image": {0: "batch"}})
+    torch.onnx.export(model, (torch.randn(2, 1, 12, 12),), path, input_names=["image"],
+                      output_names=["score"], dynamic_axes={"image": {0: "batch"}})
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
     kinds = [node.op_type for node in proto.graph.node]

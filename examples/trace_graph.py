@@ -1,4 +1,4 @@
-"""A function as a graph: print it, read the text back, run it, look at what the compiler makes of it."""
+"""A function as a graph: print it, read the text back, run it on two targets."""
 
 import numpy as np
 from graphtorch.backends import Buffer, compile
