@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphtorch.ir import failure
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.passes import pipeline
 from graphtorch.ir.printer import print_graph
@@ -25,10 +26,11 @@ from .target import Target
 def build(graph: Graph, target: Target, stable: Sequence[int] = ()) -> tuple[Record, bytes]:
     """The record and the object code of `graph`."""
     program, placed, final = lower_graph(graph, target, stable)
-    text = emit_program(program, placed, target)
-    debug.show("llvm", graph.name, lambda: text)
-    debug.show("asm", graph.name, lambda: compile_assembly(text, target))
-    obj = compile_object(text, target)
+    with failure.stage("code generation", graph):
+        text = emit_program(program, placed, target)
+        debug.show("llvm", graph.name, lambda: text)
+        debug.show("asm", graph.name, lambda: compile_assembly(text, target))
+        obj = compile_object(text, target)
     counts = statistics(graph, final, program, placed, len(obj))
     return record_of(program, placed, explain(program, placed, target, counts), counts), obj
 
@@ -37,10 +39,11 @@ def lower_graph(graph: Graph, target: Target, stable: Sequence[int] = ()) -> tup
     """`graph` as a program for `target`, the placement of its temporaries, and the graph of regions."""
     debug.show("graph", graph.name, lambda: print_graph(graph))
     final = pipeline.run(graph, supports, "llvm", on_stage=_show_pass)
-    program = lower(final, target, stable)
-    assign_aliases(program, graph.donates)
-    debug.show("kernels", graph.name, lambda: print_program(program))
-    return program, plan(program), final
+    with failure.stage("lowering", final):
+        program = lower(final, target, stable)
+        assign_aliases(program, graph.donates)
+        debug.show("kernels", graph.name, lambda: print_program(program))
+        return program, plan(program), final
 
 
 def _show_pass(stage: str, graph: Graph) -> None:

@@ -25,6 +25,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+from .. import failure
 from ..graph import Graph, Node
 from ..verify import Legal, verify
 from . import cse, dce, detach, fold, fuse, legalize, pools, simplify
@@ -97,16 +98,18 @@ def run(graph: Graph, supports: Supports, target: str = "the target", *,
 
     Raises:
         NotImplementedError: an op that the target has no code for; names the op and the user's line.
-        VerifyError: a pass made an invalid graph: a defect of ours.
+        VerifyError, InternalError: a pass made an invalid graph, or failed: a defect of ours.
     """
     observers = (*_observers.get(), *((on_stage,) if on_stage else ()))
     passes = stages(supports, target)
-    verify(graph, "recording")
+    with failure.stage("recording", graph):
+        verify(graph, "recording")
     _report(observers, "recorded", graph)
     for stage in passes:
-        graph = stage.run(graph)
-        if _checks_all.get() or stage is passes[-1]:
-            verify(graph, stage.name, stage.legal)
+        with failure.stage(f"pass {stage.name}", graph):
+            graph = stage.run(graph)
+            if _checks_all.get() or stage is passes[-1]:
+                verify(graph, stage.name, stage.legal)
         _report(observers, stage.name, graph)
     return graph
 
