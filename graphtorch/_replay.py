@@ -293,7 +293,10 @@ class _Plan:
 
     def _sort_grads(self) -> None:
         positions = {id(s): i for i, s in enumerate(self.stands)}
-        for tensor, before in self.capture.grads.items():
+        # In the order of reading: a step that finds no gradients is then the same graph as one with them.
+        order = {t: i for i, t in enumerate(self.capture.grad_guards)}
+        grads = sorted(self.capture.grads.items(), key=lambda item: order.get(item[0], len(order)))
+        for tensor, before in grads:
             now = tensor._grad
             owner = positions.get(id(tensor), tensor)
             if now is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import weakref
 from collections.abc import Sequence
 
 from graphtorch.ir.graph import Graph
@@ -21,6 +22,10 @@ CHECKED = re.compile(
 
 compiled_count = 0  # executables made so far in this process, from the cache or not
 
+# Programs in use, by the name of their cache entry: a step recorded again with gradients in place of None is
+# the same program.
+_alive: weakref.WeakValueDictionary[str, Executable] = weakref.WeakValueDictionary()
+
 
 def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable:
     """Native code for `graph` on this machine, from the cache where it was compiled before.
@@ -34,13 +39,21 @@ def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable:
     """
     global compiled_count
     compiled_count += 1
-    target = host()
-    name = cache.key(cache_text(graph), repr(target), repr(tuple(stable)))
+    name = cache.key(cache_text(graph), repr(host()), repr(tuple(stable)))
+    known = _alive.get(name)
+    if known is None or debug.wanted():
+        known = _alive[name] = _load(name) or _build(name, graph, stable)
+    return known
+
+
+def _load(name: str) -> Executable | None:
     found = None if debug.wanted() else cache.load(name)
-    if found is not None:
-        return Executable(Record.from_json(found[0]), found[1])
+    return None if found is None else Executable(Record.from_json(found[0]), found[1])
+
+
+def _build(name: str, graph: Graph, stable: Sequence[int]) -> Executable:
     # the passes, lowerings and emitters are not even imported where the cache has the code
-    record, obj = importlib.import_module(".build", __package__).build(graph, target, stable)
+    record, obj = importlib.import_module(".build", __package__).build(graph, host(), stable)
     cache.store(name, record.to_json(), obj)
     return Executable(record, obj)
 

@@ -7,6 +7,7 @@ scalars or are computed in it, so that no step compiles anything after the first
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections import OrderedDict, defaultdict
@@ -272,10 +273,11 @@ class Optimizer:
             self._check_grad(param)
             state = self.state[param]
             if not state:
-                if self.counters and not fresh:
-                    fresh = {name: self._new_counter(name, group) for name in self.counters}
-                state.update(fresh)
-                state.update(self._new_state(param, group))
+                with existing():
+                    if self.counters and not fresh:
+                        fresh = {name: self._new_counter(name, group) for name in self.counters}
+                    state.update(fresh)
+                    state.update(self._new_state(param, group))
             parts.setdefault((param.dtype, *[id(state[c]) for c in self.counters]), []).append(param)
         for (dtype, *_), params in parts.items():
             self._separate_counters(group, params)
@@ -425,6 +427,19 @@ class Optimizer:
 
 
 Optimizer.step = _with_hooks(Optimizer.step)  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def existing() -> Iterator[None]:
+    """Tensors made inside are older than a capture in progress: the first recorded step can be replayed."""
+    capture, Storage.capture = Storage.capture, None
+    try:
+        with no_grad():
+            yield
+        if capture is not None:
+            _record.flush()
+    finally:
+        Storage.capture = capture
 
 
 def counter_dtype() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..tensor import Tensor
-from .optimizer import Numbers, Optimizer, ParamsT, check, check_common, gradient
+from .optimizer import Numbers, Optimizer, ParamsT, check, check_common, existing, gradient, zeros_like
 
 
 class SGD(Optimizer):
@@ -38,6 +38,9 @@ class SGD(Optimizer):
         momentum = numbers("momentum", lambda: group["momentum"])
         state = self.state[param]
         buffer = state.get("momentum_buffer")
+        if buffer is None and not group["dampening"]:  # 0 v + g is g, so one graph serves all steps
+            with existing():
+                buffer = state["momentum_buffer"] = zeros_like(param)
         if buffer is None:
             buffer = state["momentum_buffer"] = grad.detach().to(param.dtype).clone()
         else:

@@ -157,3 +157,25 @@ def test_a_symbolic_size_is_an_int_in_arithmetic() -> None:
         assert mean.dtype is torch.float32 and twice.dtype is torch.int64
         assert (mean.item(), twice.item()) == (1.0, 2 * n)
     assert mean_and_twice.recorded == 1
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)])
+def test_training_step_is_one_program_from_the_start(make):
+    """Neither the optimizer's state nor the gradients exist before the first step."""
+    losses = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        net = nn.Linear(3, 2)
+        optimizer = make(net.parameters())
+
+        def step(x, net=net, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = net(x).square().sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        run = torch.compile(step) if compiled else step
+        losses.append([run(torch.ones(4, 3)).item() for _ in range(4)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert len({id(e.program) for entries in run._entries.values() for e in entries}) == 1
