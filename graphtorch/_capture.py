@@ -16,7 +16,7 @@ from typing import Any
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import i64
-from graphtorch.ir.graph import Graph, Node, Type, Value
+from graphtorch.ir.graph import Graph, Node, Type, Value, topological
 from graphtorch.ir.literal import Literal
 
 from . import _record
@@ -177,7 +177,7 @@ class Closed:
         }
         self.scalars: list[RuntimeScalar] = []
         nodes: list[Node] = []
-        for node in _order(outputs, table):
+        for node in topological(outputs, frozenset(inputs)):
             operands = tuple([table.get(v) or self._leaf(v, table, nodes) for v in node.operands])
             made = Node(node.op, operands, node.attrs, node.types, node.location)
             nodes.append(made)
@@ -201,27 +201,6 @@ class Closed:
             )
         table[value] = made
         return made
-
-
-def _order(outputs: Iterable[Value], given: Any) -> list[Node]:
-    order: list[Node] = []
-    done: set[Node] = set()
-    stack = [v.node for v in outputs if v.node is not None and v not in given]
-    stack.reverse()
-    while stack:
-        node = stack[-1]
-        if node in done:
-            stack.pop()
-            continue
-        missing = [
-            v.node for v in node.operands if v.node is not None and v.node not in done and v not in given
-        ]
-        if missing:
-            stack.extend(reversed(missing))
-        else:
-            done.add(stack.pop())
-            order.append(node)
-    return order
 
 
 def tensors_in(tree: Any) -> list[Tensor]:

@@ -12,10 +12,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from graphtorch.ir import ops
-from graphtorch.ir.graph import Node, Value
-from graphtorch.ir.op import NoGradient
-from graphtorch.ir.passes.autodiff import pullback
+from graphtorch.ir.graph import Node, Value, topological
+from graphtorch.ir.passes.autodiff import pullback, pullback_through
 
 from .storage import Storage, Version, View, read_steps
 from .utils.hooks import register
@@ -144,11 +142,11 @@ class GradNode:
             for value, cotangent in zip(outputs, cotangents, strict=True):
                 by_result[value.index] = cotangent
             return list(pullback(node, by_result))
-        return _through(outputs, cotangents, operands)
+        return list(pullback_through(outputs, cotangents, operands))
 
     def reads(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> set[Value]:
         """Which operands and results the rule read to make `gradients`."""
-        inner = set(nodes_between(self.outputs, self.operands))
+        inner = set(topological(self.outputs, frozenset(self.operands)))
         border = set(self.operands) | set(self.outputs)
         given = {c for c in cotangents if c is not None}
         found: set[Value] = set()
@@ -253,62 +251,6 @@ def _changed(seen: Seen) -> bool:
     storage = seen.storage()
     return storage is not None and storage.epoch != seen.epoch
 
-
-def nodes_between(outputs: Sequence[Value], operands: Sequence[Value]) -> list[Node]:
-    """The nodes that lead from `operands` to `outputs`, producers first."""
-    border = set(operands)
-    order: list[Node] = []
-    done: set[Node] = set()
-    stack = [v.node for v in outputs if v.node is not None and v not in border]
-    while stack:
-        node = stack[-1]
-        if node in done:
-            stack.pop()
-            continue
-        missing = [
-            v.node for v in node.operands if v.node is not None and v.node not in done and v not in border
-        ]
-        if missing:
-            stack.extend(reversed(missing))
-        else:
-            done.add(stack.pop())
-            order.append(node)
-    return order
-
-
-def _through(
-    outputs: Sequence[Value], cotangents: Sequence[Value | None], operands: Sequence[Value]
-) -> list[Value | None]:
-    """Gradients through an operation made of several IR nodes."""
-    gradients: dict[Value, Value] = {}
-
-    def add(value: Value, gradient: Value) -> None:
-        before = gradients.get(value)
-        gradients[value] = gradient if before is None else ops.add(before, gradient)
-
-    for output, cotangent in zip(outputs, cotangents, strict=True):
-        if cotangent is not None:
-            add(output, cotangent)
-    border = set(operands)
-    active = set(border)
-    order = []
-    for node in nodes_between(outputs, operands):
-        if not isinstance(node.op.vjp, NoGradient) and any(v in active for v in node.operands):
-            order.append(node)
-            active.update(r for r in node.results() if r.dtype.is_differentiable)
-    for node in reversed(order):
-        arrived = [gradients.get(r) for r in node.results()]
-        if all(a is None for a in arrived):
-            continue
-        for operand, gradient in zip(node.operands, pullback(node, arrived), strict=True):
-            if gradient is not None and operand in active:
-                add(operand, gradient)
-    result: list[Value | None] = []
-    given: set[Value] = set()
-    for operand in operands:  # an operand that stands twice gets its whole gradient at the first place
-        result.append(None if operand in given else gradients.get(operand))
-        given.add(operand)
-    return result
 
 
 class AccumulateGrad(GradNode):

@@ -14,7 +14,7 @@ intermediate values and locations do not count, names of inputs and order of nod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -241,12 +241,15 @@ class Graph:
         print(self)
 
 
-def topological(outputs: Iterable[Value]) -> tuple[Node, ...]:
-    """The nodes that `outputs` depend on, producers first, in the order a depth-first walk meets them."""
+def topological(outputs: Iterable[Value], border: Container[Value] = ()) -> tuple[Node, ...]:
+    """The nodes that `outputs` depend on, producers first, in the order a depth-first walk meets them.
+
+    The walk does not look behind the values of `border`.
+    """
     order: list[Node] = []
     done: set[Node] = set()
     for output in outputs:
-        if output.node is None or output.node in done:
+        if output.node is None or output.node in done or output in border:
             continue
         stack = [output.node]
         while stack:
@@ -254,7 +257,8 @@ def topological(outputs: Iterable[Value]) -> tuple[Node, ...]:
             if node in done:
                 stack.pop()
                 continue
-            missing = [v.node for v in node.operands if v.node is not None and v.node not in done]
+            missing = [v.node for v in node.operands
+                       if v.node is not None and v.node not in done and v not in border]
             if missing:
                 stack.extend(reversed(missing))
             else:

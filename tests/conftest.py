@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from graphtorch.ir.graph import located
 from graphtorch.ir.passes import pipeline
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -14,6 +15,13 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden texts instead of comparing")
+
+
+@pytest.fixture(autouse=True)
+def no_location() -> Iterator[None]:
+    """Tensor operations leave their line behind for the next one; nodes made by hand must not get it."""
+    with located(None):
+        yield
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from .. import ops
-from ..graph import Node, Value, located
+from ..graph import Node, Value, located, topological
 from ..op import ByDecomposition, Core, NoGradient
 
 Cotangents = Sequence[Value | None]
@@ -57,12 +57,16 @@ def vjp(outputs: Sequence[Value], cotangents: Cotangents, wrt: Sequence[Value]) 
 def _through_decomposition(node: Node, cotangents: Cotangents) -> tuple[Value | None, ...]:
     if isinstance(node.op.decompose, Core):
         raise TypeError(f"op {node.op.name} is core, so its vjp cannot follow from a decomposition")
-    parts = node.op.decompose(node)
-    operands = frozenset(node.operands)
-    found = _backward(parts, cotangents, node.operands, stop=operands)
+    return pullback_through(node.op.decompose(node), cotangents, node.operands)
+
+
+def pullback_through(outputs: Sequence[Value], cotangents: Cotangents,
+                     operands: Sequence[Value]) -> tuple[Value | None, ...]:
+    """`pullback` of an operation made of several nodes: those between `operands` and `outputs`."""
+    found = _backward(outputs, cotangents, operands, stop=frozenset(operands))
     seen: set[Value] = set()  # an operand that stands twice gets its whole gradient at the first place
     result: list[Value | None] = []
-    for operand, gradient in zip(node.operands, found, strict=True):
+    for operand, gradient in zip(operands, found, strict=True):
         result.append(None if operand in seen else gradient)
         seen.add(operand)
     return tuple(result)
@@ -112,30 +116,10 @@ def _active_nodes(outputs: Iterable[Value], wrt: Sequence[Value],
     values it passes. The walk does not look behind `stop`."""
     active = set(wrt)
     order: list[Node] = []
-    for node in _nodes_until(outputs, stop):
+    for node in topological(outputs, stop):
         if isinstance(node.op.vjp, NoGradient):
             continue
         if any(v.dtype.is_differentiable and v in active for v in node.operands):
             order.append(node)
             active.update(r for r in node.results() if r.dtype.is_differentiable)
     return order, active
-
-
-def _nodes_until(outputs: Iterable[Value], stop: Collection[Value]) -> list[Node]:
-    """As `topological`, but the producers of `stop` are not entered."""
-    order: list[Node] = []
-    done: set[Node] = set()
-    stack = [v.node for v in outputs if v.node is not None and v not in stop]
-    while stack:
-        node = stack[-1]
-        if node in done:
-            stack.pop()
-            continue
-        missing = [v.node for v in node.operands
-                   if v.node is not None and v.node not in done and v not in stop]
-        if missing:
-            stack.extend(reversed(missing))
-        else:
-            done.add(stack.pop())
-            order.append(node)
-    return order
