@@ -1,11 +1,11 @@
 """A function as a graph: print it, read the text back, run it on two targets."""
 
 import numpy as np
-from graphtorch.backends import Buffer, compile
-from graphtorch.ir import parse
 
 import graphtorch as torch
 from graphtorch import nn
+from graphtorch.backends import Buffer, compile
+from graphtorch.ir import parse
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(4, 3), nn.GELU(), nn.Softmax(dim=1)).eval()

@@ -1,10 +1,8 @@
 """Recording one call of a function as a closed graph.
 
 While a `Capture` is in progress nothing runs. Storages that existed before become inputs of the graph when
-they
-are read; those written become outputs. Tensors given as arguments are replaced by stand-ins, whose sizes may
-be
-symbolic.
+they are read; those written become outputs. Tensors given as arguments are replaced by stand-ins, whose
+sizes may be symbolic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the elements of tensors live, and how graphs become programs: the front end's one door to backends."""
+"""Where elements of tensors live, and how graphs become programs: the front end's one door to backends."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 
 from graphtorch.backends import Buffer, Executable
-from graphtorch.backends.buffer import Exposed
 from graphtorch.backends import compile as _compile
+from graphtorch.backends.buffer import Exposed
 from graphtorch.ir.graph import Graph
 
 _CHOSEN = os.environ.get("GRAPHTORCH_TARGET")

@@ -157,7 +157,8 @@ class Entry:
                 _record.settle(storage)
                 value = storage.value
             buffer = value.buffer  # type: ignore[attr-defined]
-            if storage.host is not None:  # code outside may have written to it: what was packed of it is stale
+            # code outside may have written to it: what was packed of it is stale
+            if storage.host is not None:
                 buffer = Buffer(buffer.address, buffer.dtype, buffer.shape, buffer.owner)
             inputs.append(buffer)
         for scalar in self.scalars:
@@ -173,8 +174,8 @@ class Entry:
         for target, i in self.writes:
             _write(target, Leaf(results[i]), arguments)
         for owner, number in self.grads:
-            tensor = arguments[owner] if type(owner) is int else owner
-            tensor._grad = None if number is None else from_value(Leaf(results[number]))  # type: ignore[union-attr]
+            tensor: Any = arguments[owner] if type(owner) is int else owner
+            tensor._grad = None if number is None else from_value(Leaf(results[number]))
         made = [
             from_value(Leaf(results[x])) if kind == "result" else arguments[x] if kind == "argument" else x
             for kind, x in self.outputs

@@ -54,8 +54,7 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         result: what the out-of-place operation made.
         fills: whether all elements become equal, so that an expanded tensor may be written to.
         updates: whether `result` was made of `tensor` by this very operation, whose gradient then reads the
-        elements
-            from before the write (PyTorch saves a copy of them).
+            elements from before the write (PyTorch saves a copy of them).
     """
     check_writable(tensor)
     if updates and result._fn is not None:

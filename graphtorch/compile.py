@@ -44,8 +44,7 @@ class TracedGraph:
     Attributes:
         graph: the graph; its inputs are the tensor arguments by their names, then `parameters` by theirs.
         parameters: tensors that the function read beside its arguments, by input name: ``conv1.weight`` for
-        those
-            of a module, ``state0`` and so on for others.
+            those of a module, ``state0`` and so on for others.
         inputs: names of the inputs that are arguments, in order.
     """
 
@@ -357,8 +356,8 @@ def compile(
     """A function or module that records one call and replays it with next to no Python.
 
     A recording serves every later call with tensors of the same dtypes and shapes, equal other arguments, and
-    the same ``training`` flags and gradient mode; another call records anew. Parameters, buffers, gradients and
-    optimizer state that the function touches are inputs and outputs of the graph without being named.
+    the same ``training`` flags and gradient mode; another call records anew. Parameters, buffers, gradients
+    and optimizer state that the function touches are inputs and outputs of the graph without being named.
 
     Args:
         model: a function or `Module`; None makes a decorator.
@@ -435,17 +434,16 @@ def _is_plain(value: Any) -> bool:
 def _modules_of(function: Any) -> list[Module]:
     """Modules a function can reach: their ``training`` flags are guarded."""
     roots: list[Any] = [function, getattr(function, "__self__", None)]
-    plain = (
-        inspect.unwrap(getattr(function, "__func__", function)) if not isinstance(function, Module) else None
-    )
+    plain: Any = None if isinstance(function, Module) else \
+        inspect.unwrap(getattr(function, "__func__", function))
     code = getattr(plain, "__code__", None)
     if code is not None:
-        for cell in plain.__closure__ or ():  # type: ignore[union-attr]
+        for cell in plain.__closure__ or ():
             try:
                 roots.append(cell.cell_contents)
             except ValueError:
                 continue
-        roots += [plain.__globals__[n] for n in code.co_names if n in plain.__globals__]  # type: ignore[union-attr]
+        roots += [plain.__globals__[n] for n in code.co_names if n in plain.__globals__]
     found: dict[int, Module] = {}
     for root in roots:
         for one in root if isinstance(root, (list, tuple)) else (root,):

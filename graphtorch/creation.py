@@ -129,7 +129,8 @@ def _inferred(flat: list[Any]) -> DType:
         if not issubclass(kind, (bool, int, float, complex)):
             if kind is str:
                 raise TypeError("new(): invalid data type 'str'")
-            raise RuntimeError(f"Could not infer dtype of {kind.__name__}: pass numbers, or nested lists of them")
+            raise RuntimeError(f"Could not infer dtype of {kind.__name__}: pass numbers, or nested lists "
+                               "of them")
         one = number_dtype(kind, _types.default_dtype())
         found = one if found is None else promote(found, one)
     return found or _types.default_dtype()

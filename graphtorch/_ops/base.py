@@ -169,10 +169,9 @@ def scalar(number: Any, dtype: DType) -> Value:
     """A Python number as a 0-d value.
 
     Floats become run-time scalars, so that a program that uses another number (a learning rate, a loop
-    counter)
-    finds the same compiled graph. In a captured graph they are constants.
+    counter) finds the same compiled graph. In a captured graph they are constants.
     """
-    kind = type(number)
+    kind: Any = type(number)
     if Storage.capture is None and (
         kind is float or (kind is int and not -1 <= number <= 2) or isinstance(number, np.generic)
     ):

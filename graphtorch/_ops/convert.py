@@ -192,8 +192,8 @@ def _index(self: Tensor) -> int:
 def _number(kind: Any) -> Any:
     def convert(self: Tensor) -> Any:
         if self.numel() != 1:
-            raise ValueError("only one element tensors can be converted to Python scalars: this one has shape "
-                             f"{list(self.shape)}")
+            raise ValueError("only one element tensors can be converted to Python scalars: this one has "
+                             f"shape {list(self.shape)}")
         return kind(item(self))
 
     return convert

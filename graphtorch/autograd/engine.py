@@ -390,4 +390,4 @@ def _backward_method(
     backward((self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs)
 
 
-Tensor.backward = _backward_method  # type: ignore[method-assign, assignment]
+Tensor.backward = _backward_method  # type: ignore[attr-defined]

@@ -38,7 +38,8 @@ def lenet(t: Any) -> Any:
     # no bias before batch norm: its gradient is rounding alone, which Adam would scale up
     return t.nn.Sequential(
         t.nn.Conv2d(1, 4, 5, bias=False), t.nn.BatchNorm2d(4), t.nn.Tanh(), t.nn.AvgPool2d(2),
-        t.nn.Conv2d(4, 6, 3), t.nn.ReLU(), t.nn.MaxPool2d(2), t.nn.Flatten(), t.nn.Linear(6, 8), t.nn.ReLU(), t.nn.Linear(8, 5))
+        t.nn.Conv2d(4, 6, 3), t.nn.ReLU(), t.nn.MaxPool2d(2), t.nn.Flatten(), t.nn.Linear(6, 8), t.nn.ReLU(),
+        t.nn.Linear(8, 5))
 
 
 def weights(make: Any) -> dict[str, np.ndarray]:
