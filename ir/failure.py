@@ -1,4 +1,4 @@
-"""What a defect of ours looks like to the user: which stage failed, at which node and line, and how to see more."""
+"""What a defect of ours looks like to the user: the stage, the node, the line, and how to see more."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class InternalError(RuntimeError):
             lines.append(f"  at  {node_line(node, value_names(graph))}")
         places = [n.location for n in ([node] if node is not None else graph.nodes) if n.location is not None]
         if places:
-            lines.append(f"  recorded at {places[0]}" + (f" to {places[-1]}" if places[-1] != places[0] else ""))
+            last = f" to {places[-1]}" if places[-1] != places[0] else ""
+            lines.append(f"  recorded at {places[0]}{last}")
         super().__init__("\n".join([*lines, advice()]))
         self.stage, self.node = stage, node
 
@@ -51,12 +52,12 @@ def stage(name: str, graph: Graph) -> Iterator[None]:
 def advice() -> str:
     """The command that shows the graph at every stage."""
     command = " ".join(map(shlex.quote, sys.orig_argv)) or "python your_program.py"
-    return ("This is a defect of graphtorch, please report it. To see the graph before and after each pass, run\n"
+    return ("This is a defect of graphtorch, please report it. To see the graph at every stage, run\n"
             f"  GRAPHTORCH_DEBUG=graph,passes {command} 2> graph.txt")
 
 
 def _node_at_work(traceback: TracebackType | None) -> Node | None:
-    """The node in a variable of the innermost frame that has one: passes need not announce what they look at."""
+    """The node in a variable of the innermost frame that has one: passes need not announce theirs."""
     found = None
     while traceback is not None:
         values = traceback.tb_frame.f_locals
