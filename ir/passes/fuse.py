@@ -5,7 +5,8 @@
                  of a region reduce the same axes of the same space, so that softmax or a layer norm is a
                  few passes over a row. Its outputs have the shape of the space, or of its kept axes.
     contraction  one matmul or convolution; the strided views and single casts of its operands; the
-                 pointwise epilogue on its result, whose other operands are strided views
+                 pointwise epilogue on its result, whose other operands are strided views; none where the
+                 result is itself an output of the graph
     window       one pooling op and its pointwise epilogue
     opaque       one op of any other kind
 
@@ -284,8 +285,14 @@ def _repeats(consumer: Group, read: Read) -> bool:
 
 
 def _join_epilogue(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
-    """Pointwise work on the result of a contraction or window, done before it is stored."""
+    """Pointwise work on the result of a contraction or window, done before it is stored.
+
+    Where that result leaves the graph itself (the gradient of a weight, which an update then reads), an
+    epilogue saves one load at most, and would repeat a long update in each variant of the register tile.
+    """
     if not (_is_epilogue(producer, consumer) and _reads_elementwise(reads)):
+        return False
+    if producer.kind == "contraction" and any(r.root in parts.escaping for r in reads):
         return False
     kind, space = producer.kind, producer.space
     parts.merge(producer, consumer)
