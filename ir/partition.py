@@ -11,7 +11,7 @@ are computed inside the element that needs them, at whatever index a view asks f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -195,10 +195,6 @@ class Partition:
                     below.level = above.level + 1
                     stack.append(below)
 
-    def internal_reads(self, group: Group) -> Iterable[Read]:
-        """Reads within the group, in the order of its nodes."""
-        return (r for n in group.nodes for r in self.operands[n] if r.root.node in group.axes)
-
 
 # ------------------------------------------------------------------------------------------ alignment
 
@@ -294,8 +290,3 @@ def _complete(found: dict[int, int], source: Space, target: Space) -> bool:
 
 def translated(axes: Axes | None, table: dict[int, int]) -> Axes | None:
     return None if axes is None else tuple(None if a is None else table[a] for a in axes)
-
-
-def same_shape(node: Node, read: Read) -> bool:
-    """Whether a pointwise node reads an operand of its own shape, not a broadcast one."""
-    return node.operands[read.position].shape == node.types[0].shape

@@ -20,7 +20,6 @@ LN2_LOW = LN2 - LN2_HIGH
 LOG2E = 1 / LN2
 INF = math.inf
 ROUND = 12582912.0  # 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits
-ROUND64 = 6755399441055744.0  # the same for f64
 SQRT_HALF_BITS = 0x3F3504F3
 
 EXP = functools.cache(lambda: fit(exp_tail, -0.35, 0.35, 5))

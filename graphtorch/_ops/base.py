@@ -340,10 +340,6 @@ def size_of(size: Any) -> Any:
     return int(size)
 
 
-def value_tensor(x: Any) -> bool:
-    return isinstance(x, Tensor)
-
-
 __all__ = [
     "FUNCTIONS",
     "METHODS",
