@@ -88,8 +88,8 @@ def test_explain():
     assert what.startswith("matmul+add+relu") and int(flops.replace(",", "")) >= 2 * 16 * 64 * 32
     assert int(moved.replace(",", "")) >= 4 * (16 * 64 + 64 * 32 + 32 + 16 * 32)
     assert "input f32[16, 64]" in slots and "output0 f32[16, 32]" in slots
-    assert re.search(r"total: [\d,]+ FLOPs, [\d,]+ bytes moved\nmemory: arena [\d,]+ bytes for \d+ temporaries, "
-                     r"packed weights [\d,]+ bytes", text)
+    assert re.search(r"total: [\d,]+ FLOPs, [\d,]+ bytes moved\nmemory: arena [\d,]+ bytes for \d+ tempor"
+                     r"aries, packed weights [\d,]+ bytes", text)
 
 
 def test_explain_counts_in_symbols():
