@@ -15,7 +15,7 @@ from graphtorch import nn
 from graphtorch.ir import text
 
 STAGES = {
-    "graph": [r"---- graph of main\ngraph main\(%x: f32\[8, 8\]\) \{\n  %0 = matmul\(%x, %x\) : f32\[8, 8\] @ "],
+    "graph": [r"---- graph of main\ngraph main\(%x: f32\[8, 8\]\) \{\n  %0 = matmul\(%x, %x\) : f32"],
     "passes": ["---- passes of main after recorded\n", "---- passes of main after fuse\n",
                r"kind=\"contraction\""],
     "kernels": [r"---- kernels of main\nkernel matmul\w*\(.*: f32\*", r"for \w+ in 0\.\.", "fma"],
