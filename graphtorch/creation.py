@@ -262,8 +262,12 @@ ones = _filled(1, "ones", "A tensor of ones.")
 empty = _filled(0, "empty", "A tensor with unspecified contents (zeros here).")
 
 
-def _like(make: Callable[..., Tensor], name: str, extra: int = 0) -> Callable[..., Tensor]:
-    def like(
+def like(name: str, make: Callable[..., Tensor], size_last: bool = False) -> Callable[..., Tensor]:
+    """The function `name`: what `make` makes of the shape and dtype of a tensor, given first.
+
+    `make` takes the shape before its other arguments or (`size_last`) after them.
+    """
+    def made(
         input: Tensor,
         *args: Any,
         dtype: Any = None,
@@ -272,28 +276,31 @@ def _like(make: Callable[..., Tensor], name: str, extra: int = 0) -> Callable[..
         requires_grad: bool = False,
         memory_format: Any = None,
         pin_memory: bool = False,
+        generator: Any = None,
     ) -> Tensor:
         if not isinstance(input, Tensor):
             raise TypeError(
                 f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
             )
+        size = tuple(input._type.shape)
+        arguments = (*args, size) if size_last else (size, *args)
         return make(
-            tuple(input._type.shape),
-            *args,
+            *arguments,
             dtype=input.dtype if dtype is None else dtype,
             device=device,
             requires_grad=requires_grad,
+            **({} if generator is None else {"generator": generator}),
         )
 
-    like.__name__ = like.__qualname__ = name
-    like.__doc__ = f"As `{make.__name__}`, with the shape and dtype of `input`."
-    return like
+    made.__name__ = made.__qualname__ = name
+    made.__doc__ = f"As `{make.__name__}`, with the shape and dtype of `input`."
+    return made
 
 
 zeros_like, ones_like, empty_like = (
-    _like(zeros, "zeros_like"),
-    _like(ones, "ones_like"),
-    _like(empty, "empty_like"),
+    like("zeros_like", zeros),
+    like("ones_like", ones),
+    like("empty_like", empty),
 )
 
 
@@ -330,7 +337,7 @@ def _clipped(number: Any, ir: DType) -> Any:
     return number
 
 
-full_like = _like(full, "full_like")
+full_like = like("full_like", full)
 
 
 def scalar_tensor(s: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -437,19 +444,19 @@ def linspace(
 ) -> Tensor:
     """`steps` numbers from start to end, both included."""
     check_device(device)
-    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
-    if steps < 0:
-        raise RuntimeError("number of steps must be non-negative")
-    ir = _range_dtype(start, end, dtype)
-    line = np.linspace(start, end, steps)
+    line, ir = _line(start, end, steps, dtype)
     return _made(Leaf.of(line.astype(ir.numpy)), requires_grad, out)
 
 
-def _range_dtype(start: Any, end: Any, dtype: Any) -> DType:
+def _line(start: Any, end: Any, steps: int, dtype: Any) -> tuple[np.ndarray, DType]:
+    """Equally spaced doubles, and the dtype that was asked for or follows from the ends."""
+    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+    line, default = np.linspace(start, end, steps), _types.default_dtype()
     if dtype is not None:
-        return to_ir(dtype)
-    default = _types.default_dtype()
-    return default.complex if isinstance(start, complex) or isinstance(end, complex) else default
+        return line, to_ir(dtype)
+    return line, default.complex if isinstance(start, complex) or isinstance(end, complex) else default
 
 
 def logspace(
@@ -466,13 +473,8 @@ def logspace(
 ) -> Tensor:
     """base ** linspace(start, end, steps)."""
     check_device(device)
-    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
-    if steps < 0:
-        raise RuntimeError("number of steps must be non-negative")
-    ir = _range_dtype(start, end, dtype)
-    return _made(
-        Leaf.of(np.power(float(base), np.linspace(start, end, steps)).astype(ir.numpy)), requires_grad, out
-    )
+    line, ir = _line(start, end, steps, dtype)
+    return _made(Leaf.of(np.power(float(base), line).astype(ir.numpy)), requires_grad, out)
 
 
 def tril_indices(

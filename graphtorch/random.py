@@ -24,7 +24,7 @@ from ._ops.base import FUNCTIONS, METHODS, cast_value, register, run, scalar, sh
 from ._record import locate
 from ._types import CPU, check_device, to_ir
 from ._write import assign
-from .creation import _sizes, from_array
+from .creation import _sizes, from_array, like
 from .storage import Leaf, Storage
 from .tensor import Tensor, from_value
 
@@ -315,37 +315,8 @@ def normal(
     return made.requires_grad_() if requires_grad else made
 
 
-def _random_like(name: str, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def like(
-        input: Tensor,
-        *args: Any,
-        dtype: Any = None,
-        layout: Any = None,
-        device: Any = None,
-        requires_grad: bool = False,
-        memory_format: Any = None,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        if not isinstance(input, Tensor):
-            raise TypeError(
-                f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
-            )
-        return make(
-            *args,
-            tuple(input._type.shape),
-            dtype=input.dtype if dtype is None else dtype,
-            device=device,
-            requires_grad=requires_grad,
-            generator=generator,
-        )
-
-    like.__name__ = like.__qualname__ = name
-    like.__doc__ = f"As `{make.__name__}`, with the shape and dtype of `input`."
-    return like
-
-
-rand_like, randn_like = _random_like("rand_like", rand), _random_like("randn_like", randn)
-randint_like = _random_like("randint_like", randint)
+rand_like, randn_like = like("rand_like", rand), like("randn_like", randn)
+randint_like = like("randint_like", randint, size_last=True)
 
 
 @register(out=True)
