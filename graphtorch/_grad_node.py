@@ -25,21 +25,8 @@ Edge = tuple["GradNode", int] | None
 # Operations whose gradient PyTorch computes from the result: changing the operand in place is allowed.
 SAVES_RESULT = frozenset(
     {
-        "relu",
-        "exp",
-        "sigmoid",
-        "tanh",
-        "sqrt",
-        "rsqrt",
-        "reciprocal",
-        "softmax",
-        "log_softmax",
-        "exp2",
-        "expm1",
-        "tan",
-        "elu",
-        "leaky_relu",
-        "cumprod",
+        "relu", "exp", "sigmoid", "tanh", "sqrt", "rsqrt", "reciprocal", "softmax", "log_softmax", "exp2",
+        "expm1", "tan", "elu", "leaky_relu", "cumprod",
     }
 )
 

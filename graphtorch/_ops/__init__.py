@@ -9,16 +9,6 @@ from . import convert  # isort: skip  # after the families it refers to
 from .base import FUNCTIONS, METHODS
 
 __all__ = [
-    "FUNCTIONS",
-    "METHODS",
-    "compare",
-    "convert",
-    "indexing",
-    "linalg",
-    "pointwise",
-    "reduce",
-    "scatter",
-    "shape",
-    "strides",
-    "views",
+    "FUNCTIONS", "METHODS", "compare", "convert", "indexing", "linalg", "pointwise", "reduce", "scatter",
+    "shape", "strides", "views",
 ]

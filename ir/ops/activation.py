@@ -17,18 +17,8 @@ from .elementwise import unary
 from .special import erf_numpy
 
 __all__ = [
-    "elu",
-    "gelu",
-    "hardsigmoid",
-    "hardswish",
-    "hardtanh",
-    "leaky_relu",
-    "log_sigmoid",
-    "mish",
-    "relu",
-    "silu",
-    "softplus",
-    "softsign",
+    "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_sigmoid", "mish", "relu",
+    "silu", "softplus", "softsign",
 ]
 
 

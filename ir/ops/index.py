@@ -19,15 +19,7 @@ from .common import number, ops, sum_to, wide, zeros, zeros_like
 from .shape import DimAttrs, slice_dim
 
 __all__ = [
-    "gather",
-    "index",
-    "index_put",
-    "index_select",
-    "scatter",
-    "scatter_add",
-    "searchsorted",
-    "sort",
-    "topk",
+    "gather", "index", "index_put", "index_select", "scatter", "scatter_add", "searchsorted", "sort", "topk",
 ]
 
 

@@ -29,13 +29,7 @@ from .common import (
 from .shape import DimAttrs
 
 __all__ = [
-    "batch_norm",
-    "batch_norm_train",
-    "group_norm",
-    "layer_norm",
-    "log_softmax",
-    "rms_norm",
-    "softmax",
+    "batch_norm", "batch_norm_train", "group_norm", "layer_norm", "log_softmax", "rms_norm", "softmax",
 ]
 
 

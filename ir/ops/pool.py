@@ -24,14 +24,8 @@ from .checks import attrs_of, ints, listed, surely_less
 from .common import REAL, REAL_FLOATING, check_domain, ops, wide, zeros
 
 __all__ = [
-    "adaptive_avg_pool",
-    "adaptive_avg_pool_grad",
-    "adaptive_max_pool",
-    "avg_pool",
-    "avg_pool_grad",
-    "max_pool",
-    "max_pool_grad",
-    "max_pool_input_grad",
+    "adaptive_avg_pool", "adaptive_avg_pool_grad", "adaptive_max_pool", "avg_pool", "avg_pool_grad",
+    "max_pool", "max_pool_grad", "max_pool_input_grad",
 ]
 
 

@@ -53,22 +53,8 @@ from .common import conj as conjugate
 from .elementwise import CONDITION
 
 __all__ = [
-    "all",
-    "any",
-    "argmax",
-    "argmin",
-    "cummax",
-    "cummin",
-    "cumprod",
-    "cumsum",
-    "logsumexp",
-    "max",
-    "mean",
-    "min",
-    "prod",
-    "size",
-    "sum",
-    "var",
+    "all", "any", "argmax", "argmin", "cummax", "cummin", "cumprod", "cumsum", "logsumexp", "max", "mean",
+    "min", "prod", "size", "sum", "var",
 ]
 
 

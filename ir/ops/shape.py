@@ -16,19 +16,8 @@ from .checks import attrs_of, check_axes, check_axis, ints, listed
 from .common import number, ops, sum_to, zeros_like
 
 __all__ = [
-    "concat",
-    "constant",
-    "detach",
-    "expand",
-    "flip",
-    "iota",
-    "pad",
-    "permute",
-    "reshape",
-    "slice",
-    "slice_update",
-    "tril",
-    "triu",
+    "concat", "constant", "detach", "expand", "flip", "iota", "pad", "permute", "reshape", "slice",
+    "slice_update", "tril", "triu",
 ]
 
 

@@ -17,22 +17,8 @@ from graphtorch.ir.shape import broadcast
 
 DTYPES = (dt.f32, dt.f32, dt.f32, dt.f64, dt.i32, dt.i64, dt.boolean, dt.bf16)
 UNARY = (
-    "neg",
-    "abs",
-    "square",
-    "exp",
-    "tanh",
-    "sigmoid",
-    "relu",
-    "floor",
-    "sin",
-    "erf",
-    "gelu",
-    "silu",
-    "softplus",
-    "rsqrt",
-    "log1p",
-    "sqrt",
+    "neg", "abs", "square", "exp", "tanh", "sigmoid", "relu", "floor", "sin", "erf", "gelu", "silu",
+    "softplus", "rsqrt", "log1p", "sqrt",
 )
 UNARY_INT = (
     "neg",
@@ -41,25 +27,10 @@ UNARY_INT = (
     "sign",
 )
 BINARY = (
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "maximum",
-    "minimum",
-    "atan2",
-    "copysign",
+    "add", "sub", "mul", "div", "maximum", "minimum", "atan2", "copysign",
 )
 BINARY_INT = (
-    "add",
-    "sub",
-    "mul",
-    "floor_div",
-    "remainder",
-    "maximum",
-    "minimum",
-    "bitwise_and",
-    "bitwise_xor",
+    "add", "sub", "mul", "floor_div", "remainder", "maximum", "minimum", "bitwise_and", "bitwise_xor",
 )
 BINARY_BOOL = (
     "logical_and",
@@ -67,20 +38,10 @@ BINARY_BOOL = (
     "logical_xor",
 )
 COMPARE = (
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
+    "eq", "ne", "lt", "le", "gt", "ge",
 )
 REDUCE = (
-    "sum",
-    "max",
-    "min",
-    "mean",
-    "logsumexp",
-    "var",
+    "sum", "max", "min", "mean", "logsumexp", "var",
 )
 SIZE_LIMIT = 4000
 
@@ -88,41 +49,10 @@ SIZE_LIMIT = 4000
 # numbers) is applied to such only, so that a difference in the last bit never becomes one in the first.
 EXACT = frozenset(
     (
-        "neg",
-        "abs",
-        "maximum",
-        "minimum",
-        "relu",
-        "floor",
-        "copysign",
-        "where",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "logical_and",
-        "logical_or",
-        "logical_xor",
-        "logical_not",
-        "reshape",
-        "permute",
-        "expand",
-        "slice",
-        "flip",
-        "pad",
-        "concat",
-        "index_select",
-        "gather",
-        "max",
-        "min",
-        "any",
-        "all",
-        "constant",
-        "argmax",
-        "argmin",
-        "sign",
+        "neg", "abs", "maximum", "minimum", "relu", "floor", "copysign", "where", "eq", "ne", "lt", "le",
+        "gt", "ge", "logical_and", "logical_or", "logical_xor", "logical_not", "reshape", "permute", "expand",
+        "slice", "flip", "pad", "concat", "index_select", "gather", "max", "min", "any", "all", "constant",
+        "argmax", "argmin", "sign",
     )
 )
 

@@ -263,59 +263,25 @@ def conv_case(
     stride: Any,
     padding: Any,
     dilation: Any,
+    extra: Any = None,
     groups: int = 1,
     bias: bool = False,
     symbolic: Sequence[int] = (),
 ) -> Case:
-    rank = len(x) - 2
-    attrs = {
-        "stride": stride,
-        "padding": tuple((p, p) for p in padding),
-        "dilation": dilation,
-        "groups": groups,
-    }
-    shapes = (x, w, (w[0],)) if bias else (x, w)
-    function = f"conv{rank}d"
+    """A convolution, or with `extra` output padding a transposed one."""
+    theirs = {"stride": stride, "dilation": dilation, "groups": groups}
+    if extra is not None:
+        theirs["output_padding"] = extra
+    mine = {**theirs, "padding": tuple((p, p) for p in padding)}
+    theirs["padding"] = padding
+    op = ops.conv if extra is None else ops.conv_transpose
+    function = f"{op.name}{len(x) - 2}d"
+    channels = w[0] if extra is None else w[1] * groups
     return Case(
         name,
-        shapes,
-        lambda *v: ops.conv(*v, **attrs),
-        lambda *v: getattr(F(), function)(
-            *v, stride=stride, padding=padding, dilation=dilation, groups=groups
-        ),
-        symbolic=tuple((0, a) for a in symbolic),
-    )
-
-
-def transpose_case(
-    name: str,
-    x: tuple[int, ...],
-    w: tuple[int, ...],
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    extra: Any,
-    groups: int = 1,
-    bias: bool = False,
-    symbolic: Sequence[int] = (),
-) -> Case:
-    rank = len(x) - 2
-    attrs = {
-        "stride": stride,
-        "padding": tuple((p, p) for p in padding),
-        "dilation": dilation,
-        "groups": groups,
-        "output_padding": extra,
-    }
-    shapes = (x, w, (w[1] * groups,)) if bias else (x, w)
-    function = f"conv_transpose{rank}d"
-    return Case(
-        name,
-        shapes,
-        lambda *v: ops.conv_transpose(*v, **attrs),
-        lambda *v: getattr(F(), function)(
-            *v, stride=stride, padding=padding, dilation=dilation, groups=groups, output_padding=extra
-        ),
+        (x, w, (channels,)) if bias else (x, w),
+        lambda *v: op(*v, **mine),
+        lambda *v: getattr(F(), function)(*v, **theirs),
         symbolic=tuple((0, a) for a in symbolic),
     )
 
@@ -335,14 +301,14 @@ CONV = [
         lambda x, w: ops.conv(x, w, stride=(2,), padding=((2, 0),), dilation=(1,), groups=1),
         lambda x, w: F().conv1d(F().pad(x, (2, 0)), w, stride=2),
     ),
-    transpose_case(
+    conv_case(
         "conv_transpose1d", (2, 3, 4), (3, 2, 3), (2,), (1,), (1,), (1,), bias=True, symbolic=(0, 2)
     ),
-    transpose_case(
+    conv_case(
         "conv_transpose2d", (1, 4, 3, 3), (4, 2, 3, 2), (2, 3), (1, 0), (1, 2), (1, 2), groups=2, bias=True
     ),
-    transpose_case("conv_transpose1d wide", (1, 2, 3), (2, 2, 2), (1,), (0,), (3,), (2,), bias=True),
-    transpose_case(
+    conv_case("conv_transpose1d wide", (1, 2, 3), (2, 2, 2), (1,), (0,), (3,), (2,), bias=True),
+    conv_case(
         "conv_transpose3d", (1, 2, 2, 2, 2), (2, 1, 2, 1, 2), (1, 2, 1), (0, 0, 0), (1, 1, 1), (0, 0, 0)
     ),
     Case(

@@ -215,14 +215,7 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, dtype: DType) -> None
 @pytest.mark.parametrize(("name", "case"), NAMED_CASES)
 def test_forward_is_pytorchs(name: str, case: Case, dtype: DType) -> None:
     if dtype.itemsize == 2 and name in (
-        "fmin",
-        "fmax",
-        "copysign",
-        "nextafter",
-        "xlogy",
-        "hypot",
-        "logaddexp",
-        "fmod",
+        "fmin", "fmax", "copysign", "nextafter", "xlogy", "hypot", "logaddexp", "fmod",
     ):
         pytest.skip("compared in f32")
     for kind in ("smooth", "corners"):
