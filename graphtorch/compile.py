@@ -299,7 +299,7 @@ class Compiled:
         entries = [e for group in self._entries.values() for e in group]
         if not entries:
             return "nothing recorded yet: call the function once"
-        return "\n".join(e.explain() for e in entries)
+        return "\n".join(dict.fromkeys(e.explain() for e in entries))  # recordings may share a program
 
     @property
     def graphs(self) -> list[Graph]:

@@ -23,6 +23,7 @@ from .scope import Scope, ceildiv, clamp_min, upper_bound
 from .space import coefficient, depends, name_of
 from .views import Index, result_index
 
+MANY_NODES = 8  # from so many on, kernels of different sizes are worth being one: updates of weights
 TILE = 32  # edge of the square tiles in which a transpose walks through memory
 
 
@@ -134,7 +135,8 @@ class MapKernel:
             scope.buffer(target.slot, "write")
         index = tuple(scope.space.variable(extent) for extent in self.shape)
         nest = Nest(
-            scope, [(loop.extent, index[loop.axis]) for loop in loops], self.grain(), self.tiled(loops)
+            scope, [(loop.extent, index[loop.axis]) for loop in loops], self.grain(), self.tiled(loops),
+            len(self.region.nodes) >= MANY_NODES
         )
         for axis, variable in enumerate(index):
             if axis not in {loop.axis for loop in loops}:
@@ -227,10 +229,13 @@ def _mergeable(
 class Nest:
     """Opens the loops of a kernel: tasks outside, a long vectorisable loop inside.
 
-    A task has at least `grain` elements, so small kernels have one task and run without a fork.
+    A task has at least `grain` elements, so small kernels have one task and run without a fork. With
+    `shared` the number of elements of a single loop is a parameter.
     """
 
-    def __init__(self, scope: Scope, loops: list[tuple[Dim, Dim]], grain: int, tile: int | None = None):
+    def __init__(self, scope: Scope, loops: list[tuple[Dim, Dim]], grain: int, tile: int | None = None,
+                 shared: bool = False):
+        self.shared = shared
         self.scope = scope
         self.loops = loops
         self.grain = grain
@@ -251,11 +256,12 @@ class Nest:
     def line(self) -> Iterator[None]:
         """One loop, cut into chunks of `grain`."""
         ((extent, variable),) = self.loops
+        shared = self.shared and isinstance(extent, int) and extent > 1
+        n, b = self.scope.count(int(extent)) if shared else self.scope.expr(extent), self.scope.b
         if isinstance(extent, int) and extent <= self.grain:
-            with self.scope.loop(extent, "vector", variable=variable):
+            with self.scope.loop(extent, "vector", hi=n, variable=variable):
                 yield
             return
-        n, b = self.scope.expr(extent), self.scope.b
         with b.loop(ceildiv(n, self.grain), "parallel", "task") as task:
             lo = b.let(task * self.grain, "lo")
             hi = b.let(upper_bound(lo + self.grain, n), "hi")

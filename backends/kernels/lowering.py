@@ -12,6 +12,7 @@ from graphtorch.ir.shape import Dim, Shape, numel
 
 from .ir import Kernel
 from .program import ErrorSite, Launch, Program, Slot
+from .text import print_kernel
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Lowering:
         self.vector_bytes: int = getattr(self.target, "vector_bytes", Machine.vector_bytes)
         self._slots: dict[Value, Slot] = {}
         self._names: dict[str, int] = {}
+        self._kernels: dict[object, Kernel] = {}
         self._constants: dict[Literal, Slot] = {}
         self.copies: dict[
             object, Slot
@@ -143,7 +145,12 @@ class Lowering:
         bytes: Dim = 0,
         prologue: bool = False,
     ) -> Launch:
-        """Append a kernel call; with `prologue` to the launches that run only when stable inputs change."""
+        """Append a kernel call; with `prologue` to the launches that run only when stable inputs change.
+
+        Of equal kernels the first one is taken.
+        """
+        key = print_kernel(kernel, ""), tuple(b.align for b in kernel.buffers)
+        kernel = self._kernels.setdefault(key, kernel)
         launch = Launch(kernel, tuple(slots), tuple(sizes), label, flops, bytes)
         (self.program.prologue if prologue else self.program.launches).append(launch)
         return launch

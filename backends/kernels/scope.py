@@ -31,6 +31,7 @@ class Scope:
         self.masked = False
         self._buffers: dict[Slot, Buffer] = {}
         self._sizes: dict[Symbol, Name] = {}
+        self._counts: dict[Name, int] = {}
 
     def buffer(self, slot: Slot, access: str = "read") -> Buffer:
         """The parameter for `slot`; whoever writes it asks first and says how."""
@@ -51,6 +52,12 @@ class Scope:
             if s.name not in self.space.env:
                 self._sizes[s] = self.space.env[s.name] = Name(self.b.fresh(s.name))
         return self.space.expr(dim)
+
+    def count(self, number: int) -> Expr:
+        """A number that each launch passes: kernels that differ in it only are one."""
+        name = Name(self.b.fresh("n"))
+        self._counts[name] = number
+        return name
 
     def read(self, slot: Slot, position: Dim, mask: Expr | None = None) -> Expr:
         """Load of one element."""
@@ -95,8 +102,9 @@ class Scope:
     def kernel(self) -> tuple[Kernel, tuple[Slot, ...], tuple[Dim, ...]]:
         """The kernel with the slots and sizes to launch it with."""
         name = self.lowering.kernel_name(self.hint)
-        kernel = Kernel(name, tuple(self._buffers.values()), tuple(self._sizes.values()), self.b.body)
-        return kernel, tuple(self._buffers), tuple(SymInt.atom(s) for s in self._sizes)
+        sizes = (*self._sizes.values(), *self._counts)
+        kernel = Kernel(name, tuple(self._buffers.values()), sizes, self.b.body)
+        return kernel, tuple(self._buffers), (*map(SymInt.atom, self._sizes), *self._counts.values())
 
     def launch(self, label: str = "", flops: Dim = 0, bytes: Dim = 0) -> Launch:
         kernel, slots, sizes = self.kernel()

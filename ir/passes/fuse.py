@@ -5,8 +5,7 @@
                  of a region reduce the same axes of the same space, so that softmax or a layer norm is a
                  few passes over a row. Its outputs have the shape of the space, or of its kept axes.
     contraction  one matmul or convolution; the strided views and single casts of its operands; the
-                 pointwise epilogue on its result, whose other operands are strided views; none where the
-                 result is itself an output of the graph
+                 pointwise epilogue on its result, whose other operands are strided views
     window       one pooling op and its pointwise epilogue
     opaque       one op of any other kind
 
@@ -285,19 +284,27 @@ def _repeats(consumer: Group, read: Read) -> bool:
 
 
 def _join_epilogue(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
-    """Pointwise work on the result of a contraction or window, done before it is stored.
-
-    Where that result leaves the graph itself (the gradient of a weight, which an update then reads), an
-    epilogue saves one load at most, and would repeat a long update in each variant of the register tile.
-    """
+    """Pointwise work on the result of a contraction or window, done before it is stored."""
     if not (_is_epilogue(producer, consumer) and _reads_elementwise(reads)):
         return False
-    if producer.kind == "contraction" and any(r.root in parts.escaping for r in reads):
+    if producer.kind == "contraction" and any(_is_updating(parts, consumer, r.root) for r in reads):
         return False
     kind, space = producer.kind, producer.space
     parts.merge(producer, consumer)
     consumer.kind, consumer.space = kind, space
     return True
+
+
+def _is_updating(parts: Partition, consumer: Group, result: Value) -> bool:
+    """Whether `consumer` is part of an update by a contraction's `result`, the gradient of a weight.
+
+    The gradient leaves the graph itself, so that an epilogue would save one load at most, and it would
+    repeat a long update in each variant of the register tile.
+    """
+    if result not in parts.escaping:
+        return False
+    others = (r.root for reads in consumer.reads.values() for r in reads if r.root != result)
+    return len(parts.readers[result]) > 1 or any(v.shape == result.shape for v in others)
 
 
 def _join_residual(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
