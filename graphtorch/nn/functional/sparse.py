@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..._ops.base import FUNCTIONS
 from ...autograd import no_grad
+from ...storage import Storage
 from ...tensor import Tensor
 from ._common import constant_like, vector_norm, where
 
@@ -73,4 +74,11 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         num_classes = int(tensor.max().item()) + 1
     if num_classes < 1:
         raise RuntimeError(f"num_classes should be positive, got {num_classes}")
-    return (tensor.unsqueeze(-1) == FUNCTIONS["arange"](num_classes)).long()
+    if Storage.capture is None:  # inside a captured function the scatter reports it at run time
+        if int(tensor.min().item()) < 0:
+            raise RuntimeError("Class values must be non-negative.")
+        if int(tensor.max().item()) >= num_classes:
+            raise RuntimeError(f"Class values must be smaller than num_classes: got {int(tensor.max().item())} "
+                               f"for num_classes={num_classes}")
+    zeros = tensor.new_zeros((*tensor.shape, num_classes))
+    return zeros.scatter(-1, tensor.unsqueeze(-1), 1)
