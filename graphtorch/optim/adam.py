@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from graphtorch.ir import ops
+from graphtorch.ir.graph import Value
+
+from .._ops.base import run
 from ..tensor import Tensor
-from .optimizer import Numbers, Optimizer, ParamsT, check_common, gradient, moving, zeros_like
+from .optimizer import Numbers, Optimizer, ParamsT, check_common, gradient, zeros_like
 
 
 class Adam(Optimizer):
@@ -49,7 +53,8 @@ class Adam(Optimizer):
             second = numbers.wide(state["exp_avg_sq"])
             if group["amsgrad"]:
                 second = numbers.wide(state["max_exp_avg_sq"].copy_(state["max_exp_avg_sq"].maximum(second)))
-            param.copy_(kept - step_size * numbers.wide(state["exp_avg"]) / (second.sqrt() / root + eps))
+            first = numbers.wide(state["exp_avg"])
+            param.copy_(run("Adam", _stepped, kept, first, second, step_size, root, eps))
 
 
 class AdamW(Adam):
@@ -81,9 +86,29 @@ def with_moments(optimizer: Optimizer, group: dict[str, Any], params: list[Tenso
     for param in params:
         state = optimizer.state[param]
         grad = gradient(param, group, numbers, decay=not decoupled)
-        state["exp_avg"].copy_(moving(state["exp_avg"], grad, new1))
-        state["exp_avg_sq"].copy_(keep2 * numbers.wide(state["exp_avg_sq"]) + new2 * grad * grad)
+        first, second = numbers.wide(state["exp_avg"]), numbers.wide(state["exp_avg_sq"])
+        first, second = run("Moments", _moments, first, second, grad, new1, keep2, new2)
+        state["exp_avg"].copy_(first)
+        state["exp_avg_sq"].copy_(second)
         yield param, grad, param if shrink is None else numbers.wide(param) * shrink
+
+
+# Formulas on IR values: `run` records each as one operation on tensors, at a fraction of the cost of one for
+# each operator.
+
+
+def _moments(first: Value, second: Value, g: Value, new1: Value, keep2: Value,
+             new2: Value) -> tuple[Value, Value]:
+    """first + new1 (g - first); keep2 second + new2 g g"""
+    moved = ops.add(first, ops.mul(new1, ops.sub(g, first)))
+    return moved, ops.add(ops.mul(keep2, second), ops.mul(ops.mul(new2, g), g))
+
+
+def _stepped(kept: Value, first: Value, second: Value, step_size: Value, root: Value, eps: Value) -> Value:
+    """kept - step_size first / (sqrt(second) / root + eps)"""
+    scale = ops.add(ops.div(ops.sqrt(second), root), eps)
+    kept = kept if kept.dtype is first.dtype else ops.cast(kept, dtype=first.dtype)
+    return ops.sub(kept, ops.div(ops.mul(step_size, first), scale))
 
 
 def _check_tensors(lr: Any, betas: tuple[Any, Any], capturable: bool, foreach: bool | None) -> None:
