@@ -150,8 +150,8 @@ def _check_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | No
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'")
     if str(target.dtype) not in ("torch.int64", "torch.uint8"):
-        raise RuntimeError(f"{name}: expected scalar type Long but found {target.dtype}: convert the target with "
-                           ".long()")
+        raise RuntimeError(f"{name}: expected scalar type Long but found {target.dtype}: convert the target "
+                           "with .long()")
     if target.dtype.is_complex or str(target.dtype).endswith("bool"):
         raise RuntimeError(f"expected scalar type Long for the target of {name}, but found {target.dtype}: "
                            "pass class indices as integers")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..._ops.base import FUNCTIONS
 from ...autograd import no_grad
 from ...storage import Storage
 from ...tensor import Tensor
@@ -78,7 +77,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         if int(tensor.min().item()) < 0:
             raise RuntimeError("Class values must be non-negative.")
         if int(tensor.max().item()) >= num_classes:
-            raise RuntimeError(f"Class values must be smaller than num_classes: got {int(tensor.max().item())} "
-                               f"for num_classes={num_classes}")
+            raise RuntimeError("Class values must be smaller than num_classes: got "
+                               f"{int(tensor.max().item())} for num_classes={num_classes}")
     zeros = tensor.new_zeros((*tensor.shape, num_classes))
     return zeros.scatter(-1, tensor.unsqueeze(-1), 1)
