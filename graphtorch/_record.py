@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir.graph import Graph, Location, Node, Value, _location
+from graphtorch.ir.op import NO_ATTRS
 
 from ._memory import Executable, pending_program
 from .storage import Leaf, Storage
@@ -28,7 +29,8 @@ EXPENSIVE = frozenset({"matmul", "conv", "conv_transpose", "conv_weight_grad", "
 _lock = threading.RLock()
 _pending: list[weakref.ref[Storage]] = []
 _programs: dict[object, tuple[Executable, list[Location | None]]] = {}  # and the lines it was recorded at
-_computed: weakref.WeakKeyDictionary[Node, dict[int, Leaf]] = weakref.WeakKeyDictionary()
+# Results in memory, by the id of their node; an entry goes with its node, of which it holds a weak reference.
+_computed: dict[int, tuple[weakref.ref[Node], dict[int, Leaf]]] = {}
 _watched: weakref.WeakKeyDictionary[Node, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 compiled_count = 0  # programs made so far in this process
 
@@ -145,10 +147,19 @@ def _run(wanted: Sequence[Storage]) -> None:
     leaves = execute(walk, outputs)
     for value, leaf in zip(outputs, leaves, strict=True):
         if value.node is not None:
-            _computed.setdefault(value.node, {})[value.index] = leaf
+            _results_of(value.node)[value.index] = leaf
     found = dict(zip(outputs, leaves, strict=True))
     for storage in storages:
         storage.value = found.get(storage.value, storage.value)
+
+
+def _results_of(node: Node) -> dict[int, Leaf]:
+    key = id(node)
+    entry = _computed.get(key)
+    if entry is None:
+        gone = weakref.ref(node, lambda _: _computed.pop(key, None))
+        entry = _computed[key] = gone, {}
+    return entry[1]
 
 
 def _is_watched(node: Node) -> bool:
@@ -196,7 +207,7 @@ def program_for(walk: Walk, outputs: Sequence[Value]) -> tuple[Executable, list[
 class Walk:
     """The pending nodes behind some values, producers first, and the leaves they start from."""
 
-    __slots__ = ("leaves", "nodes", "numbers", "places", "rows")
+    __slots__ = ("_inputs", "leaves", "nodes", "numbers", "places", "rows")
 
     def __init__(self, outputs: Iterable[Value]):
         self.nodes: list[Node] = []
@@ -204,45 +215,63 @@ class Walk:
         self.rows: list[tuple[object, ...]] = []
         self.numbers: dict[Node, int] = {}
         self.places: dict[Value, int] = {}  # values taken from memory: -1 - position among the leaves
+        self._inputs: dict[int, int] = {}  # the same for values without a node, by their ids
         for value in outputs:
             self._visit(value)
 
     def _visit(self, value: Value) -> None:
-        if self._is_leaf(value) or value.node in self.numbers:
+        if self._place(value) is not None or value.node in self.numbers:
             return
-        stack = [value.node]
+        numbers, stack = self.numbers, [value.node]
         while stack:
             node = stack[-1]
-            if node in self.numbers:
+            if node in numbers:
                 stack.pop()
                 continue
-            missing = [v.node for v in node.operands if v.node not in self.numbers and not self._is_leaf(v)]
+            row: list[object] = [node.op, None if node.attrs is NO_ATTRS else node.attrs]
+            missing: list[Node] = []
+            for v in node.operands:
+                number = numbers.get(v.node)
+                place = None
+                if number is None or id(v.node) in _computed:  # another result may be computed again
+                    place = self._place(v)
+                if place is not None:
+                    row.append(place)
+                elif number is not None:
+                    row.append(number << 10 | v.index)
+                else:
+                    missing.append(v.node)
             if missing:
                 stack.extend(reversed(missing))
                 continue
             stack.pop()
-            self.numbers[node] = len(self.nodes)
+            numbers[node] = len(self.nodes)
             self.nodes.append(node)
-            self.rows.append((node.op, node.attrs, *[self.reference(v) for v in node.operands]))
+            self.rows.append(tuple(row))
 
-    def _is_leaf(self, value: Value) -> bool:
-        if value in self.places:
-            return True
+    def _place(self, value: Value) -> int | None:
+        """The number of a value that is in memory; None for one to compute."""
         if value.node is None:
-            leaf = value
-            if not isinstance(leaf, Leaf):
+            place = self._inputs.get(id(value))
+            if place is not None:
+                return place
+            if not isinstance(value, Leaf):
                 raise RuntimeError(
                     f"{value} belongs to a graph being traced and has no elements: a tensor made inside "
                     "trace() or compile() was kept and used outside; return it from the function"
                 )
-        else:
-            results = _computed.get(value.node)
-            leaf = results.get(value.index) if results else None
-            if leaf is None:
-                return False
-        self.places[value] = -1 - len(self.leaves)
-        self.leaves.append(leaf)
-        return True
+            place = self._inputs[id(value)] = self.places[value] = -1 - len(self.leaves)
+            self.leaves.append(value)
+            return place
+        entry = _computed.get(id(value.node))
+        leaf = None if entry is None else entry[1].get(value.index)
+        if leaf is None:
+            return None
+        place = self.places.get(value)
+        if place is None:
+            place = self.places[value] = -1 - len(self.leaves)
+            self.leaves.append(leaf)
+        return place
 
     def reference(self, value: Value) -> int:
         """The value's number: negative for leaves, else node number and result index in one."""
