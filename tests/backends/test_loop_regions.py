@@ -382,3 +382,18 @@ def test_random_numbers_do_not_depend_on_fusion() -> None:
         lowered(Graph("g", [s, o, x], [ops.flip(ops.add(draw, x), dims=(0,))])), arrays, {}
     )
     np.testing.assert_array_equal(alone[0], fused[0][::-1])
+
+
+def test_updates_of_all_sizes_are_one_kernel() -> None:
+    def updated(p: Value, g: Value) -> Value:
+        for _ in range(4):
+            p = ops.sub(p, ops.mul(g, ops.sqrt(p)))
+        return p
+
+    def step(*values: Value) -> tuple[Value, ...]:
+        return tuple(updated(p, g) for p, g in zip(values[::2], values[1::2], strict=True))
+
+    shapes = [s for s in ((7,), (4, 30), (5, 6, 7)) for _ in ("p", "g")]
+    check(step, [np.abs(numbers(np.float32, s)) * 0.1 + 1 for s in shapes])
+    program = lowered(graph_of(step, [(f32, s) for s in shapes]))
+    assert len(program.launches) == 3 and len(program.kernels()) == 1

@@ -245,6 +245,18 @@ def test_a_window_takes_an_epilogue() -> None:
     assert regions(compiled([ops.tanh(values), indices], [x])) == [("window", ["max_pool", "tanh"])]
 
 
+def test_an_update_by_a_gradient_is_not_an_epilogue() -> None:
+    """The gradient is an output; one update kernel serves all weights, and no register tile repeats it."""
+    x, g, w, m = tensor("x", 64, 30), tensor("g", 64, 20), tensor("w", 30, 20), tensor("m", 30, 20)
+    grad = ops.matmul(ops.permute(x, dims=(1, 0)), g)
+    moment = ops.add(ops.mul(m, number(0.9)), grad)
+    update = ops.sub(w, ops.mul(moment, number(0.1)))
+    apart = [("contraction", ["matmul"]), ("loop", ["mul", "add", "mul", "sub"])]
+    assert regions(compiled([grad, moment, update], [x, g, w, m])) == apart
+    assert len(regions(compiled([moment, update], [x, g, w, m]))) == 1
+    assert len(regions(compiled([grad, ops.relu(grad)], [x, g]))) == 1
+
+
 def test_constants_with_dimensions_stay_outside() -> None:
     x = tensor("x", 3)
     graph = compiled(ops.add(x, ops.constant(value=Literal.of([1, 2, 3], f32))), [x])

@@ -13,7 +13,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16, boolean, c64, f16, f32, f64, i8, i16, i32, i64, u8
 from graphtorch.ir.graph import Graph, Location, Node, Type, Value, located
 from graphtorch.ir.literal import Literal
-from graphtorch.ir.passes import cse, dce, detach, fold, legalize, pipeline, simplify
+from graphtorch.ir.passes import cse, dce, detach, fold, legalize, pipeline, pools, simplify
 from graphtorch.ir.rewrite import rewrite, rewrite_until_stable
 from graphtorch.ir.shape import symbol
 
@@ -281,6 +281,31 @@ def test_rewriting_keeps_locations_and_what_does_not_change() -> None:
         rewrite(graph, lambda n: ops.isnan(n.operands[0]) if n.op is ops.exp else None)
     with pytest.raises(RuntimeError, match="does not end"):
         rewrite_until_stable(graph, lambda n: ops.neg(n.operands[0]) if n.op is ops.neg else None)
+
+
+def max_pool_step(kernel: int, stride: int) -> tuple[Graph, Graph]:
+    """A gradient through ``max_pool(relu(x))`` and its sum for a bias; before and after the pass."""
+    x, g = tensor(2, 3, 8, 8), tensor(2, 3, (8 - kernel) // stride + 1, (8 - kernel) // stride + 1, name="g")
+    y = ops.relu(x)
+    values, places = ops.max_pool(y, kernel=(kernel,) * 2, stride=(stride,) * 2, padding=(0, 0),
+                                  dilation=(1, 1), ceil_mode=False)
+    grad = ops.max_pool_grad(g, places, spatial=(8, 8))
+    masked = ops.where(ops.le(y, number(0)), number(0), grad)
+    graph = Graph("g", [x, g], [values, masked, ops.sum(masked, dims=(0, 2, 3), keepdim=False)])
+    return graph, pools.run(graph)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (2, 3), (3, 2)])
+def test_the_mask_and_the_sum_of_a_pools_gradient_move_to_its_result(kernel: int, stride: int) -> None:
+    before, after = max_pool_step(kernel, stride)
+    op = "max_pool_grad" if stride < kernel else "max_pool_input_grad"
+    assert names(after).count(op) == 1
+    assert {n.types[0].shape for n in after.nodes if n.op in (ops.where, ops.le)} == {before.inputs[1].shape}
+    rng = np.random.default_rng(0)
+    x = rng.choice(np.array([-1, 0, 1, 2, np.nan], np.float32), (2, 3, 8, 8))
+    g = rng.integers(-4, 5, before.inputs[1].shape).astype(np.float32)
+    for a, b in zip(reference.run(before, [x, g]), reference.run(after, [x, g]), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def core(node: Node) -> bool:
