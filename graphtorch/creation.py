@@ -100,7 +100,7 @@ def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
         if dtype.is_integer and wanted is not None:
             return _integers(flat, dtype).reshape(shape)
         with np.errstate(over="ignore"):  # a number too large for the dtype becomes inf, as in PyTorch
-        return np.array(flat, dtype.numpy).reshape(shape)
+            return np.array(flat, dtype.numpy).reshape(shape)
     except OverflowError:
         raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow") from None
 
