@@ -45,6 +45,7 @@ class Bound:
         self.status = ctypes.c_int32(0)
         self.entry = ENTRY(self.code.address("run"))
         self.where = ctypes.addressof(self.args), ctypes.addressof(self.status)
+        self.memory: np.ndarray | None = None  # kept alive for the addresses
 
     def __call__(self) -> None:
         self.entry(*self.where)
@@ -65,22 +66,31 @@ def empty() -> Bound:
     return Bound(Kernel("empty", (), (), []), [], [])
 
 
-def peak() -> float:
-    """Multiply-adds a second on one core, in FLOP/s: independent chains of vector multiply-adds."""
+def peak_kernel(threads: int, rounds: int = 20_000) -> tuple[Bound, int]:
+    """Independent chains of vector multiply-adds in registers, a task a thread; and their FLOPs."""
     b = Builder()
     out = Buffer("out", f32, "readwrite", 64)
-    lanes, chains, rounds = host().lanes(4), 12, 20_000
+    lanes, chains = host().lanes(4), 12
     kind = KType(f32, lanes)
-    x = b.let(load(out, 0, lanes), "x")
-    sums = [b.var(Const(float(i), kind), "c") for i in range(chains)]
-    with b.loop(rounds):
-        for c in sums:
-            b.assign(c, fma(x, c, x))
-    for i, c in enumerate(sums):
-        b.store(out, i * lanes, c)
-    memory = np.zeros(lanes * chains, np.float32)
-    call = Bound(Kernel("peak", (out,), (), b.body), [memory.ctypes.data], [])
-    return max(2 * lanes * chains * rounds / call.seconds() for _ in range(3))
+    with b.loop(threads, "parallel", "task") as task:
+        first = b.let(task * (lanes * chains), "first")
+        x = b.let(load(out, first, lanes), "x")
+        sums = [b.var(Const(float(i), kind), "c") for i in range(chains)]
+        with b.loop(rounds):
+            for c in sums:
+                b.assign(c, fma(x, c, x))
+        for i, c in enumerate(sums):
+            b.store(out, first + i * lanes, c)
+    memory = aligned(lanes * chains * threads, np.dtype(np.float32))
+    bound = Bound(Kernel("peak", (out,), (), b.body), [memory.ctypes.data], [])
+    bound.memory = memory
+    return bound, 2 * lanes * chains * rounds * threads
+
+
+def peak() -> float:
+    """Multiply-adds a second on one core, in FLOP/s."""
+    call, flops = peak_kernel(1)
+    return max(flops / call.seconds() for _ in range(3))
 
 
 def aligned(elements: int, dtype: np.dtype) -> np.ndarray:
