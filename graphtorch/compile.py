@@ -226,8 +226,7 @@ class Compiled:
         self._dynamic = dynamic
         self._entries: dict[Any, list[Entry]] = {}
         self._modules = _modules_of(function)
-        self._state = _state_of(self._modules)
-        self._seen = changes.count
+        self._look_at_modules()
         self._names: list[str] | None = None
         self.recorded = 0  # graphs recorded so far
         functools.update_wrapper(self, function if not isinstance(function, Module) else function.forward)
@@ -239,11 +238,11 @@ class Compiled:
             self._check_modules()
         tensors: list[Tensor] = []
         key = (
-            _signature(args, tensors),
+            (tuple, *[_signature(a, tensors) for a in args]),
             _signature(kwargs, tensors) if kwargs else None,
             modes.grad,
             modes.inference,
-            *[m.training for m in self._modules],
+            self._training,
         )
         if self._dynamic is not None:
             key = self._dynamic_key(key, args, kwargs)
@@ -260,7 +259,13 @@ class Compiled:
         state = _state_of(modules)
         if state != self._state:
             self._entries.clear()
-            self._modules, self._state = modules, state
+            self._modules = modules
+        self._look_at_modules()
+
+    def _look_at_modules(self) -> None:
+        """Note what recordings made now depend on; valid until something is assigned to some module."""
+        self._state = _state_of(self._modules)
+        self._training = tuple([m.training for m in self._modules])
         self._seen = changes.count
 
     def _dynamic_key(self, key: Any, args: Any, kwargs: Any) -> Any:
@@ -288,7 +293,7 @@ class Compiled:
         given = _stand_ins(names, args, kwargs, dims, stand_in)
         entry, result = make_entry(capture, self._function, given, stands, tensors, self._modules)
         self.recorded += 1
-        self._state, self._seen = _state_of(self._modules), changes.count  # the call itself may have set some
+        self._look_at_modules()  # the call itself may have set some
         if entry.replayable:
             kept = [e for e in self._entries.get(key, []) if e.alive()]
             self._entries[key] = [entry, *kept][:8]
@@ -389,6 +394,8 @@ def _signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None 
                 if -len(shape) <= axis < len(shape) and dim.min <= shape[axis] <= (dim.max or shape[axis]):
                     shape[axis] = dim.name
             return tree._type.dtype, tuple(shape), tree.requires_grad
+        if tree._base is None and tree._view is None:  # the common case, without the properties' calls
+            return tree._storage.value.type, tree._rg or tree._fn is not None
         return tree._type, tree._rg or tree.requires_grad
     if isinstance(tree, (tuple, list)):
         return type(tree), *[_signature(v, tensors, axes) for v in tree]
