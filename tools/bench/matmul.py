@@ -8,6 +8,7 @@ speed of a shared machine drifts; medians of the times and of the ratios are pri
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -37,7 +38,7 @@ def measure(threads: int) -> None:
     for _ in range(PAIRS):
         times.append(seconds(lambda: compiled(x, y)))
         peaks.append(seconds(limit))
-    around = [2 / (1 / a + 1 / b) for a, b in zip(peaks, peaks[1:], strict=False)]
+    around = [2 / (1 / a + 1 / b) for a, b in itertools.pairwise(peaks)]
     share = statistics.median(2 * SIZE**3 / t / (flops / p) for t, p in zip(times, around, strict=True))
     row(f"matmul {SIZE}^3 f32, {threads} thread{'s' * (threads > 1)}",
         f"{2 * SIZE**3 / statistics.median(times) / 1e9:.1f} GFLOP/s",
