@@ -140,6 +140,8 @@ class Buffer:
     def part(self, offset: int, shape: Sequence[int]) -> Buffer:
         """The elements from `offset` on, as a buffer of `shape` over the same memory."""
         shape = tuple(shape)
+        if 0 in shape:
+            offset = 0  # no elements: a slice of an empty array may claim to start behind its end
         if offset < 0 or offset + math.prod(shape) > math.prod(self.shape):
             raise IndexError(
                 f"elements {offset} to {offset + math.prod(shape)} of a buffer of shape {self.shape}"

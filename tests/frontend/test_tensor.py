@@ -178,3 +178,9 @@ def test_random_stream_depends_on_program_only():
     first = torch.rand(4).tolist()
     torch.set_rng_state(state)
     assert torch.rand(4).tolist() == first
+
+
+def test_slices_of_empty_tensors_are_empty() -> None:
+    x = torch.zeros(0, 2, 4)
+    assert x[:, 1:].tolist() == [] and (x[:, 1:] + 1).shape == (0, 1, 4)
+    assert torch.nn.functional.glu(x, 1).shape == (0, 1, 4)
