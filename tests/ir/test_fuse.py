@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -290,19 +289,14 @@ def deep(layers: int) -> Graph:
     return Graph("deep", [x, *weights, *biases], [loss, *gradients(loss, [*weights, *biases])])
 
 
-def test_three_thousand_nodes_take_under_a_second() -> None:
-    seconds: dict[str, float] = {}
-    last = [time.perf_counter()]
+def test_three_thousand_nodes_become_a_few_regions_a_layer() -> None:
+    layers = 75
     nodes: dict[str, int] = {}
-
-    def watch(name: str, graph: Graph) -> None:
-        seconds[name] = time.perf_counter() - last[0]
-        nodes[name] = len(graph.nodes)
-        last[0] = time.perf_counter()
-
-    pipeline.run(deep(75), lambda n: n.op.is_core, on_stage=watch)
+    fused = pipeline.run(deep(layers), lambda n: n.op.is_core,
+                         on_stage=lambda name, graph: nodes.update({name: len(graph.nodes)}))
     assert nodes["dce-legal"] > 3000
-    assert seconds["fuse"] < 5, seconds  # generous: the machine may be busy
+    regions = sum(n.op.name == "region" for n in fused.nodes)
+    assert regions <= 7 * layers, regions
 
 
 def test_every_node_is_placed(monkeypatch: pytest.MonkeyPatch) -> None:
