@@ -6,6 +6,7 @@ The operations themselves come from the tables in ``_ops`` and are attached when
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -418,8 +419,6 @@ def _constant_one(type_: Type) -> Value:
 
 
 def _warn_non_leaf_grad() -> None:
-    import warnings
-
     warnings.warn(
         "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute "
         "won't "

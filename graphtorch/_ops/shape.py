@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import i64
 from graphtorch.ir.graph import Value
@@ -292,8 +294,6 @@ def repeat_interleave(
     input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None
 ) -> Tensor:
     """Each element repeated in place, `repeats` times (a number, or one per entry of `dim`)."""
-    import numpy as np
-
     if repeats is None:
         input, repeats = FUNCTIONS["arange"](input.shape[0]), input
     if dim is None:
