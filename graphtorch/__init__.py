@@ -7,11 +7,13 @@ from __future__ import annotations
 
 # ruff: noqa: F401, I001 - names are exported by importing them; the order is that of dependence
 
+import importlib as _importlib
 import math as _math
+import sys as _sys
 from builtins import range as _range  # torch.range hides it below
 from typing import Any as _Any
 
-from . import _settings, _types
+from . import _absent, _settings, _types
 from ._types import (
     DTYPES as _DTYPES,
 )
@@ -44,10 +46,11 @@ from .autograd import (
     no_grad,
     set_grad_enabled,
 )
+from ._as_torch import install_as_torch
 from .printing import set_printoptions
 from .random import Generator, default_generator
 
-__version__ = "0.1.0"
+from ._version import __version__  # isort: skip
 
 pi, e, inf, nan, newaxis = _math.pi, _math.e, _math.inf, _math.nan, None
 
@@ -86,10 +89,10 @@ _LAZY = frozenset({"aot", "cuda", "onnx"})  # modules that cost time to import a
 
 
 def __getattr__(name: str) -> _Any:
-    import difflib
-    import importlib
     if name in _LAZY:
-        return importlib.import_module("." + name, __name__)
-    near = difflib.get_close_matches(name, globals(), n=3)
-    hint = f"; the nearest are {', '.join(near)}" if near else ""
-    raise AttributeError(f"module 'graphtorch' has no attribute {name!r}{hint}")
+        return _importlib.import_module("." + name, __name__)
+    raise AttributeError(_absent.message(__name__, name), name=name, obj=_sys.modules[__name__])
+
+
+_absent.explain(nn, nn.functional, nn.init, nn.modules, nn.utils)
+_absent.explain(optim, optim.lr_scheduler, autograd, linalg, utils)

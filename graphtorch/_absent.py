@@ -1,0 +1,39 @@
+"""What a name that graphtorch does not have answers: which name, of which module, and the nearest ones."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; the nearest are a, b"``: the public names most like `name`, case aside; "" where none is."""
+    folded: dict[str, list[str]] = {}
+    for one in known:
+        if not one.startswith("_"):
+            folded.setdefault(one.lower(), []).append(one)
+    near = [one for key in difflib.get_close_matches(name.lower(), folded, n=3) for one in folded[key]]
+    return f"; the nearest are {', '.join(near)}" if near else ""
+
+
+def message(module: str, name: str) -> str:
+    """What the error about the attribute `name` of the loaded module `module` says."""
+    return f"module {module!r} has no attribute {name!r}{nearest(name, dir(sys.modules[module]))}"
+
+
+def attribute_of(module: str) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` that only explains."""
+
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(message(module, name), name=name, obj=sys.modules[module])
+
+    return __getattr__
+
+
+def explain(*modules: ModuleType) -> None:
+    """Make errors about absent attributes of `modules` list the nearest names."""
+    for module in modules:
+        module.__dict__.setdefault("__getattr__", attribute_of(module.__name__))

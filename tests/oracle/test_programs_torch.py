@@ -1,0 +1,58 @@
+"""Programs written for PyTorch print the same losses under PyTorch and under ``python -m graphtorch run``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import graphtorch
+
+torch = pytest.importorskip("torch")
+
+PROGRAMS = Path(__file__).parent.parent / "programs"
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+COUNT = {"cnn": "--epochs", "vae": "--epochs"}  # how a program calls its number of steps
+NAMES = sorted(path.stem for path in PROGRAMS.glob("*.py"))
+NEEDS = {"char_rnn": "LSTM", "transformer": "TransformerEncoder"}
+
+
+def with_torch(monkeypatch: pytest.MonkeyPatch, script: Path, *arguments: object) -> str:
+    """What the script prints under PyTorch, in this process."""
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        runpy.run_path(str(script), run_name="__main__")
+    return printed.getvalue()
+
+
+def with_graphtorch(script: Path, *arguments: object) -> str:
+    command = [sys.executable, "-m", "graphtorch", "run", str(script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_losses_and_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(graphtorch.nn, NEEDS.get(name, "Linear")):
+        pytest.skip(f"nn.{NEEDS[name]} does not exist yet")
+    script = PROGRAMS / f"{name}.py"
+    initial, theirs, ours = (tmp_path / file for file in ("initial.pt", "theirs.pt", "ours.pt"))
+    with_torch(monkeypatch, script, "--save", initial, COUNT.get(name, "--steps"), 0)
+    expected = with_torch(monkeypatch, script, "--init", initial, "--save", theirs)
+    printed = with_graphtorch(script, "--init", initial, "--save", ours)
+    assert NUMBER.sub("#", printed) == NUMBER.sub("#", expected)
+    numbers = [np.array([float(n) for n in NUMBER.findall(text)]) for text in (printed, expected)]
+    np.testing.assert_allclose(*numbers, rtol=1e-3, atol=1e-4)
+    trained, same = torch.load(theirs), torch.load(ours)  # PyTorch reads what graphtorch wrote
+    assert list(trained) == list(same)
+    for key, value in trained.items():
+        torch.testing.assert_close(same[key], value, rtol=1e-2, atol=1e-2)
