@@ -24,7 +24,9 @@ from .storage import Leaf, Storage
 
 PENDING_BOUND = 1024  # results recorded since the last run; beyond it the pending graph runs
 PROGRAM_BOUND = 1024  # programs remembered
-EXPENSIVE = frozenset({"matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool", "sort", "topk"})
+EXPENSIVE = frozenset(
+    {"matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool", "scan", "sort", "topk"}
+)
 
 _lock = threading.RLock()
 _pending: list[weakref.ref[Storage]] = []

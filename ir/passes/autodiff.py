@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from .. import ops
 from ..graph import Node, Value, located, topological
-from ..op import ByDecomposition, Core, NoGradient
+from ..op import OPS, ByDecomposition, Core, NoGradient
 
 Cotangents = Sequence[Value | None]
 
@@ -107,7 +106,7 @@ def _backward(outputs: Sequence[Value], cotangents: Cotangents, wrt: Sequence[Va
 
 def _accumulate(gradients: dict[Value, Value], value: Value, gradient: Value) -> None:
     before = gradients.get(value)
-    gradients[value] = gradient if before is None else ops.add(before, gradient)
+    gradients[value] = gradient if before is None else OPS["add"](before, gradient)
 
 
 def _active_nodes(outputs: Iterable[Value], wrt: Sequence[Value],

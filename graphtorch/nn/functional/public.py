@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...tensor import Tensor
-from . import activation, conv, distance, dropouts, loss, normalization, pooling, sparse, vision
+from . import activation, conv, distance, dropouts, loss, normalization, pooling, recurrent, sparse, vision
 
 Function = Callable[..., Any]
 
@@ -71,6 +71,7 @@ FUNCTIONS: dict[str, Function] = {
     **_named(normalization, "group_norm rms_norm"),
     **_named(pooling, "adaptive_avg_pool1d adaptive_max_pool1d avg_pool1d max_pool1d max_pool2d max_pool3d "
                       "max_pool1d_with_indices"),
+    **_named(recurrent, "gru gru_cell lstm lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell"),
     **_named(vision, "channel_shuffle pixel_shuffle pixel_unshuffle"),
     "batch_norm": _batch_norm, "dropout": _dropout, "dropout_": _dropout_, "embedding": _embedding,
     "feature_dropout": _feature_dropout, "instance_norm": _instance_norm, "layer_norm": _layer_norm,
