@@ -69,7 +69,8 @@ LEGACY_TYPES = {
     )
     for name, d in LEGACY.items()
 }
-LEGACY_NAME_OF = {_types.DTYPES[d].ir: name for name, d in LEGACY.items()}
+TYPE_NAMES = {**LEGACY, "ComplexFloatTensor": "complex64", "ComplexDoubleTensor": "complex128"}
+TYPE_NAME_OF = {_types.DTYPES[d].ir: name for name, d in TYPE_NAMES.items()}  # what ``tensor.type()`` says
 
 
 def set_default_tensor_type(t: Any) -> None:

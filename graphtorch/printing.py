@@ -52,7 +52,6 @@ class Formatter:
             return
         finite = array[np.isfinite(array) & (array != 0)].astype(np.float64)
         if finite.size == 0:
-            self.width = max((len(self._number(v)) for v in array.reshape(-1)), default=1)
             return
         size = np.abs(finite)
         low, high = size.min(), size.max()
@@ -166,6 +165,8 @@ def tensor_text(self: Any, *, tensor_contents: str | None = None) -> str:
         usual = dtype.ir is _types.default_dtype()
         text = "[]"
     else:
+        if not _options["edgeitems"]:  # nothing else would show the size of a summary
+            suffixes.append(f"size={tuple(self.shape)}")
         text = _elements(self._array(), indent)
     if not usual:
         suffixes.append(f"dtype={dtype}")

@@ -11,7 +11,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import promote
 
 from .. import _types
-from .._legacy import LEGACY, LEGACY_NAME_OF
+from .._legacy import LEGACY, TYPE_NAME_OF
 from .._types import DTYPES, check_device, dtype, to_ir
 from .._write import assign, cast_tensor
 from ..creation import from_array, from_numpy, full_value
@@ -71,7 +71,7 @@ _to_dtype("char", "int8")
 def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """The legacy type name, or the tensor converted to a dtype or legacy type."""
     if dtype is None:
-        return "torch." + LEGACY_NAME_OF.get(self._type.dtype, f"{self.dtype.name.capitalize()}Tensor")
+        return "torch." + TYPE_NAME_OF[self._type.dtype]
     name = dtype.rsplit(".", 1)[-1] if isinstance(dtype, str) else getattr(dtype, "__name__", "")
     return to(self, DTYPES[LEGACY[name]] if name in LEGACY else dtype)
 
@@ -207,7 +207,7 @@ METHODS["__int__"], METHODS["__float__"], METHODS["__complex__"] = (
 )
 METHODS["__index__"] = _index
 METHODS["__format__"] = lambda self, spec: (
-    format(item(self), spec) if self.ndim == 0 and spec else object.__format__(self, spec)
+    format(item(self), spec) if self.ndim == 0 and type(self) is Tensor else object.__format__(self, spec)
 )
 
 

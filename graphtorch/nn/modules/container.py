@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ...tensor import Tensor
@@ -244,13 +244,12 @@ def _as_parameter(value: Any) -> Any:
         else value
 
 
-def _describe(value: Any) -> str:
+def _describe(value: Any, kind_of: Callable[[Tensor], object]) -> str:
     if not isinstance(value, Tensor):
         return f"Object of type: {type(value).__name__}"
     kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
-    dtype = str(value.dtype).rpartition(".")[2]
     size = "x".join(map(str, value.shape))
-    return f"{kind} containing: [torch.{dtype} of size {size}]"
+    return f"{kind} containing: [{kind_of(value)} of size {size}]"
 
 
 class ParameterList(Module):
@@ -301,7 +300,7 @@ class ParameterList(Module):
         return self
 
     def extra_repr(self) -> str:
-        return "\n".join(f"  ({i}): {_describe(v)}" for i, v in enumerate(self))
+        return "\n".join(f"  ({i}): {_describe(v, lambda t: t.dtype)}" for i, v in enumerate(self))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("ParameterList should not be called.")
@@ -393,7 +392,7 @@ class ParameterDict(Module):
             self[key] = value
 
     def extra_repr(self) -> str:
-        return "\n".join(f"  ({key}): {_describe(value)}" for key, value in self.items())
+        return "\n".join(f"  ({key}): {_describe(value, lambda t: t.type())}" for key, value in self.items())
 
     def __call__(self, input: Any) -> Any:
         raise RuntimeError("ParameterDict should not be called.")
