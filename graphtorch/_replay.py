@@ -117,7 +117,8 @@ class Entry:
         self.types: list[Type] = []
         self.scalars: list[RuntimeScalar] = []
         self.guards: list[tuple[Tensor, bool]] = []
-        self.bound: list[tuple[Tensor, Storage]] = []
+        self.bound: list[Tensor] = []  # members of modules, and the storages they are known to use
+        self.bound_storages: list[Storage] = []
         self.generators: list[tuple[Any, int]] = []
         self.outputs: list[tuple[str, Any]] = []  # ("result", i), ("argument", i), ("tensor", t)
         self.writes: list[
@@ -125,42 +126,46 @@ class Entry:
         ] = []  # (storage, gradient's tensor or argument; result)
         self.grads: list[tuple[Tensor | int, int | None]] = []
         self.program: Any = None
+        self._plain: bool | None = None  # whether no storage stands for a gradient
+        self._met: tuple[list[Value], list[Buffer]] = [], []  # what the storages were last seen to hold
 
-    def matches(self) -> bool:
-        """Whether the state outside the arguments is as it was when this was recorded."""
-        for tensor, storage in self.bound:
-            if tensor._storage is not storage:
-                return False
+    def state(self) -> list[Buffer] | None:
+        """What the program reads beside the arguments; None where it is not as it was when this was recorded."""
+        if not self.alive():
+            return None
         for tensor, absent in self.guards:
             if (tensor._grad is None) is not absent:
-                return False
-        for source, type_ in zip(self.storages, self.types, strict=True):
-            storage = source if type(source) is Storage else source._grad._storage  # type: ignore[union-attr]
-            if storage.value.type is not type_:
-                return False
-        return True
+                return None
+        sources = self._sources()
+        values = [s.value for s in sources]
+        if values == self._met[0] and not any([s.host is not None for s in sources]):
+            return self._met[1]  # weights of a model that is not being trained
+        if [v.type for v in values] != self.types:
+            return None
+        buffers = [_settled(s) for s in sources]
+        if not self.writes:  # a step's old weights are not to be held on to
+            self._met = [s.value for s in sources], buffers
+        return buffers
+
+    def _sources(self) -> list[Storage]:
+        """The storages that are read beside the arguments, those of gradients as they are now."""
+        if self._plain is None:
+            self._plain = all(type(s) is Storage for s in self.storages)
+        if self._plain:
+            return self.storages  # type: ignore[return-value]
+        return [s if type(s) is Storage else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
 
     def alive(self) -> bool:
         """Whether this recording can still serve: the tensors it is bound to use the storages it knows."""
-        return all(t._storage is s for t, s in self.bound)
+        return [t._storage for t in self.bound] == self.bound_storages  # a storage is equal to itself alone
 
-    def replay(self, arguments: Sequence[Tensor]) -> Any:
-        """Run the recorded call on other arguments."""
+    def replay(self, arguments: Sequence[Tensor], state: Sequence[Buffer]) -> Any:
+        """Run the recorded call on other arguments, in a `state` that was found to fit."""
         inputs: list[Buffer] = []
         for tensor in arguments:
             value = tensor._storage.value
             inputs.append(value.buffer if type(value) is Leaf and tensor._view is None else buffer_of(tensor))
-        for source in self.storages:
-            storage = source if type(source) is Storage else source._grad._storage  # type: ignore[union-attr]
-            value = storage.value
-            if type(value) is not Leaf:
-                _record.settle(storage)
-                value = storage.value
-            buffer = value.buffer  # type: ignore[attr-defined]
-            # code outside may have written to it: what was packed of it is stale
-            if storage.host is not None:
-                buffer = Buffer(buffer.address, buffer.dtype, buffer.shape, buffer.owner)
-            inputs.append(buffer)
+        inputs += state
         for scalar in self.scalars:
             inputs.append(Buffer.of(np.array(scalar.getter(), scalar.dtype.numpy)))
         results = self.program(inputs)
@@ -194,6 +199,16 @@ class Entry:
 
 
 _SINGLE = object()
+
+
+def _settled(storage: Storage) -> Buffer:
+    """The elements of a storage, computed if need be."""
+    _record.settle(storage)
+    buffer: Buffer = storage.value.buffer  # type: ignore[attr-defined]
+    if storage.host is None:
+        return buffer
+    # code outside may have written to it: what was packed of it is stale
+    return Buffer(buffer.address, buffer.dtype, buffer.shape, buffer.owner)
 
 
 def _write(target: Any, leaf: Leaf, arguments: Sequence[Tensor]) -> None:
@@ -233,11 +248,12 @@ def make_entry(
     entry = plan.entry
     entry.generators = [(g, final[g] - state[1]) for g, state in capture.generators.items()]
     entry.bound = [
-        (t, t._storage)
+        t
         for m in modules
         for t in (*m._parameters.values(), *m._buffers.values())
         if t is not None
     ]
+    entry.bound_storages = [t._storage for t in entry.bound]
     stable = [len(stands) + i for i, s in enumerate(capture.inputs) if s not in capture.writes]
     entry.program = captured_program(entry.graph, stable)
     return entry, plan.first_run(arguments)
@@ -338,7 +354,9 @@ class _Plan:
 
         entry._deliver = with_state  # type: ignore[method-assign, assignment]
         try:
-            return entry.replay(arguments)
+            state = entry.state()
+            assert state is not None  # it was recorded a moment ago
+            return entry.replay(arguments, state)
         finally:
             del entry._deliver
 

@@ -249,8 +249,9 @@ class Compiled:
         entries = self._entries.get(key)
         if entries is not None:
             for entry in entries:
-                if entry.matches():
-                    return entry.replay(tensors)
+                state = entry.state()
+                if state is not None:
+                    return entry.replay(tensors, state)
         return self._record(key, tensors, args, kwargs)
 
     def _check_modules(self) -> None:

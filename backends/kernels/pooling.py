@@ -2,8 +2,8 @@
 
 A maximum or a sum over a window is separable: of the rows it covers first, which is a loop over neighbours
 in memory, then of neighbours in the line that this leaves. The line is padded, so no element is tested for
-being inside. Windows of few elements without padding are left to windows.py, which computes each result
-from the elements of its window.
+being inside. Maxima over windows two wide are pair_pool.py's; other windows of few elements without padding
+are left to windows.py, which computes each result from the elements of its window.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from . import cost
 from .ir import Buffer, Const, Expr, KType, binary, cast, load, select, unary
 from .lines import is_used
 from .loops import task_rows
+from .pair_pool import PairPool, is_pair_pool
 from .pointwise import less, logical_not, maximum, number, wide
 from .program import Slot
 from .scope import Scope
@@ -38,6 +39,8 @@ def by_rows(node: Node) -> bool:
     """Whether a max_pool or avg_pool is lowered here."""
     if node.op.name not in ("max_pool", "avg_pool"):
         return False
+    if is_pair_pool(node):
+        return True
     attrs = node.attrs
     width, out = node.operands[0].shape[-1], node.types[0].shape[-1]
     if not isinstance(width, int) or not isinstance(out, int) or attrs.kernel[-1] > WRITTEN_OUT:
@@ -63,6 +66,9 @@ def lower_pool(stages: Stages, node: Node) -> None:
     source = stages.materialise(node.operands[0])
     wanted = {i: stages.result_slot(r) for i, r in enumerate(node.results()) if i == 0 or is_used(stages, r)}
     if 0 in node.types[0].shape:
+        return
+    if is_pair_pool(node):
+        PairPool(stages, node, source, wanted).emit()
         return
     rows: type[PoolRows] = MaxPlaces if 1 in wanted else MaxPool if node.op.name == "max_pool" else AvgPool
     rows(stages, node, source, wanted).emit()

@@ -162,7 +162,7 @@ def _max_place(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: 
     def step(at: tuple[Dim, ...]) -> None:
         found, here = read_tap(e, x, index[:2], at, mask)
         flat = e.scope.condition(e.scope.space.linear(at, x.shape[2:]))
-        better = binary("or", _beats(found.expr, best), binary("lt", where, Const(0)))
+        better = binary("or", beats(found.expr, best), binary("lt", where, Const(0)))
         taken = b.let(better if isinstance(here.expr, Const) else binary("and", better, here.expr), "taken")
         b.assign(best, select(taken, found.expr, best))
         b.assign(where, select(taken, flat, where))
@@ -183,19 +183,19 @@ def _max_offset(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes:
         if best is None:
             best, first = found, flat
             continue
-        taken = b.let(_beats(found, best), "taken")
+        taken = b.let(beats(found, best), "taken")
         best = b.let(maximum(best, found), "best")  # a select of floats would branch on the data
         offset = b.let(select(taken, cast(e.scope.expr(flat - first), i32), offset), "offset")
     return Result(b.let(binary("add", e.scope.condition(first), cast(offset, i64)), "where"), innermost(e))
 
 
-def _beats(x: Expr, best: Expr) -> Expr:
+def beats(x: Expr, best: Expr) -> Expr:
     """Whether x replaces the maximum so far: greater ones do, and NaN does."""
-    greater = _greater(best, x)
+    greater = greater_than(best, x)
     return binary("or", greater, unary("isnan", x)) if x.type.dtype.is_floating_point else greater
 
 
-def _greater(a: Expr, x: Expr) -> Expr:
+def greater_than(a: Expr, x: Expr) -> Expr:
     """Whether x > a."""
     if a.type.dtype.signed:
         return binary("gt", x, a)

@@ -42,20 +42,20 @@ def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable:
     name = cache.key(cache_text(graph), repr(host()), repr(tuple(stable)))
     known = _alive.get(name)
     if known is None or debug.wanted():
-        known = _alive[name] = _load(name) or _build(name, graph, stable)
+        known = _alive[name] = _load(name, stable) or _build(name, graph, stable)
     return known
 
 
-def _load(name: str) -> Executable | None:
+def _load(name: str, stable: Sequence[int]) -> Executable | None:
     found = None if debug.wanted() else cache.load(name)
-    return None if found is None else Executable(Record.from_json(found[0]), found[1])
+    return None if found is None else Executable(Record.from_json(found[0]), found[1], stable)
 
 
 def _build(name: str, graph: Graph, stable: Sequence[int]) -> Executable:
     # the passes, lowerings and emitters are not even imported where the cache has the code
     record, obj = importlib.import_module(".build", __package__).build(graph, host(), stable)
     cache.store(name, record.to_json(), obj)
-    return Executable(record, obj)
+    return Executable(record, obj, stable)
 
 
 def cache_text(graph: Graph) -> str:

@@ -31,6 +31,18 @@ class Sized(NamedTuple):
     arena: int
 
 
+class Checked:
+    """Stable inputs that were found to fit, and what follows from them. It keeps them until others come."""
+
+    __slots__ = ("buffers", "packed", "sized", "words")
+
+    def __init__(self, sized: Sized, buffers: Sequence[Buffer], words: list[int]):
+        self.sized = sized
+        self.buffers = buffers
+        self.words = words
+        self.packed: Block | None = None
+
+
 class Context:
     """What one call at a time may use: its arguments in memory and an arena."""
 
@@ -54,7 +66,7 @@ class Context:
 class Executable:
     """A compiled graph: buffers in, buffers out. Any number of threads may call it at once."""
 
-    def __init__(self, record: Record, obj: bytes):
+    def __init__(self, record: Record, obj: bytes, stable: Sequence[int] = ()):
         self.record = record
         exports = (ENTRY,) if record.prologue is None else (ENTRY, PROLOGUE)
         self._code = Code(obj, exports, pool().address)
@@ -68,6 +80,8 @@ class Executable:
         self._static = None if record.symbols else self._at(())
         self._donated = tuple(sorted({a.alias for a in record.outputs if a.alias is not None}))
         self._packed = Packed(record, self._code)
+        self._fixed = _stable_tail(len(record.inputs), stable)  # inputs from here on seldom change
+        self._checked: Checked | None = None  # those of the last call
 
     def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
         """The outputs, in new memory or in that of the inputs they take over.
@@ -79,11 +93,14 @@ class Executable:
         sized = self._static or self._sized(inputs)
         if len(inputs) != len(sized.inputs):
             raise TypeError(f"{self.record.name} takes {len(sized.inputs)} inputs, but got {len(inputs)}")
-        words = []
-        for b, (dtype, shape) in zip(inputs, sized.inputs, strict=True):
-            if b.shape != shape or b.dtype is not dtype:
-                self._refuse(inputs)
-            words.append(b.address)
+        fixed, tail, checked = self._fixed, inputs[self._fixed:], self._checked
+        words = self._addresses(inputs[:fixed], sized.inputs, inputs)
+        if checked is not None and checked.sized is sized and checked.buffers == tail:  # the very same buffers
+            words += checked.words
+        else:
+            checked = Checked(sized, tail, self._addresses(tail, sized.inputs[fixed:], inputs))
+            words += checked.words
+            self._checked = checked
         if self._donated:
             inputs = self._unshared(inputs, words)
         outputs = []
@@ -95,16 +112,29 @@ class Executable:
                 made = Buffer(inputs[alias].address, dtype, shape, inputs[alias].owner)
             outputs.append(made)
             words.append(made.address)
-        self._run(inputs, words, sized)
+        self._run(inputs, words, sized, checked)
         return outputs
 
-    def _run(self, inputs: Sequence[Buffer], words: list[int], sized: Sized) -> None:
+    def _addresses(self, buffers: Sequence[Buffer], expected: Sequence[tuple[DType, tuple[int, ...]]],
+                   inputs: Sequence[Buffer]) -> list[int]:
+        words = []
+        for b, (dtype, shape) in zip(buffers, expected, strict=False):
+            if b.shape != shape or b.dtype is not dtype:
+                self._refuse(inputs)
+            words.append(b.address)
+        return words
+
+    def _run(self, inputs: Sequence[Buffer], words: list[int], sized: Sized, checked: Checked) -> None:
         try:
             context = self._contexts.pop()
         except IndexError:
             context = Context(self._words)
         arena = context.reserve(sized.arena) if sized.arena else 0
-        packed = self._packed.get(inputs, words, sized) if self._packed.needed else None
+        packed = checked.packed
+        if packed is None and self._packed.needed:
+            packed = self._packed.get(inputs, words, sized)
+            if self._packed.first >= self._fixed:
+                checked.packed = packed
         self._pack(context.arguments, 0, *words, *sized.symbols, arena, packed.address if packed else 0)
         status = self._entry(context.pointer)
         self._contexts.append(context)
@@ -187,6 +217,7 @@ class Packed:
         self.needed = record.prologue is not None
         self._record = record
         self._inputs = record.prologue or ()
+        self.first = min(self._inputs, default=0)
         self._prologue = _FUNCTION(code.address(PROLOGUE)) if self.needed else None
         self._lock = threading.Lock()
         self._held: tuple[tuple[int, ...], list[weakref.ref[Buffer]], Block] | None = None
@@ -213,6 +244,14 @@ class Packed:
             raise IndexError(self._record.errors[status - 1].text())
         self._held = (sized.symbols, [weakref.ref(inputs[i]) for i in self._inputs], block)
         return block
+
+
+def _stable_tail(count: int, stable: Sequence[int]) -> int:
+    """The position from which on all of `count` inputs are stable."""
+    known = set(stable)
+    while count and count - 1 in known:
+        count -= 1
+    return count
 
 
 def _shape(shape: tuple[Dim, ...], sizes: dict[str, int]) -> tuple[int, ...]:
