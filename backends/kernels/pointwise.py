@@ -209,7 +209,9 @@ def _relu(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
 
 @rule("silu")
 def _silu(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
-    return binary("div", x, binary("add", number(1, x), unary("exp", unary("neg", x))))
+    """x / (1 + e^-x), both halved."""
+    half = number(0.5, x)
+    return binary("div", binary("mul", x, half), binary("add", half, unary("half_exp", unary("neg", x))))
 
 
 @rule("gelu")

@@ -53,6 +53,7 @@ F32 = {
     "log2": Definition(e.log2),
     "log10": Definition(e.log10),
     "log1p": Definition(e.log1p),
+    "half_exp": Definition(e.half_exp),
     "sigmoid": Definition(e.sigmoid),
     "tanh": Definition(e.tanh),
     "sinh": Definition(e.sinh),
@@ -75,6 +76,7 @@ F32 = {
     "digamma": Definition(s.digamma),
 }
 F64 = {
+    "half_exp": Definition(s.half_exp64),
     "sigmoid": Definition(s.sigmoid64),
     "erfinv": Definition(s.erfinv64),
     "digamma": Definition(s.digamma64),

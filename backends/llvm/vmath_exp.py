@@ -103,6 +103,17 @@ def exp_negative(b: Builder, x: Expr, shift: int = 0) -> Expr:
     return b.let(fma(s, q, s) * 2.0**-up, "e")
 
 
+def half_exp(b: Builder, x: Expr) -> Expr:
+    """e^x / 2, made to be added to a half: below e^-87 it is 0, and infinite where e^x/2 is above 2^127 sqrt(2)."""
+    bias = ROUND + 126
+    x = b.let(clamp(x, -87.0, 89.4), "x")  # halves have exponents of one step: biased ones are 0 to 255
+    shifted = b.let(fma(x, like(x, LOG2E), like(x, bias)), "shifted")
+    n = b.let(shifted - bias, "n")
+    r = fma(n, like(x, -LN2_HIGH), x)
+    q = exp_fraction(b, b.let(fma(n, like(x, -LN2_LOW), r), "r"))
+    return b.let((q + 1.0) * from_bits(binary("shl", bits(shifted), 23)), "e")
+
+
 def exp2(b: Builder, x: Expr) -> Expr:
     x = b.let(clamp(x, -160.0, 140.0), "x")
     n, k = nearest(b, x)

@@ -183,6 +183,10 @@ def digamma(b: Builder, x: Expr) -> Expr:
     return cast(digamma64(b, b.let(cast(x, f64), "w")), f32)
 
 
+def half_exp64(b: Builder, x: Expr) -> Expr:
+    return unary("exp", x) * 0.5
+
+
 def sigmoid64(b: Builder, x: Expr) -> Expr:
     z = b.let(unary("exp", unary("neg", magnitude(x))), "z")
     return select(compare("lt", x, 0.0), z, like(x, 1.0)) / (z + 1.0)

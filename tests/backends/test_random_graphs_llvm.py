@@ -23,15 +23,19 @@ def stages(names: Sequence[str], *options: object) -> list[pipeline.Stage]:
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_llvm_agrees_with_the_references(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llvm_agrees_with_the_references(
+    chunk: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    every = request.config.getoption("--every-variant")
     monkeypatch.setenv("GRAPHTORCH_CACHE", "off")  # entries are found by the graph, whatever its passes were
     for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         generator = Generator(seed)
         graph = generator.graph(4 + seed % 16)
         expected = evaluate(graph, generator.arrays(seed))
         arrays = [Buffer.of(a) for a in generator.arrays(seed)]
-        name, wanted = list(VARIANTS.items())[seed % len(VARIANTS)]
-        for what, names in (("all", NAMES), (name, wanted)):
+        variants = list(VARIANTS.items())
+        in_turn = variants if every else [variants[seed % len(VARIANTS)]]
+        for what, names in (("all", NAMES), *in_turn):
             chosen = partial(stages, names)
             monkeypatch.setattr(pipeline, "stages", chosen)
             found = [b.numpy() for b in compile(graph, "llvm")(arrays)]

@@ -97,6 +97,21 @@ def test_f32_is_within_its_bound(op):
     assert error[worst] <= (2 if op in TIGHT else 4), f"{op}({x[worst]!r}): {error[worst]} ULP"
 
 
+def test_half_exp():
+    """Beside a half only what is not tiny counts; silu = (x/2) / (1/2 + e^-x/2)."""
+    x = sample()
+    with np.errstate(all="ignore"):
+        half = np.exp(x.astype(np.float64)) / 2
+        got = apply("half_exp", x)
+        inside = (x > -87) & (half < 2.0**127 * 1.414)
+        assert ulps(got, half)[inside].max() <= 2
+        assert (got[x <= -87] < 1e-37).all() and (got[x > 89.1] == np.inf).all()
+        silu = (np.float32(0.5) * x) / (np.float32(0.5) + apply("half_exp", -x))
+        exact = x.astype(np.float64) * special.expit(x.astype(np.float64))
+        assert ulps(silu, exact)[(x > -88) & (np.abs(x) > 1e-37)].max() <= 4
+    assert np.isnan(apply("half_exp", np.array([np.nan], np.float32))).all()
+
+
 def test_huge_angles():
     """Numbers next to multiples of pi/2 lose most bits: the worst f32 of each range (Payne and Hanek)."""
     x = np.array(
