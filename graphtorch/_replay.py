@@ -130,7 +130,7 @@ class Entry:
         self._met: tuple[list[Value], list[Buffer]] = [], []  # what the storages were last seen to hold
 
     def state(self) -> list[Buffer] | None:
-        """What the program reads beside the arguments; None where it is not as it was when this was recorded."""
+        """What the program reads beside the arguments; None where that is not what was recorded."""
         if not self.alive():
             return None
         for tensor, absent in self.guards:
@@ -138,7 +138,7 @@ class Entry:
                 return None
         sources = self._sources()
         values = [s.value for s in sources]
-        if values == self._met[0] and not any([s.host is not None for s in sources]):
+        if values == self._met[0] and not any(s.host is not None for s in sources):
             return self._met[1]  # weights of a model that is not being trained
         if [v.type for v in values] != self.types:
             return None

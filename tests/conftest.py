@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parent / "golden"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden texts instead of comparing")
     parser.addoption("--every-variant", action="store_true",
-                     help="random graphs on llvm: each with every choice of passes (minutes), not one in turn")
+                     help="random graphs on llvm: each with every choice of passes, not one in turn")
 
 
 @pytest.fixture(autouse=True)

@@ -53,8 +53,8 @@ COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "lt_u"})
 UNARY = frozenset({
     "neg", "not", "abs", "sqrt", "rsqrt", "floor", "ceil", "trunc", "round", "exp", "exp2", "expm1", "log",
     "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh",
-    "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", "sigmoid", "half_exp", "isnan", "bitcast_int",
-    "bitcast_float"})
+    "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", "sigmoid", "half_exp", "isnan",
+    "bitcast_int", "bitcast_float"})
 REDUCTIONS = frozenset({"add", "mul", "min", "max", "and", "or"})
 
 

@@ -70,7 +70,8 @@ class PairPool:
 
     def _rows(self, row: Expr) -> tuple[Expr, list[Expr]]:
         """Where the plane of a row of results starts, and where in it the rows of its windows do."""
-        b, rest, index = self.scope.b, row, []
+        b, rest = self.scope.b, row
+        index: list[Expr] = []
         for size in reversed(self.shape[2:-1]):
             extent = self.scope.expr(size)
             index.insert(0, b.let(rest % extent, "o"))
@@ -80,7 +81,8 @@ class PairPool:
         starts = []
         for tap in itertools.product(*map(range, self.attrs.kernel[:-1])):
             at: Expr = Const(0)
-            for o, k, s, d, size in zip(index, tap, self.attrs.stride, self.attrs.dilation, sizes, strict=False):
+            steps = zip(index, tap, self.attrs.stride, self.attrs.dilation, sizes, strict=False)
+            for o, k, s, d, size in steps:
                 at = at * size + (o * s + k * d)
             starts.append(b.let(at * sizes[-1], "start"))
         return b.let(rest * area, "plane"), starts

@@ -95,7 +95,7 @@ class Executable:
             raise TypeError(f"{self.record.name} takes {len(sized.inputs)} inputs, but got {len(inputs)}")
         fixed, tail, checked = self._fixed, inputs[self._fixed:], self._checked
         words = self._addresses(inputs[:fixed], sized.inputs, inputs)
-        if checked is not None and checked.sized is sized and checked.buffers == tail:  # the very same buffers
+        if checked is not None and checked.sized is sized and checked.buffers == tail:  # the same objects
             words += checked.words
         else:
             checked = Checked(sized, tail, self._addresses(tail, sized.inputs[fixed:], inputs))

@@ -104,7 +104,7 @@ def exp_negative(b: Builder, x: Expr, shift: int = 0) -> Expr:
 
 
 def half_exp(b: Builder, x: Expr) -> Expr:
-    """e^x / 2, made to be added to a half: below e^-87 it is 0, and infinite where e^x/2 is above 2^127 sqrt(2)."""
+    """e^x / 2, made to be added to a half: 0 for x below -87, infinite for x above 89.1."""
     bias = ROUND + 126
     x = b.let(clamp(x, -87.0, 89.4), "x")  # halves have exponents of one step: biased ones are 0 to 255
     shifted = b.let(fma(x, like(x, LOG2E), like(x, bias)), "shifted")
