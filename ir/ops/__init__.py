@@ -7,6 +7,7 @@ from __future__ import annotations
 
 # ruff: noqa: F403 - each family names its ops in __all__
 from .activation import *
+from .attention import *
 from .binary import *
 from .control import *
 from .conv import *

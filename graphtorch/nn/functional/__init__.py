@@ -19,6 +19,7 @@ from .distance import cosine_similarity, normalize, pairwise_distance, pdist
 from .dropouts import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .loss import *  # noqa: F403
 from .loss import __all__ as _loss
+from .multi_head import multi_head_attention_forward
 from .normalization import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
 from .padding import pad
 from .pooling import *  # noqa: F403
@@ -43,7 +44,7 @@ __all__ = [
     "dropout1d",
     "dropout2d", "dropout3d", "embedding", "feature_alpha_dropout", "fold", "group_norm", "instance_norm",
     "interpolate",
-    "layer_norm", "linear", "local_response_norm", "normalize", "one_hot", "pad", "pairwise_distance",
+    "layer_norm", "linear", "local_response_norm", "multi_head_attention_forward", "normalize", "one_hot", "pad", "pairwise_distance",
     "pdist",
     "pixel_shuffle", "pixel_unshuffle", "rms_norm", "scaled_dot_product_attention", "unfold", "upsample",
     "upsample_bilinear", "upsample_nearest",

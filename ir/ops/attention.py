@@ -1,0 +1,265 @@
+"""Scaled dot product attention, as https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html.
+
+The gradient is FlashAttention-2's (https://arxiv.org/abs/2307.08691): each row's log-sum-exp is a result
+of its own, and from it the backward pass finds the probabilities again, so that no scores are kept.
+16-bit floats are computed in f32 and rounded once, at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..dtype import boolean, i64
+from ..graph import Node, Type, Value
+from ..op import BY_DECOMPOSITION, Attrs, Op
+from ..shape import Shape, broadcast
+from .checks import attrs_of, listed
+from .common import (
+    REAL_FLOATING,
+    Expr,
+    algebra,
+    cast_to,
+    check_domain,
+    check_same_dtype,
+    fn,
+    full,
+    ops,
+    quiet,
+    sum_to,
+    swap_last,
+    wide,
+    wide_dtype,
+    zeros,
+    zeros_like,
+)
+
+__all__ = ["attention", "attention_grad"]
+
+
+@dataclass(frozen=True)
+class AttentionAttrs(Attrs):
+    """scale: the factor of the scores. is_causal: position i of q sees the positions 0..i of k only."""
+
+    scale: float
+    is_causal: bool = False
+
+
+# types ------------------------------------------------------------------------------------------------
+
+
+def _check(q: Type, k: Type, v: Type) -> None:
+    check_domain("attention", q, REAL_FLOATING)
+    check_same_dtype("attention", q, k, v)
+    if min(q.rank, k.rank, v.rank) < 2:
+        raise RuntimeError(
+            "attention: expected query, key and value of at least 2 dimensions, got "
+            f"{listed(q.shape)}, {listed(k.shape)} and {listed(v.shape)}"
+        )
+    if q.shape[-1] != k.shape[-1]:
+        raise RuntimeError(
+            "attention: expected query and key of the same size in the last dimension, got "
+            f"{listed(q.shape)} and {listed(k.shape)}"
+        )
+    if k.shape[-2] != v.shape[-2]:
+        raise RuntimeError(
+            "attention: expected key and value of the same length (dimension -2), got "
+            f"{listed(k.shape)} and {listed(v.shape)}"
+        )
+
+
+def _scores_shape(q: Type | Value, k: Type | Value, v: Type | Value) -> Shape:
+    batch = broadcast(broadcast(q.shape[:-2], k.shape[:-2]), v.shape[:-2])
+    return (*batch, q.shape[-2], k.shape[-2])
+
+
+def _check_mask(mask: Type, q: Type, scores: Shape) -> None:
+    if mask.dtype not in (boolean, q.dtype, wide_dtype(q.dtype)):
+        raise RuntimeError(
+            "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
+            f"attn_mask.dtype: {mask.dtype} and query.dtype: {q.dtype} instead."
+        )
+    if broadcast(mask.shape, scores) != scores:
+        raise RuntimeError(
+            f"attention: expected a mask that broadcasts to the scores {listed(scores)}, got "
+            f"{listed(mask.shape)}"
+        )
+
+
+def _attention_infer(attrs: AttentionAttrs, q: Type, k: Type, v: Type, *mask: Type) -> tuple[Type, ...]:
+    _check(q, k, v)
+    scores = _scores_shape(q, k, v)
+    for m in mask:
+        _check_mask(m, q, scores)
+    return q.with_shape((*scores[:-1], v.shape[-1])), Type(wide_dtype(q.dtype), scores[:-1])
+
+
+def _attention_grad_infer(attrs: AttentionAttrs, q: Type, k: Type, v: Type, g: Type, lse: Type, delta: Type,
+                          *mask: Type) -> tuple[Type, ...]:
+    out, rows = _attention_infer(attrs, q, k, v, *mask)
+    for name, given, expected in (("g", g, out), ("lse", lse, rows), ("delta", delta, rows)):
+        if given is not expected:
+            raise RuntimeError(f"attention_grad: expected {name} {expected}, got {given}")
+    return q, k, v
+
+
+# algebra ----------------------------------------------------------------------------------------------
+
+
+def _widened(value: Value) -> Expr:
+    return Expr(cast_to(value, wide_dtype(value.dtype)))
+
+
+def _scores(attrs: AttentionAttrs, q: Value, k: Value, mask: tuple[Value, ...]) -> Expr:
+    """q k^T scale + mask; -inf where a position is not seen."""
+    scores = fn.matmul(_widened(q) * attrs.scale, Expr(swap_last(_widened(k).value)))
+    if attrs.is_causal:
+        shape = scores.shape[-2:]
+        row, column = (fn.iota(shape=shape, dim=d, dtype=i64) for d in (0, 1))
+        scores = fn.where(row >= column, scores, -math.inf)
+    for m in mask:
+        scores = fn.where(Expr(m), scores, -math.inf) if m.dtype is boolean else scores + _widened(m)
+    return scores
+
+
+def _finite(row: Expr) -> Expr:
+    """What is subtracted from a row of scores: 0 where all of them are -inf, so that exp gives zeros."""
+    return fn.where(fn.eq(row, -math.inf), 0, row)
+
+
+def _column(rows: Value) -> Expr:
+    return Expr(ops.reshape(rows, shape=(*rows.shape, 1)))
+
+
+def _attention_decompose(node: Node) -> tuple[Value, ...]:
+    q, k, v, *mask = node.operands
+    if k.shape[-2] == 0:
+        return zeros(node.types[0]), full(node.types[1].shape, -math.inf, node.types[1].dtype)
+    scores = _scores(attrs_of(node, AttentionAttrs), q, k, tuple(mask))
+    last = (len(scores.shape) - 1,)
+    most = _finite(fn.max(scores, dims=last, keepdim=True))
+    e = fn.exp(scores - most)
+    total = fn.sum(e, dims=last, keepdim=True)
+    shares = e / fn.where(fn.eq(total, 0), 1, total)
+    out = fn.matmul(shares, _widened(v))
+    lse = fn.expand(fn.reshape(most + fn.log(total), shape=scores.shape[:-1]), shape=node.types[1].shape)
+    return cast_to(out.value, q.dtype), lse.value
+
+
+def _shares(attrs: AttentionAttrs, q: Value, k: Value, lse: Value, mask: tuple[Value, ...]) -> Expr:
+    """The softmax of the scores, from their log-sum-exp."""
+    return fn.exp(_scores(attrs, q, k, mask) - _finite(_column(lse)))
+
+
+def _grad_scores(attrs: AttentionAttrs, q: Value, k: Value, v: Value, g: Value, lse: Value, delta: Value,
+                 mask: tuple[Value, ...]) -> tuple[Expr, Expr]:
+    """The shares p and the gradient of the scores, p (g v^T - delta)."""
+    p = _shares(attrs, q, k, lse, mask)
+    arrived = fn.matmul(_widened(g), Expr(swap_last(_widened(v).value)))
+    return p, p * (arrived - _column(delta))
+
+
+def _attention_grad_decompose(node: Node) -> tuple[Value, ...]:
+    q, k, v, g, lse, delta, *mask = node.operands
+    attrs = attrs_of(node, AttentionAttrs)
+    p, ds = _grad_scores(attrs, q, k, v, g, lse, delta, tuple(mask))
+    scaled = ds * attrs.scale
+    found = (
+        fn.matmul(scaled, _widened(k)),
+        fn.matmul(Expr(swap_last(scaled.value)), _widened(q)),
+        fn.matmul(Expr(swap_last(p.value)), _widened(g)),
+    )
+    return tuple(cast_to(sum_to(e.value, x.shape), x.dtype) for e, x in zip(found, (q, k, v), strict=True))
+
+
+def _attention_vjp(node: Node, g: Value | None, g_lse: Value | None) -> tuple[Value | None, ...]:
+    q, k, v, *mask = node.operands
+    attrs = attrs_of(node, AttentionAttrs)
+    out, lse = node.results()
+    g = zeros_like(out) if g is None else g
+    delta = algebra(lambda a, b: fn.sum(a * b, dims=(out.rank - 1,), keepdim=False),
+                    _widened(g).value, _widened(out).value)
+    if g_lse is not None:
+        delta = ops.sub(delta, g_lse)
+    found: list[Value | None] = list(ops.attention_grad(
+        q, k, v, g, lse, delta, *mask, scale=attrs.scale, is_causal=attrs.is_causal))
+    for m in mask:
+        found.append(None if m.dtype is boolean else _mask_grad(attrs, node, g, delta, m))
+    return tuple(found)
+
+
+def _mask_grad(attrs: AttentionAttrs, node: Node, g: Value, delta: Value, mask: Value) -> Value:
+    q, k, v = node.operands[:3]
+    _, ds = _grad_scores(attrs, q, k, v, g, node.result(1), delta, (mask,))
+    return cast_to(sum_to(ds.value, mask.shape), mask.dtype)
+
+
+# NumPy ------------------------------------------------------------------------------------------------
+
+
+def _scores_reference(attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray,
+                      mask: tuple[np.ndarray, ...]) -> np.ndarray:
+    a = wide(q)
+    scores = np.matmul(a * a.dtype.type(attrs.scale), np.swapaxes(wide(k), -1, -2))
+    if attrs.is_causal:
+        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+    for m in mask:
+        scores = np.where(m, scores, -np.inf) if m.dtype == bool else scores + wide(m)
+    return scores.astype(a.dtype)
+
+
+@quiet
+def _attention_reference(attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray, v: np.ndarray,
+                         *mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores = _scores_reference(attrs, q, k, mask)
+    most = scores.max(-1, keepdims=True, initial=-np.inf)
+    most = np.where(most == -np.inf, 0, most)
+    e = np.exp(scores - most)
+    total = e.sum(-1, keepdims=True)
+    out = np.matmul(e / np.where(total == 0, 1, total), wide(v))
+    lse = (most + np.log(total))[..., 0].astype(scores.dtype)
+    return out.astype(q.dtype), np.broadcast_to(lse, out.shape[:-1]).copy()
+
+
+def _summed_to(x: np.ndarray, like: np.ndarray) -> np.ndarray:
+    extra = x.ndim - like.ndim
+    x = x.sum(tuple(range(extra)))
+    kept = tuple(i for i, d in enumerate(like.shape) if d == 1 and x.shape[i] != 1)
+    return x.sum(kept, keepdims=True).astype(like.dtype)
+
+
+@quiet
+def _attention_grad_reference(attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray, v: np.ndarray,
+                              g: np.ndarray, lse: np.ndarray, delta: np.ndarray,
+                              *mask: np.ndarray) -> tuple[np.ndarray, ...]:
+    scores = _scores_reference(attrs, q, k, mask)
+    p = np.exp(scores - np.where(lse == -np.inf, 0, lse)[..., None])
+    ds = p * (np.matmul(wide(g), np.swapaxes(wide(v), -1, -2)) - delta[..., None])
+    ds = ds * ds.dtype.type(attrs.scale)
+    turned = np.swapaxes(ds, -1, -2), np.swapaxes(p, -1, -2)
+    found = np.matmul(ds, wide(k)), np.matmul(turned[0], wide(q)), np.matmul(turned[1], wide(g))
+    return tuple(_summed_to(x, like) for x, like in zip(found, (q, k, v), strict=True))
+
+
+attention = Op(
+    "attention",
+    "softmax(q k^T scale + mask) v for q [*B, L, E], k [*B, S, E], v [*B, S, F]; also each row's log-sum-exp.",
+    ("q", "k", "v", "mask?"),
+    attrs=AttentionAttrs,
+    infer=_attention_infer,
+    vjp=_attention_vjp,
+    decompose=_attention_decompose,
+    reference=_attention_reference,
+)
+attention_grad = Op(
+    "attention_grad",
+    "The gradients of attention's q, k and v, from its log-sum-exp and delta [*B, L], the row sums of g * out.",
+    ("q", "k", "v", "g", "lse", "delta", "mask?"),
+    attrs=AttentionAttrs,
+    infer=_attention_grad_infer,
+    vjp=BY_DECOMPOSITION,
+    decompose=_attention_grad_decompose,
+    reference=_attention_grad_reference,
+)
