@@ -204,7 +204,7 @@ def _scores_reference(attrs: AttentionAttrs, q: np.ndarray, k: np.ndarray,
     a = wide(q)
     scores = np.matmul(a * a.dtype.type(attrs.scale), np.swapaxes(wide(k), -1, -2))
     if attrs.is_causal:
-        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+        scores = np.where(np.tri(*scores.shape[-2:]) > 0, scores, -np.inf)
     for m in mask:
         scores = np.where(m, scores, -np.inf) if m.dtype == bool else scores + wide(m)
     return scores.astype(a.dtype)
@@ -245,7 +245,7 @@ def _attention_grad_reference(attrs: AttentionAttrs, q: np.ndarray, k: np.ndarra
 
 attention = Op(
     "attention",
-    "softmax(q k^T scale + mask) v for q [*B, L, E], k [*B, S, E], v [*B, S, F]; also each row's log-sum-exp.",
+    "softmax(q k^T scale + mask) v of q [*B, L, E], k [*B, S, E], v [*B, S, F]; also the rows' log-sum-exp.",
     ("q", "k", "v", "mask?"),
     attrs=AttentionAttrs,
     infer=_attention_infer,
@@ -255,7 +255,7 @@ attention = Op(
 )
 attention_grad = Op(
     "attention_grad",
-    "The gradients of attention's q, k and v, from its log-sum-exp and delta [*B, L], the row sums of g * out.",
+    "Gradients of attention's q, k and v from its log-sum-exp and delta [*B, L], the row sums of g * out.",
     ("q", "k", "v", "g", "lse", "delta", "mask?"),
     attrs=AttentionAttrs,
     infer=_attention_grad_infer,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attention_cases import ATTENTION
 from graphtorch.ir.dtype import DType, bf16, f16, f32, f64
 from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Type, Value
@@ -20,7 +21,7 @@ from graphtorch.ir.shape import symbol
 from graphtorch.ir.text import parse
 from tensor_cases import CASES, Builder, Case
 
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+each_case = pytest.mark.parametrize("case", [*CASES, *ATTENTION], ids=lambda c: c.name)
 
 
 def data(case: Case) -> list[np.ndarray]:

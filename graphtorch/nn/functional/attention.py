@@ -11,8 +11,8 @@ from .dropouts import dropout
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
-                                 dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
-                                 enable_gqa: bool = False) -> Tensor:
+                                 dropout_p: float = 0.0, is_causal: bool = False, *,
+                                 scale: float | None = None, enable_gqa: bool = False) -> Tensor:
     """softmax(Q K^T scale + mask) V for Q [*, L, E], K [*, S, E], V [*, S, Ev]; result [*, L, Ev].
 
     A row that sees no position gives zeros. The scores are not kept for the backward pass, except with
@@ -47,14 +47,14 @@ def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_ca
     given = (query, key, value)
     for position, (name, t) in enumerate(zip(("query", "key", "value"), given, strict=True), 1):
         if not isinstance(t, Tensor):
-            raise TypeError(f"scaled_dot_product_attention(): argument '{name}' (position {position}) must be "
-                            f"Tensor, not {type(t).__name__}")
+            raise TypeError(f"scaled_dot_product_attention(): argument '{name}' (position {position}) must "
+                            f"be Tensor, not {type(t).__name__}")
     if not query.dtype == key.dtype == value.dtype:
         raise RuntimeError("Expected query, key, and value to have the same dtype, but got query.dtype: "
                            f"{query.dtype} key.dtype: {key.dtype} and value.dtype: {value.dtype} instead.")
     if not query.dtype.is_floating_point:
-        raise RuntimeError(f"scaled_dot_product_attention: expected scalar type Float but found {query.dtype}: "
-                           "convert query, key and value with .float()")
+        raise RuntimeError(f"scaled_dot_product_attention: expected scalar type Float but found "
+                           f"{query.dtype}: convert query, key and value with .float()")
     if min(t.dim() for t in given) < 2:
         raise RuntimeError("Expected query, key, and value to all be at least 2 dimensional, but got "
                            f"query.dim: {query.dim()} key.dim: {key.dim()} and value.dim: {value.dim()} "

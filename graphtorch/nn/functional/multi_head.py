@@ -163,7 +163,8 @@ def _separate(query: Tensor, key: Tensor, value: Tensor, weights: tuple[Tensor |
         if w is None:
             raise AssertionError(f"use_separate_proj_weight is True but {name[0]}_proj_weight is None")
         if tuple(w.shape) != (embed, x.shape[-1]):
-            raise AssertionError(f"expecting {name} weights shape of {(embed, x.shape[-1])}, but got {w.shape}")
+            raise AssertionError(f"expecting {name} weights shape of {(embed, x.shape[-1])}, but got "
+                                 f"{w.shape}")
         if b is not None and tuple(b.shape) != (embed,):
             raise AssertionError(f"expecting {name} bias shape of {(embed,)}, but got {b.shape}")
         found.append(linear(x, w, b))
