@@ -37,7 +37,7 @@ from ._types import (
 from .tensor import Tensor  # isort: skip
 from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
-from . import _legacy, autograd, creation, indexing, linalg, printing, random  # isort: skip
+from . import _legacy, _sparse, autograd, creation, indexing, linalg, printing, random  # isort: skip
 from .autograd import (
     enable_grad,
     inference_mode,
@@ -47,6 +47,7 @@ from .autograd import (
     set_grad_enabled,
 )
 from ._as_torch import install_as_torch
+from ._sparse import sparse_coo_tensor
 from .printing import set_printoptions
 from .random import Generator, default_generator
 
@@ -85,7 +86,12 @@ for _name, _method in _public.METHODS.items():
     setattr(Tensor, _name, _method)
 
 
-_LAZY = frozenset({"aot", "cuda", "onnx"})  # modules that cost time to import and that few programs use
+_LAZY = frozenset({  # modules that cost time to import and that few programs use
+    "aot",
+    "cuda",
+    "onnx",
+    "sparse",
+})
 
 
 def __getattr__(name: str) -> _Any:

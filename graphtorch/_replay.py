@@ -259,11 +259,20 @@ def make_entry(
     return entry, plan.first_run(arguments)
 
 
+def _refuse_sparse(capture: Capture) -> None:
+    if any(t._grad is not None and t._grad.is_sparse for t in capture.grads):
+        raise RuntimeError(
+            "a sparse gradient outlives the captured function: a replay could not make it again. Call "
+            "optimizer.zero_grad() after optimizer.step() inside the function, or use sparse=False"
+        )
+
+
 class _Plan:
     """Sorts what a finished capture holds into inputs, outputs, writes and gradients of an `Entry`."""
 
     def __init__(self, capture: Capture, result: Any, stands: Sequence[Tensor]):
         self.capture, self.stands = capture, list(stands)
+        _refuse_sparse(capture)
         self.values: list[Value] = []
         tensors = tensors_in(result)
         entry = self.entry = Entry(
@@ -395,7 +404,9 @@ def _joint_gradient(capture: Capture, tensors: Sequence[Tensor], stands: Sequenc
     task.run(roots)
     order = sorted(task.captured)
     found = [
-        (accumulators[p].variable, task.captured[p]._value()) for p in order if task.captured[p] is not None
+        (accumulators[p].variable, task.captured[p].to_dense()._value())
+        for p in order
+        if task.captured[p] is not None
     ]
     positions = {id(s): i for i, s in enumerate(stands)}
     leaves = [(True, positions[id(t)]) if id(t) in positions else (False, t) for t, _ in found]

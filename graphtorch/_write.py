@@ -57,6 +57,8 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
             elements from before the write (PyTorch saves a copy of them).
     """
     check_writable(tensor)
+    if tensor.is_sparse:
+        return tensor._taken_over(result)  # type: ignore[no-any-return]
     if updates and result._fn is not None:
         result._fn.seen = tuple(
             [None if s is not None and s.version is tensor._version else s for s in result._fn.seen]
@@ -157,5 +159,7 @@ def _cast(result: Tensor, target: DType) -> Tensor:
 
 def cast_tensor(tensor: Tensor, target: DType) -> Tensor:
     """`tensor` as another dtype, in the autograd graph."""
+    if tensor.is_sparse:
+        return tensor._with(cast_tensor(tensor._pair[1], target))  # type: ignore[no-any-return]
     value = tensor._value()
     return wrap("ToCopy", ops.cast(value, dtype=target), (tensor,), (value,))

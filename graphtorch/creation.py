@@ -18,7 +18,7 @@ from graphtorch.ir.shape import SymInt
 from . import _types
 from ._memory import Buffer
 from ._ops.base import FUNCTIONS, METHODS, shape_of, write_out
-from ._types import check_device, to_ir
+from ._types import check_device, sparse_coo, to_ir
 from .storage import Leaf
 from .tensor import Tensor, from_value
 
@@ -283,6 +283,8 @@ def like(name: str, make: Callable[..., Tensor], size_last: bool = False) -> Cal
             raise TypeError(
                 f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
             )
+        if input.is_sparse and layout in (None, sparse_coo):
+            return input._like(name, dtype)  # type: ignore[no-any-return]
         size = tuple(input._type.shape)
         arguments = (*args, size) if size_last else (size, *args)
         return make(

@@ -178,10 +178,33 @@ def tensor_text(self: Any, *, tensor_contents: str | None = None) -> str:
     return _with_suffixes(prefix + text, suffixes, indent)
 
 
-def _with_suffixes(text: str, suffixes: list[str], indent: int) -> str:
+def sparse_text(self: Any) -> str:
+    """What ``repr`` of a sparse COO tensor gives."""
+    prefix = "tensor("
+    indent = len(prefix)
+    parts = []
+    for name, part in (("indices", self._indices()), ("values", self._values())):
+        head = f"{name}=tensor("
+        shown = _elements(part._array(), indent + len(head)) if part.numel() else "[]"
+        parts.append(head + shown + ("" if part.numel() else f", size={tuple(part.shape)}") + ")")
+    suffixes = [f"size={tuple(self.shape)}", f"nnz={self._nnz()}"]
+    usual = (_types.default_dtype(), _types.default_dtype().complex)
+    if self.dtype.ir not in usual and self.dtype.name not in ("int64", "bool"):
+        suffixes.append(f"dtype={self.dtype}")
+    suffixes.append(f"layout={self.layout}")
+    fn = self.grad_fn
+    if fn is not None:
+        suffixes.append(f"grad_fn=<{fn.name()}>")
+    elif self.requires_grad:
+        suffixes.append("requires_grad=True")
+    body = (",\n" + " " * indent).join(parts)
+    return _with_suffixes(prefix + body, suffixes, indent, new_line=True)
+
+
+def _with_suffixes(text: str, suffixes: list[str], indent: int, new_line: bool = False) -> str:
     line_length = len(text) - text.rfind("\n") + 1
-    for suffix in suffixes:
-        if line_length + len(suffix) + 2 > _options["linewidth"]:
+    for i, suffix in enumerate(suffixes):
+        if (new_line and i == 0) or line_length + len(suffix) + 2 > _options["linewidth"]:
             text += ",\n" + " " * indent + suffix
             line_length = indent + len(suffix)
         else:

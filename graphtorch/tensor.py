@@ -385,7 +385,7 @@ class Tensor:
         return False
 
     is_cpu = True
-    is_sparse = is_quantized = is_meta = is_mkldnn = is_mps = is_nested = is_xpu = False
+    is_sparse = is_sparse_csr = is_quantized = is_meta = is_mkldnn = is_mps = is_nested = is_xpu = False
     names = property(lambda self: (None,) * self.ndim)
 
     @property

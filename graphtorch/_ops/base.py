@@ -29,6 +29,22 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {}  # names in the package: torch.add
 METHODS: dict[str, Callable[..., Any]] = {}  # names on Tensor
 
 
+class SparseOperand(NotImplementedError):
+    """Raised where the elements of a sparse tensor are asked for as one array.
+
+    Operations that sparse tensors have catch it, so that dense ones pay nothing for them.
+    """
+
+    combine: Callable[..., Any]  # the binary operations; given by _sparse.py
+
+    def __init__(self, tensor: Any):
+        super().__init__(
+            "Could not run this operation with arguments from the 'SparseCPU' backend: it needs a dense "
+            "tensor; call .to_dense() on the sparse one first"
+        )
+        self.tensor = tensor
+
+
 # ------------------------------------------------------------------------------------------ registration
 
 

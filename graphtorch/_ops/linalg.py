@@ -12,6 +12,7 @@ from ..tensor import Tensor
 from .base import (
     FUNCTIONS,
     METHODS,
+    SparseOperand,
     axis_of,
     check_tensor,
     common_dtype,
@@ -83,6 +84,8 @@ def _check_inner(a: Tensor, b: Tensor) -> None:
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product; vectors are rows or columns, leading dimensions broadcast."""
     _check_product("matmul", input, other)
+    if input.is_sparse or other.is_sparse:
+        return SparseOperand.combine("matmul", input, other)
     if input.ndim == 0 or other.ndim == 0:
         raise RuntimeError(
             f"both arguments to matmul need to be at least 1D, but they are {input.ndim}D and {other.ndim}D"
@@ -102,6 +105,8 @@ def _ranks(name: str, a: Tensor, b: Tensor, ranks: tuple[int, int], words: str) 
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices."""
     _ranks("mm", input, mat2, (2, 2), "mm: self and mat2 must be matrices")
+    if input.is_sparse or mat2.is_sparse:
+        return SparseOperand.combine("matmul", input, mat2)
     return run("Mm", ops.matmul, input, mat2)
 
 

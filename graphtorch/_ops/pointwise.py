@@ -16,6 +16,7 @@ from ..tensor import Tensor, from_value
 from .base import (
     FUNCTIONS,
     Number,
+    SparseOperand,
     cast_value,
     check_tensor,
     common_dtype,
@@ -60,6 +61,8 @@ def _float_unary(name: str) -> Callable[..., Tensor]:
     def define(input: Tensor) -> Tensor:
         check_tensor(name, "input", input)
         dtype = input._type.dtype
+        if input.is_sparse:
+            return input._unary(name)
         if dtype.is_differentiable:
             return run(node, op, input)
         target = _types.default_dtype()
@@ -74,6 +77,8 @@ def _same_unary(name: str) -> Callable[..., Tensor]:
     def define(input: Tensor) -> Tensor:
         check_tensor(name, "input", input)
         dtype = input._type.dtype
+        if input.is_sparse:
+            return input._unary(name)
         if dtype.is_bool and name in ("neg", "relu", "floor", "ceil", "trunc", "square", "abs"):
             return _bool_unary(name, input)
         if dtype.is_integer and name in ROUNDING:
@@ -157,6 +162,8 @@ def _predicate(name: str, otherwise: bool) -> Callable[..., Tensor]:
     def define(input: Tensor) -> Tensor:
         check_tensor(name, "input", input)
         dtype = input._type.dtype
+        if input.is_sparse:
+            return input._unary(name)
         if dtype.is_differentiable:
             return run(name, op, input)
         return from_value(full_value(input._type.shape, otherwise, boolean))
@@ -306,13 +313,19 @@ def _scaled(
 @register(inplace=True, out=True)
 def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """input + alpha * other."""
-    return _scaled("add", "Add", ops.add, ops.logical_or, input, other, alpha)
+    try:
+        return _scaled("add", "Add", ops.add, ops.logical_or, input, other, alpha)
+    except SparseOperand:
+        return SparseOperand.combine("add", input, other, alpha)
 
 
 @register("sub", "subtract", inplace=True, out=True)
 def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """input - alpha * other."""
-    return _scaled("sub", "Sub", ops.sub, None, input, other, alpha)
+    try:
+        return _scaled("sub", "Sub", ops.sub, None, input, other, alpha)
+    except SparseOperand:
+        return SparseOperand.combine("sub", input, other, alpha)
 
 
 @register()
@@ -332,7 +345,10 @@ def mul(input: Any, other: Any) -> Tensor:
             return run("Mul", ops.mul, input, other)
     _both("mul", input, other)
     dtype = common_dtype(input, other)
-    return elementwise("Mul", ops.logical_and if dtype.is_bool else ops.mul, input, other, dtype=dtype)
+    try:
+        return elementwise("Mul", ops.logical_and if dtype.is_bool else ops.mul, input, other, dtype=dtype)
+    except SparseOperand:
+        return SparseOperand.combine("mul", input, other)
 
 
 @register("div", "divide", inplace=True, out=True)
@@ -341,7 +357,10 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     _both("div", input, other)
     dtype = common_dtype(input, other)
     if rounding_mode is None:
-        return elementwise("Div", ops.div, input, other, dtype=floating(dtype))
+        try:
+            return elementwise("Div", ops.div, input, other, dtype=floating(dtype))
+        except SparseOperand:
+            return SparseOperand.combine("div", input, other)
     if rounding_mode not in ("trunc", "floor"):
         raise RuntimeError(
             f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"

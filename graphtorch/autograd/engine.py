@@ -10,6 +10,7 @@ from graphtorch.ir.graph import Value
 
 from .._grad_mode import modes
 from .._grad_node import AccumulateGrad, GradNode
+from .._ops.base import SparseOperand
 from ..creation import zeros_like
 from ..storage import Storage
 from ..tensor import Tensor, from_value
@@ -63,7 +64,7 @@ class Task:
 
     def _arrive(self, fn: GradNode, number: int, gradient: Any) -> None:
         slots = self.arrived.setdefault(fn, [None] * len(fn.types))
-        slots[number] = gradient if slots[number] is None else slots[number] + gradient
+        slots[number] = gradient if slots[number] is None else _added(slots[number], gradient)
 
     def _step(self, fn: GradNode) -> tuple[Sequence[Any], Sequence[Any]] | None:
         """Run one node: its edges and the gradients that leave along them. None where nothing arrived."""
@@ -100,7 +101,10 @@ class Task:
         return edges, gradients
 
     def _recorded(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
-        values = [None if c is None else c._value() for c in cotangents]
+        try:
+            values = [None if c is None else c._value() for c in cotangents]
+        except SparseOperand:  # rules of operations are for dense gradients
+            return self._recorded(fn, [None if c is None else c.to_dense() for c in cotangents])
         found = fn.pull(values)
         if self.create_graph:
             gradients = _differentiable(fn, cotangents, values, found)
@@ -112,6 +116,11 @@ class Task:
         if not self.retain_graph:
             fn.free(found, values)
         return gradients
+
+
+def _added(before: Any, new: Any) -> Any:
+    """The sum of two gradients: sparse only where both are."""
+    return new + before if before.is_sparse else before + new
 
 
 def _differentiable(
@@ -217,7 +226,7 @@ def _retain(fn: GradNode, cotangents: list[Any]) -> None:
         tensor = ref()
         if tensor is not None and cotangents[number] is not None:
             new = cotangents[number]
-            tensor._grad = new if tensor._grad is None else tensor._grad + new
+            tensor._grad = new if tensor._grad is None else _added(tensor._grad, new)
 
 
 def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
@@ -230,8 +239,8 @@ def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
         gradient = gradient.to(variable.dtype)
     if variable._grad is None:
         variable._set_grad(gradient if create_graph else gradient.detach())
-    elif create_graph:
-        variable._set_grad(variable._grad + gradient)
+    elif create_graph or (variable._grad.is_sparse and not gradient.is_sparse):
+        variable._set_grad(_added(variable._grad, gradient))
     else:
         variable._grad.add_(gradient)
     hooks = variable._post_hooks

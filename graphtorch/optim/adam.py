@@ -35,6 +35,10 @@ class Adam(Optimizer):
             "differentiable": differentiable,
             "fused": fused, "decoupled_weight_decay": decoupled_weight_decay})
 
+    def _check_grad(self, param: Tensor) -> None:
+        if param.grad.is_sparse:  # type: ignore[union-attr]
+            raise RuntimeError("Adam does not support sparse gradients, please consider SparseAdam instead")
+
     def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         state = {"exp_avg": zeros_like(param), "exp_avg_sq": zeros_like(param)}
         if group["amsgrad"]:

@@ -48,9 +48,28 @@ class Adagrad(Optimizer):
         eps = numbers("eps", lambda: group["eps"])
         for param in params:
             total = self.state[param]["sum"]
+            if param.grad.is_sparse:  # type: ignore[union-attr]
+                self._update_rows(group, param, total, rate, eps, numbers)
+                continue
             grad = gradient(param, group, numbers)
             total.copy_(total + grad * grad)
             param.copy_(param - rate * grad / (total.sqrt() + eps))
+
+    def _check_grad(self, param: Tensor) -> None:
+        pass  # sparse gradients are welcome
+
+    @staticmethod
+    def _update_rows(group: dict[str, Any], param: Tensor, total: Tensor, rate: Tensor, eps: Tensor,
+                     numbers: Numbers) -> None:
+        """The update of the entries that a sparse gradient has."""
+        if group["weight_decay"] != 0:
+            raise RuntimeError("weight_decay option is not compatible with sparse gradients")
+        grad: Any = gradient(param, group, numbers, decay=False)
+        grad = grad.coalesce()
+        rows, g = tuple(grad.indices().unbind(0)), grad.values()
+        new = total[rows] + g * g
+        total.index_put_(rows, new.to(total.dtype))
+        param.index_put_(rows, (param[rows] - rate * g / (new.sqrt() + eps)).to(param.dtype))
 
 
 class RMSprop(Optimizer):
@@ -148,6 +167,8 @@ class Rprop(Optimizer):
     def _new_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         lr = group["lr"]
         zeros = zeros_like(param)
+        if param.is_complex():  # both components, which are updated as two numbers
+            lr = complex(float(lr), float(lr))
         size = zeros + lr.to(param.dtype) if isinstance(lr, Tensor) else zeros.fill_(lr)
         return {"prev": zeros_like(param), "step_size": size}
 

@@ -37,7 +37,7 @@ class LBFGS(Optimizer):
         self._params = self.param_groups[0]["params"]
 
     def _gather_flat_grad(self) -> Tensor:
-        parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.detach().reshape(-1)
+        parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.detach().to_dense().reshape(-1)
                  for p in self._params]
         return FUNCTIONS["cat"](parts)
 

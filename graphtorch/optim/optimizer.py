@@ -281,10 +281,29 @@ class Optimizer:
             parts.setdefault((param.dtype, *[id(state[c]) for c in self.counters]), []).append(param)
         for (dtype, *_), params in parts.items():
             self._separate_counters(group, params)
-            yield params, Numbers(working_dtype(dtype))
+            if dtype.is_complex:
+                with self._as_real(params) as real:
+                    yield real, Numbers(dtype.to_real())
+            else:
+                yield params, Numbers(working_dtype(dtype))
+
+    @contextlib.contextmanager
+    def _as_real(self, params: list[Tensor]) -> Iterator[list[Tensor]]:
+        """Complex parameters as views of pairs of real numbers, which is how PyTorch updates them."""
+        views = [view_as_real(p) for p in params]
+        for param, view in zip(params, views, strict=True):
+            view._grad = view_as_real(param.grad)
+            self.state[view] = {k: view_as_real(v) if is_complex(v) else v
+                                for k, v in self.state[param].items()}
+        yield views
+        for param, view in zip(params, views, strict=True):
+            known = self.state[param]
+            for name, value in self.state.pop(view).items():  # state made during this update
+                made = name not in known and isinstance(value, Tensor)
+                known.setdefault(name, FUNCTIONS["view_as_complex"](value) if made else value)
 
     def _check_grad(self, param: Tensor) -> None:
-        if getattr(param.grad, "is_sparse", False):
+        if param.grad.is_sparse:  # type: ignore[union-attr]
             raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
 
     def _separate_counters(self, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -312,7 +331,7 @@ class Optimizer:
             packed["params"] = [numbers[id(p)] for p in group["params"]]
             groups.append(packed)
         state = {numbers[id(k)] if isinstance(k, Tensor) else k: self._packed(v)
-                 for k, v in self.state.items()}
+                 for k, v in self.state.items() if v or not isinstance(v, dict)}
         result = {"state": state, "param_groups": groups}
         for post in self._optimizer_state_dict_post_hooks.values():
             new = post(self, result)
@@ -440,6 +459,16 @@ def existing() -> Iterator[None]:
             _record.flush()
     finally:
         Storage.capture = capture
+
+
+def is_complex(value: Any) -> bool:
+    """Whether `value` is a complex tensor."""
+    return isinstance(value, Tensor) and value.dtype.is_complex
+
+
+def view_as_real(t: Any) -> Tensor:
+    """A complex tensor as pairs [..., 2] over the same memory."""
+    return FUNCTIONS["view_as_real"](t.detach())  # type: ignore[no-any-return]
 
 
 def counter_dtype() -> Any:

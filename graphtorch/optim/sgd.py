@@ -26,6 +26,9 @@ class SGD(Optimizer):
             "nesterov": nesterov,
             "maximize": maximize, "foreach": foreach, "differentiable": differentiable, "fused": fused})
 
+    def _check_grad(self, param: Tensor) -> None:
+        pass  # sparse gradients are welcome, and give sparse momentum
+
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
         lr = numbers("lr", lambda: group["lr"])
         for param in params:
@@ -38,7 +41,8 @@ class SGD(Optimizer):
         momentum = numbers("momentum", lambda: group["momentum"])
         state = self.state[param]
         buffer = state.get("momentum_buffer")
-        if buffer is None and not group["dampening"]:  # 0 v + g is g, so one graph serves all steps
+        if buffer is None and not group["dampening"] and not grad.is_sparse:
+            # 0 v + g is g, so one graph serves all steps
             with existing():
                 buffer = state["momentum_buffer"] = zeros_like(param)
         if buffer is None:

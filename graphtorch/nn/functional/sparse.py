@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ...autograd import no_grad
+from typing import Any
+
+from ..._sparse import row_gradient
+from ...autograd import Function, no_grad
 from ...storage import Storage
 from ...tensor import Tensor
 from ._common import constant_like, vector_norm, where
@@ -16,7 +19,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
         padding_idx: a row that gets no gradient.
         max_norm: rows that are looked up are first scaled down, in place, to this `norm_type` norm.
         scale_grad_by_freq: divide a row's gradient by how often it occurs in `input`.
-        sparse: accepted; gradients are dense here, with the same values.
+        sparse: the gradient of `weight` is a sparse tensor with the looked-up rows (dense where the forward
+            pass alone was compiled).
 
     An index out of range raises IndexError when the graph runs.
     """
@@ -30,6 +34,11 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     flat = input.reshape(-1)
     if max_norm is not None:
         _renormalize(weight, flat, max_norm, norm_type)
+    if sparse and weight.requires_grad:
+        if scale_grad_by_freq:
+            raise RuntimeError("embedding_backward: scale_grad_by_freq not supported with sparse gradients")
+        rows = SparseRows.apply(weight, flat, padding_idx)
+        return rows.reshape((*input.shape, weight.shape[1]))
     rows = weight.index_select(0, flat)
     if padding_idx is not None:
         rows = where((flat == padding_idx).unsqueeze(1), rows.detach(), rows)
@@ -37,6 +46,26 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
         counts = (flat.unsqueeze(0) == flat.unsqueeze(1)).to(weight.dtype).sum(1, keepdim=True)
         rows = rows.detach() + (rows - rows.detach()) / counts
     return rows.reshape((*input.shape, weight.shape[1]))
+
+
+class SparseRows(Function):
+    """Rows of `weight` [V, D] at `index` [n], with a sparse gradient; none for the row `padding`."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, index: Tensor, padding: int | None) -> Tensor:
+        ctx.index, ctx.padding, ctx.size = index, padding, tuple(weight.shape)
+        return weight.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        index = ctx.index
+        if ctx.padding is not None:
+            kept = index != ctx.padding
+            if Storage.capture is None:
+                index, gradient = index[kept], gradient[kept]
+            else:  # how many are kept depends on data: zeros stay in
+                gradient = where(kept.unsqueeze(1), gradient, constant_like(gradient, 0))
+        return row_gradient(gradient, index, ctx.size), None, None
 
 
 def _row(padding_idx: int | None, count: int) -> int | None:

@@ -1,0 +1,172 @@
+"""Optimizers against PyTorch: its own table of configurations as trajectories, its error inputs, complex
+parameters, and sparse gradients."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphtorch
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("expecttest")
+table = pytest.importorskip("torch.testing._internal.common_optimizers")
+INFOS = {info.name: info for info in table.optim_db}
+ERRORS = table.OptimizerErrorEnum
+STEPS = 4
+# How an update is carried out, not what it computes. `fused` and `capturable` are refused by PyTorch on CPUs.
+IMPLEMENTATION = {"fused", "capturable"}
+
+
+def translated(x: Any, memo: dict[int, Any] | None = None) -> Any:
+    """PyTorch's tensors, at any depth, as graphtorch's; one tensor stays one."""
+    memo = {} if memo is None else memo
+    if id(x) in memo:
+        return memo[id(x)]
+    if isinstance(x, torch.Tensor):
+        made = sparse(x) if x.is_sparse else graphtorch.tensor(x.detach().numpy())
+        if isinstance(x, torch.nn.Parameter):
+            made = graphtorch.nn.Parameter(made)
+        if x.grad is not None:
+            made.grad = translated(x.grad)
+        memo[id(x)] = made
+        return made
+    if isinstance(x, dict):
+        return {k: translated(v, memo) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return type(x)(translated(v, memo) for v in x)
+    return x
+
+
+def sparse(x: Any) -> Any:
+    return graphtorch.sparse_coo_tensor(x._indices().numpy(), x._values().numpy(), tuple(x.shape))
+
+
+def problem(info: Any) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
+    r = np.random.default_rng(0)
+    shapes = {"SparseAdam": [(3, 2)], "Muon": [(3, 2), (2, 4)]}.get(info.name, [(3, 2), (2,), ()])
+    start = [r.standard_normal(s) for s in shapes]
+    return start, [[r.standard_normal(s) for s in shapes] for _ in range(STEPS)]
+
+
+def trajectory(mod: Any, info: Any, kwargs: dict[str, Any]) -> list[np.ndarray]:
+    """The parameters after each step on fixed gradients (or with a closure on a fixed quadratic)."""
+    start, gradients = problem(info)
+    params = [mod.nn.Parameter(mod.tensor(p)) for p in start]
+    optimizer = getattr(mod.optim, info.name)(params, **kwargs)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = sum(((p - mod.tensor(t)) ** 2).sum() * w
+                   for p, t, w in zip(params, gradients[0], (1.0, 3.0, 0.5), strict=True))
+        loss.backward()
+        return loss
+
+    found = []
+    for step, given in enumerate(gradients):
+        for p, g in zip(params, given, strict=True):
+            if info.only_supports_sparse_grads:
+                g = g * (np.arange(3) != step % 3)[:, None]
+            p.grad = mod.tensor(g).to_sparse(1) if info.only_supports_sparse_grads else mod.tensor(g)
+        optimizer.step(*[closure] if info.step_requires_closure else [])
+        found += [p.detach().numpy().copy() for p in params]
+    return found
+
+
+@pytest.mark.parametrize("name", INFOS)
+def test_configurations(name: str) -> None:
+    info, seen = INFOS[name], []
+    for config in info.optim_inputs_func(device="cpu"):
+        kwargs = {k: v for k, v in config.kwargs.items() if k not in IMPLEMENTATION}
+        if str(kwargs) in seen or kwargs.get("differentiable"):
+            continue  # (differentiable: tested below)
+        seen.append(str(kwargs))
+        plain = {k: v for k, v in kwargs.items() if k != "foreach"}
+        expected = trajectory(torch, info, plain)
+        for ours, theirs in zip(trajectory(graphtorch, info, translated(kwargs)), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, 1e-6, 1e-7, err_msg=f"{name} {kwargs}")
+
+
+@pytest.mark.parametrize("name", [n for n, i in INFOS.items() if i.supports_complex and n != "LBFGS"])
+def test_complex_parameters(name: str) -> None:
+    r = np.random.default_rng(1)
+    start = r.standard_normal((3, 2)) + 1j * r.standard_normal((3, 2))
+    results = []
+    for mod in (torch, graphtorch):
+        param = mod.nn.Parameter(mod.tensor(start))
+        options = {"momentum": 0.9} if name in ("SGD", "RMSprop") else {}
+        optimizer = getattr(mod.optim, name)([param], **options)
+        for k in range(3):
+            param.grad = mod.tensor(start * (k - 0.5j))
+            optimizer.step()
+        state = {k: v.detach().numpy().copy() for k, v in optimizer.state_dict()["state"][0].items()}
+        results.append((param.detach().numpy().copy(), state))
+    (theirs, their_state), (ours, our_state) = results
+    np.testing.assert_allclose(ours, theirs, 1e-6, 1e-7)
+    assert our_state.keys() == their_state.keys()
+    for key, value in their_state.items():
+        np.testing.assert_allclose(our_state[key], value, 1e-5, 1e-7, err_msg=key)
+
+
+@pytest.mark.parametrize("name", INFOS)
+def test_error_inputs(name: str) -> None:
+    info, cls = INFOS[name], getattr(graphtorch.optim, name)
+    for error in info.optim_error_inputs_func("cpu", torch.float32):
+        given = error.optimizer_error_input
+        params = [graphtorch.nn.Parameter(graphtorch.randn(2, 3))] if given.params is None else \
+            translated(given.params)
+        if error.error_type is UserWarning:
+            with pytest.warns(UserWarning, match=error.error_regex):
+                cls(params, **translated(given.kwargs))
+        elif error.error_on is ERRORS.CONSTRUCTION_ERROR:
+            with pytest.raises(error.error_type, match=error.error_regex) as caught:
+                cls(params, **translated(given.kwargs))
+            assert caught.type is error.error_type, given.desc
+        else:
+            optimizer = cls(params, **translated(given.kwargs))
+            with pytest.raises(error.error_type, match=error.error_regex):
+                optimizer.step()
+
+
+SPARSE = {
+    "SGD": [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "dampening": 0.5},
+            {"maximize": True}, {"weight_decay": 0.1}],
+    "Adagrad": [{}, {"maximize": True}, {"lr_decay": 0.1, "initial_accumulator_value": 0.1},
+                {"weight_decay": 0.1}],
+    "SparseAdam": [{}, {"maximize": True, "lr": 0.1}],
+    **{name: [{}] for name in INFOS if name not in ("SGD", "Adagrad", "SparseAdam", "LBFGS")},
+}
+
+
+def embedding_steps(mod: Any, name: str, kwargs: dict[str, Any]) -> Any:
+    """A table after three steps of which one accumulates, or the error."""
+    table = mod.nn.Parameter((mod.arange(15.0) / 10).reshape(5, 3))
+    optimizer = getattr(mod.optim, name)([table], **kwargs)
+    try:
+        for k in range(3):
+            optimizer.zero_grad(set_to_none=k == 1)
+            rows = mod.nn.functional.embedding(mod.tensor([1, 2, 1, k]), table, sparse=True)
+            (rows ** 2).sum().backward()
+            optimizer.step()
+    except RuntimeError as error:
+        return str(error)
+    state = optimizer.state_dict()["state"].get(0, {})
+    dense = {k: v.to_dense().numpy() if hasattr(v, "to_dense") else v for k, v in state.items()}
+    return table.detach().numpy(), dense
+
+
+@pytest.mark.parametrize(("name", "kwargs"), [(n, k) for n, options in SPARSE.items() for k in options])
+def test_sparse_gradients(name: str, kwargs: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs, ours = (embedding_steps(mod, name, kwargs) for mod in (torch, graphtorch))
+    if isinstance(theirs, str):
+        assert ours == theirs
+        return
+    np.testing.assert_allclose(ours[0], theirs[0], 1e-5, 1e-6)
+    assert ours[1].keys() == theirs[1].keys()
+    for key, value in theirs[1].items():
+        np.testing.assert_allclose(ours[1][key], value, 1e-5, 1e-6, err_msg=key)
