@@ -22,19 +22,18 @@ TASKS = 16  # enough tasks to balance a few threads
 
 @dataclass(frozen=True)
 class Machine:
-    """What schedules look at: a core's registers and caches (bytes of L1 data, L2 and L3)."""
+    """What schedules look at: a core's registers and caches (bytes of L1 data, L2 and L3).
+
+    `multiply_adds` is the number of vector multiply-adds a cycle.
+    """
 
     vector_bytes: int = 64
     registers: int = 32
     caches: tuple[int, ...] = (32 << 10, 1 << 20, 16 << 20)
+    multiply_adds: int = 2
 
     def lanes(self, itemsize: int) -> int:
         return max(1, self.vector_bytes // itemsize)
-
-    @property
-    def multiply_adds(self) -> float:
-        """Vector multiply-adds a cycle: 512-bit ones take both 256-bit units of many cores."""
-        return 1.0 if self.vector_bytes >= 64 else 2.0
 
     @property
     def masks(self) -> bool:
@@ -43,8 +42,8 @@ class Machine:
 
     @property
     def narrow_cost(self) -> float:
-        """Time of a vector of half width or less, against a full one."""
-        return 0.5 if self.vector_bytes >= 64 else 1.0
+        """Time of a vector of half width or less, against a full one that may take two units."""
+        return 0.5 if self.vector_bytes >= 64 and self.multiply_adds == 1 else 1.0
 
 
 def machine_of(target: object) -> Machine:
@@ -52,7 +51,8 @@ def machine_of(target: object) -> Machine:
     default = Machine()
     size = getattr(target, "vector_bytes", None) or getattr(target, "vector_bits", 512) // 8
     registers = getattr(target, "registers", default.registers if size >= 64 else 16)
-    return Machine(size, registers, tuple(getattr(target, "caches", default.caches)))
+    return Machine(size, registers, tuple(getattr(target, "caches", default.caches)),
+                   getattr(target, "multiply_adds", default.multiply_adds))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 import llvmlite.binding as llvm
 
 FEATURE_WIDTHS = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("sve", 128), ("neon", 128), ("sse2", 128))
+# Cores with 512-bit registers that compute 512 bits once a cycle: in both 256-bit units, or in the only wide one.
+ONE_WIDE_UNIT = frozenset({"znver4", "cannonlake", "icelake-client", "tigerlake", "rocketlake"})
 DEFAULT_CACHES = (32 << 10, 1 << 20, 16 << 20)
 
 
@@ -39,6 +41,11 @@ class Target:
     @property
     def vector_bytes(self) -> int:
         return self.vector_bits // 8
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of whole vectors a cycle."""
+        return 1 if self.vector_bits == 512 and self.cpu in ONE_WIDE_UNIT else 2
 
     def lanes(self, itemsize: int) -> int:
         """Elements of `itemsize` bytes in a vector register."""
