@@ -7,9 +7,7 @@ from __future__ import annotations
 
 # ruff: noqa: F401, I001 - names are exported by importing them; the order is that of dependence
 
-import importlib as _importlib
 import math as _math
-import sys as _sys
 from builtins import range as _range  # torch.range hides it below
 from typing import Any as _Any
 
@@ -93,12 +91,6 @@ _LAZY = frozenset({  # modules that cost time to import and that few programs us
     "sparse",
 })
 
-
-def __getattr__(name: str) -> _Any:
-    if name in _LAZY:
-        return _importlib.import_module("." + name, __name__)
-    raise AttributeError(_absent.message(__name__, name), name=name, obj=_sys.modules[__name__])
-
-
+__getattr__ = _absent.attribute_of(__name__, _LAZY)
 _absent.explain(nn, nn.functional, nn.init, nn.modules, nn.utils)
 _absent.explain(optim, optim.lr_scheduler, autograd, linalg, utils)

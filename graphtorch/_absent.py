@@ -1,10 +1,11 @@
-"""What a name that graphtorch does not have answers: which name, of which module, and the nearest ones."""
+"""Attributes that a module does not hold: loaded at their first use, or explained with the nearest names."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -24,10 +25,12 @@ def message(module: str, name: str) -> str:
     return f"module {module!r} has no attribute {name!r}{nearest(name, dir(sys.modules[module]))}"
 
 
-def attribute_of(module: str) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` that only explains."""
+def attribute_of(module: str, lazy: Collection[str] = ()) -> Callable[[str], Any]:
+    """A module's ``__getattr__``: loads the submodules `lazy` at their first use, explains other names."""
 
     def __getattr__(name: str) -> Any:
+        if name in lazy:
+            return importlib.import_module(f"{module}.{name}")
         raise AttributeError(message(module, name), name=name, obj=sys.modules[module])
 
     return __getattr__

@@ -16,7 +16,7 @@ from ._members import Members
 EXTRA_STATE_KEY = "_extra_state"
 
 
-class IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpected_keys"])):
+class _IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpected_keys"])):
     """What ``load_state_dict`` returns: the keys that had no counterpart on the other side."""
 
     __slots__ = ()
@@ -112,7 +112,7 @@ class StateDict(Members):
         return register(self._load_state_dict_post_hooks, hook)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True,
-                        assign: bool = False) -> IncompatibleKeys:
+                        assign: bool = False) -> _IncompatibleKeys:
         """Copy tensors from `state_dict` into this module and all below it.
 
         Args:
@@ -138,7 +138,7 @@ class StateDict(Members):
         if errors:
             raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t"
                                + "\n\t".join(errors))
-        return IncompatibleKeys(missing, unexpected)
+        return _IncompatibleKeys(missing, unexpected)
 
     def _load_tree(self, given: Any, prefix: str, metadata: Any, assign: bool, strict: bool,
                    report: tuple[list[str], list[str], list[str]]) -> None:
@@ -151,7 +151,7 @@ class StateDict(Members):
                 path = f"{prefix}{name}."
                 part = OrderedDict((k, v) for k, v in given.items() if k.startswith(path))
                 child._load_tree(part, path, metadata, assign, strict, report)
-        keys = IncompatibleKeys(report[0], report[1])
+        keys = _IncompatibleKeys(report[0], report[1])
         for hook in self._load_state_dict_post_hooks.values():
             if hook(self, keys) is not None:
                 raise AssertionError("Hooks registered with ``register_load_state_dict_post_hook`` are not "

@@ -16,9 +16,9 @@ from ._call import (
     register_module_full_backward_pre_hook,
 )
 from ._cast import Casts
-from ._state import IncompatibleKeys, StateDict
+from ._state import StateDict, _IncompatibleKeys
 
-__all__ = ["IncompatibleKeys", "Module", "register_module_backward_hook", "register_module_forward_hook",
+__all__ = ["Module", "_IncompatibleKeys", "register_module_backward_hook", "register_module_forward_hook",
            "register_module_forward_pre_hook", "register_module_full_backward_hook",
            "register_module_full_backward_pre_hook"]
 
