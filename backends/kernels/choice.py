@@ -30,6 +30,7 @@ from .schedule import (
 
 UNKNOWN = 64  # what a size known at run time only counts as
 LATENCY = 4  # cycles until an accumulator can be added to again
+PAGE = 4096  # bytes: rows of A whose elements lie further apart along k cost an address translation each
 LOADS = 2  # loads a cycle
 MAX_ROWS = 28
 DOT_TILES = ((1, 4), (1, 8), (1, 12), (2, 6), (3, 4), (4, 6))
@@ -148,10 +149,12 @@ def must_pack_rows(p: Contraction, machine: Machine) -> bool:
     axes = [*p.batch, *p.m, *p.k]
     if not is_affine(p.a.address, axes) or not _fixed_rows(p):
         return True
-    hop = stride(p.a.address, p.m[-1])
+    hop, step = stride(p.a.address, p.m[-1]), stride(p.a.address, p.k[-1]) if p.k else 0
     crowded = isinstance(hop, int) and hop * p.a.dtype.itemsize % 2048 == 0 and hop > 0
-    large = guess(p.m[-1].extent) > 4 and guess(p.n[-1].extent) > 256
-    return crowded and large and guess(extent_of(p.k)) >= 64
+    distant = isinstance(step, int) and step * p.a.dtype.itemsize >= PAGE
+    reused = math.prod(guess(x.extent) for x in p.n)
+    large = guess(p.m[-1].extent) > 4 and (crowded and guess(p.n[-1].extent) > 256 or distant and reused > 64)
+    return large and guess(extent_of(p.k)) >= 64
 
 
 def _fixed_rows(p: Contraction) -> bool:
