@@ -11,7 +11,7 @@ import math as _math
 from builtins import range as _range  # torch.range hides it below
 from typing import Any as _Any
 
-from . import _absent, _settings, _types
+from . import _absent, _backend_flags, _settings, _types
 from ._types import (
     DTYPES as _DTYPES,
 )
@@ -85,12 +85,18 @@ for _name, _method in _public.METHODS.items():
 
 
 _LAZY = frozenset({  # modules that cost time to import and that few programs use
+    "_C",
     "aot",
+    "cpu",
     "cuda",
+    "distributed",
+    "jit",
     "onnx",
     "sparse",
+    "version",
 })
 
 __getattr__ = _absent.attribute_of(__name__, _LAZY)
+_backend_flags.install()
 _absent.explain(nn, nn.functional, nn.init, nn.modules, nn.utils)
 _absent.explain(optim, optim.lr_scheduler, autograd, linalg, utils)

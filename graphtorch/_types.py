@@ -51,20 +51,25 @@ class dtype:
 
     def to_complex(self) -> dtype:
         """The complex dtype whose components have this precision."""
-        return dtype._of[self.ir.complex]
+        return COMPLEX32 if self.ir is ir_dtype.f16 else dtype._of[self.ir.complex]
 
     def to_real(self) -> dtype:
         """The dtype of one component of a complex dtype."""
-        return dtype._of[self.ir.real]
+        return dtype._of[ir_dtype.f16 if self is COMPLEX32 else self.ir.real]
 
 
+# Facts only: PyTorch's CPU hardly computes with it either, and no op here takes it.
+COMPLEX32 = dtype(DType("c32", "complex32", ir_dtype.Kind.COMPLEX, 4,
+                        np.dtype([("real", np.float16), ("imag", np.float16)])))
 DTYPES: dict[str, dtype] = {d.torch_name: dtype(d) for d in ir_dtype.ALL}
+DTYPES["complex32"] = COMPLEX32
 ALIASES = {
     "half": "float16",
     "float": "float32",
     "double": "float64",
     "cfloat": "complex64",
     "cdouble": "complex128",
+    "chalf": "complex32",
     "short": "int16",
     "int": "int32",
     "long": "int64",
@@ -79,6 +84,9 @@ def _dtype_named(name: str) -> dtype:
 def to_ir(given: Any) -> DType:
     """The IR dtype of a user's `dtype` argument: a torch dtype, or float/int/bool/complex."""
     if type(given) is dtype:
+        if given is COMPLEX32:
+            raise RuntimeError("tensors of torch.complex32 are not implemented for 'ComplexHalf': use "
+                               "torch.complex64")
         return given.ir
     if given is float:
         return default_dtype()
@@ -253,7 +261,7 @@ class finfo(_Info):
     """Limits of a floating-point dtype: resolution, min, max, eps, smallest_normal, tiny, bits."""
 
     def __init__(self, type: Any = None):
-        ir = default_dtype() if type is None else to_ir(type)
+        ir = default_dtype() if type is None else to_ir(type.to_real() if type is COMPLEX32 else type)
         if not ir.is_floating_point and not ir.is_complex:
             raise TypeError(
                 f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle "

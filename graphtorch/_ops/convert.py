@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from types import NoneType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,40 +22,71 @@ from .base import FUNCTIONS, METHODS, check_tensor, common_dtype, register, run
 # ------------------------------------------------------------------------------------------ dtypes
 
 
+class Destination(NamedTuple):
+    """What the arguments of a ``to()`` ask for; None where they say nothing."""
+
+    device: _types.device | None = None
+    dtype: _types.dtype | None = None
+    non_blocking: bool = False
+    copy: bool = False
+    memory_format: Any = None
+
+
+def parse_to(*args: Any, **kwargs: Any) -> Destination:
+    """The arguments of ``to(device, dtype)``, ``to(dtype)`` or ``to(tensor)``, each with further
+    ``non_blocking`` and ``copy``, and ``memory_format`` by name.
+
+    Raises: TypeError for any other.
+    """
+    rest = list(args)
+    given = dict(kwargs)
+    like = given.pop("other", given.pop("tensor", None))
+    if rest and isinstance(rest[0], Tensor):
+        like = rest.pop(0)
+    if like is not None:
+        check_tensor("to", "other", like)
+        given.update(device=like.device, dtype=like.dtype)
+    elif rest and isinstance(rest[0], (_types.dtype, type)):
+        given["dtype"] = rest.pop(0)
+    else:
+        given.update(zip(("device", "dtype"), rest[:2], strict=False))
+        rest = rest[2:]
+    given.update(zip(("non_blocking", "copy"), rest, strict=False))
+    unknown = len(rest) > 2 or any(name not in Destination._fields for name in given)
+    if unknown or not all(isinstance(given.get(k, False), bool) for k in ("non_blocking", "copy")):
+        raise _wrong_to(args, kwargs)
+    where, what = given.get("device"), given.get("dtype")
+    if isinstance(where, (bool, float)) or not isinstance(what, (_types.dtype, type, NoneType)):
+        raise _wrong_to(args, kwargs)
+    if where is not None:
+        given["device"] = _types.device(where)
+    return Destination(**given)
+
+
+def _wrong_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> TypeError:
+    kinds = [type(a).__name__ for a in args] + [f"{k}={type(v).__name__}" for k, v in kwargs.items()]
+    return TypeError(f"to() received an invalid combination of arguments - got ({', '.join(kinds)}), but "
+                     "expected one of: (device, dtype, non_blocking, copy, *, memory_format), (dtype, "
+                     "non_blocking, copy, *, memory_format), (Tensor other, non_blocking, copy, *, "
+                     "memory_format)")
+
+
 @register(function=False)
-def to(
-    self: Tensor,
-    *args: Any,
-    dtype: Any = None,
-    device: Any = None,
-    non_blocking: bool = False,
-    copy: bool = False,
-    memory_format: Any = None,
-) -> Tensor:
+def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Another dtype or device: ``to(dtype)``, ``to(device, dtype)``, ``to(other)``; the tensor itself
     where nothing changes."""
-    for arg in args:
-        if isinstance(arg, Tensor):
-            dtype, device = arg.dtype, arg.device
-        elif isinstance(arg, (_types.dtype, type)):
-            dtype = arg
-        elif isinstance(arg, (str, _types.device)) or type(arg) is int:
-            device = arg
-        elif arg is not None and not isinstance(arg, bool):  # a bool is non_blocking
-            raise TypeError(
-                f"to() received an invalid argument of type {type(arg).__name__}: expected a dtype, "
-                f"device or Tensor"
-            )
-    check_device(device)
-    target = self._type.dtype if dtype is None else to_ir(dtype)
-    if target is self._type.dtype:
-        return METHODS["clone"](self) if copy else self
-    return cast_tensor(self, target)
+    asked = parse_to(*args, **kwargs)
+    check_device(asked.device)
+    target = self._type.dtype if asked.dtype is None else to_ir(asked.dtype)
+    made = self if target is self._type.dtype else cast_tensor(self, target)
+    if asked.copy and made is self:
+        return METHODS["clone"](self, memory_format=asked.memory_format)
+    return made if asked.memory_format is None else METHODS["contiguous"](made, asked.memory_format)
 
 
 def _to_dtype(name: str, target: str) -> None:
     def convert(self: Tensor, memory_format: Any = None) -> Tensor:
-        return to(self, DTYPES[target])
+        return to(self, DTYPES[target], memory_format=memory_format)
 
     convert.__name__ = name
     convert.__doc__ = f"Converted to {target}."

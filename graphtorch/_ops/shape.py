@@ -12,7 +12,8 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import broadcast
 
-from .._types import Size
+from .._types import Size, channels_last, channels_last_3d, preserve_format
+from .._types import memory_format as memory_format_class
 from ..creation import from_array
 from ..tensor import Tensor, wrap
 from .base import (
@@ -34,8 +35,10 @@ from .views import expand, permute, reshape, transpose, unsqueeze
 
 @register()
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
-    """A copy, in the autograd graph."""
+    """A copy, in the autograd graph; row-major, or with the channels last in memory."""
     check_tensor("clone", "input", input)
+    if _is_channels_last("clone", memory_format):
+        return _channels_last(input, memory_format)
     value = input._value()
     if input.requires_grad:
         return wrap("Clone", ops.reshape(value, shape=value.shape), (input,), (value,))
@@ -44,8 +47,33 @@ def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
 
 @register(function=False)
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
-    """Row-major: the tensor itself where it is, a copy otherwise."""
-    return self if METHODS["is_contiguous"](self) else clone(self)
+    """Row-major (or in `memory_format`): the tensor itself where it is, a copy otherwise."""
+    if _is_channels_last("contiguous", memory_format):
+        fits = METHODS["is_contiguous"](self, memory_format)
+        return self if fits else _channels_last(self, memory_format)
+    if memory_format is preserve_format or METHODS["is_contiguous"](self):
+        return self
+    return clone(self)
+
+
+_CHANNELS_LAST_RANK = {channels_last: 4, channels_last_3d: 5}
+
+
+def _is_channels_last(name: str, given: Any) -> bool:
+    """Whether a `memory_format` argument asks for another order than the usual one."""
+    if given is not None and not isinstance(given, memory_format_class):
+        raise TypeError(f"{name}(): argument 'memory_format' must be torch.memory_format, not "
+                        f"{type(given).__name__}")
+    return given in _CHANNELS_LAST_RANK
+
+
+def _channels_last(input: Tensor, memory_format: Any) -> Tensor:
+    """A copy that lies in memory with its channels (dim 1) last."""
+    rank = _CHANNELS_LAST_RANK[memory_format]
+    if input.ndim != rank:
+        raise RuntimeError(f"required rank {rank} tensor to use {memory_format.name} format")
+    moved = clone(permute(input, 0, *range(2, rank), 1))
+    return permute(moved, 0, rank - 1, *range(1, rank - 1))
 
 
 # ------------------------------------------------------------------------------------------ joining

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._absent import attribute_of
 from . import functional, init, modules, parameter, utils
 from .modules import *  # noqa: F403
 from .modules import __all__ as _modules
@@ -10,3 +11,5 @@ from .parameter import Buffer, Parameter, UninitializedBuffer, UninitializedPara
 __all__ = [*_modules, "Buffer", "Parameter", "UninitializedBuffer", "UninitializedParameter", "functional",
            "init",
            "modules", "parameter", "utils"]
+
+__getattr__ = attribute_of(__name__, {"parallel"})

@@ -1,1 +1,7 @@
 """Helpers around tensors and modules: data loading, hooks."""
+
+from __future__ import annotations
+
+from .._absent import attribute_of
+
+__getattr__ = attribute_of(__name__, {"data"})

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._ops.base import FUNCTIONS
+from ..._ops.convert import parse_to
 from ...autograd import no_grad
 from ...tensor import Tensor
 from ..parameter import is_lazy
@@ -41,16 +42,18 @@ class Casts(Members):
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Move and cast: ``to(device)``, ``to(dtype)``, ``to(device, dtype)``, ``to(tensor)``.
 
-        A dtype applies to floating-point and complex tensors only, and has to be one itself.
+        A dtype applies to floating-point and complex tensors only, and has to be one itself;
+        ``memory_format=`` to tensors with 4 or 5 dimensions.
         """
-        device, dtype = _destination(args, kwargs)
+        device, dtype, _, _, memory_format = parse_to(*args, **kwargs)
         if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
             raise TypeError("nn.Module.to only accepts floating point or complex dtypes, "
                             f"but got desired dtype={dtype}")
 
         def move(t: Tensor) -> Tensor:
             cast = dtype if dtype is not None and (t.is_floating_point() or t.is_complex()) else t.dtype
-            return t.to(dtype=cast) if device is None else t.to(device=device, dtype=cast)
+            order = memory_format if t.ndim in (4, 5) else None
+            return t.to(device, cast, memory_format=order)
 
         return self._apply(move)
 
@@ -92,21 +95,3 @@ class Casts(Members):
     def share_memory(self) -> Any:
         """Move the tensors to shared memory; see ``Tensor.share_memory_``."""
         return self._apply(lambda t: t.share_memory_())
-
-
-def _destination(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """(device, dtype) that the arguments of `to` ask for; None where they say nothing."""
-    device, dtype = kwargs.get("device"), kwargs.get("dtype")
-    like = kwargs.get("tensor", args[0] if args and isinstance(args[0], Tensor) else None)
-    if like is not None:
-        return like.device, like.dtype
-    for arg in args[:2]:
-        if hasattr(arg, "is_floating_point"):
-            dtype = arg
-        elif not isinstance(arg, bool) and arg is not None:
-            device = arg
-    unknown = set(kwargs) - {"device", "dtype", "tensor", "non_blocking", "copy", "memory_format"}
-    if unknown:
-        raise TypeError(f"to() received an invalid keyword argument {sorted(unknown)[0]!r}: "
-                        "expected device, dtype, tensor, non_blocking or memory_format")
-    return device, dtype

@@ -1,0 +1,7 @@
+"""Wrappers of modules for several devices or processes."""
+
+from __future__ import annotations
+
+from .distributed import DistributedDataParallel
+
+__all__ = ["DistributedDataParallel"]
