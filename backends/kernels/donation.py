@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 
 from .ir import Assign, Buffer, Call, Expr, For, If, Kernel, Let, Load, Name, Ref, Stmt, Store, Var, walk
-from .program import Launch, Program, Slot
+from .program import Launch, Program, Slot, touched
 from .text import print_expr
 
 
@@ -33,11 +33,12 @@ def assign_aliases(program: Program, donates: Iterable[tuple[int, int]]) -> None
 def _allowed(program: Program, out: Slot, given: Slot) -> bool:
     if any(given in launch.slots for launch in program.prologue):
         return False
-    users = [launch for launch in program.launches if out in launch.slots]
+    users = [item for item in program.launches if out in touched(item)]
     if not users:
         return False
     later = program.launches[program.launches.index(users[0]):]
-    return all(_in_place(launch, out, given) for launch in later if given in launch.slots)
+    readers = [item for item in later if given in touched(item)]
+    return all(isinstance(item, Launch) and _in_place(item, out, given) for item in readers)
 
 
 def _in_place(launch: Launch, out: Slot, given: Slot) -> bool:

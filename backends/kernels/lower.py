@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from graphtorch.ir.graph import Graph
 
 from .contraction import lower_contraction
+from .control import lower_control
 from .loops import lower_copy
 from .lowering import Lowering, Region, region_of
 from .program import Program
@@ -43,6 +44,8 @@ def lower_region(region: Region, lowering: Lowering) -> None:
     """Dispatch on the region's kind."""
     if region.kind == "contraction":
         lower_contraction(region, lowering)
+    elif region.kind == "control":
+        lower_control(region, lowering, lower_region)
     else:
         lower_loops(region, lowering)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType
@@ -11,7 +12,7 @@ from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import Dim, Shape, numel
 
 from .ir import Kernel
-from .program import ErrorSite, Launch, Program, Slot
+from .program import ErrorSite, Item, Launch, Program, Slot
 from .text import print_kernel
 
 
@@ -61,11 +62,12 @@ def region_of(node: Node) -> Region:
     )
 
 
+CONTROL = frozenset(["scan", "cond", "while_loop"])
 CONTRACTIONS = frozenset(["matmul", "conv", "conv_transpose", "conv_weight_grad"])
 
 
 def kind_of(op: str) -> str:
-    return "contraction" if op in CONTRACTIONS else "loop"
+    return "contraction" if op in CONTRACTIONS else "control" if op in CONTROL else "loop"
 
 
 class Lowering:
@@ -93,6 +95,7 @@ class Lowering:
         for value, slot in zip(graph.outputs, self.outputs, strict=True):
             self._slots.setdefault(value, slot)
         self.program = Program(graph.name, graph.symbols(), self.inputs, self.outputs)
+        self._block: list[Item] = self.program.launches
 
     def slot(self, value: Value) -> Slot:
         """Where a value of the graph lives; a temporary is made on first use."""
@@ -108,6 +111,11 @@ class Lowering:
     def assign(self, value: Value, slot: Slot) -> None:
         """Let `value` live in `slot` (which another value left, or shares by a reshape)."""
         self._slots[value] = slot
+
+    def bind(self, inner: Value, outer: Value) -> None:
+        """Let a value of a nested graph live where `outer` does, whose elements it has."""
+        self._slots[inner] = self.slot(outer)
+        (self._stable.add if self.is_stable(outer) else self._stable.discard)(inner)
 
     def has_slot(self, value: Value) -> bool:
         return value in self._slots
@@ -152,8 +160,21 @@ class Lowering:
         key = print_kernel(kernel, ""), tuple(b.align for b in kernel.buffers)
         kernel = self._kernels.setdefault(key, kernel)
         launch = Launch(kernel, tuple(slots), tuple(sizes), label, flops, bytes)
-        (self.program.prologue if prologue else self.program.launches).append(launch)
+        (self.program.prologue if prologue else self._block).append(launch)
         return launch
+
+    def append(self, item: Item) -> None:
+        """Append a loop or a branch."""
+        self._block.append(item)
+
+    @contextmanager
+    def block(self) -> Iterator[list[Item]]:
+        """Launches made inside go to the list it gives: the body of a loop or branch."""
+        before, self._block = self._block, []
+        try:
+            yield self._block
+        finally:
+            self._block = before
 
     def fail_site(self, node: Node, message: str) -> int:
         """The number under which kernels report that `message` happened at `node`."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from graphtorch.ir.shape import Dim, bounds
 
-from .program import Program, Slot
+from .program import Branch, Item, Loop, Program, Slot, touched
 
 ALIGNMENT = 64
 
@@ -67,12 +67,36 @@ def slot_bytes(slot: Slot) -> Dim:
 
 def lifetimes(program: Program) -> dict[Slot, Life]:
     """When each temporary is in use, in the order of first use."""
+    items: list[Item] = [*program.prologue, *program.launches]
     lives: dict[Slot, Life] = {}
-    for time, launch in enumerate((*program.prologue, *program.launches)):
-        for slot in launch.slots:
-            if slot.kind == "temporary":
-                lives[slot] = Life(lives[slot].first if slot in lives else time, time)
+    _live(items, 0, lives)
     return lives
+
+
+def _live(items: Sequence[Item], time: int, lives: dict[Slot, Life]) -> int:
+    """Enter what `items` touch from `time` on, and return the time after them."""
+    for item in items:
+        start = time
+        if isinstance(item, (Loop, Branch)):
+            for block in item.blocks():
+                time = _live(block, time + 1, lives)
+        slots = touched(item) if not isinstance(item, Loop) else _kept_over_steps(item, start, lives)
+        for slot in slots:
+            if slot.kind == "temporary":
+                _extend(lives, slot, start)
+                _extend(lives, slot, time)
+        time += 1
+    return time
+
+
+def _kept_over_steps(loop: Loop, start: int, lives: dict[Slot, Life]) -> set[Slot]:
+    """Slots that live for the whole loop: all but those that a step makes for itself."""
+    return loop.own_roots() | {s for s in touched(loop) if s not in lives or lives[s].first < start}
+
+
+def _extend(lives: dict[Slot, Life], slot: Slot, time: int) -> None:
+    known = lives.get(slot, Life(time, time))
+    lives[slot] = Life(min(known.first, time), max(known.last, time))
 
 
 def _pack(slots: Sequence[Slot], lives: dict[Slot, Life]) -> tuple[dict[Slot, Dim], int]:

@@ -1,17 +1,26 @@
 """A lowered graph: kernels, the buffers they work on, and the order of their launches.
 
-    program ::= slots, errors, kernels, launches
-    launch  ::= kernel "(" slot ("+" offset)? ... size ... ")"
+    program ::= slots, errors, kernels, launch*
+    launch  ::= kernel "(" slot ... size ... ")"
+              | "loop" count { launch* } | "loop while" { launch* } slot { launch* }
+              | "if" slot { launch* } else { launch* }
 
 Slots are inputs, outputs (each its own memory, given by the caller) and temporaries, which the memory
 planner places in one arena. A `prologue` holds the launches whose results depend on stable inputs only
 (packed weights): they run again only when such an input changes, and their results live in slots of
 kind ``packed``, kept between calls.
+
+Inside a loop three kinds of slots are places that change from step to step: ``step`` is the part of another
+slot that belongs to the step, ``half`` the one half of another slot in even steps and the other half in
+odd ones, and ``carry`` is what the step before left: a pointer that moves, so that nothing is copied.
+After the loop ``final`` is where the last step left it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias, Union
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Location
@@ -23,11 +32,12 @@ from .ir import Kernel
 
 @dataclass(eq=False)
 class Slot:
-    """Memory of a call. `kind`: input, output, temporary, packed, constant.
+    """Memory of a call. `kind`: input, output, temporary, packed, constant; step, half, carry, final.
 
     `shape` may be symbolic; `elements` is the number to allocate (more than numel where padded).
     `index` is the position among inputs or outputs. An output whose `alias` is set takes over that
-    input slot's memory (a donated buffer).
+    input slot's memory (a donated buffer). `parts` are the slots in whose memory the last four kinds lie:
+    one for step and half; the initial one and that of the next step for carry and final.
     """
 
     kind: str
@@ -38,6 +48,14 @@ class Slot:
     literal: Literal | None = None
     alias: Slot | None = None
     name: str = ""
+    parts: tuple[Slot, ...] = ()
+
+    def roots(self) -> Iterator[Slot]:
+        """The slots of the first five kinds in whose memory this one lies."""
+        if not self.parts:
+            yield self
+        for part in self.parts:
+            yield from part.roots()
 
 
 @dataclass(eq=False)
@@ -53,6 +71,87 @@ class Launch:
     label: str = ""
     flops: Dim = 0
     bytes: Dim = 0
+
+
+@dataclass(eq=False)
+class Carry:
+    """What a step hands to the next: `now` is read in the step, `next` written, `final` read afterwards."""
+
+    now: Slot
+    next: Slot
+    final: Slot
+
+
+@dataclass(eq=False)
+class Loop:
+    """The body repeated `count` times, or for as long as `test` leaves a true in its slot.
+
+    `moving` are the slots of kind step and half that move with this loop; a reverse loop starts at the last
+    part of each step slot.
+    """
+
+    body: list[Item]
+    count: Dim | None = None
+    reverse: bool = False
+    carries: list[Carry] = field(default_factory=list)
+    test: tuple[list[Item], Slot] | None = None
+    moving: list[Slot] = field(default_factory=list)
+
+    def blocks(self) -> tuple[list[Item], ...]:
+        return (self.body,) if self.test is None else (self.test[0], self.body)
+
+    def own_roots(self) -> set[Slot]:
+        """Slots that carry something from one step to another, or hold all steps."""
+        found = {r for s in self.moving for r in s.roots()} | {r for c in self.carries for r in c.now.roots()}
+        return found | ({self.test[1]} if self.test else set())
+
+
+@dataclass(eq=False)
+class Branch:
+    """One of two blocks, by a bool in memory."""
+
+    predicate: Slot
+    then: list[Item]
+    orelse: list[Item]
+
+    def blocks(self) -> tuple[list[Item], ...]:
+        return self.then, self.orelse
+
+
+Item: TypeAlias = Union[Launch, Loop, Branch]
+
+
+def flat(items: Iterable[Item]) -> Iterator[Launch]:
+    """Every launch once, those in loops and branches included."""
+    for item in items:
+        if isinstance(item, Launch):
+            yield item
+        else:
+            for block in item.blocks():
+                yield from flat(block)
+
+
+def counted(items: Sequence[Item], times: Dim = 1) -> Iterator[tuple[Launch, Dim]]:
+    """Every launch and how often it runs; a loop whose length is unknown counts once."""
+    for item in items:
+        if isinstance(item, Launch):
+            yield item, times
+        else:
+            inner = times * item.count if isinstance(item, Loop) and item.count is not None else times
+            for block in item.blocks():
+                yield from counted(block, inner)
+
+
+def touched(item: Item) -> set[Slot]:
+    """The slots that an item reads or writes, as roots."""
+    found = {r for launch in flat([item]) for s in launch.slots for r in s.roots()}
+    if isinstance(item, Loop):
+        found |= item.own_roots()
+    elif isinstance(item, Branch):
+        found |= set(item.predicate.roots())
+    if not isinstance(item, Launch):
+        found |= {s for block in item.blocks() for inner in block for s in touched(inner)}
+    return found
 
 
 @dataclass(frozen=True)
@@ -72,14 +171,14 @@ class Program:
     symbols: tuple[Symbol, ...]
     inputs: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
-    launches: list[Launch] = field(default_factory=list)
+    launches: list[Item] = field(default_factory=list)
     prologue: list[Launch] = field(default_factory=list)
     errors: list[ErrorSite] = field(default_factory=list)
 
     def kernels(self) -> list[Kernel]:
         """Each kernel once, in the order of first use."""
         seen: dict[Kernel, None] = {}
-        for launch in (*self.prologue, *self.launches):
+        for launch in flat((*self.prologue, *self.launches)):
             seen.setdefault(launch.kernel)
         return list(seen)
 
@@ -93,8 +192,7 @@ class Program:
 
     def _used(self, kind: str) -> list[Slot]:
         seen: dict[Slot, None] = {}
-        for launch in (*self.prologue, *self.launches):
+        for launch in flat((*self.prologue, *self.launches)):
             for slot in launch.slots:
-                if slot.kind == kind:
-                    seen.setdefault(slot)
+                seen.update((root, None) for root in slot.roots() if root.kind == kind)
         return list(seen)

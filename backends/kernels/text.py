@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from . import ir as k
-from .program import Program, Slot
+from .program import Branch, Item, Launch, Loop, Program, Slot
 
 INFIX = {
     "add": "+",
@@ -39,14 +39,43 @@ def print_program(program: Program) -> str:
     """Every kernel, then the launches."""
     text = "".join(print_kernel(kernel) + "\n" for kernel in program.kernels())
     names: dict[Slot, str] = {}
-    for title, launches in (("prologue", program.prologue), ("launches", program.launches)):
-        for launch in launches:
-            slots = [_slot(s, names) for s in launch.slots] + [str(d) for d in launch.sizes]
-            text += (
-                f"{'prologue ' if title == 'prologue' else ''}{launch.kernel.name}({', '.join(slots)})"
-                f"  # {launch.label}\n"
-            )
-    return text
+    text += "".join(f"prologue {line}\n" for line in _items(program.prologue, names))
+    return text + "".join(line + "\n" for line in _items(program.launches, names))
+
+
+def _items(items: Sequence[Item], names: dict[Slot, str], pad: str = "") -> Iterator[str]:
+    """Launches, loops and branches, one a line."""
+    for item in items:
+        match item:
+            case Launch():
+                slots = [_slot(s, names) for s in item.slots] + [str(d) for d in item.sizes]
+                yield f"{pad}{item.kernel.name}({', '.join(slots)})  # {item.label}"
+            case Loop():
+                yield from _loop(item, names, pad)
+            case Branch():
+                yield f"{pad}if {_slot(item.predicate, names)} {{"
+                yield from _items(item.then, names, pad + "  ")
+                yield f"{pad}}} else {{"
+                yield from _items(item.orelse, names, pad + "  ")
+                yield pad + "}"
+
+
+def _loop(loop: Loop, names: dict[Slot, str], pad: str) -> Iterator[str]:
+    if loop.test is None:
+        yield f"{pad}loop {loop.count}{' reversed' if loop.reverse else ''} {{"
+    else:
+        yield f"{pad}loop while {{"
+        yield from _items(loop.test[0], names, pad + "  ")
+        yield f"{pad}}} {_slot(loop.test[1], names)} {{"
+    for slot in loop.moving:
+        yield f"{pad}  {_slot(slot, names)} in {_slot(slot.parts[0], names)}"
+    for carry in loop.carries:
+        first, following = (_slot(s, names) for s in carry.now.parts)
+        yield f"{pad}  {_slot(carry.now, names)} = {first}, then {following}"
+    yield from _items(loop.body, names, pad + "  ")
+    yield pad + "}"
+    for carry in loop.carries:
+        yield f"{pad}{_slot(carry.final, names)} = {_slot(carry.now, names)} after the loop"
 
 
 def print_expr(e: k.Expr) -> str:

@@ -5,12 +5,13 @@ Sizes are computed from the symbols here, so one compile serves them all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt, bounds
 
 from ..kernels.plan import Plan
-from ..kernels.program import Launch, Program, Slot
+from ..kernels.program import Branch, Item, Launch, Loop, Program, Slot
 from .abi import ENTRY, PROLOGUE
 from .emit import ModuleEmitter
 from .target import Target
@@ -53,16 +54,18 @@ class EntryEmitter:
         self.packed, _ = packed_layout(program)
         self.lines: list[str] = []
         self._known: dict[object, str] = {}
+        self._block = "entry"
+        self._labels = 0
         inputs, outputs, symbols = len(program.inputs), len(program.outputs), len(program.symbols)
         self._first = {"input": 0, "output": inputs, "symbol": inputs + outputs,
                        "temporary": inputs + outputs + symbols, "packed": inputs + outputs + symbols + 1}
 
-    def function(self, name: str, launches: Sequence[Launch], linkage: str = "") -> str:
-        for launch in launches:
-            self._launch(launch)
+    def function(self, name: str, launches: Sequence[Item], linkage: str = "") -> str:
+        self._items(launches)
         return "\n".join(
             [
                 f"define {linkage} i32 @{name}(ptr noalias nofree %args) #0 {{",
+                "entry:",
                 "  %status = alloca i32, align 64",
                 "  store i32 0, ptr %status",
                 *self.lines,
@@ -72,6 +75,15 @@ class EntryEmitter:
                 "",
             ]
         )
+
+    def _items(self, items: Sequence[Item]) -> None:
+        for item in items:
+            if isinstance(item, Launch):
+                self._launch(item)
+            elif isinstance(item, Loop):
+                (self._while if item.test else self._loop)(item)
+            else:
+                self._branch(item)
 
     def _launch(self, launch: Launch) -> None:
         memory = [self._memory(s) for s in launch.slots]
@@ -83,9 +95,116 @@ class EntryEmitter:
     def _memory(self, slot: Slot) -> object:
         """What identifies the memory of a slot: two slots of one kernel may share it (in-place updates)."""
         slot = slot.alias or slot
+        if slot.parts:
+            return slot
         if slot.kind == "temporary":
             return "temporary", self.plan.offsets[slot]
         return slot
+
+    # ---- loops and branches
+
+    def _label(self, hint: str) -> str:
+        self._labels += 1
+        return f"{hint}{self._labels}"
+
+    def _enter(self, label: str) -> None:
+        self.lines.append(f"{label}:")
+        self._block = label
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """What is computed inside a block is not known after it."""
+        known = dict(self._known)
+        yield
+        self._known = known
+
+    def _phi(self, type: str, pairs: Sequence[tuple[str, str]]) -> str:
+        return self._let(f"phi {type} " + ", ".join(f"[ {x}, %{block} ]" for x, block in pairs))
+
+    def _loop(self, loop: Loop) -> None:
+        """Guard, then do-while; pointers to what is carried move from step to step."""
+        assert loop.count is not None
+        count = self._dim(loop.count)
+        firsts = [self._pointer(c.now.parts[0]) for c in loop.carries]
+        body, done, before = self._label("loop"), self._label("done"), self._block
+        some = self._let(f"icmp sgt i64 {count}, 0")
+        self.lines.append(f"  br i1 {some}, label %{body}, label %{done}")
+        self._enter(body)
+        with self._inside():
+            at = len(self.lines)
+            self.lines += [""] * (1 + len(firsts))
+            step, nexts = self._steps(loop, f"%step.{body}", count if loop.reverse else None)
+            again = self._let(f"icmp slt i64 {step}, {count}")
+            self.lines.append(f"  br i1 {again}, label %{body}, label %{done}")
+            self._fill(at, loop, body, [("0", *firsts), (step, *nexts)], (before, self._block))
+        after = self._block
+        self._enter(done)
+        for carry, first, following in zip(loop.carries, firsts, nexts, strict=True):
+            self._known[carry.final] = self._phi("ptr", [(first, before), (following, after)])
+
+    def _while(self, loop: Loop) -> None:
+        """A test before each step; the test reads the carries as well."""
+        assert loop.test is not None
+        firsts = [self._pointer(c.now.parts[0]) for c in loop.carries]
+        head, body, done, before = *(self._label(x) for x in ("while", "loop", "done")), self._block
+        self.lines.append(f"  br label %{head}")
+        self._enter(head)
+        at = len(self.lines)
+        self.lines += [""] * (1 + len(firsts))
+        with self._inside():
+            self._known.update((c.now, self._carried(head, i)) for i, c in enumerate(loop.carries))
+            self._items(loop.test[0])
+            self.lines.append(f"  br i1 {self._flag(loop.test[1])}, label %{body}, label %{done}")
+            self._enter(body)
+            step, nexts = self._steps(loop, f"%step.{head}", None, head)
+            self.lines.append(f"  br label %{head}")
+            self._fill(at, loop, head, [("0", *firsts), (step, *nexts)], (before, self._block))
+        self._enter(done)
+        self._known.update((c.final, self._carried(head, i)) for i, c in enumerate(loop.carries))
+
+    def _steps(self, loop: Loop, step: str, count: str | None, label: str = "") -> tuple[str, list[str]]:
+        """The body at number `step`: the number of the next step and where it finds the carries."""
+        label = label or self._block
+        self._known.update((c.now, self._carried(label, i)) for i, c in enumerate(loop.carries))
+        place = step
+        if count is not None:
+            place = self._let(f"sub nsw i64 {self._let(f'sub nsw i64 {count}, 1')}, {step}")
+        for slot in loop.moving:
+            index = place if slot.kind == "step" else self._let(f"and i64 {step}, 1")
+            size = self._dim(slot.elements * slot.dtype.itemsize)
+            offset = self._let(f"mul nsw i64 {index}, {size}")
+            base = self._pointer(slot.parts[0])
+            self._known[slot] = self._let(f"getelementptr inbounds i8, ptr {base}, i64 {offset}")
+        self._items(loop.body)
+        return self._let(f"add nsw i64 {step}, 1"), [self._pointer(c.next) for c in loop.carries]
+
+    @staticmethod
+    def _carried(label: str, index: int) -> str:
+        return f"%carry.{label}.{index}"
+
+    def _fill(self, at: int, loop: Loop, label: str, values: Sequence[Sequence[str]],
+              blocks: Sequence[str]) -> None:
+        """The phis of a loop's head, whose operands are known by now."""
+        names = [("i64", f"%step.{label}")]
+        names += [("ptr", self._carried(label, i)) for i in range(len(loop.carries))]
+        for k, (type, name) in enumerate(names):
+            pairs = ", ".join(f"[ {v[k]}, %{b} ]" for v, b in zip(values, blocks, strict=True))
+            self.lines[at + k] = f"  {name} = phi {type} {pairs}"
+
+    def _flag(self, slot: Slot) -> str:
+        """A bool in memory as an i1."""
+        byte = self._let(f"load i8, ptr {self._pointer(slot)}")
+        return self._let(f"icmp ne i8 {byte}, 0")
+
+    def _branch(self, branch: Branch) -> None:
+        then, orelse, after = (self._label(x) for x in ("then", "else", "after"))
+        self.lines.append(f"  br i1 {self._flag(branch.predicate)}, label %{then}, label %{orelse}")
+        for label, block in ((then, branch.then), (orelse, branch.orelse)):
+            self._enter(label)
+            with self._inside():
+                self._items(block)
+            self.lines.append(f"  br label %{after}")
+        self._enter(after)
 
     # ---- values
 

@@ -6,7 +6,7 @@ from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import Dim
 
 from ..kernels.plan import Plan
-from ..kernels.program import Launch, Program, Slot
+from ..kernels.program import Launch, Program, Slot, counted, flat
 from .entry import packed_layout
 from .target import Target
 
@@ -14,7 +14,7 @@ from .target import Target
 def statistics(recorded: Graph, final: Graph, program: Program, plan: Plan, code: int) -> dict[str, int]:
     """Counts for the one-line summary; a size that depends on symbols counts as -1."""
     return {"ops": len(recorded.nodes), "regions": sum(n.op.name != "constant" for n in final.nodes),
-            "kernels": len(program.kernels()), "launches": len(program.launches),
+            "kernels": len(program.kernels()), "launches": len(list(flat(program.launches))),
             "arena_bytes": plan.size if isinstance(plan.size, int) else -1,
             "code_bytes": code}
 
@@ -23,14 +23,16 @@ def explain(program: Program, plan: Plan, target: Target, counts: dict[str, int]
     """A line a launch with FLOPs and bytes, then memory and totals."""
     rows = [("kernel", "what", "FLOPs", "bytes", "reads and writes")]
     rows += [("prologue " + launch.kernel.name, *_row(launch)) for launch in program.prologue]
-    rows += [(launch.kernel.name, *_row(launch)) for launch in program.launches]
+    launches = list(counted(program.launches))
+    rows += [(launch.kernel.name if times == 1 else f"{launch.kernel.name} x {times}", *_row(launch, times))
+             for launch, times in launches]
     widths = [max(len(r[i]) for r in rows) for i in range(4)]
     table = [
         "  ".join((*(cell.ljust(w) for cell, w in zip(r, widths, strict=False)), r[4])).rstrip() for r in rows
     ]
     total = (
-        sum_of([launch.flops for launch in program.launches]),
-        sum_of([la.bytes for la in program.launches]),
+        sum_of([launch.flops * times for launch, times in launches]),
+        sum_of([launch.bytes * times for launch, times in launches]),
     )
     return "\n".join(
         [
@@ -46,8 +48,9 @@ def explain(program: Program, plan: Plan, target: Target, counts: dict[str, int]
     )
 
 
-def _row(launch: Launch) -> tuple[str, str, str, str]:
-    return launch.label, number(launch.flops), number(launch.bytes), ", ".join(map(_slot, launch.slots))
+def _row(launch: Launch, times: Dim = 1) -> tuple[str, str, str, str]:
+    moved = number(launch.flops * times), number(launch.bytes * times)
+    return launch.label, *moved, ", ".join(map(_slot, launch.slots))
 
 
 def _slot(slot: Slot) -> str:

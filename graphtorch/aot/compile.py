@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as safetensors_bytes
 
-from graphtorch.backends.kernels.program import Program, Slot
+from graphtorch.backends.kernels.program import Program, Slot, flat
 from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.library import ABI_VERSION, Weights, exported, library_text
 from graphtorch.backends.llvm.native import compile_object
@@ -191,6 +191,6 @@ def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Target
 
 def summarize(graph: Graph, program: Program, arena: int, code: int) -> str:
     """What the compiler did, in one line."""
-    return (f"compiler: {len(graph.nodes)} ops in, {len(program.launches)} kernels out "
+    return (f"compiler: {len(graph.nodes)} ops in, {len(list(flat(program.launches)))} kernels out "
             f"(+ {len(program.prologue)} that pack weights once), {arena:,} bytes of arena, "
             f"{code:,} bytes of object code")

@@ -208,9 +208,10 @@ def _while_reference(attrs: WhileAttrs, *xs: np.ndarray) -> tuple[np.ndarray, ..
 
 
 def _while_vjp(node: Node, *cotangents: Value | None) -> tuple[Value | None, ...]:
+    place = f" (recorded at {node.location})" if node.location else ""
     raise RuntimeError("while_loop has no gradient: how often it repeats is known only afterwards, so "
                        "nothing can be kept for a backward pass. Use scan, whose number of steps is known, "
-                       "or detach what goes in" + (f" (recorded at {node.location})" if node.location else ""))
+                       f"or detach what goes in{place}")
 
 
 while_loop = Op(

@@ -11,6 +11,7 @@ from ..ops.checks import attrs_of
 from ..ops.shape import ConstantAttrs
 from ..rewrite import rewrite
 
+HOLDERS = frozenset((ops.region, ops.scan, ops.cond, ops.while_loop))  # their work has no bound
 LIMIT = 1 << 14  # elements of a result: more would make the graph's text and the compiled file large
 
 
@@ -38,7 +39,7 @@ def _folded(node: Node) -> tuple[Value, ...] | None:
 def _is_foldable(node: Node) -> bool:
     if not node.operands or any(v.node is None or v.node.op is not ops.constant for v in node.operands):
         return False
-    if any(not t.is_static or t.numel > LIMIT for t in node.types) or node.op is ops.region:
+    if any(not t.is_static or t.numel > LIMIT for t in node.types) or node.op in HOLDERS:
         return False
     return not (node.op is ops.expand and node.operands[0].rank == 0)
 

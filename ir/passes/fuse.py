@@ -7,6 +7,7 @@
     contraction  one matmul or convolution; the strided views and single casts of its operands; the
                  pointwise epilogue on its result, whose other operands are strided views
     window       one pooling op and its pointwise epilogue
+    control      one loop over time or branch; its body is divided into regions as well
     opaque       one op of any other kind
 
 Every op ends up in just one region, so nothing is computed twice. Excepted are free nodes (views, scalar
@@ -49,6 +50,7 @@ MOVES = frozenset(("pad", "concat", "slice_update"))  # pointwise in the result;
 REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"])
 CONTRACTIONS = frozenset(["matmul", "conv", "conv_transpose", "conv_weight_grad"])
 WINDOWS = frozenset(["max_pool", "avg_pool", "avg_pool_grad", "adaptive_avg_pool", "adaptive_avg_pool_grad"])
+CONTROL = frozenset(["scan", "cond", "while_loop"])
 LOOKUPS = frozenset(("gather", "index", "index_select"))  # read their first operand at computed positions
 DRAWS = frozenset(random.__all__)
 SCATTERS = frozenset(("scatter", "scatter_add", "index_put"))  # opaque, but read operands element by element
@@ -150,6 +152,7 @@ def start(parts: Partition, node: Node) -> Group:
         axes = kept if keepdim else tuple(a for i, a in enumerate(kept) if i not in dims)
         return parts.start(node, "loop", space, axes, reduces=own)
     kind = "contraction" if name in CONTRACTIONS else "window" if name in WINDOWS else \
+        "control" if name in CONTROL else \
         "loop" if name in DRAWS or (takes_views(node) and name not in SCATTERS) else "opaque"
     return parts.start(node, kind, Space(result.shape), identity_axes(result.shape))
 

@@ -13,6 +13,7 @@
     cse, dce    last before fuse: it places every node it is given in a region, needed or not
     fuse        ensures that the graph consists of regions and constants
 
+Bodies of loops and branches go through each pass before the graph around them does.
 Each pass takes a valid graph and gives one with the same inputs, donations and results; up to rounding where
 legalize replaces a composite or pools reorders a sum, otherwise to the last bit.
 """
@@ -28,7 +29,7 @@ from typing import NamedTuple, TypeAlias
 from .. import failure
 from ..graph import Graph, Node
 from ..verify import Legal, verify
-from . import cse, dce, detach, fold, fuse, legalize, pools, simplify
+from . import cse, dce, detach, fold, fuse, legalize, nested, pools, simplify
 from .legalize import Supports
 
 Observer: TypeAlias = Callable[[str, Graph], None]
@@ -69,7 +70,7 @@ def observed(on_stage: Observer) -> Iterator[None]:
 def stages(supports: Supports, target: str = "the target") -> list[Stage]:
     """The passes for a target that takes the nodes for which `supports` holds."""
     expand = partial(legalize.run, supports=supports, target=target)
-    return [
+    passes = [
         Stage("detach", detach.run),
         Stage("simplify", simplify.run),
         Stage("fold", fold.run),
@@ -84,6 +85,7 @@ def stages(supports: Supports, target: str = "the target") -> list[Stage]:
         Stage("dce-legal", dce.run, supports),
         Stage("fuse", fuse.run, partial(_is_fused, supports)),
     ]
+    return [stage._replace(run=nested.everywhere(stage.run)) for stage in passes]
 
 
 def run(graph: Graph, supports: Supports, target: str = "the target", *,
