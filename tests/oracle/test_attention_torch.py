@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import graphtorch as gt
+from against_torch import compare, error_of
 
 torch = pytest.importorskip("torch")
 
@@ -17,24 +18,6 @@ RNG = np.random.default_rng(5)
 
 def array(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
-
-
-def compare(call, arrays, theirs=None, mine=None, tolerance=1e-4):
-    """`call(framework, module, *tensors)` gives the same values and gradients in both."""
-    found = []
-    for t, module in ((torch, theirs), (gt, mine)):
-        # a tensor that stands twice is one tensor
-        made = {id(a): t.tensor(a, requires_grad=a.dtype == np.float32) for a in arrays}
-        leaves = list(made.values())
-        out = call(t, module, *(made[id(a)] for a in arrays))
-        outs = [o for o in (out if isinstance(out, tuple) else (out,)) if o is not None]
-        sum((o * o).sum() for o in outs).backward()
-        parameters = [p.grad for p in module.parameters()] if module is not None else []
-        found.append([*(o.detach() for o in outs), *(x.grad for x in leaves), *parameters])
-    for a, b in zip(*found, strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            np.testing.assert_allclose(b.numpy(), a.numpy(), tolerance, tolerance)
 
 
 Q, K, V = array(2, 4, 3, 8), array(2, 2, 5, 8), array(2, 2, 5, 6)
@@ -55,12 +38,6 @@ SDPA = {
 @pytest.mark.parametrize(("arrays", "options"), SDPA.values(), ids=SDPA)
 def test_scaled_dot_product_attention(arrays, options):
     compare(lambda t, _, *x: t.nn.functional.scaled_dot_product_attention(*x, **options), arrays)
-
-
-def error_of(call):
-    with pytest.raises(Exception) as caught:
-        call()
-    return caught.type
 
 
 REFUSED = {

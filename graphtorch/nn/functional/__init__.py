@@ -15,8 +15,12 @@ from .conv import (
     conv_transpose3d,
     linear,
 )
+from .ctc import ctc_loss
 from .distance import cosine_similarity, normalize, pairwise_distance, pdist
 from .dropouts import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
+from .embedding_bag import embedding_bag
+from .fractional import *  # noqa: F403
+from .fractional import __all__ as _fractional
 from .loss import *  # noqa: F403
 from .loss import __all__ as _loss
 from .multi_head import multi_head_attention_forward
@@ -38,12 +42,12 @@ from .vision import (
 )
 
 __all__ = [
-    *_activation, *_loss, *_pooling, "alpha_dropout", "batch_norm", "bilinear", "channel_shuffle", "conv1d",
-    "conv2d",
-    "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "dropout",
-    "dropout1d",
-    "dropout2d", "dropout3d", "embedding", "feature_alpha_dropout", "fold", "group_norm", "instance_norm",
-    "interpolate",
+    *_activation, *_fractional, *_loss, *_pooling, "alpha_dropout", "batch_norm", "bilinear",
+    "channel_shuffle", "conv1d", "conv2d",
+    "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity",
+    "ctc_loss", "dropout", "dropout1d",
+    "dropout2d", "dropout3d", "embedding", "embedding_bag", "feature_alpha_dropout", "fold", "group_norm",
+    "instance_norm", "interpolate",
     "layer_norm", "linear", "local_response_norm", "multi_head_attention_forward", "normalize", "one_hot",
     "pad", "pairwise_distance",
     "pdist",

@@ -33,7 +33,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     padding_idx = _row(padding_idx, weight.shape[0])
     flat = input.reshape(-1)
     if max_norm is not None:
-        _renormalize(weight, flat, max_norm, norm_type)
+        renormalize(weight, flat, max_norm, norm_type)
     if sparse and weight.requires_grad:
         if scale_grad_by_freq:
             raise RuntimeError("embedding_backward: scale_grad_by_freq not supported with sparse gradients")
@@ -76,7 +76,7 @@ def _row(padding_idx: int | None, count: int) -> int | None:
     return padding_idx % count
 
 
-def _renormalize(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -> None:
+def renormalize(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -> None:
     """Scale the rows at `index` whose norm exceeds `max_norm` down to it, in place."""
     with no_grad():
         rows = weight.detach().index_select(0, index)

@@ -117,3 +117,16 @@ TripletMarginWithDistanceLoss = _loss(
     "TripletMarginWithDistanceLoss", F.triplet_margin_with_distance_loss,
     "`TripletMarginLoss` with another distance.",
     order="", distance_function=None, margin=1.0, swap=False)
+
+
+class CTCLoss(_Loss):
+    """Minus the log-probability of all alignments of a target; see `functional.ctc_loss`."""
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False):
+        super().__init__(reduction=reduction)
+        self.blank = blank
+        self.zero_infinity = zero_infinity
+
+    def forward(self, log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any) -> Tensor:
+        return F.ctc_loss(log_probs, targets, input_lengths, target_lengths, self.blank, self.reduction,
+                          self.zero_infinity)

@@ -126,3 +126,44 @@ class MaxUnpool3d(_MaxUnpoolNd):
     """Put values back where `MaxPool3d` found them."""
 
     rank = 3
+
+
+class _FractionalMaxPoolNd(Module):
+    rank: int
+    _random_samples: Tensor | None
+
+    def __init__(self, kernel_size: Any, output_size: Any = None, output_ratio: Any = None,
+                 return_indices: bool = False, _random_samples: Tensor | None = None):
+        super().__init__()
+        name = type(self).__name__
+        self.kernel_size = tuple_of(kernel_size, self.rank, "kernel_size")
+        if self.rank == 3 and min(self.kernel_size) <= 0:
+            raise ValueError(f"kernel_size must be greater than 0, but got {kernel_size}")
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        if output_size is None and output_ratio is None:
+            raise ValueError(f"{name} requires specifying either an output size, or a pooling ratio")
+        if output_size is not None and output_ratio is not None:
+            raise ValueError("only one of output_size and output_ratio may be specified")
+        self.output_size = None if output_size is None else tuple_of(output_size, self.rank, "output_size")
+        ratios = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * self.rank
+        if output_ratio is not None and not all(0 < ratio < 1 for ratio in ratios):
+            raise ValueError(f"output_ratio must be between 0 and 1 (got {output_ratio})")
+        self.output_ratio = None if output_ratio is None else tuple(ratios)
+
+    def forward(self, input: Tensor) -> Any:
+        pool = F.fractional_max_pool2d if self.rank == 2 else F.fractional_max_pool3d
+        return pool(input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices,
+                    self._random_samples)
+
+
+class FractionalMaxPool2d(_FractionalMaxPoolNd):
+    """Largest element of windows at random distances; see `functional.fractional_max_pool2d`."""
+
+    rank = 2
+
+
+class FractionalMaxPool3d(_FractionalMaxPoolNd):
+    """Largest element of windows at random distances; see `functional.fractional_max_pool3d`."""
+
+    rank = 3
