@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from graphtorch.ir.graph import Node
 
+from .attention import lower_attention
 from .pool_grads import grad_by_rows, lower_avg_pool_grad, lower_max_pool_grad
 from .pooling import by_rows, lower_pool
 from .scan import SCANS, lower_scan
@@ -21,6 +22,7 @@ Lower = Callable[["Stages", Node], None]
 OPAQUE: dict[str, Lower] = {
     **dict.fromkeys(SCANS, lower_scan),
     **dict.fromkeys(("scatter", "scatter_add", "index_put"), lower_scatter),
+    "attention": lower_attention,
     "max_pool_grad": lower_max_pool_grad,
     "max_pool_input_grad": lower_max_pool_input_grad,
     "sort": lower_sort,

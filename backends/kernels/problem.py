@@ -165,12 +165,15 @@ class Emission:
         self.hint = hint
         self.masks = machine_of(lowering.target).masks
         self._buffers: dict[Slot, Buffer] = {}
+        self._private: dict[Slot, Buffer] = {}
         self._sizes = {s.name: Name(s.name) for s in lowering.program.symbols}
         space.env = dict(self._sizes)
         space.vector = None
 
     def buffer(self, slot: Slot, access: str = "read", hint: str = "") -> Buffer:
         """The parameter for `slot`, one even where it is both read and written."""
+        if slot in self._private:
+            return self._private[slot]
         slot = slot.alias or slot
         found = self._buffers.get(slot)
         if found is None:
@@ -179,6 +182,12 @@ class Emission:
         elif found.access != access:
             object.__setattr__(found, "access", "readwrite")
         return found
+
+    def scratch(self, dtype: DType, size: int, hint: str) -> Slot:
+        """Private memory of a task, declared here, under a slot like any other operand."""
+        slot = Slot("scratch", dtype, (size,), size)
+        self._private[slot] = self.b.scratch(dtype, size, hint)
+        return slot
 
     def launch(self, label: str, flops: Dim = 0, moved: Dim = 0, prologue: bool = False) -> None:
         used = names_used(self.b.body) if self._sizes else set()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from graphtorch.ir.graph import Graph, Node
 
+from .attention import fits
 from .window_grad import fits_vectors
 
 # Composites with a kernel that is better than what they decompose into.
 WHOLE = frozenset({
     "relu", "silu", "gelu", "softplus", "log_sigmoid", "elu", "leaky_relu", "hardtanh", "hardsigmoid",
     "hardswish", "mish", "softsign", "square", "reciprocal", "rsqrt", "max_pool_grad"})
-CHOSEN = {"max_pool_input_grad": fits_vectors}  # taken whole where this says so
+CHOSEN = {"attention": fits, "max_pool_input_grad": fits_vectors}  # taken whole where this says so
 
 
 def supports(node: Node) -> bool:
