@@ -153,8 +153,8 @@ def must_pack_rows(p: Contraction, machine: Machine) -> bool:
     crowded = isinstance(hop, int) and hop * p.a.dtype.itemsize % 2048 == 0 and hop > 0
     distant = isinstance(step, int) and step * p.a.dtype.itemsize >= PAGE
     reused = math.prod(guess(x.extent) for x in p.n)
-    large = guess(p.m[-1].extent) > 4 and (crowded and guess(p.n[-1].extent) > 256 or distant and reused > 64)
-    return large and guess(extent_of(p.k)) >= 64
+    badly = (crowded and guess(p.n[-1].extent) > 256) or (distant and reused > 64)
+    return badly and guess(p.m[-1].extent) > 4 and guess(extent_of(p.k)) >= 64
 
 
 def _fixed_rows(p: Contraction) -> bool:

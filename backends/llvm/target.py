@@ -11,7 +11,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 
 FEATURE_WIDTHS = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("sve", 128), ("neon", 128), ("sse2", 128))
-# Cores with 512-bit registers that compute 512 bits once a cycle: in both 256-bit units, or in the only wide one.
+# Cores with 512-bit registers that compute 512 bits once a cycle: in two halves, or in their only wide unit.
 ONE_WIDE_UNIT = frozenset({"znver4", "cannonlake", "icelake-client", "tigerlake", "rocketlake"})
 DEFAULT_CACHES = (32 << 10, 1 << 20, 16 << 20)
 

@@ -222,9 +222,12 @@ def test_forward_is_pytorchs(name: str, case: Case, dtype: DType) -> None:
         arrays = operands(name, points(name, case, kind), dtype)
         (found,) = apply(OPS[name], *arrays, **case.attrs)
         expected = from_torch(case.oracle(*map(to_torch, arrays)))
-        if dtype.itemsize == 2:  # PyTorch rounds some half-precision results twice
-            finite = np.isfinite(expected) if expected.dtype.kind == "f" else np.ones(expected.shape, bool)
-            found, expected = found[finite], expected[finite]
+        compared = np.ones(expected.shape, bool)
+        if dtype.itemsize == 2 and expected.dtype.kind == "f":  # PyTorch rounds some of these results twice
+            compared &= np.isfinite(expected)
+        if name == "gelu":  # of infinities PyTorch's kernel for AVX-512 makes NaN, its others do not
+            compared &= np.isfinite(arrays[0].astype(np.float32))
+        found, expected = found[compared], expected[compared]
         assert_close(found, expected, dtype if found.dtype.kind in "fV" else boolean)
 
 
