@@ -35,7 +35,7 @@ from ._types import (
 from .tensor import Tensor  # isort: skip
 from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
-from . import _legacy, _sparse, autograd, creation, indexing, linalg, printing, random  # isort: skip
+from . import _legacy, _pickling, _sparse, autograd, creation, indexing, linalg, printing, random  # isort: skip
 from .autograd import (
     enable_grad,
     inference_mode,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -376,36 +375,14 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
     return self
 
 
-# ------------------------------------------------------------------------------------------ copying objects
-
-
-def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
-    if id(self) in memo:
-        return memo[id(self)]
-    if not self.is_leaf:
-        raise RuntimeError(
-            "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
-            "moment. If you were attempting to deepcopy a module, this may be because of a torch.nn.utils."
-            "weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001"
-        )
-    made = Tensor._make_subclass(self.__class__, self.detach().clone(), self.requires_grad)
-    if self._grad is not None:
-        made._grad = copy.deepcopy(self._grad, memo)
-    memo[id(self)] = made
+@register(function=False)
+def as_subclass(self: Tensor, cls: type) -> Any:
+    """The same tensor, with its place in the autograd graph, as a subclass of Tensor."""
+    if not (isinstance(cls, type) and issubclass(cls, Tensor)):
+        raise TypeError(f"as_subclass(): argument 'cls' must be a subclass of Tensor, not {cls!r}")
+    made = object.__new__(cls)
+    made.__dict__.update(self.__dict__)
     return made
-
-
-def _rebuild(array: np.ndarray, requires_grad: bool) -> Tensor:
-    made = from_array(array)
-    return made.requires_grad_() if requires_grad else made
-
-
-def _reduce_ex(self: Tensor, protocol: int) -> Any:
-    return _rebuild, (self.detach()._array().copy(), self.requires_grad)
-
-
-METHODS["__deepcopy__"], METHODS["__reduce_ex__"] = _deepcopy, _reduce_ex
-METHODS["__copy__"] = lambda self: Tensor._make_subclass(self.__class__, self, self._rg)
 
 
 @register("typename", method=False)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import Any
 
 from .._ops.base import FUNCTIONS
+from .._pickling import set_attributes, user_attributes
 from ..tensor import Tensor
 
 
@@ -42,7 +43,7 @@ class Parameter(Tensor, metaclass=_Owned):
         return "Parameter containing:\n" + super().__repr__(**kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _rebuild_parameter, (self.detach(), self.requires_grad, OrderedDict())
+        return _rebuild_parameter, (self.detach(), self.requires_grad, OrderedDict(), user_attributes(self))
 
 
 class Buffer(Tensor, metaclass=_Owned):
@@ -154,5 +155,6 @@ def _owned(cls: type, data: Tensor | None, requires_grad: bool) -> Any:
     return Tensor._make_subclass(cls, data, requires_grad)
 
 
-def _rebuild_parameter(data: Tensor, requires_grad: bool, backward_hooks: Any) -> Parameter:
-    return Parameter(data, requires_grad)
+def _rebuild_parameter(data: Tensor, requires_grad: bool, backward_hooks: Any,
+                       attributes: Any = None) -> Parameter:
+    return set_attributes(Parameter(data, requires_grad), attributes)  # type: ignore[no-any-return]
