@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import graphtorch as gt
 from against_torch import compare, same_error
 
 torch = pytest.importorskip("torch")
@@ -65,3 +66,28 @@ REFUSED = {
 @pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED)
 def test_what_is_refused(arguments):
     same_error(lambda t: t.nn.functional.ctc_loss(*arguments(t, t.tensor(SCORES), t.tensor(PADDED))))
+
+
+def test_layer_trains():
+    gt.manual_seed(0)
+    model, loss = gt.nn.Linear(4, 5), gt.nn.CTCLoss(reduction="sum")
+    optimizer = gt.optim.Adam(model.parameters(), lr=0.1)
+    x, targets = gt.randn(6, 2, 4), gt.tensor([[1, 2], [3, 3]])
+    losses = []
+    for _ in range(10):
+        optimizer.zero_grad()
+        value = loss(model(x).log_softmax(2), targets, gt.tensor([6, 5]), gt.tensor([2, 2]))
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    assert losses[-1] < losses[0] / 2
+
+
+def test_one_compiled_call_serves_all_lengths():
+    compiled = gt.compile(gt.nn.CTCLoss(reduction="none"))
+    scores = SCORES.astype(np.float32)
+    for steps, lengths in (((7, 6, 5), (4, 2, 1)), ((7, 7, 2), (1, 0, 1))):
+        given = (np.array(steps), np.array(lengths))
+        found = compiled(gt.tensor(scores), gt.tensor(PADDED), *map(gt.tensor, given))
+        want = torch.nn.functional.ctc_loss(*map(torch.tensor, (scores, PADDED, *given)), reduction="none")
+        np.testing.assert_allclose(found.numpy(), want.numpy(), 1e-5)
