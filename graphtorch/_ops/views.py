@@ -10,7 +10,7 @@ import numpy as np
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Type
-from graphtorch.ir.shape import SymInt, contiguous_strides, floordiv, numel
+from graphtorch.ir.shape import SymInt, bounds, contiguous_strides, floordiv, numel
 
 from .._types import to_ir
 from ..creation import from_array
@@ -58,7 +58,9 @@ def view_strides(
         chunk = chunk * shape[d]
         if d == 0 or (shape[d - 1] != 1 and strides[d - 1] != chunk * base):
             covered = 1
-            while position >= 0 and ((covered != chunk and covered < chunk) or target[position] == 1):
+            # symbolic sizes that may or may not be 1 count as larger: what is needed is equal polynomials
+            while position >= 0 and ((covered != chunk and bounds(chunk - covered)[1] > 0)
+                                     or target[position] == 1):
                 result[position] = covered * base
                 covered = covered * target[position]
                 position -= 1

@@ -10,6 +10,7 @@ import onnx
 from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.ir.passes import cse, dce, legalize, simplify
 
+from .attention import emit_attention, fits, is_whole
 from .builder import ModelBuilder, value_info
 from .pointwise import POINTWISE, emit_pointwise, unsupported
 from .structure import STRUCTURE
@@ -39,7 +40,7 @@ def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: 
     """
     if opset not in OPSETS:
         raise ValueError(f"opset_version={opset}: graphtorch writes opsets {OPSETS[0]} to {OPSETS[-1]}")
-    graph = prepare(graph)
+    graph = prepare(graph, opset)
     builder = ModelBuilder(opset)
     data = [v for v in graph.inputs if v.name not in initializers]
     names = _names(data, [v.name for v in data], input_names, "input_names")
@@ -58,9 +59,10 @@ def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: 
     return model
 
 
-def prepare(graph: Graph) -> Graph:
+def prepare(graph: Graph, opset: int) -> Graph:
     """The graph in terms of ops that have an ONNX spelling."""
-    legal = legalize.run(graph, supports, "onnx")
+    whole = is_whole(graph, opset)
+    legal = legalize.run(graph, lambda node: supports(node) or (whole and fits(node)), "onnx")
     return dce.run(cse.run(simplify.run(legal)))
 
 
@@ -71,6 +73,8 @@ def emit(builder: ModelBuilder, node: Node) -> None:
         results = emit_pointwise(builder, node, inputs)
     elif node.op.name in STRUCTURE:
         results = STRUCTURE[node.op.name](builder, node, inputs)
+    elif fits(node):
+        results = emit_attention(builder, node, inputs)
     else:
         raise unsupported(node, "ONNX has no operator for it")
     listed = [results] if isinstance(results, str) else results

@@ -50,6 +50,7 @@ def batch_norm() -> nn.Module:
 MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "mlp": (mlp, (4,)), "cnn": (Cnn, (1, 8, 8)), "batch norm": (batch_norm, (4,)),
     "attention": (Attention, (5, 8)),
+    "transformer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (5, 8)),
 }
 
 

@@ -23,6 +23,8 @@ B = Type(dt.boolean, (3, 4))
 IMAGE = Type(dt.f32, (2, 4, 8, 8))
 VECTOR = Type(dt.f32, (4,))
 WINDOW = {"stride": (2, 1), "padding": ((1, 0), (1, 1)), "dilation": (1, 2)}
+HEADS = Type(dt.f32, (2, 3, 5, 4))
+BLIND = np.tri(5, k=-1) > 0  # the first row sees nothing
 
 
 class Case(NamedTuple):
@@ -132,6 +134,15 @@ CASES = [
     Case("batch_norm_train", [IMAGE, VECTOR, VECTOR],
          lambda x, w, b: ops.batch_norm_train(x, w, b, eps=1e-5)),
     Case("group_norm", [IMAGE, VECTOR, VECTOR], lambda x, w, b: ops.group_norm(x, w, b, groups=2, eps=1e-5)),
+    *(Case(f"attention {name} opset {o}", [HEADS] * 3 + [t for t in [mask] if t is not None],
+           lambda *x, c=causal: ops.attention(*x, scale=0.3, is_causal=c)[0], arrays, o)
+      for o in (18, 23) for name, mask, causal, arrays in (
+          ("", None, False, None), ("causal", None, True, None),
+          ("added", Type(dt.f32, (2, 1, 1, 5)), False, None),
+          ("boolean", Type(dt.boolean, (5, 5)), False, [*map(array, [HEADS] * 3, range(3)), BLIND]))),
+    Case("attention with its log-sum-exp", [HEADS] * 3, lambda *x: ops.attention(*x, scale=0.3), None, 23),
+    Case("attention of grouped heads", [Type(dt.f32, (2, 1, 3, 5, 4)), *[Type(dt.f32, (2, 1, 1, 5, 4))] * 2],
+         lambda *x: ops.attention(*x, scale=0.3)[0], None, 23),
     *(Case(f"nll_loss {r}", [F, Type(dt.i64, (3,))],
            lambda x, t, r=r: ops.nll_loss(x, t, reduction=r, ignore_index=-100),
            [array(F, 0), index(0, 3, 1)])
