@@ -24,6 +24,7 @@ SLOW = frozenset(
 )
 VERY_SLOW = frozenset(["lgamma", "digamma", "nextafter"])
 TASK_NS = 16_000.0  # a task is worth handing to another thread from about this much work on
+STEP_TASK_NS = 4_000.0  # the same in a loop over time, where the threads are awake from the step before
 BYTES_PER_NS = 10.0  # one core from memory
 GUESS = 64  # an unbounded symbol counts as this much where a decision needs a number
 
@@ -67,11 +68,11 @@ def _factor(dim: Dim) -> int:
     return dim if isinstance(dim, int) else max(abs(c) for _, c in dim.terms)
 
 
-def grain(nodes: Iterable[Node], bytes_per_element: float) -> int:
+def grain(nodes: Iterable[Node], bytes_per_element: float, task_ns: float = TASK_NS) -> int:
     """Elements a task should have at least, a power of two."""
     ns = max(bytes_per_element / BYTES_PER_NS, sum(map(weight, nodes)), 0.02)
     size = 1024
-    while size * ns < TASK_NS and size < 1 << 18:
+    while size * ns < task_ns and size < 1 << 18:
         size *= 2
     return size
 

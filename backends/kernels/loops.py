@@ -186,7 +186,7 @@ class MapKernel:
         return None
 
     def grain(self) -> int:
-        return cost.grain(self.region.nodes, self.bytes_per_element)
+        return cost.grain(self.region.nodes, self.bytes_per_element, self.lowering.task_ns)
 
     def finish(self, scope: Scope) -> None:
         moved = cost.traffic([*self.region.operands, *self.region.results])

@@ -11,6 +11,7 @@ from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import Dim, Shape, numel
 
+from .cost import STEP_TASK_NS, TASK_NS
 from .ir import Kernel
 from .program import ErrorSite, Item, Launch, Program, Slot
 from .text import print_kernel
@@ -96,6 +97,7 @@ class Lowering:
             self._slots.setdefault(value, slot)
         self.program = Program(graph.name, graph.symbols(), self.inputs, self.outputs)
         self._block: list[Item] = self.program.launches
+        self.task_ns = TASK_NS
 
     def slot(self, value: Value) -> Slot:
         """Where a value of the graph lives; a temporary is made on first use."""
@@ -171,10 +173,11 @@ class Lowering:
     def block(self) -> Iterator[list[Item]]:
         """Launches made inside go to the list it gives: the body of a loop or branch."""
         before, self._block = self._block, []
+        task_ns, self.task_ns = self.task_ns, STEP_TASK_NS
         try:
             yield self._block
         finally:
-            self._block = before
+            self._block, self.task_ns = before, task_ns
 
     def fail_site(self, node: Node, message: str) -> int:
         """The number under which kernels report that `message` happened at `node`."""

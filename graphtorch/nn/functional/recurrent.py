@@ -120,10 +120,10 @@ def _layer(x: Value, *given: Value | None, mode: str, reverse: bool) -> tuple[Va
     states, (mask, w_ih, w_hh, b_ih, b_hh, w_hr) = given[:kind.states], given[kind.states:]
     assert w_ih is not None and w_hh is not None
     inside = b_hh if kind.adds_bias else None
-    if b_ih is not None and b_hh is not None and not kind.adds_bias:
-        b_ih = ops.add(b_ih, b_hh)
     steps, batch, size = x.shape
     projected = _linear(ops.reshape(x, shape=(steps * batch, size)), w_ih, b_ih)
+    if b_hh is not None and not kind.adds_bias:
+        projected = ops.add(projected, b_hh)  # not b_ih + b_hh first: the product's kernel adds both
     projected = ops.reshape(projected, shape=(steps, batch, w_ih.shape[0]))
     types = tuple(s.type for s in states if s is not None)
     weights = (w_hh, inside, w_hr)
