@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,26 @@ def value_info(name: str, type: Type) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, ELEM_TYPE[type.dtype], dims)
 
 
+def _needed(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that `outputs` need, and every name that they read. An operator of a whole layer stands for
+    nodes that were there before it."""
+    read, kept = set(outputs), []
+    for node in reversed(nodes):
+        if read.intersection(node.output):
+            kept.append(node)
+            read.update(_names_read([node]))
+    return kept[::-1], read
+
+
+def _names_read(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """The inputs of all nodes, those of nested graphs included."""
+    for node in nodes:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _names_read(attribute.g.node)
+            yield from (o.name for o in attribute.g.output)
+
+
 class ModelBuilder:
     """Collects ONNX nodes and initializers while a graph is walked in order."""
 
@@ -40,6 +60,12 @@ class ModelBuilder:
         self._constants: dict[tuple[object, ...], str] = {}
         self._sizes: dict[Dim, str] = {}
         self._symbol_source: dict[Symbol, tuple[str, int]] = {}
+
+    def child(self) -> ModelBuilder:
+        """A builder of a nested graph: names and initializers are shared, nodes are its own."""
+        inner = ModelBuilder(self.opset)
+        inner.__dict__.update(self.__dict__, nodes=[], names=dict(self.names), _sizes=dict(self._sizes))
+        return inner
 
     def fresh(self, hint: str) -> str:
         """A name nobody else uses, starting with `hint`."""
@@ -156,8 +182,9 @@ class ModelBuilder:
 
     def model(self, graph: Graph, inputs: Sequence[onnx.ValueInfoProto],
               outputs: Sequence[onnx.ValueInfoProto], doc: str) -> onnx.ModelProto:
-        """The finished model."""
-        body = helper.make_graph(self.nodes, graph.name, list(inputs), list(outputs),
-                                 list(self.initializers.values()), doc_string=doc)
+        """The finished model: the nodes that the outputs need, and the initializers that these read."""
+        nodes, read = _needed(self.nodes, {o.name for o in outputs})
+        kept = [t for name, t in self.initializers.items() if name in read]
+        body = helper.make_graph(nodes, graph.name, list(inputs), list(outputs), kept, doc_string=doc)
         return helper.make_model(body, opset_imports=[helper.make_opsetid("", self.opset)],
                                  ir_version=min(onnx.IR_VERSION, 10), producer_name="graphtorch")

@@ -12,6 +12,7 @@ from graphtorch.ir.passes import cse, dce, legalize, simplify
 
 from .attention import emit_attention, fits, is_whole
 from .builder import ModelBuilder, value_info
+from .control import CONTROL, emit_control
 from .pointwise import POINTWISE, emit_pointwise, unsupported
 from .structure import STRUCTURE
 
@@ -21,7 +22,7 @@ OPSETS = range(17, 24)
 
 def supports(node: Node) -> bool:
     """Whether the exporter writes `node` whole; composites it does not take are decomposed."""
-    return node.op.name in POINTWISE or node.op.name in STRUCTURE
+    return any(node.op.name in known for known in (POINTWISE, STRUCTURE, CONTROL))
 
 
 def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: Sequence[str] | None = None,
@@ -75,11 +76,22 @@ def emit(builder: ModelBuilder, node: Node) -> None:
         results = STRUCTURE[node.op.name](builder, node, inputs)
     elif fits(node):
         results = emit_attention(builder, node, inputs)
+    elif node.op.name in CONTROL:
+        results = emit_control(builder, node, inputs, emit_body)
     else:
         raise unsupported(node, "ONNX has no operator for it")
     listed = [results] if isinstance(results, str) else results
     for value, name in zip(node.results(), listed, strict=True):
         builder.names[value] = name
+
+
+def emit_body(builder: ModelBuilder, body: Graph) -> None:
+    """Append the nodes of a nested graph, whose inputs and outputs keep being the ones of `body`."""
+    legal = prepare(body)
+    for node in legal.nodes:
+        emit(builder, node)
+    for value, made in zip(body.outputs, legal.outputs, strict=True):
+        builder.names[value] = builder.names[made]
 
 
 def _names(values: Sequence[Value], defaults: Sequence[str], given: Sequence[str] | None,

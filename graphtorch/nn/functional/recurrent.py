@@ -110,6 +110,25 @@ def _body(mode: str, x: Type, states: tuple[Type, ...], masked: bool,
         return Graph(kind.name.lower(), inputs, [*after, *after, *saved])
 
 
+def mode_of(body: Graph, carries: int) -> str | None:
+    """Of which kind of net without a mask or projection `body`, apart from what it stacks, is a step."""
+    inputs = [v.type for v in body.inputs]
+    for mode, kind in KINDS.items():
+        weights = (*inputs[carries + 1:], None, None, None)[:3]
+        if carries != kind.states or len(inputs) != carries + 2 + (weights[1] is not None):
+            continue
+        if not kind.adds_bias and weights[1] is not None:
+            continue
+        step = _body(mode, inputs[carries], tuple(inputs[:carries]), False, weights)
+        if _without_stacks(step, carries) == _without_stacks(body, carries):
+            return mode
+    return None
+
+
+def _without_stacks(body: Graph, carries: int) -> Graph:
+    return Graph("step", body.inputs, body.outputs[:carries])
+
+
 def _layer(x: Value, *given: Value | None, mode: str, reverse: bool) -> tuple[Value, ...]:
     """One direction of one layer over [T, N, I]: its outputs, and its states at the end.
 
