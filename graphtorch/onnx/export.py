@@ -87,7 +87,7 @@ def emit(builder: ModelBuilder, node: Node) -> None:
 
 def emit_body(builder: ModelBuilder, body: Graph) -> None:
     """Append the nodes of a nested graph, whose inputs and outputs keep being the ones of `body`."""
-    legal = prepare(body)
+    legal = prepare(body, builder.opset)
     for node in legal.nodes:
         emit(builder, node)
     for value, made in zip(body.outputs, legal.outputs, strict=True):
