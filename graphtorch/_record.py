@@ -37,6 +37,14 @@ _watched: weakref.WeakKeyDictionary[Node, weakref.ref[Any]] = weakref.WeakKeyDic
 compiled_count = 0  # programs made so far in this process
 
 
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+    _pending.clear()  # the parent computes these; a value that is needed here is computed all the same
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
 # ------------------------------------------------------------------------------------------ the user's line
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..._ops.base import FUNCTIONS
-from ...tensor import Tensor
+from ..._types import DTYPES
 from .collate import default_collate, default_convert
-from .dataset import IterableDataset, TensorDataset
+from .dataset import IterableDataset
+from .fetch import Fetcher
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
+
+
+class _Endless:
+    """The sampler of a stream: how often to ask."""
+
+    def __iter__(self) -> Iterator[None]:
+        return itertools.repeat(None)
 
 
 class DataLoader:
@@ -19,56 +31,58 @@ class DataLoader:
         batch_size: samples in a batch; None gives single samples.
         shuffle: a new random order each time.
         sampler, batch_sampler: an order, or batches of indices, of one's own.
-        num_workers: accepted. Samples are read in this process, in the order that workers would give.
+        num_workers: processes that read samples beside this one; 0 reads them here.
         collate_fn: makes a batch of a list of samples; default `default_collate`.
+        pin_memory: accepted; without a GPU there is nothing to pin memory for, and a warning says so.
         drop_last: leave out a shorter last batch.
-        generator: for the random order.
+        timeout: seconds to wait for a batch from the workers; 0 waits as long as they live.
+        worker_init_fn: called with the worker's number in each of them, after seeding.
+        multiprocessing_context: how workers start: "fork", "spawn", "forkserver" or a context.
+        generator: for the random order and the workers' seeds.
+        prefetch_factor: batches on the way for each worker; default 2.
+        persistent_workers: keep the workers from one pass over the data to the next.
+        in_order: False gives batches as they are ready.
+
+    An exception in a worker is raised again here, with the worker's traceback in its message.
     """
+
+    _fixed = False
 
     def __init__(self, dataset: Any, batch_size: int | None = 1, shuffle: bool | None = None,
                  sampler: Iterable[Any] | None = None, batch_sampler: Iterable[list[int]] | None = None,
-                 num_workers: int = 0, collate_fn: Callable[[list[Any]],
-                                                            Any] | None = None, pin_memory: bool = False,
-                 drop_last: bool = False, timeout: float = 0, worker_init_fn: Any = None,
-                 multiprocessing_context: Any = None, generator: Any = None, *,
-                 prefetch_factor: int | None = None,
+                 num_workers: int = 0, collate_fn: Callable[[list[Any]], Any] | None = None,
+                 pin_memory: bool = False, drop_last: bool = False, timeout: float = 0,
+                 worker_init_fn: Callable[[int], None] | None = None, multiprocessing_context: Any = None,
+                 generator: Any = None, *, prefetch_factor: int | None = None,
                  persistent_workers: bool = False, pin_memory_device: str = "", in_order: bool = True):
-        if num_workers < 0:
-            raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable "
-                             "multiprocessing.")
-        if timeout < 0:
-            raise ValueError("timeout option should be non-negative")
-        if num_workers == 0 and prefetch_factor is not None:
-            raise ValueError("prefetch_factor option could only be specified in multiprocessing.let "
-                             "num_workers > 0 to enable multiprocessing, otherwise set prefetch_factor to "
-                             "None.")
-        if persistent_workers and num_workers == 0:
-            raise ValueError("persistent_workers option needs num_workers > 0")
-        self._check_order(dataset, batch_size, shuffle, sampler, batch_sampler, drop_last)
+        _check_workers(num_workers, timeout, prefetch_factor, persistent_workers)
+        self._streams = isinstance(dataset, IterableDataset)
+        self._check_order(batch_size, shuffle, sampler, batch_sampler, drop_last)
         self.dataset = dataset
         self.num_workers = num_workers
-        self.pin_memory = pin_memory
+        self.prefetch_factor = 2 if num_workers and prefetch_factor is None else prefetch_factor
+        self.pin_memory, self.pin_memory_device = pin_memory, pin_memory_device
         self.timeout = timeout
         self.worker_init_fn = worker_init_fn
+        self.multiprocessing_context = multiprocessing_context
         self.generator = generator
-        self.prefetch_factor = prefetch_factor
         self.persistent_workers = persistent_workers
-        self._streams = isinstance(dataset, IterableDataset)
+        self.in_order = in_order
         self._make_samplers(batch_size, bool(shuffle), sampler, batch_sampler, drop_last)
-        self._default_collate = collate_fn is None
-        self.collate_fn = collate_fn or (default_convert if self.batch_sampler is None
-                                         and self.batch_size is None
-                                         else default_collate)
+        self.collate_fn = collate_fn or (default_collate if self._auto_collation else default_convert)
+        self._reported_length: int | None = None
+        self._iterator: Any = None
+        self._fixed = True
+        _suggest_workers(num_workers)
 
-    @staticmethod
-    def _check_order(dataset: Any, batch_size: int | None, shuffle: bool | None, sampler: Any,
-                     batch_sampler: Any,
+    def _check_order(self, batch_size: int | None, shuffle: bool | None, sampler: Any, batch_sampler: Any,
                      drop_last: bool) -> None:
-        if isinstance(dataset, IterableDataset):
-            for name, given in (("shuffle", shuffle), ("sampler", sampler), ("batch_sampler", batch_sampler)):
-                if given:
+        if self._streams:
+            given = {"shuffle": shuffle or None, "sampler": sampler, "batch_sampler": batch_sampler}
+            for name, value in given.items():
+                if value is not None:
                     raise ValueError(f"DataLoader with IterableDataset: expected unspecified {name} option, "
-                                     f"but got {name}={given}")
+                                     f"but got {name}={value}")
         if sampler is not None and shuffle:
             raise ValueError("sampler option is mutually exclusive with shuffle")
         if batch_sampler is not None:
@@ -81,58 +95,126 @@ class DataLoader:
 
     def _make_samplers(self, batch_size: int | None, shuffle: bool, sampler: Any, batch_sampler: Any,
                        drop_last: bool) -> None:
-        if sampler is None and not self._streams:
-            sampler = RandomSampler(self.dataset,
-                                    generator=self.generator) if shuffle and len(self.dataset) else \
-                SequentialSampler(self.dataset)
+        if sampler is None:
+            sampler = _Endless() if self._streams else SequentialSampler(self.dataset) if not shuffle else \
+                RandomSampler(self.dataset, generator=self.generator)
         self.sampler = sampler
         self.batch_size = None if batch_sampler is not None else batch_size
         self.drop_last = drop_last
-        if batch_sampler is None and batch_size is not None and not self._streams:
+        if batch_sampler is None and batch_size is not None:
             batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         self.batch_sampler = batch_sampler
 
+    @property
+    def multiprocessing_context(self) -> Any:
+        """How worker processes start; None is the system's usual way."""
+        return self._context
+
+    @multiprocessing_context.setter
+    def multiprocessing_context(self, given: Any) -> None:
+        if given is not None and not self.num_workers:
+            raise ValueError("multiprocessing_context can only be used with multi-process loading "
+                             f"(num_workers > 0), but got num_workers={self.num_workers}")
+        self._context = None if given is None else _context(given)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._fixed and name in ("batch_size", "batch_sampler", "sampler", "drop_last", "dataset",
+                                    "persistent_workers"):
+            raise ValueError(f"{name} attribute should not be set after {type(self).__name__} is initialized")
+        super().__setattr__(name, value)
+
+    @property
+    def _auto_collation(self) -> bool:
+        return self.batch_sampler is not None
+
+    @property
+    def _index_sampler(self) -> Any:
+        return self.batch_sampler if self._auto_collation else self.sampler
+
     def __iter__(self) -> Iterator[Any]:
-        if self._streams:
-            yield from self._stream()
-        elif self.batch_sampler is None:
-            for index in self.sampler:
-                yield self.collate_fn(self.dataset[index])
-        else:
-            for indices in self.batch_sampler:
-                yield self._batch(indices)
+        if self.pin_memory:
+            warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device "
+                          "pinned memory won't be used.", stacklevel=2)
+        return self._counted(self._batches()) if self._streams else self._batches()
 
-    def _batch(self, indices: list[int]) -> Any:
-        plain = self._default_collate and type(self.dataset) is TensorDataset
-        if plain and not _tracked(self.dataset.tensors):
-            index = FUNCTIONS["tensor"](indices)
-            return [t.index_select(0, index)
-                    for t in self.dataset.tensors]  # what collating the rows would give
-        getitems = getattr(self.dataset, "__getitems__", None)
-        samples = getitems(indices) if getitems is not None else [self.dataset[i] for i in indices]
-        return self.collate_fn(samples)
+    def _batches(self) -> Iterator[Any]:
+        if not self.num_workers:
+            return _batches_here(self)
+        if self._iterator is not None:
+            self._iterator.reset()
+            return self._iterator  # type: ignore[no-any-return]
+        seed = FUNCTIONS["empty"]((), dtype=DTYPES["int64"]).random_(generator=self.generator).item()
+        module = importlib.import_module(".processes", __package__)  # few programs need it
+        made: Iterator[Any] = module.WorkersIterator(self, seed)
+        if self.persistent_workers:
+            self._iterator = made
+        return made
 
-    def _stream(self) -> Iterator[Any]:
-        if self.batch_size is None:
-            yield from map(self.collate_fn, self.dataset)
-            return
-        samples: list[Any] = []
-        for sample in self.dataset:
-            samples.append(sample)
-            if len(samples) == self.batch_size:
-                yield self.collate_fn(samples)
-                samples = []
-        if samples and not self.drop_last:
-            yield self.collate_fn(samples)
+    def _counted(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches of a stream; more of them than its `__len__` said are worth a warning."""
+        for count, batch in enumerate(batches, 1):
+            if self._reported_length is not None and count > self._reported_length:
+                warnings.warn(f"Length of IterableDataset {self.dataset} was reported to be "
+                              f"{self._reported_length} (when accessing len(dataloader)), but {count} "
+                              "samples have been fetched.", stacklevel=2)
+            yield batch
 
     def __len__(self) -> int:
-        if self._streams:
-            count = len(self.dataset)
-            if self.batch_size is None:
-                return count
-            return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
-        return len(self.sampler if self.batch_sampler is None else self.batch_sampler)
+        if not self._streams:
+            return len(self._index_sampler)
+        count = len(self.dataset)
+        if self.batch_size is not None:
+            count = count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+        self._reported_length = count
+        return count
 
 
-def _tracked(tensors: tuple[Tensor, ...]) -> bool:
-    return any(t.requires_grad for t in tensors)
+def _batches_here(loader: DataLoader) -> Iterator[Any]:
+    """Batches read in this process."""
+    fetch = Fetcher(loader.dataset, loader._auto_collation, loader.collate_fn, loader.drop_last)
+    for index in loader._index_sampler:
+        try:
+            batch = fetch(index)
+        except StopIteration:
+            return
+        yield batch
+
+
+def _check_workers(num_workers: int, timeout: float, prefetch_factor: int | None, persistent: bool) -> None:
+    if num_workers < 0:
+        raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable "
+                         "multiprocessing.")
+    if timeout < 0:
+        raise ValueError("timeout option should be non-negative")
+    if num_workers == 0 and prefetch_factor is not None:
+        raise ValueError("prefetch_factor option could only be specified in multiprocessing.let "
+                         "num_workers > 0 to enable multiprocessing, otherwise set prefetch_factor to "
+                         "None.")
+    if prefetch_factor is not None and prefetch_factor < 0:
+        raise ValueError("prefetch_factor option should be non-negative")
+    if persistent and num_workers == 0:
+        raise ValueError("persistent_workers option needs num_workers > 0")
+
+
+def _context(given: Any) -> Any:
+    multiprocessing = importlib.import_module("multiprocessing")  # few programs need it
+    methods = multiprocessing.get_all_start_methods()
+    if isinstance(given, str):
+        if given not in methods:
+            raise ValueError(f"multiprocessing_context option should specify a valid start method in "
+                             f"{methods!r}, but got multiprocessing_context={given!r}")
+        return multiprocessing.get_context(given)
+    if not isinstance(given, multiprocessing.context.BaseContext):
+        raise TypeError("multiprocessing_context option should be a valid context object or a string "
+                        f"specifying the start method, but got multiprocessing_context={given}")
+    return given
+
+
+def _suggest_workers(num_workers: int) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if num_workers > cores:
+        warnings.warn(f"This DataLoader will create {num_workers} worker processes in total. Our suggested "
+                      f"max number of worker in current system is {cores}, which is smaller than what this "
+                      "DataLoader is going to create. Please be aware that excessive worker creation might "
+                      "get DataLoader running slow or even freeze, lower the worker number to avoid "
+                      "potential slowness/freeze if necessary.", stacklevel=4)

@@ -1,0 +1,54 @@
+"""Reading the samples of one batch; the same in this process and in a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..._ops.base import FUNCTIONS
+from .collate import default_collate
+from .dataset import IterableDataset, TensorDataset
+
+
+class Fetcher:
+    """Called with what the sampler gave (a list of indices, or one), returns the batch.
+
+    Args:
+        batches: whether samples are collected into batches, or given singly.
+        drop_last: for streams: leave out a shorter last batch.
+    """
+
+    def __init__(self, dataset: Any, batches: bool, collate: Callable[[Any], Any], drop_last: bool):
+        self.dataset, self.batches, self.collate, self.drop_last = dataset, batches, collate, drop_last
+        self.stream = iter(dataset) if isinstance(dataset, IterableDataset) else None
+        self.ended = False
+
+    def __call__(self, index: Any) -> Any:
+        """Raises StopIteration at the end of a stream."""
+        if self.stream is not None:
+            return self._next(index)
+        if not self.batches:
+            return self.collate(self.dataset[index])
+        plain = self.collate is default_collate and type(self.dataset) is TensorDataset
+        if plain and not any(t.requires_grad for t in self.dataset.tensors):
+            rows = FUNCTIONS["tensor"](index)
+            return [t.index_select(0, rows) for t in self.dataset.tensors]  # what collating would give
+        getitems = getattr(self.dataset, "__getitems__", None)
+        return self.collate(getitems(index) if getitems else [self.dataset[i] for i in index])
+
+    def _next(self, index: Any) -> Any:
+        assert self.stream is not None
+        if self.ended:
+            raise StopIteration
+        if not self.batches:
+            return self.collate(next(self.stream))
+        samples = []
+        for _ in index:
+            try:
+                samples.append(next(self.stream))
+            except StopIteration:
+                self.ended = True
+                break
+        if not samples or (self.drop_last and len(samples) < len(index)):
+            raise StopIteration
+        return self.collate(samples)
