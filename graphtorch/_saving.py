@@ -66,6 +66,8 @@ class _Names:
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         module, own = getattr(obj, "__module__", None) or "", getattr(obj, "__qualname__", "")
+        if module.startswith("graphtorch.nn.functional."):  # one file in PyTorch
+            module = "graphtorch.nn.functional"
         if (module == "graphtorch" or module.startswith("graphtorch.")) and own.isidentifier():
             _save_name(self, _Global("torch" + module[len("graphtorch"):], own))
         else:

@@ -203,3 +203,16 @@ def test_masks_and_custom_parts():
     with pytest.warns(UserWarning, match="norm_first was True"):
         gt.nn.TransformerEncoder(gt.nn.TransformerEncoderLayer(8, 2, norm_first=True), 1)
     assert mask[0, 1] == -math.inf
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_whole_modules_go_to_files_and_back(tmp_path):
+    made = {"nhead": 2, "num_encoder_layers": 1, "num_decoder_layers": 1, "dim_feedforward": 4, "dropout": 0.0}
+    theirs = torch.nn.Transformer(8, **made)
+    torch.save(theirs, tmp_path / "theirs.pt")
+    mine = gt.load(tmp_path / "theirs.pt", weights_only=False)
+    gt.save(mine, tmp_path / "mine.pt")
+    back = torch.load(tmp_path / "mine.pt", weights_only=False)
+    want = theirs(torch.tensor(X), torch.tensor(Y)).detach().numpy()
+    np.testing.assert_allclose(mine(gt.tensor(X), gt.tensor(Y)).detach().numpy(), want, 1e-4, 1e-4)
+    np.testing.assert_array_equal(back(torch.tensor(X), torch.tensor(Y)).detach().numpy(), want)

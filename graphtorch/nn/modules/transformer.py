@@ -19,8 +19,7 @@ from ...tensor import Tensor
 from .. import functional as F
 from .. import init
 from ..functional.multi_head import additive_mask
-from .activation import GELU, ReLU
-from .attention import MultiheadAttention
+from .activation import GELU, MultiheadAttention, ReLU
 from .container import ModuleList
 from .dropout import Dropout
 from .linear import Linear
