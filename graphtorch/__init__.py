@@ -71,9 +71,9 @@ Tensor.mH = property(lambda self: self.transpose(-2, -1).conj())  # type: ignore
 Tensor.real = property(_FUNCTIONS["real"])  # type: ignore[attr-defined]
 Tensor.imag = property(_FUNCTIONS["imag"])  # type: ignore[attr-defined]
 Tensor.__repr__ = printing.tensor_text  # type: ignore[method-assign]
-Tensor.__str__ = printing.tensor_text  # type: ignore[method-assign]
+Tensor.__module__ = __name__  # as users know it
 
-from . import nn, optim, serialization, utils  # isort: skip  # noqa: E402
+from . import nn, optim, return_types, serialization, utils  # isort: skip  # noqa: E402
 from .nn.functional import public as _public  # isort: skip  # noqa: E402
 from .compile import Dim, TracedGraph, compile, trace  # isort: skip  # noqa: E402
 from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402

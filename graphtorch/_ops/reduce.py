@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from graphtorch.ir.dtype import DType, boolean, i64
 from graphtorch.ir.graph import Value
 
 from .._types import DTYPES, Size, to_ir
+from ..return_types import define
 from ..tensor import Tensor
 from .base import (
     FUNCTIONS,
@@ -177,9 +177,9 @@ def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
 
 # ------------------------------------------------------------------------------------------ extrema
 
-_AMINMAX = namedtuple("_AMINMAX", ["min", "max"])
+_AMINMAX = define("aminmax", ("min", "max"))
 _RESULTS: dict[str, Any] = {
-    name: namedtuple(name, ["values", "indices"])  # type: ignore[misc]
+    name: define(name, ("values", "indices"))
     for name in ("max", "min", "sort", "topk", "cummax", "cummin", "median", "mode", "kthvalue", "nanmedian")
 }
 

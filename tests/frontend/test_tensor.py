@@ -184,3 +184,19 @@ def test_slices_of_empty_tensors_are_empty() -> None:
     x = torch.zeros(0, 2, 4)
     assert x[:, 1:].tolist() == [] and (x[:, 1:] + 1).shape == (0, 1, 4)
     assert torch.nn.functional.glu(x, 1).shape == (0, 1, 4)
+
+
+def test_numpys_names_of_arguments():
+    x = torch.arange(6.0).reshape(2, 3)
+    assert x.sum(axis=1, keepdims=True).tolist() == [[3.0], [12.0]]
+    assert torch.argmax(x, axis=1).tolist() == [2, 2] and torch.cumsum(x, axis=0)[1].tolist() == [3, 5, 7]
+    with pytest.raises(TypeError, match="'dim' and 'axis'"):
+        x.sum(dim=0, axis=0)
+
+
+def test_results_of_several_print_as_pytorchs():
+    found = torch.tensor([3.0, 1.0]).sort()
+    assert repr(found) == (
+        "torch.return_types.sort(\nvalues=tensor([1., 3.]),\nindices=tensor([1, 0]))"
+    )
+    assert type(found) is torch.return_types.sort and str(torch.Tensor) == "<class 'graphtorch.Tensor'>"

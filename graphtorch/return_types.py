@@ -1,0 +1,21 @@
+"""The named tuples that operations with several results return, under PyTorch's names and printed as its are."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Sequence
+from typing import Any
+
+
+def _text(self: Any) -> str:
+    parts = ",\n".join(f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))
+    return f"torch.return_types.{type(self).__name__}(\n{parts})"
+
+
+def define(name: str, fields: Sequence[str]) -> Any:
+    """A named tuple class, which this module keeps as `name`."""
+    made: Any = namedtuple(name, fields)  # type: ignore[misc]
+    made.__repr__ = _text
+    made.__module__ = __name__
+    globals()[name] = made
+    return made
