@@ -207,7 +207,8 @@ def test_masks_and_custom_parts():
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 def test_whole_modules_go_to_files_and_back(tmp_path):
-    made = {"nhead": 2, "num_encoder_layers": 1, "num_decoder_layers": 1, "dim_feedforward": 4, "dropout": 0.0}
+    made = {"nhead": 2, "num_encoder_layers": 1, "num_decoder_layers": 1, "dim_feedforward": 4,
+            "dropout": 0.0}
     theirs = torch.nn.Transformer(8, **made)
     torch.save(theirs, tmp_path / "theirs.pt")
     mine = gt.load(tmp_path / "theirs.pt", weights_only=False)
