@@ -102,7 +102,7 @@ class Blocks:
                 writer: Writer, lanes: int | None = None) -> None:
         """Sums over k of a * b for all of m and n, in register tiles; `k` is an axis and a limit of it.
 
-        Afterwards the variables of m and n are 0.
+        Afterwards the variables of all three are 0.
         """
         inner, limit = k
         p = Contraction(self.node, self.space, [], [m.axis], [n.axis], [inner], a, b, (), address, (),
@@ -117,8 +117,8 @@ class Blocks:
             sweep_axis(self.e, m.axis, Const(0), m.count, m.tiling, lambda size, _: register_tile(
                 self.e, p, tile_rows(rows, (size,)), vectors, *feeds, writer))
         sweep_axis(self.e, n.axis, Const(0), n.count, n.tiling, across)
-        for s in (m, n):
-            self.space.bind(s.axis.variable, Const(0))
+        for done in (m.axis, n.axis, inner):
+            self.space.bind(done.variable, Const(0))
 
     def turned(self, source: Source, along: Axis, count: Expr, inner: Axis, name: str,
                factor: float = 1.0) -> Slot:

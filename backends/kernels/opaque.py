@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from graphtorch.ir.graph import Node
 
 from .attention import lower_attention
+from .attention_grad import lower_attention_grad
 from .pool_grads import grad_by_rows, lower_avg_pool_grad, lower_max_pool_grad
 from .pooling import by_rows, lower_pool
 from .scan import SCANS, lower_scan
@@ -23,6 +24,7 @@ OPAQUE: dict[str, Lower] = {
     **dict.fromkeys(SCANS, lower_scan),
     **dict.fromkeys(("scatter", "scatter_add", "index_put"), lower_scatter),
     "attention": lower_attention,
+    "attention_grad": lower_attention_grad,
     "max_pool_grad": lower_max_pool_grad,
     "max_pool_input_grad": lower_max_pool_input_grad,
     "sort": lower_sort,

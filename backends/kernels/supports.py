@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from graphtorch.ir.graph import Graph, Node
 
-from .attention import fits
+from . import attention, attention_grad
 from .window_grad import fits_vectors
 
 # Composites with a kernel that is better than what they decompose into.
 WHOLE = frozenset({
     "relu", "silu", "gelu", "softplus", "log_sigmoid", "elu", "leaky_relu", "hardtanh", "hardsigmoid",
     "hardswish", "mish", "softsign", "square", "reciprocal", "rsqrt", "max_pool_grad"})
-CHOSEN = {"attention": fits, "max_pool_input_grad": fits_vectors}  # taken whole where this says so
+CHOSEN = {"attention": attention.fits, "attention_grad": attention_grad.fits,
+          "max_pool_input_grad": fits_vectors}  # taken whole where this says so
 
 
 def supports(node: Node) -> bool:

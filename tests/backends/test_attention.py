@@ -12,6 +12,7 @@ from graphtorch.backends.kernels.supports import supports
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
 from graphtorch.ir.evaluate import evaluate
+from graphtorch.ir.passes.autodiff import vjp
 from graphtorch.ir.shape import symbol
 
 RNG = np.random.default_rng(1)
@@ -81,6 +82,36 @@ def test_symbolic_sizes(causal: bool) -> None:
         arrays = [*qkv((a, 2), b, c, 8, 8), RNG.standard_normal((a, 1, b, c)).astype(np.float32)]
         for found, expected in zip(run(graph, arrays), evaluate(graph, arrays), strict=True):
             np.testing.assert_allclose(found, expected, 1e-5, 1e-5)
+
+
+def gradients(*operands: Any, **attrs: Any) -> Any:
+    """Of the sum of the squares of the result."""
+    out, _ = attend(*operands, **attrs)
+    found = vjp([out], [out], operands[:3])
+    assert all(g is not None and supports(g.node) and g.node.op.name == "attention_grad" for g in found)
+    return found
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("length", "keys", "size", "width"), [
+    (4, 1, 1, 1), (7, 5, 8, 3), (16, 128, 16, 32), (70, 40, 8, 20), (130, 65, 12, 16)])
+def test_gradients(length: int, keys: int, size: int, width: int, causal: bool) -> None:
+    check(lambda *x: gradients(*x, is_causal=causal), qkv((2, 2), length, keys, size, width))
+    check(lambda *x: gradients(*x, is_causal=causal), qkv((1,), length, keys, size, width, np.float64))
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_gradients_with_masks(mask: np.ndarray) -> None:
+    check(gradients, [*qkv((2, 3), 37, 150, 8, 8), mask])
+
+
+def test_gradients_of_symbolic_sizes() -> None:
+    n, length, keys = symbol("n", 1, 8), symbol("l", 1, 999), symbol("s", 1, 999)
+    graph = graph_of(gradients, [(f32, s) for s in ((n, length, 8), (n, keys, 8), (n, keys, 8))])
+    for a, b, c in ((1, 1, 1), (2, 133, 70)):
+        arrays = qkv((a,), b, c, 8, 8)
+        for found, expected in zip(run(graph, arrays), evaluate(graph, arrays), strict=True):
+            np.testing.assert_allclose(found, expected, 1e-4, 1e-5)
 
 
 def test_what_is_left_to_other_kernels() -> None:
