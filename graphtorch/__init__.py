@@ -35,7 +35,7 @@ from ._types import (
 from .tensor import Tensor  # isort: skip
 from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
-from . import _legacy, _pickling, _sparse, autograd, creation, indexing, linalg, printing, random  # isort: skip
+from . import _autocast, _legacy, _pickling, _sparse, autograd, creation, indexing, linalg, printing, random  # isort: skip
 from .autograd import (
     enable_grad,
     inference_mode,
@@ -57,6 +57,7 @@ globals().update(_DTYPES)
 _FUNCTIONS.update(creation.PUBLIC)
 _FUNCTIONS.update(random.PUBLIC)
 _FUNCTIONS.update(_settings.PUBLIC)
+_FUNCTIONS.update(_autocast.PUBLIC)
 _FUNCTIONS["no_grad"] = no_grad
 _INTERNAL = frozenset({"no_grad", "full_number"})
 globals().update({k: v for k, v in _FUNCTIONS.items() if k not in _INTERNAL})
@@ -86,6 +87,8 @@ for _name, _method in _public.METHODS.items():
 
 _LAZY = frozenset({  # modules that cost time to import and that few programs use
     "_C",
+    "accelerator",
+    "amp",
     "aot",
     "cpu",
     "cuda",

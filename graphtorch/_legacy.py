@@ -69,8 +69,37 @@ LEGACY_TYPES = {
     )
     for name, d in LEGACY.items()
 }
+
+
+class _CudaType(type):
+    """A class of tensors on a GPU: it has a dtype, but no instances here."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return False
+
+    def __call__(cls, *args: Any, **options: Any) -> Tensor:
+        raise TypeError(
+            f"type torch.cuda.{cls.__name__} not available. Torch not compiled with CUDA enabled: use "
+            f"torch.{cls.__name__}"
+        )
+
+    @property
+    def dtype(cls) -> Any:
+        return _types.DTYPES[LEGACY[cls.__name__]]
+
+
+CUDA_TYPES = {
+    name: _CudaType(name, (), {"__module__": "torch.cuda", "__doc__": f"{d} tensors on a GPU."})
+    for name, d in LEGACY.items()
+}
 TYPE_NAMES = {**LEGACY, "ComplexFloatTensor": "complex64", "ComplexDoubleTensor": "complex128"}
 TYPE_NAME_OF = {_types.DTYPES[d].ir: name for name, d in TYPE_NAMES.items()}  # what ``tensor.type()`` says
+
+
+def refuse_cuda(t: Any) -> None:
+    """Raise where `t` is a type of tensors on a GPU, or its name."""
+    if isinstance(t, _CudaType) or (isinstance(t, str) and t.startswith("torch.cuda.")):
+        raise RuntimeError(f"Cannot initialize CUDA: {t} needs a GPU, and graphtorch runs on CPUs")
 
 
 def set_default_tensor_type(t: Any) -> None:
@@ -83,6 +112,7 @@ def set_default_tensor_type(t: Any) -> None:
         stacklevel=2,
     )
     name = t.rsplit(".", 1)[-1] if isinstance(t, str) else t.__name__
+    refuse_cuda(t)
     if name not in LEGACY:
         raise TypeError(f"invalid type object: {t!r}; expected one of {', '.join(LEGACY)}")
     _types.set_default_dtype(_types.DTYPES[LEGACY[name]])

@@ -183,10 +183,14 @@ def check_device(given: Any) -> device:
     if given is None or given is CPU:
         return CPU
     found = given if isinstance(given, device) else device(given)
+    if found.type == "cuda":
+        raise AssertionError(
+            f"Torch not compiled with CUDA enabled: device {str(found)!r} is not available, graphtorch runs "
+            "on 'cpu'; test torch.cuda.is_available() before asking for it"
+        )
     if found.type != "cpu":
         raise RuntimeError(
-            f"device {str(found)!r} is not available: this build of graphtorch runs on 'cpu'; "
-            "test torch.cuda.is_available() before asking for it"
+            f"device {str(found)!r} is not available: graphtorch runs on 'cpu'"
         )
     return CPU
 

@@ -10,6 +10,7 @@ from typing import Any
 from graphtorch.ir.graph import Graph, Value, _location
 from graphtorch.ir.shape import SymInt, bounds, symbol
 
+from ._autocast import state as autocast_state
 from ._capture import Capture, Closed, rebuild, tensors_in
 from ._grad_mode import modes
 from ._replay import Entry, make_entry
@@ -242,6 +243,7 @@ class Compiled:
             _signature(kwargs, tensors) if kwargs else None,
             modes.grad,
             modes.inference,
+            autocast_state.target,
             self._training,
         )
         if self._dynamic is not None:

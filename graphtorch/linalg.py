@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ._autocast import lower_precision
 from ._ops.base import FUNCTIONS, axis_of, write_out
 from ._ops.linalg import matmul, matrix_power
 from ._ops.reduce import vector_norm as _vector_norm
@@ -93,6 +94,7 @@ def diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> T
     return FUNCTIONS["diagonal"](A, offset, dim1, dim2)
 
 
+@lower_precision
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     """Sums of products along `dim`, the first operand conjugated."""
     return (x.conj() * y).sum(dim)

@@ -11,7 +11,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import promote
 
 from .. import _types
-from .._legacy import LEGACY, TYPE_NAME_OF
+from .._legacy import LEGACY, TYPE_NAME_OF, refuse_cuda
 from .._types import DTYPES, check_device, dtype, to_ir
 from .._write import assign, cast_tensor
 from ..creation import from_array, from_numpy, full_value
@@ -103,6 +103,7 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """The legacy type name, or the tensor converted to a dtype or legacy type."""
     if dtype is None:
         return "torch." + TYPE_NAME_OF[self._type.dtype]
+    refuse_cuda(dtype)
     name = dtype.rsplit(".", 1)[-1] if isinstance(dtype, str) else getattr(dtype, "__name__", "")
     return to(self, DTYPES[LEGACY[name]] if name in LEGACY else dtype)
 

@@ -8,6 +8,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import broadcast, numel
 
+from .._autocast import lower_precision
 from ..tensor import Tensor
 from .base import (
     FUNCTIONS,
@@ -81,6 +82,7 @@ def _check_inner(a: Tensor, b: Tensor) -> None:
 
 
 @register(out=True)
+@lower_precision
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product; vectors are rows or columns, leading dimensions broadcast."""
     _check_product("matmul", input, other)
@@ -102,6 +104,7 @@ def _ranks(name: str, a: Tensor, b: Tensor, ranks: tuple[int, int], words: str) 
 
 
 @register(out=True)
+@lower_precision
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices."""
     _ranks("mm", input, mat2, (2, 2), "mm: self and mat2 must be matrices")
@@ -111,6 +114,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
 
 
 @register(out=True)
+@lower_precision
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """Products of matrices, one for each entry of the first dimension."""
     _ranks("bmm", input, mat2, (3, 3), "batch1 and batch2 must be 3D tensors")
@@ -178,6 +182,7 @@ def _added(name: str, multiply: Any, input: Tensor, a: Tensor, b: Tensor, beta: 
 
 
 @register(inplace=True, out=True)
+@lower_precision
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2)."""
     _ranks("addmm", mat1, mat2, (2, 2), "mat1 and mat2 must be matrices")
@@ -200,6 +205,7 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
 
 
 @register(inplace=True, out=True)
+@lower_precision
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * bmm(batch1, batch2)."""
     _ranks("baddbmm", batch1, batch2, (3, 3), "batch1 and batch2 must be 3D tensors")
@@ -207,6 +213,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alp
 
 
 @register(inplace=True, out=True)
+@lower_precision
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * the sum of bmm(batch1, batch2) over the batch."""
     _ranks("addbmm", batch1, batch2, (3, 3), "batch1 and batch2 must be 3D tensors")

@@ -10,6 +10,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, boolean, i64
 from graphtorch.ir.graph import Value
 
+from .._autocast import single_precision
 from .._types import DTYPES, Size, to_ir
 from ..return_types import define
 from ..tensor import Tensor
@@ -87,6 +88,7 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
 
 
 @register(out=True)
+@single_precision
 def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The product over all elements, or over one `dim`."""
     check_tensor("prod", "input", input)
@@ -410,6 +412,7 @@ def _median(x: Tensor, axis: int, keepdim: bool) -> tuple[Tensor, Tensor]:
 
 
 @register(out=True)
+@single_precision
 def quantile(
     input: Tensor, q: Any, dim: Any = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:

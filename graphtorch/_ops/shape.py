@@ -12,6 +12,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import broadcast
 
+from .._autocast import single_precision
 from .._types import Size, channels_last, channels_last_3d, preserve_format
 from .._types import memory_format as memory_format_class
 from ..creation import from_array
@@ -465,6 +466,7 @@ def _zero(v: Value) -> Any:
 
 
 @register()
+@single_precision
 def trace(input: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix."""
     if input.ndim != 2:

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from .._absent import attribute_of
 
-__getattr__ = attribute_of(__name__, {"data"})
+__getattr__ = attribute_of(__name__, {"checkpoint", "data", "dlpack"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from ..._autocast import lower_precision
 from ...tensor import Tensor
 from ._common import call, constant_like, floating, in_place, uniform_like, where
 
@@ -100,6 +101,7 @@ def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     return leaky_relu(input, negative_slope, inplace=True)
 
 
+@lower_precision
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where x >= 0, else weight * x; weight has one element, or one for each channel (dim 1)."""
     if input.dtype != weight.dtype:

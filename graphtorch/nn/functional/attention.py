@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+from ..._autocast import lower_precision
 from ...tensor import Tensor
 from ._common import call, constant_like, where
 from .activation import softmax
 from .dropouts import dropout
 
 
+@lower_precision
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
                                  dropout_p: float = 0.0, is_causal: bool = False, *,
                                  scale: float | None = None, enable_gqa: bool = False) -> Tensor:

@@ -16,6 +16,7 @@ from graphtorch.ir.graph import Graph, Type, Value, located
 from graphtorch.ir.ops.common import full
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 
+from ..._autocast import single_precision
 from ..._ops.base import FUNCTIONS, run
 from ...autograd import Function
 from ...storage import Storage
@@ -23,6 +24,7 @@ from ...tensor import Tensor
 from ._common import cat, constant_like, where
 
 
+@single_precision
 def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,
              reduction: str = "mean", zero_infinity: bool = False) -> Tensor:
     """Minus the log-probability that `log_probs` gives to all alignments of `targets`.

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from ..._autocast import single_precision
 from ..._ops.base import FUNCTIONS
 from ...tensor import Tensor
 from ._common import call, constant_like, where
@@ -65,6 +66,7 @@ def _elementwise(input: Tensor, target: Tensor, values: Tensor, reduction: str,
     return reduced(values * weight, reduction)
 
 
+@single_precision
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
              reduction: str = "mean",
              weight: Tensor | None = None) -> Tensor:
@@ -75,6 +77,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
     return _elementwise(input, target, difference * difference, reduction, weight)
 
 
+@single_precision
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
             reduction: str = "mean",
             weight: Tensor | None = None) -> Tensor:
@@ -84,6 +87,7 @@ def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any
     return _elementwise(input, target, (input - target).abs(), reduction, weight)
 
 
+@single_precision
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                    reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """0.5 d^2 / beta where d = |x - t| < beta, else d - 0.5 beta."""
@@ -97,6 +101,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
     return reduced(where(d < beta, d * d * (0.5 / beta), d - 0.5 * beta), reduction)
 
 
+@single_precision
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
                weight: Tensor | None = None) -> Tensor:
     """0.5 d^2 where d = |x - t| < delta, else delta (d - 0.5 delta)."""
@@ -108,6 +113,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
                         weight)
 
 
+@single_precision
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
              ignore_index: int = IGNORE, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """-weight[t] * input[n, t, ...] for log-probabilities [N, C, *S] (or [C]) and classes [N, *S] (or []).
@@ -118,6 +124,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
     return _class_loss("nll_loss", input, target, weight, reduction, ignore_index, None)
 
 
+@single_precision
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None,
                   ignore_index: int = IGNORE, reduce: Any = None, reduction: str = "mean",
                   label_smoothing: float = 0.0) -> Tensor:
@@ -192,6 +199,7 @@ def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, re
     return values.sum() / max(math.prod(input.shape) // classes, 1)
 
 
+@single_precision
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
                          size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
@@ -211,6 +219,7 @@ def _log_cut(p: Tensor) -> Tensor:
     return where(positive, safe.log().clamp(min=-100), constant_like(p, -100))
 
 
+@single_precision
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
                                      size_average: Any = None, reduce: Any = None, reduction: str = "mean",
                                      pos_weight: Tensor | None = None) -> Tensor:
@@ -229,6 +238,7 @@ def reduce_weighted(values: Tensor, weight: Tensor | None, reduction: str) -> Te
     return reduced(values if weight is None else values * weight, reduction)
 
 
+@single_precision
 def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
            reduction: str = "mean",
            log_target: bool = False) -> Tensor:
@@ -249,6 +259,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
     return reduced(values, reduction)
 
 
+@single_precision
 def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full: bool = False,
                      size_average: Any = None, eps: float = 1e-8, reduce: Any = None,
                      reduction: str = "mean") -> Tensor:
@@ -289,6 +300,7 @@ def _fitting_variance(input: Tensor, var: Tensor) -> Tensor:
     return var
 
 
+@single_precision
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
     """x where t = 1, max(0, margin - x) where t = -1."""
@@ -299,6 +311,7 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, siz
     return reduced(near + far, reduction)
 
 
+@single_precision
 def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
                         size_average: Any = None,
                         reduce: Any = None, reduction: str = "mean") -> Tensor:
@@ -311,6 +324,7 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
     return reduced((-target * (input1 - input2) + margin).relu(), reduction)
 
 
+@single_precision
 def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                      reduction: str = "mean") -> Tensor:
     """log(1 + exp(-t x))."""
@@ -327,6 +341,7 @@ def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | 
     return reduced((values if weight is None else values * weight).mean(-1), reduction)
 
 
+@single_precision
 def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0,
                       weight: Tensor | None = None,
                       size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
@@ -347,6 +362,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
     return reduced(values.reshape(()) if single and target.dim() == 0 else values, reduction)
 
 
+@single_precision
 def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                            reduction: str = "mean") -> Tensor:
     """Sum over targets j and others i of max(0, 1 - (x[j] - x[i])) / C; the targets of each row end at the
@@ -371,6 +387,7 @@ def _positions(x: Tensor) -> Tensor:
     return FUNCTIONS["arange"](x.shape[1]).unsqueeze(0)
 
 
+@single_precision
 def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
                           size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """1 - cos(x1, x2) where t = 1, max(0, cos(x1, x2) - margin) where t = -1."""
@@ -387,6 +404,7 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
     return reduced(same + other, reduction)
 
 
+@single_precision
 def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2,
                         eps: float = 1e-6, swap: bool = False, size_average: Any = None, reduce: Any = None,
                         reduction: str = "mean") -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..._autocast import single_precision
 from ...tensor import Tensor
 from ._common import call, cat
 
@@ -33,9 +34,13 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise NotImplementedError("Only 2D, 3D, 4D, 5D padding with non-constant padding are supported for "
                                   f"now: got padding of length {len(amounts)} for an input of shape "
                                   f"{list(input.shape)}")
+    return (_all_dims if mode == "circular" else single_precision(_all_dims))(input, pairs, mode)
+
+
+def _all_dims(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
     for i, (low, high) in enumerate(pairs):
-        input = _one_dim(input, input.dim() - 1 - i, low, high, mode)
-    return input
+        x = _one_dim(x, x.dim() - 1 - i, low, high, mode)
+    return x
 
 
 def _constant(x: Tensor, pairs: list[tuple[int, int]], value: float) -> Tensor:

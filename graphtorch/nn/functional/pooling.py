@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..._autocast import single_precision
 from ...tensor import Tensor
 from ._common import batched, call, floating, tuple_of
 
@@ -94,6 +95,7 @@ def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
     return _avg_pool(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
+@single_precision
 def avg_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
     """Mean of each window; `divisor_override` replaces the count."""
@@ -126,6 +128,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     return unbatch(out)
 
 
+@single_precision
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """Means over windows chosen so that the output has size `output_size`; None keeps a dim."""
     out, unbatch = _adaptive(3, "avg", input, output_size)
@@ -147,6 +150,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
     return _adaptive_max(2, input, output_size, return_indices)
 
 
+@single_precision
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima over windows chosen so that the output has size `output_size`; None keeps a dim."""
     return _adaptive_max(3, input, output_size, return_indices)
@@ -196,18 +200,21 @@ def _max_unpool(n: int, x: Tensor, indices: Tensor, kernel_size: Any, stride: An
     return filled.reshape((*lead, *sizes))
 
 
+@single_precision
 def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
                  output_size: Any = None) -> Tensor:
     """Put each value back where `max_pool1d` found it; zero elsewhere."""
     return _max_unpool(1, input, indices, kernel_size, stride, padding, output_size)
 
 
+@single_precision
 def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
                  output_size: Any = None) -> Tensor:
     """Put each value back where `max_pool2d` found it; zero elsewhere."""
     return _max_unpool(2, input, indices, kernel_size, stride, padding, output_size)
 
 
+@single_precision
 def max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
                  output_size: Any = None) -> Tensor:
     """Put each value back where `max_pool3d` found it; zero elsewhere."""

@@ -1,0 +1,17 @@
+"""Exchange of tensors by DLPack (https://dmlc.github.io/dlpack): `from_dlpack`, `to_dlpack`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._ops.base import FUNCTIONS
+from ..tensor import Tensor
+
+__all__ = ["from_dlpack", "to_dlpack"]
+
+from_dlpack = FUNCTIONS["from_dlpack"]
+
+
+def to_dlpack(tensor: Tensor) -> Any:
+    """A DLPack capsule over the memory of `tensor`."""
+    return tensor.__dlpack__()
