@@ -72,16 +72,29 @@ class Normalisation(Function):
 
     @staticmethod
     def forward(ctx: Any, log_probs: Tensor, nll: Tensor, valid: Tensor) -> Tensor:
-        ctx.given = log_probs.detach(), nll, valid
-        return nll * 0 if nll.numel() == 0 else nll.new_zeros(tuple(nll.shape))
+        ctx.save_for_backward(log_probs, nll, valid)
+        return nll.new_zeros(tuple(nll.shape))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        log_probs, nll, valid = ctx.given
+        log_probs, nll, valid = ctx.saved_tensors
         undefined = (nll == math.inf) & (gradient != 0)
         share = where(undefined, constant_like(gradient, math.nan), gradient)
         added = log_probs.exp() * share.unsqueeze(1)
-        return where(valid, added, constant_like(added, 0)), None, None
+        return Underivable.apply(where(valid, added, constant_like(added, 0))), None, None
+
+
+class Underivable(Function):
+    """The identity, with an error in the place of a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        raise RuntimeError("derivative for the gradient of ctc_loss is not implemented: it leaves the "
+                           "normalisation of log_probs out, so it is not the gradient of a function")
 
 
 # the recursion ----------------------------------------------------------------------------------------
