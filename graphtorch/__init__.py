@@ -77,6 +77,7 @@ Tensor.__module__ = __name__  # as users know it
 from . import nn, optim, return_types, serialization, utils  # isort: skip  # noqa: E402
 from .nn.functional import public as _public  # isort: skip  # noqa: E402
 from .compile import Dim, TracedGraph, compile, trace  # isort: skip  # noqa: E402
+from .control import cond, scan, while_loop  # isort: skip  # noqa: E402
 from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402
 
 globals().update(_public.FUNCTIONS)
