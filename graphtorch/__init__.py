@@ -35,7 +35,8 @@ from ._types import (
 from .tensor import Tensor  # isort: skip
 from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
-from . import _autocast, _legacy, _pickling, _sparse, autograd, creation, indexing, linalg, printing, random  # isort: skip
+from . import _autocast, _dlpack, _legacy, _pickling, _sparse  # isort: skip
+from . import autograd, creation, indexing, linalg, printing, random  # isort: skip
 from .autograd import (
     enable_grad,
     inference_mode,

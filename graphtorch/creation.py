@@ -187,21 +187,19 @@ def shared(array: np.ndarray) -> Tensor:
 
 
 def _shared_strided(array: np.ndarray) -> Tensor:
-    base = array
-    while isinstance(base.base, np.ndarray):
-        base = base.base
-    start = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-    if (
-        not base.flags.c_contiguous
-        or base.dtype != array.dtype
-        or start % array.itemsize
-        or any(s % array.itemsize for s in array.strides)
-    ):
+    """Over the memory from the array's first element to its last, seen with the array's strides."""
+    size = array.itemsize
+    if any(s % size for s in array.strides):
+        raise ValueError(
+            "given numpy array strides not a multiple of the element byte size. Copy the numpy array to "
+            "reallocate the memory."
+        )
+    if array.size == 0:
         return from_array(array.copy())
-    whole = shared(base)
-    return FUNCTIONS["as_strided"](
-        whole, array.shape, [s // array.itemsize for s in array.strides], start // array.itemsize
-    )
+    strides = [s // size for s in array.strides]
+    last = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True))
+    whole = shared(np.lib.stride_tricks.as_strided(array, (last + 1,), (size,)))
+    return FUNCTIONS["as_strided"](whole, array.shape, strides)
 
 
 def frombuffer(

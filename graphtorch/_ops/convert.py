@@ -14,7 +14,7 @@ from .. import _types
 from .._legacy import LEGACY, TYPE_NAME_OF, refuse_cuda
 from .._types import DTYPES, check_device, dtype, to_ir
 from .._write import assign, cast_tensor
-from ..creation import from_array, from_numpy, full_value
+from ..creation import from_array, full_value
 from ..tensor import Tensor, from_value
 from .base import FUNCTIONS, METHODS, check_tensor, common_dtype, register, run
 
@@ -292,16 +292,7 @@ def _array_wrap(self: Tensor, array: Any, context: Any = None, return_scalar: bo
 
 
 METHODS["__array__"], METHODS["__array_wrap__"] = _array, _array_wrap
-METHODS["__dlpack__"] = lambda self, **options: numpy(self.detach()).__dlpack__()
-METHODS["__dlpack_device__"] = lambda self: (1, 0)
-
-
-@register("from_dlpack", method=False)
-def from_dlpack(ext_tensor: Any) -> Tensor:
-    """A tensor over the memory of any DLPack object on the CPU."""
-    array = np.from_dlpack(ext_tensor)
-    return from_numpy(array) if array.flags.writeable else from_array(array.copy())
-
+METHODS["__array_priority__"] = 1000  # type: ignore[assignment]  # NumPy's scalars leave operators to us
 
 # ------------------------------------------------------------------------------------------ writes of whole
 # tensors

@@ -194,7 +194,7 @@ def test_checkpoint_gradients_of_all_kinds() -> None:
         second_, = grad((first_ ** 2).sum(), w)
         np.testing.assert_allclose(first.detach().numpy(), first_.detach().numpy(), 1e-5, 1e-6)
         np.testing.assert_allclose(second.numpy(), second_.numpy(), 1e-5, 1e-5)
-        with pytest.raises(RuntimeError, match="When use_reentrant=True, .* is incompatible"):
+        with pytest.raises(RuntimeError, match=r"When use_reentrant=True, .* is incompatible"):
             grad(checkpoint(t.sin, x, use_reentrant=True).sum(), x)
         loss = checkpoint(t.sin, x, use_reentrant=False).sum()
         loss.backward()
