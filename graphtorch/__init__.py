@@ -36,7 +36,7 @@ from .tensor import Tensor  # isort: skip
 from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
 from . import _autocast, _dlpack, _legacy, _pickling, _sparse  # isort: skip
-from . import autograd, creation, indexing, linalg, printing, random  # isort: skip
+from . import autograd, creation, indexing, linalg, printing, random, ranges  # isort: skip
 from .autograd import (
     enable_grad,
     inference_mode,
@@ -56,6 +56,7 @@ pi, e, inf, nan, newaxis = _math.pi, _math.e, _math.inf, _math.nan, None
 
 globals().update(_DTYPES)
 _FUNCTIONS.update(creation.PUBLIC)
+_FUNCTIONS.update(ranges.PUBLIC)
 _FUNCTIONS.update(random.PUBLIC)
 _FUNCTIONS.update(_settings.PUBLIC)
 _FUNCTIONS.update(_autocast.PUBLIC)

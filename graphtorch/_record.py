@@ -18,15 +18,17 @@ import numpy as np
 
 from graphtorch.ir.graph import Graph, Location, Node, Value, _location
 from graphtorch.ir.op import NO_ATTRS
+from graphtorch.ir.ops.factor import LinAlgError
 
 from ._memory import Executable, pending_program
 from .storage import Leaf, Storage
 
 PENDING_BOUND = 1024  # results recorded since the last run; beyond it the pending graph runs
 PROGRAM_BOUND = 1024  # programs remembered
-EXPENSIVE = frozenset(
-    {"matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool", "scan", "sort", "topk"}
-)
+EXPENSIVE = frozenset({
+    "matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool", "scan", "sort", "topk", "svd", "eigh",
+    "qr", "cholesky", "lu", "triangular_solve",
+})
 
 _lock = threading.RLock()
 _pending: list[weakref.ref[Storage]] = []
@@ -183,8 +185,8 @@ def execute(walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
     executable, lines = program_for(walk, outputs)
     try:
         results = executable([leaf.buffer for leaf in walk.leaves])
-    except IndexError as error:
-        raise IndexError(_with_own_line(str(error), walk, lines)) from None
+    except (IndexError, LinAlgError) as error:
+        raise type(error)(_with_own_line(str(error), walk, lines)) from None
     return [Leaf(b) for b in results]
 
 

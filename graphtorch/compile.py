@@ -13,6 +13,7 @@ from graphtorch.ir.shape import SymInt, bounds, symbol
 from ._autocast import state as autocast_state
 from ._capture import Capture, Closed, rebuild, tensors_in
 from ._grad_mode import modes
+from ._ops.base import FUNCTIONS
 from ._replay import Entry, make_entry
 from .nn.modules._members import changes
 from .nn.modules.module import Module
@@ -69,7 +70,7 @@ def trace(
     dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
     **kwargs: Any,
 ) -> TracedGraph:
-    """The graph that `function` computes, recorded by one call.
+    """The graph that `function` computes, recorded by one call. (Of a matrix: the sum of its diagonal.)
 
     Args:
         function: a function or module of tensors. What it reads beside its arguments becomes `parameters`;
@@ -84,6 +85,8 @@ def trace(
     Raises:
         RuntimeError: the function needs a tensor's value in Python; the message names the line.
     """
+    if isinstance(function, Tensor):  # ``torch.trace`` of PyTorch: the sum of a matrix's diagonal
+        return FUNCTIONS["trace"](function)  # type: ignore[no-any-return]
     names = argument_names(function, args, kwargs)
     dims = dynamic_axes(dynamic, names, args)
     capture = Capture(constants=True)

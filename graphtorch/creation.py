@@ -13,7 +13,6 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import BY_NUMPY, DType, i64, number_dtype, promote
 from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
-from graphtorch.ir.shape import SymInt
 
 from . import _types
 from ._memory import Buffer
@@ -108,7 +107,8 @@ def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
 def _integers(flat: list[Any], dtype: DType) -> np.ndarray:
     array = np.array([int(x) for x in flat], np.int64 if flat else dtype.numpy)
     info = np.iinfo(dtype.numpy)
-    if dtype is not i64 and array.size and (array.max() > info.max or array.min() < info.min):
+    lowest = info.min if dtype.signed else -info.max
+    if dtype is not i64 and array.size and (array.max() > info.max or array.min() < lowest):
         raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
     return array.astype(dtype.numpy)
 
@@ -333,8 +333,10 @@ def _clipped(number: Any, ir: DType) -> Any:
             raise RuntimeError(f"value cannot be converted to type {ir.torch_name} without overflow")
         number = int(number)
         info = np.iinfo(ir.numpy)
-        if not info.min <= number <= info.max:
+        lowest = info.min if ir.signed else -info.max  # a negative number wraps in unsigned dtypes
+        if not lowest <= number <= info.max:
             raise RuntimeError(f"value cannot be converted to type {ir.torch_name} without overflow")
+        number = number if ir.signed else number & info.max
     return number
 
 
@@ -370,128 +372,6 @@ def eye(
     ir = _types.default_dtype() if dtype is None else to_ir(dtype)
     rows, columns = (ops.iota(shape=(n, m), dim=d, dtype=i64) for d in (0, 1))
     return _made(ops.cast(ops.eq(rows, columns), dtype=ir), requires_grad, out)
-
-
-# ------------------------------------------------------------------------------------------ ranges
-
-
-def arange(
-    start: Any,
-    end: Any = None,
-    step: Any = 1,
-    *,
-    out: Tensor | None = None,
-    dtype: Any = None,
-    layout: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-    pin_memory: bool = False,
-) -> Tensor:
-    """start, start + step, ... up to `end`, which is left out."""
-    check_device(device)
-    if end is None:
-        start, end = 0, start
-    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
-    if step == 0:
-        raise RuntimeError("step must be nonzero")
-    if isinstance(start, SymInt):
-        return arange(0, end - start, step, dtype=dtype, requires_grad=requires_grad) + start
-    if (end - start) * step < 0:
-        raise RuntimeError("upper bound and lower bound inconsistent with step sign")
-    whole = all(isinstance(x, (int, SymInt)) for x in (start, end, step))
-    ir = (i64 if whole else _types.default_dtype()) if dtype is None else to_ir(dtype)
-    count = -(-(end - start) // step) if whole else max(0, math.ceil((end - start) / step))
-    return _made(_ramp(count, start, step, ir, i64 if whole else None), requires_grad, out)
-
-
-def _ramp(count: int, start: Any, step: Any, ir: DType, exact: DType | None = None) -> Value:
-    if exact is not None:  # integers: exact in i64, then converted
-        line = ops.iota(shape=(count,), dim=0, dtype=i64)
-        if step != 1:
-            line = ops.mul(line, ops.constant(value=Literal.of(step, i64)))
-        if start != 0:
-            line = ops.add(line, ops.constant(value=Literal.of(start, i64)))
-        return line if ir is i64 else ops.cast(line, dtype=ir)
-    return Leaf.of((start + step * np.arange(count, dtype=np.float64)).astype(ir.numpy))
-
-
-def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor:
-    """As `arange`, with `end` included (deprecated)."""
-    warnings.warn(
-        "torch.range is deprecated and will be removed in a future release because its behavior is "
-        "inconsistent "
-        "with Python's range builtin. Instead, use torch.arange, which produces values in [start, end).",
-        UserWarning,
-        stacklevel=2,
-    )
-    if end is None:
-        start, end = 0, start
-    count = math.floor((end - start) / step) + 1
-    dtype = options.pop("dtype", None)
-    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
-    return _made(_ramp(count, start, step, ir), options.get("requires_grad", False), options.get("out"))
-
-
-def linspace(
-    start: Any,
-    end: Any,
-    steps: int,
-    *,
-    out: Tensor | None = None,
-    dtype: Any = None,
-    layout: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-) -> Tensor:
-    """`steps` numbers from start to end, both included."""
-    check_device(device)
-    line, ir = _line(start, end, steps, dtype)
-    return _made(Leaf.of(line.astype(ir.numpy)), requires_grad, out)
-
-
-def _line(start: Any, end: Any, steps: int, dtype: Any) -> tuple[np.ndarray, DType]:
-    """Equally spaced doubles, and the dtype that was asked for or follows from the ends."""
-    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
-    if steps < 0:
-        raise RuntimeError("number of steps must be non-negative")
-    line, default = np.linspace(start, end, steps), _types.default_dtype()
-    if dtype is not None:
-        return line, to_ir(dtype)
-    return line, default.complex if isinstance(start, complex) or isinstance(end, complex) else default
-
-
-def logspace(
-    start: Any,
-    end: Any,
-    steps: int,
-    base: float = 10.0,
-    *,
-    out: Tensor | None = None,
-    dtype: Any = None,
-    layout: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-) -> Tensor:
-    """base ** linspace(start, end, steps)."""
-    check_device(device)
-    line, ir = _line(start, end, steps, dtype)
-    return _made(Leaf.of(np.power(float(base), line).astype(ir.numpy)), requires_grad, out)
-
-
-def tril_indices(
-    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
-) -> Tensor:
-    """Indices of the lower triangle of a row x col matrix, as two rows."""
-    made = np.stack(np.tril_indices(row, offset, col))
-    return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
-
-
-def triu_indices(
-    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
-) -> Tensor:
-    """Indices of the upper triangle of a row x col matrix, as two rows."""
-    made = np.stack(np.triu_indices(row, offset, col))
-    return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
 
 
 # ------------------------------------------------------------------------------------------ windows
@@ -587,13 +467,8 @@ PUBLIC = {
         scalar_tensor,
         empty_strided,
         eye,
-        arange,
-        linspace,
-        logspace,
-        tril_indices,
-        triu_indices,
         hann_window,
         hamming_window,
         blackman_window,
     )
-} | {"range": range_, "asarray": as_tensor}
+} | {"asarray": as_tensor}

@@ -5,10 +5,35 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphtorch.ir.ops.factor import LinAlgError
+
 from ._autocast import lower_precision
-from ._ops.base import FUNCTIONS, axis_of, write_out
+from ._ops.base import FUNCTIONS, axis_of, check_tensor, write_out
+from ._ops.factor import (
+    cholesky,
+    cholesky_ex,
+    det,
+    eigh,
+    eigvalsh,
+    inv,
+    inv_ex,
+    lstsq,
+    lu,
+    lu_factor,
+    lu_factor_ex,
+    lu_solve,
+    matrix_rank,
+    pinv,
+    qr,
+    slogdet,
+    solve,
+    solve_ex,
+    solve_triangular,
+    svd,
+    svdvals,
+)
 from ._ops.linalg import matmul, matrix_power
-from ._ops.reduce import vector_norm as _vector_norm
+from ._ops.norms import vector_norm as _vector_norm
 from .tensor import Tensor
 
 
@@ -29,27 +54,43 @@ def matrix_norm(
     dtype: Any = None,
     out: Any = None,
 ) -> Tensor:
-    """A norm of matrices in two dimensions: 'fro', 1, -1, inf or -inf.
+    """A norm of the matrices in two dimensions: 'fro', 'nuc', inf, -inf, 1, -1, 2 or -2.
 
     Raises:
-        RuntimeError: fewer than two dimensions, an unknown `ord`, or one that needs singular values.
+        RuntimeError: fewer than two dimensions, integers, or an unknown `ord`.
     """
+    check_tensor("linalg.matrix_norm", "A", A)
     if A.ndim < 2:
         raise RuntimeError(
             f"linalg.matrix_norm: The input tensor A must have at least 2 dimensions, but got {A.ndim}."
         )
+    if not isinstance(dim, (tuple, list)) or len(dim) != 2:
+        raise RuntimeError(f"linalg.matrix_norm: dim must be a 2-tuple. Got {dim}")
     row, column = (axis_of(d, A.ndim) for d in dim)
     if row == column:
         raise RuntimeError(f"linalg.matrix_norm: dims must be different. Got ({dim[0]}, {dim[1]})")
+    A = A if dtype is None else A.to(dtype)
     if ord == "fro":
-        found = _vector_norm(A, 2, (row, column), keepdim, dtype=dtype)
-    elif isinstance(ord, (int, float)) and (abs(ord) == 1 or math.isinf(ord)):
-        found = _line_norm(A if dtype is None else A.to(dtype), ord, row, column, keepdim)
+        found = _vector_norm(A, 2, (row, column), keepdim)
+    elif ord == "nuc" or (_is_number(ord) and abs(ord) == 2):
+        found = _spectral_norm(A, ord, row, column, keepdim)
+    elif _is_number(ord) and (abs(ord) == 1 or math.isinf(ord)):
+        found = _line_norm(A, ord, row, column, keepdim)
     else:
-        raise RuntimeError(
-            f"linalg.matrix_norm: ord {ord!r} is not available: expected 'fro', 1, -1, inf or -inf"
-        )
+        raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
     return found if out is None else write_out("linalg.matrix_norm", found, out)
+
+
+def _is_number(ord: Any) -> bool:
+    return isinstance(ord, (int, float)) and not isinstance(ord, bool)
+
+
+def _spectral_norm(A: Tensor, ord: Any, row: int, column: int, keepdim: bool) -> Tensor:
+    """The sum, the largest or the smallest of the singular values."""
+    values = svdvals(A.movedim((row, column), (-2, -1)))
+    found = values.sum(-1) if ord == "nuc" else values.amax(-1) if ord == 2 else values.amin(-1)
+    low, high = sorted((row, column))
+    return found.unsqueeze(low).unsqueeze(high) if keepdim else found
 
 
 def _line_norm(A: Tensor, ord: float, row: int, column: int, keepdim: bool) -> Tensor:
@@ -74,6 +115,50 @@ def norm(
             f"linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got {A.ndim}D."
         )
     return vector_norm(A, 2 if ord is None else ord, dim, keepdim, dtype=dtype, out=out)
+
+
+def cond(A: Tensor, p: Any = None, *, out: Any = None) -> Tensor:
+    """The condition number of A [*, m, n] in a matrix norm: the norm times that of the inverse."""
+    if p is None or (_is_number(p) and abs(p) == 2):
+        values = svdvals(A)
+        found = values[..., -1] / values[..., 0] if p == -2 else values[..., 0] / values[..., -1]
+    else:
+        inverse, info = inv_ex(A)
+        found = matrix_norm(A, p) * matrix_norm(inverse, p)
+        found = FUNCTIONS["where"](info == 0, found, math.inf)
+    return found if out is None else write_out("linalg.cond", found, out)
+
+
+def tensorinv(A: Tensor, ind: int = 2, *, out: Any = None) -> Tensor:
+    """The inverse of the map from the last dimensions to the first `ind`, as a tensor."""
+    if ind <= 0:
+        raise RuntimeError("Expected a strictly positive integer for 'ind'")
+    rows, columns = tuple(A.shape[:ind]), tuple(A.shape[ind:])
+    if math.prod(rows) != math.prod(columns):
+        raise RuntimeError(
+            f"Expected self to satisfy the requirement prod(self.shape[ind:]) == prod(self.shape[:ind]), but "
+            f"got {math.prod(columns)} != {math.prod(rows)}"
+        )
+    found = inv(A.reshape(math.prod(rows), -1)).reshape((*columns, *rows))
+    return found if out is None else write_out("linalg.tensorinv", found, out)
+
+
+def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, *, out: Any = None) -> Tensor:
+    """The X with tensordot(A, X, X.ndim) = B; `dims` are moved to the end of A first."""
+    if dims is not None:
+        A = A.movedim(tuple(dims), tuple(range(A.ndim - len(dims), A.ndim)))
+    shape = tuple(A.shape[B.ndim:])
+    found = solve(A.reshape(B.numel(), -1), B.reshape(-1)).reshape(shape)
+    return found if out is None else write_out("linalg.tensorsolve", found, out)
+
+
+def vander(x: Tensor, *, N: int | None = None) -> Tensor:
+    """The powers 0, 1, ..., N - 1 of vectors [*, n], as a new last dimension."""
+    count = x.shape[-1] if N is None else N
+    if count <= 1:
+        raise RuntimeError("N must be greater than 1.")
+    ones = FUNCTIONS["ones_like"](x).unsqueeze(-1)
+    return FUNCTIONS["cat"]([ones, x.unsqueeze(-1).expand((*x.shape, count - 1)).cumprod(-1)], -1)
 
 
 def multi_dot(tensors: Any, *, out: Any = None) -> Tensor:
@@ -101,6 +186,8 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
 
 
 __all__ = [
-    "cross", "diagonal", "matmul", "matrix_norm", "matrix_power", "multi_dot", "norm", "vecdot",
-    "vector_norm",
+    "LinAlgError", "cholesky", "cholesky_ex", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv",
+    "inv_ex", "lstsq", "lu", "lu_factor", "lu_factor_ex", "lu_solve", "matmul", "matrix_norm", "matrix_power",
+    "matrix_rank", "multi_dot", "norm", "pinv", "qr", "slogdet", "solve", "solve_ex", "solve_triangular",
+    "svd", "svdvals", "tensorinv", "tensorsolve", "vander", "vecdot", "vector_norm",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 from .dtype import DType
 from .graph import Graph, Node, Type, Value
 from .op import Attrs
+from .ops.factor import LinAlgError
 from .shape import Dim, Symbol, SymInt
 from .shape import evaluate as evaluate_dim
 
@@ -58,9 +59,9 @@ def _run(node: Node, values: Mapping[Value, np.ndarray], sizes: Sizes) -> tuple[
     attrs = resolve_attrs(node.attrs, sizes)
     try:
         found = node.op.reference(attrs, *(values[v] for v in node.operands))
-    except IndexError as error:
+    except (IndexError, LinAlgError) as error:
         place = f" at {node.location}" if node.location else ""
-        raise IndexError(f"{error} ({node.op.name}{place})") from None
+        raise type(error)(f"{error} ({node.op.name}{place})") from None
     arrays = tuple(map(np.asarray, found if isinstance(found, (tuple, list)) else (found,)))
     for expected, array in zip(types, arrays, strict=True):
         if array.dtype != expected.dtype.numpy or array.shape != expected.shape:

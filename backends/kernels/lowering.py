@@ -179,9 +179,9 @@ class Lowering:
         finally:
             self._block, self.task_ns = before, task_ns
 
-    def fail_site(self, node: Node, message: str) -> int:
+    def fail_site(self, node: Node, message: str, kind: str = "index") -> int:
         """The number under which kernels report that `message` happened at `node`."""
-        site = ErrorSite(node.op.name, message, node.location)
+        site = ErrorSite(node.op.name, message, node.location, kind)
         if site not in self.program.errors:
             self.program.errors.append(site)
         return self.program.errors.index(site)

@@ -9,6 +9,7 @@ from graphtorch.ir.graph import Node
 
 from .attention import lower_attention
 from .attention_grad import lower_attention_grad
+from .factor import KERNELS, lower_factor, lower_require
 from .pool_grads import grad_by_rows, lower_avg_pool_grad, lower_max_pool_grad
 from .pooling import by_rows, lower_pool
 from .scan import SCANS, lower_scan
@@ -30,6 +31,8 @@ OPAQUE: dict[str, Lower] = {
     "sort": lower_sort,
     **dict.fromkeys(("max_pool", "avg_pool"), lower_pool),
     "avg_pool_grad": lower_avg_pool_grad,
+    **dict.fromkeys(KERNELS, lower_factor),
+    "require": lower_require,
 }
 CHOSEN: dict[str, Callable[[Node], bool]] = {
     "max_pool": by_rows, "avg_pool": by_rows, "avg_pool_grad": grad_by_rows,

@@ -156,11 +156,15 @@ def touched(item: Item) -> set[Slot]:
 
 @dataclass(frozen=True)
 class ErrorSite:
-    """What a data-dependent failure is reported as: an IndexError naming op and line."""
+    """What a data-dependent failure is reported as: an error naming op and line.
+
+    `kind`: index (an IndexError) or linalg (a LinAlgError: a matrix is singular or not positive-definite).
+    """
 
     op: str
     message: str
     location: Location | None
+    kind: str = "index"
 
 
 @dataclass(eq=False)

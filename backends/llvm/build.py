@@ -53,8 +53,8 @@ def _show_pass(stage: str, graph: Graph) -> None:
 def record_of(program: Program, plan: Plan, explanation: str, statistics: dict[str, int]) -> Record:
     """The record of a lowered program."""
     read = sorted({s.index for launch in program.prologue for s in launch.slots if s.kind == "input"})
-    errors = tuple(Site(e.op, e.message, *(() if e.location is None else (e.location.file, e.location.line)))
-                   for e in program.errors)
+    errors = tuple(Site(e.op, e.message, e.location.file if e.location else "",
+                        e.location.line if e.location else 0, e.kind) for e in program.errors)
     return Record(program.name, _arrays(program.inputs), _arrays(program.outputs), program.symbols, plan.size,
                   packed_layout(program)[1], tuple(read) if program.prologue else None, errors, explanation,
                   statistics)

@@ -139,7 +139,7 @@ class Executable:
         status = self._entry(context.pointer)
         self._contexts.append(context)
         if status:
-            raise IndexError(self.record.errors[status - 1].text())
+            raise self.record.errors[status - 1].error()
 
     def explain(self) -> str:
         """What runs: a line a kernel, memory, and totals."""
@@ -241,7 +241,7 @@ class Packed:
         assert self._prologue is not None
         status = self._prologue(ctypes.addressof(arguments))
         if status:
-            raise IndexError(self._record.errors[status - 1].text())
+            raise self._record.errors[status - 1].error()
         self._held = (sized.symbols, [weakref.ref(inputs[i]) for i in self._inputs], block)
         return block
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from graphtorch.ir.ops.factor import LinAlgError
 from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt
 
 
@@ -26,6 +27,11 @@ class Site:
     message: str
     file: str = ""
     line: int = 0
+    kind: str = "index"
+
+    def error(self) -> Exception:
+        """What a run that ended with this status raises."""
+        return LinAlgError(self.text()) if self.kind == "linalg" else IndexError(self.text())
 
     def text(self) -> str:
         place = f" at {self.file}:{self.line}" if self.file else ""

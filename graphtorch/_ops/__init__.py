@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from .. import indexing  # masks and index tensors
-from . import compare, linalg, pointwise, reduce, scatter, shape, strides, views
+from . import compare, factor, linalg, norms, order, pointwise, reduce, scatter, shape, strides, views
 
 from . import convert  # isort: skip  # after the families it refers to
 from .base import FUNCTIONS, METHODS
 
 __all__ = [
-    "FUNCTIONS", "METHODS", "compare", "convert", "indexing", "linalg", "pointwise", "reduce", "scatter",
-    "shape", "strides", "views",
+    "FUNCTIONS",
+    "METHODS",
+    "compare",
+    "convert",
+    "factor",
+    "indexing",
+    "linalg",
+    "norms",
+    "order",
+    "pointwise",
+    "reduce",
+    "scatter",
+    "shape",
+    "strides",
+    "views",
 ]

@@ -114,6 +114,12 @@ def isclose(
     input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> Tensor:
     """Whether |input - other| <= atol + rtol * |other|."""
+    if input._type.dtype is not other._type.dtype:
+        raise RuntimeError(f"{input.dtype} did not match {other.dtype}")
+    if not input._type.dtype.is_differentiable:
+        if input._type.dtype.is_bool or (rtol == 0 and atol == 0):
+            return eq(input, other)
+        input, other = input.to(_types.DTYPES["float64"]), other.to(_types.DTYPES["float64"])
     near = le(FUNCTIONS["abs"](sub(input, other)), add(mul(FUNCTIONS["abs"](other), rtol), atol))
     near = near.logical_and(FUNCTIONS["isfinite"](other)).logical_or(eq(input, other))
     return near.logical_or(isnan_(input).logical_and(isnan_(other))) if equal_nan else near
@@ -214,9 +220,9 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
             )
         given: Any = value
     else:
-        if common_dtype(input, value).kind > dtype.kind:
+        if isinstance(value, complex) and not dtype.is_complex:
             raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
-        given = scalar(value, dtype)
+        given = scalar(bool(value) if dtype.is_bool else int(value) if dtype.is_integer else value, dtype)
     return run("MaskedFill", lambda v, m, f: ops.where(m, cast_value(f, dtype), v), input, mask, given)
 
 

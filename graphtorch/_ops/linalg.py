@@ -200,6 +200,8 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any 
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * outer(vec1, vec2)."""
     found = outer(vec1, vec2)
+    if common_dtype(input, vec1, vec2).is_bool:
+        beta, alpha = bool(beta), bool(alpha)
     found = found if alpha == 1 else found * alpha
     return found if beta == 0 else (input if beta == 1 else input * beta) + found
 
@@ -238,7 +240,10 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     left = [axis_of(d, a.ndim) for d in (dims[0] if isinstance(dims[0], (list, tuple)) else [dims[0]])]
     right = [axis_of(d, b.ndim) for d in (dims[1] if isinstance(dims[1], (list, tuple)) else [dims[1]])]
     for i, j in zip(left, right, strict=True):
-        if a.shape[i] != b.shape[j]:
+        if a.shape[i] == 1 or b.shape[j] == 1:  # a size of 1 is repeated: the other is summed
+            a = a.sum(i, True, dtype=a.dtype) if b.shape[j] == 1 else a
+            b = b.sum(j, True, dtype=b.dtype) if a.shape[i] == 1 else b
+        elif a.shape[i] != b.shape[j]:
             raise RuntimeError(
                 f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and "
                 f"second has "
@@ -287,25 +292,30 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
 
 @register(out=True)
 def matrix_power(input: Tensor, n: int) -> Tensor:
-    """A square matrix times itself."""
-    if n < 0:
+    """A square matrix times itself; with negative `n` its inverse."""
+    if input.ndim < 2 or input.shape[-1] != input.shape[-2]:
         raise RuntimeError(
-            "matrix_power: negative powers need an inverse, which is not available: expected n >= 0"
+            f"linalg.matrix_power: A must be batches of square matrices, but got shape {list(input.shape)}"
         )
     if n == 0:
         return FUNCTIONS["eye"](input.shape[-1], dtype=input.dtype).expand(input.shape).clone()
-    result = input
-    for _ in range(n - 1):
-        result = matmul(result, input)
-    return result
+    square, result = FUNCTIONS["inverse"](input) if n < 0 else input, None
+    n = abs(n)
+    while n:  # the squares that add up to n
+        if n & 1:
+            result = square if result is None else matmul(result, square)
+        n >>= 1
+        square = matmul(square, square) if n else square
+    return result  # type: ignore[return-value]
 
 
-def _matmul_operator(self: Tensor, other: Any) -> Any:
-    return matmul(self, other) if isinstance(other, Tensor) else NotImplemented
+def _matmul_operator(self: Any, other: Any) -> Any:
+    both = isinstance(self, Tensor) and isinstance(other, Tensor)
+    return matmul(self, other) if both else NotImplemented
 
 
 METHODS["__matmul__"] = _matmul_operator
-METHODS["__rmatmul__"] = lambda self, other: NotImplemented
+METHODS["__rmatmul__"] = lambda self, other: _matmul_operator(other, self)
 METHODS["__imatmul__"] = in_place("__imatmul__", matmul)
 
 
@@ -376,9 +386,9 @@ def _without_repeats(term: str, x: Tensor) -> tuple[str, Tensor]:
 def _contract(a: str, x: Tensor, b: str, y: Tensor, later: set[str]) -> tuple[str, Tensor]:
     """Multiply two operands and sum over labels that nobody needs any more, as one batched matrix product."""
     for label in [c for c in a if c not in b and c not in later]:
-        x, a = x.sum(a.index(label)), a.replace(label, "")
+        x, a = x.sum(a.index(label), dtype=x.dtype), a.replace(label, "")
     for label in [c for c in b if c not in a and c not in later]:
-        y, b = y.sum(b.index(label)), b.replace(label, "")
+        y, b = y.sum(b.index(label), dtype=y.dtype), b.replace(label, "")
     shared = [c for c in a if c in b]
     batch = [c for c in shared if c in later]
     inside = [c for c in shared if c not in later]
@@ -397,7 +407,7 @@ def _contract(a: str, x: Tensor, b: str, y: Tensor, later: set[str]) -> tuple[st
 
 def _final(term: str, x: Tensor, output: str) -> Tensor:
     for label in [c for c in term if c not in output]:
-        x, term = x.sum(term.index(label)), term.replace(label, "")
+        x, term = x.sum(term.index(label), dtype=x.dtype), term.replace(label, "")
     missing = [c for c in output if c not in term]
     if missing:
         raise RuntimeError(

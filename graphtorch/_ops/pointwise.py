@@ -244,9 +244,7 @@ def angle(input: Tensor) -> Tensor:
     dtype = input._type.dtype
     if dtype.is_complex:
         return run("Angle", ops.angle, input)
-    return FUNCTIONS["where"](
-        isnan_(input), input, FUNCTIONS["where"](FUNCTIONS["lt"](input, 0), math.pi, 0.0)
-    )
+    return run("Angle", lambda v: ops.angle(cast_value(v, floating(dtype))), input)
 
 
 def isnan_(input: Tensor) -> Tensor:
@@ -295,13 +293,13 @@ def _scaled(
     dtype = common_dtype(input, other)
     if isinstance(alpha, float) and not dtype.is_differentiable:
         raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
-    if dtype.is_bool and alpha == 1:
+    if dtype.is_bool:
         if bool_op is None:
             raise RuntimeError(
                 "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
                 "`logical_xor()` operator instead."
             )
-        return elementwise(node, bool_op, input, other)
+        return elementwise(node, bool_op, input, other if alpha else False)
     if alpha == 1:
         return elementwise(node, op, input, other, dtype=dtype)
     if not isinstance(other, Tensor):
@@ -416,7 +414,21 @@ atan2 = _simple_binary("atan2", ops.atan2, to_float=True, aliases=("arctan2",))
 copysign = _simple_binary("copysign", ops.copysign, to_float=True)
 nextafter = _simple_binary("nextafter", ops.nextafter)
 hypot = _simple_binary("hypot", ops.hypot)
-logaddexp = _simple_binary("logaddexp", ops.logaddexp, to_float=True)
+real_logaddexp = _simple_binary("logaddexp", ops.logaddexp, to_float=True)
+
+
+@register(out=True)
+def logaddexp(input: Tensor, other: Tensor) -> Tensor:
+    """log(exp(input) + exp(other)), without overflow."""
+    _both("logaddexp", input, other)
+    if not common_dtype(input, other).is_complex:
+        return real_logaddexp(input, other)
+    a, b = (x if x._type.dtype.is_complex else x.to(_types.DTYPES["complex64"]) for x in (input, other))
+    first = FUNCTIONS["real"](a) >= FUNCTIONS["real"](b)  # the imaginary part is not wrapped, as PyTorch's
+    high, low = FUNCTIONS["where"](first, a, b), FUNCTIONS["where"](first, b, a)
+    return high + FUNCTIONS["log"](FUNCTIONS["exp"](sub(low, high)) + 1)  # type: ignore[no-any-return]
+
+
 xlogy = _simple_binary("xlogy", ops.xlogy, to_float=True)
 
 
@@ -430,9 +442,10 @@ def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
 @register(inplace=True, out=True)
 def float_power(input: Any, exponent: Any) -> Tensor:
     """input ** exponent in double precision."""
-    if isinstance(input, Tensor):
-        input = input.to(_types.DTYPES["float64"]) if not input._type.dtype.is_complex else input
-    return pow(input, exponent if isinstance(exponent, Tensor) else float(exponent))
+    dtype = _types.DTYPES["complex128" if common_dtype(input, exponent).is_complex else "float64"]
+    number = complex if dtype.is_complex else float
+    base, power = (x.to(dtype) if isinstance(x, Tensor) else number(x) for x in (input, exponent))
+    return pow(base, power)
 
 
 def _extremum(name: str, op: Callable[..., Value], bool_op: Callable[..., Value]) -> Callable[..., Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,6 @@ from .base import (
     floating,
     register,
     run,
-    scalar,
     write_out,
 )
 from .pointwise import maximum, minimum
@@ -49,7 +47,10 @@ def _sum_dtype(x: Tensor, dtype: Any) -> DType:
 def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum over all elements, or over `dim`. Integers and bools add up in int64."""
     check_tensor("sum", "input", input)
-    return _reduction("Sum", ops.sum, input, dim, keepdim, _sum_dtype(input, dtype))
+    target = _sum_dtype(input, dtype)
+    if target.is_bool:
+        return any(input.to(dtype), dim, keepdim)
+    return _reduction("Sum", ops.sum, input, dim, keepdim, target)
 
 
 @register(out=True)
@@ -92,7 +93,10 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
 def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The product over all elements, or over one `dim`."""
     check_tensor("prod", "input", input)
-    return _reduction("Prod", ops.prod, input, dim, keepdim, _sum_dtype(input, dtype))
+    target = _sum_dtype(input, dtype)
+    if target.is_bool:
+        return all(input.to(dtype), dim, keepdim)
+    return _reduction("Prod", ops.prod, input, dim, keepdim, target)
 
 
 def _truth(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]:
@@ -174,6 +178,10 @@ def std_mean(
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """log(sum(exp(input))) over `dim`, without overflow."""
     check_tensor("logsumexp", "input", input)
+    if input._type.dtype.is_complex:
+        top = _finite(amax(FUNCTIONS["real"](input), dim, True).detach())
+        total = sum((input - top).exp(), dim, True).log() + top
+        return total if keepdim else total.reshape(sum(top, dim).shape)
     return _reduction("Logsumexp", ops.logsumexp, input, dim, keepdim, floating(input._type.dtype))
 
 
@@ -317,134 +325,6 @@ def _arg_extreme(name: str, op: Callable[..., Value]) -> Callable[..., Tensor]:
 argmax, argmin = _arg_extreme("argmax", ops.argmax), _arg_extreme("argmin", ops.argmin)
 
 
-# ------------------------------------------------------------------------------------------ order
-
-
-@register()
-def sort(
-    input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None
-) -> Any:
-    """(values, indices) in ascending or descending order along `dim`; stable."""
-    check_tensor("sort", "input", input)
-    axis = axis_of(dim, input.ndim)
-    if input.ndim == 0:
-        result = pair("sort", input.clone(), FUNCTIONS["zeros_like"](input, dtype=_long()))
-    else:
-        dtype = input._type.dtype
-        wide = DType.named("u8") if dtype.is_bool else dtype
-        values, indices = run(
-            "Sort", lambda v: ops.sort(cast_value(v, wide), dim=axis, descending=bool(descending)), input
-        )
-        result = pair("sort", values.to(input.dtype), indices)
-    return result if out is None else write_out("sort", result, out)
-
-
-@register()
-def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
-    """The indices that sort `input` along `dim`."""
-    return sort(input, dim, descending, stable)[1]
-
-
-@register()
-def msort(input: Tensor) -> Tensor:
-    """Sorted along the first dimension."""
-    return sort(input, 0)[0]
-
-
-@register()
-def topk(
-    input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out: Any = None
-) -> Any:
-    """(values, indices) of the k largest (or smallest) elements along `dim`."""
-    check_tensor("topk", "input", input)
-    axis = axis_of(dim, input.ndim)
-    size = input._type.shape[axis] if input.ndim else 1
-    if not 0 <= k <= size:
-        raise RuntimeError(f"selected index k out of range: k is {k}, dimension {dim} has size {size}")
-    if input.ndim == 0:
-        result = pair("topk", input.clone(), FUNCTIONS["zeros_like"](input, dtype=_long()))
-    else:
-        result = pair(
-            "topk", *run("Topk", ops.topk, input, **{"k": k, "dim": axis, "largest": bool(largest)})
-        )
-    return result if out is None else write_out("topk", result, out)
-
-
-@register()
-def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
-    """(value, index) of the k-th smallest element along `dim`; k counts from 1."""
-    axis = axis_of(dim, input.ndim)
-    size = input._type.shape[axis] if input.ndim else 1
-    if not 1 <= k <= size:
-        raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {axis}")
-    index = argsort(input, axis)
-    chosen = index.select(axis, k - 1) if input.ndim else index
-    if keepdim and input.ndim:
-        chosen = chosen.unsqueeze(axis)
-    return pair("kthvalue", _pick("Kthvalue", input, chosen, axis, keepdim), chosen)
-
-
-@register()
-def median(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
-    """The lower median of all elements, or (values, indices) along `dim`; NaN if there is one."""
-    if dim is None:
-        flat = input.reshape(-1)
-        return (
-            _median(flat, 0, False)[0]
-            if input.numel()
-            else FUNCTIONS["full"]((), float("nan"), dtype=input.dtype)
-        )
-    return pair("median", *_median(input, axis_of(dim, input.ndim), keepdim))
-
-
-def _median(x: Tensor, axis: int, keepdim: bool) -> tuple[Tensor, Tensor]:
-    index = argsort(x, axis)
-    if x.ndim == 0:
-        return x.clone(), index
-    size = x._type.shape[axis]
-    middle = index.select(axis, (size - 1) // 2)
-    if x._type.dtype.is_floating_point:  # NaN sorts last: the median of data with NaN is NaN
-        last = index.select(axis, size - 1)
-        is_nan = FUNCTIONS["isnan"](x.gather(axis, last.unsqueeze(axis)).squeeze(axis))
-        middle = FUNCTIONS["where"](is_nan, last, middle)
-    middle = middle.unsqueeze(axis) if keepdim else middle
-    return _pick("Median", x, middle, axis, keepdim), middle
-
-
-@register(out=True)
-@single_precision
-def quantile(
-    input: Tensor, q: Any, dim: Any = None, keepdim: bool = False, *, interpolation: str = "linear"
-) -> Tensor:
-    """Quantiles `q` in 0..1 by interpolation between neighbours."""
-    shape = input.ndim
-    x, axis = (input.reshape(-1), 0) if dim is None else (input, axis_of(dim, input.ndim))
-    ordered = sort(x, axis)[0]
-    size = ordered._type.shape[axis]
-    results = [
-        _quantile(ordered, axis, size, one, interpolation)
-        for one in (q.tolist() if isinstance(q, Tensor) and q.ndim else [float(q)])
-    ]
-    if keepdim:
-        results = [r.reshape((1,) * shape) if dim is None else r.unsqueeze(axis) for r in results]
-    return FUNCTIONS["stack"](results) if isinstance(q, Tensor) and q.ndim else results[0]
-
-
-def _quantile(ordered: Tensor, axis: int, size: int, q: float, interpolation: str) -> Tensor:
-    if not 0 <= q <= 1:
-        raise RuntimeError("quantile() q values must be in the range [0, 1]")
-    place = q * (size - 1)
-    low, high = ordered.select(axis, math.floor(place)), ordered.select(axis, math.ceil(place))
-    weight = {
-        "linear": place - math.floor(place),
-        "lower": 0.0,
-        "higher": 1.0,
-        "midpoint": 0.5,
-        "nearest": float(round(place) - math.floor(place)),
-    }[interpolation]
-    return FUNCTIONS["lerp"](low, high, weight)
-
-
 # ------------------------------------------------------------------------------------------ cumulative
 
 
@@ -481,12 +361,16 @@ _cumulative_extreme("cummax", ops.cummax)
 _cumulative_extreme("cummin", ops.cummin)
 
 
+def _finite(top: Tensor) -> Tensor:
+    return FUNCTIONS["where"](FUNCTIONS["isfinite"](top), top, 0.0)  # type: ignore[no-any-return]
+
+
 @register(out=True)
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """log(cumsum(exp(input))) along `dim`."""
     axis = axis_of(dim, input.ndim)
-    top = amax(input, axis, True).detach()
-    top = FUNCTIONS["where"](FUNCTIONS["isfinite"](top), top, 0.0)
+    parts = FUNCTIONS["real"](input) if input._type.dtype.is_complex else input
+    top = _finite(amax(parts, axis, True).detach())
     return cumsum((input - top).exp(), axis).log() + top
 
 
@@ -496,6 +380,10 @@ def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: 
     axis = axis_of(dim, input.ndim)
     if input.ndim == 0:
         raise RuntimeError("diff expects input to be at least one-dimensional")
+    if n == 0:
+        return input
+    if n < 0:
+        raise RuntimeError(f"order must be non-negative but got {n}")
     parts = [p for p in (prepend, input, append) if p is not None]
     x = FUNCTIONS["cat"](parts, axis) if len(parts) > 1 else input
     for _ in range(n):
@@ -507,80 +395,12 @@ def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: 
     return x
 
 
-# ------------------------------------------------------------------------------------------ norms
-
-
-def vector_norm(
-    x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
-) -> Tensor:
-    """The p-norm over `dim` (all by default); `ord` may be inf, -inf and 0."""
-    target = _mean_dtype("linalg.vector_norm", x, dtype)
-    x = x if x._type.dtype is target else x.to(dtype)
-    dims = dims_of(dim, x.ndim)
-    keep = {"dims": dims, "keepdim": bool(keepdim)}
-    order = float(ord)
-
-    def apply(v: Value) -> Value:
-        if order == 2:
-            size = ops.square(v) if not v.dtype.is_complex else ops.square(ops.abs(v))
-            return _safe_sqrt(ops.sum(size, **keep))
-        size = ops.abs(v)
-        if math.isinf(order):
-            return (ops.max if order > 0 else ops.min)(size, **keep)
-        if order == 0:
-            zero = scalar(0, size.dtype)
-            return ops.sum(ops.cast(ops.ne(size, zero), dtype=size.dtype), **keep)
-        if order == 1:
-            return ops.sum(size, **keep)
-        return ops.pow(
-            ops.sum(ops.pow(size, scalar(order, size.dtype)), **keep), scalar(1 / order, size.dtype)
-        )
-
-    return run("LinalgVectorNorm", apply, x)
-
-
-def _safe_sqrt(v: Value) -> Value:
-    """The square root, with gradient 0 at 0: the norm of a zero vector has subgradient 0."""
-    zero, one = scalar(0, v.dtype), scalar(1, v.dtype)
-    nothing = ops.eq(v, zero)
-    return ops.where(nothing, zero, ops.sqrt(ops.where(nothing, one, v)))
-
-
-@register()
-def norm(
-    input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
-) -> Tensor:
-    """The p-norm of all elements or over `dim` (deprecated in favour of torch.linalg)."""
-    check_tensor("norm", "input", input)
-    if p == "nuc":
-        raise RuntimeError("norm: p='nuc' needs singular values: expected 'fro' or a number")
-    else:
-        if isinstance(p, str) and p != "fro":
-            raise RuntimeError(f"only valid for 'fro' and 'nuc', not {p!r}")
-        result = vector_norm(input, 2 if p == "fro" or p is None else p, dim, keepdim, dtype=dtype)
-    return result if out is None else write_out("norm", result, out)
-
-
-@register()
-def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
-    """The p-norm of the difference."""
-    return norm(input - other, p)
-
-
-@register(inplace=True)
-def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
-    """Each slice along `dim` scaled so that its p-norm is at most `maxnorm`."""
-    axis = axis_of(dim, input.ndim)
-    rest = [i for i in range(input.ndim) if i != axis]
-    size = vector_norm(input, p, rest, True)
-    factor = FUNCTIONS["where"](size > maxnorm, maxnorm / (size + 1e-7), 1.0)
-    return input * factor
-
-
 @register(function=False)
 def sum_to_size(self: Tensor, *size: Any) -> Tensor:
     """Summed over the dimensions along which it would be repeated to its present shape."""
     target = Size(size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size)
     lead = self.ndim - len(target)
     dims = [i for i in range(self.ndim) if i < lead or (target[i - lead] == 1 and self.shape[i] != 1)]
-    return sum(self, dims, True).reshape(target) if dims else self
+    if dims:
+        return sum(self, dims, True).reshape(target)
+    return self if self._type.dtype.is_differentiable or self.ndim else self.to(DTYPES["int64"])

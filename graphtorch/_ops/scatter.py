@@ -150,6 +150,14 @@ def scatter_reduce(
     start = {"sum": 0, "mean": 0, "prod": 1, "amax": None, "amin": None}
     if reduce not in start:
         raise RuntimeError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}.")
+    if input.ndim == 0:
+        lines = [reshape(t, (-1,)) for t in (input, index, src)]
+        return reshape(scatter_reduce(lines[0], 0, lines[1], lines[2], reduce, include_self=include_self), ())
+    if input._type.dtype.is_bool:
+        wide = DTYPES["uint8"]
+        logical = {"sum": "amax", "mean": "amin", "prod": "amin"}.get(reduce, reduce)
+        found = scatter_reduce(input.to(wide), dim, index, src.to(wide), logical, include_self=include_self)
+        return found.to(input.dtype)
     touched = scatter_add(FUNCTIONS["zeros_like"](input), dim, index, FUNCTIONS["ones_like"](src))
     base = (
         input if include_self else FUNCTIONS["where"](touched > 0, start[reduce] or 0, input).to(input.dtype)
@@ -185,8 +193,12 @@ def _reduce_by_rounds(
     return result
 
 
+def _along(line: Tensor, axis: int, rank: int) -> Tensor:
+    return reshape(line, tuple(-1 if i == axis else 1 for i in range(rank)))
+
+
 def _spread_index(x: Tensor, axis: int, index: Tensor, shape: tuple[Any, ...]) -> Tensor:
-    return reshape(index, tuple(-1 if i == axis else 1 for i in range(x.ndim))).expand(shape)
+    return _along(index, axis, x.ndim).expand(shape)
 
 
 @register(inplace=True, out=True)
@@ -194,9 +206,10 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     """A copy with the entries of `source` added at `index` along `dim`."""
     check_index_dtype("index_add", index)
     axis = _axis(input, dim)
+    alpha = bool(alpha) if input._type.dtype.is_bool else alpha
     source = source if alpha == 1 else source * alpha
     if input.ndim == 0:
-        return input + reshape(source, (-1,)).sum()
+        return input + reshape(source, (-1,)).sum(dtype=input.dtype)
     if source.ndim == 0:
         source = reshape(source, (1,) * input.ndim)
     return scatter_add(input, axis, _spread_index(input, axis, index, source._type.shape), source)
@@ -226,14 +239,9 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
         )
     if input.ndim == 0:
         return input.clone().fill_(value)
-    shape = tuple(index.numel() if i == axis else d for i, d in enumerate(input._type.shape))
-    spread = _spread_index(input, axis, index, shape)
-    source = (
-        value.to(input.dtype).expand(shape)
-        if isinstance(value, Tensor)
-        else _number_like(spread, value, input._type.dtype)
-    )
-    return scatter(input, axis, spread, source)
+    hit = FUNCTIONS["zeros"](input._type.shape[axis], dtype=DTYPES["bool"])
+    hit = scatter(hit, 0, reshape(index, (-1,)), True)
+    return FUNCTIONS["masked_fill"](input, _along(hit, axis, input.ndim), value)
 
 
 @register(out=True)
@@ -247,8 +255,9 @@ def take(input: Tensor, index: Tensor) -> Tensor:
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """As `gather`, with broadcasting; without `dim` on the flattened tensors."""
     if dim is None:
-        return gather(reshape(input, (-1,)), 0, reshape(indices, (-1,)))
+        return take_along_dim(reshape(input, (-1,)), reshape(indices, (-1,)), 0)
     axis = _axis(input, dim)
+    indices = FUNCTIONS["where"](indices < 0, indices + input.shape[axis], indices)
     one = lambda s: tuple(1 if i == axis else d for i, d in enumerate(s))  # noqa: E731
     shape = broadcast(one(input._type.shape), one(indices._type.shape))
     with_size = lambda n: tuple(n if i == axis else d for i, d in enumerate(shape))  # noqa: E731
@@ -391,9 +400,8 @@ def unique(
     values, inverse, counts = found
     result = [from_array(np.ascontiguousarray(values))]
     if return_inverse:
-        result.append(
-            from_array(np.ascontiguousarray(inverse.reshape(input.shape if dim is None else (-1,)), np.int64))
-        )
+        places = inverse.astype(np.int64).reshape(input.shape if dim is None else (-1,))
+        result.append(from_array(places))
     if return_counts:
         result.append(from_array(np.ascontiguousarray(counts, np.int64)))
     return tuple(result) if len(result) > 1 else result[0]

@@ -225,7 +225,6 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
         for i, t in enumerate(order)
     ]
     if swap:
-        grids = [transpose(g, 0, 1) for g in grids]
         grids[0], grids[1] = grids[1], grids[0]
     return tuple(grids)
 
@@ -257,15 +256,13 @@ def constant_pad(x: Tensor, pad: Any, value: Any = 0) -> Tensor:
     for i in range(len(pad) // 2):
         low[rank - 1 - i], high[rank - 1 - i] = pad[2 * i], pad[2 * i + 1]
     dtype = x._type.dtype
-    number = (
-        bool(value)
-        if dtype.is_bool
-        else int(value)
-        if dtype.is_integer
-        else value
-        if dtype.is_complex
-        else float(value)
-    )
+    if isinstance(value, complex) and dtype.is_complex:
+        if value.imag:
+            parts = [constant_pad(part, pad, side) for part, side in
+                     ((FUNCTIONS["real"](x), value.real), (FUNCTIONS["imag"](x), value.imag))]
+            return FUNCTIONS["complex"](*parts)  # type: ignore[no-any-return]
+        value = value.real
+    number = bool(value) if dtype.is_bool else int(value) if dtype.is_integer else float(value)
 
     def apply(v: Value) -> Value:
         shape = v.shape
@@ -354,8 +351,9 @@ def repeat_interleave(
 
 
 @register()
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *positions: Any, dims: Any = None) -> Tensor:
     """Reversed along `dims`, copied."""
+    dims = positions if dims is None else (dims,)
     given = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
     axes = dims_of(given, input.ndim) if given else ()
     return run("Flip", ops.flip, input, **{"dims": axes}) if axes else clone(input)

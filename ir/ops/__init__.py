@@ -12,6 +12,7 @@ from .binary import *
 from .control import *
 from .conv import *
 from .elementwise import *
+from .factor import *
 from .index import *
 from .linalg import *
 from .loss import *

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from ..dtype import i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, Op
 from ..shape import Dim, Shape, bounds
@@ -124,8 +125,14 @@ def _divides(groups: int, channels: Dim) -> bool:
     return channels % groups == 0
 
 
+def _check_dtype(name: str, x: Type) -> None:
+    """As PyTorch on CPUs: i64 is the only integer type."""
+    if x.dtype is not i64:
+        check_domain(name, x, FLOATING)
+
+
 def _conv_infer(attrs: ConvAttrs, x: Type, w: Type, *bias: Type) -> tuple[Type, ...]:
-    check_domain("conv", x, FLOATING)
+    _check_dtype("conv", x)
     check_same_dtype("conv", x, w, *bias)
     _check_attrs("conv", attrs, x, w.shape[2:])
     if not _divides(attrs.groups, w.shape[0]):
@@ -170,7 +177,7 @@ def _check_output_padding(attrs: ConvTransposeAttrs, rank: int) -> None:
 
 
 def _conv_transpose_infer(attrs: ConvTransposeAttrs, x: Type, w: Type, *bias: Type) -> tuple[Type, ...]:
-    check_domain("conv_transpose", x, FLOATING)
+    _check_dtype("conv_transpose", x)
     check_same_dtype("conv_transpose", x, w, *bias)
     _check_attrs("conv_transpose", attrs, x, w.shape[2:])
     _check_output_padding(attrs, w.rank - 2)

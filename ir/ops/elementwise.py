@@ -293,7 +293,7 @@ bitwise_not = unary(
 def _angle_numpy(x: np.ndarray) -> np.ndarray:
     if np.iscomplexobj(x):
         return np.angle(x)
-    return np.where(np.isnan(x), x, np.where(x < 0, x.dtype.type(math.pi), x.dtype.type(0)))
+    return np.where(np.isnan(x), x, np.where(x < 0, np.asarray(math.pi, x.dtype), np.asarray(0, x.dtype)))
 
 
 def _angle_formula(x: Expr) -> Expr:

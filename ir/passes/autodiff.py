@@ -96,7 +96,8 @@ def _backward(outputs: Sequence[Value], cotangents: Cotangents, wrt: Sequence[Va
         _accumulate(gradients, output, cotangent)
     order, active = _active_nodes(outputs, wrt, stop)
     for node in reversed(order):
-        results = [gradients.get(r) for r in node.results()]
+        # a value the walk stops at passes nothing on, even where another result of its node is read
+        results = [None if r in stop else gradients.get(r) for r in node.results()]
         for operand, gradient in zip(node.operands, pullback(node, results), strict=True):
             if gradient is not None and operand in active:
                 with located(node.location):

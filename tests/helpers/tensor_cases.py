@@ -26,6 +26,7 @@ class Case:
     integers: tuple[Any, ...] = ()
     symbolic: tuple[tuple[int, int], ...] = ()  # (operand, axis) pairs that become one symbol each per size
     positive: tuple[int, ...] = ()
+    wide: bool = False  # there is no 16-bit form, in PyTorch either
 
 
 def unary(

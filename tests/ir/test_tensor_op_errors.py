@@ -10,7 +10,7 @@ import pytest
 
 from evaluation import apply
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, boolean, c64, f32, f64, i64
+from graphtorch.ir.dtype import DType, boolean, c64, f32, f64, i32, i64
 from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.shape import symbol
 
@@ -177,7 +177,11 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: conv(v(1, 3, 8), v(4, 3, 3), dilation=0), RuntimeError, "dilation should be greater than zero"),
     (lambda: conv(v(3, 8), v(4, 3, 3)), RuntimeError, r"\[N, C, \*S\] of 3 dimensions"),
     (lambda: conv(v(1, 3, 8), v(4, 3, 3, dtype=f64)), RuntimeError, "same dtype"),
-    (lambda: conv(v(1, 3, 8, dtype=i64), v(4, 3, 3, dtype=i64)), NotImplementedError, "'Long'"),
+    (lambda: conv(v(1, 3, 8, dtype=i32), v(4, 3, 3, dtype=i32)), NotImplementedError, "'Int'"),
+    (lambda: ops.svd(v(3)), RuntimeError, "at least 2 dimensions"),
+    (lambda: ops.svd(v(3, 3, dtype=i64)), RuntimeError, "floating point or complex"),
+    (lambda: ops.eigh(v(2, 3)), RuntimeError, "square matrices"),
+    (lambda: ops.triangular_solve(v(3, 3), v(2, 1), upper=True), RuntimeError, "Incompatible shapes"),
     (lambda: deconv(v(1, 3, 8), v(4, 3, 3)), RuntimeError, "to have 4 channels, but got 3"),
     (
         lambda: deconv(v(1, 3, 8), v(3, 3, 3), 1),

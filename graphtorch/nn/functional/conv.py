@@ -44,7 +44,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
                                f"but expected {size}")
     left = input1.reshape(-1, in1).matmul(weight.permute(1, 0, 2).reshape(in1, out * in2))
     flat = left.reshape(-1, out, in2) * input2.reshape(-1, 1, in2)
-    result = flat.sum(-1).reshape((*input1.shape[:-1], out))
+    result = flat.sum(-1, dtype=flat.dtype).reshape((*input1.shape[:-1], out))
     return result if bias is None else result + bias
 
 

@@ -22,6 +22,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     Raises ValueError for a single value per channel in training.
     """
     x = floating(input, "batch_norm")
+    if x.dim() == 1 and x.numel() == 0:  # nothing to normalise: PyTorch looks no further
+        return x.clone()
     _check_channels(x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     scale = _affine(weight, bias)
     if not training:
@@ -92,6 +94,10 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     x, shape = _normalized(input, normalized_shape, "rms_norm", weight=weight)
     if eps is None:
         eps = {"f64": 2.0**-52, "f16": 2.0**-10, "bf16": 2.0**-7}.get(_short(x), 2.0**-23)
+    if x.dtype.is_complex:
+        axes = tuple(range(x.dim() - len(shape), x.dim()))
+        out = x * (x.square().mean(axes, True) + eps).rsqrt()
+        return out if weight is None else out * weight
     return call("rms_norm", x, *_all_like(_affine(weight, None), x), axes=len(shape), eps=float(eps))
 
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..._autocast import single_precision
+from ..._types import DTYPES
 from ...tensor import Tensor
 from ._common import batched, call, floating, tuple_of
 
@@ -78,6 +79,10 @@ def _avg_pool(n: int, x: Tensor, kernel_size: Any, stride: Any, padding: Any, ce
         if 2 * p > k:
             raise RuntimeError(f"pad should be at most half of effective kernel size, but got pad={p}, "
                                f"kernel_size={k}")
+    if x.dtype is DTYPES["int64"]:  # integer division of sums: exact below 2**53
+        means = _avg_pool(n, x.to(DTYPES["float64"]), kernel_size, stride, padding, ceil_mode,
+                          count_include_pad, divisor)
+        return means.to(x.dtype)
     x, unbatch = batched(floating(x, "avg_pool"), n)
     return unbatch(call("avg_pool", x, kernel=kernel, stride=steps, padding=pads, ceil_mode=bool(ceil_mode),
                         count_include_pad=bool(count_include_pad), divisor=divisor))

@@ -1,0 +1,463 @@
+"""Factorizations of matrices and the solution of triangular systems; leading dimensions are a batch.
+
+Gradients: M. Giles, "An extended collection of matrix derivative results for forward and reverse mode
+algorithmic differentiation" (2008); I. Murray, "Differentiation of the Cholesky decomposition" (2016);
+M. Seeger et al., "Auto-differentiating linear algebra" (2017). Where eigenvalues or singular values
+coincide, gradients of the vectors are not defined and come out as inf or nan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..dtype import i32, i64
+from ..graph import Node, Type, Value
+from ..op import Attrs, Op
+from ..shape import Dim
+from .checks import attrs_of, listed
+from .common import check_same_dtype, conj, expand_to, number, ops, swap_last, zeros
+
+__all__ = ["cholesky", "eigh", "lu", "qr", "require", "svd", "triangular_solve"]
+
+
+class LinAlgError(RuntimeError):
+    """A matrix does not have what was asked of it: it is singular, or not positive-definite."""
+
+
+# shapes and checks ------------------------------------------------------------------------------------
+
+
+def _check_matrix(name: str, x: Type, square: bool = False) -> None:
+    if x.rank < 2:
+        raise RuntimeError(
+            f"{name}: The input tensor A must have at least 2 dimensions, but got {listed(x.shape)}"
+        )
+    if x.dtype.name not in ("f32", "f64", "c64", "c128"):
+        hint = "a low precision dtype" if x.dtype.is_floating_point else "an integer or bool dtype"
+        raise RuntimeError(
+            f"{name}: Expected a floating point or complex tensor as input. Got {x.dtype.torch_name}, "
+            f"{hint}: convert it with .float() or .double()"
+        )
+    if square and x.shape[-1] != x.shape[-2]:
+        raise RuntimeError(
+            f"{name}: A must be batches of square matrices, but they are {x.shape[-2]} by {x.shape[-1]} "
+            "matrices"
+        )
+
+
+def _least(a: Dim, b: Dim) -> Dim:
+    """The smaller of two sizes, which must be known to be ordered."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    if a <= b:
+        return a
+    return b
+
+
+def adjoint(x: Value) -> Value:
+    """The conjugate transpose of matrices."""
+    return swap_last(conj(x))
+
+
+def _each(function: Any, x: np.ndarray, *shapes: tuple[int, ...], dtypes: tuple[Any, ...]) -> Any:
+    """`function` on every matrix of a batch: its results stacked, of the given shapes and dtypes."""
+    batch = x.shape[:-2]
+    made = tuple(np.empty((*batch, *s), d) for s, d in zip(shapes, dtypes, strict=True))
+    for place in np.ndindex(batch):
+        for target, result in zip(made, function(x[place]), strict=True):
+            target[place] = result
+    return made
+
+
+# singular values --------------------------------------------------------------------------------------
+
+
+def _svd_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
+    _check_matrix("linalg.svd", x)
+    *batch, m, n = x.shape
+    k = _least(m, n)
+    return (
+        x.with_shape((*batch, m, k)),
+        Type(x.dtype.real, (*batch, k)),
+        x.with_shape((*batch, k, n)),
+    )
+
+
+def _svd_reference(attrs: Attrs, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    u, s, vh = np.linalg.svd(x, full_matrices=False)
+    return tuple(np.ascontiguousarray(part) for part in (u, s, vh))
+
+
+def _row(s: Value) -> Value:
+    """A vector as the scale of columns: ``m * _row(s)`` is ``m @ diag(s)``."""
+    return ops.reshape(s, shape=(*s.shape[:-1], 1, s.shape[-1]))
+
+
+def _column(s: Value) -> Value:
+    return ops.reshape(s, shape=(*s.shape, 1))
+
+
+def _as_diagonal(s: Value) -> Value:
+    """Square matrices with `s` on the diagonal."""
+    shape = (*s.shape, s.shape[-1])
+    return ops.mul(expand_to(_row(s), shape), _identity(shape, s))
+
+
+def _identity(shape: tuple[Dim, ...], like: Value) -> Value:
+    """Unit matrices of `shape`, of the dtype of `like`."""
+    rows, columns = (ops.iota(shape=tuple(shape), dim=len(shape) - d, dtype=i64) for d in (2, 1))
+    return ops.cast(ops.eq(rows, columns), dtype=like.dtype)
+
+
+def _gaps(squares: Value) -> Value:
+    """``E[i, j] = squares[j] - squares[i]``, 1 on the diagonal."""
+    shape = (*squares.shape, squares.shape[-1])
+    gaps = ops.sub(expand_to(_row(squares), shape), expand_to(_column(squares), shape))
+    return ops.add(gaps, _identity(shape, squares))
+
+
+def _real_scale(matrix: Value, scale: Value) -> Value:
+    """A matrix times real factors."""
+    return ops.mul(matrix, scale if scale.dtype is matrix.dtype else ops.cast(scale, dtype=matrix.dtype))
+
+
+def _skew(a: Value) -> Value:
+    return ops.sub(a, adjoint(a))
+
+
+def _svd_vjp(node: Node, gu: Value | None, gs: Value | None, gvh: Value | None) -> tuple[Value]:
+    u, s, vh = node.results()
+    if gu is None and gvh is None:
+        assert gs is not None
+        return (ops.matmul(_real_scale(u, _row(gs)), vh),)
+    inner = None if gs is None else ops.cast(_as_diagonal(gs), dtype=u.dtype)
+    gaps = ops.div(number(1, s.dtype), _gaps(ops.mul(s, s)))
+    parts = [] if inner is None else [inner]
+    if gu is not None:
+        turned = _real_scale(_skew(ops.matmul(adjoint(u), gu)), gaps)
+        parts.append(_real_scale(turned, _row(s)))
+    if gvh is not None:
+        turned = _real_scale(_skew(ops.matmul(vh, adjoint(gvh))), gaps)
+        parts.append(_real_scale(turned, _column(s)))
+    if u.dtype.is_complex and gu is not None:
+        parts.append(_phase(ops.matmul(adjoint(u), gu), s))
+    total = parts[0]
+    for part in parts[1:]:
+        total = ops.add(total, part)
+    gradient = ops.matmul(ops.matmul(u, total), vh)
+    inverse = ops.div(number(1, s.dtype), s)
+    if gu is not None and node.operands[0].shape[-2] != s.shape[-1]:
+        rest = ops.sub(gu, ops.matmul(u, ops.matmul(adjoint(u), gu)))
+        gradient = ops.add(gradient, ops.matmul(_real_scale(rest, _row(inverse)), vh))
+    if gvh is not None and node.operands[0].shape[-1] != s.shape[-1]:
+        rest = ops.sub(gvh, ops.matmul(ops.matmul(gvh, adjoint(vh)), vh))
+        gradient = ops.add(gradient, ops.matmul(u, _real_scale(rest, _column(inverse))))
+    return (gradient,)
+
+
+def _phase(uhgu: Value, s: Value) -> Value:
+    """What fixes the phase of complex vectors: the imaginary diagonal of U^H gU over S."""
+    imaginary = ops.div(ops.imag(uhgu), expand_to(_row(s), uhgu.shape))
+    diagonal = ops.mul(imaginary, _identity(uhgu.shape, imaginary))
+    return ops.complex(zeros(diagonal.type), diagonal)
+
+
+svd = Op(
+    "svd",
+    "Singular value decomposition x = u diag(s) vh of matrices, s in descending order; reduced: min(m, n) "
+    "columns of u and rows of vh.",
+    ("x",),
+    infer=_svd_infer,
+    vjp=_svd_vjp,
+    reference=_svd_reference,
+)
+
+
+# eigenvalues of symmetric matrices --------------------------------------------------------------------
+
+
+def _eigh_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
+    _check_matrix("linalg.eigh", x, square=True)
+    return Type(x.dtype.real, x.shape[:-1]), x
+
+
+def _eigh_reference(attrs: Attrs, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    values, vectors = np.linalg.eigh(x, "L")
+    return np.ascontiguousarray(values), np.ascontiguousarray(vectors)
+
+
+def _eigh_vjp(node: Node, gw: Value | None, gv: Value | None) -> tuple[Value]:
+    w, v = node.results()
+    inner = None if gw is None else ops.cast(_as_diagonal(gw), dtype=v.dtype)
+    if gv is not None:
+        turned = ops.matmul(adjoint(v), gv)
+        off = ops.sub(number(1, w.dtype), _identity(turned.shape, w))
+        turned = _real_scale(turned, ops.div(off, _gaps(w)))
+        inner = turned if inner is None else ops.add(inner, turned)
+    assert inner is not None
+    return (ops.matmul(ops.matmul(v, inner), adjoint(v)),)
+
+
+eigh = Op(
+    "eigh",
+    "Eigenvalues (ascending) and eigenvectors (columns) of symmetric or Hermitian matrices; reads the lower "
+    "triangle.",
+    ("x",),
+    infer=_eigh_infer,
+    vjp=_eigh_vjp,
+    reference=_eigh_reference,
+)
+
+
+# orthogonal factor ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class QRAttrs(Attrs):
+    """complete: all m columns of q instead of min(m, n)."""
+
+    complete: bool = False
+
+
+def _qr_infer(attrs: QRAttrs, x: Type) -> tuple[Type, ...]:
+    _check_matrix("linalg.qr", x)
+    *batch, m, n = x.shape
+    k = m if attrs.complete else _least(m, n)
+    return x.with_shape((*batch, m, k)), x.with_shape((*batch, k, n))
+
+
+def _qr_reference(attrs: QRAttrs, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    if 0 in x.shape[-2:] or x.size == 0:
+        k = x.shape[-2] if attrs.complete else min(x.shape[-2:])
+        q = np.broadcast_to(np.eye(x.shape[-2], k, dtype=x.dtype), (*x.shape[:-1], k))
+        return q.copy(), np.zeros((*x.shape[:-2], k, x.shape[-1]), x.dtype)
+    q, r = np.linalg.qr(x, "complete" if attrs.complete else "reduced")
+    return np.ascontiguousarray(q), np.ascontiguousarray(r)
+
+
+def _qr_vjp(node: Node, gq: Value | None, gr: Value | None) -> tuple[Value]:
+    q, r = node.results()
+    if q.shape[-1] != r.shape[-1]:
+        raise RuntimeError(
+            "The QR decomposition is not differentiable when mode='complete' and nrows > ncols, nor here "
+            "for more columns than rows: take it of the first columns"
+        )
+    gq = zeros(q.type) if gq is None else gq
+    gr = zeros(r.type) if gr is None else gr
+    m = ops.sub(ops.matmul(gr, adjoint(r)), ops.matmul(adjoint(q), gq))
+    upper = ops.triu(m, diagonal=1)
+    symmetric = ops.add(ops.add(upper, adjoint(upper)), _real_diagonal(m))
+    left = ops.add(gq, ops.matmul(q, adjoint(symmetric)))
+    solved = ops.triangular_solve(r, adjoint(left), upper=True)
+    return (adjoint(solved),)
+
+
+def _real_diagonal(m: Value) -> Value:
+    diagonal = ops.mul(m, _identity(m.shape, m))
+    return ops.cast(ops.real(diagonal), dtype=m.dtype) if m.dtype.is_complex else diagonal
+
+
+qr = Op(
+    "qr",
+    "x = q r with orthonormal columns of q and upper triangular r (Householder's signs).",
+    ("x",),
+    infer=_qr_infer,
+    vjp=_qr_vjp,
+    reference=_qr_reference,
+    attrs=QRAttrs,
+)
+
+
+# positive-definite matrices ---------------------------------------------------------------------------
+
+
+def _cholesky_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
+    _check_matrix("linalg.cholesky", x, square=True)
+    return x, Type(i32, x.shape[:-2])
+
+
+def _cholesky_reference(attrs: Attrs, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    n = x.shape[-1]
+
+    def one(a: np.ndarray) -> tuple[np.ndarray, int]:
+        factor = np.zeros_like(a)
+        for j in range(n):
+            rest = (a[j, j] - np.vdot(factor[j, :j], factor[j, :j])).real
+            if not rest > 0:
+                return factor, j + 1
+            factor[j, j] = np.sqrt(rest)
+            below = a[j + 1 :, j] - factor[j + 1 :, :j] @ factor[j, :j].conj()
+            factor[j + 1 :, j] = below / factor[j, j]
+        return factor, 0
+
+    return _each(one, x, (n, n), (), dtypes=(x.dtype, np.int32))  # type: ignore[no-any-return]
+
+
+def _cholesky_vjp(node: Node, g: Value | None, _: Value | None = None) -> tuple[Value | None]:
+    if g is None:
+        return (None,)
+    factor = node.result(0)
+    m = ops.tril(ops.matmul(adjoint(factor), g), diagonal=0)
+    m = ops.sub(m, ops.mul(ops.mul(m, _identity(m.shape, m)), number(0.5, m.dtype)))
+    m = ops.add(m, adjoint(m))  # twice the symmetric part of Murray's P
+    upper = adjoint(factor)
+    half = ops.triangular_solve(upper, m, upper=True)
+    whole = ops.triangular_solve(upper, adjoint(half), upper=True)
+    return (ops.mul(adjoint(whole), number(0.5, m.dtype)),)
+
+
+cholesky = Op(
+    "cholesky",
+    "The lower triangular factor l of x = l l^H, read from the lower triangle, and info: 0, or the order of "
+    "the first leading minor that is not positive.",
+    ("x",),
+    infer=_cholesky_infer,
+    vjp=_cholesky_vjp,
+    reference=_cholesky_reference,
+)
+
+
+# triangular factors -----------------------------------------------------------------------------------
+
+
+def _lu_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
+    _check_matrix("linalg.lu_factor", x)
+    *batch, m, n = x.shape
+    return x, Type(i64, (*batch, m)), Type(i64, (*batch, _least(m, n))), Type(i32, tuple(batch))
+
+
+def _lu_reference(attrs: Attrs, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    m, n = x.shape[-2:]
+
+    def one(a: np.ndarray) -> tuple[Any, ...]:
+        a, order, pivots, info = a.copy(), np.arange(m), np.arange(min(m, n)), 0
+        for j in range(min(m, n)):
+            best = j + int(np.argmax(np.abs(a[j:, j])))
+            pivots[j] = best
+            a[[j, best]], order[[j, best]] = a[[best, j]], order[[best, j]]
+            if a[j, j] == 0:
+                info = info or j + 1
+                continue
+            a[j + 1 :, j] /= a[j, j]
+            a[j + 1 :, j + 1 :] -= np.outer(a[j + 1 :, j], a[j, j + 1 :])
+        return a, order, pivots, info
+
+    dtypes = (x.dtype, np.int64, np.int64, np.int32)
+    return _each(one, x, (m, n), (m,), (min(m, n),), (), dtypes=dtypes)  # type: ignore[no-any-return]
+
+
+def _lu_vjp(node: Node, g: Value | None, *_: Value | None) -> tuple[Value | None]:
+    if g is None:
+        return (None,)
+    packed, order = node.result(0), node.result(1)
+    m, n = packed.shape[-2:]
+    if m != n:
+        raise RuntimeError(
+            f"lu_factor: the gradient is available for square matrices, but got {m} by {n} matrices"
+        )
+    lower = ops.add(ops.tril(packed, diagonal=-1), _identity(packed.shape, packed))
+    upper = ops.triu(packed, diagonal=0)
+    left = ops.tril(ops.matmul(adjoint(lower), ops.tril(g, diagonal=-1)), diagonal=-1)
+    right = ops.triu(ops.matmul(ops.triu(g, diagonal=0), adjoint(upper)), diagonal=0)
+    inner = ops.triangular_solve(adjoint(lower), ops.add(left, right), upper=True)
+    turned = adjoint(ops.triangular_solve(upper, adjoint(inner), upper=True))
+    place = ops.expand(_column(order), shape=turned.shape)
+    return (ops.scatter(zeros(turned.type), place, turned, dim=turned.rank - 2),)
+
+
+lu = Op(
+    "lu",
+    "x[order] = l u by partial pivoting: both factors in one matrix (the unit diagonal of l left out), the "
+    "order of the rows, the row exchanged at each step, and info: 0, or the first zero on the diagonal of u.",
+    ("x",),
+    infer=_lu_infer,
+    vjp=_lu_vjp,
+    reference=_lu_reference,
+)
+
+
+@dataclass(frozen=True)
+class TriangularAttrs(Attrs):
+    """upper: which triangle of a is read; unit: take its diagonal as ones."""
+
+    upper: bool
+    unit: bool = False
+
+
+def _triangular_infer(attrs: TriangularAttrs, a: Type, b: Type) -> tuple[Type, ...]:
+    _check_matrix("linalg.solve_triangular", a, square=True)
+    check_same_dtype("linalg.solve_triangular", a, b)
+    if b.rank != a.rank or b.shape[:-1] != a.shape[:-1]:
+        raise RuntimeError(
+            "linalg.solve_triangular: Incompatible shapes of A and B for the equation AX = B "
+            f"({listed(a.shape)} and {listed(b.shape)})"
+        )
+    return (b,)
+
+
+def _triangular_reference(attrs: TriangularAttrs, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    x, n = b.copy(), a.shape[-1]
+    for i in range(n - 1, -1, -1) if attrs.upper else range(n):
+        done = slice(i + 1, n) if attrs.upper else slice(0, i)
+        x[..., i, :] -= (a[..., i : i + 1, done] @ x[..., done, :])[..., 0, :]
+        if not attrs.unit:
+            with np.errstate(all="ignore"):
+                x[..., i, :] /= a[..., i, i, None]
+    return x
+
+
+def _triangular_vjp(node: Node, g: Value) -> tuple[Value, Value]:
+    a, x = node.operands[0], node.result()
+    attrs = attrs_of(node, TriangularAttrs)
+    gb = ops.triangular_solve(adjoint(a), g, upper=not attrs.upper, unit=attrs.unit)
+    ga = ops.neg(ops.matmul(gb, adjoint(x)))
+    if attrs.upper:
+        return ops.triu(ga, diagonal=1 if attrs.unit else 0), gb
+    return ops.tril(ga, diagonal=-1 if attrs.unit else 0), gb
+
+
+triangular_solve = Op(
+    "triangular_solve",
+    "The x with a x = b for triangular a [*B, n, n] and b [*B, n, k]; the other triangle is not read.",
+    ("a", "b"),
+    infer=_triangular_infer,
+    vjp=_triangular_vjp,
+    reference=_triangular_reference,
+    attrs=TriangularAttrs,
+)
+
+
+# failure ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RequireAttrs(Attrs):
+    """message: what is wrong where info is not 0."""
+
+    message: str
+
+
+def _require_infer(attrs: RequireAttrs, x: Type, info: Type) -> tuple[Type, ...]:
+    if info.dtype is not i32:
+        raise RuntimeError(f"require: info is i32, but got {info}")
+    return (x,)
+
+
+def _require_reference(attrs: RequireAttrs, x: np.ndarray, info: np.ndarray) -> np.ndarray:
+    if np.any(info):
+        raise LinAlgError(attrs.message)
+    return x
+
+
+require = Op(
+    "require",
+    "x, once it is known that every info is 0; the run fails with LinAlgError otherwise.",
+    ("x", "info"),
+    infer=_require_infer,
+    vjp=lambda node, g: (g, None),
+    reference=_require_reference,
+    attrs=RequireAttrs,
+)

@@ -1,0 +1,381 @@
+"""Replays PyTorch's own operator samples on graphtorch: results, gradients and second gradients.
+
+    python tools/oracle/opinfo.py                         float32, every entry that graphtorch has
+    python tools/oracle/opinfo.py --dtype float64 --second
+    python tools/oracle/opinfo.py --dtype others          integers, bool, 16-bit floats, complex64
+    python tools/oracle/opinfo.py --op linalg.norm -v     one entry, every failing sample
+    python tools/oracle/opinfo.py --surface names.tsv     only entries for the names in a table's first column
+
+The samples, the dtypes an operator takes, and the expected values are those of ``torch.testing``'s operator
+database. Every sample that differs is listed with the reason. Needs ``pip install -e ".[oracle]"``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.testing._internal.common_methods_invocations import op_db
+
+import graphtorch
+
+# relative and absolute tolerance of results; gradients get ten times that
+TOLERANCE = {
+    "float64": (1e-10, 1e-11),
+    "float32": (1e-4, 1e-5),
+    "complex64": (1e-4, 1e-5),
+    "complex128": (1e-10, 1e-11),
+    "bfloat16": (1.6e-2, 1e-2),
+    "float16": (2e-3, 1e-3),
+}
+OTHERS = ("int8", "int16", "int32", "int64", "uint8", "bool", "bfloat16", "float16", "complex64")
+RANDOM = ("normal", "bernoulli", "multinomial", "nn.functional.rrelu")
+UNINITIALISED = ("empty", "new_empty")
+TENSOR_METHODS = {"add": "__add__", "sub": "__sub__", "mul": "__mul__", "div": "__truediv__"}
+
+
+# Entries that pass their arguments in another order than the function takes them, or stand for a property.
+REORDERED: dict[str, Any] = {
+    "nn.functional.embedding": lambda w, i, **k: graphtorch.nn.functional.embedding(i, w, **k),
+    "where": lambda x, condition, y: graphtorch.where(condition, x, y),
+    "einsum": lambda tensors, equation: graphtorch.einsum(equation, *tensors),
+    **{name: lambda x, name=name: getattr(x, name) for name in ("T", "H", "mT", "mH")},
+}
+
+
+def is_random(name: str) -> bool:
+    """Whether results are drawn or left as memory was: nothing to compare but shapes."""
+    return (
+        any(word in name for word in ("dropout", "rand", "fractional"))
+        or name in RANDOM
+        or name.startswith(UNINITIALISED)
+    )
+
+
+# ------------------------------------------------------------------------------------------ conversion
+
+
+def to_array(x: torch.Tensor) -> np.ndarray:
+    """A tensor of PyTorch as an array; bfloat16 as float32."""
+    t = x.detach().clone()
+    t = (t.to_dense() if t.layout != torch.strided else t).resolve_conj().resolve_neg()
+    if t.dtype is torch.complex32:
+        t = t.to(torch.complex64)
+    return t.float().numpy() if t.dtype is torch.bfloat16 else t.numpy()
+
+
+def ours(x: Any, leaves: list[Any] | None = None) -> Any:
+    """A sample's argument for graphtorch; tensors that require grad are added to `leaves`."""
+    if isinstance(x, torch.Tensor):
+        made = laid_out(x)
+        if x.requires_grad and leaves is not None:
+            leaves.append(made.requires_grad_())
+        return made
+    if type(x) in (list, tuple):
+        return type(x)(ours(v, leaves) for v in x)
+    if isinstance(x, torch.Size):
+        return graphtorch.Size(x)
+    if isinstance(x, dict):
+        return {k: ours(v, leaves) for k, v in x.items()}
+    if isinstance(x, (torch.dtype, torch.memory_format)):
+        return getattr(graphtorch, str(x).split(".")[1])
+    if isinstance(x, torch.device):
+        return graphtorch.device(str(x))
+    if isinstance(x, torch.nn.Module):
+        raise TypeError(f"the sample passes a module of PyTorch's own ({type(x).__name__})")
+    return x
+
+
+def laid_out(x: torch.Tensor) -> Any:
+    """The same elements, and where `x` shows a part of its memory the same part of as much memory."""
+    plain = x.layout == torch.strided and not (x.is_conj() or x.is_neg())
+    whole = not plain or (x.is_contiguous() and x.untyped_storage().nbytes() == x.nbytes)
+    source = x if whole else torch.tensor([], dtype=x.dtype).set_(x.untyped_storage())
+    made = graphtorch.tensor(to_array(source))
+    if x.dtype is torch.bfloat16:
+        made = made.to(graphtorch.bfloat16)
+    return made if whole else made.as_strided(x.shape, x.stride(), x.storage_offset()).detach()
+
+
+def tensors(x: Any, kind: type = torch.Tensor) -> list[Any]:
+    """The tensors in a nest, in order."""
+    if isinstance(x, kind):
+        return [x]
+    if isinstance(x, dict):
+        return [t for v in x.values() for t in tensors(v, kind)]
+    return [t for v in x for t in tensors(v, kind)] if isinstance(x, (list, tuple)) else []
+
+
+def elements(x: Any) -> np.ndarray:
+    """A tensor of graphtorch as an array; bfloat16 as float32."""
+    t = x.detach()
+    return np.asarray((t.float() if t.dtype is graphtorch.bfloat16 else t).numpy())
+
+
+def difference(got: np.ndarray, want: np.ndarray, tolerance: tuple[float, float]) -> str | None:
+    """What is wrong with `got`; None where it is right."""
+    if got.shape != want.shape:
+        return f"shape {list(got.shape)} instead of {list(want.shape)}"
+    if got.dtype != want.dtype:
+        return f"dtype {got.dtype} instead of {want.dtype}"
+    if np.allclose(got, want, *tolerance, equal_nan=True):
+        return None
+    if want.dtype.kind not in "fc":
+        return f"{int((got != want).sum())} of {want.size} elements differ"
+    with np.errstate(all="ignore"):
+        off = np.abs(got - want) / (np.abs(want) + tolerance[1] / tolerance[0])
+    return f"relative error {np.nanmax(off, initial=0):.2e}" + (
+        "" if np.array_equal(np.isnan(got), np.isnan(want)) else ", NaN in other places"
+    )
+
+
+def brief(x: Any) -> str:
+    """An argument in a few characters."""
+    if isinstance(x, torch.Tensor):
+        kind = str(x.dtype).split(".")[1]
+        layout = "" if x.is_contiguous() else f" strides {list(x.stride())}"
+        values = f" {x.tolist()}" if x.numel() <= 4 else ""
+        return f"{kind}{list(x.shape)}{layout}{values}"
+    if isinstance(x, (list, tuple)):
+        return "(" + ", ".join(brief(v) for v in x) + ")"
+    if isinstance(x, dict):
+        return "{" + ", ".join(f"{k}={brief(v)}" for k, v in x.items()) + "}"
+    return repr(x)
+
+
+# ------------------------------------------------------------------------------------------ the database
+
+
+def lookup(op: Any) -> Any:
+    """The function of ours that an entry of the database names; None where there is none."""
+    if op.name in REORDERED:
+        return REORDERED[op.name]
+    found: Any = graphtorch
+    for part in op.name.split("."):
+        found = getattr(found, part, None)
+    if not callable(found) and "." not in op.name:  # a method only, or shadowed by a dtype (float, double)
+        found = getattr(graphtorch.Tensor, op.name, None)
+    if found is not None and isinstance(op.op, functools.partial):
+        found = functools.partial(found, *op.op.args, **op.op.keywords)
+    return found
+
+
+def entries(only: str | None, surface: set[str] | None) -> list[Any]:
+    """The entries to replay."""
+    return [
+        op
+        for op in op_db
+        if op.supported_dtypes("cpu")
+        and (only is None or op.name == only)
+        and (surface is None or names_of(op) & surface)
+    ]
+
+
+def names_of(op: Any) -> set[str]:
+    """The names under which a table of the surface may list an entry."""
+    found = set()
+    for name in {op.name, *(a.name for a in op.aliases)}:
+        last = name.rsplit(".", 1)[-1]
+        found |= {f"torch.{name}", f"torch.Tensor.{last}", f"torch.Tensor.{last}_"}
+        if name in TENSOR_METHODS:
+            found.add(f"torch.Tensor.{TENSOR_METHODS[name]}")
+        if name.startswith("nn.functional."):
+            found.add("torch.nn." + "".join(p.title() for p in last.split("_")))
+    return found
+
+
+@dataclass
+class Tally:
+    """Counts, and the reason of each sample that differs."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def note(self, kind: str, entry: str, reason: str | None) -> None:
+        self.counts[kind] += 1
+        if reason is None:
+            self.counts[kind + " equal"] += 1
+        else:
+            self.reasons.setdefault(f"{entry} {kind}", Counter())[reason[:160]] += 1
+
+    def report(self) -> None:
+        for kind in ("forward", "gradient", "second gradient"):
+            total, equal = self.counts[kind], self.counts[kind + " equal"]
+            if total:
+                print(f"  {kind}: {equal} of {total} samples equal ({100 * equal / total:.2f} %)")
+        for name in ("no such name", "random", "no sample"):
+            if self.counts[name]:
+                print(f"  {name}: {self.counts[name]} entries")
+        for entry, reasons in sorted(self.reasons.items()):
+            for reason, count in reasons.most_common():
+                print(f"    {entry}: {count} x {reason}")
+
+
+class Replay:
+    """One entry at one dtype."""
+
+    def __init__(self, op: Any, dtype: torch.dtype, tally: Tally, second: bool, shown: bool = False):
+        self.op, self.dtype, self.tally, self.second = op, dtype, tally, second
+        self.function = lookup(op)
+        self.shown = shown
+
+    def run(self) -> None:
+        if self.function is None:
+            self.tally.counts["no such name"] += 1
+        elif is_random(self.op.name):
+            self.tally.counts["random"] += 1
+        else:
+            for sample in self.samples():
+                self.sample(sample)
+
+    def samples(self) -> Iterator[Any]:
+        grad = (
+            self.op.supports_autograd
+            and (self.dtype.is_floating_point or self.dtype.is_complex)
+            and self.dtype in self.op.supported_backward_dtypes("cpu")
+        )
+        torch.manual_seed(0)
+        try:
+            yield from self.op.sample_inputs("cpu", self.dtype, requires_grad=grad)
+        except Exception:  # some generators cannot make samples of every dtype they list
+            self.tally.counts["no sample"] += 1
+
+    def sample(self, sample: Any) -> None:
+        args = (sample.input, *sample.args)
+        try:
+            theirs = self.op(*args, **sample.kwargs)
+        except Exception:
+            self.tally.counts["refused by PyTorch"] += 1
+            return
+        wanted = [to_array(t) for t in tensors(theirs)]
+        wrong = self.caught(lambda: self.forward(args, sample.kwargs, wanted))
+        self.tally.note("forward", self.op.full_name, wrong)
+        if wrong is not None and self.shown:
+            print(f"    {self.op.full_name} {brief(args)} {brief(sample.kwargs)}: {wrong}")
+        if wrong is None and not self.op.name.endswith("_"):
+            self.gradients(sample, args, theirs)
+
+    def caught(self, check: Any) -> str | None:
+        try:
+            return check()
+        except Exception as error:
+            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+    def forward(self, args: Any, kwargs: Any, wanted: list[np.ndarray]) -> str | None:
+        result = self.function(*ours(args), **ours(kwargs))
+        got = [elements(t) for t in tensors(result, graphtorch.Tensor)]
+        return self.compare(got, wanted, 1)
+
+    def compare(self, got: list[np.ndarray], wanted: list[np.ndarray], loosen: float) -> str | None:
+        if len(got) != len(wanted):
+            return f"{len(got)} results instead of {len(wanted)}"
+        found = (difference(g, w, self.tolerance(w, loosen)) for g, w in zip(got, wanted, strict=True))
+        return next((d for d in found if d), None)
+
+    def tolerance(self, wanted: np.ndarray, loosen: float) -> tuple[float, float]:
+        """That of the sample's dtype; of the result's where the sample is of integers."""
+        given = TOLERANCE.get(str(self.dtype).split(".")[1])
+        relative, absolute = given or TOLERANCE.get(str(wanted.dtype), (1e-300, 0.0))
+        return relative * loosen, absolute * loosen
+
+    def gradients(self, sample: Any, args: Any, theirs: Any) -> None:
+        outs = [t for t in tensors(sample.output_process_fn_grad(theirs)) if t.requires_grad]
+        leaves = [t for t in tensors([args, sample.kwargs]) if t.requires_grad]
+        if not outs or not leaves:
+            return
+        seeds = [torch.randn_like(o) for o in outs]
+        again = self.second and self.op.supports_gradgrad
+        try:
+            found = torch.autograd.grad(outs, leaves, seeds, allow_unused=True, create_graph=again)
+        except RuntimeError:
+            self.tally.counts["gradient refused by PyTorch"] += 1
+            return
+        state: dict[str, Any] = {}
+        wrong = self.caught(lambda: self.first_order(args, sample, seeds, found, again, state))
+        self.tally.note("gradient", self.op.full_name, wrong)
+        if wrong is not None and self.shown:
+            print(f"    {self.op.full_name} {brief(args)} {brief(sample.kwargs)}: gradient {wrong}")
+        if again and wrong is None:
+            wrong = self.caught(lambda: self.second_order(leaves, found, state))
+            if wrong != "none":
+                self.tally.note("second gradient", self.op.full_name, wrong)
+
+    def first_order(
+        self, args: Any, sample: Any, seeds: Any, found: Any, again: bool, state: dict[str, Any]
+    ) -> str | None:
+        leaves: list[Any] = []
+        result = self.function(*ours(args, leaves), **ours(sample.kwargs, leaves))
+        outs = [t for t in tensors(result, graphtorch.Tensor) if t.requires_grad]
+        if len(outs) != len(seeds):
+            return f"{len(outs)} results require grad instead of {len(seeds)}"
+        got = graphtorch.autograd.grad(
+            outs, leaves, [ours(s) for s in seeds], allow_unused=True, create_graph=again
+        )
+        state.update(leaves=leaves, gradients=got)
+        theirs = [t for t in tensors([args, sample.kwargs]) if t.requires_grad]
+        filled = [self.filled(g, x) for g, x in zip(got, leaves, strict=True)]
+        return self.compare(filled, self.wanted(found, theirs), 10)
+
+    def wanted(self, found: Any, leaves: list[torch.Tensor]) -> list[np.ndarray]:
+        return [to_array(torch.zeros_like(x) if g is None else g) for g, x in zip(found, leaves, strict=True)]
+
+    def filled(self, gradient: Any, leaf: Any) -> np.ndarray:
+        return elements(graphtorch.zeros_like(leaf) if gradient is None else gradient)
+
+    def second_order(self, leaves: Any, found: Any, state: dict[str, Any]) -> str | None:
+        theirs = [g for g in found if g is not None and g.requires_grad]
+        if not theirs:
+            return "none"
+        pairs = [(g, o) for g, o in zip(found, state["gradients"], strict=True) if g is not None]
+        pairs = [(g, o) for g, o in pairs if g.requires_grad]
+        seeds = [torch.randn_like(g) for g in theirs]
+        wanted = torch.autograd.grad(theirs, leaves, seeds, allow_unused=True)
+        kept = [(o, s) for (_, o), s in zip(pairs, seeds, strict=True) if o is not None and o.requires_grad]
+        got = [None] * len(leaves)
+        if kept:
+            got = graphtorch.autograd.grad(
+                [o for o, _ in kept], state["leaves"], [ours(s) for _, s in kept], allow_unused=True
+            )
+        filled = [self.filled(g, x) for g, x in zip(got, state["leaves"], strict=True)]
+        return self.compare(filled, self.wanted(wanted, leaves), 100)
+
+
+def replay(
+    dtype: torch.dtype, only: str | None, surface: set[str] | None, second: bool, shown: bool = False
+) -> Tally:
+    """All entries at one dtype."""
+    tally = Tally()
+    for op in entries(only, surface):
+        if dtype in op.supported_dtypes("cpu"):
+            Replay(op, dtype, tally, second, shown).run()
+    return tally
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--op", help="one entry of the database")
+    parser.add_argument("--dtype", default="float32", help="a dtype's name, or 'others'")
+    parser.add_argument("--second", action="store_true", help="second gradients too")
+    parser.add_argument("--surface", type=Path, help="a table whose first column names what to replay")
+    parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    surface = None
+    if given.surface:
+        surface = {line.split("\t")[0] for line in given.surface.read_text(encoding="utf8").splitlines()}
+    for name in OTHERS if given.dtype == "others" else (given.dtype,):
+        print(name, flush=True)
+        replay(getattr(torch, name), given.op, surface, given.second, given.v).report()
+
+
+if __name__ == "__main__":
+    main()
