@@ -40,6 +40,10 @@ def run(graph: Graph) -> Graph:
             swapped = _transposed_product(node, shared)
             if swapped is not None:
                 return swapped
+        if node.op is ops.reshape:
+            unfolded = _unfolded_product(node, shared)
+            if unfolded is not None:
+                return unfolded
         for rule in RULES.get(node.op.name, POINTWISE_RULES if node.op.name in POINTWISE else ()):
             found = rule(node)
             if found is not None:
@@ -70,6 +74,19 @@ def _transposed_product(node: Node, shared: set[Value]) -> Value | None:
         return None
     a, b = (ops.permute(v, dims=last_swapped(v.rank)) for v in product.operands)
     return ops.matmul(b, a)
+
+
+def _unfolded_product(node: Node, shared: set[Value]) -> Value | None:
+    """``(x.reshape(-1, k) @ b).reshape(*x.shape[:-1], n) -> x @ b``, whose rows may lie anywhere and whose
+    result later ops read as it is. Not where the product itself is needed too."""
+    product = producer(node.operands[0], ops.matmul)
+    if product is None or node.operands[0] in shared or product.operands[1].rank != 2:
+        return None
+    folded, b = product.operands
+    x = None if producer(folded, ops.reshape) is None else folded.node.operands[0]  # type: ignore[union-attr]
+    if x is None or x.rank < 2 or node.types[0].shape != (*x.shape[:-1], b.shape[1]):
+        return None
+    return ops.matmul(x, b) if x.shape[-1] == b.shape[0] else None
 
 
 def last_swapped(rank: int) -> tuple[int, ...]:

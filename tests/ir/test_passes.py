@@ -169,6 +169,21 @@ def test_a_transposed_product_needs_no_transposition() -> None:
     assert names(simplify.run(both)) == ["matmul", "permute"], "the product itself is needed too"
 
 
+def test_a_product_of_all_rows_keeps_their_dims() -> None:
+    x, w = tensor(2, 3, 4), tensor(4, 5, name="w")
+
+    def folded(x: Value, w: Value) -> Value:
+        return ops.matmul(ops.reshape(x, shape=(6, 4)), w)
+    result = simplified(lambda x, w: ops.reshape(folded(x, w), shape=(2, 3, 5)), x, w)
+    assert names(result) == ["matmul"]
+    for shape in ((3, 2, 5), (6, 5, 1)):
+        other = simplified(lambda x, w, s=shape: ops.reshape(folded(x, w), shape=s), x, w)
+        assert names(other) == ["reshape", "matmul", "reshape"]
+    product = folded(x, w)
+    both = Graph("g", [x, w], [ops.reshape(product, shape=(2, 3, 5)), product])
+    assert names(simplify.run(both)) == ["reshape", "matmul", "reshape"], "the product itself is needed too"
+
+
 def test_a_size_is_read_off_an_input() -> None:
     n = symbol("n")
     x = tensor(3, n)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import NamedTuple
 
 from ...tensor import Tensor
 from ._common import cat
@@ -44,40 +45,68 @@ def multi_head_attention_forward(
     Raises:
         AssertionError, RuntimeError: shapes or dtypes do not fit; the messages name them.
     """
+    return attend(
+        query, key, value, embed_dim_to_check, num_heads, Projections(
+            in_proj_weight, in_proj_bias, q_proj_weight, k_proj_weight, v_proj_weight,
+            use_separate_proj_weight, out_proj_weight, out_proj_bias, bias_k, bias_v, static_k, static_v),
+        add_zero_attn, dropout_p if training else 0.0, key_padding_mask, need_weights, attn_mask,
+        average_attn_weights, is_causal)
+
+
+class Projections(NamedTuple):
+    """The parameters of `multi_head_attention_forward`."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    q_weight: Tensor | None
+    k_weight: Tensor | None
+    v_weight: Tensor | None
+    separate: bool
+    out_weight: Tensor
+    out_bias: Tensor | None
+    bias_k: Tensor | None
+    bias_v: Tensor | None
+    static_k: Tensor | None = None
+    static_v: Tensor | None = None
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, embed_dim: int, num_heads: int, own: Projections,
+           add_zero_attn: bool, dropout_p: float, key_padding_mask: Tensor | None, need_weights: bool,
+           attn_mask: Tensor | None, average_attn_weights: bool, is_causal: bool,
+           batch_first: bool = False) -> tuple[Tensor, Tensor | None]:
+    """`multi_head_attention_forward` where the batch may be the first dim of query, key and value."""
     batched = _is_batched(query, key, value, key_padding_mask, attn_mask, num_heads)
     if not batched:
         query, key, value = _batch_of_one(query, key, value)
         key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
-    length, n, embed = query.shape
-    source = key.shape[0]
+    batch_axis = 0 if batch_first and batched else 1
+    n, length, embed = query.shape[batch_axis], query.shape[1 - batch_axis], query.shape[2]
+    source = key.shape[1 - batch_axis]
     key_padding_mask = additive_mask(key_padding_mask, "key_padding_mask", query, attn_mask, "attn_mask")
     if is_causal and attn_mask is None:
         raise RuntimeError("Need attn_mask if specifying the is_causal hint. You may use the Transformer "
                            "module method `generate_square_subsequent_mask` to create this mask.")
     causal = is_causal and key_padding_mask is None and not need_weights
     attn_mask = None if causal else additive_mask(attn_mask, "attn_mask", query)
-    _check_embedding(embed, embed_dim_to_check, num_heads)
-    if use_separate_proj_weight:
-        q, k, v = _separate(query, key, value, (q_proj_weight, k_proj_weight, v_proj_weight), in_proj_bias)
-    else:
-        q, k, v = _packed(query, key, value, in_proj_weight, in_proj_bias)
+    _check_embedding(embed, embed_dim, num_heads)
+    q, k, v = (_separate if own.separate else _packed)(query, key, value, own)
     mask = _merged(attn_mask, key_padding_mask, (n, num_heads, length, source))
-    k, v, mask = _with_bias(k, v, mask, bias_k, bias_v, static_k, static_v)
-    q = _heads(q, num_heads)
-    k, v = (_heads(t, num_heads) if s is None else _static(s, name, n, num_heads, embed)
-            for t, s, name in ((k, static_k, "static_k"), (v, static_v, "static_v")))
+    k, v, mask = _with_bias(k, v, mask, own, batch_axis)
+    q = _heads(q, num_heads, batch_axis)
+    k, v = (_heads(t, num_heads, batch_axis) if s is None else _static(s, name, n, num_heads, embed)
+            for t, s, name in ((k, own.static_k, "static_k"), (v, own.static_v, "static_v")))
     if add_zero_attn:
         k, v = (cat([t, t.new_zeros((*t.shape[:2], 1, t.shape[3]))], 2) for t in (k, v))
         mask = _one_more(mask)
-    p = dropout_p if training else 0.0
     if need_weights:
         weights = _shares(q, k, mask)
-        weights = dropout(weights, p) if p > 0 else weights
+        weights = dropout(weights, dropout_p) if dropout_p > 0 else weights
         out = weights.matmul(v)
     else:
         weights = None
-        out = scaled_dot_product_attention(q, k, v, mask, p, causal)
-    out = linear(out.permute(2, 0, 1, 3).reshape((length, n, embed)), out_proj_weight, out_proj_bias)
+        out = scaled_dot_product_attention(q, k, v, mask, dropout_p, causal)
+    joined = out.permute((0, 2, 1, 3) if batch_axis == 0 else (2, 0, 1, 3)).reshape(tuple(query.shape))
+    out = linear(joined, own.out_weight, own.out_bias)
     if weights is not None and average_attn_weights:
         weights = weights.mean(1)
     if not batched:
@@ -131,9 +160,9 @@ def _one_more(mask: Tensor | None) -> Tensor | None:
 # projections and heads --------------------------------------------------------------------------------
 
 
-def _packed(query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None,
-            bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _packed(query: Tensor, key: Tensor, value: Tensor, own: Projections) -> tuple[Tensor, Tensor, Tensor]:
     """One product for those of query, key and value that are the same tensor."""
+    weight, bias = own.weight, own.bias
     if tuple(key.shape) != tuple(value.shape):
         raise AssertionError(f"key shape {key.shape} does not match value shape {value.shape}")
     if weight is None:
@@ -152,12 +181,12 @@ def _packed(query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None,
     return q, k, v
 
 
-def _separate(query: Tensor, key: Tensor, value: Tensor, weights: tuple[Tensor | None, ...],
-              bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _separate(query: Tensor, key: Tensor, value: Tensor, own: Projections) -> tuple[Tensor, Tensor, Tensor]:
     if tuple(key.shape[:2]) != tuple(value.shape[:2]):
         raise AssertionError(f"key's sequence and batch dims {key.shape[:2]} do not match value's "
                              f"{value.shape[:2]}")
-    biases = (None,) * 3 if bias is None else bias.chunk(3)
+    biases = (None,) * 3 if own.bias is None else own.bias.chunk(3)
+    weights = own.q_weight, own.k_weight, own.v_weight
     embed, found = query.shape[-1], []
     for name, x, w, b in zip(("query", "key", "value"), (query, key, value), weights, biases, strict=True):
         if w is None:
@@ -171,24 +200,27 @@ def _separate(query: Tensor, key: Tensor, value: Tensor, weights: tuple[Tensor |
     return found[0], found[1], found[2]
 
 
-def _with_bias(k: Tensor, v: Tensor, mask: Tensor | None, bias_k: Tensor | None, bias_v: Tensor | None,
-               static_k: Tensor | None, static_v: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def _with_bias(k: Tensor, v: Tensor, mask: Tensor | None, own: Projections,
+               batch_axis: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    bias_k, bias_v = own.bias_k, own.bias_v
     if bias_k is None or bias_v is None:
         if bias_k is not None or bias_v is not None:
             given, missing = ("bias_k", "bias_v") if bias_v is None else ("bias_v", "bias_k")
             raise AssertionError(f"{given} is set but {missing} is None")
         return k, v, mask
-    for name, static in (("key", static_k), ("value", static_v)):
+    for name, static in (("key", own.static_k), ("value", own.static_v)):
         if static is not None:
             raise AssertionError(f"bias cannot be added to static {name}.")
-    k, v = (cat([t, b.repeat(1, t.shape[1], 1)], 0) for t, b in ((k, bias_k), (v, bias_v)))
+    places = [1, 1]
+    places[batch_axis] = k.shape[batch_axis]
+    k, v = (cat([t, b.repeat(*places, 1)], 1 - batch_axis) for t, b in ((k, bias_k), (v, bias_v)))
     return k, v, _one_more(mask)
 
 
-def _heads(x: Tensor, heads: int) -> Tensor:
-    """[L, N, E] as [N, heads, L, E / heads]."""
-    length, n, embed = x.shape
-    return x.reshape((length, n, heads, embed // heads)).permute(1, 2, 0, 3)
+def _heads(x: Tensor, heads: int, batch_axis: int) -> Tensor:
+    """[L, N, E] or [N, L, E] as [N, heads, L, E / heads]."""
+    split = x.reshape((*x.shape[:2], heads, x.shape[2] // heads))
+    return split.permute((0, 2, 1, 3) if batch_axis == 0 else (1, 2, 0, 3))
 
 
 def _static(given: Tensor, name: str, n: int, heads: int, embed: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 from ...tensor import Tensor
 from .. import functional as F
 from .. import init
-from ..functional.multi_head import additive_mask
+from ..functional.multi_head import Projections, additive_mask, attend
 from ..parameter import Parameter
 from ._build import buffer, parameter
 from ._thin import inplace_note, thin, with_inplace
@@ -184,17 +184,13 @@ class MultiheadAttention(Module):
                 is_causal: bool = False) -> tuple[Tensor, Tensor | None]:
         key_padding_mask = additive_mask(key_padding_mask, "key_padding_mask", query, attn_mask, "attn_mask")
         attn_mask = additive_mask(attn_mask, "attn_mask", query)
-        turned = self.batch_first and query.dim() == 3
-        if turned:  # what is one tensor stays one: its projections are one product
-            swapped = {id(t): t.transpose(0, 1) for t in (query, key, value)}
-            query, key, value = (swapped[id(t)] for t in (query, key, value))
-        out, weights = F.multi_head_attention_forward(
-            query, key, value, self.embed_dim, self.num_heads, self.in_proj_weight, self.in_proj_bias,
-            self.bias_k, self.bias_v, self.add_zero_attn, self.dropout, self.out_proj.weight,
-            self.out_proj.bias, self.training, key_padding_mask, need_weights, attn_mask,
-            not self._qkv_same_embed_dim, self.q_proj_weight, self.k_proj_weight, self.v_proj_weight,
-            average_attn_weights=average_attn_weights, is_causal=is_causal)
-        return (out.transpose(0, 1) if turned else out), weights
+        own = Projections(
+            self.in_proj_weight, self.in_proj_bias, self.q_proj_weight, self.k_proj_weight,
+            self.v_proj_weight, not self._qkv_same_embed_dim, self.out_proj.weight, self.out_proj.bias,
+            self.bias_k, self.bias_v)
+        return attend(query, key, value, self.embed_dim, self.num_heads, own, self.add_zero_attn,
+                      self.dropout if self.training else 0.0, key_padding_mask, need_weights, attn_mask,
+                      average_attn_weights, is_causal, self.batch_first)
 
     def merge_masks(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None,
                     query: Tensor) -> tuple[Tensor | None, int | None]:
