@@ -35,6 +35,8 @@ from ._types import (
 from .tensor import Tensor  # isort: skip
 from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
+from ._ops.accept import accepting as _accepting
+from ._ops.accept import add_methods as _add_methods
 from . import _autocast, _dlpack, _legacy, _pickling, _sparse  # isort: skip
 from . import autograd, creation, indexing, linalg, printing, random, ranges  # isort: skip
 from .autograd import (
@@ -62,11 +64,10 @@ _FUNCTIONS.update(_settings.PUBLIC)
 _FUNCTIONS.update(_autocast.PUBLIC)
 _FUNCTIONS["no_grad"] = no_grad
 _INTERNAL = frozenset({"no_grad", "full_number"})
-globals().update({k: v for k, v in _FUNCTIONS.items() if k not in _INTERNAL})
+globals().update({k: _accepting(k, v, __name__) for k, v in _FUNCTIONS.items() if k not in _INTERNAL})
 globals().update(_legacy.LEGACY_TYPES)
 set_default_tensor_type = _legacy.set_default_tensor_type
-for _name, _method in _METHODS.items():
-    setattr(Tensor, _name, _method)
+_add_methods(Tensor, _METHODS)
 Tensor.T = property(lambda self: self.permute(tuple(_range(self.ndim))[::-1]))  # type: ignore[attr-defined]
 Tensor.mT = property(lambda self: self.transpose(-2, -1))  # type: ignore[attr-defined]
 Tensor.H = property(lambda self: self.transpose(-2, -1).conj())  # type: ignore[attr-defined]
@@ -82,10 +83,9 @@ from .compile import Dim, TracedGraph, compile, trace  # isort: skip  # noqa: E4
 from .control import cond, scan, while_loop  # isort: skip  # noqa: E402
 from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402
 
-globals().update(_public.FUNCTIONS)
+globals().update({k: _accepting(k, v, __name__) for k, v in _public.FUNCTIONS.items()})
 _FUNCTIONS["compile"] = compile  # for nn.Module.compile
-for _name, _method in _public.METHODS.items():
-    setattr(Tensor, _name, _method)
+_add_methods(Tensor, _public.METHODS)
 
 
 _LAZY = frozenset({  # modules that cost time to import and that few programs use

@@ -276,6 +276,7 @@ def like(name: str, make: Callable[..., Tensor], size_last: bool = False) -> Cal
         memory_format: Any = None,
         pin_memory: bool = False,
         generator: Any = None,
+        **named: Any,
     ) -> Tensor:
         if not isinstance(input, Tensor):
             raise TypeError(
@@ -291,6 +292,7 @@ def like(name: str, make: Callable[..., Tensor], size_last: bool = False) -> Cal
             device=device,
             requires_grad=requires_grad,
             **({} if generator is None else {"generator": generator}),
+            **named,
         )
 
     made.__name__ = made.__qualname__ = name

@@ -292,8 +292,10 @@ def normal(
     generator: Generator | None = None,
     out: Tensor | None = None,
     dtype: Any = None,
+    layout: Any = None,
     device: Any = None,
     requires_grad: bool = False,
+    pin_memory: bool = False,
 ) -> Tensor:
     """Normal numbers: of the shape of `mean` or `std`, or of `size` for two numbers."""
     check_device(device)

@@ -23,7 +23,7 @@ def page_id(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", [docs.OPS_PAGE, *docs.PAGES], ids=page_id)
+@pytest.mark.parametrize("path", [docs.OPS_PAGE, docs.SURFACE_PAGE, *docs.PAGES], ids=page_id)
 def test_page_is_current(path: Path) -> None:
     message = f"{path.name} is out of date: run python3 tools/docs.py"
     assert docs.current(path) == path.read_text(encoding="utf-8"), message

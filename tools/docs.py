@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Write what documents show: docs/ops.md from the op records, and the output of each page's Python.
 
+docs/surface.md comes from the behavioural checks in tests/surface, which it runs.
+
     python3 tools/docs.py            write it
     python3 tools/docs.py --check    only say whether it is up to date
 
@@ -21,6 +23,7 @@ import importlib
 import io
 import pkgutil
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +32,9 @@ from graphtorch.ir import ops
 from graphtorch.ir.op import OPS, ByDecomposition, NoGradient, Op
 
 OPS_PAGE = _venv.ROOT / "docs" / "ops.md"
+SURFACE_PAGE = _venv.ROOT / "docs" / "surface.md"
 PAGES = [*sorted(_venv.ROOT.glob("README*.md")),
-         *sorted(p for p in (_venv.ROOT / "docs").glob("*.md") if p != OPS_PAGE)]
+         *sorted(p for p in (_venv.ROOT / "docs").glob("*.md") if p not in (OPS_PAGE, SURFACE_PAGE))]
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<shown>.*?)^```\n)?", re.M | re.S)
 HEAD = """\
 # Ops
@@ -89,6 +93,33 @@ def ops_page() -> str:
     return "\n".join(parts)
 
 
+SURFACE_HEAD = """\
+# The surface
+
+{count} names, parameters and modes of PyTorch that tutorials and notes use, and checks that use each:
+functions `check_*` in [tests/surface](../tests/surface). A check counts for a name when it uses it, for a
+parameter when it gives it, for a mode when it gives that value, and only if what it asserts holds. This file
+is written by `python3 tools/docs.py`, which runs them.
+
+Where these names and PyTorch 2.13 disagree, PyTorch's behaviour wins, and some names are other ones:
+
+{notes}
+"""
+
+
+def surface_page() -> str:
+    """All of docs/surface.md."""
+    sys.path.insert(0, str(_venv.ROOT / "tests" / "helpers"))
+    surface = importlib.import_module("surface")
+    rows = surface.rows()
+    notes = [f"- `{name}` is absent here too: {why}." for name, why in surface.ABSENT.items()]
+    notes += [f"- `{name}` is spelled `{spelled}` in PyTorch." for name, spelled in surface.SPELLED.items()]
+    checks = {row.name: ", ".join(surface.checks_of(row)[:3]) for row in rows}
+    lines = [f"| `{row.name}` | {row.kind} | {checks[row.name]} |" for row in rows]
+    head = SURFACE_HEAD.format(count=len(rows), notes="\n".join(notes))
+    return "\n".join([head, "| name | kind | checks |", "|---|---|---|", *lines, ""])
+
+
 def run_page(page: str) -> str:
     """`page` with its Python run, in the current folder, and each text block as that prints it now."""
     names: dict[str, object] = {"__name__": "example"}
@@ -107,6 +138,8 @@ def current(path: Path) -> str:
     """What a page should say."""
     if path == OPS_PAGE:
         return ops_page()
+    if path == SURFACE_PAGE:
+        return surface_page()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         return run_page(path.read_text(encoding="utf-8"))
 
@@ -115,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write docs/ops.md and the outputs that pages show.")
     parser.add_argument("--check", action="store_true", help="fail if a page is out of date, write nothing")
     check = parser.parse_args().check
-    for path in (OPS_PAGE, *PAGES):
+    for path in (OPS_PAGE, SURFACE_PAGE, *PAGES):
         text = current(path)
         if check and path.read_text(encoding="utf-8") != text:
             raise SystemExit(f"{path.relative_to(_venv.ROOT)} is out of date: run python3 tools/docs.py")

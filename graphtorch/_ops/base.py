@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -60,41 +59,16 @@ def register(
     """Publish a definition as function, method, in-place form and with ``out=``, under each of `names`."""
 
     def publish(define: Callable[..., Any]) -> Callable[..., Any]:
-        public = with_numpy_names(define)
         for name in names or (define.__name__,):
             if function:
-                FUNCTIONS[name] = with_out(name, public) if out else public
+                FUNCTIONS[name] = with_out(name, define) if out else define
             if method:
-                METHODS[name] = public
+                METHODS[name] = define
             if inplace:
-                FUNCTIONS[name + "_"] = METHODS[name + "_"] = in_place(name + "_", public, fills)
+                FUNCTIONS[name + "_"] = METHODS[name + "_"] = in_place(name + "_", define, fills)
         return define
 
     return publish
-
-
-NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
-
-
-def with_numpy_names(define: Callable[..., Any]) -> Callable[..., Any]:
-    """`define`, which takes ``axis=`` for `dim` and ``keepdims=`` for `keepdim` if it has those parameters."""
-    code = inspect.unwrap(define).__code__
-    taken = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
-    known = {alias: name for alias, name in NUMPY_NAMES.items() if name in taken and alias not in taken}
-    if not known:
-        return define
-
-    @functools.wraps(define)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        for alias in kwargs and known:
-            if alias in kwargs:
-                name = known[alias]
-                if name in kwargs:
-                    raise TypeError(f"{define.__name__}() got both {name!r} and {alias!r}, which are one argument")
-                kwargs[name] = kwargs.pop(alias)
-        return define(*args, **kwargs)
-
-    return call
 
 
 def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Callable[..., Any]:

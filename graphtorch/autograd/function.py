@@ -160,22 +160,22 @@ def _fitted(gradient: Tensor, wanted: Any, name: str, position: int) -> Tensor:
     return gradient
 
 
-class _FunctionType(type):
-    """Calling a Function class is the old style that PyTorch refuses."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        raise RuntimeError(
-            f"Legacy autograd function with non-static forward method is deprecated. Please use new-style "
-            f"autograd "
-            f"function with static forward method, and call {cls.__name__}.apply(...)"
-        )
-
-
-class Function(FunctionCtx, metaclass=_FunctionType):
+class Function(FunctionCtx):
     """An operation with its own gradient: subclass it, write static `forward` and `backward`, call
     ``apply``."""
 
     generate_vmap_rule = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        warnings.warn(
+            f"{type(self)} should not be instantiated. Methods on autograd functions are all static, so you "
+            "should invoke them on the class itself.", DeprecationWarning, stacklevel=2)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(
+            "Legacy autograd function with non-static forward method is deprecated. Please use new-style "
+            f"autograd function with static forward method, and call {type(self).__name__}.apply(...)"
+        )
 
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:

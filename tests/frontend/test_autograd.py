@@ -143,8 +143,11 @@ def test_function_with_context():
     (g,) = torch.autograd.grad(y, x, create_graph=True)
     g.backward()
     assert g.item() == 120 and x.grad.item() == 120
+    with pytest.warns(DeprecationWarning, match="should not be instantiated"):
+        made = Cube()
+    assert made.apply(x, 10).item() == 80
     with pytest.raises(RuntimeError, match="apply"):
-        Cube(x)
+        made(x, 10)
 
 
 def test_function_dirty_and_non_differentiable():

@@ -131,3 +131,18 @@ def test_memory_formats() -> None:
         x.clone(memory_format="channels_last")
     conv = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
     assert conv.weight.stride() == (18, 1, 6, 2) and conv.bias.stride() == (1,) and conv.weight.is_leaf
+
+
+def test_keywords_as_numpy_users_write_them() -> None:
+    x = torch.arange(6.0).reshape(2, 3)
+    assert x.sum(axis=0).tolist() == torch.sum(x, axis=0).tolist() == [3, 5, 7]
+    assert x.mean(axis=1, keepdims=True).tolist() == [[1], [4]] and torch.add(x1=x, x2=x)[1, 2] == 10
+    assert x.softmax(axis=1).shape == (2, 3) and torch.cat([x, x], axis=1).shape == (2, 6)
+    assert torch.zeros(size=(2, 3)).shape == x.view(size=(3, 2)).reshape(shape=(2, 3)).shape == (2, 3)
+    assert torch.swapaxes(x, axis0=0, axis1=1).shape == (3, 2)
+    assert len(torch.tensor_split(x, sections=2, dim=1)) == 2
+    for wrong in (lambda: x.sum(along=0), lambda: x.sum(0, axis=0), lambda: torch.zeros(2, shapes=3)):
+        with pytest.raises(TypeError):
+            wrong()
+    for function in (torch.relu, torch.sum, nn.functional.relu, torch.Tensor.add):
+        assert pickle.loads(pickle.dumps(function)) is function

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ..._ops.convert import typename
 from ...tensor import Tensor
 from ..parameter import Buffer, Parameter
 
@@ -36,7 +37,7 @@ class Members:
         """
         self._check_name("parameter", "parameter", name, self.__dict__.get("_parameters"))
         if param is not None and not isinstance(param, Parameter):
-            raise TypeError(f"cannot assign '{_typename(param)}' object to parameter '{name}' "
+            raise TypeError(f"cannot assign '{typename(param)}' object to parameter '{name}' "
                             "(torch.nn.Parameter or None required)")
         if param is not None and param.grad_fn is not None:
             raise ValueError(f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be "
@@ -52,7 +53,7 @@ class Members:
         """
         self._check_name("buffer", "buffer", name, self.__dict__.get("_buffers"))
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"cannot assign '{_typename(tensor)}' object to buffer '{name}' "
+            raise TypeError(f"cannot assign '{typename(tensor)}' object to buffer '{name}' "
                             "(torch Tensor or None required)")
         changes.count += 1
         self._buffers[name] = tensor
@@ -65,7 +66,7 @@ class Members:
         Raises: TypeError for another type of name or value, KeyError for an empty, dotted or taken name.
         """
         if not isinstance(module, Members) and module is not None:
-            raise TypeError(f"{_typename(module)} is not a Module subclass")
+            raise TypeError(f"{typename(module)} is not a Module subclass")
         self._check_name("module", "child module", name, self.__dict__.get("_modules"))
         changes.count += 1
         self._modules[name] = module
@@ -78,7 +79,7 @@ class Members:
         if table is None:
             raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
         if not isinstance(name, str):
-            raise TypeError(f"{kind} name should be a string. Got {_typename(name)}")
+            raise TypeError(f"{kind} name should be a string. Got {typename(name)}")
         if "." in name:
             raise KeyError(f'{kind} name can\'t contain ".", got: {name!r}')
         if name == "":
@@ -105,7 +106,7 @@ class Members:
             self.register_parameter(name, value)
         elif name in own.get("_parameters", ()):
             if value is not None:
-                raise TypeError(f"cannot assign '{_typename(value)}' as parameter '{name}' "
+                raise TypeError(f"cannot assign '{typename(value)}' as parameter '{name}' "
                                 "(torch.nn.Parameter or None expected)")
             self._parameters[name] = None
         elif isinstance(value, Members):
@@ -114,7 +115,7 @@ class Members:
             self._modules[name] = value
         elif name in own.get("_modules", ()):
             if value is not None:
-                raise TypeError(f"cannot assign '{_typename(value)}' as child module '{name}' "
+                raise TypeError(f"cannot assign '{typename(value)}' as child module '{name}' "
                                 "(torch.nn.Module or None expected)")
             self._modules[name] = None
         elif isinstance(value, Buffer):
@@ -123,7 +124,7 @@ class Members:
             self.register_buffer(name, value, value.persistent)
         elif name in own.get("_buffers", ()):
             if value is not None and not isinstance(value, Tensor):
-                raise TypeError(f"cannot assign '{_typename(value)}' as buffer '{name}' "
+                raise TypeError(f"cannot assign '{typename(value)}' as buffer '{name}' "
                                 "(torch.nn.Buffer, torch.Tensor or None expected)")
             self._buffers[name] = value
         else:
@@ -260,9 +261,3 @@ class Members:
         if name not in getattr(module, table):
             raise AttributeError(f"`{name}` is not {what}")
         return getattr(module, name)
-
-
-def _typename(value: Any) -> str:
-    kind = type(value)
-    module = kind.__module__.replace("graphtorch", "torch", 1)
-    return kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}"

@@ -239,9 +239,7 @@ def _pairs(given: Any, who: str) -> list[tuple[str, Any]]:
 
 
 def _as_parameter(value: Any) -> Any:
-    return Parameter(value, value.requires_grad) if isinstance(value, Tensor) and not isinstance(value,
-                                                                                                 Parameter) \
-        else value
+    return value if isinstance(value, Parameter) or not isinstance(value, Tensor) else Parameter(value)
 
 
 def _describe(value: Any, kind_of: Callable[[Tensor], object]) -> str:
