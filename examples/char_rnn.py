@@ -1,4 +1,4 @@
-"""A GRU that learns a text letter by letter, in one compiled loop, and then writes on from its first words."""
+"""A GRU learns a text letter by letter, in one compiled loop, and then writes on from its first words."""
 
 import graphtorch as torch
 from graphtorch import nn

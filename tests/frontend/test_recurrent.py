@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,41 @@ def test_one_program_for_all_lengths_and_batches() -> None:
             assert torch.allclose(run(x)[0], layer(x)[0], atol=1e-5)
             run(x)
     assert compiler.compiled_count - before <= 1 + 3  # one compiled, and what runs line by line beside it
+
+
+def test_packing_by_python_numbers_inside_a_compiled_function() -> None:
+    layer = nn.GRU(3, 4)
+    x = torch.randn(5, 3, 3)
+
+    def last(x: Any, lengths: Any) -> Any:
+        output, state = layer(R.pack_padded_sequence(x, lengths, enforce_sorted=False))
+        return R.pad_packed_sequence(output)[0], state
+
+    run = torch.compile(last)
+    for lengths in ([2, 5, 1], [4, 1, 3]):
+        for a, b in zip(run(x, lengths), last(x, lengths), strict=True):
+            assert torch.allclose(a, b, atol=1e-6)
+    with pytest.raises(RuntimeError, match="a tensor's value is needed in Python"):
+        run(x, torch.tensor([2, 5, 1]))
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler here")
+def test_ahead_of_time_with_any_length_and_batch(tmp_path: Any) -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 4, bidirectional=True)
+
+        def forward(self, x: Any) -> Any:
+            return self.rnn(x)[0][-1]
+
+    model = Last().eval()
+    dims = {0: torch.Dim("steps", min=1, max=30), 1: torch.Dim("batch", min=1, max=8)}
+    torch.aot.compile(model, torch.zeros(2, 2, 3), tmp_path / "last.so", dynamic={0: dims})
+    run = torch.aot.load(tmp_path / "last.so")
+    for shape in ((5, 2), (1, 1), (30, 8)):
+        x = torch.randn(*shape, 3)
+        np.testing.assert_allclose(run(x.numpy())[0], model(x).detach().numpy(), rtol=1e-4, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------ errors

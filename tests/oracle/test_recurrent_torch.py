@@ -113,6 +113,18 @@ def test_double_backward(name: str) -> None:
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNNCell"])
+def test_whole_modules_load_on_either_side(name: str, tmp_path: Any) -> None:
+    mine, theirs = pair(name, 3, 4)
+    path, x = str(tmp_path / "module.pt"), torch.randn(2, 3)
+    expected = flat(theirs(x))[0].detach().numpy()
+    ways = (gt.save, mine, torch.load, x), (torch.save, theirs, gt.load, mine_of(x))
+    for save, module, load, given in ways:
+        save(module, path)
+        found = flat(load(path, weights_only=False)(given))[0]
+        np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_sequence_helpers(batch_first: bool) -> None:
     xs = [torch.randn(n, 2) for n in (2, 4, 1)]

@@ -19,6 +19,7 @@ from graphtorch.ir.graph import Graph, Type, Value, located
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 
 from ..._ops.base import FUNCTIONS, run
+from ...storage import Leaf, Storage
 from ...tensor import Tensor
 from ._common import from_array
 from .dropouts import dropout as drop
@@ -176,8 +177,17 @@ class Packing(NamedTuple):
     shape: tuple[int, int]
 
 
+def known_sizes(batch_sizes: Tensor) -> np.ndarray:
+    """The numbers of a tensor that Python decides by; inside a captured function, of one that was made there
+    from Python numbers."""
+    storage, capture = batch_sizes._storage, Storage.capture
+    if isinstance(storage.value, Leaf) and storage in getattr(capture, "locals", ()):
+        return np.asarray(storage.value.buffer.numpy())
+    return np.asarray(batch_sizes.tolist(), np.int64)
+
+
 def _packing(batch_sizes: Tensor) -> Packing:
-    sizes = np.asarray(batch_sizes.tolist(), np.int64)
+    sizes = known_sizes(batch_sizes)
     mask = np.arange(sizes[0])[None, :] < sizes[:, None]
     starts = np.cumsum(sizes) - sizes
     rows = np.where(mask, starts[:, None] + np.arange(sizes[0])[None, :], 0)

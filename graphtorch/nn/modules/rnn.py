@@ -79,6 +79,12 @@ class RNNBase(Module):
         """The parameters of each direction of each layer."""
         return [[getattr(self, name) for name in names] for names in self._all_weights]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_flat_weights": self._flat_weights}  # PyTorch's loader asks for them
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({k: v for k, v in state.items() if k != "_flat_weights"})
+
     def flatten_parameters(self) -> None:
         """Nothing to do: weights are packed when a graph is compiled, wherever they lie."""
 
@@ -112,7 +118,10 @@ class RNNBase(Module):
 
     def get_expected_hidden_size(self, input: Tensor, batch_sizes: Tensor | None) -> tuple[Any, ...]:
         """The shape of the initial hidden state."""
-        batch = int(batch_sizes[0]) if batch_sizes is not None else input.size(0 if self.batch_first else 1)
+        if batch_sizes is not None:
+            batch = int(recurrent.known_sizes(batch_sizes)[0])
+        else:
+            batch = input.size(0 if self.batch_first else 1)
         return self.num_layers * self._directions, batch, self.proj_size or self.hidden_size
 
     def check_hidden_size(self, hx: Tensor, expected_hidden_size: tuple[Any, ...],
@@ -155,7 +164,7 @@ class RNNBase(Module):
     def _forward_packed(self, packed: PackedSequence, hx: Any) -> Any:
         data, batch_sizes, order, back = packed
         if hx is None:
-            hx = self._zeros(data, int(batch_sizes[0]))
+            hx = self._zeros(data, int(recurrent.known_sizes(batch_sizes)[0]))
         else:
             hx = self.permute_hidden(hx, order)
         self.check_forward_args(data, hx, batch_sizes)

@@ -15,6 +15,7 @@ from ..._ops.base import FUNCTIONS
 from ..._types import DTYPES
 from ...tensor import Tensor
 from ..functional import pad
+from ..functional.recurrent import known_sizes
 
 
 class _Fields(NamedTuple):
@@ -172,7 +173,7 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, pad
     Args:
         total_length: the number of steps T; that of the longest sequence by default.
     """
-    sizes = np.asarray(sequence.batch_sizes.tolist(), np.int64)
+    sizes = known_sizes(sequence.batch_sizes)
     longest = len(sizes)
     if total_length is not None and total_length < longest:
         raise ValueError("Expected total_length to be at least the length of the longest sequence in input, "
