@@ -41,7 +41,7 @@ class SGD(Optimizer):
         momentum = numbers("momentum", lambda: group["momentum"])
         state = self.state[param]
         buffer = state.get("momentum_buffer")
-        if buffer is None and not group["dampening"] and not grad.is_sparse:
+        if buffer is None and not (group["dampening"] or group["differentiable"] or grad.is_sparse):
             # 0 v + g is g, so one graph serves all steps
             with existing():
                 buffer = state["momentum_buffer"] = zeros_like(param)

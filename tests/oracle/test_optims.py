@@ -170,3 +170,63 @@ def test_sparse_gradients(name: str, kwargs: dict[str, Any]) -> None:
     assert ours[1].keys() == theirs[1].keys()
     for key, value in theirs[1].items():
         np.testing.assert_allclose(ours[1][key], value, 1e-5, 1e-6, err_msg=key)
+
+
+SCHEDULES = {
+    "StepLR": {"step_size": 3}, "MultiStepLR": {"milestones": [2, 7]}, "ConstantLR": {}, "LinearLR": {},
+    "ExponentialLR": {"gamma": 0.9}, "PolynomialLR": {"total_iters": 9}, "CosineAnnealingLR": {"T_max": 7},
+    "CosineAnnealingWarmRestarts": {"T_0": 3},
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 4},
+    "OneCycleLR": {"max_lr": 0.5, "total_steps": 30}, "ReduceLROnPlateau": {"patience": 1},
+    "LambdaLR": {"lr_lambda": lambda e: 0.9 ** e}, "MultiplicativeLR": {"lr_lambda": lambda e: 0.9},
+}
+
+
+def rates(t: Any, name: str, steps: int, state: Any = None) -> tuple[list[float], Any]:
+    """The learning rates of `steps` epochs, from a saved state on, and the state then."""
+    optimizer = t.optim.SGD([t.nn.Parameter(t.ones(1))], lr=0.1, momentum=0.9)
+    schedule = getattr(t.optim.lr_scheduler, name)(optimizer, **SCHEDULES[name])
+    if state is not None:
+        optimizer.load_state_dict(state[0])
+        schedule.load_state_dict(state[1])
+    found = []
+    for _ in range(steps):
+        optimizer.step()
+        schedule.step(*[1.0] if name == "ReduceLROnPlateau" else [])
+        found.append(optimizer.param_groups[0]["lr"])
+    return found, (optimizer.state_dict(), schedule.state_dict())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_continue_in_the_other_library(name: str) -> None:
+    for first, second in ((torch, graphtorch), (graphtorch, torch)):
+        _, state = rates(first, name, 4)
+        expected, final = rates(first, name, 8, state)
+        got, other = rates(second, name, 8, state)
+        np.testing.assert_allclose(got, expected, 1e-9)
+        assert other[1].keys() == final[1].keys()
+
+
+@pytest.mark.parametrize("options", [{"foreach": True, "fused": True},
+                                     {"fused": True, "differentiable": True}])
+def test_options_that_exclude_each_other(options: dict[str, bool]) -> None:
+    for t in (torch, graphtorch):
+        with pytest.raises(RuntimeError, match="fused"):
+            t.optim.Adam([t.nn.Parameter(t.ones(1))], **options)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "ASGD"])
+def test_gradients_through_steps(name: str) -> None:
+    found = []
+    for t in (torch, graphtorch):
+        start, g = t.ones(2, requires_grad=True), t.tensor([0.5, -0.25], requires_grad=True)
+        param = start * 1
+        param.retain_grad()
+        options = {"momentum": 0.9} if name == "SGD" else {}
+        optimizer = getattr(t.optim, name)([param], lr=0.1, differentiable=True, **options)
+        for factor in (2, 3):
+            param.grad = g * factor
+            optimizer.step()
+        (param ** 2).sum().backward()
+        found.append(np.stack([start.grad.numpy(), g.grad.numpy()]))
+    np.testing.assert_allclose(found[1], found[0], 1e-4, 1e-5)

@@ -45,18 +45,15 @@ class LRScheduler:
         last_epoch: -1 starts; another number resumes, with "initial_lr" in every group.
     """
 
+    verbose = False
     _get_lr_called_within_step = False
     _is_initial = False
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1, verbose: Any = "deprecated"):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
-        if verbose != "deprecated":
-            warnings.warn("The verbose parameter is deprecated. Please use get_last_lr() to access the "
-                          "learning rate.",
-                          UserWarning, stacklevel=3)
+        self._take_verbose(verbose)
         self.optimizer = optimizer
-        self.verbose = verbose is True
         for i, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
                 group.setdefault("initial_lr", copied(group["lr"]))
@@ -88,6 +85,13 @@ class LRScheduler:
     def get_last_lr(self) -> list[Any]:
         """The learning rates set last."""
         return self._last_lr
+
+    def _take_verbose(self, verbose: Any) -> None:
+        if verbose != "deprecated":
+            warnings.warn("The verbose parameter is deprecated. Please use get_last_lr() to access the "
+                          "learning rate.", UserWarning, stacklevel=4)
+        if verbose is True:  # else it stays out of the state, as in PyTorch
+            self.verbose = True
 
     def print_lr(self, is_verbose: bool, group: int, lr: float, epoch: int | None = None) -> None:
         """Print the learning rate of a group."""

@@ -52,14 +52,13 @@ class CyclicLR(LRScheduler):
         self.base_lrs = [copied(v) for v in per_group(optimizer, base_lr, "base_lr")]
 
     def _init_momentum(self, base_momentum: Any, max_momentum: Any, last_epoch: int) -> None:
-        self._momentum_key = momentum_key(self.optimizer, "optimizer must support momentum or beta1 with "
-                                          "`cycle_momentum` option enabled")
+        self.use_beta1 = uses_beta1(self.optimizer)
         self.base_momentums = per_group(self.optimizer, base_momentum, "base_momentum")
         self.max_momentums = per_group(self.optimizer, max_momentum, "max_momentum")
         if last_epoch == -1:
             for high, low, group in zip(self.max_momentums, self.base_momentums, self.optimizer.param_groups,
                                         strict=True):
-                set_momentum(group, self._momentum_key, high)
+                set_momentum(group, self.use_beta1, high)
                 group["max_momentum"] = high
                 group["base_momentum"] = low
 
@@ -81,7 +80,7 @@ class CyclicLR(LRScheduler):
         if self.cycle_momentum:
             for low, high, group in zip(self.base_momentums, self.max_momentums, self.optimizer.param_groups,
                                         strict=True):
-                set_momentum(group, self._momentum_key, high - (high - low) * place * height)
+                set_momentum(group, self.use_beta1, high - (high - low) * place * height)
         return rates
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,14 +147,12 @@ class OneCycleLR(LRScheduler):
         super().__init__(optimizer, last_epoch, verbose)
 
     def _init_momentum(self, base_momentum: Any, max_momentum: Any, last_epoch: int) -> None:
-        self._momentum_key = momentum_key(self.optimizer, "optimizer must support momentum or beta1 with "
-                                          "`cycle_momentum` option enabled")
-        self.use_beta1 = self._momentum_key == "betas"
+        self.use_beta1 = uses_beta1(self.optimizer)
         if last_epoch == -1:
             bounds = zip(per_group(self.optimizer, max_momentum, "max_momentum"),
                          per_group(self.optimizer, base_momentum, "base_momentum"), strict=True)
             for (high, low), group in zip(bounds, self.optimizer.param_groups, strict=True):
-                set_momentum(group, self._momentum_key, high)
+                set_momentum(group, self.use_beta1, high)
                 group["max_momentum"] = high
                 group["base_momentum"] = low
 
@@ -182,7 +179,7 @@ class OneCycleLR(LRScheduler):
             rates.append(self._between(group[phase["start_lr"]], group[phase["end_lr"]], share))
             if self.cycle_momentum:
                 momentum = self._between(group[phase["start_momentum"]], group[phase["end_momentum"]], share)
-                set_momentum(group, self._momentum_key, momentum)
+                set_momentum(group, self.use_beta1, momentum)
         return rates
 
 
@@ -212,14 +209,16 @@ def _phases(total: int, pct_start: float, three_phase: bool) -> list[dict[str, A
             phase(total - 1, "initial_lr", "min_lr", "max_momentum", "max_momentum")]
 
 
-def momentum_key(optimizer: Optimizer, problem: str) -> str:
-    """Which option plays the role of the momentum. Raises ValueError(problem) where none does."""
-    for key in ("momentum", "betas"):
-        if key in optimizer.defaults:
-            return key
-    raise ValueError(problem)
+def uses_beta1(optimizer: Optimizer) -> bool:
+    """Whether the first of the betas plays the role of the momentum. Raises ValueError without either."""
+    if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
+        raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
+    return "betas" in optimizer.defaults
 
 
-def set_momentum(group: dict[str, Any], key: str, value: float) -> None:
+def set_momentum(group: dict[str, Any], use_beta1: bool, value: float) -> None:
     """Set the momentum, or the first of the betas."""
-    group[key] = (value, *group["betas"][1:]) if key == "betas" else value
+    if use_beta1:
+        group["betas"] = (value, *group["betas"][1:])
+    else:
+        group["momentum"] = value
