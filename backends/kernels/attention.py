@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Node
-from graphtorch.ir.shape import Dim, numel
+from graphtorch.ir.shape import numel
 
 from .access import store_lanes
 from .attention_tiles import AddingWriter, Blocks, Span, fits_blocks, rest_rows, vector_tiling
+from .cost import traffic
 from .ir import Const, Expr, KType, binary, cast, load, select, unary
 from .operands import accumulator
 from .problem import Source, axis
@@ -46,10 +47,9 @@ def fits(node: Node) -> bool:
 
 def lower_attention(stages: Stages, node: Node) -> None:
     """One kernel for the result and the rows' log-sum-exp."""
-    operands = [stages.materialise(x) for x in node.operands]
     results = [stages.result_slot(r) for r in node.results()]
     if 0 not in node.types[0].shape:
-        AttentionKernel(stages, node, operands, results).emit()
+        AttentionKernel(stages, node, results).emit()
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def sizes_of(node: Node, acc: DType, machine: Machine) -> Sizes:
 class AttentionKernel(Blocks):
     """The kernel of one attention node under construction."""
 
-    def __init__(self, stages: Stages, node: Node, operands: Sequence[Slot], results: Sequence[Slot]):
+    def __init__(self, stages: Stages, node: Node, results: Sequence[Slot]):
         q, k, v = node.operands[:3]
-        super().__init__(stages.lowering, node, accumulator(q.dtype), "attention")
-        self.operands, self.results = operands, results
+        super().__init__(stages, node, accumulator(q.dtype), "attention")
+        self.results = results
         self.sizes = s = sizes_of(node, self.acc, machine_of(stages.lowering.target))
         shape, space = node.types[1].shape, self.space
         self.length, self.size, self.depth, self.width = shape[-1], k.shape[-2], q.shape[-1], v.shape[-1]
@@ -101,11 +101,10 @@ class AttentionKernel(Blocks):
         at = [a.variable for a in self.batch]
         self.where = (*at, self.block.variable * s.queries + self.query.variable)
         place = self.first.variable + self.key.variable
-        self.q = self.source(operands[0], q, (*self.where, self.inner.variable))
-        self.k = self.source(operands[1], k, (*at, place, self.inner.variable))
-        self.v = self.source(operands[2], v, (*at, place, self.feature.variable))
-        self.masks = [(slot, self.source(slot, m, (*self.where, place)).address)
-                      for slot, m in zip(operands[3:], node.operands[3:], strict=True)]
+        self.q = self.operand(stages, q, (*self.where, self.inner.variable))
+        self.k = self.operand(stages, k, (*at, place, self.inner.variable))
+        self.v = self.operand(stages, v, (*at, place, self.feature.variable))
+        self.masks = [self.operand(stages, m, (*self.where, place)) for m in node.operands[3:]]
 
     def emit(self) -> None:
         work = self.sizes.queries * self.size * (self.depth + self.width)
@@ -114,9 +113,7 @@ class AttentionKernel(Blocks):
         grain = max(1, TASK_WORK // max(1, work)) if isinstance(work, int) else 1
         levels = [(self.e.binder(a), a.extent) for a in (*self.batch, self.block)]
         self.e.tasks(levels, self.task, parallel, grain)
-        moved: Dim = 0
-        for slot in (*self.operands, *self.results):
-            moved = moved + slot.elements * slot.dtype.itemsize
+        moved = traffic((*self.node.operands, *self.node.results()))
         label = f"attention [{self.sizes.queries} queries x {self.sizes.keys} keys]"
         self.e.launch(label, 2 * total, moved)
 

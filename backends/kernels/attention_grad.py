@@ -21,6 +21,7 @@ from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, numel
 
 from .attention_tiles import AddingWriter, Blocks, Span, fits_blocks, rest_rows, vector_tiling
+from .cost import traffic
 from .ir import Const, Expr, KType, binary, load, select, unary
 from .problem import Axis, Source, axis
 from .program import Slot
@@ -43,10 +44,9 @@ def fits(node: Node) -> bool:
 
 def lower_attention_grad(stages: Stages, node: Node) -> None:
     """One kernel for the gradients of queries, keys and values."""
-    operands = [stages.materialise(x) for x in node.operands]
     results = [stages.result_slot(r) for r in node.results()]
     if 0 not in node.operands[4].shape:
-        AttentionGradKernel(stages, node, operands, results).emit()
+        AttentionGradKernel(stages, node, results).emit()
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,9 @@ class Wide:
 class AttentionGradKernel(Blocks):
     """The kernel of one attention_grad node under construction."""
 
-    def __init__(self, stages: Stages, node: Node, operands: Sequence[Slot], results: Sequence[Slot]):
-        q, k, v, g, lse = node.operands[:5]
-        super().__init__(stages.lowering, node, q.dtype, "attention_grad")
-        self.operands, self.results = operands, results
+    def __init__(self, stages: Stages, node: Node, results: Sequence[Slot]):
+        q, k, v, g, lse, delta = node.operands[:6]
+        super().__init__(stages, node, q.dtype, "attention_grad")
         space, shape = self.space, lse.shape
         self.length, self.size, self.depth, self.width = shape[-1], k.shape[-2], q.shape[-1], v.shape[-1]
         self.keys = 2 * self.lanes
@@ -76,14 +75,14 @@ class AttentionGradKernel(Blocks):
         at = tuple(a.variable for a in self.batch)
         self.row = (*at, self.start.variable + self.query.variable)
         place = (*at, self.first.variable + self.key.variable)
-        self.q, self.gq, self.k, self.gk, self.v, self.gv = (
-            self.source(slots[i], x, (*index, a.variable)) for i, x, index, a in (
-                (0, q, self.row, self.inner), (1, k, place, self.inner), (2, v, place, self.feature))
-            for slots in (operands, results))
-        self.g = self.source(operands[3], g, (*self.row, self.feature.variable))
-        self.lse, self.delta = (self.source(s, lse, self.row) for s in operands[4:6])
-        self.masks = [(slot, self.source(slot, m, (*self.row, place[-1])).address)
-                      for slot, m in zip(operands[6:], node.operands[6:], strict=True)]
+        of_q, of_k, of_v = ((*self.row, self.inner.variable), (*place, self.inner.variable),
+                            (*place, self.feature.variable))
+        self.q, self.k, self.v = (self.operand(stages, x, i) for x, i in ((q, of_q), (k, of_k), (v, of_v)))
+        self.gq, self.gk, self.gv = (self.result(slot, x, i) for slot, x, i in zip(
+            results, (q, k, v), (of_q, of_k, of_v), strict=True))
+        self.g = self.operand(stages, g, (*self.row, self.feature.variable))
+        self.lse, self.delta = (self.result(stages.materialise(x), x, self.row) for x in (lse, delta))
+        self.masks = [self.operand(stages, m, (*self.row, place[-1])) for m in node.operands[6:]]
         self.across = {int(a.extent): self._wide(int(a.extent)) for a in (self.feature, self.inner)}
 
     def _wide(self, extent: int) -> Wide:
@@ -98,9 +97,7 @@ class AttentionGradKernel(Blocks):
         parallel = not isinstance(total, int) or total >= SERIAL_WORK
         grain = max(1, TASK_WORK // max(1, head)) if isinstance(head, int) else 1
         self.e.tasks([(self.e.binder(a), a.extent) for a in self.batch], self.task, parallel, grain)
-        moved: Dim = 0
-        for slot in (*self.operands, *self.results):
-            moved = moved + slot.elements * slot.dtype.itemsize
+        moved = traffic((*self.node.operands, *self.node.results()))
         self.e.launch(f"attention_grad [{QUERIES} queries x {self.keys} keys]", 2 * total, moved)
 
     # -- one head

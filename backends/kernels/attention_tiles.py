@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import DType, i32
 from graphtorch.ir.graph import Node, Value
-from graphtorch.ir.shape import Dim, evaluate
+from graphtorch.ir.shape import Dim, SymInt, evaluate, symbols
 
-from .access import Reader, broadcast_to, lane_mask, store_lanes
+from .access import Reader, broadcast_to, lane_mask, resolve, store_lanes
 from .ir import Buffer, Builder, Const, Expr, KType, Lanes, binary, cast, fma, load, select, splat
-from .lowering import Lowering
 from .problem import Axis, Contraction, Emission, Source, stride
 from .program import Slot
 from .schedule import Machine, Tiling, chunks, column_sizes, machine_of, most_rows, row_sizes
@@ -29,6 +29,9 @@ from .tile import (
     tile_rows,
     transpose,
 )
+
+if TYPE_CHECKING:  # stages.py runs the kernels that use this
+    from .stages import Stages
 
 WIDEST = 512  # features of queries and of values for which a task's memory stays small
 FEW = 4  # queries: so few have no more scores than keys have elements, and would waste lanes
@@ -64,14 +67,14 @@ class Span:
 class Blocks:
     """Emits the parts of an attention kernel into one `Emission`."""
 
-    masks: list[tuple[Slot, Dim]]  # with the address in the kernel's variables
+    masks: list[Source]  # of the scores
 
-    def __init__(self, lowering: Lowering, node: Node, acc: DType, hint: str):
+    def __init__(self, stages: Stages, node: Node, acc: DType, hint: str):
         self.node, self.acc, self.masks = node, acc, []
-        self.machine = machine_of(lowering.target)
+        self.machine = machine_of(stages.lowering.target)
         self.lanes = self.machine.lanes(acc.itemsize)
         self.space = Space()
-        self.e = Emission(lowering, self.space, hint)
+        self.e = Emission(stages.lowering, self.space, hint)
 
     @property
     def b(self) -> Builder:
@@ -81,9 +84,24 @@ class Blocks:
     def is_causal(self) -> bool:
         return bool(self.node.attrs.is_causal)
 
-    def source(self, slot: Slot, value: Value, index: tuple[Dim, ...]) -> Source:
-        """An operand in memory at `index`, broadcast to it."""
-        return Source(slot, slot.dtype, self.space.linear(broadcast_to(index, value), slot.shape))
+    def operand(self, stages: Stages, value: Value, index: tuple[Dim, ...]) -> Source:
+        """An operand at `index`, broadcast to it: where it lies if its end is contiguous, or a copy."""
+        index = broadcast_to(index, value)
+        access = resolve(value, index)
+        if access is not None and not access.casts and access.leaf in stages.slots:
+            last = index[-1] if value.rank else 0
+            if not isinstance(last, SymInt) or self._is_contiguous(access.address, last):
+                slot = stages.slots[access.leaf]
+                return Source(slot, slot.dtype, access.address)
+        return self.result(stages.materialise(value), value, index)
+
+    @staticmethod
+    def _is_contiguous(address: Dim, last: SymInt) -> bool:
+        return all(coefficient(address, s.name) == coefficient(last, s.name) for s in symbols((last,)))
+
+    def result(self, slot: Slot, value: Value, index: tuple[Dim, ...]) -> Source:
+        """What lies row-major in `slot`, at `index` broadcast to it."""
+        return Source(slot, slot.dtype, self.space.linear(broadcast_to(index, value), value.shape))
 
     def fill(self, buffer: Buffer, first: Expr, size: Expr, number: float) -> None:
         with self.b.loop(size, "vector", "i") as i:
@@ -161,19 +179,19 @@ class Blocks:
         if self.is_causal:
             lane = Lanes(KType(i32, lanes))
             x = select(binary(order, lane, splat(cast(bound, i32), lanes)), x, nothing)
-        for slot, address in self.masks:
-            m = splat(self._mask(slot, address, along, lanes, valid), lanes)
-            x = select(m, x, nothing) if slot.dtype.is_bool else x + cast(m, self.acc)
+        for mask in self.masks:
+            m = splat(self._mask(mask, along, lanes, valid), lanes)
+            x = select(m, x, nothing) if mask.dtype.is_bool else x + cast(m, self.acc)
         return x
 
-    def _mask(self, slot: Slot, address: Dim, along: Axis, lanes: int, valid: Expr) -> Expr:
+    def _mask(self, mask: Source, along: Axis, lanes: int, valid: Expr) -> Expr:
         space = self.space
-        if coefficient(address, along.name) != 0:
+        if coefficient(mask.address, along.name) != 0:
             space.vector, space.lanes = along.name, lanes
-        buffer = self.e.buffer(slot, hint="mask")
+        buffer = self.e.buffer(mask.slot, hint="mask")
         reader = Reader(self.b, space, lambda _: buffer)
         reader.mask = lane_mask(valid, lanes) if space.vector is not None else None
-        found = reader.read(address, buffer)
+        found = reader.read(mask.address, buffer)
         space.vector = None
         return found
 

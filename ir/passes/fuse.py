@@ -49,6 +49,7 @@ POINTWISE = frozenset((*elementwise.__all__, *binary.__all__, *activation.__all_
 MOVES = frozenset(("pad", "concat", "slice_update"))  # pointwise in the result; read operands elsewhere
 REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"])
 CONTRACTIONS = frozenset(["matmul", "conv", "conv_transpose", "conv_weight_grad"])
+STRIDED_READERS = CONTRACTIONS | {"attention", "attention_grad"}  # kernels that read views where they lie
 WINDOWS = frozenset(["max_pool", "avg_pool", "avg_pool_grad", "adaptive_avg_pool", "adaptive_avg_pool_grad"])
 CONTROL = frozenset(["scan", "cond", "while_loop"])
 LOOKUPS = frozenset(("gather", "index", "index_select"))  # read their first operand at computed positions
@@ -123,7 +124,7 @@ def stored_views(graph: Graph) -> set[Node]:
         for value in node.operands:
             if value.node is None or not is_free(value.node) or takes_views(node):
                 continue
-            if node.op.name not in CONTRACTIONS or not is_absorbed(value, stored):
+            if node.op.name not in STRIDED_READERS or not is_absorbed(value, stored):
                 stored.add(value.node)
     return stored
 

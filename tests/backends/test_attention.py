@@ -114,6 +114,32 @@ def test_gradients_of_symbolic_sizes() -> None:
             np.testing.assert_allclose(found, expected, 1e-4, 1e-5)
 
 
+def split_heads(x: Any, features: int = 8) -> list[Any]:
+    """Queries, keys and values [n, 2, l, features] as they lie in a projection [n, l, 6 * features]."""
+    n, length, width = x.shape
+    parts = [ops.slice(x, start=(0, 0, i), stop=(n, length, i + width // 3), step=(1, 1, 1))
+             for i in range(0, width, width // 3)]
+    return [ops.permute(ops.reshape(p, shape=(n, length, 2, features)), dims=(0, 2, 1, 3)) for p in parts]
+
+
+@pytest.mark.parametrize("what", [attend, gradients], ids=["result", "gradients"])
+def test_views_are_read_where_they_lie(what: Any) -> None:
+    x = RNG.standard_normal((2, 37, 48)).astype(np.float32)
+    check(lambda x: what(*split_heads(x)), [x])
+    n = symbol("n", 1, 64)
+    check(lambda x: what(*split_heads(x)), [x], [(n, 37, 48)])
+    text = lowered_text(lambda x: attend(*split_heads(x)), [(f32, x.shape)])
+    assert next(x for x in text.splitlines() if x.startswith("kernel")).startswith("kernel attention")
+
+
+def test_views_that_are_not_contiguous_at_the_end_are_copied() -> None:
+    q, k, v = (RNG.standard_normal((2, 8, n)).astype(np.float32) for n in (20, 30, 30))
+    check(lambda *x: attend(*(ops.permute(y, dims=(0, 2, 1)) for y in x)), [q, k, v])
+    mask = RNG.random((30, 20)) > 0.5
+    check(lambda *x: attend(*(ops.permute(y, dims=(0, 2, 1)) for y in x[:3]), ops.permute(x[3], dims=(1, 0))),
+          [q, k, v, mask])
+
+
 def test_what_is_left_to_other_kernels() -> None:
     for shapes in (((1, 4), (9, 4), (9, 4)), ((9, 4), (0, 4), (0, 4)), ((9, 1000), (9, 1000), (9, 4))):
         arrays = [RNG.standard_normal(s).astype(np.float32) for s in shapes]
