@@ -8,6 +8,7 @@ from typing import Any
 from graphtorch.ir.dtype import DType
 
 from . import _types
+from ._ops.base import METHODS
 from ._types import check_device
 from .creation import empty, tensor
 from .tensor import Tensor
@@ -27,6 +28,11 @@ def legacy_tensor(dtype: DType, args: tuple[Any, ...], options: dict[str, Any]) 
     if any(not isinstance(a, int) or isinstance(a, bool) for a in args):
         raise TypeError(f"new(): expected sizes (ints) or one sequence of data, got {args!r}")
     return empty(args or (0,), dtype=front)
+
+
+def new(self: Tensor, *args: Any, **options: Any) -> Tensor:
+    """``Tensor.new``: what the legacy class of this tensor's dtype makes."""
+    return legacy_tensor(self._type.dtype, args, options)
 
 
 def _wrong_legacy(given: Tensor, front: _types.dtype) -> Tensor:
@@ -118,4 +124,5 @@ def set_default_tensor_type(t: Any) -> None:
     _types.set_default_dtype(_types.DTYPES[LEGACY[name]])
 
 
+METHODS["new"] = new
 Tensor._construct = staticmethod(legacy_tensor)

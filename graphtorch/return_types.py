@@ -1,4 +1,4 @@
-"""The named tuples that operations with several results return, under PyTorch's names and printed as its are."""
+"""The named tuples that operations with several results return, named and printed as PyTorch's are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _text(self: Any) -> str:
 def define(name: str, fields: Sequence[str]) -> Any:
     """A named tuple class, which this module keeps as `name`."""
     made: Any = namedtuple(name, fields)  # type: ignore[misc]
-    made.__repr__ = _text
     made.__module__ = __name__
+    setattr(made, "__repr__", _text)  # noqa: B010  (mypy takes a named tuple's methods for fixed)
     globals()[name] = made
     return made
