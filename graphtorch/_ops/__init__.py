@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from .. import indexing  # masks and index tensors
-from . import compare, factor, linalg, norms, order, pointwise, reduce, scatter, shape, strides, views
+from . import (
+    compare,
+    factor,
+    linalg,
+    norms,
+    order,
+    pointwise,
+    reduce,
+    scatter,
+    shape,
+    statistics,
+    strides,
+    views,
+)
 
 from . import convert  # isort: skip  # after the families it refers to
 from .base import FUNCTIONS, METHODS
@@ -22,6 +35,7 @@ __all__ = [
     "reduce",
     "scatter",
     "shape",
+    "statistics",
     "strides",
     "views",
 ]

@@ -21,6 +21,7 @@ from .dropouts import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, f
 from .embedding_bag import embedding_bag
 from .fractional import *  # noqa: F403
 from .fractional import __all__ as _fractional
+from .grid import affine_grid, grid_sample
 from .loss import *  # noqa: F403
 from .loss import __all__ as _loss
 from .multi_head import multi_head_attention_forward
@@ -42,11 +43,12 @@ from .vision import (
 )
 
 __all__ = [
-    *_activation, *_fractional, *_loss, *_pooling, "alpha_dropout", "batch_norm", "bilinear",
+    *_activation, *_fractional, *_loss, *_pooling, "affine_grid", "alpha_dropout", "batch_norm", "bilinear",
     "channel_shuffle", "conv1d", "conv2d",
     "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity",
     "ctc_loss", "dropout", "dropout1d",
-    "dropout2d", "dropout3d", "embedding", "embedding_bag", "feature_alpha_dropout", "fold", "group_norm",
+    "dropout2d", "dropout3d", "embedding", "embedding_bag", "feature_alpha_dropout", "fold", "grid_sample",
+    "group_norm",
     "instance_norm", "interpolate",
     "layer_norm", "linear", "local_response_norm", "multi_head_attention_forward", "normalize", "one_hot",
     "pad", "pairwise_distance",
