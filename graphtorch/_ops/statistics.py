@@ -9,8 +9,8 @@ from typing import Any
 from ..tensor import Tensor
 from .base import FUNCTIONS, axis_of, check_tensor, register
 from .compare import where
-from .pointwise import isnan_ as isnan
 from .order import sort
+from .pointwise import isnan_ as isnan
 
 
 @register()

@@ -12,7 +12,8 @@ import graphtorch as gt
 torch = pytest.importorskip("torch")
 
 CASES = [((2, 3, 5, 7), (2, 4, 6, 2)), ((1, 2, 1, 4), (1, 3, 3, 2)), ((2, 2, 3, 4, 5), (2, 2, 3, 4, 3))]
-WAYS = list(itertools.product(("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection"), (False, True)))
+MODES, PADDINGS = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
+WAYS = list(itertools.product(MODES, PADDINGS, (False, True)))
 
 
 @pytest.mark.parametrize(("mode", "padding", "aligned"), WAYS)
