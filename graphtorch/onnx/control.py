@@ -69,10 +69,9 @@ def _scan(b: ModelBuilder, node: Node, x: list[str], emit_graph: EmitGraph) -> l
     inner, names = _subgraph(b, body, [*own, *x[last:]], emit_graph)
     inputs = [value_info(name, v.type) for name, v in zip(own, body.inputs, strict=False)]
     graph = _closed(inner, b.fresh(body.name), inputs, names, body.outputs)
-    backwards = int(attrs.reverse)
-    return b.multi("Scan", x[:last], len(node.types), body=graph, num_scan_inputs=attrs.stacked,
-                   scan_input_directions=[backwards] * attrs.stacked,
-                   scan_output_directions=[backwards] * (len(node.types) - n))
+    counts = {"scan_input_directions": attrs.stacked, "scan_output_directions": len(node.types) - n}
+    directions = {name: [int(attrs.reverse)] * count for name, count in counts.items() if count}
+    return b.multi("Scan", x[:last], len(node.types), body=graph, num_scan_inputs=attrs.stacked, **directions)
 
 
 def _if(b: ModelBuilder, node: Node, x: list[str], emit_graph: EmitGraph) -> list[str]:
@@ -139,7 +138,7 @@ def _layer_of(b: ModelBuilder, node: Node) -> Layer | None:
     inside = len(node.operands) - attrs.carries - 2  # a GRU adds the second bias in its step
     if len(biases) + inside not in (0, 2):
         return None
-    size = rows.shape[1]
+    size = rows.shape[-1]
     batch = attrs.body.inputs[0].shape[0]
     return Layer(mode, _steps(b, rows, (attrs.length, batch, size)), transposed.node.operands[0], biases)
 
@@ -149,7 +148,7 @@ def _projection(value: Value) -> tuple[Node, tuple[Value, ...]] | None:
     biases: list[Value] = []
     while value.node is not None:
         node = value.node
-        if node.op is ops.matmul and all(v.rank == 2 for v in node.operands):
+        if node.op is ops.matmul and node.operands[1].rank == 2:
             return node, tuple(reversed(biases))
         if node.op is ops.add and node.operands[1].rank == 1:
             biases.append(node.operands[1])
@@ -161,6 +160,8 @@ def _projection(value: Value) -> tuple[Node, tuple[Value, ...]] | None:
 
 def _steps(b: ModelBuilder, rows: Value, shape: tuple[Dim, ...]) -> str:
     """The input [T, N, I] whose rows a product reads."""
+    if rows.shape == shape:
+        return b.names[rows]
     source = rows.node.operands[0] if rows.node is not None and rows.node.op is ops.reshape else None
     if source is not None and source.shape == shape:
         return b.names[source]

@@ -48,6 +48,9 @@ SINCE = {"mish": 18, "bitwise_and": 18, "bitwise_or": 18, "bitwise_xor": 18, "bi
 # ONNX defines these on numbers only: booleans go through i32.
 NUMERIC = frozenset(["add", "mul", "maximum", "minimum", "lt", "le", "gt", "ge"])
 
+# ... and these on integers only: booleans have operators of their own.
+LOGICAL = {"bitwise_and": "And", "bitwise_or": "Or", "bitwise_xor": "Xor", "bitwise_not": "Not"}
+
 for _name, _kind in DIRECT.items():
     POINTWISE[_name] = _direct(_kind)
 
@@ -74,6 +77,8 @@ def emit_pointwise(b: ModelBuilder, node: Node, x: list[str]) -> str | list[str]
     name = node.op.name
     if name in NUMERIC and node.operands[0].dtype is dt.boolean:
         return _through_i32(DIRECT[name], name in ("add", "mul", "maximum", "minimum"))(b, node, x)
+    if name in LOGICAL and node.operands[0].dtype is dt.boolean:
+        return b.op(LOGICAL[name], x)
     if b.opset < SINCE.get(name, 0):
         raise unsupported(node, f"it needs opset {SINCE[name]}; pass opset_version={SINCE[name]}")
     return POINTWISE[name](b, node, x)

@@ -65,7 +65,9 @@ CASES = [
     Case("acosh", [F], ops.acosh, [array(F, 0) + 1]),
     *(Case(n, [F, F], getattr(ops, n)) for n in BINARY),
     *(Case(f"{n} i64", [I, I], getattr(ops, n)) for n in INTEGER),
-    *(Case(f"{n} bool", [B, B], getattr(ops, n)) for n in ("logical_and", "logical_or", "logical_xor", "eq")),
+    *(Case(f"{n} bool", [B, B], getattr(ops, n)) for n in ("logical_and", "logical_or", "logical_xor", "eq",
+                                                             "bitwise_and", "bitwise_or", "bitwise_xor")),
+    Case("bitwise_not bool", [B], ops.bitwise_not, None, 17),
     *(Case(f"gelu {a} opset {o}", [F], lambda x, a=a: ops.gelu(x, approximate=a), None, o)
       for a in ("none", "tanh") for o in (17, 20)),
     Case("softplus", [F], lambda x: ops.softplus(x, beta=2.0, threshold=0.5)),

@@ -120,10 +120,22 @@ def mode_of(body: Graph, carries: int) -> str | None:
             continue
         if not kind.adds_bias and weights[1] is not None:
             continue
+        if not _is_step(inputs[carries], inputs[:carries], weights, kind.gates):
+            continue
         step = _body(mode, inputs[carries], tuple(inputs[:carries]), False, weights)
         if _without_stacks(step, carries) == _without_stacks(body, carries):
             return mode
     return None
+
+
+def _is_step(x: Type, states: Sequence[Type], weights: Sequence[Type | None], gates: int) -> bool:
+    """Whether the sizes are those of a step: x [N, G H], states [N, H], w [G H, H], b [G H]."""
+    if x.rank != 2 or any(s.rank != 2 or s.dtype is not x.dtype for s in states):
+        return False
+    hidden, width = states[0].shape[1], x.shape[1]
+    w, b, _ = weights
+    fits = w is not None and w.dtype is x.dtype and w.shape == (width, hidden) and width == hidden * gates
+    return fits and (b is None or (b.dtype is x.dtype and b.shape == (width,)))
 
 
 def _without_stacks(body: Graph, carries: int) -> Graph:
