@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -70,7 +70,8 @@ def _scan(b: ModelBuilder, node: Node, x: list[str], emit_graph: EmitGraph) -> l
     inputs = [value_info(name, v.type) for name, v in zip(own, body.inputs, strict=False)]
     graph = _closed(inner, b.fresh(body.name), inputs, names, body.outputs)
     counts = {"scan_input_directions": attrs.stacked, "scan_output_directions": len(node.types) - n}
-    directions = {name: [int(attrs.reverse)] * count for name, count in counts.items() if count}
+    back = int(attrs.reverse)
+    directions: dict[str, Any] = {name: [back] * count for name, count in counts.items() if count}
     return b.multi("Scan", x[:last], len(node.types), body=graph, num_scan_inputs=attrs.stacked, **directions)
 
 
