@@ -47,6 +47,7 @@ from .autograd import (
     no_grad,
     set_grad_enabled,
 )
+from .autograd.anomaly_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from ._as_torch import install_as_torch
 from ._sparse import sparse_coo_tensor
 from .printing import set_printoptions

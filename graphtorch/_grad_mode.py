@@ -12,6 +12,8 @@ from typing import Any
 class _Modes(threading.local):
     grad = True
     inference = False
+    anomaly = False  # whether nodes of the autograd graph remember their call, and backward says which failed
+    check_nan = True  # whether NaN is a failure
 
 
 modes = _Modes()

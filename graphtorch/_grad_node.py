@@ -7,6 +7,8 @@ Gradients are not computed here: `pull` asks the IR's rules, which record ordina
 from __future__ import annotations
 
 import itertools
+import os
+import traceback
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,10 +17,12 @@ from typing import Any, NamedTuple
 from graphtorch.ir.graph import Node, Value, topological
 from graphtorch.ir.passes.autodiff import pullback, pullback_through
 
+from ._grad_mode import modes
 from .storage import Storage, Version, View, read_steps
 from .utils.hooks import register
 
 _sequence = itertools.count(1)
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 Edge = tuple["GradNode", int] | None
 
@@ -73,6 +77,8 @@ class GradNode:
         self.made: tuple[Seen | None, ...] = ()
         self.sequence = next(_sequence)
         self.types = [v.type for v in outputs]
+        if modes.anomaly:
+            self.metadata["traceback_"] = _users_stack()
 
     # -- PyTorch's view of it
 
@@ -220,6 +226,14 @@ class GradNode:
 
 _saves: dict[object, bool] = {}
 SAVES_RESULT_NAMES = frozenset(n.replace("_", "") for n in SAVES_RESULT)
+
+
+
+def _users_stack() -> list[str]:
+    """The calls that led here, without our own, as lines of a traceback."""
+    frames = [f for f in traceback.extract_stack() if not f.filename.startswith(_PACKAGE)]
+    return traceback.format_list(frames)
+
 
 FREED = (
     "Trying to backward through the graph a second time (or directly access saved tensors after they have "

@@ -124,6 +124,9 @@ class Reader:
             return self._constant(node, value)
         if node.op.name in VIEWS and node.op.name != "detach":
             return self._viewed(node, index, known)
+        if node.op.name == "iota":
+            place = self.space.expr(index[node.attrs.dim])
+            return self.b.let(cast(place, value.dtype), "iota")
         if not is_pointwise(node):
             raise TypeError(f"op {node.op.name} inside a contraction region: the fuse pass may put views and "
                             "pointwise ops there only")

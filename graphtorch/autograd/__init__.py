@@ -13,8 +13,11 @@ from .._grad_mode import (
     set_grad_enabled,
 )
 from ..tensor import Tensor
+from . import functional
+from .anomaly_mode import detect_anomaly, set_detect_anomaly
 from .engine import backward, grad
 from .function import Function, FunctionCtx, once_differentiable
+from .gradcheck import gradcheck, gradgradcheck
 
 
 class _Variables(type):
@@ -35,6 +38,7 @@ class Variable(metaclass=_Variables):
 
 
 __all__ = [
-    "Function", "FunctionCtx", "Variable", "backward", "enable_grad", "grad", "inference_mode",
-    "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "once_differentiable", "set_grad_enabled",
+    "Function", "FunctionCtx", "Variable", "backward", "detect_anomaly", "enable_grad", "functional", "grad",
+    "gradcheck", "gradgradcheck", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
+    "once_differentiable", "set_detect_anomaly", "set_grad_enabled",
 ]

@@ -10,10 +10,11 @@ from graphtorch.ir.graph import Value
 
 from .._grad_mode import modes
 from .._grad_node import AccumulateGrad, GradNode
-from .._ops.base import SparseOperand
+from .._ops.base import FUNCTIONS, SparseOperand
 from ..creation import zeros_like
 from ..storage import Storage
 from ..tensor import Tensor, from_value
+from . import anomaly_mode
 
 
 class Task:
@@ -92,13 +93,27 @@ class Task:
                 if changed is not None:
                     cotangents = list(changed) if isinstance(changed, (tuple, list)) else [changed]
         edges = fn.edges
-        gradients = fn.apply(cotangents, self) if hasattr(fn, "apply") else self._recorded(fn, cotangents)
+        gradients = self._watched(fn, cotangents) if modes.anomaly else self._pulled(fn, cotangents)
         if fn.node_hooks:
             for hook in list(fn.node_hooks.values()):
                 changed = hook(tuple(gradients), tuple(cotangents))
                 if changed is not None:
                     gradients = list(changed) if isinstance(changed, (tuple, list)) else [changed]
         return edges, gradients
+
+    def _pulled(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
+        return fn.apply(cotangents, self) if hasattr(fn, "apply") else self._recorded(fn, cotangents)
+
+    def _watched(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
+        """In anomaly mode: a failure, or NaN, is reported with the forward call of `fn`."""
+        try:
+            gradients = self._pulled(fn, cotangents)
+        except Exception:
+            anomaly_mode.report(fn)
+            raise
+        if modes.check_nan:
+            anomaly_mode.check(fn, gradients)
+        return gradients
 
     def _recorded(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
         try:
@@ -311,6 +326,8 @@ def grad(
     Args:
         outputs, inputs: a tensor or several.
         allow_unused: return None for an input that no output depends on, instead of raising.
+        is_grads_batched: whether `grad_outputs` have a leading dimension of several cotangents, and the
+            result one of as many gradients.
         materialize_grads: zeros instead of those None.
 
     Raises:
@@ -323,6 +340,11 @@ def grad(
             )
         allow_unused = True
     outputs, inputs = _listed(outputs), _listed(inputs)
+    if is_grads_batched:
+        rows = zip(*[g.unbind(0) for g in _listed(grad_outputs)], strict=True)
+        many = [grad(outputs, inputs, row, True, create_graph, True, allow_unused, False, materialize_grads)
+                for row in rows]
+        return tuple(None if g[0] is None else FUNCTIONS["stack"](g) for g in zip(*many, strict=True))
     roots = _roots(outputs, _gradients(outputs, grad_outputs))
     task = Task(create_graph if retain_graph is None else retain_graph, create_graph, accumulates=False)
     for position, tensor in enumerate(inputs):

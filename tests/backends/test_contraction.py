@@ -168,3 +168,14 @@ def test_equal_copies_are_made_once() -> None:
         return times_turned(times_turned(x, w), w)
     program = check(steps, [(40, 30), (30, 30)])
     assert sum(launch.label.startswith("pack") for launch in program.launches) == 1
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("shape", [(3, 4, 3), (20, 8, 33)])
+def test_positions_in_the_epilogue(shape: tuple[int, int, int], dim: int) -> None:
+    rows, inside, columns = shape
+
+    def build(a: Value, b: Value) -> Value:
+        return ops.add(ops.matmul(a, b), ops.iota(shape=(rows, columns), dim=dim, dtype=f32))
+
+    check(build, [(rows, inside), (inside, columns)])

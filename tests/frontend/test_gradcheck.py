@@ -1,0 +1,144 @@
+"""Every differentiable op record under `gradcheck` and `gradgradcheck`, in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphtorch as torch
+from attention_cases import ATTENTION
+from factor_cases import FACTOR
+from graphtorch._ops.base import run
+from graphtorch.autograd import gradcheck, gradgradcheck
+from graphtorch.ir import ops
+from graphtorch.ir.graph import Type, Value, topological
+from graphtorch.ir.op import OPS, NoGradient
+from tensor_cases import CASES, Case
+
+APART = {
+    **dict.fromkeys(("scan", "cond", "while_loop"), "bodies that are graphs: tested with what makes them"),
+    "bernoulli": "its gradient is zero by definition; differences see the jumps",
+}
+NO_SECOND: dict[str, str] = {}  # cases without a second derivative, and why
+
+TEN = np.array([-2.3, -1.4, -0.8, -0.3, -0.1, 0.2, 0.45, 0.7, 1.3, 2.2])
+UNIT = np.array([-0.9, -0.6, -0.25, 0.1, 0.3, 0.8])
+ABOVE = np.array([1.2, 1.6, 2.5])
+COMPLEX = np.array([0.3 + 0.4j, -1.2 + 0.7j, 2.1 - 1.3j])
+MATRIX = np.array([[0.3, -1.2, 2.1], [1.7, 0.6, -0.4]])
+ALONG = {"dims": (1,), "keepdim": False}
+POOL = {"kernel": (2,), "stride": (2,), "padding": (0,), "ceil_mode": False}
+MEAN_POOL = {**POOL, "count_include_pad": True, "divisor": None}
+LINE = np.arange(6.0).reshape(1, 2, 3) * 0.7 - 1
+
+Sample = tuple[str, tuple[Any, ...], dict[str, Any]]
+
+
+def plain(name: str, *arrays: Any, **attrs: Any) -> Sample:
+    return name, arrays, attrs
+
+
+# fmt: off
+UNARY = [
+    "abs", "angle", "asinh", "atan", "ceil", "conj", "cos", "cosh", "digamma", "erf", "erfc", "exp", "exp2",
+    "expm1", "floor", "hardsigmoid", "hardswish", "lgamma", "log_sigmoid", "mish", "neg", "reciprocal", "relu",
+    "round", "sigmoid", "sign", "silu", "sin", "sinh", "softsign", "square", "tan", "tanh", "trunc",
+]
+BINARY = [
+    "atan2", "copysign", "div", "fmax", "fmin", "hypot", "logaddexp", "maximum", "minimum", "mul", "nextafter",
+    "sub",
+]
+# fmt: on
+SAMPLES: list[Sample] = [
+    *[plain(name, TEN) for name in UNARY],
+    *[plain(name, COMPLEX) for name in ("abs", "angle", "conj", "exp", "imag", "log", "real", "sqrt", "sin")],
+    *[plain(name, UNIT) for name in ("acos", "asin", "atanh", "erfinv", "log1p")],
+    *[plain(name, ABOVE) for name in ("acosh", "log", "log10", "log2", "rsqrt", "sqrt")],
+    *[plain(name, TEN, TEN[::-1].copy() + 0.05) for name in BINARY],
+    *[plain(name, TEN, np.full(10, 0.75)) for name in ("fmod", "remainder", "floor_div", "trunc_div")],
+    plain("add", COMPLEX, COMPLEX * 2),
+    plain("concat", TEN, UNIT, dim=0),
+    plain("mul", COMPLEX, COMPLEX + 1),
+    plain("complex", TEN, UNIT[:1]),
+    plain("pow", np.abs(TEN), TEN),
+    plain("pow", TEN, np.array(3.0)),
+    plain("xlogy", TEN, np.abs(TEN) + 0.1),
+    plain("where", TEN > 0, TEN, UNIT[:1]),
+    plain("elu", TEN, alpha=0.7, scale=1.0, input_scale=1.0),
+    plain("gelu", TEN, approximate="none"),
+    plain("gelu", TEN, approximate="tanh"),
+    plain("hardtanh", TEN, low=-1.0, high=2.0),
+    plain("leaky_relu", TEN, slope=0.2),
+    plain("softplus", TEN, beta=2.0, threshold=20.0),
+    *[plain(name, MATRIX, **ALONG) for name in ("sum", "mean", "prod", "max", "min", "logsumexp")],
+    plain("prod", np.array([[0.0, 2.0], [0.0, 0.0]]), **ALONG),
+    plain("var", MATRIX, **ALONG, correction=1.0),
+    *[plain(name, MATRIX, dim=1) for name in ("cumsum", "cumprod", "cummax", "cummin")],
+    plain("avg_pool_grad", LINE[:, :, :1], spatial=(3,), **MEAN_POOL),
+    plain("adaptive_avg_pool_grad", LINE[:, :, :2], spatial=(3,)),
+    plain("max_pool_grad", LINE[:, :, :1], np.array([[[1], [0]]]), spatial=(3,)),
+    plain("max_pool_input_grad", LINE[:, :, :1], LINE, kernel=(2,), stride=(2,)),
+]
+
+
+def check(function: Callable[..., Any], arrays: Any, second: bool = True) -> None:
+    """Both checks along a random direction of tensors that hold `arrays`."""
+    tensors = [torch.tensor(a) for a in arrays]
+    for t in tensors:
+        t.requires_grad_(t.dtype.is_floating_point or t.dtype.is_complex)
+
+    def of_tensors(*given: Any) -> Any:
+        return run("Case", function, *given)
+
+    outputs = of_tensors(*tensors)
+    if not any(o.requires_grad for o in (outputs if isinstance(outputs, tuple) else (outputs,))):
+        return
+    assert gradcheck(of_tensors, tensors, fast_mode=True)
+    if second:
+        assert gradgradcheck(of_tensors, tensors, fast_mode=True)
+
+
+@pytest.mark.parametrize(("name", "arrays", "attrs"), SAMPLES, ids=[s[0] for s in SAMPLES])
+def test_elementwise_and_reductions(name: str, arrays: Any, attrs: dict[str, Any]) -> None:
+    check(lambda *values: getattr(ops, name)(*values, **attrs), arrays)
+
+
+def data(case: Case) -> list[np.ndarray]:
+    """Distinct numbers, so that no maximum changes within a step."""
+    rng = np.random.default_rng(7)
+    arrays = []
+    for position, shape in enumerate(case.shapes):
+        count = int(np.prod(shape))
+        array = (rng.permutation(count) * 0.37 - count * 0.15 + rng.uniform(0, 0.1, count)).reshape(shape)
+        array = array / max(1.0, np.abs(array).max(initial=0) / 3)
+        arrays.append(np.abs(array) + 0.5 if position in case.positive else array)
+    return [*arrays, *case.integers]
+
+
+TABLE = [c for c in (*CASES, *FACTOR, *ATTENTION) if not any(0 in s for s in c.shapes)]
+
+
+@pytest.mark.parametrize("case", TABLE, ids=lambda c: c.name)
+def test_tensor_ops(case: Case) -> None:
+    check(case.op, data(case), case.name not in NO_SECOND)
+
+
+def test_every_differentiable_record_is_among_them() -> None:
+    made = set()
+    for case in TABLE:
+        made |= ops_in(case.op, data(case))
+    for name, arrays, attrs in SAMPLES:
+        made |= ops_in(lambda *v, n=name, a=attrs: getattr(ops, n)(*v, **a), arrays)
+    differentiable = {name for name, op in OPS.items() if not isinstance(op.vjp, NoGradient)}
+    assert differentiable - made - APART.keys() == set()
+
+
+def ops_in(build: Callable[..., Any], arrays: Any) -> set[str]:
+    from graphtorch.ir.dtype import DType
+
+    values = [Value(Type(DType.of(np.asarray(a).dtype), np.shape(a)), name="x") for a in arrays]
+    results = build(*values)
+    return {n.op.name for n in topological(results if isinstance(results, tuple) else (results,))}
