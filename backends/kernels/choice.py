@@ -130,7 +130,7 @@ def feeding(p: Contraction, machine: Machine) -> Feeding:
     pack_a, pack_b = must_pack_rows(p, machine), must_pack_columns(p, machine)
     cost = 0.0
     for packed, source, along in ((pack_a, p.a, p.m), (pack_b, p.b, p.n)):
-        if packed and not source.stable:
+        if packed and not source.stable and not source.reused:
             copies = math.prod(guess(x.extent) for x in (*p.batch, *along, *p.k))
             cost += copies * pack_cost(p, source, along)
     return Feeding(pack_a, pack_b, cost)

@@ -92,7 +92,7 @@ class Control:
     def bind(self, body: Graph, first: int) -> None:
         """Let the operands from `first` on, the same in all steps, be read where they lie."""
         for inner, outer in zip(body.inputs[first:], self.operands[first:], strict=True):
-            self.lowering.bind(inner, outer)
+            self.lowering.bind(inner, outer, fixed=True)
 
     def hand_on(self, loop: Loop, body: Graph, carries: int,
                 targets: list[tuple[Value, Slot]]) -> None:

@@ -86,6 +86,7 @@ class Lowering:
             object, Slot
         ] = {}  # packed and padded copies, by what they hold: made once, read by all
         self._stable: set[Value] = {graph.inputs[i] for i in stable}
+        self._fixed: set[Value] = set()
         self.inputs = tuple(
             Slot("input", v.dtype, v.shape, v.type.numel, i, name=v.name) for i, v in enumerate(graph.inputs)
         )
@@ -114,10 +115,12 @@ class Lowering:
         """Let `value` live in `slot` (which another value left, or shares by a reshape)."""
         self._slots[value] = slot
 
-    def bind(self, inner: Value, outer: Value) -> None:
-        """Let a value of a nested graph live where `outer` does, whose elements it has."""
+    def bind(self, inner: Value, outer: Value, fixed: bool = False) -> None:
+        """Let a value of a nested graph live where `outer` does, whose elements it has; `fixed`: in all steps
+        of the loop whose body this is."""
         self._slots[inner] = self.slot(outer)
         (self._stable.add if self.is_stable(outer) else self._stable.discard)(inner)
+        (self._fixed.add if fixed or outer in self._fixed else self._fixed.discard)(inner)
 
     def has_slot(self, value: Value) -> bool:
         return value in self._slots
@@ -144,6 +147,10 @@ class Lowering:
     def is_stable(self, value: Value) -> bool:
         """Whether a value depends only on inputs that seldom change: what is derived from it is kept."""
         return value in self._stable or (value.node is not None and value.node.op.name == "constant")
+
+    def is_fixed(self, value: Value) -> bool:
+        """Whether a value is the same in all steps of the loop around: what is packed from it is reused."""
+        return value in self._fixed
 
     def launch(
         self,

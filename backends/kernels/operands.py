@@ -27,7 +27,8 @@ def source_of(region: Region, lowering: Lowering, space: Space, value: Value, in
         return computed(region, lowering, value).at(space.linear(index, value.shape))
     outside = region.operands[region.body.inputs.index(access.leaf)]
     stable = lowering.is_stable(outside)
-    return Source(lowering.slot(outside), outside.dtype, access.address, access.casts, stable)
+    reused = lowering.is_fixed(outside)
+    return Source(lowering.slot(outside), outside.dtype, access.address, access.casts, stable, reused)
 
 
 def plain_source(region: Region, lowering: Lowering, value: Value) -> Source:

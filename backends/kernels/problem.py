@@ -34,16 +34,20 @@ def axis(space: Space, extent: Dim) -> Axis:
 
 @dataclass(frozen=True)
 class Source:
-    """An operand: the slot it is read from, the polynomial address, and casts to apply to what is loaded."""
+    """An operand: the slot it is read from, the polynomial address, and casts to apply to what is loaded.
+
+    `stable`: seldom another between calls; `reused`: in a loop, the same in all steps.
+    """
 
     slot: Slot
     dtype: DType
     address: Dim
     casts: tuple[DType, ...] = ()
     stable: bool = False
+    reused: bool = False
 
     def at(self, address: Dim) -> Source:
-        return Source(self.slot, self.dtype, address, self.casts, self.stable)
+        return replace(self, address=address)
 
 
 @dataclass

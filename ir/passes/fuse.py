@@ -197,7 +197,8 @@ def try_join(parts: Partition, producer: Group, consumer: Group) -> bool:
     kinds = producer.kind, consumer.kind
     if kinds == ("loop", "loop"):
         return (_join_aligned(parts, producer, consumer, reads)
-                or _join_inlined(parts, producer, consumer, reads))
+                or _join_inlined(parts, producer, consumer, reads)
+                or _join_pieces(parts, producer, consumer, reads))
     if kinds in (("contraction", "loop"), ("window", "loop")):
         return _join_epilogue(parts, producer, consumer, reads)
     if kinds in (("loop", "contraction"), ("loop", "window")):
@@ -268,6 +269,27 @@ def _join_inlined(parts: Partition, producer: Group, consumer: Group, reads: lis
     parts.merge(producer, consumer)
     consumer.axes.update((n, None) for n in producer.nodes)
     return True
+
+
+def _join_pieces(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
+    """Concatenations of what the producer computes: it stores each piece where it belongs."""
+    everything = sum(map(len, consumer.reads.values()))
+    if any(n.op is not ops.concat for n in consumer.nodes) or len(reads) < everything \
+            or producer.space.reduced is not None or any(r.chain for r in reads):
+        return False
+    own = producer.space.dims
+    if any(r.root.shape != own or producer.axes[_node_of(r)] != identity_axes(own) for r in reads):
+        return False
+    space = producer.space
+    parts.merge(producer, consumer)
+    consumer.axes.update((r.node, None) for r in reads)
+    consumer.space = space
+    return True
+
+
+def _node_of(read: Read) -> Node:
+    assert read.root.node is not None, "a producer computes it"
+    return read.root.node
 
 
 def _may_repeat(producer: Group) -> bool:

@@ -6,6 +6,7 @@
     cse         before legalize: equal composites are merged while they are one node each
     dce         before legalize: a target need not support what nobody uses
     pools       before legalize: a target need not take what it makes
+    pads        before fuse: a concatenation is stored piece by piece by whoever computes the pieces
     legalize    needs the target; from here on every op is one that it supports
     simplify    decompositions bring casts and expansions that cancel
     fold        ... and constants
@@ -15,7 +16,7 @@
 
 Bodies of loops and branches go through each pass before the graph around them does.
 Each pass takes a valid graph and gives one with the same inputs, donations and results; up to rounding where
-legalize replaces a composite or pools reorders a sum, otherwise to the last bit.
+legalize replaces a composite, pools reorders a sum or pads leaves out a zero, otherwise to the last bit.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import NamedTuple, TypeAlias
 from .. import failure
 from ..graph import Graph, Node
 from ..verify import Legal, verify
-from . import cse, dce, detach, fold, fuse, legalize, nested, pools, simplify
+from . import cse, dce, detach, fold, fuse, legalize, nested, pads, pools, simplify
 from .legalize import Supports
 
 Observer: TypeAlias = Callable[[str, Graph], None]
@@ -77,6 +78,7 @@ def stages(supports: Supports, target: str = "the target") -> list[Stage]:
         Stage("cse", cse.run),
         Stage("dce", dce.run),
         Stage("pools", pools.run),
+        Stage("pads", pads.run),
         Stage("legalize", expand, supports),
         Stage("simplify-legal", simplify.run),
         Stage("fold-legal", fold.run),
