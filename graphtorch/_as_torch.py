@@ -28,7 +28,6 @@ RENAMED = {  # PyTorch's modules that are part of another file here
     "torch.nn.modules.instancenorm": "graphtorch.nn.modules.batchnorm",
     "torch.nn.modules.pixelshuffle": "graphtorch.nn.modules.flatten",
     "torch.nn.modules.upsampling": "graphtorch.nn.modules.flatten",
-    "torch.utils.data.dataloader": "graphtorch.utils.data.loader",
 }
 
 

@@ -78,3 +78,76 @@ def test_safetensors(tmp_path):
     for name, t in given.items():
         assert got[name].dtype is t.dtype
         np.testing.assert_array_equal(got[name].numpy(), t.numpy())
+
+
+def checkpoint_bytes(**options):
+    file = io.BytesIO()
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    given = {"net": net.state_dict(), "view": torch.ones(4, 5)[1:, ::2], "n": [1, "a", None]}
+    torch.save(given, file, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damaged_files_raise_and_run_nothing(zipped):
+    good = checkpoint_bytes(_use_new_zipfile_serialization=zipped)
+    random = np.random.default_rng(0)
+    for _ in range(150):
+        data = bytearray(good)
+        if random.random() < 0.3:
+            data = data[: random.integers(len(data))]
+        for place in random.integers(0, max(1, len(data)), random.integers(1, 6)):
+            if data:
+                data[place] = random.integers(256)
+        try:
+            loaded = torch.load(io.BytesIO(bytes(data)))
+            repr(loaded)
+        except (RuntimeError, EOFError, ValueError, OverflowError, MemoryError, NotImplementedError, KeyError,
+                pickle.UnpicklingError, zipfile.BadZipFile, UnicodeDecodeError):
+            pass
+
+
+BUILD_ON_A_TENSOR = b"\x80\x02ctorch\nTensor\nK\x02\x85R}X\x05\x00\x00\x00_viewK\x01sb."
+NOT_A_CALL = b"\x80\x02ctorch\nfloat32\n)R."
+ATTRIBUTE_BY_DOTS = b"\x80\x04\x8c\x05torch\x8c\x13Tensor.__reduce_ex__\x93."
+
+
+@pytest.mark.parametrize("pickled", [BUILD_ON_A_TENSOR, NOT_A_CALL, ATTRIBUTE_BY_DOTS,
+                                     b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.",
+                                     b"\x80\x02cgraphtorch.cli\nmain\n)R."])
+def test_pickles_that_reach_for_more_are_refused(pickled):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x/data.pkl", pickled)
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        torch.load(io.BytesIO(file.getvalue()))
+
+
+class Settings:
+    def __init__(self, size):
+        self.size = size
+
+
+def test_allowed_classes():
+    file = io.BytesIO()
+    torch.save({"settings": Settings(3), "layer": nn.Linear(1, 1)}, file)
+
+    def load():
+        return torch.load(io.BytesIO(file.getvalue()))
+    with pytest.raises(pickle.UnpicklingError, match="add_safe_globals"):
+        load()
+    modules = [nn.Linear, nn.Parameter, set]
+    with torch.serialization.safe_globals([Settings, *modules]):
+        assert load()["settings"].size == 3 and type(load()["layer"]) is nn.Linear
+    with pytest.raises(pickle.UnpicklingError, match="Settings"):
+        load()
+    assert torch.serialization.get_safe_globals() == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int64", "bool", "complex64"])
+def test_safetensors_dtypes(dtype, tmp_path):
+    given = {"a": torch.arange(6).reshape(2, 3).to(getattr(torch, dtype)), "empty": torch.ones(0, 2)}
+    torch.save_safetensors(given, tmp_path / "x.safetensors", metadata={"format": "pt"})
+    got = torch.load_safetensors(tmp_path / "x.safetensors")
+    assert got["a"].dtype is given["a"].dtype and torch.equal(got["a"], given["a"])
+    assert tuple(got["empty"].shape) == (0, 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from . import distributed
 from .collate import default_collate, default_convert
+from .dataloader import DataLoader
 from .dataset import (
     ChainDataset,
     ConcatDataset,
@@ -13,7 +15,6 @@ from .dataset import (
     TensorDataset,
     random_split,
 )
-from .loader import DataLoader
 from .sampler import (
     BatchSampler,
     DistributedSampler,
@@ -29,5 +30,6 @@ __all__ = ["BatchSampler", "ChainDataset", "ConcatDataset", "DataLoader", "Datas
            "IterableDataset",
            "RandomSampler",
            "Sampler", "SequentialSampler", "StackDataset", "Subset", "SubsetRandomSampler", "TensorDataset",
-           "WeightedRandomSampler", "WorkerInfo", "default_collate", "default_convert", "get_worker_info",
+           "WeightedRandomSampler", "WorkerInfo", "default_collate", "default_convert", "distributed",
+           "get_worker_info",
            "random_split"]

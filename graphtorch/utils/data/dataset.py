@@ -55,9 +55,11 @@ class StackDataset(Dataset[Any]):
     """Samples are tuples (or dictionaries) of the samples of several data sets of one length."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        if bool(args) == bool(kwargs):
-            raise ValueError("Supported either ``tuple``- (via ``args``) or ``dict``- (via ``kwargs``) like "
-                             "input/output dataset types.")
+        if args and kwargs:
+            raise ValueError("Supported either ``tuple``- (via ``args``) or``dict``- (via ``kwargs``) like "
+                             "input/output, but both types are given.")
+        if not args and not kwargs:
+            raise ValueError("At least one dataset should be passed")
         self.datasets: Any = args or kwargs
         parts = args or tuple(kwargs.values())
         self._length = len(parts[0])
@@ -69,8 +71,23 @@ class StackDataset(Dataset[Any]):
             return {key: part[index] for key, part in self.datasets.items()}
         return tuple(part[index] for part in self.datasets)
 
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """The samples of a batch, in one call for each data set that has such a method."""
+        named = isinstance(self.datasets, dict)
+        columns = [_samples(part, indices) for part in (self.datasets.values() if named else self.datasets)]
+        rows = zip(*columns, strict=True)
+        return [dict(zip(self.datasets, row, strict=True)) for row in rows] if named else list(rows)
+
     def __len__(self) -> int:
         return self._length
+
+
+def _samples(dataset: Any, indices: list[int]) -> list[Any]:
+    getitems = getattr(dataset, "__getitems__", None)
+    found = getitems(indices) if callable(getitems) else [dataset[i] for i in indices]
+    if len(found) != len(indices):
+        raise ValueError(f"Nested dataset's output size mismatch. Expected {len(indices)}, got {len(found)}")
+    return found
 
 
 def _size(dataset: Any) -> int:
@@ -129,6 +146,12 @@ class Subset(Dataset[T]):
         if isinstance(index, list):
             return self.dataset[[self.indices[i] for i in index]]
         return self.dataset[self.indices[index]]
+
+    def __getitems__(self, indices: list[int]) -> list[T]:
+        """The samples of a batch, in one call where the data set has such a method."""
+        places = [self.indices[i] for i in indices]
+        getitems = getattr(self.dataset, "__getitems__", None)
+        return getitems(places) if callable(getitems) else [self.dataset[i] for i in places]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -40,9 +40,9 @@ class RandomSampler(Sampler[int]):
                  generator: Any = None):
         if not isinstance(replacement, bool):
             raise TypeError(f"replacement should be a boolean value, but got replacement={replacement}")
-        if num_samples is not None and (not isinstance(num_samples, int) or num_samples <= 0):
-            raise ValueError("num_samples should be a positive integer value, but got "
-                             f"num_samples={num_samples}")
+        count = len(data_source) if num_samples is None else num_samples
+        if not isinstance(count, int) or count <= 0:
+            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={count}")
         self.data_source = data_source
         self.replacement = replacement
         self._num_samples = num_samples
@@ -59,6 +59,8 @@ class RandomSampler(Sampler[int]):
             yield from FUNCTIONS["randint"](0, n, (self.num_samples,), generator=self.generator).tolist()
             return
         left = self.num_samples
+        if n == 0:
+            raise ZeroDivisionError("an order of samples of a data set that has none")
         while left > 0:
             yield from FUNCTIONS["randperm"](n, generator=self.generator).tolist()[:left]
             left -= n
