@@ -56,13 +56,16 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     if max_norm is not None:
         renormalize(weight, flat, max_norm, norm_type)
     rows = embedding(flat, weight, padding_idx, None, norm_type, scale_grad_by_freq, sparse)
+    rows = rows.float() if rows.dtype.itemsize == 2 else rows  # 16-bit floats are rounded once, at the end
     if per_sample_weights is not None:
-        rows = rows * per_sample_weights.reshape((-1, 1))
+        rows = rows * per_sample_weights.reshape((-1, 1)).to(rows.dtype)
     kept = None if padding_idx is None else (flat != padding_idx).unsqueeze(1)
     if mode == "max":
-        return _nothing_where_empty(bags.largest(rows, kept), bags, kept)
+        return _nothing_where_empty(bags.largest(rows, kept), bags, kept).to(weight.dtype)
     total = bags.total(rows if kept is None else where(kept, rows, constant_like(rows, 0)))
-    return total if mode == "sum" else total / bags.count(kept).clamp(min=1).to(total.dtype)
+    if mode == "mean":
+        total = total / bags.count(kept).clamp(min=1).to(total.dtype)
+    return total.to(weight.dtype)
 
 
 def _nothing_where_empty(values: Tensor, bags: Bags, kept: Tensor | None) -> Tensor:
