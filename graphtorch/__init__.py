@@ -37,7 +37,7 @@ from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
 from ._ops.accept import accepting as _accepting
 from ._ops.accept import add_methods as _add_methods
-from . import _autocast, _dlpack, _legacy, _pickling, _sparse  # isort: skip
+from . import _autocast, _dlpack, _legacy, _pickling, _shared, _sparse  # isort: skip
 from . import autograd, creation, indexing, linalg, printing, random, ranges  # isort: skip
 from .autograd import (
     enable_grad,

@@ -134,8 +134,6 @@ def pin_memory(self: Tensor, device: Any = None) -> Tensor:
 
 
 METHODS["is_pinned"] = lambda self: False
-METHODS["is_shared"] = lambda self: False
-METHODS["share_memory_"] = lambda self: self
 METHODS["get_device"] = lambda self: -1
 
 

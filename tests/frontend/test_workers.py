@@ -223,3 +223,26 @@ def test_distributed_sampler(drop_last):
     assert len(shuffled) == 5 and list(shuffled) != before
     with pytest.raises(ValueError, match="Invalid rank"):
         DistributedSampler(Numbers(), 2, 2)
+
+
+def test_shared_memory():
+    x, net = torch.zeros(3), torch.nn.Linear(2, 1)
+    part = x[1:]
+    assert not x.is_shared()
+    x.share_memory_()
+    net.share_memory()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    before = net.weight.detach().clone()
+    pid = os.fork()
+    if pid == 0:  # the child trains, the parent sees it
+        part.fill_(7)
+        net(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert x.tolist() == [0, 7, 7] and part.is_shared() and net.weight.is_shared()
+    assert type(x.numpy()) is np.ndarray
+    assert torch.allclose(before - net.weight, torch.full((1, 2), 0.5))
+    x.add_(1)
+    assert x.tolist() == [1, 8, 8] and not x.clone().is_shared()
+    assert not torch.from_numpy(np.zeros(2)).is_shared()
