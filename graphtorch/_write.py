@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.ops.common import zeros
 
 from . import _record
 from ._grad_mode import modes
@@ -78,13 +81,13 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
     keep_history = modes.grad and (
         result.requires_grad or (base if base is not None else tensor).requires_grad
     )
-    if keep_history and not result.requires_grad and tensor.requires_grad:
-        result._fn = GradNode("FillBackward0", (value,), (), (), ())  # still requires grad, as in PyTorch
     if tensor._view is None:
+        replaces = keep_history and tensor.requires_grad and not (updates and result.requires_grad)
+        fn = _replacement(tensor, result, value) if replaces else None
         tensor._storage.write(value)
         _written(tensor)
         if keep_history:
-            tensor._fn, tensor._nr = _history(result)
+            tensor._fn, tensor._nr = (fn, 0) if replaces else _history(result)
             _saw_itself(tensor)
         return tensor
     _write_view(tensor, result, value, keep_history)
@@ -106,8 +109,24 @@ def _write_view(tensor: Tensor, result: Tensor, value: Value, keep_history: bool
     if not rest:
         base._fn, base._nr = _history(result)
     else:
-        base._fn = GradNode("CopySlices", (after,), (before, value), edges, (None, None))
+        base._fn = Written("CopySlices", (after,), (before, value), edges, (None, None))
         base._nr = 0
+
+
+class Written(GradNode):
+    """A write: what the tensor held before gets zeros where nothing of it is left."""
+
+    def pull(self, cotangents: Sequence[Value | None]) -> list[Value | None]:
+        gradients = super().pull(cotangents)
+        if gradients[0] is None and self.edges[0] is not None:
+            gradients[0] = zeros(self.operands[0].type)
+        return gradients
+
+
+def _replacement(tensor: Tensor, result: Tensor, value: Value) -> Written:
+    """The node of a write that replaces all elements of `tensor`."""
+    name = "CopyBackwards" if result.requires_grad else "FillBackward0"
+    return Written(name, (value,), (tensor._value(), value), (tensor._edge(), result._edge()), (None, None))
 
 
 def _history(result: Tensor) -> tuple[GradNode | None, int]:

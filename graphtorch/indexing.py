@@ -21,6 +21,7 @@ from .storage import Leaf, Storage
 from .tensor import Tensor, from_value
 
 Arrays = list[tuple[int, Tensor]]  # (axis, integer index)
+STRING = "new(): invalid data type 'str'"  # a string in a tuple is a sequence to PyTorch
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -61,6 +62,8 @@ def _full_view(x: Tensor) -> Tensor:
 
 def _as_tuple(key: Any) -> tuple[Any, ...]:
     if isinstance(key, tuple):
+        if len(key) == 1 and isinstance(key[0], str):
+            raise TypeError(STRING)
         return key
     if (
         isinstance(key, list)
@@ -143,6 +146,8 @@ def _basic(x: Tensor, key: tuple[Any, ...]) -> tuple[Tensor, Arrays]:
             x = _selected(x, axis, item)
         elif isinstance(item, Tensor):
             axis = _add_arrays(x, axis, item, arrays)
+        elif isinstance(item, str) and len(items) > 1:
+            raise TypeError(STRING)
         else:
             raise IndexError(
                 "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid "

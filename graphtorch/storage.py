@@ -268,7 +268,7 @@ def is_contiguous(shape: Shape, strides: Shape) -> bool:
 
 def overlaps(shape: Shape, strides: Shape) -> bool:
     """Whether several elements certainly share one place in memory (an expanded tensor)."""
-    return any(s == 0 and d != 1 for d, s in zip(shape, strides, strict=True))
+    return 0 not in shape and any(s == 0 and d != 1 for d, s in zip(shape, strides, strict=True))
 
 
 _OWN_REFERENCES = 0

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..dtype import i32, i64
+from ..dtype import DType, i32, i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, NoGradient, Op
 from ..shape import Shape, broadcast
-from .checks import attrs_of, check_axis, listed
+from .checks import attrs_of, check_axis, ints, listed
 from .common import number, ops, sum_to, wide, zeros, zeros_like
 from .shape import DimAttrs, slice_dim
 
@@ -266,6 +266,19 @@ def _subscript(dims: tuple[int, ...], x: np.ndarray, indices: tuple[np.ndarray, 
     return tuple(where)
 
 
+def _selects_nothing(dims: tuple[int, ...], x: np.ndarray, indices: tuple[np.ndarray, ...]) -> bool:
+    """Whether no element is addressed: then no position is out of range, as in PyTorch."""
+    rest = [size for dim, size in enumerate(x.shape) if dim not in dims]
+    return 0 in (*np.broadcast_shapes(*(i.shape for i in indices)), *rest)
+
+
+def _index_reference(attrs: IndexAttrs, x: np.ndarray, *indices: np.ndarray) -> np.ndarray:
+    if _selects_nothing(attrs.dims, x, indices):
+        types = tuple(Type(i64, i.shape) for i in indices)
+        return np.zeros(ints(_indexed_shape(attrs.dims, Type(DType.of(x.dtype), x.shape), types)), x.dtype)
+    return np.asarray(x[_subscript(attrs.dims, x, indices)])
+
+
 index = Op(
     "index",
     "NumPy's advanced indexing by integer tensors that broadcast; negatives count from the end.",
@@ -273,7 +286,7 @@ index = Op(
     attrs=IndexAttrs,
     infer=_index_infer,
     vjp=_index_vjp,
-    reference=lambda attrs, x, *indices: np.asarray(x[_subscript(attrs.dims, x, indices)]),
+    reference=_index_reference,
 )
 
 
@@ -308,6 +321,8 @@ def _index_put_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
 def _index_put_reference(
     attrs: IndexPutAttrs, x: np.ndarray, src: np.ndarray, *indices: np.ndarray
 ) -> np.ndarray:
+    if _selects_nothing(attrs.dims, x, indices):
+        return x.copy()
     where = _subscript(attrs.dims, x, indices)
     if attrs.accumulate:
         return _accumulate(x, where, src)

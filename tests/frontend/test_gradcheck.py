@@ -44,12 +44,12 @@ def plain(name: str, *arrays: Any, **attrs: Any) -> Sample:
 # fmt: off
 UNARY = [
     "abs", "angle", "asinh", "atan", "ceil", "conj", "cos", "cosh", "digamma", "erf", "erfc", "exp", "exp2",
-    "expm1", "floor", "hardsigmoid", "hardswish", "lgamma", "log_sigmoid", "mish", "neg", "reciprocal", "relu",
-    "round", "sigmoid", "sign", "silu", "sin", "sinh", "softsign", "square", "tan", "tanh", "trunc",
+    "expm1", "floor", "hardsigmoid", "hardswish", "lgamma", "log_sigmoid", "mish", "neg", "reciprocal",
+    "relu", "round", "sigmoid", "sign", "silu", "sin", "sinh", "softsign", "square", "tan", "tanh", "trunc",
 ]
 BINARY = [
-    "atan2", "copysign", "div", "fmax", "fmin", "hypot", "logaddexp", "maximum", "minimum", "mul", "nextafter",
-    "sub",
+    "atan2", "copysign", "div", "fmax", "fmin", "hypot", "logaddexp", "maximum", "minimum", "mul",
+    "nextafter", "sub",
 ]
 # fmt: on
 SAMPLES: list[Sample] = [
