@@ -12,6 +12,8 @@ import threading
 from collections.abc import Sequence
 
 from graphtorch.ir.graph import Graph
+from graphtorch.ir.ops.checks import attrs_of
+from graphtorch.ir.ops.scan_grad import ScanAttrs
 
 from .buffer import Buffer
 from .kernels.cost import guess
@@ -21,6 +23,7 @@ from .llvm.executable import Executable
 from .reference import compiler as reference
 
 INTERPRETED_CALLS = 2  # a graph that comes a third time is a loop
+STEP_WORK = 64  # what an op in a loop counts as at least: interpreting it takes microseconds
 SMALL = 1 << 18  # multiply-adds or elements: about a millisecond of NumPy
 
 
@@ -66,7 +69,10 @@ def work(graph: Graph) -> int:
     total = 0
     for node in graph.nodes:
         total += max((guess(t.numel) for t in (*node.types, *(v.type for v in node.operands))), default=0)
-        if node.op.name == "matmul":
+        if node.op.name == "scan":
+            attrs = attrs_of(node, ScanAttrs)
+            total += guess(attrs.length) * (work(attrs.body) + STEP_WORK * len(attrs.body.nodes))
+        elif node.op.name == "matmul":
             total += guess(node.types[0].numel * node.operands[0].shape[-1])
         elif node.op.name in ("conv", "conv_transpose", "conv_weight_grad"):
             sizes = sorted(guess(t.numel) for t in (*node.types, *(v.type for v in node.operands)))
