@@ -21,7 +21,6 @@ from .storage import Leaf, Storage
 from .tensor import Tensor, from_value
 
 Arrays = list[tuple[int, Tensor]]  # (axis, integer index)
-STRING = "new(): invalid data type 'str'"  # a string in a tuple is a sequence to PyTorch
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -62,8 +61,6 @@ def _full_view(x: Tensor) -> Tensor:
 
 def _as_tuple(key: Any) -> tuple[Any, ...]:
     if isinstance(key, tuple):
-        if len(key) == 1 and isinstance(key[0], str):
-            raise TypeError(STRING)
         return key
     if (
         isinstance(key, list)
@@ -120,18 +117,16 @@ def _long() -> Any:
 def _basic(x: Tensor, key: tuple[Any, ...]) -> tuple[Tensor, Arrays]:
     """Apply the basic part of an index as views; the rest as (axis, index tensor)."""
     items = _converted(key)
-    if sum(i is Ellipsis for i in items) > 1:
-        raise IndexError("an index can only have a single ellipsis ('...')")
     used = sum(_width(i) for i in items if i is not Ellipsis)
     if used > x.ndim:
         if x.ndim == 0 and all(isinstance(i, int) for i in items):
             _no_dims()
         raise IndexError(f"too many indices for tensor of dimension {x.ndim}")
-    axis = 0
+    axis, spare = 0, x.ndim - used
     arrays: Arrays = []
     for item in items:
         if item is Ellipsis:
-            axis += x.ndim - axis - _remaining(items)
+            axis += spare
         elif item is None:
             x = unsqueeze(x, axis)
             axis += 1
@@ -146,19 +141,14 @@ def _basic(x: Tensor, key: tuple[Any, ...]) -> tuple[Tensor, Arrays]:
             x = _selected(x, axis, item)
         elif isinstance(item, Tensor):
             axis = _add_arrays(x, axis, item, arrays)
-        elif isinstance(item, str) and len(items) > 1:
-            raise TypeError(STRING)
+        elif isinstance(item, str):  # a sequence to PyTorch
+            raise TypeError("new(): invalid data type 'str'")
         else:
             raise IndexError(
                 "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid "
                 f"indices (got {type(item).__name__})"
             )
     return x, arrays
-
-
-def _remaining(items: list[Any]) -> int:
-    after = items[next(n for n, i in enumerate(items) if i is Ellipsis) + 1 :]
-    return sum(_width(i) for i in after)
 
 
 def _selected(x: Tensor, axis: int, at: Dim) -> Tensor:

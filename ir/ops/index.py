@@ -267,9 +267,11 @@ def _subscript(dims: tuple[int, ...], x: np.ndarray, indices: tuple[np.ndarray, 
 
 
 def _selects_nothing(dims: tuple[int, ...], x: np.ndarray, indices: tuple[np.ndarray, ...]) -> bool:
-    """Whether no element is addressed: then no position is out of range, as in PyTorch."""
+    """Whether no element is addressed: then no position is out of range, as in PyTorch (positions in a
+    dimension without elements always are)."""
+    block = np.broadcast_shapes(*(i.shape for i in indices))
     rest = [size for dim, size in enumerate(x.shape) if dim not in dims]
-    return 0 in (*np.broadcast_shapes(*(i.shape for i in indices)), *rest)
+    return 0 in block or (0 in rest and all(x.shape[dim] for dim in dims))
 
 
 def _index_reference(attrs: IndexAttrs, x: np.ndarray, *indices: np.ndarray) -> np.ndarray:

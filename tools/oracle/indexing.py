@@ -44,7 +44,8 @@ class Expressions:
             entries.append(entry)
             axis += width
         for extra, chance in ((None, 0.25), (Ellipsis, 0.25), (None, 0.1)):
-            if self.random.random() < chance and not (extra is Ellipsis and Ellipsis in map(type_or, entries)):
+            twice = extra is Ellipsis and Ellipsis in map(type_or, entries)
+            if self.random.random() < chance and not twice:
                 entries.insert(self.random.randint(0, len(entries)), extra)
         if self.random.random() < 0.03:
             entries.append(self.random.choice([0, Ellipsis, 1.5, "a", slice(None)]))
