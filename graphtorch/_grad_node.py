@@ -51,8 +51,16 @@ def look(version: Version, storage: Storage, view: View | None,
     return new(kind, (version, version.number, ref(storage), storage.epoch, view))  # type: ignore[no-any-return]
 
 
+_kinds: dict[str, type] = {}  # a class for each name of a node: tools that draw graphs ask for it
+
+
+def _kind(name: str) -> type:
+    made = _kinds[name] = type(name, (GradNode,), {"__module__": "graphtorch.autograd"})
+    return made
+
+
 class GradNode:
-    """One operation in the autograd graph. `name` is PyTorch's, such as ``AddBackward0``."""
+    """One operation in the autograd graph. `name`, also of its class, is PyTorch's: ``AddBackward0``."""
 
     hooks: dict[int, OrderedDict[int, Any]] | None = None  # tensor hooks, by result
     retained: dict[int, weakref.ref[Any]] | None = None  # tensors whose .grad is kept, by result
@@ -60,6 +68,9 @@ class GradNode:
     node_prehooks: OrderedDict[int, Any] | None = None
     freed = False
     _metadata: dict[str, Any] | None = None
+
+    def __new__(cls, name: Any, *args: Any, new: Any = object.__new__) -> Any:
+        return new(_kinds.get(name) or _kind(name) if cls is GradNode else cls)
 
     def __init__(
         self,

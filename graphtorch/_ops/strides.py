@@ -19,6 +19,7 @@ from ..creation import full_value
 from ..storage import Leaf, Take, ViewDtype, is_contiguous
 from ..tensor import Tensor, from_value, make_view
 from .base import axis_of, check_tensor, register, shape_of
+from .storages import TypedStorage, UntypedStorage
 from .views import _offset, narrow, reshape, squeeze, t, transpose, unsqueeze
 
 # ------------------------------------------------------------------------------------------ any strides
@@ -221,7 +222,7 @@ def set_(
     """Use the memory of `source`, under a size and stride if given."""
     if source is None:
         source = from_value(full_value((0,), 0, self._type.dtype))
-    if isinstance(source, UntypedStorage):
+    if isinstance(source, (TypedStorage, UntypedStorage)):
         source = source._tensor
     if size is not None:
         source = as_strided(
@@ -303,39 +304,6 @@ def data_ptr(self: Tensor) -> int:
         storage.value = Leaf.of(storage.value.buffer.numpy().copy())  # type: ignore[attr-defined]
     array = storage.host if storage.host is not None else storage.value.buffer.numpy()  # type: ignore[attr-defined]
     return array.ctypes.data + _offset(self) * self.itemsize if array.size else 0
-
-
-class UntypedStorage:
-    """The memory behind a tensor: its size in bytes and address. Two tensors that share memory have equal
-    ones."""
-
-    def __init__(self, tensor: Tensor):
-        base = object.__new__(Tensor)
-        base._storage, base._version = tensor._storage, tensor._version
-        self._tensor = base
-
-    def data_ptr(self) -> int:
-        return data_ptr(self._tensor)
-
-    def nbytes(self) -> int:
-        return self._tensor.nbytes
-
-    size = __len__ = nbytes
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, UntypedStorage) and other._tensor._storage is self._tensor._storage
-
-    def __hash__(self) -> int:
-        return id(self._tensor._storage)
-
-    def tolist(self) -> list[Any]:
-        return self._tensor._array().reshape(-1).tolist()
-
-
-@register("untyped_storage", "storage", function=False)
-def untyped_storage(self: Tensor) -> UntypedStorage:
-    """The memory behind this tensor."""
-    return UntypedStorage(self)
 
 
 @register(function=False)

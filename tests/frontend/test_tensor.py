@@ -200,3 +200,20 @@ def test_results_of_several_print_as_pytorchs():
         "torch.return_types.sort(\nvalues=tensor([1., 3.]),\nindices=tensor([1, 0]))"
     )
     assert type(found) is torch.return_types.sort and str(torch.Tensor) == "<class 'graphtorch.Tensor'>"
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_storages_count_elements_or_bytes():
+    x = torch.arange(6.0).reshape(2, 3)
+    typed, untyped = x[1].storage(), x.untyped_storage()
+    assert (len(typed), typed.nbytes(), len(untyped), untyped.size()) == (6, 24, 24, 24)
+    assert typed.tolist() == [0, 1, 2, 3, 4, 5] and typed[4] == 4 and typed.dtype is torch.float32
+    typed[0] = 9
+    assert x[0, 0] == 9 and typed.untyped() == untyped and untyped.data_ptr() == x.data_ptr()
+    assert untyped.tolist()[4:8] == [0, 0, 128, 63] and repr(typed).endswith("of size 6]")
+
+
+def test_nodes_of_the_autograd_graph_have_classes_of_their_own():
+    x = torch.ones(2, requires_grad=True)
+    fn = (x * 2).sum().grad_fn
+    assert type(fn).__name__ == "SumBackward0" and type(fn.next_functions[0][0]).__name__ == "MulBackward0"

@@ -1,0 +1,147 @@
+"""The memory behind tensors as objects: `UntypedStorage` counts bytes, the older `TypedStorage` elements."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from .._grad_mode import no_grad
+from .._types import CPU, device, dtype
+from ..tensor import Tensor
+from .base import METHODS, register
+
+
+class _Memory(ABC):
+    """What both share. Two tensors that share memory have equal storages."""
+
+    is_cuda = is_sparse = False
+
+    def __init__(self, tensor: Tensor):
+        base = object.__new__(Tensor)
+        base._storage, base._version = tensor._storage, tensor._version
+        self._tensor = base
+
+    @property
+    def device(self) -> device:
+        return CPU
+
+    def data_ptr(self) -> int:
+        """The address of the first element."""
+        return METHODS["data_ptr"](self._tensor)  # type: ignore[no-any-return]
+
+    def nbytes(self) -> int:
+        return self._tensor.nbytes
+
+    def is_shared(self) -> bool:
+        return False
+
+    def is_pinned(self) -> bool:
+        return False
+
+    def cpu(self) -> Any:
+        return self
+
+    def _elements(self) -> np.ndarray:
+        return self._tensor._array().reshape(-1)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._tensor._storage is self._tensor._storage
+
+    def __hash__(self) -> int:
+        return id(self._tensor._storage)
+
+    def __len__(self) -> int:
+        return self.size()
+
+    def __iter__(self) -> Any:
+        return iter(self.tolist())
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            raise RuntimeError("slices of a storage are not supported: slice the tensor, or its .tolist()")
+        return self.tolist()[index]
+
+    @abstractmethod
+    def size(self) -> int:
+        """The number of elements."""
+
+    @abstractmethod
+    def tolist(self) -> list[Any]:
+        """The elements as numbers."""
+
+    def __repr__(self) -> str:
+        return "".join(f" {x}\n" for x in self) + self._title()
+
+    def _title(self) -> str:
+        return f"[torch.storage.{type(self).__name__}(device=cpu) of size {len(self)}]"
+
+
+class UntypedStorage(_Memory):
+    """The memory behind a tensor, in bytes."""
+
+    def size(self) -> int:
+        return self.nbytes()
+
+    def element_size(self) -> int:
+        return 1
+
+    def tolist(self) -> list[int]:
+        return self._elements().view(np.uint8).tolist()  # type: ignore[no-any-return]
+
+
+class TypedStorage(_Memory):
+    """The memory behind a tensor, as elements of its dtype."""
+
+    @property
+    def dtype(self) -> dtype:
+        return self._tensor.dtype
+
+    def size(self) -> int:
+        return int(self._tensor.numel())
+
+    def element_size(self) -> int:
+        return self._tensor.itemsize
+
+    def untyped(self) -> UntypedStorage:
+        return UntypedStorage(self._tensor)
+
+    def tolist(self) -> list[Any]:
+        return self._tensor.reshape(-1).tolist()  # type: ignore[attr-defined, no-any-return]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        with no_grad():
+            self._tensor.view(-1)[index] = value  # type: ignore[attr-defined]
+
+    def fill_(self, value: Any) -> TypedStorage:
+        self[:] = value
+        return self
+
+    def copy_(self, source: Any, non_blocking: bool = False) -> TypedStorage:
+        self[:] = source._tensor.reshape(-1)
+        return self
+
+    def clone(self) -> TypedStorage:
+        return TypedStorage(self._tensor.clone())  # type: ignore[attr-defined]
+
+    def _title(self) -> str:
+        return f"[torch.storage.TypedStorage(dtype={self.dtype}, device=cpu) of size {len(self)}]"
+
+
+@register(function=False)
+def untyped_storage(self: Tensor) -> UntypedStorage:
+    """The memory behind this tensor, in bytes."""
+    return UntypedStorage(self)
+
+
+@register(function=False)
+def storage(self: Tensor) -> TypedStorage:
+    """The memory behind this tensor, as elements (deprecated: use untyped_storage())."""
+    warnings.warn(
+        "TypedStorage is deprecated. It will be removed in the future and UntypedStorage will be the only "
+        "storage class. This should only matter to you if you are using storages directly. To access "
+        "UntypedStorage directly, use tensor.untyped_storage() instead of tensor.storage()",
+        UserWarning, stacklevel=2)
+    return TypedStorage(self)
