@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import sys
 import tempfile
 import types
@@ -61,6 +62,22 @@ _REBUILD_FROM_TYPE = _Global("torch._tensor", "_rebuild_from_type_v2")
 _GET_LAYOUT = _Global("torch.serialization", "_get_layout")
 
 
+# Classes whose file has another name in PyTorch are written under the package that has them as well.
+_OTHER_FILE = re.compile("(Lazy|InstanceNorm|Upsampl|Pixel|ChannelShuffle|Fold|Unfold)")
+
+
+def module_there(module: str, name: str) -> str:
+    """The module of PyTorch's that has our class or function `name` of `module`."""
+    parts = module.split(".")
+    if parts[1:3] == ["optim", "lr_scheduler"]:
+        return "torch.optim.lr_scheduler"
+    if parts[1:2] == ["optim"]:
+        return "torch.optim"
+    if parts[1:3] == ["nn", "modules"] and _OTHER_FILE.match(name):
+        return "torch.nn"
+    return ".".join(["torch", *parts[1:]])
+
+
 class _Names:
     """How `Pickler` writes classes and functions: ours under PyTorch's names."""
 
@@ -69,7 +86,7 @@ class _Names:
         if module.startswith("graphtorch.nn.functional."):  # one file in PyTorch
             module = "graphtorch.nn.functional"
         if (module == "graphtorch" or module.startswith("graphtorch.")) and own.isidentifier():
-            _save_name(self, _Global("torch" + module[len("graphtorch"):], own))
+            _save_name(self, _Global(module_there(module, own), own))
         else:
             super().save_global(obj, name)  # type: ignore[misc]
 

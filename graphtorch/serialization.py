@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ._loading import is_zip, read_legacy, read_zip, safe
-from ._saving import save, write_then_rename
+from ._saving import module_there, save, write_then_rename
 from ._types import DTYPES
 from .storage import Leaf
 from .tensor import Tensor, from_value
@@ -33,8 +33,9 @@ def add_safe_globals(safe_globals: Iterable[Any]) -> None:
     for item in safe_globals:
         found, name = item if isinstance(item, tuple) else (item, f"{item.__module__}.{item.__qualname__}")
         safe[name] = found
-        if name.startswith("graphtorch."):
-            safe["torch" + name[len("graphtorch"):]] = found  # as files name it
+        module, _, own = name.rpartition(".")
+        if module.startswith("graphtorch"):  # as files name it
+            safe["torch" + name[len("graphtorch"):]] = safe[f"{module_there(module, own)}.{own}"] = found
 
 
 def clear_safe_globals() -> None:

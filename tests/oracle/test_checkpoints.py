@@ -95,17 +95,20 @@ def test_whole_modules_and_optimizers(writer: str) -> None:
     net = nn.Sequential(OrderedDict(
         conv=nn.Conv2d(2, 4, 3, padding=1), norm=nn.BatchNorm2d(4), act=nn.ReLU(), pool=nn.MaxPool2d(2),
         drop=nn.Dropout(0.5), flat=nn.Flatten(), heads=nn.Linear(16, 3), gelu=nn.GELU(), ln=nn.LayerNorm(3)))
+    others = [nn.Upsample(scale_factor=2.0), nn.InstanceNorm1d(2), nn.PixelShuffle(2), nn.LSTM(2, 3, 2),
+              nn.TransformerEncoderLayer(4, 2, 8), nn.ParameterDict({"a": nn.Parameter(save.ones(2))})]
     optimizer = save.optim.Adam(net.parameters(), lr=0.1)
     x = np.random.default_rng(0).standard_normal((2, 2, 4, 4)).astype(np.float32)
     net(save.tensor(x)).sum().backward()
     optimizer.step()
     file = io.BytesIO()
-    save.save({"net": net.eval(), "table": nn.ModuleList([nn.Embedding(3, 2)])}, file)
+    save.save({"net": net.eval(), "others": nn.ModuleList(others)}, file)
     file.seek(0)
     got = load.load(file, weights_only=False)
     assert type(got["net"]).__module__.startswith(load.__name__) and not got["net"].training
     np.testing.assert_allclose(got["net"](load.tensor(x)).detach().numpy(),
                                net(save.tensor(x)).detach().numpy(), 1e-4, 1e-5)
+    assert repr(got["others"]) == repr(nn.ModuleList(others))
     assert [n for n, _ in got["net"].named_parameters()] == [n for n, _ in net.named_parameters()]
 
 
