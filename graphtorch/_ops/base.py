@@ -350,6 +350,8 @@ def size_of(size: Any) -> Any:
     if type(size) is int or isinstance(size, SymInt):
         return size
     if isinstance(size, Tensor):
+        if size.numel() != 1 or not size._type.dtype.is_integer:
+            raise TypeError(f"expected sizes to be ints, but got a tensor {size._type}")
         return int(size.item())
     if isinstance(size, bool) or not hasattr(size, "__index__"):
         raise TypeError(f"expected sizes to be ints, but got {type(size).__name__}: {size!r}")

@@ -51,7 +51,8 @@ REFUSED = {
     "mask rank": lambda t, q, k, v: (q, k, v, t.ones(1, 2, 2, 3, 5) + t.ones(3, 1, 1, 1, 1)),
     "causal and mask": lambda t, q, k, v: (q, k, v, t.ones(3, 5), 0.0, True),
     "probability": lambda t, q, k, v: (q, k, v, None, 1.5),
-    "not a tensor": lambda t, q, k, v: (q, [1], v),
+    "not a tensor": lambda t, q, k, v: (q, [1], v), "mask of numbers": lambda t, q, k, v: (q, k, v, [1]),
+    "flag": lambda t, q, k, v: (q, k, v, None, 0.0, [1]), "text": lambda t, q, k, v: (q, k, v, None, "0"),
     "groups": lambda t, q, k, v: (t.ones(2, 3, 3, 8), k, v),
     "groups of unbatched": lambda t, q, k, v: (q[0, 0], k[0, 0], v[0, 0]),
 }
@@ -134,6 +135,7 @@ BAD_HEADS = {
     "mask of heads": lambda t, x: (x, x, x, None, True, t.ones(3, 5, 5)),
     "embedding": lambda t, x: (x[..., :6], x[..., :6], x[..., :6]),
     "key and value": lambda t, x: (x, x, x[:3]),
+    "mask of numbers": lambda t, x: (x, x, x, None, True, [1]),
     "causal without mask": lambda t, x: (x, x, x, None, False, None, True, True),
 }
 

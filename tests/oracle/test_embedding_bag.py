@@ -103,6 +103,7 @@ REFUSED = {
                                    t.ones(3)),
     "dtype of factors": lambda t: (t.tensor(ROWS), t.tensor(TABLE), None, None, 2, False, "sum", False,
                                    t.ones(2, 4).double()),
+    "flag": lambda t: (t.tensor(ROWS), t.tensor(TABLE), None, None, 2, False, "sum", [1]),
     "empty rows": lambda t: (t.zeros(2, 0).long(), t.tensor(TABLE)),
 }
 

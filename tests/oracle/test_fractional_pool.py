@@ -64,6 +64,8 @@ REFUSED = {
     "few samples": {"output_size": 4, "_random_samples": np.ones((1, 3, 2), np.float32)},
     "samples a channel": {"output_size": 4, "_random_samples": np.ones((2, 3, 3), np.float32)},
     "rank of samples": {"output_size": 4, "_random_samples": np.ones((2, 3), np.float32)},
+    "samples of numbers": {"output_size": 4, "_random_samples": [1.0]},
+    "rank with samples": {"input": IMAGE[0, 0], "output_size": 4, "_random_samples": np.ones((2, 3, 2))},
     "dtype of samples": {"output_size": 4, "_random_samples": np.ones((2, 3, 2))},
 }
 

@@ -21,7 +21,7 @@ from ..._ops.base import FUNCTIONS, run
 from ...autograd import Function
 from ...storage import Storage
 from ...tensor import Tensor
-from ._common import cat, constant_like, where
+from ._common import cat, constant_like, expect, where
 
 
 @single_precision
@@ -45,6 +45,10 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_leng
     """
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'")
+    expect("Tensor", "ctc_loss", "log_probs", 1, log_probs)
+    expect("Tensor", "ctc_loss", "targets", 2, targets)
+    expect("int", "ctc_loss", "blank", 5, blank)
+    expect("bool", "ctc_loss", "zero_infinity", 7, zero_infinity)
     single = log_probs.dim() == 2
     if single:
         log_probs = log_probs.unsqueeze(1)
@@ -184,7 +188,8 @@ def _check(log_probs: Tensor, blank: int) -> None:
 
 def _lengths(given: Any, other: Any, name: str, n: int) -> tuple[Tensor, list[int] | None]:
     """Lengths as i64 [N], and their values where they can be known now."""
-    if isinstance(given, Tensor) != isinstance(other, Tensor) or isinstance(given, int):
+    listed = isinstance(given, (tuple, list)) and all(hasattr(x, "__index__") for x in given)
+    if not (listed or isinstance(given, Tensor)) or isinstance(given, Tensor) != isinstance(other, Tensor):
         raise TypeError("ctc_loss(): input_lengths and target_lengths must be two tensors or two tuples of "
                         f"ints, not {type(given).__name__} and {type(other).__name__}")
     if isinstance(given, Tensor):

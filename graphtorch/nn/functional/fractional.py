@@ -9,7 +9,7 @@ from typing import Any
 from ..._autocast import single_precision
 from ..._ops.base import FUNCTIONS
 from ...tensor import Tensor
-from ._common import batched, floating, tuple_of
+from ._common import batched, expect, floating, tuple_of
 
 __all__ = ["fractional_max_pool2d", "fractional_max_pool2d_with_indices", "fractional_max_pool3d",
            "fractional_max_pool3d_with_indices"]
@@ -55,10 +55,12 @@ def fractional_max_pool3d_with_indices(*args: Any, **kwargs: Any) -> Any:
 def _pool(n: int, x: Tensor, kernel_size: Any, output_size: Any, output_ratio: Any, return_indices: bool,
           samples: Tensor | None) -> Any:
     name = f"fractional_max_pool{n}d"
-    floating(x, name)
     out = _output_size(name, n, x, output_size, output_ratio)
+    floating(x, name)
+    expect("Tensor", name, "_random_samples", 6, samples, True)
     if x.dim() not in (n + 1, n + 2):
-        raise IndexError(f"{name}(): Expected {n + 1}D or {n + 2}D tensor, but got {list(x.shape)}")
+        kind = IndexError if samples is None else RuntimeError
+        raise kind(f"{name}(): Expected {n + 1}D or {n + 2}D tensor, but got {list(x.shape)}")
     if 0 in x.shape[-n - 1:]:
         raise RuntimeError(f"{name}(): Expected input to have non-zero size for non-batch dimensions, but "
                            f"got {list(x.shape)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ...tensor import Tensor
@@ -136,7 +137,7 @@ class _FractionalMaxPoolNd(Module):
                  return_indices: bool = False, _random_samples: Tensor | None = None):
         super().__init__()
         name = type(self).__name__
-        self.kernel_size = tuple_of(kernel_size, self.rank, "kernel_size")
+        self.kernel_size = self._spread(kernel_size)
         if self.rank == 3 and min(self.kernel_size) <= 0:
             raise ValueError(f"kernel_size must be greater than 0, but got {kernel_size}")
         self.return_indices = return_indices
@@ -145,11 +146,15 @@ class _FractionalMaxPoolNd(Module):
             raise ValueError(f"{name} requires specifying either an output size, or a pooling ratio")
         if output_size is not None and output_ratio is not None:
             raise ValueError("only one of output_size and output_ratio may be specified")
-        self.output_size = None if output_size is None else tuple_of(output_size, self.rank, "output_size")
-        ratios = output_ratio if isinstance(output_ratio, (tuple, list)) else (output_ratio,) * self.rank
+        self.output_size = None if output_size is None else self._spread(output_size)
+        ratios = self._spread(output_ratio)
         if output_ratio is not None and not all(0 < ratio < 1 for ratio in ratios):
             raise ValueError(f"output_ratio must be between 0 and 1 (got {output_ratio})")
-        self.output_ratio = None if output_ratio is None else tuple(ratios)
+        self.output_ratio = None if output_ratio is None else ratios
+
+    def _spread(self, given: Any) -> tuple[Any, ...]:
+        """One for each spatial dim; what it is, the function checks."""
+        return tuple(given) if isinstance(given, Iterable) else (given,) * self.rank
 
     def forward(self, input: Tensor) -> Any:
         pool = F.fractional_max_pool2d if self.rank == 2 else F.fractional_max_pool3d
