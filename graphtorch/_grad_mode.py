@@ -99,8 +99,11 @@ class set_grad_enabled(_GradMode):
     """Turn recording on or off: at once when called as a function, until the end as a context manager."""
 
     def __init__(self, mode: bool):
+        if not isinstance(mode, bool):
+            raise TypeError("set_grad_enabled(): argument 'enabled' (position 1) must be bool, not "
+                            f"{type(mode).__name__}")
         self._before = modes.grad
-        self.value = bool(mode)
+        self.value = mode
         modes.grad = self.value
 
     def __enter__(self) -> None:

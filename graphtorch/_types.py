@@ -132,7 +132,7 @@ class device:
     type: str
     index: int | None
 
-    def __init__(self, kind: Any = "cpu", index: int | None = None):
+    def __init__(self, kind: Any, index: int | None = None):
         if isinstance(kind, device):
             kind, index = kind.type, kind.index
         elif isinstance(kind, int) and not isinstance(kind, bool):

@@ -249,6 +249,8 @@ def _filled(number: int, name: str, doc: str) -> Callable[..., Tensor]:
 
 
 def _sizes(name: str, size: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not size:
+        raise TypeError(f'{name}() missing 1 required positional arguments: "size"')
     shape = shape_of(size)
     if any(isinstance(s, int) and s < 0 for s in shape):
         bad = next(s for s in shape if isinstance(s, int) and s < 0)

@@ -8,6 +8,7 @@ from typing import Any
 from graphtorch.ir.ops.factor import LinAlgError
 
 from ._autocast import lower_precision
+from ._ops.accept import accepting
 from ._ops.base import FUNCTIONS, axis_of, check_tensor, write_out
 from ._ops.factor import (
     cholesky,
@@ -191,3 +192,6 @@ __all__ = [
     "matrix_rank", "multi_dot", "norm", "pinv", "qr", "slogdet", "solve", "solve_ex", "solve_triangular",
     "svd", "svdvals", "tensorinv", "tensorsolve", "vander", "vecdot", "vector_norm",
 ]
+
+for _name in __all__:
+    globals()[_name] = accepting(_name, globals()[_name], __name__)

@@ -6,6 +6,7 @@ generator's offset on, whenever it runs.
 
 from __future__ import annotations
 
+import inspect
 import os
 import struct
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import SymInt, bounds, broadcast, numel
 
 from . import _types
-from ._ops.base import FUNCTIONS, METHODS, cast_value, register, run, scalar, shape_of, write_out
+from ._ops.base import FUNCTIONS, METHODS, cast_value, register, run, scalar, write_out
 from ._record import locate
 from ._types import CPU, check_device, to_ir
 from ._write import assign
@@ -254,7 +255,8 @@ def randint(
     if low >= high:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
     ir = i64 if dtype is None else to_ir(dtype)
-    return _finish(_integers(int(low), int(high), shape_of((size,)), ir, generator), requires_grad, out)
+    shape = _sizes("randint", (size,))
+    return _finish(_integers(int(low), int(high), shape, ir, generator), requires_grad, out)
 
 
 def _integers(low: int, high: int, shape: tuple[Any, ...], ir: DType, generator: Generator | None) -> Value:
@@ -306,7 +308,7 @@ def normal(
         if size is None:
             raise TypeError("normal(): with two numbers, size= is required")
         ir = _float_dtype(dtype, "normal")
-        shape = shape_of((size,))
+        shape = _sizes("normal", (size,))
     else:
         shape, ir = broadcast(*[t._type.shape for t in tensors]), tensors[0]._type.dtype
     made = from_value(normal_value(shape, ir, generator))
@@ -372,6 +374,11 @@ def _in_place(name: str, doc: str) -> Callable[[Callable[..., Value]], Callable[
 
         fill.__name__ = fill.__qualname__ = name
         fill.__doc__ = doc
+        shape, _, generator, *own = inspect.signature(define).parameters.values()
+        named = [p for p in own if p.kind is inspect.Parameter.VAR_KEYWORD]
+        fill.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
+            shape.replace(name="self"), *(p for p in own if p not in named),
+            generator.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=None), *named])
         METHODS[name] = fill
         return define
 

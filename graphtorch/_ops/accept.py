@@ -10,6 +10,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from graphtorch.ir.shape import SymInt
+
+from .._types import dtype
+from ..tensor import Tensor
+from .base import Number
+
 # https://docs.pytorch.org/docs/stable/torch.html: names that NumPy users write
 _NUMPY = {"axis": "dim", "keepdims": "keepdim", "x": "input", "a": "input", "x1": "input", "x2": "other"}
 _OWN = {
@@ -35,16 +43,28 @@ def accepting(name: str, function: Callable[..., Any], module: str, owner: str =
     """`function` as users call it, under ``module.name`` or as a method of the class `owner`."""
     if not inspect.isfunction(function):
         return function  # a class such as ``autocast``
+    flags = frozenset(k for k, declared in inspect.unwrap(function).__annotations__.items()
+                      if declared == "bool" and k not in _PYTHONS)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        for key in kwargs:
+            if key in flags and type(kwargs[key]) is not bool:  # what Python takes for true is refused
+                wrong = fault(name, function, args, kwargs)
+                if wrong is not None:
+                    raise wrong
         try:
             return function(*args, **kwargs)
-        except TypeError:
-            spelled = _respelled(name, function, args, kwargs) if kwargs else None
+        except Exception as error:
+            spelled = _with_ints(name, function, args, kwargs)
+            if spelled is None and isinstance(error, TypeError):
+                spelled = _respelled(name, function, args, kwargs)
             if spelled is None:
-                raise
-        return function(*spelled[0], **spelled[1])
+                wrong = _first_fault(name, function, args, kwargs, error)
+                if wrong is None:
+                    raise
+                raise wrong from None
+        return call(*spelled[0], **spelled[1])
 
     call.__module__, call.__name__, call.__qualname__ = module, name, owner + name  # pickles find it there
     return call
@@ -60,6 +80,8 @@ def add_methods(cls: type, methods: dict[str, Callable[..., Any]]) -> None:
 def _respelled(name: str, function: Callable[..., Any], args: tuple[Any, ...],
                kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The call with the keywords that `function` knows; None where it knows them all, or not another one."""
+    if not kwargs:
+        return None
     parameters = inspect.signature(function).parameters
     listed = [n for n, p in parameters.items() if p.kind is inspect.Parameter.VAR_POSITIONAL]
     other = {**_NUMPY, **_OWN.get(name, {})}
@@ -78,3 +100,142 @@ def _respelled(name: str, function: Callable[..., Any], args: tuple[Any, ...],
             return None
         changed |= not known
     return (args, found) if changed else None
+
+
+def _with_ints(name: str, function: Callable[..., Any], args: tuple[Any, ...],
+               kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The call with ints where it has 0-d tensors for ints; None where it has none."""
+    parameters = inspect.signature(function).parameters
+    places = [p for p in parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    changed = []
+
+    def plain(value: Any, parameter: inspect.Parameter | None) -> Any:
+        if parameter is None or _kind_of(name, parameter)[0] not in (_INT, _INTS):
+            return value
+        if type(value) in (tuple, list):
+            return type(value)(plain(v, parameter) for v in value)
+        if not isinstance(value, Tensor) or not _is_int(value):
+            return value
+        changed.append(value)
+        return int(value.item())
+
+    made = tuple(plain(v, places[min(i, len(places) - 1)] if places else None) for i, v in enumerate(args))
+    named = {k: plain(v, parameters.get(k)) for k, v in kwargs.items()}
+    return (made, named) if changed else None
+
+
+# ------------------------------------------------------------------------------------------ kinds
+
+
+def _is_int(x: Any) -> bool:
+    if isinstance(x, Tensor):
+        return x.ndim == 0 and x._type.dtype.is_integer
+    return (isinstance(x, (int, np.integer)) and not isinstance(x, bool)) or isinstance(x, SymInt)
+
+
+def _is_number(x: Any) -> bool:
+    if isinstance(x, Tensor):
+        return x.ndim == 0
+    return isinstance(x, (*Number, SymInt))
+
+
+def _is_ints(x: Any) -> bool:
+    return all(map(_is_int, x)) if isinstance(x, (tuple, list)) else _is_int(x)
+
+
+def _is_tensors(x: Any) -> bool:
+    return isinstance(x, (tuple, list)) and all(isinstance(t, Tensor) for t in x)
+
+
+Kind = tuple[str, Callable[[Any], bool]]
+_TENSOR: Kind = "Tensor", lambda x: isinstance(x, Tensor)
+_BOOL: Kind = "bool", lambda x: isinstance(x, (bool, np.bool_))
+_INT: Kind = "int", _is_int
+_FLOAT: Kind = "float", lambda x: _is_number(x) and not isinstance(x, complex)
+_INTS: Kind = "tuple of ints", lambda x: x is None or isinstance(x, str) or _is_ints(x)
+_OPERAND: Kind = "Tensor or Number", lambda x: x is None or isinstance(x, Tensor) or _is_number(x)
+_NUMBER: Kind = "Number", lambda x: x is None or isinstance(x, str) or _is_number(x)
+_DTYPE: Kind = "torch.dtype", lambda x: x is None or isinstance(x, (dtype, type))
+_DECLARED: dict[str, Kind] = {  # by annotation
+    "Tensor": _TENSOR, "bool": _BOOL, "int": _INT, "float": _FLOAT,
+    "str": ("str", lambda x: isinstance(x, str)),
+    "Sequence[int]": _INTS, "dtype": _DTYPE,
+}
+_NAMED: dict[str, Kind] = {  # by name, where the annotation says nothing
+    **dict.fromkeys(("input", "index", "source", "self"), _TENSOR),
+    **dict.fromkeys(("dim", "dims", "size", "sizes", "shape", "stride", "kernel_size", "padding", "dilation",
+                     "output_size", "pad", "shifts", "repeats", "output_padding", "normalized_shape"), _INTS),
+    **dict.fromkeys(("other", "value", "exponent", "min", "max", "src", "mean", "std"), _OPERAND),
+    **dict.fromkeys(("alpha", "beta", "start", "end", "step", "fill_value", "low", "high", "ord"), _NUMBER),
+    **dict.fromkeys(("unbiased", "size_average", "reduce"), ("bool", lambda x: x is None or _BOOL[1](x))),
+    "dtype": _DTYPE,
+    "tensors": ("tuple of Tensors", _is_tensors),
+    "weight": ("Tensor", lambda x: x is None or isinstance(x, Tensor)),
+}
+
+
+_OF: dict[tuple[str, str], Kind | None] = {  # of one function
+    ("interpolate", "mode"): None, ("upsample", "mode"): None, ("manual_seed", "seed"): None,
+    ("dropout", "p"): None, ("relu", "inplace"): None, ("group_norm", "num_groups"): None,
+    ("einsum", "equation"): None, ("copy_", "src"): _OPERAND,
+    ("broadcast_tensors", "tensors"): _TENSOR,
+}
+
+# Functions that PyTorch writes in Python: what is no tensor there lacks the attribute they ask for first.
+_ASKS = {
+    **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_avg_pool3d", "binary_cross_entropy",
+                     "binary_cross_entropy_with_logits", "huber_loss", "instance_norm", "l1_loss", "mse_loss",
+                     "smooth_l1_loss"), "size"),
+    **dict.fromkeys(("glu", "group_norm", "interpolate"), "dim"),
+    "softmax": "softmax", "log_softmax": "log_softmax", "split": "split", "norm": "layout",
+}
+_PYTHONS = frozenset({"inplace", "training"})  # flags that such functions use as Python does
+
+
+def _first_fault(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+                 error: Exception) -> Exception | None:
+    """What PyTorch says first about a call that ended with `error`; None where that is it."""
+    if type(error) is TypeError and name not in _ASKS:
+        return None
+    return fault(name, function, args, kwargs)
+
+
+def fault(name: str, function: Callable[..., Any], args: tuple[Any, ...],
+          kwargs: dict[str, Any]) -> Exception | None:
+    """The error about the first argument that is not of the kind its parameter takes; None where all are.
+
+    PyTorch looks at kinds before anything else, so this error goes before others.
+    """
+    signature = inspect.signature(function)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
+        return None
+    for position, (key, value) in enumerate(bound.arguments.items()):
+        parameter = signature.parameters[key]
+        kind, optional = _kind_of(name, parameter)
+        if kind is None or (optional and value is None):
+            continue
+        many = parameter.kind is inspect.Parameter.VAR_POSITIONAL
+        for one in value if many else (value,):
+            if not kind[1](one):
+                return _refusal(name, key, position, kind[0], one)
+    return None
+
+
+def _refusal(name: str, key: str, position: int, wanted: str, given: Any) -> Exception:
+    found = type(given).__name__
+    if key == "reduction":
+        return ValueError(f"{given} is not a valid value for reduction")
+    if wanted == "Tensor" and name in _ASKS and key in ("input", "target", "tensor"):
+        return AttributeError(f"'{found}' object has no attribute '{_ASKS[name]}': {name}(): argument "
+                              f"'{key}' (position {position + 1}) must be Tensor")
+    return TypeError(f"{name}(): argument '{key}' (position {position + 1}) must be {wanted}, not {found}")
+
+
+def _kind_of(name: str, parameter: inspect.Parameter) -> tuple[Kind | None, bool]:
+    """What a parameter takes, and whether None too."""
+    declared = str(parameter.annotation)
+    plain = declared.removesuffix(" | None")
+    own = _OF.get((name, parameter.name), _DECLARED.get(plain))
+    return own or (_NAMED.get(parameter.name) if plain == "Any" else None), plain != declared

@@ -331,9 +331,9 @@ def dims_of(dim: Any, rank: int) -> tuple[int, ...]:
 
 def axis_of(dim: Any, rank: int) -> int:
     """One `dim` argument as an axis counted from the front."""
-    if isinstance(dim, Tensor):
+    if isinstance(dim, Tensor) and not dim.ndim:
         dim = dim.item()
-    if isinstance(dim, bool) or not hasattr(dim, "__index__"):
+    if isinstance(dim, (bool, Tensor)) or not hasattr(dim, "__index__"):
         raise TypeError(f"dim must be an int, not {type(dim).__name__}")
     return normalize_axis(int(dim), rank)
 

@@ -16,7 +16,7 @@ from .._types import DTYPES, check_device, dtype, to_ir
 from .._write import assign, cast_tensor
 from ..creation import from_array, full_value
 from ..tensor import Tensor, from_value
-from .base import FUNCTIONS, METHODS, check_tensor, common_dtype, register, run
+from .base import FUNCTIONS, METHODS, Number, check_tensor, common_dtype, register, run
 
 # ------------------------------------------------------------------------------------------ dtypes
 
@@ -300,9 +300,11 @@ METHODS["__array_priority__"] = 1000  # type: ignore[assignment]  # NumPy's scal
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """The elements of `src`, broadcast and converted, written into this tensor."""
     if not isinstance(src, Tensor):
-        raise TypeError(
-            f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}"
-        )
+        if not isinstance(src, Number):
+            raise TypeError(
+                f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}"
+            )
+        return METHODS["fill_"](self, src)
     if src is self:
         return self
     if src._type.dtype is not self._type.dtype:

@@ -311,6 +311,8 @@ def repeat(self: Tensor, *repeats: Any) -> Tensor:
 @register()
 def tile(input: Tensor, *dims: Any) -> Tensor:
     """As `repeat`; missing leading repeats are 1."""
+    if not dims:
+        raise TypeError('tile() missing 1 required positional arguments: "dims"')
     times = shape_of(dims)
     return repeat(input, (1,) * (input.ndim - len(times)) + times)
 

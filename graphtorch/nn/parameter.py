@@ -147,8 +147,8 @@ def _owned(cls: type, data: Tensor | None, requires_grad: bool) -> Any:
     if data is None:
         data = _empty()
     if not isinstance(data, Tensor):
-        raise TypeError(f"{cls.__name__}(data): expected a Tensor or None, got {type(data).__name__}; "
-                        "wrap it with torch.tensor(...)")
+        raise AttributeError(f"'{type(data).__name__}' object has no attribute 'detach': "
+                             f"{cls.__name__}(data) takes a Tensor or None; wrap it with torch.tensor(...)")
     if requires_grad and not (data.dtype.is_floating_point or data.dtype.is_complex):
         raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients, "
                            f"got {data.dtype}: pass requires_grad=False")

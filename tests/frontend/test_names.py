@@ -8,6 +8,7 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import nn
+from graphtorch.nn import functional as F
 
 
 def test_complex32_is_a_dtype_without_tensors() -> None:
@@ -146,3 +147,28 @@ def test_keywords_as_numpy_users_write_them() -> None:
             wrong()
     for function in (torch.relu, torch.sum, nn.functional.relu, torch.Tensor.add):
         assert pickle.loads(pickle.dumps(function)) is function
+
+
+@pytest.mark.parametrize("call, kind, words", [
+    (lambda: torch.sum(torch.ones(2), dim=0, keepdim=3), TypeError, "'keepdim'.*must be bool, not int"),
+    (lambda: torch.linalg.norm(0, 2, dim=1), TypeError, "'A' .*must be Tensor, not int"),
+    (lambda: torch.flip(torch.ones(2), torch.ones(2)), TypeError, "dim must be an int"),
+    (lambda: torch.nn.Linear(4, torch.ones(2)), TypeError, "sizes to be ints"),
+    (lambda: F.mse_loss(torch.ones(2), [1.5]), AttributeError, "'list' object .*'target'"),
+    (lambda: F.mse_loss(torch.ones(2), torch.ones(2), reduction=1), ValueError, "reduction"),
+    (lambda: torch.nn.ReLU()(object()), TypeError, "must be Tensor, not object"),
+    (lambda: torch.ones(2).requires_grad_(99), TypeError, "must be bool"),
+    (lambda: torch.ones(2).normal_(torch.ones(2), 1), TypeError, "'mean'.*must be float"),
+    (lambda: torch.zeros(dtype=torch.int64), TypeError, "size"),
+    (lambda: torch.normal(0.0, 1.0, (-7, 3)), RuntimeError, "negative dimension"),
+    (lambda: torch.set_grad_enabled("no"), TypeError, "must be bool"),
+], ids=range(12))
+def test_arguments_of_the_wrong_kind(call, kind, words):
+    with pytest.raises(kind, match=words):
+        call()
+
+
+def test_tensors_of_one_int_stand_for_ints():
+    one = torch.tensor(1)
+    assert torch.eye(one, 2).tolist() == [[1, 0]] and torch.ones(2, 3).sum(one).tolist() == [3, 3]
+    assert torch.zeros(2).copy_(3).tolist() == [3, 3]

@@ -13,15 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import graphtorch
-
 torch = pytest.importorskip("torch")
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 COUNT = {"cnn": "--epochs", "vae": "--epochs"}  # how a program calls its number of steps
 NAMES = sorted(path.stem for path in PROGRAMS.glob("*.py"))
-NEEDS = {"char_rnn": "LSTM", "transformer": "TransformerEncoder"}
 
 
 def with_torch(monkeypatch: pytest.MonkeyPatch, script: Path, *arguments: object) -> str:
@@ -42,8 +39,6 @@ def with_graphtorch(script: Path, *arguments: object) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_same_losses_and_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not hasattr(graphtorch.nn, NEEDS.get(name, "Linear")):
-        pytest.skip(f"nn.{NEEDS[name]} does not exist yet")
     script = PROGRAMS / f"{name}.py"
     initial, theirs, ours = (tmp_path / file for file in ("initial.pt", "theirs.pt", "ours.pt"))
     with_torch(monkeypatch, script, "--save", initial, COUNT.get(name, "--steps"), 0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+from ..._ops.accept import accepting
 from .activation import *  # noqa: F403
 from .activation import __all__ as _activation
 from .attention import scaled_dot_product_attention
@@ -56,3 +59,11 @@ __all__ = [
     "pixel_shuffle", "pixel_unshuffle", "rms_norm", "scaled_dot_product_attention", "unfold", "upsample",
     "upsample_bilinear", "upsample_nearest",
 ]
+
+_files = [module for name, module in sys.modules.items() if name.startswith(f"{__name__}.")]
+for _name in __all__:  # here and in their files: the layers take them from either
+    _function = globals()[_name]
+    _taking = accepting(_name, _function, __name__)
+    for _names in (globals(), *(vars(module) for module in _files)):
+        if _names.get(_name) is _function:
+            _names[_name] = _taking

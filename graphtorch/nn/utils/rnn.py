@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..._ops.accept import accepting
 from ..._ops.base import FUNCTIONS
 from ..._types import DTYPES
 from ...tensor import Tensor
@@ -252,3 +253,6 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Tensor, batch_first: bool 
 
 __all__ = ["PackedSequence", "invert_permutation", "pack_padded_sequence", "pack_sequence",
            "pad_packed_sequence", "pad_sequence", "unpack_sequence", "unpad_sequence"]
+
+for _name in __all__:
+    globals()[_name] = accepting(_name, globals()[_name], __name__)
