@@ -81,7 +81,12 @@ def _named(slots: set[Slot], fresh: Mapping[Slot, int]) -> frozenset[tuple[Slot,
 
 
 def _made_in_each_step(loop: Loop, around: Sequence[Item]) -> set[Slot]:
-    """Slots whose first use in a step is to be written, and that nothing outside the loop uses."""
+    """Slots whose first use in a step is to be written, and that nothing outside the loop uses.
+
+    Where parts of the loop run at the same time there are none.
+    """
+    if loop.parts > 1:
+        return set()
     outside = {s for item in around if item is not loop for s in touched(item)} | loop.own_roots()
     first: dict[Slot, bool] = {}
     for block in loop.blocks():

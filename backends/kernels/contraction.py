@@ -42,7 +42,8 @@ def lower_contraction(region: Region, lowering: Lowering) -> Schedule:
             group.append(axis(problem.space, 1))
     machine = machine_of(lowering.target)
     problem, schedule = choose(problem, machine)
-    schedule = replace(schedule, split=parts_of(problem, schedule))
+    schedule = replace(schedule, split=parts_of(problem, schedule),
+                       parallel=schedule.parallel and not lowering.serial)
     if schedule.kind == "loops":
         lower_loop_nest(problem, region, lowering)
     else:

@@ -17,6 +17,7 @@ from graphtorch.ir.ops.scan_grad import ScanAttrs
 from .loops import lower_copy
 from .lowering import Lowering, Region, region_of
 from .program import Branch, Carry, Item, Launch, Loop, Slot, flat, touched
+from .rows import parted
 
 LowerRegion = Callable[[Region, Lowering], None]
 
@@ -73,19 +74,25 @@ class Control:
     def scan(self, attrs: ScanAttrs) -> None:
         body, n, last = attrs.body, attrs.carries, attrs.carries + attrs.stacked
         loop = Loop([], attrs.length, attrs.reverse)
+        cut = None if self.lowering.in_block else parted(attrs)
+        if cut is not None:
+            body, loop.parts = cut
         for i in range(n, last):
             self.lowering.assign(body.inputs[i], self.part(loop, self.operands[i], body.inputs[i]))
         targets = [(body.outputs[i], self.part(loop, self.results[i], body.outputs[i]))
                    for i in sorted(self.results) if i >= n]
         self.bind(body, last)
         self.hand_on(loop, body, n, targets)
+        self.lowering.serial = loop.parts > 1
         loop.body = self.graph(body, targets)
+        self.lowering.serial = False
         self.finish(loop)
 
     def part(self, loop: Loop, whole: Value, value: Value) -> Slot:
         """Where a step finds its slice of a stacked value."""
         base = self.lowering.slot(whole)
-        slot = Slot("step", value.dtype, value.shape, value.type.numel, name=base.name, parts=(base,))
+        slot = Slot("step", value.dtype, value.shape, value.type.numel, name=base.name, parts=(base,),
+                    stride=value.type.numel * loop.parts)
         loop.moving.append(slot)
         return slot
 
@@ -112,8 +119,8 @@ class Control:
     def halves(self, loop: Loop, value: Value) -> Slot:
         """Room for a value of this step and of the one before."""
         numel = value.type.numel
-        both = self.lowering.temporary(value.dtype, (2, *value.shape), numel * 2, name="carried")
-        slot = Slot("half", value.dtype, value.shape, numel, parts=(both,))
+        both = self.lowering.temporary(value.dtype, (2 * loop.parts, *value.shape), name="carried")
+        slot = Slot("half", value.dtype, value.shape, numel, parts=(both,), stride=numel * loop.parts)
         loop.moving.append(slot)
         return slot
 
@@ -128,9 +135,18 @@ class Control:
         for item in hoisted(loop):
             self.lowering.append(item)
         self.lowering.append(loop)
-        for i, carry in enumerate(loop.carries):
-            if i in self.results:
-                lower_copy(carry.final, self.lowering.slot(self.results[i]), self.lowering)
+        finals = [(c.final, self.lowering.slot(self.results[i]))
+                  for i, c in enumerate(loop.carries) if i in self.results]
+        if loop.parts == 1:
+            for final, result in finals:
+                lower_copy(final, result, self.lowering)
+            return
+        give_each_its_own(loop)
+        with self.lowering.block() as loop.after:
+            for final, result in finals:
+                piece = Slot("step", final.dtype, final.shape, final.elements, parts=(result,))
+                loop.stored.append(piece)
+                lower_copy(final, piece, self.lowering)
 
     # -- while, cond ----------------------------------------------------------------------------
 
@@ -179,6 +195,14 @@ def hoisted(loop: Loop) -> list[Launch]:
             moving.update(touched(item))
     loop.body[:] = [item for item in loop.body if item not in found]
     return found
+
+
+def give_each_its_own(loop: Loop) -> None:
+    """Room in each temporary of a step for all parts of the loop, each from a cache line of its own on."""
+    for slot in {s for launch in flat(loop.body) for s in written(launch) if s.kind == "temporary"}:
+        line = 64 // slot.dtype.itemsize
+        slot.each = -(-int(slot.elements) // line) * line  # type: ignore[arg-type]
+        slot.elements = slot.each * loop.parts
 
 
 def written(launch: Launch) -> list[Slot]:

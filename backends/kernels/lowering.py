@@ -99,6 +99,7 @@ class Lowering:
         self.program = Program(graph.name, graph.symbols(), self.inputs, self.outputs)
         self._block: list[Item] = self.program.launches
         self.task_ns = TASK_NS
+        self.serial = False  # in a loop that runs in parts: its kernels run on one thread each
 
     def slot(self, value: Value) -> Slot:
         """Where a value of the graph lives; a temporary is made on first use."""
@@ -171,6 +172,11 @@ class Lowering:
         launch = Launch(kernel, tuple(slots), tuple(sizes), label, flops, bytes)
         (self.program.prologue if prologue else self._block).append(launch)
         return launch
+
+    @property
+    def in_block(self) -> bool:
+        """Whether what is lowered stands inside a loop or branch."""
+        return self._block is not self.program.launches
 
     def append(self, item: Item) -> None:
         """Append a loop or a branch."""

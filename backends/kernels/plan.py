@@ -90,7 +90,12 @@ def _live(items: Sequence[Item], time: int, lives: dict[Slot, Life]) -> int:
 
 
 def _kept_over_steps(loop: Loop, start: int, lives: dict[Slot, Life]) -> set[Slot]:
-    """Slots that live for the whole loop: all but those that a step makes for itself."""
+    """Slots that live for the whole loop: all but those that a step makes for itself.
+
+    Parts of a loop run at the same time: what one of them no longer needs another still does.
+    """
+    if loop.parts > 1:
+        return touched(loop)
     return loop.own_roots() | {s for s in touched(loop) if s not in lives or lives[s].first < start}
 
 

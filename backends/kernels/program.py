@@ -37,7 +37,9 @@ class Slot:
     `shape` may be symbolic; `elements` is the number to allocate (more than numel where padded).
     `index` is the position among inputs or outputs. An output whose `alias` is set takes over that
     input slot's memory (a donated buffer). `parts` are the slots in whose memory the last four kinds lie:
-    one for step and half; the initial one and that of the next step for carry and final.
+    one for step and half; the initial one and that of the next step for carry and final. From one step to
+    the next a step or half moves by `stride` elements. In a loop that runs in parts, a slot of `elements` is
+    what one part has of a step, and a temporary that a step makes has `each` elements for each part.
     """
 
     kind: str
@@ -49,6 +51,8 @@ class Slot:
     alias: Slot | None = None
     name: str = ""
     parts: tuple[Slot, ...] = ()
+    stride: Dim = 0
+    each: int = 0
 
     def roots(self) -> Iterator[Slot]:
         """The slots of the first five kinds in whose memory this one lies."""
@@ -87,7 +91,8 @@ class Loop:
     """The body repeated `count` times, or for as long as `test` leaves a true in its slot.
 
     `moving` are the slots of kind step and half that move with this loop; a reverse loop starts at the last
-    part of each step slot.
+    slice of each step slot. With `parts` the whole loop runs for each part of the rows by itself, on any
+    threads, and then `after` for that part, which writes to its piece of the slots `stored`.
     """
 
     body: list[Item]
@@ -96,14 +101,17 @@ class Loop:
     carries: list[Carry] = field(default_factory=list)
     test: tuple[list[Item], Slot] | None = None
     moving: list[Slot] = field(default_factory=list)
+    parts: int = 1
+    after: list[Item] = field(default_factory=list)
+    stored: list[Slot] = field(default_factory=list)
 
     def blocks(self) -> tuple[list[Item], ...]:
-        return (self.body,) if self.test is None else (self.test[0], self.body)
+        return (self.body, self.after) if self.test is None else (self.test[0], self.body)
 
     def own_roots(self) -> set[Slot]:
         """Slots that carry something from one step to another, or hold all steps."""
-        found = {r for s in self.moving for r in s.roots()} | {r for c in self.carries for r in c.now.roots()}
-        return found | ({self.test[1]} if self.test else set())
+        slots = (*self.moving, *self.stored, *(c.now for c in self.carries))
+        return {r for s in slots for r in s.roots()} | ({self.test[1]} if self.test else set())
 
 
 @dataclass(eq=False)
@@ -137,9 +145,14 @@ def counted(items: Sequence[Item], times: Dim = 1) -> Iterator[tuple[Launch, Dim
         if isinstance(item, Launch):
             yield item, times
         else:
-            inner = times * item.count if isinstance(item, Loop) and item.count is not None else times
             for block in item.blocks():
-                yield from counted(block, inner)
+                yield from counted(block, times * _repeats(item, block))
+
+
+def _repeats(item: Loop | Branch, block: list[Item]) -> Dim:
+    if isinstance(item, Branch):
+        return 1
+    return item.parts * (item.count if item.count is not None and block is item.body else 1)
 
 
 def touched(item: Item) -> set[Slot]:

@@ -62,12 +62,13 @@ def _items(items: Sequence[Item], names: dict[Slot, str], pad: str = "") -> Iter
 
 def _loop(loop: Loop, names: dict[Slot, str], pad: str) -> Iterator[str]:
     if loop.test is None:
-        yield f"{pad}loop {loop.count}{' reversed' if loop.reverse else ''} {{"
+        parts = f" in {loop.parts} parts" if loop.parts > 1 else ""
+        yield f"{pad}loop {loop.count}{' reversed' if loop.reverse else ''}{parts} {{"
     else:
         yield f"{pad}loop while {{"
         yield from _items(loop.test[0], names, pad + "  ")
         yield f"{pad}}} {_slot(loop.test[1], names)} {{"
-    for slot in loop.moving:
+    for slot in (*loop.moving, *loop.stored):
         yield f"{pad}  {_slot(slot, names)} in {_slot(slot.parts[0], names)}"
     for carry in loop.carries:
         first, following = (_slot(s, names) for s in carry.now.parts)
@@ -76,6 +77,7 @@ def _loop(loop: Loop, names: dict[Slot, str], pad: str) -> Iterator[str]:
     yield pad + "}"
     for carry in loop.carries:
         yield f"{pad}{_slot(carry.final, names)} = {_slot(carry.now, names)} after the loop"
+    yield from _items(loop.after, names, pad)
 
 
 def print_expr(e: k.Expr) -> str:

@@ -55,6 +55,7 @@ class EntryEmitter:
         self.lines: list[str] = []
         self._known: dict[object, str] = {}
         self._block = "entry"
+        self.part = ""  # in the function of one part of a loop: its number
         self._labels = 0
         inputs, outputs, symbols = len(program.inputs), len(program.outputs), len(program.symbols)
         self._first = {"input": 0, "output": inputs, "symbol": inputs + outputs,
@@ -81,9 +82,38 @@ class EntryEmitter:
             if isinstance(item, Launch):
                 self._launch(item)
             elif isinstance(item, Loop):
-                (self._while if item.test else self._loop)(item)
+                (self._while if item.test else self._parts if item.parts > 1 else self._loop)(item)
             else:
                 self._branch(item)
+
+    def part_function(self, name: str, loop: Loop) -> str:
+        """What runs a loop for one part of the rows; its context holds the arguments and the status."""
+        self.part = "%part"
+        self._loop(loop)
+        return "\n".join([
+            f"define internal void @{name}(ptr nofree %context, i64 %part) #0 {{", "entry:",
+            "  %args = load ptr, ptr %context",
+            "  %status.p = getelementptr inbounds i8, ptr %context, i64 8",
+            "  %status = load ptr, ptr %status.p",
+            *self.lines, "  ret void", "}", ""])
+
+    def _parts(self, loop: Loop) -> None:
+        """Hands the parts of a loop to the pool."""
+        name = self.module.symbol("part")
+        inner = EntryEmitter(self.module, self.program, self.plan, self.constants)
+        self.module.functions.append(inner.part_function(name, loop))
+        self.module.declare("gt_parallel_for", "void @gt_parallel_for(ptr, ptr, i64)")
+        context = self._let("alloca { ptr, ptr }, align 16")
+        status = self._let(f"getelementptr inbounds i8, ptr {context}, i64 8")
+        self.lines += [f"  store ptr %args, ptr {context}", f"  store ptr %status, ptr {status}",
+                       f"  call void @gt_parallel_for(ptr @{name}, ptr {context}, i64 {loop.parts})"]
+
+    def _piece(self, pointer: str, elements: Dim, slot: Slot) -> str:
+        """Where this part's piece of `elements` begins in memory that has one for each part."""
+        if not self.part:
+            return pointer
+        offset = self._let(f"mul nsw i64 {self.part}, {self._dim(elements * slot.dtype.itemsize)}")
+        return self._let(f"getelementptr inbounds i8, ptr {pointer}, i64 {offset}")
 
     def _launch(self, launch: Launch) -> None:
         memory = [self._memory(s) for s in launch.slots]
@@ -125,7 +155,7 @@ class EntryEmitter:
         """Guard, then do-while; pointers to what is carried move from step to step."""
         assert loop.count is not None
         count = self._dim(loop.count)
-        firsts = [self._pointer(c.now.parts[0]) for c in loop.carries]
+        firsts = [self._piece(self._pointer(c.now.parts[0]), c.now.elements, c.now) for c in loop.carries]
         body, done, before = self._label("loop"), self._label("done"), self._block
         some = self._let(f"icmp sgt i64 {count}, 0")
         self.lines.append(f"  br i1 {some}, label %{body}, label %{done}")
@@ -141,6 +171,9 @@ class EntryEmitter:
         self._enter(done)
         for carry, first, following in zip(loop.carries, firsts, nexts, strict=True):
             self._known[carry.final] = self._phi("ptr", [(first, before), (following, after)])
+        for slot in loop.stored:
+            self._known[slot] = self._piece(self._pointer(slot.parts[0]), slot.elements, slot)
+        self._items(loop.after)
 
     def _while(self, loop: Loop) -> None:
         """A test before each step; the test reads the carries as well."""
@@ -171,9 +204,9 @@ class EntryEmitter:
             place = self._let(f"sub nsw i64 {self._let(f'sub nsw i64 {count}, 1')}, {step}")
         for slot in loop.moving:
             index = place if slot.kind == "step" else self._let(f"and i64 {step}, 1")
-            size = self._dim(slot.elements * slot.dtype.itemsize)
+            size = self._dim(slot.stride * slot.dtype.itemsize)
             offset = self._let(f"mul nsw i64 {index}, {size}")
-            base = self._pointer(slot.parts[0])
+            base = self._piece(self._pointer(slot.parts[0]), slot.elements, slot)
             self._known[slot] = self._let(f"getelementptr inbounds i8, ptr {base}, i64 {offset}")
         self._items(loop.body)
         return self._let(f"add nsw i64 {step}, 1"), [self._pointer(c.next) for c in loop.carries]
@@ -234,7 +267,8 @@ class EntryEmitter:
         base = self._argument(self._first[slot.kind], "ptr")
         offsets = self.packed if slot.kind == "packed" else self.plan.offsets
         offset = self._dim(offsets[slot])
-        return self._let(f"getelementptr inbounds i8, ptr {base}, i64 {offset}")
+        found = self._let(f"getelementptr inbounds i8, ptr {base}, i64 {offset}")
+        return self._piece(found, slot.each, slot) if slot.each else found
 
     def _constant(self, slot: Slot) -> str:
         if slot not in self.constants:

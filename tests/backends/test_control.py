@@ -27,7 +27,7 @@ from recurrences import BODIES, arrays_for, gru, looped, value
 
 
 def with_gradients(graph: Graph) -> Graph:
-    given = [Value(v.type, name=f"c{i}") for i, v in enumerate(graph.outputs)]
+    given = [Value(v.type, name=f"out{i}") for i, v in enumerate(graph.outputs)]
     found = vjp(graph.outputs, given, graph.inputs)
     return Graph("both", [*graph.inputs, *given], [*graph.outputs, *(g for g in found if g is not None)])
 
@@ -90,6 +90,43 @@ def test_a_stable_weight_is_packed_once() -> None:
 def test_code_does_not_grow_with_length() -> None:
     texts = [print_program(program_of(looped(gru(4, 8, f32), 1, n))) for n in (7, 700)]
     assert texts[0].count("\n") == texts[1].count("\n") and "loop 700 {" in texts[1]
+
+
+def masked(batch: int, hidden: int) -> Graph:
+    """Two carries, one of them masked, weights, a constant, and results of several shapes."""
+    h, c = value("h", batch, hidden), value("c", batch, hidden)
+    x, keep = value("x", batch, hidden), ops.constant(value=Literal.of(0.5, f64))
+    w, b = value("w", hidden, hidden), value("b", hidden)
+    a = ops.tanh(ops.add(ops.add(ops.matmul(h, w), x), b))
+    new = ops.add(ops.mul(c, ops.expand(keep, shape=(batch, hidden))), a)
+    some = ops.gt(ops.sum(x, dims=(1,), keepdim=True), ops.constant(value=Literal.of(0.0, f64)))
+    wide = ops.concat(a, ops.slice(new, start=(0, 1), stop=(batch, 4), step=(1, 1)), dim=1)
+    return Graph("masked", [h, c, x, w, b], [ops.where(some, a, h), new, wide, new])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("body", "carries", "parts"), [
+    (gru(64, 64), 1, 4), (gru(24, 96), 1, 3), (masked(32, 128), 2, 2),
+], ids=["gru 64", "gru 24", "masked"])
+def test_loops_in_parts(body: Graph, carries: int, parts: int, reverse: bool) -> None:
+    """Rows that do not meet: each thread runs whole loops. The gradient's loop is cut as well."""
+    graph = with_gradients(looped(body, carries, 9, reverse))
+    loops = [item for item in program_of(graph).launches if isinstance(item, Loop)]
+    assert loops and all(loop.parts == parts for loop in loops)
+    assert not any("parallel" in print_program(Program("k", (), (), (), [n])) for n in flat(loops[0].body))
+    compare(graph, arrays_for(graph))
+
+
+@pytest.mark.parametrize("body", [
+    gru(33, 96, f32),  # no part size divides the batch
+    gru(32, 8, f32),  # too little work
+    gru(symbol("batch", 1, 64), 96, f32),
+    Graph("mixed", (v := [value("h", 64, 64, dtype=f32), value("x", 64, 64, dtype=f32)]),
+          [ops.matmul(ops.softmax(ops.matmul(v[0], v[1]), dim=0), v[0]), v[1]]),  # rows meet
+], ids=["33", "small", "symbolic", "mixed"])
+def test_loops_that_stay_whole(body: Graph) -> None:
+    (loop,) = [i for i in program_of(looped(body, 1, 20)).launches if isinstance(i, Loop)]
+    assert loop.parts == 1
 
 
 def test_explain_counts_every_step() -> None:
