@@ -189,13 +189,19 @@ _ASKS = {
     **dict.fromkeys(("glu", "group_norm", "interpolate"), "dim"),
     "softmax": "softmax", "log_softmax": "log_softmax", "split": "split", "norm": "layout",
 }
-_PYTHONS = frozenset({"inplace", "training"})  # flags that such functions use as Python does
+# flags that such functions use as Python does
+_PYTHONS = frozenset({"inplace", "training", "return_indices"})
+
+# ... and those of them that check sizes and options before kinds: ours do so in the same order.
+_IN_ORDER = frozenset({"embedding_bag", "fractional_max_pool2d", "fractional_max_pool3d",
+                       "fractional_max_pool2d_with_indices", "fractional_max_pool3d_with_indices",
+                       "multi_head_attention_forward"})
 
 
 def _first_fault(name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
                  error: Exception) -> Exception | None:
     """What PyTorch says first about a call that ended with `error`; None where that is it."""
-    if type(error) is TypeError and name not in _ASKS:
+    if (type(error) is TypeError and name not in _ASKS) or name in _IN_ORDER:
         return None
     return fault(name, function, args, kwargs)
 

@@ -52,7 +52,7 @@ REFUSED = {
     "causal and mask": lambda t, q, k, v: (q, k, v, t.ones(3, 5), 0.0, True),
     "probability": lambda t, q, k, v: (q, k, v, None, 1.5),
     "not a tensor": lambda t, q, k, v: (q, [1], v), "mask of numbers": lambda t, q, k, v: (q, k, v, [1]),
-    "flag": lambda t, q, k, v: (q, k, v, None, 0.0, [1]), "text": lambda t, q, k, v: (q, k, v, None, "0"),
+    "text": lambda t, q, k, v: (q, k, v, None, "0"),
     "groups": lambda t, q, k, v: (t.ones(2, 3, 3, 8), k, v),
     "groups of unbatched": lambda t, q, k, v: (q[0, 0], k[0, 0], v[0, 0]),
 }

@@ -103,7 +103,6 @@ REFUSED = {
                                    t.ones(3)),
     "dtype of factors": lambda t: (t.tensor(ROWS), t.tensor(TABLE), None, None, 2, False, "sum", False,
                                    t.ones(2, 4).double()),
-    "flag": lambda t: (t.tensor(ROWS), t.tensor(TABLE), None, None, 2, False, "sum", [1]),
     "empty rows": lambda t: (t.zeros(2, 0).long(), t.tensor(TABLE)),
 }
 
@@ -111,6 +110,12 @@ REFUSED = {
 @pytest.mark.parametrize("arguments", REFUSED.values(), ids=REFUSED)
 def test_what_bags_refuse(arguments):
     same_error(lambda t: t.nn.functional.embedding_bag(*arguments(t)))
+
+
+def test_flags_are_bools():
+    same_error(lambda t: t.nn.functional.embedding_bag(t.tensor(ROWS), t.tensor(TABLE), sparse=[1]))
+    x = np.ones((2, 3), np.float32)
+    same_error(lambda t: t.nn.functional.scaled_dot_product_attention(*[t.tensor(x)] * 3, is_causal=[1]))
 
 
 def test_layer():

@@ -56,18 +56,6 @@ def floating(x: Tensor, kernel: str) -> Tensor:
     return x
 
 
-KINDS: dict[str, tuple[type, ...]] = {"Tensor": (Tensor,), "bool": (bool,), "int": (int, np.integer),
-                                      "float": (float, int, np.number)}
-
-
-def expect(kind: str, name: str, label: str, position: int, value: Any, optional: bool = False) -> None:
-    """Raise PyTorch's TypeError unless the argument `label` of function `name` is of a `kind` in KINDS."""
-    if (optional and value is None) or isinstance(value, KINDS[kind]):
-        return
-    raise TypeError(f"{name}(): argument '{label}' (position {position}) must be {kind}, not "
-                    f"{type(value).__name__}")
-
-
 def same_dtype(name: str, *tensors: Tensor | None) -> None:
     """Raise RuntimeError where the tensors' dtypes differ, TypeError where one is no tensor."""
     for i, t in enumerate(tensors):
@@ -129,5 +117,5 @@ def uniform_like(x: Tensor) -> Tensor:
     return FUNCTIONS["rand"](tuple(x.shape), dtype=x.dtype)
 
 
-__all__ = ["batched", "bernoulli", "call", "cat", "constant_like", "expect", "floating",
-           "from_array", "in_place", "same_dtype", "tuple_of", "uniform_like", "vector_norm", "where"]
+__all__ = ["batched", "bernoulli", "call", "cat", "constant_like", "floating", "from_array", "in_place",
+           "same_dtype", "tuple_of", "uniform_like", "vector_norm", "where"]

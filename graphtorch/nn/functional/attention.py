@@ -6,11 +6,9 @@ import math
 
 from ..._autocast import lower_precision
 from ...tensor import Tensor
-from ._common import call, constant_like, expect, where
+from ._common import call, constant_like, where
 from .activation import softmax
 from .dropouts import dropout
-
-NAME = "scaled_dot_product_attention"
 
 
 @lower_precision
@@ -32,10 +30,6 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     Raises:
         RuntimeError: dtypes or sizes do not fit, or a mask is given with `is_causal`.
     """
-    expect("float", NAME, "dropout_p", 5, dropout_p)
-    expect("bool", NAME, "is_causal", 6, is_causal)
-    expect("float", NAME, "scale", 7, scale, True)
-    expect("bool", NAME, "enable_gqa", 8, enable_gqa)
     _check(query, key, value, attn_mask, is_causal)
     if not 0.0 <= dropout_p <= 1.0:
         raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {dropout_p}")
@@ -53,9 +47,6 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
 
 def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool) -> None:
     given = (query, key, value)
-    for position, (name, t) in enumerate(zip(("query", "key", "value"), given, strict=True), 1):
-        expect("Tensor", NAME, name, position, t)
-    expect("Tensor", NAME, "attn_mask", 4, mask, True)
     if not query.dtype == key.dtype == value.dtype:
         raise RuntimeError("Expected query, key, and value to have the same dtype, but got query.dtype: "
                            f"{query.dtype} key.dtype: {key.dtype} and value.dtype: {value.dtype} instead.")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ..._ops.base import FUNCTIONS
 from ...storage import Storage
 from ...tensor import Tensor
-from ._common import constant_like, expect, where
+from ._common import constant_like, where
 from .sparse import embedding, renormalize
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -45,11 +45,7 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     _check_shapes(input, weight, offsets, per_sample_weights)
     _check_options(mode, scale_grad_by_freq, sparse, per_sample_weights)
     _check_dtypes(input, weight, offsets, per_sample_weights)
-    expect("int", "embedding_bag", "padding_idx", 9, padding_idx, True)
     padding_idx = _padding_row(padding_idx, weight.shape[0])
-    expect("bool", "embedding_bag", "scale_grad_by_freq", 4, scale_grad_by_freq)
-    expect("bool", "embedding_bag", "sparse", 6, sparse)
-    expect("bool", "embedding_bag", "include_last_offset", 8, include_last_offset)
     flat = input.reshape(-1)
     bags: Fixed | Ragged
     if offsets is None:

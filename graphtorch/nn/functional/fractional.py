@@ -9,7 +9,7 @@ from typing import Any
 from ..._autocast import single_precision
 from ..._ops.base import FUNCTIONS
 from ...tensor import Tensor
-from ._common import batched, expect, floating, tuple_of
+from ._common import batched, floating, tuple_of
 
 __all__ = ["fractional_max_pool2d", "fractional_max_pool2d_with_indices", "fractional_max_pool3d",
            "fractional_max_pool3d_with_indices"]
@@ -57,7 +57,6 @@ def _pool(n: int, x: Tensor, kernel_size: Any, output_size: Any, output_ratio: A
     name = f"fractional_max_pool{n}d"
     out = _output_size(name, n, x, output_size, output_ratio)
     floating(x, name)
-    expect("Tensor", name, "_random_samples", 6, samples, True)
     if x.dim() not in (n + 1, n + 2):
         kind = IndexError if samples is None else RuntimeError
         raise kind(f"{name}(): Expected {n + 1}D or {n + 2}D tensor, but got {list(x.shape)}")
@@ -90,6 +89,8 @@ def _output_size(name: str, n: int, x: Tensor, output_size: Any, output_ratio: A
 
 
 def _check_samples(samples: Tensor, x: Tensor, n: int) -> None:
+    if not isinstance(samples, Tensor):
+        raise TypeError(f"argument '_random_samples' must be Tensor, not {type(samples).__name__}")
     if samples.dtype != x.dtype:
         raise RuntimeError(f"Expect _random_samples to have the same dtype as input, got {samples.dtype} and "
                            f"{x.dtype}")

@@ -7,7 +7,7 @@ import warnings
 from typing import NamedTuple
 
 from ...tensor import Tensor
-from ._common import cat, expect
+from ._common import cat
 from .activation import softmax
 from .attention import scaled_dot_product_attention
 from .conv import linear
@@ -122,7 +122,8 @@ def additive_mask(mask: Tensor | None, name: str, like: Tensor, other: Tensor | 
     """A mask as what is added to scores of the dtype of `like`: a boolean one as -inf where it is True."""
     if mask is None:
         return None
-    expect("Tensor", "is_floating_point", "input", 1, mask)
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{name} must be None or a Tensor, not {type(mask).__name__}")
     if other is not None and not isinstance(other, Tensor):
         raise RuntimeError(f"{other_name} must be None or a Tensor, not {type(other).__name__}")
     is_bool = mask.dtype.name == "bool"
