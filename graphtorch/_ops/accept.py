@@ -16,7 +16,7 @@ from graphtorch.ir.shape import SymInt
 
 from .._types import dtype
 from ..tensor import Tensor
-from .base import Number
+from .base import Number, write_out
 
 # https://docs.pytorch.org/docs/stable/torch.html: names that NumPy users write
 _NUMPY = {"axis": "dim", "keepdims": "keepdim", "x": "input", "a": "input", "x1": "input", "x2": "other"}
@@ -25,6 +25,9 @@ _OWN = {
     "constant_pad_nd": {"input": "x"},
     "copy_": {"other": "src"},
     "dsplit": {"sections": "indices_or_sections", "indices": "indices_or_sections"},
+    "matrix_norm": {"input": "A"},
+    "norm": {"input": "A"},
+    "vector_norm": {"input": "x"},
     "hsplit": {"sections": "indices_or_sections", "indices": "indices_or_sections"},
     "resize_as_": {"the_template": "other"},
     "result_type": {"tensor": "tensor1", "other": "tensor2"},
@@ -36,6 +39,9 @@ _OWN = {
                      "tensor_indices_or_sections": "indices_or_sections"},
     "vsplit": {"sections": "indices_or_sections", "indices": "indices_or_sections"},
 }
+# Functions with an ``out=`` that their definitions leave to the caller.
+_OUT = frozenset({"aminmax", "conj_physical", "isneginf", "isposinf", "masked_select", "multinomial",
+                  "renorm"})
 _LISTED = frozenset({"size", "sizes", "shape", "dims", "repeats"})  # keywords for what is else *sizes
 
 
@@ -64,7 +70,11 @@ def accepting(name: str, function: Callable[..., Any], module: str, owner: str =
                 if wrong is None:
                     raise
                 raise wrong from None
-        return call(*spelled[0], **spelled[1])
+        args, kwargs = spelled
+        if name in _OUT and "out" in kwargs:
+            out = kwargs.pop("out")
+            return write_out(name, call(*args, **kwargs), out)
+        return call(*args, **kwargs)
 
     call.__module__, call.__name__, call.__qualname__ = module, name, owner + name  # pickles find it there
     return call
@@ -94,11 +104,13 @@ def _respelled(name: str, function: Callable[..., Any], args: tuple[Any, ...],
             raise TypeError(f"{name}() got both {target!r} and {key!r}, which are one argument")
         if target in parameters or known:
             found[target] = value  # type: ignore[index]
+        elif key == "pin_memory" and not value:
+            pass  # as it is on CPUs
         elif listed and key in _LISTED:
             args = (*args, *value) if isinstance(value, (tuple, list)) else (*args, value)
         else:
             return None
-        changed |= not known
+        changed |= not known or (key == "out" and name in _OUT)
     return (args, found) if changed else None
 
 

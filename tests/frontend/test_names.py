@@ -172,3 +172,16 @@ def test_tensors_of_one_int_stand_for_ints():
     one = torch.tensor(1)
     assert torch.eye(one, 2).tolist() == [[1, 0]] and torch.ones(2, 3).sum(one).tolist() == [3, 3]
     assert torch.zeros(2).copy_(3).tolist() == [3, 3]
+
+
+def test_out_and_pin_memory_where_definitions_lack_them():
+    x, out = torch.tensor([1.0, -float("inf")]), torch.empty(2, dtype=torch.bool)
+    assert torch.isneginf(x, out=out) is out and out.tolist() == [False, True]
+    picked = torch.empty(0)
+    assert torch.masked_select(x, out, out=picked) is picked and picked.tolist() == [-float("inf")]
+    low, high = torch.empty(()), torch.empty(())
+    assert torch.aminmax(torch.arange(3.0), out=(low, high))[0] is low and (low.item(), high.item()) == (0, 2)
+    assert torch.eye(2, pin_memory=False).shape == torch.full((2, 2), 1, pin_memory=False).shape
+    assert torch.linalg.vector_norm(input=torch.ones(4)) == torch.linalg.norm(input=torch.ones(4)) == 2
+    with pytest.raises(TypeError):
+        torch.isnan(x, out=out)

@@ -19,8 +19,11 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
 
     In training the statistics are the batch's, and the running ones, where given, move towards them in
     place by `momentum` (the variance unbiased); otherwise the running ones are used.
-    Raises ValueError for a single value per channel in training.
+    Raises ValueError for a single value per channel, or an `eps` that is not positive, in training.
     """
+    if eps < 0 or (training and eps == 0):
+        rule = "positive during training" if training else "non-negative"
+        raise ValueError(f"batch_norm eps must be {rule}, but got {eps}")
     x = floating(input, "batch_norm")
     if x.dim() == 1 and x.numel() == 0:  # nothing to normalise: PyTorch looks no further
         return x.clone()
@@ -33,7 +36,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
                     eps=float(eps))
     count = _values_per_channel(x)
     out, mean, var = call("batch_norm_train", x, *_all_like(scale, x), eps=float(eps))
-    _update_running(running_mean, running_var, mean, var, count, momentum)
+    if not isinstance(count, int) or count:  # no values leave the running statistics as they are
+        _update_running(running_mean, running_var, mean, var, count, momentum)
     return out
 
 

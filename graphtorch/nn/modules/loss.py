@@ -53,6 +53,8 @@ def _loss(name: str, function: Callable[..., Tensor], doc: str, *, order: str,
         own = {k: given.pop(k, default) for k, default in options.items()}
         base.__init__(self, **given)
         for key, value in own.items():
+            if key == "delta" and not isinstance(value, (float, int)):
+                raise TypeError(f"delta must be a float or int, got: {type(value)}")
             if key == "pos_weight":
                 self.register_buffer(key, value)
             else:
