@@ -3,7 +3,8 @@
     kind         holds
     loop         one loop nest: pointwise ops, the views that feed them, and reductions; all reductions
                  of a region reduce the same axes of the same space, so that softmax or a layer norm is a
-                 few passes over a row. Its outputs have the shape of the space, or of its kept axes.
+                 few passes over a row. Its outputs have the shape of the space, or of its kept axes,
+                 or are concatenations of such.
     contraction  one matmul or convolution; the strided views and single casts of its operands; the
                  pointwise epilogue on its result, whose other operands are strided views
     window       one pooling op and its pointwise epilogue

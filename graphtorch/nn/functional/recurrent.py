@@ -302,8 +302,7 @@ rnn_tanh, rnn_relu, lstm, gru = map(_function, KINDS)
 # ------------------------------------------------------------------------------------------ cells
 
 
-def _check_cell(name: str, kind: Kind, input: Tensor, states: Sequence[Tensor], w_ih: Tensor,
-                w_hh: Tensor) -> None:
+def _check_cell(input: Tensor, states: Sequence[Tensor], w_ih: Tensor, w_hh: Tensor) -> None:
     """The errors of PyTorch's cells."""
     hidden = w_hh.shape[1]
     if input.shape[1] != w_ih.shape[1]:
@@ -324,7 +323,7 @@ def _cell_function(name: str, mode: str) -> Any:
     def call(input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
              b_hh: Tensor | None = None) -> Any:
         states = tuple(hx) if kind.states > 1 else (hx,)
-        _check_cell(name, kind, input, states, w_ih, w_hh)
+        _check_cell(input, states, w_ih, w_hh)
         found = run(kind.name + "Cell", _cell, input, *states, w_ih, w_hh, b_ih, b_hh, mode=mode)
         return found if kind.states > 1 else found[0]
 
