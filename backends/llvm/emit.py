@@ -10,7 +10,8 @@ followed makes LLVM print a warning, and nothing but alias facts and `reassoc` i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from graphtorch.ir.dtype import DType, f32, f64
@@ -381,25 +382,26 @@ def stays_rolled(s: k.For) -> bool:
 
 def used(body: Sequence[Stmt]) -> tuple[list[Buffer], list[Name]]:
     """Buffers and names that occur in `body`, in the order of first use."""
-    buffers: dict[Buffer, None] = {}
-    names: dict[Name, None] = {}
-    for item in _items(body):
-        if isinstance(item, Buffer):
-            buffers.setdefault(item)
-        elif isinstance(item, Name):
-            names.setdefault(item)
-    return list(buffers), list(names)
+    found: dict[Buffer | Name, None] = {}
+    stack: list[object] = [body]
+    while stack:
+        x = stack.pop()
+        if isinstance(x, (list, tuple)):
+            stack.extend(reversed(x))
+        elif isinstance(x, (Buffer, Name)):
+            found.setdefault(x)
+        else:
+            stack.extend([getattr(x, f) for f in _parts(type(x))])
+    return [x for x in found if isinstance(x, Buffer)], [x for x in found if isinstance(x, Name)]
 
 
-def _items(x: object) -> Iterator[object]:
-    if isinstance(x, (list, tuple)):
-        for item in x:
-            yield from _items(item)
-    elif isinstance(x, (Buffer, Name)):
-        yield x
-    elif isinstance(x, (Expr, k.Ref, k.For, k.Let, k.Var, k.Assign, k.Store, k.Scratch, k.If, k.Call)):
-        for f in fields(x):  # type: ignore[arg-type]
-            yield from _items(getattr(x, f.name))
+_HOLDERS = (Expr, k.Ref, k.For, k.Let, k.Var, k.Assign, k.Store, k.Scratch, k.If, k.Call)
+
+
+@functools.cache
+def _parts(kind: type) -> tuple[str, ...]:
+    """The fields in which something of a kernel may stand, last one first."""
+    return tuple(f.name for f in reversed(fields(kind))) if issubclass(kind, _HOLDERS) else ()
 
 
 _EMIT: dict[type, Callable[..., None]] = {
