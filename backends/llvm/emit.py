@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import Any
 
 from graphtorch.ir.dtype import DType, f32, f64
 
@@ -391,7 +392,8 @@ def used(body: Sequence[Stmt]) -> tuple[list[Buffer], list[Name]]:
         elif isinstance(x, (Buffer, Name)):
             found.setdefault(x)
         else:
-            stack.extend([getattr(x, f) for f in _parts(type(x))])
+            kind: Any = type(x)
+            stack.extend([getattr(x, f) for f in _parts(kind)])
     return [x for x in found if isinstance(x, Buffer)], [x for x in found if isinstance(x, Name)]
 
 
@@ -401,7 +403,8 @@ _HOLDERS = (Expr, k.Ref, k.For, k.Let, k.Var, k.Assign, k.Store, k.Scratch, k.If
 @functools.cache
 def _parts(kind: type) -> tuple[str, ...]:
     """The fields in which something of a kernel may stand, last one first."""
-    return tuple(f.name for f in reversed(fields(kind))) if issubclass(kind, _HOLDERS) else ()
+    holds = issubclass(kind, _HOLDERS)
+    return tuple(f.name for f in reversed(fields(kind))) if holds else ()  # type: ignore[arg-type]
 
 
 _EMIT: dict[type, Callable[..., None]] = {
