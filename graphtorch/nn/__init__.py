@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from .._absent import attribute_of
-from . import functional, init, modules, parallel, parameter, utils
+from . import attention, functional, init, modules, parallel, parameter, utils
 from .modules import *  # noqa: F403
 from .modules import __all__ as _modules
 from .parallel import DataParallel
 from .parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter
 
 __all__ = [*_modules, "Buffer", "DataParallel", "Parameter", "UninitializedBuffer", "UninitializedParameter",
-           "functional", "init", "modules", "parallel", "parameter", "utils"]
+           "attention", "functional", "init", "modules", "parallel", "parameter", "utils"]
 
 __getattr__ = attribute_of(__name__)

@@ -219,3 +219,18 @@ def test_whole_modules_go_to_files_and_back(tmp_path):
     want = theirs(torch.tensor(X), torch.tensor(Y)).detach().numpy()
     np.testing.assert_allclose(mine(gt.tensor(X), gt.tensor(Y)).detach().numpy(), want, 1e-4, 1e-4)
     np.testing.assert_array_equal(back(torch.tensor(X), torch.tensor(Y)).detach().numpy(), want)
+
+
+def test_choices_of_an_implementation_are_accepted_and_change_nothing():
+    from_torch = {b.name: b.value for b in torch.nn.attention.SDPBackend.__members__.values()}
+    assert {b.name: b.value for b in gt.nn.attention.SDPBackend} == from_torch
+    backend = gt.nn.attention.SDPBackend.MATH
+    assert repr(backend) == repr(torch.nn.attention.SDPBackend.MATH)
+    q, k, v = map(gt.tensor, (Q[:, :2], K, V))
+    with gt.nn.attention.sdpa_kernel([backend]):
+        inside = gt.nn.functional.scaled_dot_product_attention(q, k, v)
+    np.testing.assert_array_equal(inside.numpy(),
+                                  gt.nn.functional.scaled_dot_product_attention(q, k, v).numpy())
+    for t in (gt, torch):
+        with pytest.raises(AssertionError, match="instance of SDPBackend"), t.nn.attention.sdpa_kernel("math"):
+            pass
