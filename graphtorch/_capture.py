@@ -41,6 +41,7 @@ class Capture:
         self.grad_guards: dict[Tensor, bool] = {}  # tensors whose grad was read: whether it was None
         self.grad_sources: dict[Storage, Tensor] = {}
         self.generators: dict[Any, tuple[int, int]] = {}  # state at the start
+        self.value_guards: dict[Storage, int] = {}  # read in Python: their writes so far
         self.stand_ins: list[Value] = []
 
     # -- what happens during the call
@@ -60,6 +61,11 @@ class Capture:
         if place is None:
             place = self.inputs[storage] = Value(value.type, name=f"state{len(self.inputs)}")
         return place
+
+    def value_read(self, storage: Storage) -> None:
+        """Elements were read in Python: a replay needs them unchanged."""
+        if storage not in self.locals:
+            self.value_guards.setdefault(storage, storage.epoch)
 
     def local(self, storage: Storage) -> None:
         if not isinstance(storage.value, RuntimeScalar):

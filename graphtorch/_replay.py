@@ -117,6 +117,7 @@ class Entry:
         self.types: list[Type] = []
         self.scalars: list[RuntimeScalar] = []
         self.guards: list[tuple[Tensor, bool]] = []
+        self.values: list[tuple[Storage, int]] = []  # storages read in Python, and their writes until then
         self.bound: list[Tensor] = []  # members of modules, and the storages they are known to use
         self.bound_storages: list[Storage] = []
         self.generators: list[tuple[Any, int]] = []
@@ -156,7 +157,10 @@ class Entry:
         return [s if type(s) is Storage else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
 
     def alive(self) -> bool:
-        """Whether this recording can still serve: the tensors it is bound to use the storages it knows."""
+        """Whether this recording can still serve: the tensors it is bound to use the storages it knows, and
+        what Python read of others is as it was."""
+        if self.values and any(storage.epoch != epoch for storage, epoch in self.values):
+            return False
         return [t._storage for t in self.bound] == self.bound_storages  # a storage is equal to itself alone
 
     def replay(self, arguments: Sequence[Tensor], state: Sequence[Buffer]) -> Any:
@@ -293,6 +297,7 @@ class _Plan:
         self.escape_places = [self._number(s.value) for s in self.new_state]
         self._close(joint, places)
         entry.guards = list(capture.grad_guards.items())
+        entry.values = list(capture.value_guards.items())
 
     def _number(self, value: Value) -> int:
         self.values.append(value)

@@ -12,7 +12,7 @@ from graphtorch.ir.dtype import i64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim, SymInt, broadcast
 
-from ._ops.base import FUNCTIONS, METHODS, cast_value, run, scalar
+from ._ops.base import FUNCTIONS, MASK, METHODS, cast_value, elements_for_size, run, scalar
 from ._ops.views import select, slice_view, squeeze, unsqueeze
 from ._types import DTYPES
 from ._write import assign
@@ -219,7 +219,8 @@ def _add_arrays(x: Tensor, axis: int, item: Tensor, arrays: Arrays) -> int:
 def _true_places(mask: Tensor) -> tuple[Tensor, ...]:
     if mask.ndim == 0:
         raise IndexError("a 0-dim mask needs at least one dimension: use masked_fill or torch.where")
-    return tuple(from_array(column) for column in np.nonzero(mask.detach()._array()))
+    array = elements_for_size("indexing with a mask", mask, MASK)
+    return tuple(from_array(column) for column in np.nonzero(array))
 
 
 # ------------------------------------------------------------------------------------------ writing

@@ -138,6 +138,8 @@ class Tensor:
         storage = self._storage
         if storage.host is None:
             _record.settle(storage)
+            if Storage.capture is not None:
+                Storage.capture.value_read(storage)
             array = storage.value.buffer.numpy()  # type: ignore[attr-defined]
         else:
             _record._refuse_in_capture()

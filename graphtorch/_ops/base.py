@@ -17,7 +17,7 @@ from graphtorch.ir.shape import SymInt, normalize_axis
 from .. import _types
 from .._grad_mode import modes
 from .._memory import Buffer
-from .._record import flush, locate
+from .._record import flush, locate, user_line
 from .._write import assign
 from ..storage import Leaf, Storage
 from ..tensor import Tensor, wrap
@@ -228,6 +228,24 @@ def size_value(dim: Any, dtype: DType) -> Value:
     return ops.constant(value=Literal.of(dim, dtype))
 
 
+MASK = "keep all elements and use torch.where(mask, x, 0), masked_fill or sums weighted by the mask"
+
+
+def elements_for_size(name: str, x: Tensor, instead: str) -> np.ndarray:
+    """The elements of `x`, on which the size of a result of `name` depends.
+
+    Raises:
+        RuntimeError: they are not known, in a function that is being captured; `instead` says what to write.
+    """
+    if Storage.capture is not None and not isinstance(x._storage.value, Leaf):
+        raise RuntimeError(
+            f"{name}: the size of the result depends on the data, at {user_line()}, while it is "
+            f"captured by compile() or trace(), whose graphs have sizes known before: {instead}; or move "
+            "this line out of the captured function"
+        )
+    return x.detach()._array()
+
+
 # ------------------------------------------------------------------------------------------ promotion
 
 
@@ -359,7 +377,8 @@ def size_of(size: Any) -> Any:
 
 
 __all__ = [
-    "FUNCTIONS", "METHODS", "Number", "axis_of", "boolean", "cast_value", "check_tensor", "common_dtype",
-    "dims_of", "elementwise", "floating", "i64", "is_operand", "number_dtype", "operand", "register", "run",
-    "scalar", "shape_of", "size_of", "size_value", "write_out",
+    "FUNCTIONS", "MASK", "METHODS", "Number", "axis_of", "boolean", "cast_value", "check_tensor",
+    "common_dtype", "dims_of", "elements_for_size", "elementwise", "floating", "i64", "is_operand",
+    "number_dtype", "operand", "register", "run", "scalar", "shape_of", "size_of", "size_value",
+    "write_out",
 ]

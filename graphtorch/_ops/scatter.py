@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from graphtorch.ir import ops
 from graphtorch.ir.shape import broadcast
 
 from .._types import DTYPES, iinfo
 from .._write import assign
-from ..creation import from_array
 from ..indexing import Arrays, _basic, _index, _put, _sliced, _source, full_number, getitem
 from ..tensor import Tensor, from_value
 from .base import FUNCTIONS, axis_of, register, run, scalar
@@ -274,17 +271,6 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
     return reshape(made, input.shape)
 
 
-@register()
-def masked_select(input: Tensor, mask: Tensor) -> Tensor:
-    """The elements where mask holds, as a vector. Its size depends on data: not for captured functions."""
-    if not mask._type.dtype.is_bool:
-        raise RuntimeError(f"masked_select: expected BoolTensor for mask, got {mask.dtype}")
-    shape = broadcast(input._type.shape, mask._type.shape)
-    if not shape:
-        return getitem(reshape(input, (1,)), reshape(mask, (1,)))
-    return getitem(input.expand(shape), mask.expand(shape))
-
-
 @register(inplace=True)
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """A copy with the elements of `source`, in order, where mask holds."""
@@ -294,23 +280,6 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     count = source.numel()
     chosen = reshape(getitem(reshape(source, (-1,)), rank.clamp(0, max(count - 1, 0))), shape)
     return FUNCTIONS["where"](m, chosen, x)
-
-
-@register()
-def nonzero(input: Tensor, *, as_tuple: bool = False, out: Any = None) -> Any:
-    """The indices of elements that are not zero. Its size depends on data: not for captured functions."""
-    found = np.nonzero(np.atleast_1d(input.detach()._array()))
-    if as_tuple:
-        return tuple(from_array(c.astype(np.int64)) for c in found)
-    if input.ndim == 0:
-        return from_array(np.zeros((len(found[0]), 0), np.int64))
-    return from_array(np.stack(found, 1).astype(np.int64))
-
-
-@register()
-def argwhere(input: Tensor) -> Tensor:
-    """The indices of elements that are not zero, one per row."""
-    return nonzero(input)
 
 
 def _scatter_view(name: str, define: Any) -> None:
@@ -376,32 +345,3 @@ def searchsorted(
 def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
     """The bucket of each element between sorted boundaries."""
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)
-
-
-@register(inplace=False)
-def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
-    """How often each non-negative integer occurs. Its size depends on data: not for captured functions."""
-    found = np.bincount(input._array(), None if weights is None else weights.detach()._array(), minlength)
-    if weights is not None and weights.dtype.is_floating_point:
-        found = found.astype(weights._type.dtype.numpy)
-    return from_array(found)
-
-
-@register()
-def unique(
-    input: Tensor,
-    sorted: bool = True,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-    dim: int | None = None,
-) -> Any:
-    """The distinct elements. Its size depends on data: not for captured functions."""
-    found = np.unique(input.detach()._array(), return_inverse=True, return_counts=True, axis=dim)
-    values, inverse, counts = found
-    result = [from_array(np.ascontiguousarray(values))]
-    if return_inverse:
-        places = inverse.astype(np.int64).reshape(input.shape if dim is None else (-1,))
-        result.append(from_array(places))
-    if return_counts:
-        result.append(from_array(np.ascontiguousarray(counts, np.int64)))
-    return tuple(result) if len(result) > 1 else result[0]

@@ -25,6 +25,7 @@ from .base import (
     check_tensor,
     common_dtype,
     dims_of,
+    elements_for_size,
     register,
     run,
     shape_of,
@@ -338,7 +339,9 @@ def repeat_interleave(
             lambda v: ops.reshape(ops.expand(ops.reshape(v, shape=one), shape=wide), shape=final),
             input,
         )
-    counts = np.asarray(repeats.tolist() if isinstance(repeats, Tensor) else repeats).reshape(-1)
+    if isinstance(repeats, Tensor):
+        repeats = elements_for_size("repeat_interleave", repeats, "give the repeats as Python ints")
+    counts = np.asarray(repeats).reshape(-1)
     if counts.size not in (1, size):
         raise RuntimeError(
             f"repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size} "

@@ -239,7 +239,6 @@ VALUES = {
     "numpy": lambda x: x.numpy(),
     "str": lambda x: f"{x.sum():.2f}",
     "range": lambda x: range(x.sum().long()),
-    "mask": lambda x: x[x > 0],
     "in": lambda x: 1 in x,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..._ops.base import elements_for_size
 from ..._sparse import row_gradient
 from ...autograd import Function, no_grad
 from ...storage import Storage
@@ -99,7 +100,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             raise RuntimeError("Can not infer total number of classes from empty tensor.")
         return tensor.new_zeros((*tensor.shape, num_classes))
     if num_classes == -1:
-        num_classes = int(tensor.max().item()) + 1
+        num_classes = int(elements_for_size("one_hot", tensor, "give num_classes").max()) + 1
     if num_classes < 1:
         raise RuntimeError(f"num_classes should be positive, got {num_classes}")
     if Storage.capture is None:  # inside a captured function the scatter reports it at run time
