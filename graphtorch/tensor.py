@@ -23,6 +23,7 @@ from graphtorch.ir.shape import contiguous_strides, numel
 from . import _record
 from ._grad_mode import modes
 from ._grad_node import AccumulateGrad, Edge, GradNode, Seen, look
+from ._memory import Buffer
 from ._types import CPU, Size, default_dtype, device, dtype, layout, strided
 from .storage import (
     Leaf,
@@ -36,6 +37,7 @@ from .storage import (
 )
 from .utils.hooks import register
 
+COPIED_PART = 1 << 20  # bytes: copying so few costs less than compiling a program for their place
 _DTYPE_OF = dtype._of
 _DIFFERENTIABLE = frozenset(d for d in ALL if d.is_differentiable)
 
@@ -445,15 +447,15 @@ def _strided(array: np.ndarray, view: View) -> np.ndarray:
 
 
 def _part_of_leaf(source: Leaf, base: Tensor | None, view: View | None) -> Value | None:
-    """A contiguous part of elements in memory, as a leaf over that part: no slice is recorded."""
-    if (
-        view is None
-        or (base is not None and base._view is not None)
-        or view.type.dtype is not source.dtype
-        or not is_contiguous(view.type.shape, view.strides)
-    ):
+    """A part of elements in memory as a leaf: no slice is recorded, so that a batch from another place of the
+    data finds the same program. A part with gaps is copied, unless it is large."""
+    if view is None or (base is not None and base._view is not None) or view.type.dtype is not source.dtype:
         return None
-    return Leaf(source.buffer.part(view.offset, view.type.shape))
+    if is_contiguous(view.type.shape, view.strides):
+        return Leaf(source.buffer.part(view.offset, view.type.shape))
+    if numel(view.type.shape) * view.type.dtype.itemsize > COPIED_PART:
+        return None
+    return Leaf(Buffer.of(np.ascontiguousarray(_strided(source.buffer.numpy(), view))))
 
 
 # ------------------------------------------------------------------------------------------ making tensors

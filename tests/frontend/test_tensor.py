@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import graphtorch as torch
+from graphtorch import _record
 
 VIEWS = {
     "view": lambda b: b.view(-1),
@@ -217,3 +218,18 @@ def test_nodes_of_the_autograd_graph_have_classes_of_their_own():
     x = torch.ones(2, requires_grad=True)
     fn = (x * 2).sum().grad_fn
     assert type(fn).__name__ == "SumBackward0" and type(fn.next_functions[0][0]).__name__ == "MulBackward0"
+
+
+def test_batches_from_other_places_of_the_data_find_the_same_program():
+    data = torch.arange(60.0).reshape(3, 20)
+    counts = []
+    for start in range(6):
+        doubled = data[:, start:start + 4] * 2
+        assert doubled.sum().item() == 2 * sum(20 * r + c for r in range(3) for c in range(start, start + 4))
+        counts.append(_record.compiled_count)
+    assert counts[0] == counts[-1]
+    part = data[:, 1:3]
+    data[0, 1] = 100
+    assert part[0, 0] == 100 and (part + 0).tolist() == [[100, 2], [21, 22], [41, 42]]
+    part[1, 1] = -1
+    assert data[1, 2] == -1

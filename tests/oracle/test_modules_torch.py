@@ -18,7 +18,7 @@ sys.path.remove(str(TOOLS))
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_samples_of_every_seventh_class() -> None:
-    tally = modules.replay(torch.float32, every=7)
+def test_samples_of_every_twelfth_class() -> None:
+    tally = modules.replay(torch.float32, every=12)
     assert not tally.reasons
-    assert tally.counts["forward"] > 60 and tally.counts["gradient"] > 50
+    assert tally.counts["forward"] > 40 and tally.counts["gradient"] > 30
