@@ -52,6 +52,16 @@ def test_dtypes(call: str) -> None:
     assert found[1] == found[0]
 
 
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"])
+def test_dtypes_of_recurrent_layers(name: str) -> None:
+    found = []
+    for t in BOTH:
+        with t.autocast("cpu"):
+            out = getattr(t.nn, name)(4, 2)(t.ones(*(3,) * ("Cell" not in name), 3, 4))
+        found.append(str((out if isinstance(out, t.Tensor) else out[0]).dtype))
+    assert found[1] == found[0]
+
+
 def test_training_under_autocast() -> None:
     losses = []
     for t in BOTH:

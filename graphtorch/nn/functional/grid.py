@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from ..._autocast import single_precision
 from ..._ops.base import FUNCTIONS, check_tensor
 from ...tensor import Tensor
 from ._common import where
@@ -64,6 +65,7 @@ def _aligned(given: bool | None) -> bool:
     return bool(given)
 
 
+@single_precision
 def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros",
                 align_corners: bool | None = None) -> Tensor:
     """`input` [N, C, *S] at the coordinates `grid` [N, *T, len(S)], whose last dim is (x, y) or (x, y, z).

@@ -18,6 +18,7 @@ from graphtorch.ir.dtype import boolean
 from graphtorch.ir.graph import Graph, Type, Value, located
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 
+from ..._autocast import lower_precision
 from ..._ops.base import FUNCTIONS, run
 from ...storage import Leaf, Storage
 from ...tensor import Tensor
@@ -293,7 +294,7 @@ def _function(mode: str) -> Any:
     call.__doc__ = (f"All layers of `nn.{mode.partition('_')[0]}`: the outputs and the final states. "
                     "Arguments: input [T, N, I], hx, params, has_biases, num_layers, dropout, train, "
                     "bidirectional, batch_first; or data, batch_sizes, hx, ..., bidirectional, if packed.")
-    return call
+    return call if mode == "GRU" else lower_precision(call)
 
 
 rnn_tanh, rnn_relu, lstm, gru = map(_function, KINDS)
@@ -329,7 +330,7 @@ def _cell_function(name: str, mode: str) -> Any:
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"One step of `nn.{mode.partition('_')[0]}` for input [N, I] and states [N, H]."
-    return call
+    return lower_precision(call) if mode.startswith("RNN") else call
 
 
 rnn_tanh_cell = _cell_function("rnn_tanh_cell", "RNN_TANH")
