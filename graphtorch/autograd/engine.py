@@ -222,16 +222,17 @@ def _run_tensor_hooks(fn: GradNode, cotangents: list[Any]) -> None:
                 break
             changed = hook(cotangents[number])
             if changed is not None:
-                cotangents[number] = _checked_hook(changed, cotangents[number])
+                cotangents[number] = _checked_hook(hook, changed, cotangents[number])
 
 
-def _checked_hook(changed: Any, before: Any) -> Any:
+def _checked_hook(hook: Any, changed: Any, before: Any) -> Any:
     if not hasattr(changed, "_value"):
         raise TypeError(f"hook: expected a Tensor or None, got {type(changed).__name__}")
     if changed.shape != before.shape:
+        name = getattr(hook, "__name__", type(hook).__name__)
         raise RuntimeError(
-            f"hook '{changed}' has changed the size of value: from {list(before.shape)} to "
-            f"{list(changed.shape)}; return a gradient of the same shape"
+            f"hook '{name}' has changed the size of value: from {list(before.shape)} to {list(changed.shape)}; "
+            "return a gradient of the same shape"
         )
     return changed
 
