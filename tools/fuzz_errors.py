@@ -14,7 +14,7 @@ from __future__ import annotations
 import _venv
 
 if __name__ == "__main__":
-    _venv.ensure(("oracle",))
+    _venv.ensure("oracle")
 
 import argparse
 import ast
