@@ -231,8 +231,8 @@ def _checked_hook(hook: Any, changed: Any, before: Any) -> Any:
     if changed.shape != before.shape:
         name = getattr(hook, "__name__", type(hook).__name__)
         raise RuntimeError(
-            f"hook '{name}' has changed the size of value: from {list(before.shape)} to {list(changed.shape)}; "
-            "return a gradient of the same shape"
+            f"hook '{name}' has changed the size of value: from {list(before.shape)} to "
+            f"{list(changed.shape)}; return a gradient of the same shape"
         )
     return changed
 
