@@ -29,6 +29,7 @@ from .base import (
     register,
     run,
     shape_of,
+    size_of,
 )
 from .views import expand, permute, reshape, transpose, unsqueeze
 
@@ -412,7 +413,7 @@ def _triangle(name: str, op: Any) -> None:
         check_tensor(name, "input", input)
         if input.ndim < 2:
             raise RuntimeError(f"{name}: input tensor must have at least 2 dimensions")
-        return run(name.capitalize(), op, input, **{"diagonal": diagonal})
+        return run(name.capitalize(), op, input, diagonal=size_of(diagonal))
 
     define.__name__ = define.__qualname__ = name
     define.__doc__ = op.doc

@@ -172,6 +172,7 @@ def test_tensors_of_one_int_stand_for_ints():
     one = torch.tensor(1)
     assert torch.eye(one, 2).tolist() == [[1, 0]] and torch.ones(2, 3).sum(one).tolist() == [3, 3]
     assert torch.zeros(2).copy_(3).tolist() == [3, 3]
+    assert torch.ones(2, 2).tril(one - 1).tolist() == [[1, 0], [1, 1]]
 
 
 def test_out_and_pin_memory_where_definitions_lack_them():
