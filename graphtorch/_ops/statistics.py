@@ -10,7 +10,6 @@ from ..tensor import Tensor
 from .base import FUNCTIONS, axis_of, check_tensor, register
 from .compare import where
 from .order import sort
-from .pointwise import isnan_ as isnan
 
 
 @register()
@@ -118,46 +117,6 @@ def _range(x: Tensor, low: float, high: float) -> tuple[Any, Any]:
 
 def _bool() -> Any:
     return FUNCTIONS["zeros"]((), dtype=bool).dtype
-
-
-def _count(x: Tensor, axis: int) -> Tensor:
-    """How many elements along `axis` are not NaN."""
-    return isnan(x.detach()).logical_not().sum(axis, keepdim=True)
-
-
-@register(out=True)
-def nanquantile(input: Tensor, q: Any, dim: Any = None, keepdim: bool = False, *,
-                interpolation: str = "linear") -> Tensor:
-    """Quantiles `q` in 0..1 of what is not NaN, by interpolation between neighbours."""
-    check_tensor("nanquantile", "input", input)
-    points = q if isinstance(q, Tensor) else FUNCTIONS["tensor"](float(q), dtype=input.dtype)
-    if not bool(((points >= 0) & (points <= 1)).all()):
-        raise RuntimeError("quantile() q values must be in the range [0, 1]")
-    x, axis = (input.reshape(-1), 0) if dim is None else (input, axis_of(dim, input.ndim))
-    ordered, last = sort(x, axis)[0], (_count(x, axis) - 1).clamp(min=0)
-    results = []
-    for one in points.reshape(-1).unbind():
-        place = one * last
-        low = place.floor()
-        step = _step(place, low, interpolation)
-        near, far = (ordered.gather(axis, p.long()) for p in (low, place.ceil()))
-        results.append(FUNCTIONS["lerp"](near, far, step))
-    whole = [r.reshape((1,) * input.ndim) if dim is None else r for r in results]
-    parts = whole if keepdim else [r.reshape(()) if dim is None else r.squeeze(axis) for r in results]
-    return FUNCTIONS["stack"](parts) if points.ndim else parts[0]
-
-
-def _step(place: Tensor, low: Tensor, interpolation: str) -> Tensor:
-    """How far between the lower and the higher neighbour a quantile lies."""
-    if interpolation == "linear":
-        return place - low
-    if interpolation == "nearest":
-        return place.round() - low
-    known = {"lower": 0.0, "higher": 1.0, "midpoint": 0.5}
-    if interpolation not in known:
-        raise RuntimeError("quantile() interpolation must be one of linear, lower, higher, midpoint or "
-                           f"nearest, but got {interpolation}")
-    return FUNCTIONS["full_like"](place, known[interpolation])
 
 
 @register("trapezoid", "trapz", method=False)
