@@ -23,6 +23,7 @@ import random
 import select
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -446,6 +447,7 @@ class Side:
 
     def __init__(self, library: str):
         self.library = library
+        self.folder = tempfile.TemporaryDirectory()  # calls that write files write them here
         self.process: subprocess.Popen[str] | None = None
 
     def ask(self, call: str) -> tuple[str, str]:
@@ -453,7 +455,7 @@ class Side:
         if self.process is None:
             command = [sys.executable, "-c", WORKER, self.library]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            stderr=subprocess.DEVNULL, text=True)
+                                            stderr=subprocess.DEVNULL, text=True, cwd=self.folder.name)
             assert self.process.stdout and self.process.stdout.readline() == "ready\n"
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(call) + "\n")
