@@ -103,6 +103,8 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """The legacy type name, or the tensor converted to a dtype or legacy type."""
     if dtype is None:
         return "torch." + TYPE_NAME_OF[self._type.dtype]
+    if isinstance(dtype, Tensor):
+        raise TypeError("type(): dtype must be a type, str, or dtype object, not a Tensor: use type_as()")
     refuse_cuda(dtype)
     name = dtype.rsplit(".", 1)[-1] if isinstance(dtype, str) else getattr(dtype, "__name__", "")
     return to(self, DTYPES[LEGACY[name]] if name in LEGACY else dtype)

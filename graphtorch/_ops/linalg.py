@@ -326,11 +326,19 @@ METHODS["__imatmul__"] = in_place("__imatmul__", matmul)
 def einsum(equation: str, *operands: Any) -> Tensor:
     """Sums of products by Einstein's convention, such as ``"bij,bjk->bik"``; with ``...`` for leading
     dimensions."""
+    if not isinstance(equation, str):
+        raise TypeError("einsum(): argument 'equation' (position 1) must be str, not "
+                        f"{type(equation).__name__}: write the dimensions of the operands as letters")
     given = list(operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands)
+    if not given:
+        raise ValueError("einsum(): must specify the equation string and at least one operand")
+    for i, x in enumerate(given):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected Tensor as element {i} in argument 1, but got {type(x).__name__}")
     left, arrow, output = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(given):
-        raise ValueError(f"einsum(): the equation has {len(terms)} operands, but {len(given)} were given")
+        raise RuntimeError(f"einsum(): the equation has {len(terms)} operands, but {len(given)} were given")
     terms, output = _without_dots(terms, given, output, bool(arrow))
     label_sizes: dict[str, Any] = {}
     for term, x in zip(terms, given, strict=True):

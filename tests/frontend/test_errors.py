@@ -334,3 +334,15 @@ def test_failures_behind_the_passes(monkeypatch):
         message = refused()
         assert message.startswith("code generation of graph main failed with RuntimeError: LLVM IR parsing")
         assert_shows_the_graph(message)
+
+
+@pytest.mark.parametrize(("call", "kind", "words"), [
+    (lambda x: graphtorch.einsum(x, x), TypeError, "'equation'"),
+    (lambda x: graphtorch.einsum("ij->i", (1,), x), TypeError, "element 0"),
+    (lambda x: graphtorch.einsum("ij,jk->ik", x), RuntimeError, "2 operands"),
+    (lambda x: graphtorch.nn.utils.rnn.pad_sequence([x, 1]), TypeError, "element 1"),
+    (lambda x: x.type(x), TypeError, "type_as"),
+])
+def test_arguments_that_are_no_tensors_or_should_not_be(call, kind, words):
+    with pytest.raises(kind, match=words):
+        call(graphtorch.ones(2, 2))
