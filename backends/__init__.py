@@ -13,7 +13,7 @@ from .buffer import Buffer
 __all__ = ["TARGETS", "Buffer", "Executable", "compile"]
 
 # Name of a target: the module below this one whose `compile(graph, stable)` serves it. Imported at first use.
-TARGETS = {"llvm": ".llvm.compiler", "reference": ".reference.compiler", "tiered": ".tiered"}
+TARGETS = {"llvm": ".llvm.compiler", "reference": ".reference.compiler"}
 
 
 class Executable(Protocol):

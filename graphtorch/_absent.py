@@ -25,13 +25,27 @@ def message(module: str, name: str) -> str:
     return f"module {module!r} has no attribute {name!r}{nearest(name, dir(sys.modules[module]))}"
 
 
+class AbsentError(AttributeError):
+    """An absent attribute; what it says is looked for when somebody reads it: `hasattr` never does."""
+
+    def __init__(self, module: str, name: str):
+        super().__init__(name=name, obj=sys.modules[module])
+        self._module = module
+
+    def __str__(self) -> str:
+        return message(self._module, str(self.name))
+
+    def __reduce__(self) -> Any:
+        return AttributeError, (str(self),)
+
+
 def attribute_of(module: str, lazy: Collection[str] = ()) -> Callable[[str], Any]:
     """A module's ``__getattr__``: loads the submodules `lazy` at their first use, explains other names."""
 
     def __getattr__(name: str) -> Any:
         if name in lazy:
             return importlib.import_module(f"{module}.{name}")
-        raise AttributeError(message(module, name), name=name, obj=sys.modules[module])
+        raise AbsentError(module, name)
 
     return __getattr__
 

@@ -10,17 +10,17 @@ from graphtorch.backends import compile as _compile
 from graphtorch.backends.buffer import Exposed
 from graphtorch.ir.graph import Graph
 
-_CHOSEN = os.environ.get("GRAPHTORCH_TARGET")
+CHOSEN = os.environ.get("GRAPHTORCH_TARGET")  # how every graph runs; None: as it pays
 
 
 def pending_program(graph: Graph) -> Executable:
-    """What runs a graph that was recorded line by line: interpreted while it is small and new."""
-    return _compile(graph, _CHOSEN or "tiered")
+    """What runs a graph that was recorded line by line."""
+    return _compile(graph, CHOSEN or "llvm")
 
 
 def captured_program(graph: Graph, stable: Sequence[int] = ()) -> Executable:
     """What runs a graph that the user asked to compile; `stable` inputs seldom change."""
-    return _compile(graph, _CHOSEN or "llvm", stable)
+    return _compile(graph, CHOSEN or "llvm", stable)
 
 
-__all__ = ["Buffer", "Executable", "Exposed", "captured_program", "pending_program"]
+__all__ = ["CHOSEN", "Buffer", "Executable", "Exposed", "captured_program", "pending_program"]

@@ -11,20 +11,19 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from graphtorch.ir.graph import Graph, Location, Node, Value, _location
-from graphtorch.ir.op import NO_ATTRS
+from graphtorch.ir.graph import Location, Node, Value, _location
 from graphtorch.ir.ops.factor import LinAlgError
 
-from ._memory import Executable, pending_program
+from . import _programs
+from ._walk import Walk, results_of
 from .storage import Leaf, Storage
 
 PENDING_BOUND = 1024  # results recorded since the last run; beyond it the pending graph runs
-PROGRAM_BOUND = 1024  # programs remembered
 EXPENSIVE = frozenset({
     "matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool", "scan", "sort", "topk", "svd", "eigh",
     "qr", "cholesky", "lu", "triangular_solve",
@@ -32,11 +31,7 @@ EXPENSIVE = frozenset({
 
 _lock = threading.RLock()
 _pending: list[weakref.ref[Storage]] = []
-_programs: dict[object, tuple[Executable, list[Location | None]]] = {}  # and the lines it was recorded at
-# Results in memory, by the id of their node; an entry goes with its node, of which it holds a weak reference.
-_computed: dict[int, tuple[weakref.ref[Node], dict[int, Leaf]]] = {}
 _watched: weakref.WeakKeyDictionary[Node, weakref.ref[Any]] = weakref.WeakKeyDictionary()
-compiled_count = 0  # programs made so far in this process
 
 
 def _after_fork() -> None:
@@ -156,22 +151,13 @@ def _run(wanted: Sequence[Storage]) -> None:
         for i in range(len(n.types))
     ]
     outputs = list(dict.fromkeys((*outputs, *kept)))
-    leaves = execute(walk, outputs)
+    leaves = _execute(walk, outputs)
     for value, leaf in zip(outputs, leaves, strict=True):
         if value.node is not None:
-            _results_of(value.node)[value.index] = leaf
+            results_of(value.node)[value.index] = leaf
     found = dict(zip(outputs, leaves, strict=True))
     for storage in storages:
         storage.value = found.get(storage.value, storage.value)
-
-
-def _results_of(node: Node) -> dict[int, Leaf]:
-    key = id(node)
-    entry = _computed.get(key)
-    if entry is None:
-        gone = weakref.ref(node, lambda _: _computed.pop(key, None))
-        entry = _computed[key] = gone, {}
-    return entry[1]
 
 
 def _is_watched(node: Node) -> bool:
@@ -180,14 +166,16 @@ def _is_watched(node: Node) -> bool:
     return holder is not None and not holder.freed
 
 
-def execute(walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
+def _execute(walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
     """Run the graph from the walk's leaves to `outputs`."""
-    executable, lines = program_for(walk, outputs)
+    program = None
     try:
-        results = executable([leaf.buffer for leaf in walk.leaves])
+        program = _programs.program_for(walk, outputs)
+        return _programs.run(program, walk, outputs)
     except (IndexError, LinAlgError) as error:
-        raise type(error)(_with_own_line(str(error), walk, lines)) from None
-    return [Leaf(b) for b in results]
+        if program is None:
+            raise
+        raise type(error)(_with_own_line(str(error), walk, program.lines)) from None
 
 
 def _with_own_line(message: str, walk: Walk, lines: Sequence[Location | None]) -> str:
@@ -197,113 +185,6 @@ def _with_own_line(message: str, walk: Walk, lines: Sequence[Location | None]) -
         if line != node.location and message.endswith(end):
             return f"{message.removesuffix(end)} at {node.location})"
     return message
-
-
-def program_for(walk: Walk, outputs: Sequence[Value]) -> tuple[Executable, list[Location | None]]:
-    """The program of a pending graph, compiled at the first meeting with its structure, and its lines."""
-    global compiled_count
-    key = (
-        tuple([v.type for v in walk.leaves]),
-        tuple(walk.rows),
-        tuple([walk.reference(v) for v in outputs]),
-    )
-    found = _programs.get(key)
-    if found is None:
-        if len(_programs) >= PROGRAM_BOUND:
-            _programs.pop(next(iter(_programs)))
-        found = _programs[key] = pending_program(walk.graph(outputs)), [n.location for n in walk.nodes]
-        compiled_count += 1
-    return found
-
-
-class Walk:
-    """The pending nodes behind some values, producers first, and the leaves they start from."""
-
-    __slots__ = ("_inputs", "leaves", "nodes", "numbers", "places", "rows")
-
-    def __init__(self, outputs: Iterable[Value]):
-        self.nodes: list[Node] = []
-        self.leaves: list[Leaf] = []
-        self.rows: list[tuple[object, ...]] = []
-        self.numbers: dict[Node, int] = {}
-        self.places: dict[Value, int] = {}  # values taken from memory: -1 - position among the leaves
-        self._inputs: dict[int, int] = {}  # the same for values without a node, by their ids
-        for value in outputs:
-            self._visit(value)
-
-    def _visit(self, value: Value) -> None:
-        if self._place(value) is not None or value.node in self.numbers:
-            return
-        numbers, stack = self.numbers, [value.node]
-        while stack:
-            node = stack[-1]
-            if node in numbers:
-                stack.pop()
-                continue
-            row: list[object] = [node.op, None if node.attrs is NO_ATTRS else node.attrs]
-            missing: list[Node] = []
-            for v in node.operands:
-                number = numbers.get(v.node)
-                place = None
-                if number is None or id(v.node) in _computed:  # another result may be computed again
-                    place = self._place(v)
-                if place is not None:
-                    row.append(place)
-                elif number is not None:
-                    row.append(number << 10 | v.index)
-                else:
-                    missing.append(v.node)
-            if missing:
-                stack.extend(reversed(missing))
-                continue
-            stack.pop()
-            numbers[node] = len(self.nodes)
-            self.nodes.append(node)
-            self.rows.append(tuple(row))
-
-    def _place(self, value: Value) -> int | None:
-        """The number of a value that is in memory; None for one to compute."""
-        if value.node is None:
-            place = self._inputs.get(id(value))
-            if place is not None:
-                return place
-            if not isinstance(value, Leaf):
-                raise RuntimeError(
-                    f"{value} belongs to a graph being traced and has no elements: a tensor made inside "
-                    "trace() or compile() was kept and used outside; return it from the function"
-                )
-            place = self._inputs[id(value)] = self.places[value] = -1 - len(self.leaves)
-            self.leaves.append(value)
-            return place
-        entry = _computed.get(id(value.node))
-        leaf = None if entry is None else entry[1].get(value.index)
-        if leaf is None:
-            return None
-        place = self.places.get(value)
-        if place is None:
-            place = self.places[value] = -1 - len(self.leaves)
-            self.leaves.append(leaf)
-        return place
-
-    def reference(self, value: Value) -> int:
-        """The value's number: negative for leaves, else node number and result index in one."""
-        place = self.places.get(value)
-        return place if place is not None else self.numbers[value.node] << 10 | value.index
-
-    def graph(self, outputs: Sequence[Value], names: Sequence[str] = ()) -> Graph:
-        """The walk as a closed graph, its leaves as inputs."""
-        table: dict[Value, Value] = {}
-        inputs = [Value(leaf.type, name=names[i] if names else f"x{i}") for i, leaf in enumerate(self.leaves)]
-        for value, place in self.places.items():
-            table[value] = inputs[-1 - place]
-        nodes = []
-        for node in self.nodes:
-            operands = tuple([table[v] for v in node.operands])
-            made = Node(node.op, operands, node.attrs, node.types, node.location)
-            nodes.append(made)
-            for i, result in enumerate(made.results()):
-                table.setdefault(Value(node.types[i], node, i), result)
-        return Graph("main", inputs, [table[v] for v in outputs], nodes)
 
 
 Storage.settle = staticmethod(settle)

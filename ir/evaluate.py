@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,32 +45,116 @@ def evaluate(graph: Graph, arrays: Sequence[Any]) -> list[np.ndarray]:
                 f"graph {graph.name}: the size of Dim {symbol.name!r} cannot be read off the inputs "
                 f"({', '.join(str(v.type) for v in graph.inputs)}): give it a dimension of its own"
             )
-    values: dict[Value, np.ndarray] = {}
     for value, array in zip(graph.inputs, inputs, strict=True):
         _check_input(value, array, sizes)
-        values[value] = array
-    for node in graph.nodes:
-        for result, array in zip(node.results(), _run(node, values, sizes), strict=True):
-            values[result] = array
-    return [np.ascontiguousarray(values[v]).reshape(values[v].shape) for v in graph.outputs]
+    nodes, places, outputs = _steps(graph)
+    with np.errstate(all="ignore"):
+        found = run_nodes(nodes, places, inputs, outputs, sizes)
+    return [np.ascontiguousarray(a).reshape(a.shape) for a in found]
 
 
-def _run(node: Node, values: Mapping[Value, np.ndarray], sizes: Sizes) -> tuple[np.ndarray, ...]:
-    types = [Type(t.dtype, resolve_shape(t.shape, sizes, node)) for t in node.types]
-    attrs = resolve_attrs(node.attrs, sizes)
+@lru_cache(maxsize=512)
+def _steps(graph: Graph) -> tuple[tuple[Node, ...], list[tuple[int, ...]], list[int]]:
+    """The graph's nodes, where each finds its operands, and where the outputs are, as `run_nodes` takes it."""
+    place = {v: -1 - i for i, v in enumerate(graph.inputs)}
+    places = []
+    for number, node in enumerate(graph.nodes):
+        places.append(tuple(place[v] for v in node.operands))
+        place.update((v, number << PLACE_BITS | v.index) for v in node.results())
+    return graph.nodes, places, [place[v] for v in graph.outputs]
+
+
+PLACE_BITS = 10  # of a place: the index among a node's results; the rest is the node's number
+_PLACE_MASK = (1 << PLACE_BITS) - 1
+
+
+def run_nodes(
+    nodes: Sequence[Node],
+    places: Sequence[Sequence[int]],
+    leaves: Sequence[np.ndarray],
+    outputs: Sequence[int],
+    sizes: Sizes | None = None,
+) -> list[np.ndarray]:
+    """Run nodes one by one; what nobody reads any more is let go at once. NumPy's warnings should be off.
+
+    Args:
+        places: for each node where its operands are: ``-1 - i`` is leaf i, ``n << PLACE_BITS | i`` result i
+            of node n.
+        outputs: places of the arrays to return. They may share memory with leaves and with each other.
+        sizes: of the symbols in types and attributes, if there are any.
+
+    Raises:
+        IndexError, LinAlgError: a data-dependent failure, naming the op and the user's line.
+    """
+    waits = [0] * len(nodes)
+    for row in places:
+        for p in row:
+            if p >= 0:
+                waits[p >> PLACE_BITS] += 1
+    for p in outputs:
+        if p >= 0:
+            waits[p >> PLACE_BITS] += 1
+    results: list[Any] = [None] * len(nodes)
+    for number, (node, row) in enumerate(zip(nodes, places, strict=True)):
+        arguments = []
+        for p in row:
+            if p < 0:
+                arguments.append(leaves[-1 - p])
+                continue
+            n = p >> PLACE_BITS
+            found = results[n]
+            arguments.append(found if type(found) is np.ndarray else found[p & _PLACE_MASK])
+            waits[n] -= 1
+            if not waits[n]:
+                results[n] = None
+        made = _run(node, arguments, sizes)
+        if waits[number]:
+            results[number] = made
+    return [_at(p, leaves, results) for p in outputs]
+
+
+def _at(place: int, leaves: Sequence[np.ndarray], results: Sequence[Any]) -> np.ndarray:
+    if place < 0:
+        return leaves[-1 - place]
+    found = results[place >> PLACE_BITS]
+    return found if type(found) is np.ndarray else found[place & _PLACE_MASK]  # type: ignore[no-any-return]
+
+
+def _run(node: Node, arguments: list[np.ndarray], sizes: Sizes | None) -> Any:
+    """The node's result as an array, or its results as a tuple of arrays."""
+    types = node.types
+    attrs = node.attrs
+    if sizes:
+        types = tuple(Type(t.dtype, resolve_shape(t.shape, sizes, node)) for t in types)
+        attrs = resolve_attrs(attrs, sizes)
+    op = node.op
+    run: Callable[..., Any] | None = None
+    if arguments and arguments[0].itemsize > 2:
+        run = op.plain
+    plain = run is not None
     try:
-        found = node.op.reference(attrs, *(values[v] for v in node.operands))
+        found = run(attrs, *arguments) if run is not None else op.reference(attrs, *arguments)
     except (IndexError, LinAlgError) as error:
         place = f" at {node.location}" if node.location else ""
-        raise type(error)(f"{error} ({node.op.name}{place})") from None
-    arrays = tuple(map(np.asarray, found if isinstance(found, (tuple, list)) else (found,)))
-    for expected, array in zip(types, arrays, strict=True):
-        if array.dtype != expected.dtype.numpy or array.shape != expected.shape:
-            raise RuntimeError(
-                f"reference of op {node.op.name} made {array.dtype}{list(array.shape)}, but infer says "
-                f"{expected}" + (f" (recorded at {node.location})" if node.location else "")
-            )
-    return arrays
+        raise type(error)(f"{error} ({op.name}{place})") from None
+    if len(types) > 1:
+        return tuple([_checked(node, t, a, False) for t, a in zip(types, found, strict=True)])
+    if type(found) is tuple or type(found) is list:
+        (found,) = found
+    return _checked(node, types[0], found, plain)
+
+
+def _checked(node: Node, expected: Type, found: Any, cast: bool) -> np.ndarray:
+    array = found if type(found) is np.ndarray else np.asarray(found)
+    dtype = expected.dtype.numpy
+    if array.dtype is not dtype and array.dtype != dtype and cast:
+        array = array.astype(dtype)
+    if (array.dtype is not dtype and array.dtype != dtype) or array.shape != expected.shape:
+        raise RuntimeError(
+            f"reference of op {node.op.name} made {array.dtype}{list(array.shape)}, but infer says "
+            f"{expected}" + (f" (recorded at {node.location})" if node.location else "")
+        )
+    return array
 
 
 def _check_input(value: Value, array: np.ndarray, sizes: Sizes) -> None:

@@ -15,6 +15,10 @@ Each record states its operands, its attributes (a frozen dataclass), and four f
     For composites: the same results in terms of simpler ops. `CORE` for core ops.
 `reference(attrs, *arrays) -> array or tuple of arrays`
     What the op means, in NumPy.
+`plain(attrs, *arrays)`
+    The same for arrays of more than 16 bits an element, without the steps that only narrow floats need,
+    as numbers that may still have to be cast to the result's dtype; None where `reference` has no such
+    steps. The caller turns NumPy's warnings off.
 
 Code generation lives with the targets and ONNX names with the exporter.
 """
@@ -80,6 +84,7 @@ class Op:
     reference: Reference
     attrs: type[Attrs] = Attrs
     decompose: Decompose = CORE
+    plain: Reference | None = None
     _inferred: dict[tuple[object, ...], tuple[Type, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

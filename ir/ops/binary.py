@@ -97,7 +97,8 @@ def binary(
 
     stated = isinstance(rule, (NoGradient, ByDecomposition))
     expand: Any = CORE if formula is None else decomposition(formula, widen=True)
-    return Op(name, doc, operands, infer, rule if stated else vjp, reference, Attrs, expand)
+    return Op(name, doc, operands, infer, rule if stated else vjp, reference, Attrs, expand,
+              lambda attrs, x, y: numpy(x, y))
 
 
 # ------------------------------ arithmetic

@@ -108,10 +108,12 @@ def unary(
     def reference(attrs: Attrs, x: np.ndarray) -> np.ndarray:
         return narrow(with_attrs(numpy, attrs)(wide(x)), result(DType.of(x.dtype)))
 
+    plain = numpy if attrs is not Attrs else lambda attrs, x: numpy(x)
+
     stated = isinstance(rule, (NoGradient, ByDecomposition))
     expand: Any = CORE if formula is None else decomposition(formula, widen=widen)
     assert not (isinstance(rule, ByDecomposition) and isinstance(expand, Core)), name
-    return Op(name, doc, ("x",), infer, rule if stated else vjp, reference, attrs, expand)
+    return Op(name, doc, ("x",), infer, rule if stated else vjp, reference, attrs, expand, plain)
 
 
 def _to_bool(dtype: DType) -> DType:

@@ -49,8 +49,13 @@ HALF = np.uint64(32)
 # ------------------------------ words
 
 
+FEW_BLOCKS = 12  # so many are made faster in Python than by calls of NumPy
+
+
 def philox(seed: int, counters: np.ndarray) -> np.ndarray:
     """The four words of each block: u32 as u64 [n, 4] from counters u64 [n]; `seed` is 64 bits wide."""
+    if counters.size <= FEW_BLOCKS:
+        return np.array([_block(seed, c) for c in counters.tolist()], np.uint64).reshape(-1, 4)
     zero = np.zeros_like(counters)
     words = [counters & MASK, counters >> HALF, zero, zero]
     keys = [np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32 & 0xFFFFFFFF)]
@@ -64,6 +69,18 @@ def philox(seed: int, counters: np.ndarray) -> np.ndarray:
         ]
         keys = [np.uint64(int(k) + w & 0xFFFFFFFF) for k, w in zip(keys, WEYL, strict=True)]
     return np.stack(words, axis=-1)
+
+
+def _block(seed: int, counter: int) -> tuple[int, int, int, int]:
+    """One block of `philox`."""
+    a, b, c, d = counter & 0xFFFFFFFF, counter >> 32, 0, 0
+    low, high = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
+    for _ in range(ROUNDS):
+        first, second = MULTIPLIERS[0] * a, MULTIPLIERS[1] * c
+        a, b = second >> 32 ^ b ^ low, second & 0xFFFFFFFF
+        c, d = first >> 32 ^ d ^ high, first & 0xFFFFFFFF
+        low, high = low + WEYL[0] & 0xFFFFFFFF, high + WEYL[1] & 0xFFFFFFFF
+    return a, b, c, d
 
 
 def blocks(count: Dim, lanes: int) -> Dim:

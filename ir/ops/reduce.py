@@ -140,6 +140,10 @@ def reduction(
         kept = narrow(numpy(_for_numpy(a, x), wide(x)), result(DType.of(x.dtype)))
         return kept.reshape(reduced_shape(x.shape, a.dims, a.keepdim))
 
+    def plain(a: Any, x: np.ndarray) -> np.ndarray:
+        kept = np.asarray(numpy(a if x.ndim else _for_numpy(a, x), x))
+        return kept.reshape(reduced_shape(x.shape, a.dims, a.keepdim))
+
     stated = isinstance(rule, NoGradient)
     return Op(
         name,
@@ -150,6 +154,7 @@ def reduction(
         reference,
         attrs,
         CORE if formula is None else decompose,
+        plain,
     )
 
 

@@ -1,0 +1,91 @@
+"""What running a graph op by op takes, and what compiling it would: by their nodes, never by a clock.
+
+Whether a graph is worth compiling depends on these two, so that a program takes the same decisions each time
+it runs. The constants are nanoseconds on a core of about 3 GHz; only their ratios matter much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from graphtorch.ir.graph import Node, Type
+from graphtorch.ir.ops.checks import attrs_of
+from graphtorch.ir.ops.scan_grad import ScanAttrs
+
+from .kernels.cost import FREE, SLOW, VERY_SLOW
+
+NODE_NS = 5_000.0  # a call of NumPy and the Python around it
+MOVED_NS = 0.6  # an element read and written by a plain operation
+SLOW_NS = 8.0  # an element of exp and its like
+VERY_SLOW_NS = 60.0
+MULTIPLY_ADD_NS = 0.06
+WINDOW_NS = 1.5  # a multiply-add's share of what a convolution copies first
+
+COMPILE_NS = 40e6  # passes, linking, loading
+KERNEL_NS = 9e6  # one more kernel
+NODES_A_KERNEL = 2.5
+LOAD_NS = 4e6  # finding a compiled program on disk: printing the graph, reading, linking
+
+_elements: dict[Type, int] = {}
+
+
+def elements(type: Type) -> int:
+    """The number of elements of a static type."""
+    found = _elements.get(type)
+    if found is None:
+        if len(_elements) > 1 << 15:
+            _elements.clear()
+        found = _elements[type] = math.prod(type.shape)  # type: ignore[arg-type]
+    return found
+
+
+def stepping_ns(nodes: Iterable[Node]) -> float:
+    """What running `nodes` (of static sizes) one by one takes, roughly."""
+    total = 0.0
+    for node in nodes:
+        name = node.op.name
+        size = elements(node.types[0])
+        if name in FREE:
+            total += NODE_NS + MOVED_NS * size
+        elif name in SLOW:
+            total += NODE_NS + SLOW_NS * size
+        elif name in HEAVY:
+            total += NODE_NS + _heavy(node, name, size)
+        else:
+            largest = max([size, *[elements(v.type) for v in node.operands]])
+            total += NODE_NS + (VERY_SLOW_NS if name in VERY_SLOW else MOVED_NS * 2) * largest
+    return total
+
+
+HEAVY = frozenset(("matmul", "conv", "conv_transpose", "conv_weight_grad", "scan", "attention", "attention_grad"))
+
+
+def _heavy(node: Node, name: str, size: int) -> float:
+    if name == "matmul":
+        return size * node.operands[0].shape[-1] * MULTIPLY_ADD_NS  # type: ignore[operator]
+    if name == "scan":
+        attrs = attrs_of(node, ScanAttrs)
+        return attrs.length * stepping_ns(attrs.body.nodes)  # type: ignore[operator]
+    if name.startswith("attention"):
+        keys = node.operands[1].shape[-2]
+        return size * keys * (2 * MULTIPLY_ADD_NS + SLOW_NS / 16)  # type: ignore[operator]
+    x, w = node.operands[0].type, node.operands[1].type
+    if name == "conv":
+        products = size * elements(w) // max(1, w.shape[0])  # type: ignore[call-overload]
+    elif name == "conv_transpose":
+        products = elements(x) * elements(w) // max(1, w.shape[0])  # type: ignore[call-overload]
+    else:
+        products = elements(w) * size // max(1, node.types[0].shape[0])  # type: ignore[call-overload]
+    return products * (MULTIPLY_ADD_NS + WINDOW_NS / 32)  # type: ignore[no-any-return]
+
+
+def compiling_ns(rows: Iterable[Sequence[object]], types: Iterable[tuple[Type, ...]]) -> float:
+    """What compiling a graph takes, roughly.
+
+    Args:
+        rows: of each node the op and the skeleton of its attributes come first.
+        types: of each node.
+    """
+    kinds = {(row[0], row[1], t) for row, t in zip(rows, types, strict=True)}
+    return COMPILE_NS + KERNEL_NS * len(kinds) / NODES_A_KERNEL

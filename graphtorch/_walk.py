@@ -1,0 +1,132 @@
+"""The pending nodes behind some values, in the form in which programs are found and run."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from graphtorch.ir.evaluate import PLACE_BITS
+from graphtorch.ir.graph import Graph, Node, Value
+from graphtorch.ir.op import NO_ATTRS
+from graphtorch.ir.structure import Number, split_attrs, split_type
+
+from .storage import Leaf
+
+# Results in memory, by the id of their node; an entry goes with its node, of which it holds a weak reference.
+computed: dict[int, tuple[weakref.ref[Node], dict[int, Leaf]]] = {}
+
+
+def results_of(node: Node) -> dict[int, Leaf]:
+    """The results of `node` that are in memory, by index; to be added to."""
+    key = id(node)
+    entry = computed.get(key)
+    if entry is None:
+        gone = weakref.ref(node, lambda _: computed.pop(key, None))
+        entry = computed[key] = gone, {}
+    return entry[1]
+
+
+class Walk:
+    """The pending nodes behind some values, producers first, and the leaves they start from."""
+
+    __slots__ = ("_inputs", "leaves", "nodes", "numbers", "places", "rows", "sizes")
+
+    def __init__(self, outputs: Iterable[Value]):
+        self.nodes: list[Node] = []
+        self.leaves: list[Leaf] = []
+        self.rows: list[tuple[Any, ...]] = []  # of each node: op, skeleton of its attributes, places of operands
+        self.sizes: list[Number] = []  # the numbers that the skeletons leave out
+        self.numbers: dict[Node, int] = {}
+        self.places: dict[Value, int] = {}  # values taken from memory: -1 - position among the leaves
+        self._inputs: dict[int, int] = {}  # the same for values without a node, by their ids
+        for value in outputs:
+            self._visit(value)
+
+    def _visit(self, value: Value) -> None:
+        if self._place(value) is not None or value.node in self.numbers:
+            return
+        numbers, stack = self.numbers, [value.node]
+        while stack:
+            node = stack[-1]
+            if node in numbers:
+                stack.pop()
+                continue
+            attrs = node.attrs
+            row: list[Any] = [node.op, 0]
+            missing: list[Node] = []
+            for v in node.operands:
+                number = numbers.get(v.node)
+                place = None
+                if number is None or id(v.node) in computed:  # another result may be computed again
+                    place = self._place(v)
+                if place is not None:
+                    row.append(place)
+                elif number is not None:
+                    row.append(number << PLACE_BITS | v.index)
+                else:
+                    missing.append(v.node)
+            if missing:
+                stack.extend(reversed(missing))
+                continue
+            stack.pop()
+            if attrs is not NO_ATTRS:
+                row[1], sizes = split_attrs(attrs)
+                self.sizes += sizes
+            numbers[node] = len(self.nodes)
+            self.nodes.append(node)
+            self.rows.append(tuple(row))
+
+    def _place(self, value: Value) -> int | None:
+        """The number of a value that is in memory; None for one to compute."""
+        if value.node is None:
+            place = self._inputs.get(id(value))
+            if place is not None:
+                return place
+            if not isinstance(value, Leaf):
+                raise RuntimeError(
+                    f"{value} belongs to a graph being traced and has no elements: a tensor made inside "
+                    "trace() or compile() was kept and used outside; return it from the function"
+                )
+            place = self._inputs[id(value)] = self.places[value] = -1 - len(self.leaves)
+            self.leaves.append(value)
+            return place
+        entry = computed.get(id(value.node))
+        leaf = None if entry is None else entry[1].get(value.index)
+        if leaf is None:
+            return None
+        place = self.places.get(value)
+        if place is None:
+            place = self.places[value] = -1 - len(self.leaves)
+            self.leaves.append(leaf)
+        return place
+
+    def key(self, outputs: Sequence[Value]) -> tuple[object, tuple[Number, ...]]:
+        """What recordings that differ in sizes only have in common, and those sizes."""
+        kinds, sizes = [], []
+        for leaf in self.leaves:
+            kind, own = split_type(leaf.type)
+            kinds.append(kind)
+            sizes += own
+        key = tuple(kinds), tuple(self.rows), tuple([self.reference(v) for v in outputs])
+        return key, (*sizes, *self.sizes)
+
+    def reference(self, value: Value) -> int:
+        """The value's place: -1 - i for leaf i, else node number and result index in one (`run_nodes`)."""
+        place = self.places.get(value)
+        return place if place is not None else self.numbers[value.node] << PLACE_BITS | value.index
+
+    def graph(self, outputs: Sequence[Value], names: Sequence[str] = ()) -> Graph:
+        """The walk as a closed graph, its leaves as inputs."""
+        table: dict[Value, Value] = {}
+        inputs = [Value(leaf.type, name=names[i] if names else f"x{i}") for i, leaf in enumerate(self.leaves)]
+        for value, place in self.places.items():
+            table[value] = inputs[-1 - place]
+        nodes = []
+        for node in self.nodes:
+            operands = tuple([table[v] for v in node.operands])
+            made = Node(node.op, operands, node.attrs, node.types, node.location)
+            nodes.append(made)
+            for i, result in enumerate(made.results()):
+                table.setdefault(Value(node.types[i], node, i), result)
+        return Graph("main", inputs, [table[v] for v in outputs], nodes)
