@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from graphtorch.backends.buffer import address_of
 from graphtorch.backends.effort import LOAD_NS, compiling_ns, stepping_ns
-from graphtorch.ir.evaluate import run_nodes
+from graphtorch.backends.reference.steps import run_steps
 from graphtorch.ir.graph import Location, Value
 from graphtorch.ir.structure import Number
 
 from . import _settings
-from ._memory import CHOSEN, Buffer, Executable, pending_program
+from ._memory import CHOSEN, Executable, pending_program
 from ._walk import Walk
 from .storage import Leaf
 
@@ -69,9 +66,12 @@ def program_for(walk: Walk, outputs: Sequence[Value]) -> Program | None:
 
 def run(program: Program | None, walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
     """The outputs of a pending graph, by its program or op by op."""
-    if program is None:
-        return stepped(walk, outputs)
-    return [Leaf(b) for b in program.run([leaf.buffer for leaf in walk.leaves])]
+    buffers = [leaf.buffer for leaf in walk.leaves]
+    if program is not None:
+        return [Leaf(b) for b in program.run(buffers)]
+    places = [row[2:] for row in walk.rows]
+    wanted = [walk.reference(v) for v in outputs]
+    return [Leaf(b) for b in run_steps(walk.nodes, places, buffers, wanted, [v.type for v in outputs])]
 
 
 def _structure(number: int) -> Structure:
@@ -125,22 +125,3 @@ def has_native_types(walk: Walk) -> bool:
     return not any(t.dtype.is_complex for n in walk.nodes for t in n.types) and not any(
         leaf.type.dtype.is_complex for leaf in walk.leaves
     )
-
-
-def stepped(walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
-    """The outputs, computed op by op."""
-    arrays = [leaf.buffer.numpy() for leaf in walk.leaves]
-    places = [row[2:] for row in walk.rows]
-    with np.errstate(all="ignore"):
-        found = run_nodes(walk.nodes, places, arrays, [walk.reference(v) for v in outputs])
-    taken = set(map(id, arrays))
-    leaves = []
-    for value, array in zip(outputs, found, strict=True):
-        if array.base is not None or id(array) in taken or not array.flags.c_contiguous:
-            array = array.copy(order="C")  # what others may write to is not ours to hand out
-        taken.add(id(array))
-        dtype = value.type.dtype
-        leaves.append(Leaf(Buffer(address_of(array, dtype), dtype, array.shape, array)))
-    return leaves
-
-

@@ -1,0 +1,64 @@
+"""Pending nodes run one by one, buffers in and out: for graphs that are not worth compiling (yet)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir.evaluate import run_nodes
+from graphtorch.ir.graph import Node, Type
+
+from ..buffer import Buffer, address_of
+
+
+def run_steps(
+    nodes: Sequence[Node],
+    places: Sequence[Sequence[int]],
+    leaves: Sequence[Buffer],
+    outputs: Sequence[int],
+    types: Sequence[Type],
+) -> list[Buffer]:
+    """The values at `outputs`, each in memory of its own; places as `run_nodes` takes them.
+
+    Args:
+        types: of the outputs; all sizes are known.
+    """
+    arrays = [b.numpy() for b in leaves]
+    with np.errstate(all="ignore"), one_thread():
+        found = run_nodes(nodes, places, arrays, outputs)
+    taken = set(map(id, arrays))
+    buffers = []
+    for type, array in zip(types, found, strict=True):
+        if array.base is not None or id(array) in taken or not array.flags.c_contiguous:
+            array = array.copy(order="C")  # a buffer may be written to later: no other may share its memory
+        taken.add(id(array))
+        buffers.append(Buffer(address_of(array, type.dtype), type.dtype, array.shape, array))
+    return buffers
+
+
+@functools.cache
+def _blas() -> tuple[Any, ...]:
+    """NumPy's linear algebra libraries, as far as their threads can be set."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return ()
+    return tuple(c for c in ThreadpoolController().lib_controllers if c.user_api == "blas")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, NumPy's products run on one thread: the products here are small, and a second pool of threads
+    that wait by spinning takes the cores from ours."""
+    libraries = [(library, library.num_threads) for library in _blas()]
+    for library, _ in libraries:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, count in libraries:
+            library.set_num_threads(count)
