@@ -25,18 +25,17 @@ def message(module: str, name: str) -> str:
     return f"module {module!r} has no attribute {name!r}{nearest(name, dir(sys.modules[module]))}"
 
 
-class AbsentError(AttributeError):
-    """An absent attribute; what it says is looked for when somebody reads it: `hasattr` never does."""
+class _Message:
+    """What an error says, looked for when somebody reads it: `hasattr` never does."""
 
     def __init__(self, module: str, name: str):
-        super().__init__(name=name, obj=sys.modules[module])
-        self._module = module
+        self._about = module, name
 
     def __str__(self) -> str:
-        return message(self._module, str(self.name))
+        return message(*self._about)
 
     def __reduce__(self) -> Any:
-        return AttributeError, (str(self),)
+        return str, (str(self),)
 
 
 def attribute_of(module: str, lazy: Collection[str] = ()) -> Callable[[str], Any]:
@@ -45,7 +44,7 @@ def attribute_of(module: str, lazy: Collection[str] = ()) -> Callable[[str], Any
     def __getattr__(name: str) -> Any:
         if name in lazy:
             return importlib.import_module(f"{module}.{name}")
-        raise AbsentError(module, name)
+        raise AttributeError(_Message(module, name), name=name, obj=sys.modules[module])
 
     return __getattr__
 

@@ -46,51 +46,54 @@ class Walk:
     def _visit(self, value: Value) -> None:
         if self._place(value) is not None or value.node in self.numbers:
             return
-        numbers, stack = self.numbers, [value.node]
+        numbers = self.numbers
+        stack = [(value.node, iter(value.node.operands))]
         while stack:
-            node = stack[-1]
-            if node in numbers:
+            node, rest = stack[-1]
+            for v in rest:
+                inner = v.node
+                if inner is None or inner in numbers:
+                    continue
+                if id(inner) in computed and self._place(v) is not None:
+                    continue
+                stack.append((inner, iter(inner.operands)))
+                break
+            else:
                 stack.pop()
+                self._append(node)
+
+    def _append(self, node: Node) -> None:
+        """The next node; its operands are in memory or have numbers."""
+        numbers, inputs = self.numbers, self._inputs
+        row: list[Any] = [node.op, 0]
+        attrs = node.attrs
+        if attrs is not NO_ATTRS:
+            row[1], sizes = split_attrs(attrs)
+            if sizes:
+                self.sizes += sizes
+        for v in node.operands:
+            inner = v.node
+            if inner is None:
+                place = inputs.get(id(v))
+                row.append(self._leaf(v) if place is None else place)
                 continue
-            attrs = node.attrs
-            row: list[Any] = [node.op, 0]
-            missing: list[Node] = []
-            for v in node.operands:
-                number = numbers.get(v.node)
-                place = None
-                if number is None or id(v.node) in computed:  # another result may be computed again
-                    place = self._place(v)
+            number = numbers.get(inner)
+            if number is None or id(inner) in computed:  # another result may be computed again
+                place = self._place(v)
                 if place is not None:
                     row.append(place)
-                elif number is not None:
-                    row.append(number << PLACE_BITS | v.index)
-                else:
-                    missing.append(v.node)
-            if missing:
-                stack.extend(reversed(missing))
-                continue
-            stack.pop()
-            if attrs is not NO_ATTRS:
-                row[1], sizes = split_attrs(attrs)
-                self.sizes += sizes
-            numbers[node] = len(self.nodes)
-            self.nodes.append(node)
-            self.rows.append(tuple(row))
+                    continue
+                number = numbers[inner]
+            row.append(number << PLACE_BITS | v.index)
+        numbers[node] = len(self.nodes)
+        self.nodes.append(node)
+        self.rows.append(tuple(row))
 
     def _place(self, value: Value) -> int | None:
-        """The number of a value that is in memory; None for one to compute."""
+        """The place of a value that is in memory; None for one to compute."""
         if value.node is None:
             place = self._inputs.get(id(value))
-            if place is not None:
-                return place
-            if not isinstance(value, Leaf):
-                raise RuntimeError(
-                    f"{value} belongs to a graph being traced and has no elements: a tensor made inside "
-                    "trace() or compile() was kept and used outside; return it from the function"
-                )
-            place = self._inputs[id(value)] = self.places[value] = -1 - len(self.leaves)
-            self.leaves.append(value)
-            return place
+            return self._leaf(value) if place is None else place
         entry = computed.get(id(value.node))
         leaf = None if entry is None else entry[1].get(value.index)
         if leaf is None:
@@ -99,6 +102,17 @@ class Walk:
         if place is None:
             place = self.places[value] = -1 - len(self.leaves)
             self.leaves.append(leaf)
+        return place
+
+    def _leaf(self, value: Value) -> int:
+        """The place of a leaf that is met for the first time."""
+        if not isinstance(value, Leaf):
+            raise RuntimeError(
+                f"{value} belongs to a graph being traced and has no elements: a tensor made inside "
+                "trace() or compile() was kept and used outside; return it from the function"
+            )
+        place = self._inputs[id(value)] = self.places[value] = -1 - len(self.leaves)
+        self.leaves.append(value)
         return place
 
     def key(self, outputs: Sequence[Value]) -> tuple[object, tuple[Number, ...]]:

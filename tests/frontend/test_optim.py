@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graphtorch as torch
-from graphtorch import _record, nn, optim
+from graphtorch import _programs, nn, optim
 
 
 def param(*values):
@@ -131,7 +131,7 @@ def test_new_rates_compile_nothing():
         model(x).square().mean().backward()
         opt.step()
         schedule.step()
-        counts.append(_record.compiled_count)
+        counts.append(_programs.new_count)
     assert counts[1] == counts[-1]
 
 
