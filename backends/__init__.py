@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Protocol
 
 from graphtorch.ir.graph import Graph
+from graphtorch.ir.shape import Condition, Known, assuming
 
 from .buffer import Buffer
 
@@ -31,7 +33,12 @@ class Executable(Protocol):
         """What runs: kernels, memory, FLOPs and bytes."""
 
 
-def compile(graph: Graph, target: str = "llvm", stable: Sequence[int] = ()) -> Executable:
+def compile(
+    graph: Graph,
+    target: str = "llvm",
+    stable: Sequence[int] = (),
+    conditions: Sequence[Condition] = (),
+) -> Executable:
     """An executable of `graph`.
 
     Args:
@@ -39,6 +46,7 @@ def compile(graph: Graph, target: str = "llvm", stable: Sequence[int] = ()) -> E
         target: a name of TARGETS.
         stable: positions of inputs that seldom change (weights): what a target derives from them, such as
             packed copies, is kept as long as a call brings the same buffer.
+        conditions: what the graph assumes of its symbols beyond their ranges; whoever calls tests it.
 
     Raises:
         ValueError: no such target.
@@ -46,4 +54,5 @@ def compile(graph: Graph, target: str = "llvm", stable: Sequence[int] = ()) -> E
     """
     if target not in TARGETS:
         raise ValueError(f"no target {target!r}: expected one of {', '.join(TARGETS)}")
-    return importlib.import_module(TARGETS[target], __name__).compile(graph, tuple(stable))
+    with assuming(Known(conditions)) if conditions else nullcontext():
+        return importlib.import_module(TARGETS[target], __name__).compile(graph, tuple(stable))

@@ -9,13 +9,14 @@ from graphtorch.backends import Buffer, Executable
 from graphtorch.backends import compile as _compile
 from graphtorch.backends.buffer import Exposed
 from graphtorch.ir.graph import Graph
+from graphtorch.ir.shape import Condition
 
 CHOSEN = os.environ.get("GRAPHTORCH_TARGET")  # how every graph runs; None: as it pays
 
 
-def pending_program(graph: Graph) -> Executable:
-    """What runs a graph that was recorded line by line."""
-    return _compile(graph, CHOSEN or "llvm")
+def pending_program(graph: Graph, conditions: Sequence[Condition] = ()) -> Executable:
+    """What runs a graph that was recorded line by line; `conditions` hold for its symbols."""
+    return _compile(graph, CHOSEN or "llvm", conditions=conditions)
 
 
 def captured_program(graph: Graph, stable: Sequence[int] = ()) -> Executable:

@@ -3,47 +3,90 @@
 Recordings of one structure (`Walk.key`) share a `Structure`, whatever their sizes. What running it op by op has
 taken so far is added up, by the estimates of `backends.effort`; when it reaches what compiling would take, it is
 compiled: so no program takes more than about twice the time of the best choice made in hindsight, and a graph
-that never comes back costs no more than running it.
+that never comes back costs no more than running it. Sizes that change from recording to recording become symbols
+of one program (`ir.generalize`); sizes that come back get a program of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from graphtorch.backends.effort import LOAD_NS, compiling_ns, stepping_ns
 from graphtorch.backends.reference.steps import run_steps
+from graphtorch.ir.dtype import boolean
+from graphtorch.ir.failure import InternalError
+from graphtorch.ir.generalize import Variant, generalize, scalar_arrays
 from graphtorch.ir.graph import Location, Value
 from graphtorch.ir.structure import Number
 
 from . import _settings
-from ._memory import CHOSEN, Executable, pending_program
+from ._memory import CHOSEN, Buffer, Executable, pending_program
 from ._walk import Walk
 from .storage import Leaf
 
 STRUCTURES_BOUND = 4096  # structures remembered; the oldest goes first
-PROGRAMS_BOUND = 64  # programs of one structure
+PROGRAMS_BOUND = 64  # programs of one structure for fixed sizes
+SIZES_BOUND = 256  # sizes of one structure whose time is added up one by one
+HISTORY = 6  # recordings of one structure that a guess of its symbols rests on
+RECORDINGS = 3  # so many of different sizes are needed for a guess
+LONG = 1 << 14  # numbers of a recording beyond which its sizes are not remembered
+
+Sizes = tuple[Number, ...]
 
 new_count = 0  # pairs of a structure and its sizes met for the first time in this process
 
 
 class Program(NamedTuple):
-    """Compiled code and the lines of the recording it was compiled from."""
+    """Compiled code, the lines of the recording it was compiled from, and inputs beyond the leaves."""
 
     run: Executable
     lines: list[Location | None]
+    extra: Callable[[Sizes], list[Buffer]] | None = None
 
 
 class Structure:
     """What is known of the recordings of one structure."""
 
-    __slots__ = ("key", "native", "programs", "spent")
+    __slots__ = ("fixed", "history", "key", "native", "patience", "spent", "symbolic", "total")
 
     def __init__(self) -> None:
         self.key: object = None  # kept once there is a program: it must not be found by a hash alone
-        self.programs: dict[tuple[Number, ...], Program] = {}
-        self.spent: dict[tuple[Number, ...], float] = {}  # ns of running op by op, by sizes
+        self.fixed: dict[Sizes, Program] = {}
+        self.symbolic: list[tuple[Variant, Program]] = []
+        self.spent: dict[Sizes, float] = {}  # ns of running op by op, by sizes
+        self.total = 0.0  # ns of running op by op since the last guess
+        self.history: dict[Sizes, None] = {}  # the last recordings of different sizes
         self.native = True  # whether code can be generated for it
+        self.patience = 1.0  # how many times the cost of compiling is spent before the next guess
+
+    def find(self, sizes: Sizes) -> Program | None:
+        """The program for these sizes."""
+        program = self.fixed.get(sizes)
+        if program is not None:
+            return program
+        for variant, program in reversed(self.symbolic):
+            if variant.match(sizes):
+                return program
+        return None
+
+    def note(self, sizes: Sizes, ns: float) -> float:
+        """Count a run op by op; what those with these sizes have taken."""
+        global new_count
+        spent = self.spent.get(sizes)
+        if spent is None:
+            new_count += 1
+            if len(self.spent) >= SIZES_BOUND:
+                self.spent.pop(next(iter(self.spent)))
+            self.history.pop(sizes, None)
+            if len(self.history) >= HISTORY:
+                self.history.pop(next(iter(self.history)))
+            self.history[sizes] = None
+            spent = 0.0
+        self.total += ns
+        if len(sizes) <= LONG:
+            self.spent[sizes] = spent + ns
+        return spent + ns
 
 
 _structures: dict[int, Structure] = {}
@@ -54,20 +97,22 @@ def clear() -> None:
     _structures.clear()
 
 
-def program_for(walk: Walk, outputs: Sequence[Value]) -> Program | None:
-    """The program of a pending graph; None where it is to run op by op."""
+def program_for(walk: Walk, outputs: Sequence[Value]) -> tuple[Program | None, Sizes]:
+    """The program of a pending graph (None where it is to run op by op), and the sizes to run it with."""
     key, sizes = walk.key(outputs)
     structure = _structure(hash(key))
-    program = structure.programs.get(sizes)
-    if program is None or structure.key != key:
+    program = structure.find(sizes) if structure.key == key else None
+    if program is None:
         program = _consider(structure, key, sizes, walk, outputs)
-    return program
+    return program, sizes
 
 
-def run(program: Program | None, walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
+def run(program: Program | None, sizes: Sizes, walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
     """The outputs of a pending graph, by its program or op by op."""
     buffers = [leaf.buffer for leaf in walk.leaves]
     if program is not None:
+        if program.extra is not None:
+            buffers += program.extra(sizes)
         return [Leaf(b) for b in program.run(buffers)]
     places = [row[2:] for row in walk.rows]
     wanted = [walk.reference(v) for v in outputs]
@@ -84,43 +129,78 @@ def _structure(number: int) -> Structure:
 
 
 def _consider(
-    structure: Structure, key: object, sizes: tuple[Number, ...], walk: Walk, outputs: Sequence[Value]
+    structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
 ) -> Program | None:
     """A program for the recording, if it is worth one by now."""
-    global new_count
-    spent = structure.spent.get(sizes)
-    if spent is None:
-        new_count += 1
-        spent = 0.0
-    if CHOSEN is None and not _settings.deterministic():
-        spent += stepping_ns(walk.nodes)
-        structure.spent[sizes] = spent
-        if not structure.native or spent < LOAD_NS:
-            return None
-        if spent < compiling_ns(walk.rows, [n.types for n in walk.nodes]):
-            return None
-    if not structure.native:
+    if CHOSEN is not None or _settings.deterministic():
+        structure.note(sizes, 0.0)
+        return _compiled(structure, key, sizes, walk, outputs) if structure.native else None
+    spent = structure.note(sizes, stepping_ns(walk.nodes))
+    if not structure.native or structure.total < LOAD_NS:
         return None
-    return _compiled(structure, key, sizes, walk, outputs)
+    worth = compiling_ns(walk.rows, [n.types for n in walk.nodes])
+    if spent >= worth:
+        return _compiled(structure, key, sizes, walk, outputs)
+    if structure.total >= worth * structure.patience and len(structure.history) >= RECORDINGS:
+        return _generalized(structure, key, sizes, walk, outputs)
+    return None
+
+
+def _prepare(structure: Structure, key: object, walk: Walk) -> bool:
+    """Whether code can be generated; from now on the structure is known by its key."""
+    if CHOSEN is None and not _has_native_types(walk):
+        structure.native = False
+        return False
+    if structure.key != key:  # another structure had this hash
+        structure.key = key
+        structure.fixed.clear()
+        structure.symbolic.clear()
+    return True
 
 
 def _compiled(
-    structure: Structure, key: object, sizes: tuple[Number, ...], walk: Walk, outputs: Sequence[Value]
+    structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
 ) -> Program | None:
-    if CHOSEN is None and not has_native_types(walk):
-        structure.native = False
+    """A program for these sizes alone."""
+    if not _prepare(structure, key, walk):
         return None
-    if structure.key != key:  # another structure had this hash
-        structure.key = key
-        structure.programs.clear()
-    if len(structure.programs) >= PROGRAMS_BOUND:
-        structure.programs.pop(next(iter(structure.programs)))
+    if len(structure.fixed) >= PROGRAMS_BOUND:
+        structure.fixed.pop(next(iter(structure.fixed)))
     program = Program(pending_program(walk.graph(outputs)), [n.location for n in walk.nodes])
-    structure.programs[sizes] = program
+    structure.fixed[sizes] = program
     return program
 
 
-def has_native_types(walk: Walk) -> bool:
+def _generalized(
+    structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
+) -> Program | None:
+    """A program for changing sizes, if a rule for them is found."""
+    structure.total = 0.0
+    structure.patience *= 2  # a guess that fails, or that later sizes refute, makes the next one wait longer
+    if not _prepare(structure, key, walk):
+        return None
+    vectors = [*(v for v in structure.history if v != sizes), sizes]
+    places = [row[2:] for row in walk.rows]
+    variant = generalize(walk.nodes, places, [leaf.type for leaf in walk.leaves], outputs, vectors)
+    if variant is None:
+        return None
+    try:
+        executable = pending_program(variant.graph, variant.conditions)
+    except (InternalError, NotImplementedError, TypeError):
+        return None  # a pass or a kernel that needs to know the sizes
+
+    def extra(numbers: Sizes) -> list[Buffer]:
+        scalars = [Buffer.of(a) for a in scalar_arrays(variant, numbers)]
+        # never read: their sizes are what counts
+        return scalars + [Buffer(0, boolean, (int(numbers[p]),), None) for p in variant.carried]
+
+    has_extra = variant.scalars or variant.carried
+    program = Program(executable, [n.location for n in walk.nodes], extra if has_extra else None)
+    structure.symbolic.append((variant, program))
+    return program
+
+
+def _has_native_types(walk: Walk) -> bool:
     """Whether every value has a type that code is generated for."""
     return not any(t.dtype.is_complex for n in walk.nodes for t in n.types) and not any(
         leaf.type.dtype.is_complex for leaf in walk.leaves

@@ -20,9 +20,11 @@ from graphtorch.ir.graph import Location, Node, Value, _location
 from graphtorch.ir.ops.factor import LinAlgError
 
 from . import _programs
+from ._grad_mode import modes
 from ._walk import Walk, results_of
 from .storage import Leaf, Storage
 
+ROUND = 48  # results recorded in a round of a loop that is worth running by itself
 PENDING_BOUND = 1024  # results recorded since the last run; beyond it the pending graph runs
 EXPENSIVE = frozenset({
     "matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool", "scan", "sort", "topk", "svd", "eigh",
@@ -67,7 +69,31 @@ def locate() -> None:
     place = lines.get(frame.f_lasti)
     if place is None:
         place = lines[frame.f_lasti] = Location(code.co_filename, frame.f_lineno)
+    if not modes.grad:
+        _round.pass_by(place)
     _location.set(place)
+
+
+class _Round:
+    """Notices that a program that needs no gradients came back to where it began to record: one round of a loop.
+
+    The rounds before run then, so that each is a graph of the same structure, whatever the loop goes on to do.
+    """
+
+    start: Location | None = None
+    left = False  # whether another line was met since
+
+    def pass_by(self, place: Location) -> None:
+        if not _pending:
+            self.start, self.left = place, False
+        elif place is not self.start:
+            self.left = True
+        elif self.left and len(_pending) >= ROUND:
+            flush()
+            self.left = False
+
+
+_round = _Round()
 
 
 def user_line() -> str:
@@ -170,8 +196,8 @@ def _execute(walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
     """Run the graph from the walk's leaves to `outputs`."""
     program = None
     try:
-        program = _programs.program_for(walk, outputs)
-        return _programs.run(program, walk, outputs)
+        program, sizes = _programs.program_for(walk, outputs)
+        return _programs.run(program, sizes, walk, outputs)
     except (IndexError, LinAlgError) as error:
         if program is None:
             raise

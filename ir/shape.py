@@ -13,9 +13,11 @@ only. `bounds` tells what is known.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import Protocol, TypeAlias, TypeVar, Union
 
 from .dtype import BY_NAME
 
@@ -152,6 +154,9 @@ class SymInt:
         low, high = bounds(self)
         if low > 0 or high < 0:
             return True
+        judge = _judge.get()
+        if judge is not None:
+            return not judge.at_least(self) or judge.at_least(self - 1)  # type: ignore[arg-type]
         raise TypeError(f"whether size {self} is zero depends on the run: give its Dim a min of 1")
 
     def __str__(self) -> str:
@@ -169,6 +174,50 @@ class SymInt:
 
 Dim: TypeAlias = Union[int, SymInt]
 Shape: TypeAlias = tuple[Dim, ...]
+Condition: TypeAlias = SymInt  # an expression that is at least 0
+
+
+class Judge(Protocol):
+    """Decides comparisons of sizes that the ranges of their symbols leave open."""
+
+    def at_least(self, difference: SymInt) -> bool:
+        """Whether ``difference >= 0``; the answer is an assumption, which the judge keeps."""
+
+
+J = TypeVar("J", bound=Judge)
+_judge: ContextVar[Judge | None] = ContextVar("graphtorch_judge_of_sizes", default=None)
+
+
+@contextmanager
+def assuming(judge: J) -> Iterator[J]:
+    """Inside, `judge` decides what would raise otherwise."""
+    token = _judge.set(judge)
+    try:
+        yield judge
+    finally:
+        _judge.reset(token)
+
+
+class Known:
+    """Answers from conditions that were tested before: what does not follow from them raises."""
+
+    def __init__(self, conditions: Iterable[Condition]):
+        self.conditions = tuple(conditions)
+
+    def at_least(self, difference: SymInt) -> bool:
+        """Whether ``difference >= 0``, if some condition says so, or the contrary."""
+        for known in self.conditions:
+            if bounds(difference - known)[0] >= 0:
+                return True
+            if bounds(difference * -1 - 1 - known)[0] >= 0:
+                return False
+        raise TypeError(f"whether {difference} >= 0 depends on the run and was not assumed")
+
+
+def assumed() -> tuple[Condition, ...]:
+    """The conditions that hold here, beyond the ranges of symbols."""
+    judge = _judge.get()
+    return judge.conditions if isinstance(judge, Known) else ()
 
 
 def symbol(name: str, min: int = 0, max: int | None = None) -> SymInt:
@@ -295,6 +344,9 @@ def _decide(a: Dim, b: Dim, relation: str) -> bool:
         return True
     if high < 0:
         return False
+    judge = _judge.get()
+    if judge is not None:
+        return judge.at_least(a - b)  # type: ignore[arg-type]
     raise TypeError(
         f"comparing sizes {a} {relation} {b} depends on the run: narrow the range of the Dim "
         "with min= and max="

@@ -81,6 +81,11 @@ def _fields_of(kind: type) -> tuple[tuple[str, bool], ...]:
     return _fields.setdefault(kind, found)
 
 
+def holds_shape(attrs: Attrs) -> bool:
+    """Whether the numbers of `attrs` are sizes of a value: neither 0 nor 1."""
+    return any(name in SHAPE_FIELDS for name, _ in _fields.get(type(attrs)) or _fields_of(type(attrs)))
+
+
 def _of_field(name: str, value: Any) -> tuple[object, tuple[Number, ...]]:
     if name in SHAPE_FIELDS:
         return _sizes(value)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.printer import print_graph
+from graphtorch.ir.shape import assumed
 
 from . import cache, debug
 from .executable import Executable
@@ -39,7 +40,7 @@ def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable:
     """
     global compiled_count
     compiled_count += 1
-    name = cache.key(cache_text(graph), repr(host()), repr(tuple(stable)))
+    name = cache.key(cache_text(graph), repr(host()), repr(tuple(stable)), repr(assumed()))
     known = _alive.get(name)
     if known is None or debug.wanted():
         known = _alive[name] = _load(name, stable) or _build(name, graph, stable)
