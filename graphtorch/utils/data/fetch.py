@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import getitem
 from typing import Any
 
 from ..._ops.base import FUNCTIONS
+from ..._record import flush
 from .collate import default_collate
 from .dataset import IterableDataset, TensorDataset
 
@@ -26,15 +28,17 @@ class Fetcher:
     def __call__(self, index: Any) -> Any:
         """Raises StopIteration at the end of a stream."""
         if self.stream is not None:
-            return self._next(index)
+            return _prepared(self._next, index)
         if not self.batches:
-            return self.collate(self.dataset[index])
+            return _prepared(lambda: self.collate(self.dataset[index]))
         plain = self.collate is default_collate and type(self.dataset) is TensorDataset
         if plain and not any(t.requires_grad for t in self.dataset.tensors):
             rows = FUNCTIONS["tensor"](index)
             return [t.index_select(0, rows) for t in self.dataset.tensors]  # what collating would give
         getitems = getattr(self.dataset, "__getitems__", None)
-        return self.collate(getitems(index) if getitems else [self.dataset[i] for i in index])
+        if getitems:
+            return _prepared(lambda: self.collate(getitems(index)))
+        return _prepared(lambda: self.collate([_prepared(getitem, self.dataset, i) for i in index]))
 
     def _next(self, index: Any) -> Any:
         assert self.stream is not None
@@ -45,10 +49,19 @@ class Fetcher:
         samples = []
         for _ in index:
             try:
-                samples.append(next(self.stream))
+                samples.append(_prepared(next, self.stream))
             except StopIteration:
                 self.ended = True
                 break
         if not samples or (self.drop_last and len(samples) < len(index)):
             raise StopIteration
         return self.collate(samples)
+
+
+def _prepared(make: Callable[..., Any], *args: Any) -> Any:
+    """What `make` gives, computed here: what prepares data is no part of the step that reads it, and each
+    sample is a graph by itself, of the same structure as the others."""
+    flush()
+    made = make(*args)
+    flush()
+    return made
