@@ -11,7 +11,7 @@ import math as _math
 from builtins import range as _range  # torch.range hides it below
 from typing import Any as _Any
 
-from . import _absent, _backend_flags, _settings, _types
+from . import _absent, _backend_flags, _report, _settings, _types
 from ._types import (
     DTYPES as _DTYPES,
 )

@@ -9,19 +9,21 @@ of one program (`ir.generalize`); sizes that come back get a program of their ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 from graphtorch.backends.effort import LOAD_NS, compiling_ns, stepping_ns
+from graphtorch.backends.llvm import debug
 from graphtorch.backends.reference.steps import run_steps
 from graphtorch.ir.dtype import boolean
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.generalize import Variant, generalize, scalar_arrays
-from graphtorch.ir.graph import Location, Value
+from graphtorch.ir.graph import Graph, Location, Value
+from graphtorch.ir.shape import Condition
 from graphtorch.ir.structure import Number
 
 from . import _settings
-from ._memory import CHOSEN, Buffer, Executable, pending_program
+from ._memory import CHOSEN, Buffer, pending_program
 from ._walk import Walk
 from .storage import Leaf
 
@@ -32,25 +34,53 @@ HISTORY = 6  # recordings of one structure that a guess of its symbols rests on
 RECORDINGS = 3  # so many of different sizes are needed for a guess
 LONG = 1 << 14  # numbers of a recording beyond which its sizes are not remembered
 
+REPORTS = debug.reports_programs()
+
 Sizes = tuple[Number, ...]
 
 new_count = 0  # pairs of a structure and its sizes met for the first time in this process
 
 
-class Program(NamedTuple):
-    """Compiled code, the lines of the recording it was compiled from, and inputs beyond the leaves."""
+class Program:
+    """Compiled code for a structure.
 
-    run: Executable
-    lines: list[Location | None]
-    extra: Callable[[Sizes], list[Buffer]] | None = None
+    Attributes:
+        lines: of the recording it was compiled from.
+        extra: inputs beyond the leaves, from the sizes of a recording.
+        about: of which sizes it is, for the report.
+        seconds, runs: what making it took, and how often it ran.
+    """
+
+    __slots__ = ("about", "extra", "lines", "run", "runs", "seconds")
+
+    def __init__(
+        self,
+        graph: Graph,
+        walk: Walk,
+        about: str,
+        conditions: Sequence[Condition] = (),
+        extra: Callable[[Sizes], list[Buffer]] | None = None,
+    ):
+        start = time.perf_counter()
+        self.run = pending_program(graph, conditions)
+        self.seconds = time.perf_counter() - start
+        self.lines = [n.location for n in walk.nodes]
+        self.about = about
+        self.extra = extra
+        self.runs = 0
 
 
 class Structure:
     """What is known of the recordings of one structure."""
 
-    __slots__ = ("fixed", "history", "key", "native", "patience", "spent", "symbolic", "total")
+    __slots__ = (
+        "fixed", "history", "key", "kinds", "lines", "native", "patience", "spent", "steps", "symbolic", "total",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, walk: Walk) -> None:
+        self.lines = _span(walk)
+        self.kinds = [(row[0], row[1]) for row in walk.rows] if REPORTS else []  # op and skeleton of each node
+        self.steps = 0  # runs op by op
         self.key: object = None  # kept once there is a program: it must not be found by a hash alone
         self.fixed: dict[Sizes, Program] = {}
         self.symbolic: list[tuple[Variant, Program]] = []
@@ -84,12 +114,18 @@ class Structure:
             self.history[sizes] = None
             spent = 0.0
         self.total += ns
+        self.steps += 1
         if len(sizes) <= LONG:
             self.spent[sizes] = spent + ns
         return spent + ns
 
 
 _structures: dict[int, Structure] = {}
+
+
+def structures() -> Iterator[Structure]:
+    """Every structure that is remembered, in the order in which they were met."""
+    yield from list(_structures.values())
 
 
 def clear() -> None:
@@ -100,7 +136,7 @@ def clear() -> None:
 def program_for(walk: Walk, outputs: Sequence[Value]) -> tuple[Program | None, Sizes]:
     """The program of a pending graph (None where it is to run op by op), and the sizes to run it with."""
     key, sizes = walk.key(outputs)
-    structure = _structure(hash(key))
+    structure = _structure(hash(key), walk)
     program = structure.find(sizes) if structure.key == key else None
     if program is None:
         program = _consider(structure, key, sizes, walk, outputs)
@@ -111,6 +147,7 @@ def run(program: Program | None, sizes: Sizes, walk: Walk, outputs: Sequence[Val
     """The outputs of a pending graph, by its program or op by op."""
     buffers = [leaf.buffer for leaf in walk.leaves]
     if program is not None:
+        program.runs += 1
         if program.extra is not None:
             buffers += program.extra(sizes)
         return [Leaf(b) for b in program.run(buffers)]
@@ -119,12 +156,12 @@ def run(program: Program | None, sizes: Sizes, walk: Walk, outputs: Sequence[Val
     return [Leaf(b) for b in run_steps(walk.nodes, places, buffers, wanted, [v.type for v in outputs])]
 
 
-def _structure(number: int) -> Structure:
+def _structure(number: int, walk: Walk) -> Structure:
     found = _structures.get(number)
     if found is None:
         if len(_structures) >= STRUCTURES_BOUND:
             _structures.pop(next(iter(_structures)))
-        found = _structures[number] = Structure()
+        found = _structures[number] = Structure(walk)
     return found
 
 
@@ -166,8 +203,7 @@ def _compiled(
         return None
     if len(structure.fixed) >= PROGRAMS_BOUND:
         structure.fixed.pop(next(iter(structure.fixed)))
-    program = Program(pending_program(walk.graph(outputs)), [n.location for n in walk.nodes])
-    structure.fixed[sizes] = program
+    program = structure.fixed[sizes] = Program(walk.graph(outputs), walk, "fixed sizes")
     return program
 
 
@@ -184,20 +220,26 @@ def _generalized(
     variant = generalize(walk.nodes, places, [leaf.type for leaf in walk.leaves], outputs, vectors)
     if variant is None:
         return None
-    try:
-        executable = pending_program(variant.graph, variant.conditions)
-    except (InternalError, NotImplementedError, TypeError):
-        return None  # a pass or a kernel that needs to know the sizes
 
     def extra(numbers: Sizes) -> list[Buffer]:
         scalars = [Buffer.of(a) for a in scalar_arrays(variant, numbers)]
         # never read: their sizes are what counts
         return scalars + [Buffer(0, boolean, (int(numbers[p]),), None) for p in variant.carried]
 
+    about = f"sizes {', '.join(s.name for s in variant.graph.symbols())}"
     has_extra = variant.scalars or variant.carried
-    program = Program(executable, [n.location for n in walk.nodes], extra if has_extra else None)
+    try:
+        program = Program(variant.graph, walk, about, variant.conditions, extra if has_extra else None)
+    except (InternalError, NotImplementedError, TypeError):
+        return None  # a pass or a kernel that needs to know the sizes
     structure.symbolic.append((variant, program))
     return program
+
+
+def _span(walk: Walk) -> tuple[Location | None, Location | None]:
+    """The first and the last line of a recording."""
+    lines = [n.location for n in (*walk.nodes[:1], *walk.nodes[-1:])]
+    return (lines[0], lines[-1]) if lines else (None, None)
 
 
 def _has_native_types(walk: Walk) -> bool:

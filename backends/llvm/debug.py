@@ -8,16 +8,26 @@ import warnings
 from collections.abc import Callable
 
 STAGES = ("graph", "passes", "kernels", "llvm", "asm")
+REPORT = "programs"  # not a stage: graphtorch/_report.py prints it when the process ends
 
 
 def wanted() -> frozenset[str]:
     """The stages named in GRAPHTORCH_DEBUG, a comma-separated list; ``all`` is every one."""
-    names = frozenset(n.strip() for n in os.environ.get("GRAPHTORCH_DEBUG", "").split(",") if n.strip())
-    unknown = names - {*STAGES, "all"}
+    names = _names()
+    unknown = names - {*STAGES, REPORT, "all"}
     if unknown:
-        warnings.warn(f"GRAPHTORCH_DEBUG={','.join(sorted(unknown))}: known are {', '.join(STAGES)} and all",
-                      RuntimeWarning, stacklevel=2)
+        warnings.warn(f"GRAPHTORCH_DEBUG={','.join(sorted(unknown))}: known are {', '.join(STAGES)}, {REPORT} "
+                      "and all", RuntimeWarning, stacklevel=2)
     return frozenset(STAGES) if "all" in names else names & frozenset(STAGES)
+
+
+def _names() -> frozenset[str]:
+    return frozenset(n.strip() for n in os.environ.get("GRAPHTORCH_DEBUG", "").split(",") if n.strip())
+
+
+def reports_programs() -> bool:
+    """Whether the programs of line-by-line code are to be listed at the end."""
+    return bool(_names() & {REPORT, "all"})
 
 
 def show(stage: str, name: str, text: Callable[[], str]) -> None:
