@@ -1,0 +1,63 @@
+"""Programs whose steps differ (in sizes, structure or control flow) print the same under both frameworks.
+
+They print verdicts, counts and rounded numbers, so the lines have to be equal. A few run by default;
+GRAPHTORCH_PROGRAMS=all runs every one, GRAPHTORCH_PROGRAMS=maml_sines,beam_search those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+PROGRAMS = Path(__file__).parent.parent / "programs"
+NAMES = sorted(p.stem for p in PROGRAMS.glob("*.py") if "--init" not in p.read_text(encoding="utf-8"))
+QUICK = ("edit_distance", "gaussian_process", "kmeans_pca", "maml_sines", "mixture_of_experts")
+CHOSEN = os.environ.get("GRAPHTORCH_PROGRAMS", ",".join(QUICK)).split(",")
+SECONDS = 300  # a program that hangs is told from one that compiles
+
+
+@pytest.fixture(autouse=True)
+def settings_stay() -> Iterator[None]:
+    """What programs set in this process does not reach other tests."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_num_threads(1)  # test processes beside this one would wait for each other
+    yield
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
+    for seed in (torch.manual_seed, random.seed, np.random.seed):
+        seed(0)
+
+
+def with_torch(script: Path) -> str:
+    """What the script prints under PyTorch, in this process."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        runpy.run_path(str(script), run_name="__main__")
+    return printed.getvalue()
+
+
+def with_graphtorch(script: Path) -> str:
+    done = subprocess.run([sys.executable, "-m", "graphtorch", "run", str(script)], capture_output=True,
+                          text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prints_the_same(name: str) -> None:
+    if name not in CHOSEN and CHOSEN != ["all"]:
+        pytest.skip("GRAPHTORCH_PROGRAMS=all runs it")
+    script = PROGRAMS / f"{name}.py"
+    assert with_graphtorch(script) == with_torch(script)
