@@ -96,7 +96,7 @@ def optimize_model():
     optimizer.step()
 
 
-for episode in range(60):
+for episode in range(1000):
     state = torch.tensor(env.reset(), dtype=torch.float32).unsqueeze(0)
     done = False
     while not done:
@@ -111,9 +111,9 @@ for episode in range(60):
         for key in policy_state:
             target_state[key] = policy_state[key] * TAU + target_state[key] * (1 - TAU)
         target_net.load_state_dict(target_state)
-        if steps_done >= 900:
+        if steps_done >= 700:
             break
     durations.append(env.t)
-    if steps_done >= 900:
+    if steps_done >= 700:
         break
-print('steps', steps_done, 'shorter at the end', sum(durations[-6:-1]) < sum(durations[:5]))
+print('steps', steps_done, 'shorter at the end', sum(durations[-9:-1]) < sum(durations[:8]))
