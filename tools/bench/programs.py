@@ -5,9 +5,9 @@
     python tools/bench programs --folder ELSEWHERE     the programs of another folder
 
 Cold is a run on an empty cache folder, warm the next one on the folder which that left. Seconds are those of
-the process, imports included (--cpu: those its threads ran, for a machine that does other work too). Ratios are
-PyTorch's seconds to graphtorch's: above 1 is faster. Memory is the largest resident set. The printed lines of
-both have to be equal; programs round what they print so that they can be.
+the process, imports included (--cpu: those its threads ran, for a machine that does other work too). Ratios
+are PyTorch's seconds to graphtorch's: above 1 is faster. Memory is the largest resident set. The printed
+lines of both have to be equal; programs round what they print so that they can be.
 """
 
 from __future__ import annotations
