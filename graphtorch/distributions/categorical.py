@@ -104,6 +104,9 @@ class Categorical(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
+        return self._log_prob_of(value)
+
+    def _log_prob_of(self, value: Tensor) -> Tensor:
         index, logits = FUNCTIONS["broadcast_tensors"](value.long().unsqueeze(-1), self.logits)
         return logits.gather(-1, index[..., :1]).squeeze(-1)
 

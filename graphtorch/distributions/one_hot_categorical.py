@@ -6,7 +6,6 @@ from typing import Any
 
 from .._ops.base import FUNCTIONS
 from .._types import Size
-from ..nn.functional import one_hot
 from ..tensor import Tensor
 from . import constraints
 from .categorical import Categorical
@@ -74,7 +73,8 @@ class OneHotCategorical(Distribution):
         return self.probs * (1 - self.probs)
 
     def _hot(self, index: Tensor) -> Tensor:
-        return one_hot(index, self._event_shape[0]).to(self.probs.dtype)
+        places = FUNCTIONS["arange"](self._event_shape[0])  # (one_hot would look at the indices first)
+        return (index.unsqueeze(-1) == places).to(self.probs.dtype)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         return self._note(self._hot(self._categorical.sample(sample_shape)))
@@ -82,7 +82,7 @@ class OneHotCategorical(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return self._categorical.log_prob(value.max(-1)[1])
+        return self._categorical._log_prob_of(value.max(-1)[1])
 
     def entropy(self) -> Tensor:
         return self._categorical.entropy()

@@ -226,6 +226,9 @@ def test_a_sample_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     z.add_(1)
     d.log_prob(z)
     assert len(runs) == 2  # it is another value now
+    hot = gt.distributions.Independent(gt.distributions.OneHotCategorical(logits=x * 2), 1)
+    hot.log_prob(hot.sample())
+    assert len(runs) == 3
 
 
 def test_in_a_compiled_call() -> None:
