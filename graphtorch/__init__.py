@@ -97,6 +97,7 @@ _LAZY = frozenset({  # modules that cost time to import and that few programs us
     "cpu",
     "cuda",
     "distributed",
+    "distributions",
     "jit",
     "onnx",
     "sparse",

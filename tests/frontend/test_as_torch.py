@@ -34,7 +34,10 @@ def test_modules_are_the_same_objects_and_absent_names_are_explained() -> None:
         graphtorch.install_as_torch()
         import torch, torch.nn as nn, torch.nn.functional as F, torch.utils.data as data, torch.cuda
         import torch.optim.lr_scheduler, torch.nn.modules.fold, torch.onnx
+        import torch.distributions as D
+        from torch.distributions.categorical import Categorical
         from torch.optim import Adam
+        assert D is graphtorch.distributions and D.Categorical is Categorical
         assert torch is graphtorch and F is graphtorch.nn.functional and data is graphtorch.utils.data
         assert torch.nn.modules.fold.Fold is graphtorch.nn.Fold and torch.onnx is graphtorch.onnx
         assert torch.nn.__spec__.name == "graphtorch.nn"

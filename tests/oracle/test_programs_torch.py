@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 PROGRAMS = Path(__file__).parent.parent / "programs"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 COUNT = {"cnn": "--epochs", "vae": "--epochs"}  # how a program calls its number of steps
-NAMES = sorted(path.stem for path in PROGRAMS.glob("*.py"))
+NAMES = sorted(path.stem for path in PROGRAMS.glob("*.py") if "--init" in path.read_text(encoding="utf-8"))
 
 
 def with_torch(monkeypatch: pytest.MonkeyPatch, script: Path, *arguments: object) -> str:

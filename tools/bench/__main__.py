@@ -2,6 +2,7 @@
 
     python tools/bench                 list them
     python tools/bench overhead        run one (or several)
+    python tools/bench programs -h     what follows the name of one, and names none, are its own arguments
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ FOLDER = Path(__file__).resolve().parent
 
 def main() -> None:
     names = sorted(p.stem for p in FOLDER.glob("[a-z]*.py"))
-    if len(sys.argv) < 2 or not set(sys.argv[1:]) <= set(names):
+    given = sys.argv[1:]
+    if not given or given[0] not in names:
         raise SystemExit("usage: python tools/bench NAME ...   with NAME one of " + ", ".join(names))
+    chosen, arguments = (given, []) if set(given) <= set(names) else (given[:1], given[1:])
     sys.path.insert(0, str(FOLDER))
-    for name in sys.argv[1:]:
+    for name in chosen:
         print(f"== {name}")
+        sys.argv[1:] = arguments
         importlib.import_module(name).main()
 
 
