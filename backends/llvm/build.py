@@ -28,7 +28,8 @@ def build(graph: Graph, target: Target, stable: Sequence[int] = ()) -> tuple[Rec
     program, placed, final = lower_graph(graph, target, stable)
     with failure.stage("code generation", graph):
         table = tabulate(program, placed)
-        units = [unit(kernel, memory, target) for kernel, memory in table.kernels]
+        units = [unit(kernel, memory, target, i in table.once) for i, (kernel, memory) in
+                 enumerate(table.kernels)]
         made = images(units, target, graph.name)
     counts = statistics(graph, final, program, placed, sum(len(image.code) for image in made))
     text = explain(program, placed, target, counts)

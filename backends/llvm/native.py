@@ -51,17 +51,37 @@ def target_machine(target: Target, pic: bool = False) -> llvm.TargetMachine:
 
 
 class Compilation:
-    """One module on its way to code, with a context of its own: any number may be under way at once."""
+    """One module on its way to code, with a context of its own: any number may be under way at once.
 
-    def __init__(self, text: str, target: Target, pic: bool = False, speed: int = 3):
+    `loops` says that it has loops which LLVM is to vectorise and unroll; what has its vectors written out
+    is only simplified, which takes half as long.
+    """
+
+    def __init__(self, text: str, target: Target, pic: bool = False, loops: bool = True):
         self._machine = target_machine(target, pic)
         self._module = llvm.parse_assembly(text, llvm.create_context())
-        options = llvm.create_pipeline_tuning_options(speed)
-        options.loop_vectorization = options.loop_interleaving = options.loop_unrolling = True
-        options.slp_vectorization = False  # kernels have vectors and loops; it takes as long as all the rest
+        options = llvm.create_pipeline_tuning_options(3 if loops else 1)
+        options.loop_vectorization = options.loop_interleaving = options.loop_unrolling = loops
+        options.slp_vectorization = False  # takes as long as all the rest, for nothing
         builder = llvm.create_pass_builder(self._machine, options)
-        passes = builder.getModulePassManager()
+        if loops:
+            self._run(builder.getModulePassManager(), builder)
+        else:
+            self._simplify(builder)
+
+    def _run(self, passes: llvm.ModulePassManager, builder: llvm.PassBuilder) -> None:
         _unlocked("LLVMPY_RunNewModulePassManager")(passes, self._module, builder)
+
+    def _simplify(self, builder: llvm.PassBuilder) -> None:
+        inline, sweep = (llvm.create_new_module_pass_manager() for _ in range(2))
+        inline.add_always_inliner_pass()
+        sweep.add_global_dead_code_eliminate_pass()
+        self._run(inline, builder)
+        passes = builder.getFunctionPassManager()
+        for function in self._module.functions:
+            if not function.is_declaration:
+                _unlocked("LLVMPY_RunNewFunctionPassManager")(passes, function, builder)
+        self._run(sweep, builder)
 
     def object(self) -> bytes:
         """Relocatable object code."""
@@ -92,9 +112,9 @@ def _unlocked(name: str) -> Callable[..., Any]:
     return getattr(getattr(llvm.ffi.lib, "_lib", llvm.ffi.lib), name)
 
 
-def compile_object(text: str, target: Target, pic: bool = False, speed: int = 3) -> bytes:
-    """Relocatable object code of the LLVM IR `text`; `speed` is LLVM's level of optimisation."""
-    return Compilation(text, target, pic, speed).object()
+def compile_object(text: str, target: Target, pic: bool = False, loops: bool = True) -> bytes:
+    """Relocatable object code of the LLVM IR `text`; `loops` as for `Compilation`."""
+    return Compilation(text, target, pic, loops).object()
 
 
 def compile_assembly(text: str, target: Target) -> str:

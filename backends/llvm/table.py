@@ -41,6 +41,7 @@ class Table:
     """The launches of a program.
 
     Attributes:
+        once: the numbers of kernels that only the prologue calls.
         launches, prologue: the instructions.
         kernels: each kernel with the pattern of its buffers (see ModuleEmitter.kernel), by number.
         sizes: what operands add to a word, over the program's symbols; the first is 0.
@@ -49,6 +50,7 @@ class Table:
         operands: the most that a kernel has.
     """
 
+    once: set[int] = field(default_factory=set)
     launches: list[int] = field(default_factory=list)
     prologue: list[int] = field(default_factory=list)
     kernels: list[tuple[Kernel, tuple[int, ...]]] = field(default_factory=list)
@@ -76,6 +78,8 @@ def tabulate(program: Program, plan: Plan) -> Table:
         writer.code = code
         writer.items(items)
         code.append(END)
+        if code is table.prologue:
+            table.once = set(range(len(table.kernels)))
     return table
 
 
@@ -120,6 +124,8 @@ class Writer:
         if key not in self._kernels:
             self._kernels[key] = len(self.table.kernels)
             self.table.kernels.append(key)
+        if self.code is self.table.launches:
+            self.table.once.discard(self._kernels[key])
         return self._kernels[key]
 
     # ---- operands
