@@ -9,7 +9,7 @@
              | "scratch" buffer ":" dtype "[" n "]"   private memory of this task (a constant size)
              | "if" expr "{" stmt* "}" ("else" "{" stmt* "}")
              | "call" kernel "(" arg* ")"        arg: expr, or buffer + offset
-             | "fail" site                       report a data-dependent error and go on
+             | "fail" expr                       report a data-dependent error, given its site, and go on
     expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "fma" | "select" | "cast"
              | "splat" | "reduce" | "shuffle"
     kind   ::= serial | parallel | vector | unroll | rolled
@@ -295,10 +295,11 @@ class Call:
 class Fail:
     """Records error `site` (an index into the program's error table) in the call's status and goes on.
 
-    The code after it must stay inside its buffers: clamp the index first.
+    The code after it must stay inside its buffers: clamp the index first. The site is a parameter of the
+    kernel, so that kernels which fail at different lines are one.
     """
 
-    site: int
+    site: Expr
 
 
 Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, Scratch, If, Call, Fail]
@@ -504,8 +505,8 @@ class Builder:
     def call(self, kernel: Kernel, *args: Ref | Expr) -> None:
         self.emit(Call(kernel, args))
 
-    def fail(self, site: int) -> None:
-        self.emit(Fail(site))
+    def fail(self, site: Operand) -> None:
+        self.emit(Fail(as_expr(site)))
 
 
 class _Ahead(list):  # type: ignore[type-arg]

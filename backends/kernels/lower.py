@@ -16,6 +16,7 @@ from .control import lower_control
 from .loops import lower_copy
 from .lowering import Lowering, Region, region_of
 from .program import Program
+from .repeat import lower_once
 from .stages import lower_loops
 
 __all__ = ["Lowering", "Region", "lower", "lower_region"]
@@ -42,12 +43,10 @@ def lower(graph: Graph, target: object | None = None, stable: Iterable[int] = ()
 
 def lower_region(region: Region, lowering: Lowering) -> None:
     """Dispatch on the region's kind."""
-    if region.kind == "contraction":
-        lower_contraction(region, lowering)
-    elif region.kind == "control":
+    if region.kind == "control":
         lower_control(region, lowering, lower_region)
     else:
-        lower_loops(region, lowering)
+        lower_once(region, lowering, lower_contraction if region.kind == "contraction" else lower_loops)
 
 
 def copy_outputs(lowering: Lowering) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph, Node, Value
@@ -71,6 +72,10 @@ def kind_of(op: str) -> str:
     return "contraction" if op in CONTRACTIONS else "control" if op in CONTROL else "loop"
 
 
+# Launches, prologue launches, slots, copies with what they hold; how many error sites were asked for.
+Watched: TypeAlias = tuple[list[Item], list[Launch], list[Slot], list[tuple[Any, Slot]], int]
+
+
 class Lowering:
     """What lowering a region may use: slots, launches, names, error sites."""
 
@@ -98,6 +103,9 @@ class Lowering:
             self._slots.setdefault(value, slot)
         self.program = Program(graph.name, graph.symbols(), self.inputs, self.outputs)
         self._block: list[Item] = self.program.launches
+        self.repeats: dict[object, Any] = {}  # what was done for regions (repeat.py)
+        self._made: list[Slot] = []
+        self._errors = 0  # how often a site was asked for
         self.task_ns = TASK_NS
         self.serial = False  # in a loop that runs in parts: its kernels run on one thread each
 
@@ -128,13 +136,16 @@ class Lowering:
 
     def temporary(self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = "") -> Slot:
         """Memory for the time between its first and its last launch; `elements` where padded."""
-        return Slot(
-            "temporary", dtype, tuple(shape), numel(shape) if elements is None else elements, name=name
-        )
+        return self._new("temporary", dtype, shape, elements, name)
 
     def packed(self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = "") -> Slot:
         """Memory that a prologue launch fills and that is kept between calls."""
-        return Slot("packed", dtype, tuple(shape), numel(shape) if elements is None else elements, name=name)
+        return self._new("packed", dtype, shape, elements, name)
+
+    def _new(self, kind: str, dtype: DType, shape: Shape, elements: Dim | None, name: str) -> Slot:
+        slot = Slot(kind, dtype, tuple(shape), numel(shape) if elements is None else elements, name=name)
+        self._made.append(slot)
+        return slot
 
     def constant(self, literal: Literal) -> Slot:
         """The slot of a constant; equal constants share one."""
@@ -170,8 +181,24 @@ class Lowering:
         key = print_kernel(kernel, ""), tuple(b.align for b in kernel.buffers)
         kernel = self._kernels.setdefault(key, kernel)
         launch = Launch(kernel, tuple(slots), tuple(sizes), label, flops, bytes)
-        (self.program.prologue if prologue else self._block).append(launch)
+        self.add(launch, prologue)
         return launch
+
+    def add(self, launch: Launch, prologue: bool) -> None:
+        (self.program.prologue if prologue else self._block).append(launch)
+
+    @property
+    def setting(self) -> tuple[object, ...]:
+        """What the kernels of a region depend on beside the region."""
+        return self.in_block, self.serial, self.task_ns
+
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[], Watched]]:
+        """Gives a function that tells what was lowered since."""
+        block, prologue, copies, errors = self._block, len(self.program.prologue), len(self.copies), self._errors
+        launches, made = len(block), len(self._made)
+        yield lambda: (block[launches:], self.program.prologue[prologue:], self._made[made:],
+                       list(self.copies.items())[copies:], self._errors - errors)
 
     @property
     def in_block(self) -> bool:
@@ -194,6 +221,7 @@ class Lowering:
 
     def fail_site(self, node: Node, message: str, kind: str = "index") -> int:
         """The number under which kernels report that `message` happened at `node`."""
+        self._errors += 1
         site = ErrorSite(node.op.name, message, node.location, kind)
         if site not in self.program.errors:
             self.program.errors.append(site)

@@ -32,6 +32,7 @@ class Scope:
         self._buffers: dict[Slot, Buffer] = {}
         self._sizes: dict[Symbol, Name] = {}
         self._counts: dict[Name, int] = {}
+        self._sites: dict[int, Expr] = {}
 
     def buffer(self, slot: Slot, access: str = "read") -> Buffer:
         """The parameter for `slot`; whoever writes it asks first and says how."""
@@ -53,9 +54,9 @@ class Scope:
                 self._sizes[s] = self.space.env[s.name] = Name(self.b.fresh(s.name))
         return self.space.expr(dim)
 
-    def count(self, number: int) -> Expr:
+    def count(self, number: int, hint: str = "n") -> Expr:
         """A number that each launch passes: kernels that differ in it only are one."""
-        name = Name(self.b.fresh("n"))
+        name = Name(self.b.fresh(hint))
         self._counts[name] = number
         return name
 
@@ -96,8 +97,11 @@ class Scope:
 
     def fails(self, bad: Expr, site: int) -> None:
         """Report error `site` where `bad` holds."""
+        number = self._sites.get(site)
+        if number is None:
+            number = self._sites[site] = self.count(site, "site")
         with self.b.when(bad):
-            self.b.fail(site)
+            self.b.fail(number)
 
     def kernel(self) -> tuple[Kernel, tuple[Slot, ...], tuple[Dim, ...]]:
         """The kernel with the slots and sizes to launch it with."""

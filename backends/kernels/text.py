@@ -126,7 +126,7 @@ def _statement(s: k.Stmt, pad: str, depth: int) -> Iterator[str]:
         case k.Call():
             yield f"{pad}call {s.kernel.name}({', '.join(map(_argument, s.args))})"
         case k.Fail():
-            yield f"{pad}fail {s.site}"
+            yield f"{pad}fail {_expr(s.site)}"
 
 
 def _argument(arg: k.Ref | k.Expr) -> str:

@@ -1,4 +1,4 @@
-"""From a graph to object code: passes, lowering, memory plan, LLVM."""
+"""From a graph to a table of launches and object code: passes, lowering, memory plan, LLVM."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from ..kernels.program import Program, Slot
 from ..kernels.supports import supports
 from ..kernels.text import print_program
 from . import debug
-from .entry import emit_program, packed_layout
 from .explain import explain, statistics
-from .native import compile_assembly, compile_object
-from .record import Array, Record, Site
+from .record import Array, Launches, Record, Site
+from .table import Table, packed_layout, tabulate
 from .target import Target
+from .units import Image, images, unit
 
 
-def build(graph: Graph, target: Target, stable: Sequence[int] = ()) -> tuple[Record, bytes]:
-    """The record and the object code of `graph`."""
+def build(graph: Graph, target: Target, stable: Sequence[int] = ()) -> tuple[Record, bytes, list[Image]]:
+    """The record of `graph`, its constants, and object code that defines its kernels."""
     program, placed, final = lower_graph(graph, target, stable)
     with failure.stage("code generation", graph):
-        text = emit_program(program, placed, target)
-        debug.show("llvm", graph.name, lambda: text)
-        debug.show("asm", graph.name, lambda: compile_assembly(text, target))
-        obj = compile_object(text, target)
-    counts = statistics(graph, final, program, placed, len(obj))
-    return record_of(program, placed, explain(program, placed, target, counts), counts), obj
+        table = tabulate(program, placed)
+        units = [unit(kernel, memory, target, i in table.once) for i, (kernel, memory) in
+                 enumerate(table.kernels)]
+        made = images(units, target, graph.name)
+    counts = statistics(graph, final, program, placed, sum(len(image.code) for image in made))
+    text = explain(program, placed, target, counts)
+    return record_of(program, placed, table, [u.name for u in units], text, counts), table.constants, made
 
 
 def lower_graph(graph: Graph, target: Target, stable: Sequence[int] = ()) -> tuple[Program, Plan, Graph]:
@@ -50,14 +51,17 @@ def _show_pass(stage: str, graph: Graph) -> None:
     debug.show("passes", f"{graph.name} after {stage}", lambda: print_graph(graph))
 
 
-def record_of(program: Program, plan: Plan, explanation: str, statistics: dict[str, int]) -> Record:
-    """The record of a lowered program."""
+def record_of(program: Program, plan: Plan, table: Table, functions: Sequence[str], explanation: str,
+              statistics: dict[str, int]) -> Record:
+    """The record of a lowered program, whose kernels are called `functions`."""
     read = sorted({s.index for launch in program.prologue for s in launch.slots if s.kind == "input"})
     errors = tuple(Site(e.op, e.message, e.location.file if e.location else "",
                         e.location.line if e.location else 0, e.kind) for e in program.errors)
+    launches = Launches(tuple(table.launches), tuple(table.prologue), tuple(functions), tuple(table.sizes),
+                        table.words, table.operands)
     return Record(program.name, _arrays(program.inputs), _arrays(program.outputs), program.symbols, plan.size,
-                  packed_layout(program)[1], tuple(read) if program.prologue else None, errors, explanation,
-                  statistics)
+                  packed_layout(program)[1], tuple(read) if program.prologue else None, launches, errors,
+                  explanation, statistics)
 
 
 def _arrays(slots: Sequence[Slot]) -> tuple[Array, ...]:

@@ -20,6 +20,7 @@ import stat
 import tempfile
 import threading
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,18 @@ def load(name: str) -> tuple[dict[str, Any], bytes] | None:
     return found
 
 
-def store(name: str, record: dict[str, Any], obj: bytes) -> None:
-    """Keep `record` and `obj` as `name`; a folder that takes no files costs one warning."""
+def store(names: str | Sequence[str], record: dict[str, Any], obj: bytes) -> None:
+    """Keep `record` and `obj` under one name or several; a folder that takes no files costs one warning."""
     where = folder()
     if where is None:
         return
     text = json.dumps(record).encode()
     body = len(text).to_bytes(8, "little") + text + obj
+    paths = [where / (name + SUFFIX) for name in ([names] if isinstance(names, str) else names)]
     try:
-        _write(where / (name + SUFFIX), hashlib.sha256(body).digest() + body)
+        _write(paths[0], hashlib.sha256(body).digest() + body)
+        for path in paths[1:]:
+            _link(paths[0], path)
     except OSError as error:
         _warn(f"cannot write to {where}: {error.strerror or error}")
     else:
@@ -108,6 +112,16 @@ def _write(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _link(path: Path, to: Path) -> None:
+    """One file under two names, or a copy where the file system has no links."""
+    try:
+        os.link(path, to)
+    except FileExistsError:  # another process was here first
+        return
+    except OSError:
+        _write(to, path.read_bytes())
 
 
 def folder() -> Path | None:
@@ -169,7 +183,7 @@ def _evict(where: Path) -> None:
         with contextlib.suppress(OSError):
             if item.name.endswith((SUFFIX, ".tmp")):
                 about = item.stat()
-                entries.append((about.st_mtime, about.st_size, item.path))
+                entries.append((about.st_mtime, about.st_size // max(1, about.st_nlink), item.path))
     total = sum(size for _, size, _ in entries)
     for _, size, path in sorted(entries):
         if total <= _limit():

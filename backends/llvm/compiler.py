@@ -13,6 +13,7 @@ from graphtorch.ir.shape import assumed
 
 from . import cache, debug
 from .executable import Executable
+from .image import Image, remember
 from .record import Record
 from .target import host
 
@@ -49,14 +50,25 @@ def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable:
 
 def _load(name: str, stable: Sequence[int]) -> Executable | None:
     found = None if debug.wanted() else cache.load(name)
-    return None if found is None else Executable(Record.from_json(found[0]), found[1], stable)
+    if found is None:
+        return None
+    entry, data = found
+    images, start = [], entry["constants"]
+    for names, size in entry["images"]:
+        images.append(Image(tuple(names), data[start:start + size]))
+        start += size
+    remember(images)
+    return Executable(Record.from_json(entry["record"]), data[:entry["constants"]], images, stable)
 
 
 def _build(name: str, graph: Graph, stable: Sequence[int]) -> Executable:
     # the passes, lowerings and emitters are not even imported where the cache has the code
-    record, obj = importlib.import_module(".build", __package__).build(graph, host(), stable)
-    cache.store(name, record.to_json(), obj)
-    return Executable(record, obj, stable)
+    build = importlib.import_module(".build", __package__).build
+    record, constants, images = build(graph, host(), stable)
+    entry = {"record": record.to_json(), "constants": len(constants),
+             "images": [(image.names, len(image.code)) for image in images]}
+    cache.store(name, entry, b"".join((constants, *(image.code for image in images))))
+    return Executable(record, constants, images, stable)
 
 
 def cache_text(graph: Graph) -> str:

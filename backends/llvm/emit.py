@@ -37,7 +37,6 @@ class ModuleEmitter:
         self.functions: list[str] = []
         self.declarations: dict[str, str] = {}
         self._rolled = 0
-        self.globals: list[str] = []
         self._kernels: dict[tuple[Kernel, tuple[int, ...]], str] = {}
         self._math: dict[tuple[str, KType], str | None] = {}
         self._symbols: set[str] = set()
@@ -46,7 +45,6 @@ class ModuleEmitter:
         width = f'"prefer-vector-width"="{self.target.vector_bits}"'
         parts = [
             f'target triple = "{self.target.triple}"',
-            *self.globals,
             *self.declarations.values(),
             *self.functions,
             f'attributes #0 = {{ nounwind {width} "no-trapping-math"="true" }}',
@@ -110,16 +108,25 @@ class ModuleEmitter:
             f.bind(kernel.buffers, kernel.sizes, memory)
             f.statements(kernel.body)
             params = parameters(kernel.buffers, kernel.sizes, memory)
-            self.functions.append(f.finish(f"define internal void @{name}({', '.join(params)}) #0"))
+            self.functions.append(
+                f.finish(f"define internal void @{name}({', '.join(params)}) noinline #0"))
         return self._kernels[key]
 
-    def global_bytes(self, data: bytes) -> str:
-        """A constant of the module."""
-        name = f"@gt.constant{len(self.globals)}"
-        text = "".join(f"\\{b:02X}" for b in data) if any(data) else ""
-        value = f'c"{text}"' if text else "zeroinitializer"
-        self.globals.append(f"{name} = private unnamed_addr constant [{len(data)} x i8] {value}, align 64")
-        return name
+    def launcher(self, name: str, kernel: Kernel, memory: tuple[int, ...], linkage: str = "") -> None:
+        """The function `name` through which a table's walker calls `kernel`: ``(i64* operands, i32* status)``.
+
+        The kernel itself stays a function, because `noalias` is said of parameters.
+        """
+        target, lines, args = self.kernel(kernel, memory), [], []
+        for i in range(len(kernel.buffers) + len(kernel.sizes)):
+            t = "ptr" if i < len(kernel.buffers) else register(kernel.sizes[i - len(kernel.buffers)].type)
+            lines += [f"  %p{i} = getelementptr inbounds i64, ptr %operands, i64 {i}",
+                      f"  %v{i} = load {t}, ptr %p{i}"]
+            args.append(f"{t} %v{i}")
+        call = f"  call void @{target}({', '.join([*args, 'ptr %status'])})"
+        head = f"define {linkage} void @{name}(ptr %operands, ptr %status) #0 {{"
+        self.functions.append("\n".join([f"; {kernel.name}", head, *lines, call, "  ret void", "}", ""]))
+
 
 def parameters(buffers: Sequence[Buffer], names: Sequence[Name], memory: Sequence[int]) -> list[str]:
     """Parameter declarations. Buffers never overlap, but those of equal `memory` are the same."""
@@ -242,7 +249,8 @@ class FunctionEmitter(Expressions):
         self.pointers[s.buffer] = self.alloca(f"[{s.size} x {memory(KType(s.buffer.dtype))}], align 64")
 
     def _fail(self, s: k.Fail) -> None:
-        self.put(f"store atomic i32 {s.site + 1}, ptr %status monotonic, align 4")
+        code = self.let(f"add i32 {self.let(f'trunc i64 {self.value(s.site)} to i32')}, 1")
+        self.put(f"store atomic i32 {code}, ptr %status monotonic, align 4")
 
     def _call(self, s: k.Call) -> None:
         args = []
@@ -397,7 +405,7 @@ def used(body: Sequence[Stmt]) -> tuple[list[Buffer], list[Name]]:
     return [x for x in found if isinstance(x, Buffer)], [x for x in found if isinstance(x, Name)]
 
 
-_HOLDERS = (Expr, k.Ref, k.For, k.Let, k.Var, k.Assign, k.Store, k.Scratch, k.If, k.Call)
+_HOLDERS = (Expr, k.Ref, k.For, k.Let, k.Var, k.Assign, k.Store, k.Scratch, k.If, k.Call, k.Fail)
 
 
 @functools.cache

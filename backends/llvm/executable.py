@@ -13,22 +13,24 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
 
 from ..buffer import Block, Buffer, size_class
-from .abi import ENTRY, PROLOGUE
+from .abi import CODE, CONSTANTS, FUNCTIONS, OPERANDS, SIZES, WORDS
+from .image import Image
 from .native import Code
 from .record import Record
 from .runtime import pool
 
 SIZES_LIMIT = 1024  # combinations of symbol values remembered
-_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
 
 
 class Sized(NamedTuple):
-    """A program at one choice of symbol values."""
+    """A program at one choice of symbol values; `table` is the address of what its launches add to words."""
 
     inputs: tuple[tuple[DType, tuple[int, ...]], ...]
     outputs: tuple[tuple[DType, tuple[int, ...], int, int | None], ...]  # dtype, shape, size class, alias
     symbols: tuple[int, ...]
     arena: int
+    table: int
+    held: object
 
 
 class Checked:
@@ -44,12 +46,12 @@ class Checked:
 
 
 class Context:
-    """What one call at a time may use: its arguments in memory and an arena."""
+    """What one call at a time may use: the frame of its table's walk, and an arena."""
 
     __slots__ = ("arena", "arguments", "pointer", "size")
 
-    def __init__(self, words: int):
-        self.arguments = (ctypes.c_int64 * words)()
+    def __init__(self, words: Sequence[int]):
+        self.arguments = (ctypes.c_int64 * len(words))(*words)
         self.pointer = ctypes.addressof(self.arguments)
         self.arena: Block | None = None
         self.size = 0
@@ -66,20 +68,18 @@ class Context:
 class Executable:
     """A compiled graph: buffers in, buffers out. Any number of threads may call it at once."""
 
-    def __init__(self, record: Record, obj: bytes, stable: Sequence[int] = ()):
+    def __init__(self, record: Record, constants: bytes, images: Sequence[Image], stable: Sequence[int] = ()):
         self.record = record
-        exports = (ENTRY,) if record.prologue is None else (ENTRY, PROLOGUE)
-        self._code = Code(obj, exports, pool().address)
-        self._entry = _FUNCTION(self._code.address(ENTRY))
+        self._linked = Linked(record, constants, images)
+        self._walk = pool().run
         self._contexts: list[Context] = []
-        words = len(record.inputs) + len(record.outputs) + len(record.symbols) + 2
-        self._words = words
-        self._pack = struct.Struct(f"={words}q").pack_into
+        arguments = len(record.inputs) + len(record.outputs) + 2
+        self._pack = struct.Struct(f"={arguments + 1}q").pack_into
         self._sources = [_source(record, s.name) for s in record.symbols]
         self._sizes: dict[tuple[int, ...], Sized] = {}
         self._static = None if record.symbols else self._at(())
         self._donated = tuple(sorted({a.alias for a in record.outputs if a.alias is not None}))
-        self._packed = Packed(record, self._code)
+        self._packed = Packed(record, self._linked)
         self._fixed = _stable_tail(len(record.inputs), stable)  # inputs from here on seldom change
         self._checked: Checked | None = None  # those of the last call
 
@@ -128,15 +128,15 @@ class Executable:
         try:
             context = self._contexts.pop()
         except IndexError:
-            context = Context(self._words)
+            context = Context(self._linked.launches)
         arena = context.reserve(sized.arena) if sized.arena else 0
         packed = checked.packed
         if packed is None and self._packed.needed:
             packed = self._packed.get(inputs, words, sized)
             if self._packed.first >= self._fixed:
                 checked.packed = packed
-        self._pack(context.arguments, 0, *words, *sized.symbols, arena, packed.address if packed else 0)
-        status = self._entry(context.pointer)
+        self._pack(context.arguments, 8 * SIZES, sized.table, *words, arena, packed.address if packed else 0)
+        status = self._walk(context.pointer)
         self._contexts.append(context)
         if status:
             raise self.record.errors[status - 1].error()
@@ -179,7 +179,10 @@ class Executable:
         for a in record.outputs:
             dtype, shape = DType.named(a.dtype), _shape(a.shape, sizes)
             outputs.append((dtype, shape, size_class(int(numel(shape)) * dtype.itemsize), a.alias))
-        return Sized(inputs, tuple(outputs), values, int(evaluate(record.arena, sizes)))
+        table = (ctypes.c_int64 * len(record.launches.sizes))(
+            *(int(evaluate(d, sizes)) for d in record.launches.sizes))
+        return Sized(inputs, tuple(outputs), values, int(evaluate(record.arena, sizes)),
+                     ctypes.addressof(table), table)
 
     def _refuse(self, inputs: Sequence[Buffer]) -> None:
         """Say which input is not what was compiled for."""
@@ -210,15 +213,40 @@ class Executable:
         return inputs
 
 
+class Linked:
+    """A table of launches in memory, and the kernels that it calls."""
+
+    def __init__(self, record: Record, constants: bytes, images: Sequence[Image]):
+        table = record.launches
+        self.images = images  # as long as this lives, other programs find its kernels in memory
+        self._code = Code([image.code for image in images], table.functions, pool().address)
+        addresses = [self._code.address(name) for name in table.functions]
+        self._functions = (ctypes.c_void_p * len(addresses))(*addresses)
+        self._constants = Block(size_class(len(constants)))
+        ctypes.memmove(self._constants.address, constants, len(constants))
+        self._instructions = {part: (ctypes.c_int32 * len(part))(*part)
+                              for part in (table.code, table.prologue)}
+        self.launches = self._frame(record, table.code)
+        self.prologue = self._frame(record, table.prologue)
+
+    def _frame(self, record: Record, instructions: tuple[int, ...]) -> list[int]:
+        """A frame in which all but the arguments of a call is filled in."""
+        frame = [0] * record.launches.words
+        frame[CODE] = ctypes.addressof(self._instructions[instructions])
+        frame[FUNCTIONS], frame[CONSTANTS] = ctypes.addressof(self._functions), self._constants.address
+        frame[OPERANDS], frame[WORDS] = record.launches.operands, record.launches.words
+        return frame
+
+
 class Packed:
     """What the prologue made of the stable inputs; made anew when one of them is another buffer."""
 
-    def __init__(self, record: Record, code: Code):
+    def __init__(self, record: Record, linked: Linked):
         self.needed = record.prologue is not None
         self._record = record
         self._inputs = record.prologue or ()
         self.first = min(self._inputs, default=0)
-        self._prologue = _FUNCTION(code.address(PROLOGUE)) if self.needed else None
+        self._linked = linked
         self._lock = threading.Lock()
         self._held: tuple[tuple[int, ...], list[weakref.ref[Buffer]], Block] | None = None
 
@@ -236,10 +264,10 @@ class Packed:
         sizes = {s.name: v for s, v in zip(self._record.symbols, sized.symbols, strict=True)}
         block = Block(size_class(int(evaluate(self._record.packed, sizes))))
         arena = Block(size_class(sized.arena))
-        arguments = (ctypes.c_int64 * (len(words) + len(sized.symbols) + 2))(
-            *words, *sized.symbols, arena.address, block.address)
-        assert self._prologue is not None
-        status = self._prologue(ctypes.addressof(arguments))
+        frame = Context(self._linked.prologue)
+        arguments = [sized.table, *words, arena.address, block.address]
+        frame.arguments[SIZES:SIZES + len(arguments)] = arguments
+        status = pool().run(frame.pointer)
         if status:
             raise self._record.errors[status - 1].error()
         self._held = (sized.symbols, [weakref.ref(inputs[i]) for i in self._inputs], block)

@@ -37,9 +37,8 @@ def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray], sizes: Sequence[int
     for b, a in zip(kernel.buffers, arrays, strict=True):
         if a.dtype != b.dtype.numpy or not a.flags.c_contiguous:
             raise TypeError(f"buffer {b.name}: expected a contiguous {b.dtype.numpy} array, got {a.dtype}")
-    code = Code(
-        compile_object(kernel_text(kernel, target or host()), target or host()), ("run",), pool().address
-    )
+    text = kernel_text(kernel, target or host())
+    code = Code([compile_object(text, target or host())], ("run",), pool().address)
     values = [a.ctypes.data for a in arrays] + [int(s) for s in sizes]
     if len(values) != len(kernel.buffers) + len(kernel.sizes):
         raise TypeError(f"kernel {kernel.name} takes {len(kernel.sizes)} sizes, got {len(sizes)}")

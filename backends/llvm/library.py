@@ -23,11 +23,13 @@ from graphtorch.ir.dtype import bf16 as BF16
 from graphtorch.ir.graph import Type
 from graphtorch.ir.shape import UNBOUNDED, Dim, SymInt, bounds, plain_symbol
 
+from ..kernels.plan import Plan
 from ..kernels.program import Program, Slot
-from . import runtime, tensor_check
+from . import abi, runtime, tensor_check, walk
 from .emit import ModuleEmitter
-from .entry import ENTRY, PROLOGUE, EntryEmitter, Plan, emit_program, packed_layout
 from .native import has_assembler
+from .sizes import Sizes
+from .table import Layout, Table, packed_layout, tabulate
 from .target import Target
 from .tensor_check import constant_string
 
@@ -58,13 +60,38 @@ class Weights:
 def library_text(name: str, program: Program, plan: Plan, weights: Weights, metadata: str,
                  target: Target) -> str:
     """LLVM IR of the whole library."""
+    table, module = tabulate(program, plan), ModuleEmitter(name, target)
+    functions = [f"{name}.kernel{i}" for i in range(len(table.kernels))]
+    for function, (kernel, memory) in zip(functions, table.kernels, strict=True):
+        module.launcher(function, kernel, memory, "internal")
     return merged((
-        emit_program(program, plan, target, linkage="internal"),
+        module.text(),
         runtime.text(target, "internal"),
+        walk.text("internal"),
         tensor_check.check_function(),
         _LIBC,
-        Abi(name, program, plan, weights, metadata, target).text(),
+        _table_text(name, table, functions),
+        Abi(name, program, plan, table, weights, metadata, target).text(),
     ))
+
+
+def _table_text(name: str, table: Table, functions: Sequence[str]) -> str:
+    """The table of launches as constants of the library."""
+    def words(label: str, width: int, values: Sequence[int]) -> str:
+        rows = ", ".join(f"i{width} {v}" for v in values)
+        return f"@{name}.{label} = internal constant [{len(values)} x i{width}] [{rows}]\n"
+    pointers = ", ".join(f"ptr @{f}" for f in functions)
+    text = [words("launches", 32, table.launches), words("prologue", 32, table.prologue),
+            f"@{name}.functions = internal constant [{len(functions)} x ptr] [{pointers}]\n",
+            _constant_bytes(f"{name}.constants", table.constants or bytes(1))]
+    if not symbolic(table):
+        text.append(words("launch_sizes", 64, [int(d) for d in table.sizes]))  # type: ignore[arg-type]
+    return "".join(text)
+
+
+def symbolic(table: Table) -> bool:
+    """Whether the sizes of a table's launches depend on symbols."""
+    return not all(isinstance(d, int) for d in table.sizes)
 
 
 def merged(parts: Sequence[str]) -> str:
@@ -119,11 +146,13 @@ def dtype_code(dtype: DType) -> int:
 class Abi:
     """Emits the functions of the C ABI."""
 
-    def __init__(self, name: str, program: Program, plan: Plan, weights: Weights, metadata: str,
-                 target: Target):
+    def __init__(self, name: str, program: Program, plan: Plan, launches: Table, weights: Weights,
+                 metadata: str, target: Target):
         self.name = name
         self.program = program
         self.plan = plan
+        self.launches = launches
+        self.layout = Layout(len(program.inputs), len(program.outputs))
         self.weights = weights
         self.metadata = metadata
         self.target = target
@@ -195,16 +224,23 @@ class Abi:
     # ---- functions
 
     def _sizes(self) -> str:
-        """Fills in the sizes that follow from the symbols: ``void NAME.sizes(i64* table)``."""
-        module = ModuleEmitter(self.name, self.target)
-        emitter = EntryEmitter(module, _only_symbols(self.program), self.plan, {})
-        stores = []
+        """Fills in the sizes that follow from the symbols, and gives the arena's: ``i64 NAME.sizes(i64*)``.
+
+        Where launches depend on symbols, another function fills in theirs: ``void NAME.fill(i64*, i64*)``.
+        """
+        sizes = Sizes(self.program.symbols)
         for i, dim in enumerate(self.table[len(self.program.symbols):], len(self.program.symbols)):
-            value = emitter._dim(dim)
-            stores.append(f"  %t{i} = getelementptr i64, ptr %args, i64 {i}\n  store i64 {value}, ptr %t{i}")
-        arena = emitter._dim(self.plan.size)
-        return "\n".join([f"define internal i64 @{self.name}.sizes(ptr %args) {{", *emitter.lines, *stores,
-                          f"  ret i64 {arena}", "}", ""])
+            sizes.store(dim, "%symbols", i)
+        arena = sizes.value(self.plan.size)
+        text = [f"define internal i64 @{self.name}.sizes(ptr %symbols) {{", *sizes.lines, f"  ret i64 {arena}",
+                "}", ""]
+        if symbolic(self.launches):
+            sizes = Sizes(self.program.symbols)
+            for i, dim in enumerate(self.launches.sizes):
+                sizes.store(dim, "%table", i)
+            text += [f"define internal void @{self.name}.fill(ptr %symbols, ptr %table) {{", *sizes.lines,
+                     "  ret void", "}", ""]
+        return "\n".join(text)
 
     def _static_functions(self) -> str:
         name = self.name
@@ -364,8 +400,24 @@ compare:
   br i1 %same, label %ready, label %other
 ready:"""
 
-    def _arguments(self) -> int:
-        return len(self.program.inputs) + len(self.program.outputs) + len(self.program.symbols) + 2
+    def _frame(self, code: str, symbols: str) -> str:
+        """A frame for a walk of the table `code`, and its header (abi.py)."""
+        name, table = self.name, self.launches
+        lines = [f"  %args = alloca [{table.words} x i64], align 64"]
+        sizes = f"@{name}.launch_sizes"
+        if symbolic(table):
+            sizes = "%launch_sizes"
+            lines += [f"  {sizes} = alloca [{len(table.sizes)} x i64], align 64",
+                      f"  call void @{name}.fill(ptr {symbols}, ptr {sizes})"]
+        words = {abi.CODE: f"ptr @{name}.{code}", abi.FUNCTIONS: f"ptr @{name}.functions",
+                 abi.OPERANDS: f"i64 {table.operands}", abi.WORDS: f"i64 {table.words}", abi.PART: "i64 0",
+                 abi.ZERO: "i64 0", abi.CONSTANTS: f"ptr @{name}.constants", abi.SIZES: f"ptr {sizes}"}
+        return "\n".join([*lines, *(self._word(f"h{i}", i, x) for i, x in words.items())])
+
+    @staticmethod
+    def _word(label: str, index: int, value: str) -> str:
+        """Stores a word of the frame."""
+        return f"  %{label}.p = getelementptr i64, ptr %args, i64 {index}\n  store {value}, ptr %{label}.p"
 
     def _weight_arguments(self) -> str:
         """Stores the weights' addresses and the context's memory into ``%args``."""
@@ -378,27 +430,28 @@ ready:"""
                      f"  %weights = getelementptr i8, ptr %weights.map, i64 {header}"]
         for position, offset in self.weights.offsets.items():
             lines += [f"  %w{position} = getelementptr i8, ptr %weights, i64 {offset}",
-                      f"  %w{position}.p = getelementptr i64, ptr %args, i64 {position}",
-                      f"  store ptr %w{position}, ptr %w{position}.p"]
-        last = self._arguments() - 1
-        lines += ["  %packed.f = getelementptr %GtContext, ptr %context, i32 0, i32 1",
+                      self._word(f"w{position}", abi.HEADER + position, f"ptr %w{position}")]
+        lines += ["  %arena.m = load ptr, ptr %context",
+                  self._word("arena.a", self.layout.arena, "ptr %arena.m"),
+                  "  %packed.f = getelementptr %GtContext, ptr %context, i32 0, i32 1",
                   "  %packed.m = load ptr, ptr %packed.f",
-                  f"  %packed.a = getelementptr i64, ptr %args, i64 {last}",
-                  "  store ptr %packed.m, ptr %packed.a"]
+                  self._word("packed.a", self.layout.packed, "ptr %packed.m")]
         return "\n".join(lines)
 
     def _run_prologue(self) -> str:
-        return f"""  %args = alloca [{self._arguments()} x i64], align 64
-  call void @llvm.memset.p0.i64(ptr %args, i8 0, i64 {8 * self._arguments()}, i1 false)
+        # What depends on weights only does not depend on symbols: any values will do.
+        count = max(1, len(self.program.symbols))
+        return f"""  %symbols = alloca [{count} x i64], align 64
+  call void @llvm.memset.p0.i64(ptr %symbols, i8 0, i64 {8 * count}, i1 false)
+{self._frame('prologue', '%symbols')}
 {self._weight_arguments()}
-  call i32 @{PROLOGUE}(ptr %args)
+  call i32 @gt_run(ptr %args)
   ret ptr %context"""
 
     def _run(self) -> str:
         name, ins, outs = self.name, len(self.inputs), len(self.outputs)
         text = [f"define i32 @{name}_run(ptr %context, ptr %in, i32 %in_count, ptr %out, i32 %out_count) {{",
                 "entry:",
-                f"  %args = alloca [{self._arguments()} x i64], align 64",
                 f"  %sizes = alloca [{max(1, len(self.table))} x i64], align 64",
                 "  %no_context = icmp eq ptr %context, null",
                 "  br i1 %no_context, label %bad_context, label %counts",
@@ -418,8 +471,9 @@ ready:"""
         text += [f"  %arena.size = call i64 @{name}.sizes(ptr %sizes)"]
         text += [self._check("in", i, bind=False) for i, s in enumerate(self.inputs) if _computed(s)]
         text += [self._check("out", i, bind=False) for i in range(outs)]
-        text += [self._grow(), self._tensor_arguments(), self._weight_arguments(), self._symbol_arguments(),
-                 f"  %status = call i32 @{ENTRY}(ptr %args)", self._report_status(), self._rejections()]
+        text += [self._grow(), self._frame("launches", "%sizes"), self._tensor_arguments(),
+                 self._weight_arguments(), "  %status = call i32 @gt_run(ptr %args)", self._report_status(),
+                 self._rejections()]
         return "\n".join([*text, "}", ""])
 
     def _check(self, side: str, i: int, bind: bool) -> str:
@@ -465,8 +519,8 @@ grown:"""
 
     def _tensor_arguments(self) -> str:
         lines = []
-        placed = [("in", i, s.index) for i, s in enumerate(self.inputs)]
-        placed += [("out", i, len(self.program.inputs) + i) for i in range(len(self.outputs))]
+        placed = [("in", i, abi.HEADER + s.index) for i, s in enumerate(self.inputs)]
+        placed += [("out", i, self.layout.first_output + i) for i in range(len(self.outputs))]
         for side, i, position in placed:
             v = f"%{side}{i}.arg"
             lines.append(f"""  {v}.t = getelementptr %GtTensor, ptr %{side}, i64 {i}
@@ -476,16 +530,6 @@ grown:"""
   {v}.a = getelementptr i8, ptr {v}.d, i64 {v}.o
   {v}.p = getelementptr i64, ptr %args, i64 {position}
   store ptr {v}.a, ptr {v}.p""")
-        return "\n".join(lines)
-
-    def _symbol_arguments(self) -> str:
-        first = len(self.program.inputs) + len(self.program.outputs)
-        lines = [f"  %y{i} = load i64, ptr %s{i}\n  %y{i}.p = getelementptr i64, ptr %args, i64 {first + i}\n"
-                 f"  store i64 %y{i}, ptr %y{i}.p" for i in range(len(self.program.symbols))]
-        at = first + len(self.program.symbols)
-        lines += ["  %arena.m = load ptr, ptr %context",
-                  f"  %arena.a = getelementptr i64, ptr %args, i64 {at}",
-                  "  store ptr %arena.m, ptr %arena.a"]
         return "\n".join(lines)
 
     def _report_status(self) -> str:
@@ -535,11 +579,6 @@ def _constant_bytes(name: str, data: bytes) -> str:
 
 def _computed(slot: Slot) -> bool:
     return any(isinstance(d, SymInt) and plain_symbol(d) is None for d in slot.shape)
-
-
-def _only_symbols(program: Program) -> Program:
-    """A program whose arguments are its symbols alone."""
-    return Program(program.name, program.symbols, (), ())
 
 
 def describe(slot: Slot, fallback: str) -> str:

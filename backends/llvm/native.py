@@ -8,14 +8,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
 
 from .target import Target, host
 
 T = TypeVar("T")
-_lock = threading.Lock()  # LLVM's global context is not thread-safe
+_lock = threading.Lock()  # the linker is shared
 
 
 def _after_fork() -> None:
@@ -43,37 +43,83 @@ def has_assembler(target: Target) -> bool:
     return target.triple.split("-")[0] == host().triple.split("-")[0]
 
 
-@functools.lru_cache(maxsize=16)
 def target_machine(target: Target, pic: bool = False) -> llvm.TargetMachine:
-    """LLVM's code generator for `target`; `pic` for code that goes into a library."""
+    """A code generator of LLVM's for `target`; `pic` for code that goes into a library."""
     initialize(target.triple != host().triple)
     return llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=3, reloc="pic" if pic else "default", jit=not pic)
 
 
-def optimize(text: str, target: Target, speed: int = 3, pic: bool = False) -> llvm.ModuleRef:
-    """`text` parsed, verified and run through LLVM's own pipeline."""
-    machine = target_machine(target, pic)
-    module = llvm.parse_assembly(text)
-    module.verify()
-    options = llvm.create_pipeline_tuning_options(speed)
-    options.loop_vectorization = options.slp_vectorization = True
-    options.loop_interleaving = options.loop_unrolling = True
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
-    return module
+class Compilation:
+    """One module on its way to code, with a context of its own: any number may be under way at once.
+
+    `loops` says that it has loops which LLVM is to vectorise and unroll; what has its vectors written out
+    is only simplified, which takes half as long.
+    """
+
+    def __init__(self, text: str, target: Target, pic: bool = False, loops: bool = True):
+        self._machine = target_machine(target, pic)
+        self._module = llvm.parse_assembly(text, llvm.create_context())
+        options = llvm.create_pipeline_tuning_options(3 if loops else 1)
+        options.loop_vectorization = options.loop_interleaving = options.loop_unrolling = loops
+        options.slp_vectorization = False  # takes as long as all the rest, for nothing
+        builder = llvm.create_pass_builder(self._machine, options)
+        if loops:
+            self._run(builder.getModulePassManager(), builder)
+        else:
+            self._simplify(builder)
+
+    def _run(self, passes: llvm.ModulePassManager, builder: llvm.PassBuilder) -> None:
+        _unlocked("LLVMPY_RunNewModulePassManager")(passes, self._module, builder)
+
+    def _simplify(self, builder: llvm.PassBuilder) -> None:
+        inline, sweep = (llvm.create_new_module_pass_manager() for _ in range(2))
+        inline.add_always_inliner_pass()
+        sweep.add_global_dead_code_eliminate_pass()
+        self._run(inline, builder)
+        passes = builder.getFunctionPassManager()
+        for function in self._module.functions:
+            if not function.is_declaration:
+                _unlocked("LLVMPY_RunNewFunctionPassManager")(passes, function, builder)
+        self._run(sweep, builder)
+
+    def object(self) -> bytes:
+        """Relocatable object code."""
+        return self._emitted(True)
+
+    def assembly(self) -> str:
+        """Assembly, for people."""
+        return self._emitted(False).decode()
+
+    def _emitted(self, as_object: bool) -> bytes:
+        with llvm.ffi.OutputString() as message:
+            memory = _unlocked("LLVMPY_TargetMachineEmitToMemory")(self._machine, self._module,
+                                                                   int(as_object), message)
+            if not memory:
+                raise RuntimeError(str(message))
+        try:
+            size = llvm.ffi.lib.LLVMPY_GetBufferSize(memory)
+            return ctypes.string_at(llvm.ffi.lib.LLVMPY_GetBufferStart(memory), size)
+        finally:
+            llvm.ffi.lib.LLVMPY_DisposeMemoryBuffer(memory)
 
 
-def compile_object(text: str, target: Target, pic: bool = False) -> bytes:
-    """Relocatable object code of the LLVM IR `text`."""
-    with _lock:
-        return target_machine(target, pic).emit_object(optimize(text, target, pic=pic))
+def _unlocked(name: str) -> Callable[..., Any]:
+    """A function of llvmlite's library without the lock that llvmlite holds during each call.
+
+    LLVM itself works on several modules at once where each has its context and its code generator.
+    """
+    return getattr(getattr(llvm.ffi.lib, "_lib", llvm.ffi.lib), name)
+
+
+def compile_object(text: str, target: Target, pic: bool = False, loops: bool = True) -> bytes:
+    """Relocatable object code of the LLVM IR `text`; `loops` as for `Compilation`."""
+    return Compilation(text, target, pic, loops).object()
 
 
 def compile_assembly(text: str, target: Target) -> str:
     """Assembly of the LLVM IR `text`, for people."""
-    with _lock:
-        return target_machine(target).emit_assembly(optimize(text, target))
+    return Compilation(text, target).assembly()
 
 
 class Linker:
@@ -110,12 +156,16 @@ def immortal(x: T) -> T:
 class Code:
     """Object code loaded into this process. Its memory is freed when the last reference goes."""
 
-    def __init__(self, obj: bytes, exports: Sequence[str], imports: Mapping[str, int] | None = None):
+    def __init__(self, objects: Sequence[bytes], exports: Sequence[str],
+                 imports: Mapping[str, int] | None = None):
         """Args:
+            objects: object code; of functions that several define as weak one is taken.
             exports: functions to look up with `address`.
             imports: addresses of functions that the code calls, beside libc's and libm's.
         """
-        builder = llvm.JITLibraryBuilder().add_object_img(obj).add_current_process()
+        builder = llvm.JITLibraryBuilder().add_current_process()
+        for image in objects:
+            builder.add_object_img(image)
         for name in exports:
             builder.export_symbol(name)
         for name, address in (imports or {}).items():

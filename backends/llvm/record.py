@@ -39,6 +39,18 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Launches:
+    """A program's table of launches (table.py) without its constants: `functions` names its kernels."""
+
+    code: tuple[int, ...]
+    prologue: tuple[int, ...]
+    functions: tuple[str, ...]
+    sizes: tuple[Dim, ...]
+    words: int
+    operands: int
+
+
+@dataclass(frozen=True)
 class Record:
     """A compiled program's calling convention (see abi.py) and what it says of itself."""
 
@@ -49,6 +61,7 @@ class Record:
     arena: Dim
     packed: Dim
     prologue: tuple[int, ...] | None  # positions of the inputs it reads; None where there is no prologue
+    launches: Launches
     errors: tuple[Site, ...] = ()
     explanation: str = ""
     statistics: dict[str, int] = field(default_factory=dict)
@@ -60,6 +73,7 @@ class Record:
                 {**asdict(a), "shape": [dim_to_json(d) for d in a.shape]} for a in getattr(self, key)
             ]
         data.update(arena=dim_to_json(self.arena), packed=dim_to_json(self.packed))
+        data["launches"]["sizes"] = [dim_to_json(d) for d in self.launches.sizes]
         return data
 
     @staticmethod
@@ -69,9 +83,12 @@ class Record:
         arrays = {key: tuple(Array(a["dtype"], tuple(dim_from_json(d, known) for d in a["shape"]), a["name"],
                                    a["alias"]) for a in data[key]) for key in ("inputs", "outputs")}
         prologue = data["prologue"]
+        lists = {key: tuple(value) if isinstance(value, list) else value
+                 for key, value in data["launches"].items()}
+        lists["sizes"] = tuple(dim_from_json(d, known) for d in lists["sizes"])
         return Record(data["name"], arrays["inputs"], arrays["outputs"], symbols,
                       dim_from_json(data["arena"], known), dim_from_json(data["packed"], known),
-                      None if prologue is None else tuple(prologue), tuple(Site(**s) for s in data["errors"]),
+                      None if prologue is None else tuple(prologue), Launches(**lists), tuple(Site(**s) for s in data["errors"]),
                       data["explanation"], data["statistics"])
 
 

@@ -23,7 +23,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import cache
+from . import cache, walk
 from .native import Code, compile_object, immortal
 from .target import Target, available_cpus, host
 
@@ -42,14 +42,19 @@ def text(target: Target, linkage: str = "") -> str:
     return body + (_FUTEX.replace("FUTEX", str(futex)) if futex else _POLL)
 
 
-EXPORTS = ("gt_parallel_for", "gt_set_num_threads", "gt_get_num_threads")
+RUN = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
+EXPORTS = ("gt_parallel_for", "gt_set_num_threads", "gt_get_num_threads", "gt_run")
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The pool of this process: `address` of each of EXPORTS, and two of them as functions."""
+    """The pool of this process: `address` of each of EXPORTS, and three of them as functions.
+
+    `run` walks a table of launches (walk.py).
+    """
 
     address: dict[str, int]
+    run: Callable[[int], int]
     set_num_threads: Callable[[int], None]
     get_num_threads: Callable[[], int]
 
@@ -57,16 +62,16 @@ class Pool:
 @functools.cache
 def pool() -> Pool:
     """This process's pool, made at the first call and never unloaded: its workers run to the end."""
-    code = immortal(Code(_object(), EXPORTS))
+    code = immortal(Code([_object()], EXPORTS))
     address = {name: code.address(name) for name in EXPORTS}
     setter = ctypes.CFUNCTYPE(None, ctypes.c_int32)(address["gt_set_num_threads"])
     getter = ctypes.CFUNCTYPE(ctypes.c_int32)(address["gt_get_num_threads"])
     setter(available_cpus())
-    return Pool(address, setter, getter)
+    return Pool(address, RUN(address["gt_run"]), setter, getter)
 
 
 def _object() -> bytes:
-    source = text(host())
+    source = text(host()) + walk.text()
     name = cache.key("pool", source, repr(host()))
     found = cache.load(name)
     if found is not None:

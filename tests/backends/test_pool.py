@@ -34,7 +34,7 @@ class Counter:
         with b.loop(n, "parallel") as i:
             b.store(x, i, load(x, i) + 1)
         obj = compile_object(kernel_text(Kernel("count", (x,), (n,), b.body), host()), host())
-        self._code = Code(obj, ("run",), runtime.pool().address)
+        self._code = Code([obj], ("run",), runtime.pool().address)
         self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(self._code.address("run"))
 
     def __call__(self, array: np.ndarray) -> None:

@@ -13,7 +13,7 @@ import pytest
 import graphtorch
 from graphtorch import nn
 from graphtorch.backends.kernels import lower
-from graphtorch.backends.llvm import build
+from graphtorch.backends.llvm.emit import ModuleEmitter
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.passes import cse, fold
 from graphtorch.ir.verify import VerifyError
@@ -330,7 +330,7 @@ def test_failures_behind_the_passes(monkeypatch):
         assert message.startswith("lowering of graph main failed with AssertionError: no tile")
         assert f"recorded at {__file__}:{LINE + 1}\n" in message
     with monkeypatch.context() as patch:
-        patch.setattr(build, "emit_program", lambda *arguments: "not LLVM")
+        patch.setattr(ModuleEmitter, "text", lambda *arguments: "not LLVM")
         message = refused()
         assert message.startswith("code generation of graph main failed with RuntimeError: LLVM IR parsing")
         assert_shows_the_graph(message)

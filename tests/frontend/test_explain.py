@@ -20,7 +20,7 @@ STAGES = {
                r"kind=\"contraction\""],
     "kernels": [r"---- kernels of main\nkernel matmul\w*\(.*: f32\*", r"for \w+ in 0\.\.", "fma"],
     "llvm": ["---- llvm of main\n", 'target triple = "', r"define \w+ .*@k\.matmul", r"fmul|llvm\.fma"],
-    "asm": ["---- asm of main\n", r"gt_entry:", r"\bret"],
+    "asm": ["---- asm of main\n", r"k_\w+:", r"\bret"],
 }
 PROGRAM = """
 import graphtorch as torch

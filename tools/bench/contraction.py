@@ -39,7 +39,7 @@ class Bound:
     def __init__(self, kernel: Kernel, addresses: Sequence[int], sizes: Sequence[int]):
         self.text = kernel_text(kernel, host())
         start = time.perf_counter()
-        self.code = Code(compile_object(self.text, host()), ["run"], pool().address)
+        self.code = Code([compile_object(self.text, host())], ["run"], pool().address)
         self.compile_seconds = time.perf_counter() - start
         self.args = (ctypes.c_int64 * (len(addresses) + len(sizes) + 1))(*addresses, *sizes)
         self.status = ctypes.c_int32(0)

@@ -15,20 +15,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import graphtorch as torch
+import numpy as np
 from graphtorch import nn
 from graphtorch.backends import Buffer
-from graphtorch.backends.kernels.program import Launch
+from graphtorch.backends.kernels.plan import Plan
+from graphtorch.backends.kernels.program import Item, Launch, Program
+from graphtorch.backends.llvm import abi
 from graphtorch.backends.llvm.build import lower_graph
-from graphtorch.backends.llvm.emit import ModuleEmitter
-from graphtorch.backends.llvm.entry import EntryEmitter, packed_layout
-from graphtorch.backends.llvm.native import Code, compile_object
+from graphtorch.backends.llvm.native import Code
 from graphtorch.backends.llvm.runtime import pool
+from graphtorch.backends.llvm.table import Table, Writer, packed_layout
 from graphtorch.backends.llvm.target import host
+from graphtorch.backends.llvm.units import images, unit
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import evaluate
 from graphtorch.nn import functional as F
-
-FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
 
 
 class Timed(NamedTuple):
@@ -43,30 +44,44 @@ def measure(graph: Graph, inputs: Sequence[Buffer], rounds: int = 300,
     """The kernel calls of `graph` (of static shapes) compiled for this machine, run on copies of `inputs`."""
     program, plan, _ = lower_graph(graph, host(), stable)
     launches = [*program.prologue, *program.launches]
-    module, constants = ModuleEmitter(program.name, host()), {}
-    for i, launch in enumerate(launches):
-        emitter = EntryEmitter(module, program, plan, constants)
-        module.functions.append(emitter.function(f"launch{i}", [launch]))
-    module.functions.append("define i32 @nothing(ptr %args) { ret i32 0 }\n")
-    names = [f"launch{i}" for i in range(len(launches))]
-    code = Code(compile_object(module.text(), host()), [*names, "nothing"], pool().address)
+    codes, table = _alone(program, plan, launches)
     held = [Buffer.of(b.numpy().copy()) for b in inputs]
     outputs = [held[s.alias.index] if s.alias else Buffer.empty(s.dtype, s.shape) for s in program.outputs]
     arena = Buffer.empty(torch.uint8, (int(evaluate(plan.size, {})) + 64,))
     packed = Buffer.empty(torch.uint8, (int(evaluate(packed_layout(program)[1], {})) + 64,))
-    words = [b.address for b in (*held, *outputs)] + [arena.address, packed.address]
-    arguments = (ctypes.c_int64 * len(words))(*words)
-    calls = [FUNCTION(code.address(name)) for name in [*names, "nothing"]]
-    times = _times(calls, ctypes.addressof(arguments), rounds)
+    constants = Buffer.of(np.frombuffer(table.constants + bytes(64), np.uint8))
+    sizes = (ctypes.c_int64 * len(table.sizes))(*table.sizes)
+    units = [unit(kernel, memory, host()) for kernel, memory in table.kernels]
+    code = Code([image.code for image in images(units, host())], [u.name for u in units], pool().address)
+    functions = (ctypes.c_void_p * len(units))(*(code.address(u.name) for u in units))
+    frame = (ctypes.c_int64 * table.words)()
+    frame[abi.OPERANDS], frame[abi.WORDS], frame[abi.FUNCTIONS] = (
+        table.operands, table.words, ctypes.addressof(functions))
+    words = [constants.address, ctypes.addressof(sizes)]
+    words += [b.address for b in (*held, *outputs, arena, packed)]
+    frame[abi.CONSTANTS:abi.CONSTANTS + len(words)] = words
+    times = _times(codes, frame, rounds)
     return [Timed(la, max(0.0, t - times[-1])) for la, t in zip(launches, times, strict=False)]
 
 
-def _times(calls: Sequence[Callable[[int], int]], arguments: int, rounds: int) -> list[float]:
-    seen: list[list[float]] = [[] for _ in calls]
+def _alone(program: Program, plan: Plan, launches: Sequence[Item]) -> tuple[list[Any], Table]:
+    """The instructions of each launch by itself, then of none, and the table they belong to."""
+    writer, codes = Writer(program, plan), []
+    for items in (*([launch] for launch in launches), []):
+        writer.code = []
+        writer.items(items)
+        codes.append((ctypes.c_int32 * (len(writer.code) + 1))(*writer.code, abi.END))
+    return codes, writer.table
+
+
+def _times(codes: Sequence[Any], frame: Any, rounds: int) -> list[float]:
+    run, address = pool().run, ctypes.addressof(frame)
+    seen: list[list[float]] = [[] for _ in codes]
     for _ in range(rounds):
-        for call, times in zip(calls, seen, strict=True):
+        for code, times in zip(codes, seen, strict=True):
+            frame[abi.CODE] = ctypes.addressof(code)
             start = time.perf_counter()
-            call(arguments)
+            run(address)
             times.append(time.perf_counter() - start)
     return [statistics.median(t) * 1e6 for t in seen]
 
