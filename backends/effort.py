@@ -58,7 +58,8 @@ def stepping_ns(nodes: Iterable[Node]) -> float:
     return total
 
 
-HEAVY = frozenset(("matmul", "conv", "conv_transpose", "conv_weight_grad", "scan", "attention", "attention_grad"))
+HEAVY = frozenset(("matmul", "conv", "conv_transpose", "conv_weight_grad", "scan", "attention",
+"attention_grad"))
 
 
 def _heavy(node: Node, name: str, size: int) -> float:

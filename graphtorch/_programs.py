@@ -1,10 +1,12 @@
 """How pending graphs run: op by op at first, as compiled programs where that pays.
 
-Recordings of one structure (`Walk.key`) share a `Structure`, whatever their sizes. What running it op by op has
-taken so far is added up, by the estimates of `backends.effort`; when it reaches what compiling would take, it is
+Recordings of one structure (`Walk.key`) share a `Structure`, whatever their sizes. What running it op
+by op has
+taken so far is added up, by the estimates of `backends.effort`; when it reaches what compiling would
+take, it is
 compiled: so no program takes more than about twice the time of the best choice made in hindsight, and a graph
-that never comes back costs no more than running it. Sizes that change from recording to recording become symbols
-of one program (`ir.generalize`); sizes that come back get a program of their own.
+that never comes back costs no more than running it. Sizes that change from recording to recording
+become symbols of one program (`ir.generalize`); sizes that come back get a program of their own.
 """
 
 from __future__ import annotations
@@ -74,12 +76,14 @@ class Structure:
     """What is known of the recordings of one structure."""
 
     __slots__ = (
-        "fixed", "history", "key", "kinds", "lines", "native", "patience", "spent", "steps", "symbolic", "total",
+        "fixed", "history", "key", "kinds", "lines", "native", "patience", "spent", "steps", "symbolic",
+        "total",
     )
 
     def __init__(self, walk: Walk) -> None:
         self.lines = _span(walk)
-        self.kinds = [(row[0], row[1]) for row in walk.rows] if REPORTS else []  # op and skeleton of each node
+        # op and skeleton of each node
+        self.kinds = [(row[0], row[1]) for row in walk.rows] if REPORTS else []
         self.steps = 0  # runs op by op
         self.key: object = None  # kept once there is a program: it must not be found by a hash alone
         self.fixed: dict[Sizes, Program] = {}
@@ -238,7 +242,7 @@ def _generalized(
 
 def _span(walk: Walk) -> tuple[Location | None, Location | None]:
     """The first and the last line of a recording."""
-    lines = [n.location for n in (*walk.nodes[:1], *walk.nodes[-1:])]
+    lines = [n.location for n in walk.nodes if n.location is not None]
     return (lines[0], lines[-1]) if lines else (None, None)
 
 

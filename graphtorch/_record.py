@@ -75,22 +75,22 @@ def locate() -> None:
 
 
 class _Round:
-    """Notices that a program that needs no gradients came back to where it began to record: one round of a loop.
+    """Notices that a program that needs no gradients came back to where it began to record: one round
+    of a loop.
 
-    The rounds before run then, so that each is a graph of the same structure, whatever the loop goes on to do.
+    The rounds before run then, so that each is a graph of the same structure, whatever the loop goes
+    on to do.
     """
 
     start: Location | None = None
-    left = False  # whether another line was met since
+    last: Location | None = None
 
     def pass_by(self, place: Location) -> None:
         if not _pending:
-            self.start, self.left = place, False
-        elif place is not self.start:
-            self.left = True
-        elif self.left and len(_pending) >= ROUND:
+            self.start = place
+        elif place is self.start and self.last is not place and len(_pending) >= ROUND:
             flush()
-            self.left = False
+        self.last = place
 
 
 _round = _Round()

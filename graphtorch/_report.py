@@ -1,7 +1,7 @@
 """``GRAPHTORCH_DEBUG=programs``: what plain code was run as, printed when the process ends.
 
-For each structure that was recorded: where, how often it ran op by op, which programs were compiled for it and how
-often they ran, what that took, and why it was needed beside the others.
+For each structure that was recorded: where, how often it ran op by op, which programs were compiled
+for it and how often they ran, what that took, and why it was needed beside the others.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def report() -> str:
         made = all_programs(structure)
         lines.append(
             f"{structure.steps:9d} {sum(p.runs for p in made):14d} {sum(p.seconds for p in made):10.2f}  "
-            f"{len(structure.kinds):5d}  {where(structure)}: {', '.join(p.about for p in made) or 'not compiled'}; "
-            f"{why(structure, known[:index])}"
+            f"{len(structure.kinds):5d}  {where(structure)}: "
+            f"{', '.join(p.about for p in made) or 'not compiled'}; {why(structure, known[:index])}"
         )
     if len(known) > ROWS:
         lines.append(f"... and {len(known) - ROWS} more structures, each of less work")
@@ -45,7 +45,8 @@ def all_programs(structure: Structure) -> list[_programs.Program]:
 
 
 def _weight(structure: Structure) -> float:
-    return sum(p.seconds for p in all_programs(structure)) * 1e9 + structure.steps * len(structure.kinds) * 5e3
+    compiling = sum(p.seconds for p in all_programs(structure))
+    return compiling + structure.steps * len(structure.kinds) * 5e-6
 
 
 def where(structure: Structure) -> str:
@@ -75,7 +76,8 @@ def why(structure: Structure, earlier: list[Structure]) -> str:
     if best[0] == 0:
         return f"as {where(best[1])}, but other types of inputs or other results"
     op = structure.kinds[differs[0]][0].name
-    return f"as {where(best[1])}, but a constant changed: {op}" + (f" and {best[0] - 1} more" if best[0] > 1 else "")
+    more = f" and {best[0] - 1} more" if best[0] > 1 else ""
+    return f"as {where(best[1])}, but a constant changed: {op}{more}"
 
 
 def _print() -> None:

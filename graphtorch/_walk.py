@@ -35,7 +35,8 @@ class Walk:
     def __init__(self, outputs: Iterable[Value]):
         self.nodes: list[Node] = []
         self.leaves: list[Leaf] = []
-        self.rows: list[tuple[Any, ...]] = []  # of each node: op, skeleton of its attributes, places of operands
+        # of each node: op, skeleton of its attributes, places of operands
+        self.rows: list[tuple[Any, ...]] = []
         self.sizes: list[Number] = []  # the numbers that the skeletons leave out
         self.numbers: dict[Node, int] = {}
         self.places: dict[Value, int] = {}  # values taken from memory: -1 - position among the leaves

@@ -55,7 +55,8 @@ def evaluate(graph: Graph, arrays: Sequence[Any]) -> list[np.ndarray]:
 
 @lru_cache(maxsize=512)
 def _steps(graph: Graph) -> tuple[tuple[Node, ...], list[tuple[int, ...]], list[int]]:
-    """The graph's nodes, where each finds its operands, and where the outputs are, as `run_nodes` takes it."""
+    """The graph's nodes, where each finds its operands, and where the outputs are, as `run_nodes`
+    takes it."""
     place = {v: -1 - i for i, v in enumerate(graph.inputs)}
     places = []
     for number, node in enumerate(graph.nodes):

@@ -1,15 +1,21 @@
 """From recordings of one structure with different sizes to one graph whose sizes are symbols.
 
-The numbers that a structure leaves out (`ir.structure`) form a vector: the sizes of the leaves, then the numbers
+The numbers that a structure leaves out (`ir.structure`) form a vector: the sizes of the leaves, then
+the numbers
 of each node's attributes. From a few such vectors `generalize` guesses which numbers are the same in every
-recording, which are sizes of their own, and which follow from others: a size that some value of the graph has, such
-a size and a constant, a product, a quotient, a multiple of a symbol. The guess is tested by shape inference on the
-symbolic graph, and again by `Variant.match` for every later vector, so that a wrong one is never used, only not
-found. Where inference depends on how sizes compare, it is decided as in the recordings and becomes a condition.
+recording, which are sizes of their own, and which follow from others: a size that some value of the
+graph has, such
+a size and a constant, a product, a quotient, a multiple of a symbol. The guess is tested by shape
+inference on the
+symbolic graph, and again by `Variant.match` for every later vector, so that a wrong one is never used,
+only not
+found. Where inference depends on how sizes compare, it is decided as in the recordings and becomes a
+condition.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from operator import itemgetter
@@ -39,8 +45,8 @@ class Variant:
     """A symbolic graph and what binds it to a vector of numbers.
 
     Attributes:
-        graph: its inputs are the leaves, then `scalars`, then a carrier for each of `carried`: a bool tensor that
-            is never read, whose size is the number.
+        graph: its inputs are the leaves, then `scalars`, then a carrier for each of `carried`: a bool
+            tensor that is never read, whose size is the number.
         conditions: what inference assumed of the symbols; `match` tests it.
         scalars: positions in the vector whose numbers are 0-d inputs, with their dtypes.
         carried: positions of numbers that are no leaf's size and do not follow from one.
@@ -78,11 +84,13 @@ def generalize(
     Returns:
         None where sizes follow no simple rule, or inference cannot decide for all of them.
     """
-    try:
+    for in_units in (False, True):
         with assuming(Hints({})) as hints:
-            return _Guess(vectors, hints).variant(nodes, places, leaves, outputs)
-    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, AssertionError):
-        return None  # a rule that refuses symbols: the sizes stay fixed
+            try:
+                return _Guess(vectors, hints, in_units).variant(nodes, places, leaves, outputs)
+            except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, AssertionError):
+                continue  # a rule that refuses symbols
+    return None
 
 
 class Hints:
@@ -103,14 +111,19 @@ class Hints:
 
 
 class _Guess:
-    """The state of one `generalize`."""
+    """The state of one `generalize`.
 
-    def __init__(self, vectors: Sequence[Vector], hints: Hints):
+    With `in_units` a size of its own is a multiple of what divides it in all recordings: ``16*s`` can be
+    reshaped to ``[s, 16]``.
+    """
+
+    def __init__(self, vectors: Sequence[Vector], hints: Hints, in_units: bool):
+        self.in_units = in_units
         self.vectors = vectors
         self.hints = hints
         self.columns: list[Column] = list(zip(*vectors, strict=True))
         self.pool: dict[Column, SymInt] = {}  # what is known to be that number in each recording
-        self.symbols: list[tuple[SymInt, Column, int]] = []  # and the position it is read from
+        self.symbols: list[tuple[SymInt, Column, int, int]] = []  # position it is read from, its factor there
         self.fixed: list[tuple[int, Number]] = []
         self.derived: list[tuple[int, SymInt]] = []
         self.scalars: list[tuple[int, DType]] = []
@@ -153,7 +166,7 @@ class _Guess:
             table.update(zip(node.results(), results, strict=True))
         carriers = [
             Value(Type(boolean, (s,)), name=f"n{i}")
-            for i, (s, _, p) in enumerate(self.symbols)
+            for i, (s, _, p, _) in enumerate(self.symbols)
             if p in self.carried
         ]
         graph = Graph("main", [*inputs, *extra, *carriers], [table[v] for v in outputs])
@@ -231,7 +244,7 @@ class _Guess:
         found = self.pool.get(column)
         if found is not None:
             return found
-        for known, dim in (*near, *[(c, s) for s, c, _ in self.symbols]):
+        for known, dim in (*near, *[(c, s) for s, c, *_ in self.symbols]):
             apart = {a - b for a, b in zip(column, known, strict=True)}
             if len(apart) == 1:
                 return dim + apart.pop()  # type: ignore[return-value,operator]
@@ -264,7 +277,7 @@ class _Guess:
 
     def multiple(self, column: Column) -> SymInt | None:
         """``p * s + q`` for a symbol s."""
-        for dim, known, _ in self.symbols:
+        for dim, known, *_ in self.symbols:
             pairs = sorted(set(zip(known, column, strict=True)))
             if len(pairs) < 3 or len({k for k, _ in pairs}) < len(pairs):
                 continue  # two points always lie on a line
@@ -290,14 +303,18 @@ class _Guess:
         if len(self.symbols) >= SYMBOLS_LIMIT:
             raise ValueError("too many sizes that change by themselves")
         column = self.columns[position]
-        most = int(max(column))
+        factor = math.gcd(*column) if self.in_units and low else 1  # type: ignore[arg-type]
+        units = tuple([int(n) // factor for n in column])
         name = f"s{len(self.symbols)}"
-        dim = symbol(name, low, ROOM << max(most, 8).bit_length())
-        self.symbols.append((dim, column, position))
-        for sizes, number in zip(self.sizes, column, strict=True):
+        dim = symbol(name, min(low, *units), ROOM << max(*units, 8).bit_length())
+        self.symbols.append((dim, units, position, factor))
+        for sizes, number in zip(self.sizes, units, strict=True):
             sizes[name] = number  # type: ignore[assignment]
         self.hints.sizes = self.sizes[-1]
-        self.pool.setdefault(column, dim)
+        self.pool.setdefault(units, dim)
+        if factor > 1:
+            dim = dim * factor  # type: ignore[assignment]
+            self.pool.setdefault(column, dim)
         return dim
 
     def learn(self, shape: Sequence[Dim]) -> None:
@@ -311,16 +328,16 @@ class _Guess:
 
     def matcher(self) -> Callable[[Vector], bool]:
         """Whether the guess holds for a vector: ranges, fixed numbers, derived ones, conditions."""
-        names = {p: str(s) for s, _, p in self.symbols}
-        lines = [f"    {name} = v[{p}]" for p, name in names.items()]
-        tests = [f"{_range(s)}" for s, _, _ in self.symbols]
+        lines = [f"    {s} = v[{p}] // {factor}" for s, _, p, factor in self.symbols]
+        tests = [_range(s) for s, *_ in self.symbols]
+        tests += [f"{s} * {factor} == v[{p}]" for s, _, p, factor in self.symbols if factor > 1]
         tests += [f"v[{p}] == {dim}" for p, dim in self.derived]
         tests += [f"{d} >= 0" for d in self.hints.conditions]
         space: dict[str, Any] = {"fixed": itemgetter(*[p for p, _ in self.fixed]) if self.fixed else None}
         if self.fixed:
             values = tuple([n for _, n in self.fixed])
             space["expected"] = values if len(values) > 1 else values[0]
-            tests.insert(len(self.symbols), "fixed(v) == expected")
+            tests.insert(0, "fixed(v) == expected")
         exec(f"def match(v):\n{chr(10).join(lines)}\n    return {' and '.join(tests) or 'True'}", space)
         return space["match"]  # type: ignore[no-any-return]
 

@@ -1,6 +1,7 @@
 """Structure and numbers of what was recorded, apart: graphs that differ in sizes only have one structure.
 
-A *skeleton* stands for an attribute record, or a type, without its numbers: sizes, slice bounds, paddings (the
+A *skeleton* stands for an attribute record, or a type, without its numbers: sizes, slice bounds,
+paddings (the
 fields whose type is a `Dim` or made of such) and the value of a 0-d constant. Skeletons are small integers,
 equal for equal remains. Sizes of 0 and 1 are part of the skeleton: they decide what broadcasts and what is
 empty, so that rules of shape inference branch on them.
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from .graph import Type

@@ -16,8 +16,8 @@ def wanted() -> frozenset[str]:
     names = _names()
     unknown = names - {*STAGES, REPORT, "all"}
     if unknown:
-        warnings.warn(f"GRAPHTORCH_DEBUG={','.join(sorted(unknown))}: known are {', '.join(STAGES)}, {REPORT} "
-                      "and all", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"GRAPHTORCH_DEBUG={','.join(sorted(unknown))}: known are {', '.join(STAGES)}, "
+                      f"{REPORT} and all", RuntimeWarning, stacklevel=2)
     return frozenset(STAGES) if "all" in names else names & frozenset(STAGES)
 
 

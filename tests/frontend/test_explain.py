@@ -51,7 +51,7 @@ def test_debug_of_several_stages_and_of_code_in_the_cache(tmp_path):
                                                                               "passes"])):
         done = run(debug, tmp_path)
         assert sorted(set(re.findall(r"^---- (\w+) of main", done.stderr, re.MULTILINE))) == expected
-    assert "GRAPHTORCH_DEBUG=kernel: known are graph, passes, kernels, llvm, asm and all" in \
+    assert "GRAPHTORCH_DEBUG=kernel: known are graph, passes, kernels, llvm, asm, programs and all" in \
         run("kernel", tmp_path).stderr
 
 
