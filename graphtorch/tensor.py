@@ -22,7 +22,7 @@ from graphtorch.ir.shape import contiguous_strides, numel
 
 from . import _record
 from ._grad_mode import modes
-from ._grad_node import AccumulateGrad, Edge, GradNode, Seen, look
+from ._grad_node import AccumulateGrad, Edge, GradNode, Seen, seen_of
 from ._memory import Buffer
 from ._types import CPU, Size, default_dtype, device, dtype, layout, strided
 from .storage import (
@@ -91,6 +91,7 @@ class Tensor:
     _post_hooks: OrderedDict[int, Any] | None = None
     _accumulator: weakref.ref[AccumulateGrad] | None = None
     _inference = False
+    _seen: Seen | None = None  # see `seen_of`
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         made = Tensor._construct(default_dtype(), args, kwargs)
@@ -487,16 +488,24 @@ def wrap(
         tensors: for each of `values` the tensor it was read from; anything else for constants.
         values: the operands.
     """
-    single = isinstance(outs, Value)
-    results = (from_value(outs),) if single else tuple([from_value(v) for v in outs])
-    if modes.grad:
-        for tensor in tensors:
-            if isinstance(tensor, Tensor) and (
-                tensor._rg or tensor._fn is not None or (tensor._base is not None and tensor.requires_grad)
-            ):
-                _attach(name, results, (outs,) if single else outs, tensors, values)  # type: ignore[arg-type]
-                break
-    return results[0] if single else results
+    if isinstance(outs, Value):
+        made = from_value(outs)
+        if modes.grad and _any_requires_grad(tensors):
+            _attach(name, (made,), (outs,), tensors, values)
+        return made
+    results = tuple([from_value(v) for v in outs])
+    if modes.grad and _any_requires_grad(tensors):
+        _attach(name, results, outs, tensors, values)
+    return results
+
+
+def _any_requires_grad(tensors: Sequence[Any]) -> bool:
+    for t in tensors:
+        if isinstance(t, Tensor) and (
+            t._rg or t._fn is not None or (t._base is not None and t.requires_grad)
+        ):
+            return True
+    return False
 
 
 def _attach(
@@ -521,19 +530,18 @@ def _attach(
             edges.append(None)
         else:
             edges.append(t._edge() if t._type.dtype in _DIFFERENTIABLE else None)
-        seen.append(look(t._counter, t._storage, t._view))
+        seen.append(seen_of(t))
         if t._inference:
             inference = True
     fn = GradNode(name + "Backward0", outs, values, tuple(edges), tuple(seen))
-    made: list[Seen | None] = []
+    fn.made = tuple([seen_of(r) for r in results])
     used = False
     for i, result in enumerate(results):
         if outs[i].type.dtype in _DIFFERENTIABLE:
             result._fn = fn
-            result._nr = i
+            if i:
+                result._nr = i
             used = True
-        made.append(look(result._counter, result._storage, None))
-    fn.made = tuple(made)
     if not used:
         return
     node = outs[0].node
