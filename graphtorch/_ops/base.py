@@ -23,6 +23,7 @@ from ..storage import Leaf, Storage
 from ..tensor import Tensor, wrap
 
 FLOATS = frozenset(d for d in ALL if d.is_differentiable)
+DENSE: set[type] = {Tensor}  # classes that have no behaviour of their own; Parameter is added to it
 Number = (bool, int, float, complex, np.number, np.bool_)
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}  # names in the package: torch.add

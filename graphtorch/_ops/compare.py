@@ -13,6 +13,7 @@ from graphtorch.ir.graph import Value
 from .. import _types
 from ..tensor import Tensor
 from .base import (
+    DENSE,
     FLOATS,
     FUNCTIONS,
     METHODS,
@@ -300,11 +301,11 @@ def _arithmetic(
 
     def call(self: Tensor, other: Any) -> Any:
         kind, dtype = type(other), self._type.dtype
-        if type(self) is Tensor and dtype in FLOATS:
+        if type(self) in DENSE and dtype in FLOATS:
             if kind is float or kind is int:
                 number = scalar(other, dtype)
                 return run(node, op, number, self) if reflected else run(node, op, self, number)
-            if kind is Tensor and other._type.dtype is dtype:
+            if kind in DENSE and other._type.dtype is dtype:
                 return run(node, op, other, self) if reflected else run(node, op, self, other)
         return general(self, other)
 

@@ -253,6 +253,14 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return _permuted(input, tuple(dims), "TransposeBackward0")
 
 
+def matrix_transpose(x: Tensor) -> Tensor:
+    """The transpose of a matrix, as ``x.t()``."""
+    type_ = x._type
+    (rows, columns), strides = type_.shape, x._strides
+    made = Type(type_.dtype, (columns, rows))
+    return make_view(x, (Permute((1, 0)),), made, _offset(x), (strides[1], strides[0]), "TBackward0")
+
+
 @register()
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; a tensor with fewer dimensions itself."""
