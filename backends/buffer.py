@@ -136,11 +136,15 @@ class Buffer:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def numpy(self) -> np.ndarray:
-        """An array over the same memory that keeps it alive."""
+        """An array over the same memory that keeps it alive; the same one each time for memory of ours."""
         owner = self.owner
         if type(owner) is np.ndarray and owner.shape == self.shape and owner.dtype == self.dtype.numpy:
             return owner
-        return self.expose()
+        if type(owner) is not Block:
+            return self.expose()
+        array = Buffer(self.address, self.dtype, self.shape, owner).expose()
+        self.owner = array  # elements that are read one by one ask for it each time
+        return array
 
     def expose(self) -> np.ndarray:
         """A new array over the same memory; its base is an `Exposed`, which keeps this buffer alive."""

@@ -112,7 +112,7 @@ class Capture:
         value = Value(Type(tensor._type.dtype, shape), name=name)
         self.stand_ins.append(value)
         made = object.__new__(Tensor)
-        made._storage, made._version = Storage(value), Version()
+        made._storage, made._counter = Storage(value), Version()
         made._rg = tensor.requires_grad
         return made
 

@@ -51,6 +51,20 @@ def look(version: Version, storage: Storage, view: View | None,
     return new(kind, (version, version.number, ref(storage), storage.epoch, view))  # type: ignore[no-any-return]
 
 
+def seen_of(tensor: Any) -> Seen:
+    """A tensor as it is now; what made it and what reads it share one record while nobody writes."""
+    version, storage, view = tensor._counter, tensor._storage, tensor._view
+    known: Seen | None = tensor._seen
+    if (
+        known is not None and known[1] == version.number and known[3] == storage.epoch
+        and known[0] is version and known[4] is view and known[2]() is storage
+    ):
+        return known
+    made: Seen = look(version, storage, view)
+    tensor._seen = made
+    return made
+
+
 _kinds: dict[str, type] = {}  # a class for each name of a node: tools that draw graphs ask for it
 
 
@@ -87,7 +101,7 @@ class GradNode:
         self.seen = seen
         self.made: tuple[Seen | None, ...] = ()
         self.sequence = next(_sequence)
-        self.types = [v.type for v in outputs]
+        self.types = [outputs[0].type] if len(outputs) == 1 else [v.type for v in outputs]
         if modes.anomaly:
             self.metadata["traceback_"] = _users_stack()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from graphtorch.backends import Buffer, Executable
 from graphtorch.backends import compile as _compile
-from graphtorch.backends.buffer import Exposed
+from graphtorch.backends.buffer import Block, Exposed
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import Condition
 
@@ -24,4 +24,4 @@ def captured_program(graph: Graph, stable: Sequence[int] = ()) -> Executable:
     return _compile(graph, CHOSEN or "llvm", stable)
 
 
-__all__ = ["CHOSEN", "Buffer", "Executable", "Exposed", "captured_program", "pending_program"]
+__all__ = ["CHOSEN", "Block", "Buffer", "Executable", "Exposed", "captured_program", "pending_program"]

@@ -326,7 +326,7 @@ def made(indices: Tensor, values: Tensor, size: Any, merged: bool = False) -> Sp
     """The sparse tensor of these parts, unchecked."""
     found = object.__new__(SparseTensor)
     found._pair, found._size, found._merged = (indices, values), tuple(size), merged
-    found._version = Version()
+    found._counter = Version()
     return found
 
 

@@ -9,13 +9,10 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.ops.common import zeros
 
-from . import _record
+from . import _at_once, _record
 from ._grad_mode import modes
 from ._grad_node import GradNode, look
-from .storage import (
-    overlaps,
-    write_steps,
-)
+from .storage import Leaf, overlaps, write_steps
 from .tensor import Tensor, wrap
 
 
@@ -64,7 +61,7 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         return tensor._taken_over(result)  # type: ignore[no-any-return]
     if updates and result._fn is not None:
         result._fn.seen = tuple(
-            [None if s is not None and s.version is tensor._version else s for s in result._fn.seen]
+            [None if s is not None and s.version is tensor._counter else s for s in result._fn.seen]
         )
     target = tensor._type
     if result._type.shape != target.shape:
@@ -81,6 +78,8 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
     keep_history = modes.grad and (
         result.requires_grad or (base if base is not None else tensor).requires_grad
     )
+    if not keep_history and type(value) is Leaf and _at_once.copy(tensor, value):
+        return tensor
     if tensor._view is None:
         replaces = keep_history and tensor.requires_grad and not (updates and result.requires_grad)
         fn = _replacement(tensor, result, value) if replaces else None
@@ -140,7 +139,7 @@ def _history(result: Tensor) -> tuple[GradNode | None, int]:
 
 
 def _written(tensor: Tensor) -> None:
-    tensor._version.number += 1
+    tensor._counter.number += 1
     storage = tensor._storage
     if type(storage.value) is Value:
         _record.pending(storage)
@@ -152,7 +151,7 @@ def _saw_itself(tensor: Tensor) -> None:
     if fn is None or not fn.made:
         return
     made = list(fn.made)
-    made[tensor._nr] = look(tensor._version, tensor._storage, tensor._view)
+    made[tensor._nr] = look(tensor._counter, tensor._storage, tensor._view)
     fn.made = tuple(made)
 
 

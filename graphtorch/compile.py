@@ -126,7 +126,7 @@ def _holder(function: Any, storage: Any) -> Tensor:
         if tensor._storage is storage:
             return tensor
     made = object.__new__(Tensor)
-    made._storage, made._version = storage, Version()
+    made._storage, made._counter = storage, Version()
     return made
 
 

@@ -140,7 +140,7 @@ def _recording(what: str) -> Iterator[Recording]:
 
 def _stand_in(recording: Recording, value: Value, gradient: bool) -> Tensor:
     made = object.__new__(Tensor)
-    made._storage, made._version = Storage(value), Version()
+    made._storage, made._counter = Storage(value), Version()
     made._rg = gradient
     recording.own.add(id(made._storage))
     return made

@@ -15,6 +15,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 
 from . import _types
+from ._at_once import element
 from ._memory import Buffer
 from ._ops.base import FUNCTIONS, METHODS, shape_of, write_out
 from ._types import check_device, sparse_coo, to_ir
@@ -325,23 +326,8 @@ def full(
         dtype = fill_value.dtype if dtype is None else dtype
         fill_value = fill_value.item()
     ir = number_dtype(type(fill_value), _types.default_dtype()) if dtype is None else to_ir(dtype)
-    if not ir.is_complex and isinstance(fill_value, complex):
-        raise RuntimeError(f"value cannot be converted to type {ir.torch_name} without overflow")
     size = size if isinstance(size, (tuple, list)) else (size,)
-    return _made(full_value(_sizes("full", (size,)), _clipped(fill_value, ir), ir), requires_grad, out)
-
-
-def _clipped(number: Any, ir: DType) -> Any:
-    if ir.is_integer:
-        if isinstance(number, float) and not math.isfinite(number):
-            raise RuntimeError(f"value cannot be converted to type {ir.torch_name} without overflow")
-        number = int(number)
-        info = np.iinfo(ir.numpy)
-        lowest = info.min if ir.signed else -info.max  # a negative number wraps in unsigned dtypes
-        if not lowest <= number <= info.max:
-            raise RuntimeError(f"value cannot be converted to type {ir.torch_name} without overflow")
-        number = number if ir.signed else number & info.max
-    return number
+    return _made(full_value(_sizes("full", (size,)), element(fill_value, ir), ir), requires_grad, out)
 
 
 full_like = like("full_like", full)

@@ -12,8 +12,9 @@ from graphtorch.ir.dtype import i64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim, SymInt, broadcast
 
+from ._at_once import element, write_item
 from ._ops.base import FUNCTIONS, MASK, METHODS, cast_value, elements_for_size, run, scalar
-from ._ops.views import select, slice_view, squeeze, unsqueeze
+from ._ops.views import entry, part_view, select, slice_view, squeeze, unsqueeze
 from ._types import DTYPES
 from ._write import assign
 from .creation import from_array
@@ -29,7 +30,10 @@ Arrays = list[tuple[int, Tensor]]  # (axis, integer index)
 def getitem(self: Tensor, key: Any) -> Tensor:
     """Basic indices give a view; masks and index tensors a copy."""
     if type(key) is int:
-        return select(self, 0, key) if self.ndim else _no_dims()
+        return entry(self, 0, key) if self._type.shape else _no_dims()
+    found = _part(self, key if type(key) is tuple else (key,))
+    if found is not None:
+        return found
     part, arrays = _basic(self, _as_tuple(key))
     if not arrays:
         return _full_view(self) if part is self else part
@@ -40,6 +44,47 @@ def getitem(self: Tensor, key: Any) -> Tensor:
         part,
         *[i for _, i in arrays],
     )
+
+
+def _part(x: Tensor, key: tuple[Any, ...]) -> Tensor | None:
+    """What integers and slices with known bounds select, as one view; None for any other index."""
+    sizes = x._type.shape
+    if len(key) > len(sizes):
+        return None
+    start, stop, step = [0] * len(sizes), [*sizes], [1] * len(sizes)
+    name = ""
+    dropped = []
+    for axis, item in enumerate(key):
+        size = sizes[axis]
+        if type(size) is not int:
+            return None
+        if type(item) is int:
+            if not -size <= item < size:
+                return None
+            start[axis] = at = item + size if item < 0 else item
+            stop[axis] = at + 1
+            dropped.append(axis)
+            name = "SelectBackward0"
+        elif type(item) is slice and item.step is None:
+            low, high = _slice_bound(item.start, size, 0), _slice_bound(item.stop, size, size)
+            if low is None or high is None:
+                return None
+            if low > 0 or high < size:
+                start[axis], stop[axis] = low, max(low, high)
+                name = "SliceBackward0"
+        else:
+            return None
+    if not name:
+        return None
+    return part_view(x, tuple(start), tuple(stop), tuple(step), name, dropped)
+
+
+def _slice_bound(bound: Any, size: int, default: int) -> int | None:
+    if bound is None:
+        return default
+    if type(bound) is not int:
+        return None
+    return min(max(bound + size if bound < 0 else bound, 0), size)
 
 
 def _index(value: Value) -> Value:
@@ -228,6 +273,8 @@ def _true_places(mask: Tensor) -> tuple[Tensor, ...]:
 
 def setitem(self: Tensor, key: Any, value: Any) -> None:
     """Write to what an index selects: a number, or a tensor that broadcasts to its shape."""
+    if write_item(self, key, value):
+        return
     key = _as_tuple(key)
     mask = key[0] if len(key) == 1 else None
     if (
@@ -299,13 +346,7 @@ def scalar_tensor(value: Any, dtype: Any) -> Tensor:
 def full_number(part: Tensor, value: Any) -> Tensor:
     """A number repeated to the shape of `part`."""
     dtype = part._type.dtype
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, complex) and not dtype.is_complex:
-        raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
-    if dtype.is_integer and isinstance(value, float):
-        value = int(value)
-    number = scalar(bool(value) if dtype.is_bool else value, dtype)
+    number = scalar(element(value.item() if isinstance(value, np.generic) else value, dtype), dtype)
     shape = part._type.shape
     return from_value(ops.expand(number, shape=shape) if shape else number)
 

@@ -6,19 +6,22 @@ the value; tensors that share the storage read through their chain of view steps
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+from sys import getrefcount
 from typing import Any
+from weakref import getweakrefcount
 
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType
+from graphtorch.ir.dtype import DType, bf16
 from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.literal import Literal
+from graphtorch.ir.ops.checks import attrs_of
+from graphtorch.ir.ops.shape import ConstantAttrs
 from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 
-from ._memory import Buffer, Exposed
+from ._memory import Block, Buffer, Exposed
 
 _TYPES = Type._table
 
@@ -39,7 +42,7 @@ class Leaf(Value):
     @staticmethod
     def of(array: np.ndarray) -> Leaf:
         """A leaf over a copy of `array` (none where it is ours alone: pass only fresh arrays)."""
-        return Leaf(Buffer.of(np.ascontiguousarray(array).reshape(array.shape)))
+        return Leaf(Buffer.of(np.asarray(array)))
 
 
 class RuntimeScalar(Leaf):
@@ -108,25 +111,84 @@ class Storage:
         if self.host is None:
             Storage.settle(self)
             if not self._is_sole_reader():
-                self.value = Leaf.of(self.value.buffer.numpy().copy())  # type: ignore[attr-defined]
+                self.value = Leaf(_copied(self.value.buffer))  # type: ignore[attr-defined]
             self.host = self.value.buffer.expose()  # type: ignore[attr-defined]
         return self.host
 
+    def memory(self) -> np.ndarray | None:
+        """The elements, for a write that runs at once and that nobody sees who read them before.
+
+        None where they are pending, and where a capture has to see the write.
+        """
+        if Storage.capture is not None:
+            return None
+        if self.host is not None:
+            return self.host
+        if type(self.value) is Leaf:
+            if not self._is_sole_reader():
+                self.value = Leaf(_copied(self.value.buffer))
+        else:
+            filled = _filled(self.value)
+            if filled is None:
+                return None
+            self.value = Leaf(filled)
+        return self.value.buffer.numpy()
+
     def _is_sole_reader(self) -> bool:
-        """Whether no pending graph and no other storage can read the leaf, so writes to it are unseen."""
-        leaf = self.value  # held by: value, leaf, getrefcount; its buffer by: leaf, getrefcount
-        return sys.getrefcount(leaf) == 3 and sys.getrefcount(leaf.buffer) == 2  # type: ignore[attr-defined]
+        """Whether nothing else (pending graphs, other storages, what programs packed of it, arrays) knows the
+        memory of the leaf, so that writes to it are unseen."""
+        leaf = self.value
+        buffer = leaf.buffer  # type: ignore[attr-defined]
+        if getrefcount(leaf) > _HELD_ONCE or getrefcount(buffer) > _HELD_ONCE or getweakrefcount(buffer):
+            return False
+        owner = buffer.owner
+        if type(owner) is np.ndarray and type(owner.base) is Exposed:  # kept by `Buffer.numpy`
+            exposed: Any = owner.base
+            if getrefcount(owner) > _HELD_ONCE or getrefcount(exposed) > _HELD_ONCE:
+                return False
+            inner = exposed.buffer
+            if getrefcount(inner) > _HELD_ONCE:
+                return False
+            owner = inner.owner
+        ours = type(owner) is Block or (type(owner) is np.ndarray and owner.base is None)
+        return ours and getrefcount(owner) <= _HELD_ONCE
+
+
+def _filled(value: Value) -> Buffer | None:
+    """The elements of a pending value that is one number repeated, such as zeros; None for others."""
+    node = value.node
+    if node is None or node.op is not ops.expand:
+        return None
+    number = node.operands[0]
+    if type(number) is Leaf:
+        elements = number.buffer.numpy()
+    elif number.node is not None and number.node.op is ops.constant:
+        elements = attrs_of(number.node, ConstantAttrs).value.numpy()
+    else:
+        return None
+    made = Buffer.empty(value.dtype, value.type.shape)  # type: ignore[arg-type]  # of ints outside a capture
+    made.numpy()[...] = elements
+    return made
+
+
+def _copied(buffer: Buffer) -> Buffer:
+    made = Buffer.empty(buffer.dtype, buffer.shape)
+    made.numpy()[...] = buffer.numpy()
+    return made
 
 
 def _held_by_us_alone(array: np.ndarray) -> bool:
     # Ours are: `host`, this function's argument, getrefcount's own, and of a user's array the leaf's buffer.
     # A view given to the user holds on to `array`, so it counts.
     if type(array.base) is Exposed:
-        return sys.getrefcount(array) < _OWN_REFERENCES
-    return array.base is None and sys.getrefcount(array) <= _OWN_REFERENCES
+        return getrefcount(array) < _OWN_REFERENCES
+    return array.base is None and getrefcount(array) <= _OWN_REFERENCES
 
 
-@dataclass(frozen=True, slots=True)
+# Steps never change; `frozen` would double the cost of making them, which every x[i] does.
+
+
+@dataclass(slots=True, eq=False)
 class Reshape:
     """View step: the same elements under another shape."""
 
@@ -140,7 +202,7 @@ class Reshape:
         return ops.reshape(new, shape=self.before)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Permute:
     """View step: reordered dimensions."""
 
@@ -153,7 +215,7 @@ class Permute:
         return ops.permute(new, dims=tuple(sorted(range(len(self.dims)), key=self.dims.__getitem__)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Expand:
     """View step: sizes of 1 repeated. Cannot be written through unless all repeats are equal."""
 
@@ -170,7 +232,7 @@ class Expand:
         return ops.reshape(first, shape=x.shape)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Slice:
     """View step: start, stop and step for each dimension."""
 
@@ -185,7 +247,7 @@ class Slice:
         return ops.slice_update(x, new, start=self.start, stop=self.stop, step=self.step)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Take:
     """View step: any elements of the flat tensor, in any arrangement (diagonal, as_strided, unfold)."""
 
@@ -202,7 +264,7 @@ class Take:
         return ops.reshape(ops.scatter(flat, ops.constant(value=self.index), source, dim=0), shape=x.shape)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class ViewDtype:
     """View step between a complex dtype and pairs of its components (view_as_real, view_as_complex)."""
 
@@ -241,6 +303,17 @@ class View:
         self.offset = offset
         self.strides = strides
 
+    def over(self, array: np.ndarray) -> np.ndarray:
+        """What this view shows of the elements of its storage; shares their memory."""
+        dtype = self.type.dtype.numpy
+        shape: Any = self.type.shape
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        if array.dtype == bf16.numpy:
+            array = array.view(np.uint16)  # its own elements are not offered as bytes
+        size = dtype.itemsize
+        return np.ndarray(shape, dtype, array, self.offset * size, [s * size for s in self.strides])  # type: ignore[misc]
+
 
 def read_steps(value: Value, steps: tuple[Step, ...]) -> Value:
     """What a chain of view steps shows of `value`."""
@@ -272,12 +345,17 @@ def overlaps(shape: Shape, strides: Shape) -> bool:
 
 
 _OWN_REFERENCES = 0
+_HELD_ONCE = 0
 
 
 def _calibrate() -> None:
     # The number of references that a host array has when nobody outside holds it depends on how a
-    # buffer keeps its owner; measured once with the code path that `Storage.read` takes.
-    global _OWN_REFERENCES
+    # buffer keeps its owner, and what `getrefcount` adds on the interpreter; measured once with the code
+    # paths that `Storage.read` and `Storage.memory` take.
+    global _HELD_ONCE, _OWN_REFERENCES
+    alone = Storage(Leaf(Buffer.empty(bf16, ())))
+    while not alone._is_sole_reader():
+        _HELD_ONCE += 1
     array = np.zeros(1)
     probe = Storage(Leaf.of(array))
     probe.host = array

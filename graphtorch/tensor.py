@@ -22,7 +22,7 @@ from graphtorch.ir.shape import contiguous_strides, numel
 
 from . import _record
 from ._grad_mode import modes
-from ._grad_node import AccumulateGrad, Edge, GradNode, Seen, look
+from ._grad_node import AccumulateGrad, Edge, GradNode, Seen, seen_of
 from ._memory import Buffer
 from ._types import CPU, Size, default_dtype, device, dtype, layout, strided
 from .storage import (
@@ -75,7 +75,7 @@ class Tensor:
 
     _construct: Any = None  # what the class makes when called; given by _legacy.py
     _storage: Storage
-    _version: Version
+    _counter: Version
     _view: View | None = None
     _cached: tuple[Value, Value] | None = None  # (value of the base, what the view shows of it)
     _rg = False  # leaf that requires grad
@@ -91,6 +91,7 @@ class Tensor:
     _post_hooks: OrderedDict[int, Any] | None = None
     _accumulator: weakref.ref[AccumulateGrad] | None = None
     _inference = False
+    _seen: Seen | None = None  # see `seen_of`
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         made = Tensor._construct(default_dtype(), args, kwargs)
@@ -100,7 +101,7 @@ class Tensor:
     def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
         """A `cls` over the memory of `data`, outside any autograd graph."""
         made: Any = object.__new__(cls)
-        made._storage, made._view, made._version = data._storage, data._view, data._version
+        made._storage, made._view, made._counter = data._storage, data._view, data._counter
         if require_grad:
             made._rg = True
         return made
@@ -137,16 +138,20 @@ class Tensor:
 
     def _array(self) -> np.ndarray:
         """The elements, computed if need be; strided like the tensor, sharing its memory. Read only."""
+        array = self._base_array()
+        return array if self._view is None else self._view.over(array)
+
+    def _base_array(self) -> np.ndarray:
+        """The elements of the storage, computed if need be. Read only."""
         storage = self._storage
-        if storage.host is None:
-            _record.settle(storage)
-            if Storage.capture is not None:
-                Storage.capture.value_read(storage)
-            array = storage.value.buffer.numpy()  # type: ignore[attr-defined]
-        else:
+        if storage.host is not None:
             _record._refuse_in_capture()
-            array = storage.host
-        return array if self._view is None else _strided(array, self._view)
+            return storage.host
+        if type(storage.value) is not Leaf:
+            _record.settle(storage)
+        if Storage.capture is not None:
+            Storage.capture.value_read(storage)
+        return storage.value.buffer.numpy()  # type: ignore[attr-defined, no-any-return]
 
     @property
     def _type(self) -> Type:
@@ -160,7 +165,7 @@ class Tensor:
         """Whether gradients flow into this tensor."""
         if self._base is None:
             return self._rg or self._fn is not None
-        if self._fn_version != self._version.number:
+        if self._fn_version != self._counter.number:
             self._refresh()
         return self._tracked
 
@@ -199,7 +204,7 @@ class Tensor:
     @property
     def grad_fn(self) -> GradNode | None:
         """The operation that made this tensor, in the autograd graph; None for leaves."""
-        if self._base is not None and self._fn_version != self._version.number:
+        if self._base is not None and self._fn_version != self._counter.number:
             self._refresh()
         if self._base is not None and self._fn is None and self._tracked:
             self._derive()
@@ -216,7 +221,7 @@ class Tensor:
 
     def _refresh(self) -> None:
         """A view after a write to its base: its history is now that of the base, then the view."""
-        self._fn_version = self._version.number
+        self._fn_version = self._counter.number
         if self._creation != "no_grad":
             self._fn = None
             self._tracked = self._base.requires_grad  # type: ignore[union-attr]
@@ -326,7 +331,7 @@ class Tensor:
     def detach(self) -> Tensor:
         """The same memory outside the autograd graph."""
         made = object.__new__(Tensor)
-        made._storage, made._view, made._version = self._storage, self._view, self._version
+        made._storage, made._view, made._counter = self._storage, self._view, self._counter
         made._inference = self._inference
         return made
 
@@ -341,7 +346,7 @@ class Tensor:
     def data(self) -> Tensor:
         """The same memory, outside the autograd graph and its version checks."""
         made = object.__new__(Tensor)
-        made._storage, made._view, made._version = self._storage, self._view, Version()
+        made._storage, made._view, made._counter = self._storage, self._view, Version()
         return made
 
     @data.setter
@@ -404,6 +409,11 @@ class Tensor:
         """The number of elements."""
         return numel(self._type.shape)
 
+    @property
+    def _version(self) -> int:
+        """How often this memory was written to in place."""
+        return self._counter.number
+
     def is_inference(self) -> bool:
         """Whether this tensor was made in inference mode."""
         return self._inference
@@ -436,16 +446,6 @@ def _warn_non_leaf_grad() -> None:
     )
 
 
-def _strided(array: np.ndarray, view: View) -> np.ndarray:
-    dtype_ = view.type.dtype.numpy
-    flat = array.reshape(-1).view(dtype_)
-    if 0 in view.type.shape:
-        return np.empty(view.type.shape, dtype_)
-    return np.lib.stride_tricks.as_strided(
-        flat[view.offset :], view.type.shape, [s * dtype_.itemsize for s in view.strides]
-    )
-
-
 def _part_of_leaf(source: Leaf, base: Tensor | None, view: View | None) -> Value | None:
     """A part of elements in memory as a leaf: no slice is recorded, so that a batch from another place of the
     data finds the same program. A part with gaps is copied, unless it is large."""
@@ -455,7 +455,7 @@ def _part_of_leaf(source: Leaf, base: Tensor | None, view: View | None) -> Value
         return Leaf(source.buffer.part(view.offset, view.type.shape))
     if numel(view.type.shape) * view.type.dtype.itemsize > COPIED_PART:
         return None
-    return Leaf(Buffer.of(np.ascontiguousarray(_strided(source.buffer.numpy(), view))))
+    return Leaf(Buffer.of(np.ascontiguousarray(view.over(source.buffer.numpy()))))
 
 
 # ------------------------------------------------------------------------------------------ making tensors
@@ -467,7 +467,7 @@ def from_value(value: Value) -> Tensor:
     """A new tensor outside the autograd graph."""
     made = _object_new(Tensor)
     storage = made._storage = Storage(value)
-    made._version = Version()
+    made._counter = Version()
     if modes.inference:
         made._inference = True
     if type(value) is Value:
@@ -488,16 +488,24 @@ def wrap(
         tensors: for each of `values` the tensor it was read from; anything else for constants.
         values: the operands.
     """
-    single = isinstance(outs, Value)
-    results = (from_value(outs),) if single else tuple([from_value(v) for v in outs])
-    if modes.grad:
-        for tensor in tensors:
-            if isinstance(tensor, Tensor) and (
-                tensor._rg or tensor._fn is not None or (tensor._base is not None and tensor.requires_grad)
-            ):
-                _attach(name, results, (outs,) if single else outs, tensors, values)  # type: ignore[arg-type]
-                break
-    return results[0] if single else results
+    if isinstance(outs, Value):
+        made = from_value(outs)
+        if modes.grad and _any_requires_grad(tensors):
+            _attach(name, (made,), (outs,), tensors, values)
+        return made
+    results = tuple([from_value(v) for v in outs])
+    if modes.grad and _any_requires_grad(tensors):
+        _attach(name, results, outs, tensors, values)
+    return results
+
+
+def _any_requires_grad(tensors: Sequence[Any]) -> bool:
+    for t in tensors:
+        if isinstance(t, Tensor) and (
+            t._rg or t._fn is not None or (t._base is not None and t.requires_grad)
+        ):
+            return True
+    return False
 
 
 def _attach(
@@ -522,19 +530,18 @@ def _attach(
             edges.append(None)
         else:
             edges.append(t._edge() if t._type.dtype in _DIFFERENTIABLE else None)
-        seen.append(look(t._version, t._storage, t._view))
+        seen.append(seen_of(t))
         if t._inference:
             inference = True
     fn = GradNode(name + "Backward0", outs, values, tuple(edges), tuple(seen))
-    made: list[Seen | None] = []
+    fn.made = tuple([seen_of(r) for r in results])
     used = False
     for i, result in enumerate(results):
         if outs[i].type.dtype in _DIFFERENTIABLE:
             result._fn = fn
-            result._nr = i
+            if i:
+                result._nr = i
             used = True
-        made.append(look(result._version, result._storage, None))
-    fn.made = tuple(made)
     if not used:
         return
     node = outs[0].node
@@ -559,25 +566,28 @@ def _refuse_inference(fn: GradNode, tensors: Sequence[Tensor | None], values: tu
 
 def make_view(
     tensor: Tensor,
-    step: Step,
+    steps: tuple[Step, ...],
     type_: Type,
     offset: Any,
     strides: tuple[Any, ...],
     name: str,
     creation: str = "",
 ) -> Tensor:
-    """A tensor that shows the memory of `tensor` through one more view step."""
+    """A tensor that shows the memory of `tensor` through further view steps."""
     made = _object_new(Tensor)
     before = tensor._view
-    made._storage, made._version = tensor._storage, tensor._version
-    made._view = View((step,) if before is None else (*before.steps, step), type_, offset, strides)
+    made._storage, made._counter = tensor._storage, tensor._counter
+    made._view = View(steps if before is None else before.steps + steps, type_, offset, strides)
     made._base = tensor._base if tensor._base is not None else tensor
-    made._inference = tensor._inference
-    made._fn_version = made._version.number
+    made._fn_version = made._counter.number
     made._name_of_view = name
-    if modes.grad:
-        made._tracked = tensor.requires_grad
-        made._creation = creation or tensor._creation
-    else:
+    if tensor._inference:
+        made._inference = True
+    if not modes.grad:
         made._creation = "no_grad"
+        return made
+    if tensor.requires_grad:
+        made._tracked = True
+    if creation or tensor._creation:
+        made._creation = creation or tensor._creation
     return made

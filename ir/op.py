@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, Union
 
-from .graph import Location, Node, Type, Value, current_location
+from .graph import Location, Node, Type, Value, _location, current_location
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,14 @@ class Op:
 
     def __call__(self, *operands: Value, **attrs: Any) -> Any:
         """Apply the op: its value, or a tuple of values where it has several results."""
-        record = self.attrs(**attrs) if attrs or self.attrs is not Attrs else NO_ATTRS
-        node = self.node(operands, record)
-        return node.result() if len(node.types) == 1 else node.results()
+        if attrs or self.attrs is not Attrs:
+            record = self.attrs(**attrs)
+            types = self.types(record, operands)
+        else:  # `types` in line: most ops recorded are of this kind
+            record = NO_ATTRS
+            types = self._inferred.get((None, *[v.type for v in operands])) or self.types(record, operands)
+        node = Node(self, operands, record, types, _location.get())
+        return Value(types[0], node, 0) if len(types) == 1 else node.results()
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

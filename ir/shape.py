@@ -12,6 +12,7 @@ only. `bounds` tells what is known.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -427,6 +428,7 @@ def broadcast(*shapes: Shape) -> Shape:
     return tuple(result)
 
 
+@functools.lru_cache(maxsize=4096)
 def contiguous_strides(shape: Shape) -> Shape:
     """Strides, in elements, of a row-major array of `shape`."""
     strides: list[Dim] = []

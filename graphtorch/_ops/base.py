@@ -23,6 +23,7 @@ from ..storage import Leaf, Storage
 from ..tensor import Tensor, wrap
 
 FLOATS = frozenset(d for d in ALL if d.is_differentiable)
+DENSE: set[type] = {Tensor}  # classes that have no behaviour of their own; Parameter is added to it
 Number = (bool, int, float, complex, np.number, np.bool_)
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}  # names in the package: torch.add
@@ -128,12 +129,13 @@ def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None,
     locate()
     values: list[Any] = []
     left_out = False
+    plain = Storage.capture is None
     for x in inputs:
         if isinstance(x, Tensor):
             storage = x._storage
-            if x._rg and storage.value.node is not None and Storage.capture is None:
+            if plain and x._rg and storage.value.node is not None:
                 flush()  # an updated parameter is read: here the iteration before ends
-            if x._view is None and storage.host is None and Storage.capture is None:
+            if plain and x._view is None and storage.host is None:
                 values.append(storage.value)
             else:
                 values.append(x._value())

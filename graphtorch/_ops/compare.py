@@ -13,6 +13,8 @@ from graphtorch.ir.graph import Value
 from .. import _types
 from ..tensor import Tensor
 from .base import (
+    DENSE,
+    FLOATS,
     FUNCTIONS,
     METHODS,
     cast_value,
@@ -290,6 +292,26 @@ def _operator(define: Callable[..., Tensor], reflected: bool = False) -> Callabl
     return call
 
 
+def _arithmetic(
+    define: Callable[..., Tensor], node: str, op: Callable[..., Value], reflected: bool = False
+) -> Callable[..., Any]:
+    """As `_operator`, for the operators that most lines consist of: two floats of one dtype, or a float and a
+    number, go without detours."""
+    general = _operator(define, reflected)
+
+    def call(self: Tensor, other: Any) -> Any:
+        kind, dtype = type(other), self._type.dtype
+        if type(self) in DENSE and dtype in FLOATS:
+            if kind is float or kind is int:
+                number = scalar(other, dtype)
+                return run(node, op, number, self) if reflected else run(node, op, self, number)
+            if kind in DENSE and other._type.dtype is dtype:
+                return run(node, op, other, self) if reflected else run(node, op, self, other)
+        return general(self, other)
+
+    return call
+
+
 def _mod(a: Any, b: Any) -> Tensor:
     return remainder(a, b)
 
@@ -312,6 +334,11 @@ for _name, _define in OPERATORS.items():
     METHODS[f"__{_name}__"] = _operator(_define)
     METHODS[f"__r{_name}__"] = _operator(_define, reflected=True)
     METHODS[f"__i{_name}__"] = in_place(f"__i{_name}__", _define)
+for _name, _node, _op in (
+    ("add", "Add", ops.add), ("sub", "Sub", ops.sub), ("mul", "Mul", ops.mul), ("truediv", "Div", ops.div),
+):
+    METHODS[f"__{_name}__"] = _arithmetic(OPERATORS[_name], _node, _op)
+    METHODS[f"__r{_name}__"] = _arithmetic(OPERATORS[_name], _node, _op, reflected=True)
 METHODS["__idiv__"] = METHODS["__itruediv__"]
 METHODS["__div__"], METHODS["__rdiv__"] = METHODS["__truediv__"], METHODS["__rtruediv__"]
 for _name, _define in {"eq": eq, "ne": ne, "lt": lt, "le": le, "gt": gt, "ge": ge}.items():

@@ -10,7 +10,7 @@ import numpy as np
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import promote
 
-from .. import _types
+from .. import _at_once, _types
 from .._legacy import LEGACY, TYPE_NAME_OF, refuse_cuda
 from .._types import DTYPES, check_device, dtype, to_ir
 from .._write import assign, cast_tensor
@@ -201,9 +201,14 @@ def can_cast(from_: Any, to: Any) -> bool:
 @register(function=False)
 def item(self: Tensor) -> Any:
     """The one element as a Python number."""
-    if self.numel() != 1:
+    if self._type.shape and self.numel() != 1:
         raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
-    return self._array().item() if self._type.dtype.name != "bf16" else float(self._array().reshape(()))
+    array, view = self._base_array(), self._view
+    if view is not None:
+        if array.dtype != view.type.dtype.numpy:
+            return view.over(array).item()
+        return array.item(view.offset)
+    return array.item()
 
 
 @register(function=False)
@@ -223,7 +228,7 @@ def _index(self: Tensor) -> int:
 
 def _number(kind: Any) -> Any:
     def convert(self: Tensor) -> Any:
-        if self.numel() != 1:
+        if self._type.shape and self.numel() != 1:
             raise ValueError("only one element tensors can be converted to Python scalars: this one has "
                              f"shape {list(self.shape)}")
         return kind(item(self))
@@ -348,6 +353,8 @@ def fill(input: Tensor, value: Any) -> Tensor:
 @register("zero_")
 def zero_(input: Tensor) -> Tensor:
     """Every element becomes 0."""
+    if _at_once.fill(input, 0):
+        return input
     return assign(input, from_value(full_value(input._type.shape, 0, input._type.dtype)), fills=True)
 
 

@@ -21,7 +21,7 @@ class _Memory(ABC):
 
     def __init__(self, tensor: Tensor):
         base = object.__new__(Tensor)
-        base._storage, base._version = tensor._storage, tensor._version
+        base._storage, base._counter = tensor._storage, tensor._counter
         self._tensor = base
 
     @property

@@ -28,7 +28,8 @@ from .views import _offset, narrow, reshape, squeeze, t, transpose, unsqueeze
 def _taken(x: Tensor, places: np.ndarray, offset: int, strides: tuple[int, ...], name: str) -> Tensor:
     """A view of the elements of `x` at flat row-major `places`."""
     index = Literal.of(places.reshape(-1).astype(np.int64))
-    return make_view(x, Take(index, places.shape), Type(x._type.dtype, places.shape), offset, strides, name)
+    type_ = Type(x._type.dtype, places.shape)
+    return make_view(x, (Take(index, places.shape),), type_, offset, strides, name)
 
 
 @register()
@@ -113,7 +114,7 @@ def view_as_real(input: Tensor) -> Tensor:
     shape = (*input._type.shape, 2)
     return make_view(
         input,
-        ViewDtype(False),
+        (ViewDtype(False),),
         Type(input._type.dtype.real, shape),
         _offset(input) * 2,
         (*[s * 2 for s in input._strides], 1),
@@ -135,7 +136,7 @@ def view_as_complex(input: Tensor) -> Tensor:
         raise RuntimeError("Tensor must have a last dimension of size 2")
     return make_view(
         input,
-        ViewDtype(True),
+        (ViewDtype(True),),
         Type(dtype.complex, shape[:-1]),
         _offset(input) // 2,
         tuple(s // 2 for s in input._strides[:-1]),
@@ -200,7 +201,7 @@ def resize_(self: Tensor, *sizes: Any) -> Tensor:
         value = ops.reshape(value, shape=target)
     made = from_value(value)
     self._storage, self._view, self._base, self._cached = made._storage, None, None, None
-    self._version.number += 1
+    self._counter.number += 1
     return self
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from graphtorch.ir.shape import SymInt, bounds, contiguous_strides, floordiv, nu
 
 from .._types import to_ir
 from ..creation import from_array
-from ..storage import Expand, Permute, Reshape, Slice, is_contiguous
+from ..storage import Expand, Permute, Reshape, Slice, Step, is_contiguous
 from ..tensor import Tensor, make_view
 from .base import axis_of, check_tensor, dims_of, register, run, shape_of, size_of
 
@@ -77,7 +78,8 @@ def _offset(x: Tensor) -> Any:
 
 def _reshaped(x: Tensor, target: tuple[Any, ...], strides: tuple[Any, ...], name: str) -> Tensor:
     before = x._type
-    return make_view(x, Reshape(target, before.shape), Type(before.dtype, target), _offset(x), strides, name)
+    step = Reshape(target, before.shape)
+    return make_view(x, (step,), Type(before.dtype, target), _offset(x), strides, name)
 
 
 @register(function=False)
@@ -212,7 +214,7 @@ def _permuted(x: Tensor, dims: tuple[int, ...], name: str) -> Tensor:
     shape, strides = x._type.shape, x._strides
     return make_view(
         x,
-        Permute(dims),
+        (Permute(dims),),
         Type(x._type.dtype, tuple(shape[d] for d in dims)),
         _offset(x),
         tuple(strides[d] for d in dims),
@@ -249,6 +251,14 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     if rank:
         dims[a], dims[b] = b, a
     return _permuted(input, tuple(dims), "TransposeBackward0")
+
+
+def matrix_transpose(x: Tensor) -> Tensor:
+    """The transpose of a matrix, as ``x.t()``."""
+    type_ = x._type
+    (rows, columns), strides = type_.shape, x._strides
+    made = Type(type_.dtype, (columns, rows))
+    return make_view(x, (Permute((1, 0)),), made, _offset(x), (strides[1], strides[0]), "TBackward0")
 
 
 @register()
@@ -325,9 +335,8 @@ def expand(self: Tensor, *sizes: Any, implicit: bool = False) -> Tensor:
         result.append(size)
         steps.append(0 if i < lead or size != now else strides[i - lead])
     shape_ = tuple(result)
-    return make_view(
-        self, Expand(shape_), Type(self._type.dtype, shape_), _offset(self), tuple(steps), "ExpandBackward0"
-    )
+    type_ = Type(self._type.dtype, shape_)
+    return make_view(self, (Expand(shape_),), type_, _offset(self), tuple(steps), "ExpandBackward0")
 
 
 @register(function=False)
@@ -355,20 +364,35 @@ def slice_view(
     creation: str = "",
 ) -> Tensor:
     """Start, stop and step for each dimension, already within bounds."""
+    return part_view(x, start, stop, step, name, (), creation)
+
+
+def part_view(
+    x: Tensor,
+    start: tuple[Any, ...],
+    stop: tuple[Any, ...],
+    step: tuple[int, ...],
+    name: str,
+    dropped: Sequence[int],
+    creation: str = "",
+) -> Tensor:
+    """As `slice_view`, without the dimensions `dropped`, which are of size 1 by then."""
     strides = x._strides
-    shape = tuple((b - a + (s - 1)) // s for a, b, s in zip(start, stop, step, strict=True))
     offset = _offset(x)
-    for a, stride in zip(start, strides, strict=True):
+    shape, kept, steps = [], [], []
+    for axis, a in enumerate(start):
+        s, stride = step[axis], strides[axis]
+        size = stop[axis] - a if s == 1 else (stop[axis] - a + s - 1) // s
+        shape.append(size)
         offset = offset + a * stride
-    return make_view(
-        x,
-        Slice(start, stop, step),
-        Type(x._type.dtype, shape),
-        offset,
-        tuple(s * k for s, k in zip(strides, step, strict=True)),
-        name,
-        creation,
-    )
+        if axis not in dropped:
+            kept.append(size)
+            steps.append(stride * s)
+    taken: tuple[Step, ...] = (Slice(start, stop, step),)
+    if dropped:
+        taken = (*taken, Reshape(tuple(kept), tuple(shape)))
+    type_ = Type(x._type.dtype, kept)
+    return make_view(x, taken, type_, offset, tuple(steps), name, creation)
 
 
 @register()
@@ -417,15 +441,37 @@ def select(input: Tensor, dim: int, index: Any) -> Tensor:
     check_tensor("select", "input", input)
     if input.ndim == 0:
         raise IndexError("select() cannot be applied to a 0-dim tensor.")
-    axis = axis_of(dim, input.ndim)
-    size, at = input._type.shape[axis], size_of(index)
+    return entry(input, axis_of(dim, input.ndim), size_of(index))
+
+
+def entry(input: Tensor, axis: int, at: Any) -> Tensor:
+    """`select` of arguments that were looked at."""
+    size = input._type.shape[axis]
     if not -size <= at < size:
         raise IndexError(f"index {at} is out of bounds for dimension {axis} with size {size}")
     at = at + size if at < 0 else at
-    part = _along(input, axis, at, at + 1)
-    made = _squeezed(part, {axis})
-    made._name_of_view = "SelectBackward0"
-    return made
+    return _entry(input, axis, at)
+
+
+def _entry(x: Tensor, axis: int, at: Any, creation: str = "") -> Tensor:
+    type_, zeros, ones, reshape = _entry_kind(x._type, axis)
+    shape, strides, after = x._type.shape, x._strides, axis + 1
+    taken = Slice(
+        (*zeros[:axis], at, *zeros[after:]), (*shape[:axis], at + 1, *shape[after:]), ones
+    )
+    offset = at * strides[axis] if x._view is None else x._view.offset + at * strides[axis]
+    left = strides[:axis] + strides[after:]
+    return make_view(x, (taken, reshape), type_, offset, left, "SelectBackward0", creation)
+
+
+@functools.lru_cache(maxsize=4096)
+def _entry_kind(type_: Type, axis: int) -> tuple[Type, tuple[int, ...], tuple[int, ...], Reshape]:
+    """What all entries along an axis have in common: their type, and parts of the steps that show them."""
+    shape = type_.shape
+    rest = (*shape[:axis], *shape[axis + 1 :])
+    rank = len(shape)
+    return (Type(type_.dtype, rest), (0,) * rank, (1,) * rank,
+            Reshape(rest, (*shape[:axis], 1, *shape[axis + 1 :])))
 
 
 def _pieces(x: Tensor, axis: int, sizes: list[Any], name: str) -> tuple[Tensor, ...]:
@@ -535,10 +581,5 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     axis = axis_of(dim, input.ndim)
     if input.ndim == 0:
         raise RuntimeError("Dimension specified as 0 but tensor has no dimensions")
-    made = []
-    for i in range(input._type.shape[axis]):
-        part = select(input, axis, i)
-        if part._creation == "":
-            part._creation = "multi"
-        made.append(part)
-    return tuple(made)
+    creation = input._creation or "multi"
+    return tuple([_entry(input, axis, i, creation) for i in range(input._type.shape[axis])])  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ class PythonNode(GradNode):
                 continue
             number = next((i for i, o in enumerate(outputs) if o is tensor), None)
             keep = tensor.detach() if number is not None else tensor  # an output would hold its own node
-            saved.append((keep, look(tensor._version, tensor._storage, tensor._view), number))
+            saved.append((keep, look(tensor._counter, tensor._storage, tensor._view), number))
         self.saved = saved
         self.ctx._to_save = ()
         self.ctx._node = self  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from .._ops.base import FUNCTIONS
+from .._ops.base import DENSE, FUNCTIONS
 from .._pickling import set_attributes, user_attributes
 from ..tensor import Tensor
 
@@ -44,6 +44,9 @@ class Parameter(Tensor, metaclass=_Owned):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return _rebuild_parameter, (self.detach(), self.requires_grad, OrderedDict(), user_attributes(self))
+
+
+DENSE.add(Parameter)
 
 
 class Buffer(Tensor, metaclass=_Owned):

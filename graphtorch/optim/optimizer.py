@@ -21,7 +21,7 @@ from graphtorch.ir.dtype import f64
 
 from .. import _record
 from .._ops.base import FUNCTIONS
-from .._types import DTYPES, get_default_dtype
+from .._types import DTYPES, get_default_dtype, to_ir
 from ..autograd import enable_grad, no_grad
 from ..storage import Leaf, RuntimeScalar, Storage
 from ..tensor import Tensor, from_value
@@ -63,9 +63,17 @@ class Numbers:
 
     def __call__(self, key: Hashable, read: Callable[[], Any]) -> Tensor:
         """The number `read()` in the parameters' dtype; `key` tells numbers of one update apart."""
-        if key not in self._made:
-            self._made[key] = self.exact(read).to(self.dtype)
-        return self._made[key]
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = self._rounded(read)
+        return made
+
+    def _rounded(self, read: Callable[[], Any]) -> Tensor:
+        if Storage.capture is None:
+            value = read()
+            if not isinstance(value, Tensor):  # what `exact` and `to` would give, without two operations
+                return from_value(Leaf.of(np.array(value, to_ir(self.dtype).numpy)))
+        return self.exact(read).to(self.dtype)
 
     def wide(self, t: Tensor) -> Tensor:
         """A parameter or its state in working precision: a 0-d factor takes the dtype of what it scales."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphtorch.ir import ops
+from graphtorch.ir.graph import Value
+
+from .._ops.base import run
 from ..tensor import Tensor
 from .optimizer import Numbers, Optimizer, ParamsT, check, check_common, existing, gradient, zeros_like
 
@@ -35,7 +39,10 @@ class SGD(Optimizer):
             step = gradient(param, group, numbers)
             if group["momentum"] != 0:
                 step = self._with_momentum(param, step, group, numbers)
-            param.copy_(param - lr * step)
+            if step.is_sparse or step.dtype is not param.dtype:
+                param.copy_(param - lr * step)
+            else:
+                param.copy_(run("SGD", _stepped, param, lr, step))
 
     def _with_momentum(self, param: Tensor, grad: Tensor, group: dict[str, Any], numbers: Numbers) -> Tensor:
         momentum = numbers("momentum", lambda: group["momentum"])
@@ -52,3 +59,8 @@ class SGD(Optimizer):
                             lambda: 1 - group["dampening"]) * grad if group["dampening"] else grad
             buffer.copy_(momentum * numbers.wide(buffer) + fresh)
         return grad + momentum * numbers.wide(buffer) if group["nesterov"] else numbers.wide(buffer)
+
+
+def _stepped(param: Value, lr: Value, step: Value) -> Value:
+    """param - lr step"""
+    return ops.sub(param, ops.mul(lr, step))

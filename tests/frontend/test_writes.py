@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import graphtorch as torch
+from graphtorch.storage import Leaf
 
 WRITES: dict[str, Callable[[Any], Any]] = {
     "fill_": lambda y: y.fill_(3.0),
@@ -42,3 +43,61 @@ def test_writes_to_tensors_without_elements() -> None:
     y[::2] = torch.ones(3, 0)
     y[()] = torch.zeros(5, 0)
     assert y.shape == (5, 0)
+
+
+def test_ten_thousand_writes_record_nothing() -> None:
+    x = torch.zeros(10_000)
+    for i in range(10_000):
+        x[i] = i
+    assert type(x._storage.value) is Leaf
+    assert x.tolist() == list(range(10_000))
+
+
+def test_a_captured_write_is_part_of_the_graph() -> None:
+    state = torch.zeros(3)
+    state[0] = 1  # in memory from here on
+
+    @torch.compile
+    def f(x: Any) -> Any:
+        y = torch.zeros(3)
+        y[1] = 5
+        x[0] = 7
+        state[2] += 1
+        return x + y
+
+    for turn in range(3):
+        x = torch.ones(3) * turn
+        assert f(x).tolist() == [7, turn + 5, turn]
+        assert x.tolist() == [7, turn, turn]
+    assert state.tolist() == [1, 0, 3]
+
+
+def test_a_compiled_function_sees_writes_to_its_weights() -> None:
+    layer = torch.nn.Linear(16, 16, bias=False)
+    f = torch.compile(layer)
+    x = torch.eye(16)
+    with torch.no_grad():
+        for value in (2.0, 3.0, 4.0):
+            layer.weight[0, 0] = value
+            assert f(x)[0, 0].item() == value
+
+
+def test_parts_in_memory_belong_to_whom_they_were_copied_for() -> None:
+    x = torch.zeros(3, 2)
+    x[0, 0] = 1
+    copy = x[0].clone()
+    copy.numpy()[1] = 9
+    copy[0] = 5
+    assert x.tolist() == [[1, 0], [0, 0], [0, 0]]
+    assert copy.tolist() == [5, 9]
+
+
+def test_a_constant_of_a_program_is_not_written_to() -> None:
+    def ones() -> Any:
+        return torch.ones(3).exp().log().round()
+
+    for _ in range(4):
+        x = ones()
+        x.sum().item()
+        x[0] = 5
+        assert x.tolist() == [5, 1, 1]

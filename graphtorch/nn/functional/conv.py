@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..._autocast import lower_precision
+from ..._ops.base import DENSE
+from ..._ops.linalg import mm
+from ..._ops.views import matrix_transpose
 from ...tensor import Tensor
 from ._common import batched, call, same_dtype, tuple_of
 
@@ -16,6 +19,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Raises RuntimeError where the sizes or dtypes do not fit.
     """
+    if type(input) in DENSE and type(weight) in DENSE:
+        x, w = input._type, weight._type
+        if len(w.shape) == 2 == len(x.shape) and x.dtype is w.dtype and x.shape[1] == w.shape[1]:
+            if bias is None:
+                return mm(input, matrix_transpose(weight))
+            if type(bias) in DENSE and bias._type.dtype is x.dtype:
+                return mm(input, matrix_transpose(weight)) + bias
     same_dtype("linear", input, weight, bias)
     if weight.dim() not in (1, 2):
         raise RuntimeError("linear: expected a weight of shape [out_features, in_features], got "
