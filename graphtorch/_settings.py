@@ -29,13 +29,26 @@ def set_num_threads(count: int) -> None:
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
-    """Ask for the same bits whatever the number of threads."""
+    """Ask for the same bits from the same call, however often it came and whatever the number of threads.
+
+    Without it two runs of a call may differ by rounding, since the first ones may be interpreted; signs, the
+    order of equal elements and failures are the same in any case.
+    """
     _state["deterministic"] = bool(mode)
+
+
+def deterministic() -> bool:
+    """Whether a pending graph has to run as native code from its first call on.
+
+    Native code gives the same bits for any number of threads: work is cut by sizes alone, and partial
+    results are combined in a fixed order.
+    """
+    return _state["deterministic"]
 
 
 def are_deterministic_algorithms_enabled() -> bool:
     """Whether `use_deterministic_algorithms` is on."""
-    return _state["deterministic"]
+    return deterministic()
 
 
 def deterministic() -> bool:

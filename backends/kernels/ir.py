@@ -44,7 +44,8 @@ class KType:
 INDEX = KType(i64)
 
 # Binary operations keep the type of their operands, comparisons give bool. Names ending in _u read the
-# operands as unsigned. `min`/`max` propagate NaN as PyTorch's minimum/maximum do; `minnum`/`maxnum`
+# operands as unsigned. `rounded` is its operand, rounded by itself: a product that never fuses with an
+# addition. `min`/`max` propagate NaN as PyTorch's minimum/maximum do; `minnum`/`maxnum`
 # return the other operand. Integer div/rem truncate and never trap (x/0 = 0, x%0 = 0, MIN/-1 wraps).
 ARITHMETIC = frozenset({
     "add", "sub", "mul", "div", "rem", "div_u", "rem_u", "min", "max", "minnum", "maxnum", "pow", "atan2",
@@ -54,7 +55,7 @@ UNARY = frozenset({
     "neg", "not", "abs", "sqrt", "rsqrt", "floor", "ceil", "trunc", "round", "exp", "exp2", "expm1", "log",
     "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh",
     "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", "sigmoid", "half_exp", "isnan",
-    "bitcast_int", "bitcast_float"})
+    "bitcast_int", "bitcast_float", "rounded"})
 REDUCTIONS = frozenset({"add", "mul", "min", "max", "and", "or"})
 
 

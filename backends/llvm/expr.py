@@ -1,7 +1,8 @@
 """Kernel expressions as LLVM instructions: each `_kind` method returns the operand that names the value.
 
 Floats carry `contract` (a multiply may fuse with an add) except in the maths functions, whose error
-bounds count roundings. f16 and bf16 are computed in f32 and rounded after each operation.
+bounds count roundings, and inside `rounded`. f16 and bf16 are computed in f32 and rounded after each
+operation.
 """
 
 from __future__ import annotations
@@ -309,6 +310,8 @@ class Expressions:
     # ---- unary
 
     def _unary(self, e: k.Unary) -> str:
+        if e.op == "rounded":
+            return self._rounded(e.x)
         dtype, t = e.x.type.dtype, register(e.x.type)
         x = self.value(e.x)
         if e.op in ("bitcast_int", "bitcast_float"):
@@ -319,6 +322,12 @@ class Expressions:
             return self._int_unary(e.op, x, e.type)
         wide = self.wide(e.type)
         return self.cast(self._float_unary(e.op, self.cast(x, e.type, wide), wide), wide, e.type)
+
+    def _rounded(self, x: Expr) -> str:
+        before, self.strict = self.strict, True
+        found = self.value(x)
+        self.strict = before
+        return found
 
     def _isnan(self, x: str, t: KType) -> str:
         wide = self.wide(t)

@@ -167,7 +167,7 @@ METHODS["where"] = lambda self, condition, other: where(condition, self, other)
 
 @register("clamp", "clip", inplace=True, out=True)
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """Limited to min..max, numbers or tensors; NaN stays."""
+    """Limited to min..max, numbers or tensors; a NaN stays, and a bound that is NaN gives NaN."""
     check_tensor("clamp", "input", input)
     if min is None and max is None:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
@@ -177,21 +177,22 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     def apply(v: Value, *limits: Value) -> Value:
         rest = list(limits)
         if min is not None:
-            v = _limit(v, rest.pop(0), ops.lt)
-        return _limit(v, rest.pop(0), ops.gt) if max is not None else v
+            v = _limit(v, rest.pop(0), ops.lt, _may_be_nan(min))
+        return _limit(v, rest.pop(0), ops.gt, _may_be_nan(max)) if max is not None else v
 
     return elementwise("Clamp", apply, input, *bounds, dtype=dtype)
 
 
-def _limit(v: Value, bound: Value, beyond: Callable[..., Value]) -> Value:
+def _may_be_nan(bound: Any) -> bool:
+    return isinstance(bound, Tensor) or bound != bound
+
+
+def _limit(v: Value, bound: Value, beyond: Callable[..., Value], may_be_nan: bool) -> Value:
     # PyTorch's gradient passes where v equals the bound, so a selection, not maximum/minimum
-    if bound.node is None or bound.rank == 0:
-        return ops.where(beyond(v, bound), bound, v)
-    outside = (
-        ops.logical_or(beyond(v, bound), ops.ne(bound, bound))
-        if bound.dtype.is_floating_point
-        else beyond(v, bound)
-    )
+    outside = beyond(v, bound)
+    if may_be_nan and bound.dtype.is_floating_point:
+        known = ops.logical_not(ops.isnan(v))  # a NaN stays, also beside the other bound
+        outside = ops.logical_or(outside, ops.logical_and(ops.isnan(bound), known))
     return ops.where(outside, bound, v)
 
 

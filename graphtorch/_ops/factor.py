@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphtorch.ir import ops
+from graphtorch.ir.dtype import i32
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import broadcast
 
@@ -27,6 +28,9 @@ LU_FACTOR_EX = define("linalg_lu_factor_ex", ("LU", "pivots", "info"))
 LU = define("linalg_lu", ("P", "L", "U"))
 OLD_TRIANGULAR = define("triangular_solve", ("solution", "cloned_coefficient"))
 LSTSQ = define("linalg_lstsq", ("solution", "residuals", "rank", "singular_values"))
+NOT_FINITE = (
+    "linalg.svd: The algorithm failed to converge because the input matrix contained non-finite values."
+)
 
 
 def _given(name: str, out: Any, found: Any) -> Any:
@@ -40,13 +44,21 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None, out
     """A = U diag(S) Vh for A [*, m, n], S in descending order; reduced to min(m, n) without `full_matrices`.
 
     The gradient is not defined where singular values coincide, nor for the columns that only
-    `full_matrices` adds. Raises RuntimeError for integers and fewer than two dimensions.
+    `full_matrices` adds. The largest component of a row of Vh (a column of U where m < n) is positive.
+    Raises RuntimeError for integers and fewer than two dimensions, LinAlgError for a matrix with a NaN.
     """
     check_tensor("linalg.svd", "A", A)
-    u, s, vh = run("LinalgSvd", ops.svd, A)
+    u, s, vh = run("LinalgSvd", _svd, A)
     if full_matrices:
         u, vh = _completed(u), _completed(vh.mH).mH
     return _given("linalg.svd", out, SVD(u, s, vh))
+
+
+def _svd(x: Value) -> tuple[Value, ...]:
+    if x.rank >= 2:
+        missing = ops.any(ops.isnan(x), dims=(x.rank - 2, x.rank - 1), keepdim=False)
+        x = ops.require(x, ops.cast(missing, dtype=i32), message=NOT_FINITE)
+    return ops.svd(x)  # type: ignore[no-any-return]
 
 
 def _completed(u: Tensor) -> Tensor:
@@ -61,7 +73,7 @@ def _completed(u: Tensor) -> Tensor:
 def svdvals(A: Tensor, *, driver: str | None = None, out: Any = None) -> Tensor:
     """The singular values of A [*, m, n] in descending order."""
     check_tensor("linalg.svdvals", "A", A)
-    return _given("linalg.svdvals", out, run("LinalgSvd", lambda v: ops.svd(v)[1], A))
+    return _given("linalg.svdvals", out, run("LinalgSvd", lambda v: _svd(v)[1], A))
 
 
 @register("svd")
@@ -181,7 +193,10 @@ def old_qr(input: Tensor, some: bool = True, *, out: Any = None) -> Any:
 
 
 def eigh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Any:
-    """(eigenvalues, eigenvectors) of symmetric or Hermitian A [*, n, n]; reads the triangle `UPLO`."""
+    """(eigenvalues, eigenvectors) of symmetric or Hermitian A [*, n, n]; reads the triangle `UPLO`.
+
+    The largest component of a vector (the first of such) is positive.
+    """
     check_tensor("linalg.eigh", "A", A)
     if UPLO.upper() not in ("L", "U"):
         raise RuntimeError(f"Expected UPLO argument to be 'L' or 'U', but got {UPLO}")

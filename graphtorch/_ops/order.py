@@ -82,7 +82,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
 @register(out=True)
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     """(values, indices) of the most frequent element along `dim`: the smallest of several, where it last
-    stands."""
+    stands. NaN, which equals nothing, is the mode (at index 0) only where there is nothing else."""
     check_tensor("mode", "input", input)
     axis = axis_of(dim, input.ndim)
     _check_size("mode", input, axis)
@@ -95,7 +95,7 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     first = frequent.gather(-1, place).to(DTYPES["int64"]).argmax(-1, True)
     value = ordered.gather(-1, first)
     where = FUNCTIONS["arange"](line.shape[-1]).expand(line.shape)
-    index = FUNCTIONS["where"](line.detach() == value, where, -1).amax(-1)
+    index = FUNCTIONS["where"](line.detach() == value, where, 0).amax(-1)
     index = index.unsqueeze(axis) if keepdim else index
     return pair("mode", _pick("Mode", input, index, axis, keepdim), index)
 

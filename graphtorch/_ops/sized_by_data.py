@@ -81,7 +81,9 @@ def unique(
     """The distinct elements in order, or slices along `dim`; where each went, and how often it occurs."""
     check_tensor("unique", "input", input)
     array = elements_for_size("unique", input, "sort and compare neighbours, which keeps the size")
-    values, inverse, counts = np.unique(array, return_inverse=True, return_counts=True, axis=dim)
+    values, inverse, counts = np.unique(
+        array, return_inverse=True, return_counts=True, axis=dim, equal_nan=False
+    )
     places = inverse.astype(np.int64).reshape(input.shape if dim is None else (-1,))
     return _results(values, places if return_inverse else None, counts if return_counts else None)
 

@@ -106,10 +106,10 @@ hardsigmoid = unary(
 hardswish = unary(
     "hardswish",
     "x * hardsigmoid(x).",
-    lambda x: x * (np.clip(x + 3, 0, 6) / 6),
+    lambda x: x * np.clip(x + 3, 0, 6) / 6,
     _hardswish_rule,
     REAL_FLOATING,
-    formula=lambda x: x * (_clip(x + 3, 0, 6) / 6),
+    formula=lambda x: x * _clip(x + 3, 0, 6) / 6,
 )
 softsign = unary(
     "softsign",

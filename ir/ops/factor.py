@@ -4,12 +4,13 @@ Gradients: M. Giles, "An extended collection of matrix derivative results for fo
 algorithmic differentiation" (2008); I. Murray, "Differentiation of the Cholesky decomposition" (2016);
 M. Seeger et al., "Auto-differentiating linear algebra" (2017). Where eigenvalues or singular values
 coincide, gradients of the vectors are not defined and come out as inf or nan.
+
+Which of several factorizations it is (signs, bases, pivots) is stated in `factor_reference`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ..dtype import i32, i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, Op
 from ..shape import Dim
+from . import factor_reference
 from .checks import attrs_of, listed
 from .common import check_same_dtype, conj, expand_to, number, ops, swap_last, zeros
 
@@ -62,16 +64,6 @@ def adjoint(x: Value) -> Value:
     return swap_last(conj(x))
 
 
-def _each(function: Any, x: np.ndarray, *shapes: tuple[int, ...], dtypes: tuple[Any, ...]) -> Any:
-    """`function` on every matrix of a batch: its results stacked, of the given shapes and dtypes."""
-    batch = x.shape[:-2]
-    made = tuple(np.empty((*batch, *s), d) for s, d in zip(shapes, dtypes, strict=True))
-    for place in np.ndindex(batch):
-        for target, result in zip(made, function(x[place]), strict=True):
-            target[place] = result
-    return made
-
-
 # singular values --------------------------------------------------------------------------------------
 
 
@@ -84,11 +76,6 @@ def _svd_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
         Type(x.dtype.real, (*batch, k)),
         x.with_shape((*batch, k, n)),
     )
-
-
-def _svd_reference(attrs: Attrs, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    u, s, vh = np.linalg.svd(x, full_matrices=False)
-    return tuple(np.ascontiguousarray(part) for part in (u, s, vh))
 
 
 def _row(s: Value) -> Value:
@@ -168,11 +155,12 @@ def _phase(uhgu: Value, s: Value) -> Value:
 svd = Op(
     "svd",
     "Singular value decomposition x = u diag(s) vh of matrices, s in descending order; reduced: min(m, n) "
-    "columns of u and rows of vh.",
+    "columns of u and rows of vh. The largest component (the first of such) of a row of vh is positive, or, "
+    "where m < n, of a column of u.",
     ("x",),
     infer=_svd_infer,
     vjp=_svd_vjp,
-    reference=_svd_reference,
+    reference=lambda attrs, x: factor_reference.svd(x),
 )
 
 
@@ -182,11 +170,6 @@ svd = Op(
 def _eigh_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
     _check_matrix("linalg.eigh", x, square=True)
     return Type(x.dtype.real, x.shape[:-1]), x
-
-
-def _eigh_reference(attrs: Attrs, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    values, vectors = np.linalg.eigh(x, "L")
-    return np.ascontiguousarray(values), np.ascontiguousarray(vectors)
 
 
 def _eigh_vjp(node: Node, gw: Value | None, gv: Value | None) -> tuple[Value]:
@@ -204,11 +187,11 @@ def _eigh_vjp(node: Node, gw: Value | None, gv: Value | None) -> tuple[Value]:
 eigh = Op(
     "eigh",
     "Eigenvalues (ascending) and eigenvectors (columns) of symmetric or Hermitian matrices; reads the lower "
-    "triangle.",
+    "triangle. The largest component of a vector (the first of such) is positive.",
     ("x",),
     infer=_eigh_infer,
     vjp=_eigh_vjp,
-    reference=_eigh_reference,
+    reference=lambda attrs, x: factor_reference.eigh(x),
 )
 
 
@@ -227,15 +210,6 @@ def _qr_infer(attrs: QRAttrs, x: Type) -> tuple[Type, ...]:
     *batch, m, n = x.shape
     k = m if attrs.complete else _least(m, n)
     return x.with_shape((*batch, m, k)), x.with_shape((*batch, k, n))
-
-
-def _qr_reference(attrs: QRAttrs, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    if 0 in x.shape[-2:] or x.size == 0:
-        k = x.shape[-2] if attrs.complete else min(x.shape[-2:])
-        q = np.broadcast_to(np.eye(x.shape[-2], k, dtype=x.dtype), (*x.shape[:-1], k))
-        return q.copy(), np.zeros((*x.shape[:-2], k, x.shape[-1]), x.dtype)
-    q, r = np.linalg.qr(x, "complete" if attrs.complete else "reduced")
-    return np.ascontiguousarray(q), np.ascontiguousarray(r)
 
 
 def _qr_vjp(node: Node, gq: Value | None, gr: Value | None) -> tuple[Value]:
@@ -262,11 +236,12 @@ def _real_diagonal(m: Value) -> Value:
 
 qr = Op(
     "qr",
-    "x = q r with orthonormal columns of q and upper triangular r (Householder's signs).",
+    "x = q r with orthonormal columns of q and upper triangular r, with the signs of LAPACK's Householder "
+    "reflections.",
     ("x",),
     infer=_qr_infer,
     vjp=_qr_vjp,
-    reference=_qr_reference,
+    reference=lambda attrs, x: factor_reference.qr(x, attrs.complete),
     attrs=QRAttrs,
 )
 
@@ -277,23 +252,6 @@ qr = Op(
 def _cholesky_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
     _check_matrix("linalg.cholesky", x, square=True)
     return x, Type(i32, x.shape[:-2])
-
-
-def _cholesky_reference(attrs: Attrs, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    n = x.shape[-1]
-
-    def one(a: np.ndarray) -> tuple[np.ndarray, int]:
-        factor = np.zeros_like(a)
-        for j in range(n):
-            rest = (a[j, j] - np.vdot(factor[j, :j], factor[j, :j])).real
-            if not rest > 0:
-                return factor, j + 1
-            factor[j, j] = np.sqrt(rest)
-            below = a[j + 1 :, j] - factor[j + 1 :, :j] @ factor[j, :j].conj()
-            factor[j + 1 :, j] = below / factor[j, j]
-        return factor, 0
-
-    return _each(one, x, (n, n), (), dtypes=(x.dtype, np.int32))  # type: ignore[no-any-return]
 
 
 def _cholesky_vjp(node: Node, g: Value | None, _: Value | None = None) -> tuple[Value | None]:
@@ -312,11 +270,11 @@ def _cholesky_vjp(node: Node, g: Value | None, _: Value | None = None) -> tuple[
 cholesky = Op(
     "cholesky",
     "The lower triangular factor l of x = l l^H, read from the lower triangle, and info: 0, or the order of "
-    "the first leading minor that is not positive.",
+    "the first leading minor that is not positive; l is 0 from that column on.",
     ("x",),
     infer=_cholesky_infer,
     vjp=_cholesky_vjp,
-    reference=_cholesky_reference,
+    reference=lambda attrs, x: factor_reference.cholesky(x),
 )
 
 
@@ -327,26 +285,6 @@ def _lu_infer(attrs: Attrs, x: Type) -> tuple[Type, ...]:
     _check_matrix("linalg.lu_factor", x)
     *batch, m, n = x.shape
     return x, Type(i64, (*batch, m)), Type(i64, (*batch, _least(m, n))), Type(i32, tuple(batch))
-
-
-def _lu_reference(attrs: Attrs, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    m, n = x.shape[-2:]
-
-    def one(a: np.ndarray) -> tuple[Any, ...]:
-        a, order, pivots, info = a.copy(), np.arange(m), np.arange(min(m, n)), 0
-        for j in range(min(m, n)):
-            best = j + int(np.argmax(np.abs(a[j:, j])))
-            pivots[j] = best
-            a[[j, best]], order[[j, best]] = a[[best, j]], order[[best, j]]
-            if a[j, j] == 0:
-                info = info or j + 1
-                continue
-            a[j + 1 :, j] /= a[j, j]
-            a[j + 1 :, j + 1 :] -= np.outer(a[j + 1 :, j], a[j, j + 1 :])
-        return a, order, pivots, info
-
-    dtypes = (x.dtype, np.int64, np.int64, np.int32)
-    return _each(one, x, (m, n), (m,), (min(m, n),), (), dtypes=dtypes)  # type: ignore[no-any-return]
 
 
 def _lu_vjp(node: Node, g: Value | None, *_: Value | None) -> tuple[Value | None]:
@@ -375,7 +313,7 @@ lu = Op(
     ("x",),
     infer=_lu_infer,
     vjp=_lu_vjp,
-    reference=_lu_reference,
+    reference=lambda attrs, x: factor_reference.lu(x),
 )
 
 
@@ -398,17 +336,6 @@ def _triangular_infer(attrs: TriangularAttrs, a: Type, b: Type) -> tuple[Type, .
     return (b,)
 
 
-def _triangular_reference(attrs: TriangularAttrs, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    x, n = b.copy(), a.shape[-1]
-    for i in range(n - 1, -1, -1) if attrs.upper else range(n):
-        done = slice(i + 1, n) if attrs.upper else slice(0, i)
-        x[..., i, :] -= (a[..., i : i + 1, done] @ x[..., done, :])[..., 0, :]
-        if not attrs.unit:
-            with np.errstate(all="ignore"):
-                x[..., i, :] /= a[..., i, i, None]
-    return x
-
-
 def _triangular_vjp(node: Node, g: Value) -> tuple[Value, Value]:
     a, x = node.operands[0], node.result()
     attrs = attrs_of(node, TriangularAttrs)
@@ -425,7 +352,7 @@ triangular_solve = Op(
     ("a", "b"),
     infer=_triangular_infer,
     vjp=_triangular_vjp,
-    reference=_triangular_reference,
+    reference=lambda attrs, a, b: factor_reference.triangular_solve(a, b, attrs.upper, attrs.unit),
     attrs=TriangularAttrs,
 )
 

@@ -459,17 +459,22 @@ def _searchsorted_infer(attrs: SearchAttrs, sequence: Type, x: Type) -> tuple[Ty
 
 
 def _searchsorted_reference(attrs: SearchAttrs, sequence: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Counts the boundaries before each value: NaN is not below anything, so it goes to the end."""
-    bounds, x = wide(sequence), wide(x)
-    if bounds.ndim > 1:
-        bounds = bounds[..., None, :]
-    before = ~(bounds > x[..., None]) if attrs.right else ~(bounds >= x[..., None])
-    return np.asarray(before.sum(-1, dtype=np.int64))
+    """Bisection, as PyTorch does it: so boundaries out of order (as NaN is) lead every path to one place."""
+    line, x = wide(sequence), wide(x)
+    low, high = np.zeros(x.shape, np.int64), np.full(x.shape, line.shape[-1], np.int64)
+    while np.any(low < high):
+        middle, searching = (low + high) // 2, low < high
+        place = np.minimum(middle, line.shape[-1] - 1)
+        found = line[place] if line.ndim == 1 else np.take_along_axis(line, place, -1)
+        passed = ~(found > x) if attrs.right else ~(found >= x)
+        low = np.where(searching & passed, middle + 1, low)
+        high = np.where(searching & ~passed, middle, high)
+    return low
 
 
 searchsorted = Op(
     "searchsorted",
-    "Where each value would go into sorted boundaries: before (or, right, after) equal ones.",
+    "Where each value would go into sorted boundaries: before (or, right, after) equal ones; NaN to the end.",
     ("sorted", "x"),
     attrs=SearchAttrs,
     infer=_searchsorted_infer,

@@ -9,7 +9,9 @@ import pytest
 
 from compiled import check, graph_of, run
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import f64
+from graphtorch.ir.dtype import DType, f64
+from graphtorch.ir.evaluate import evaluate
+from graphtorch.ir.literal import Literal
 from graphtorch.ir.ops.factor import LinAlgError
 from graphtorch.ir.shape import Symbol, SymInt
 
@@ -92,3 +94,99 @@ def test_a_matrix_that_is_not_positive_definite() -> None:
     np.testing.assert_allclose(compiled(required, good)[0], np.sqrt(2) * np.eye(3))
     with pytest.raises(LinAlgError, match=r"not positive-definite \(require"):
         compiled(required, bad)
+
+
+# ------------------------------------------------------------------------------------------ conventions
+
+
+def structured(m: int, n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Matrices for which signs, bases and pivots are a matter of convention."""
+    size = max(m, n)
+    turned = np.linalg.qr(rng.standard_normal((size, size)))[0]
+    hadamard = np.ones((1, 1))
+    while len(hadamard) < size:
+        hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
+    repeated = turned[:m, :m] * np.repeat([1.0, 2.0, 5.0], m)[::3][:m]
+    low = rng.integers(-2, 3, (m, max(1, min(m, n) // 2))).astype(float)
+    return {
+        "random": rng.standard_normal((m, n)),
+        "integer": rng.integers(-2, 3, (m, n)).astype(float),
+        "zero": np.zeros((m, n)),
+        "one": np.ones((m, n)),
+        "unit": -np.eye(m, n),
+        "orthogonal": turned[:m, :n],
+        "permutation": np.eye(size)[rng.permutation(size)][:m, :n],
+        "hadamard": hadamard[:m, :n],
+        "repeated": repeated @ turned.T[:m, :n],
+        "low rank": low @ rng.integers(-2, 3, (low.shape[1], n)),
+        "triangular": np.triu(rng.standard_normal((m, n))),
+        "huge": 1e160 * rng.standard_normal((m, n)),
+        "tiny": 1e-200 * rng.standard_normal((m, n)),
+        "nan": np.where(rng.random((m, n)) < 0.2, np.nan, 1.0),
+        "infinite": np.where(rng.random((m, n)) < 0.2, -np.inf, 1.0),
+    }
+
+
+def both_ways(build: Any, x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    graph = graph_of(build, [(DType.of(x.dtype), x.shape)])
+    return list(zip(run(graph, [x]), evaluate(graph, [x]), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 3), (5, 3), (3, 5), (8, 8)])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_conventions_are_those_of_the_record(shape: tuple[int, int], dtype: type) -> None:
+    m, n = shape
+    matrices = structured(m, n, np.random.default_rng(m))
+    with np.errstate(over="ignore"):
+        x = np.stack(list(matrices.values())).astype(dtype)
+    builds = [ops.svd, ops.qr, lambda v: ops.qr(v, complete=True)]
+    if m == n:
+        builds += [lambda v: ops.eigh(ops.add(v, ops.permute(v, dims=(0, 2, 1)))), ops.eigh]
+    for build in builds:
+        for found, expected in both_ways(build, x):
+            scale = np.max(np.abs(expected), axis=tuple(range(1, expected.ndim)), keepdims=True)
+            scale = np.where(scale > 0, scale, 1)
+            limit = 1e-10 if dtype is np.float64 else 5e-6
+            np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (4, 4), (5, 3), (3, 5), (9, 9)])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_elimination_is_the_same_in_every_bit(shape: tuple[int, int], dtype: type) -> None:
+    with np.errstate(all="ignore"):
+        x = np.stack(list(structured(*shape, np.random.default_rng(7)).values())).astype(dtype)
+        square = x @ np.swapaxes(x, 1, 2)
+    sides = np.random.default_rng(8).standard_normal((len(x), shape[0], 3)).astype(dtype)
+
+    def solve(upper: bool) -> Any:
+        return lambda a: ops.triangular_solve(a, ops.constant(value=Literal.of(sides)), upper=upper)
+
+    for build, given in [(ops.lu, x), (ops.cholesky, square), (solve(True), square), (solve(False), square)]:
+        for found, expected in both_ways(build, given):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5)])
+def test_largest_components_are_positive(dtype: type, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal(shape).astype(dtype)
+    x = x * np.exp(1j * rng.standard_normal(shape)) if dtype is np.complex128 else x
+    u, s, vh = evaluate(graph_of(ops.svd, [(DType.of(x.dtype), shape)]), [x])
+    np.testing.assert_allclose((u * s) @ vh, x, atol=1e-12)
+    hermitian = x @ x.conj().T
+    _, vectors = evaluate(graph_of(ops.eigh, [(DType.of(x.dtype), hermitian.shape)]), [hermitian])
+    for rows in (u.T if shape[0] < shape[1] else vh, vectors.T):
+        largest = np.take_along_axis(rows, np.argmax(np.abs(rows), -1)[:, None], -1)
+        assert (largest.real > 0).all() and np.allclose(largest.imag, 0)
+
+
+def test_equal_values_have_one_basis() -> None:
+    """The first vector takes all that a group has along the axis where that is most."""
+    for x in (np.eye(3), np.zeros((3, 3)), -np.eye(3)):
+        assert np.array_equal(evaluate(graph_of(ops.eigh, [(f64, (3, 3))]), [x])[1], np.eye(3))
+    u, s, vh = compiled(ops.svd, np.ones((2, 2)))
+    np.testing.assert_allclose((u, np.diag(s), vh), (H, np.diag([2.0, 0]), H), atol=1e-15)
+
+
+H = np.array([[1, 1], [1, -1]]) * 0.5**0.5
