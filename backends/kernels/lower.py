@@ -15,7 +15,7 @@ from .contraction import lower_contraction
 from .control import lower_control
 from .loops import lower_copy
 from .lowering import Lowering, Region, region_of
-from .pieces import concat_of, lower_pieces, place_parts
+from .pieces import concat_of, cut_values, lower_pieces, place_parts, with_pieces
 from .program import Program
 from .repeat import lower_once
 from .stages import lower_loops
@@ -36,6 +36,7 @@ def lower(graph: Graph, target: object | None = None, stable: Iterable[int] = ()
     """
     lowering = Lowering(graph, target, stable)
     place_parts(graph, lowering)
+    lowering.cut = cut_values(graph)
     for node in graph.nodes:
         if node.op.name != "constant":
             lower_region(region_of(node), lowering)
@@ -50,7 +51,7 @@ def lower_region(region: Region, lowering: Lowering) -> None:
     elif (concat := concat_of(region)) is not None:
         lower_pieces(region, concat, lowering)
     else:
-        lower_once(region, lowering, lower_contraction if region.kind == "contraction" else lower_loops)
+        lower_once(with_pieces(region, lowering), lowering, lower_contraction if region.kind == "contraction" else lower_loops)
 
 
 def copy_outputs(lowering: Lowering) -> None:

@@ -1,7 +1,9 @@
-"""Concatenations of many parts: each part by itself, so that equal parts are launches of one kernel.
+"""Values put together from many parts, or cut into many: equal parts are launches of one kernel.
 
-A part is written to a *piece* of the result, a slot that begins where the part does. Where a part is
-contiguous in the result, whoever computes it writes it there, and nothing is left to copy.
+A part of a concatenation is written to a *piece* of the result, a slot that begins where the part does. Where
+it is contiguous in the result, whoever computes it writes it there, and nothing is left to copy. A slice of
+a value that has many is read as a piece of it likewise. Where a piece begins is data of the launch; as an
+index of the kernel it would make each a kernel of its own.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Graph, Node, Value, topological
 from graphtorch.ir.ops.checks import attrs_of
-from graphtorch.ir.ops.shape import DimAttrs
-from graphtorch.ir.passes.fuse import in_pieces
+from graphtorch.ir.ops.shape import DimAttrs, SliceAttrs
+from graphtorch.ir.passes.fuse import PIECES_LIMIT, in_pieces
+from graphtorch.ir.rewrite import rewrite
 from graphtorch.ir.shape import Dim, numel
 
 from .loops import Target
@@ -104,3 +107,62 @@ def _lower_part(region: Region, concat: Node, part: Value, start: Dim, operands:
     kind = "loop" if is_contiguous(concat) else f"part of {shape}"
     own = Region(kind, Graph("part", inputs, [part]), tuple(operands[v] for v in inputs), (result,), region.node)
     lower_once(own, lowering, lower)
+
+
+# ------------------------------------------------------------------------------------------ slices
+
+
+def cut_values(graph: Graph) -> set[Value]:
+    """The values of which the regions of `graph` read many slices."""
+    count: dict[Value, int] = {}
+    for node in graph.nodes:
+        if node.op is ops.region:
+            region = region_of(node)
+            outer = dict(zip(region.body.inputs, region.operands, strict=True))
+            for inner in region.body.nodes:
+                if _is_stretch(inner) and inner.operands[0] in outer:
+                    value = outer[inner.operands[0]]
+                    count[value] = count.get(value, 0) + 1
+    return {value for value, n in count.items() if n > PIECES_LIMIT}
+
+
+def with_pieces(region: Region, lowering: Lowering) -> Region:
+    """`region` with slices of values that are cut into many as operands of their own."""
+    cut = {x: v for x, v in zip(region.body.inputs, region.operands, strict=True)
+           if v in lowering.cut and not lowering.is_stable(v)}
+    if not cut:
+        return region
+    inputs: dict[Value, Value] = {}
+
+    def change(node: Node) -> Value | None:
+        if not (_is_stretch(node) and node.operands[0] in cut):
+            return None
+        made = Value(node.types[0], name=f"s{len(inputs)}")
+        inputs[made] = Value(node.types[0])
+        whole = lowering.slot(cut[node.operands[0]])
+        lowering.assign(inputs[made], piece(whole, made, _start(node)))
+        return made
+    body = rewrite(region.body, change)
+    read = {v for n in body.nodes for v in n.operands} | set(body.outputs)
+    kept = {x: v for x, v in zip(region.body.inputs, region.operands, strict=True) if x in read}
+    operands = {**kept, **inputs}
+    body = Graph(body.name, list(operands), body.outputs)
+    return Region(region.kind, body, tuple(operands.values()), region.results, region.node)
+
+
+def _is_stretch(node: Node) -> bool:
+    """Whether a node is a slice that is one stretch of memory of its operand."""
+    if node.op is not ops.slice:
+        return False
+    attrs, shape, result = attrs_of(node, SliceAttrs), node.operands[0].shape, node.types[0].shape
+    first = next((i for i, d in enumerate(shape) if d != 1), 0)
+    return result[first + 1:] == shape[first + 1:] and all(s == 1 for s in attrs.step)
+
+
+def _start(node: Node) -> Dim:
+    """The element at which a stretch begins."""
+    attrs, shape = attrs_of(node, SliceAttrs), node.operands[0].shape
+    at: Dim = 0
+    for axis, start in enumerate(attrs.start):
+        at = at + start * numel(shape[axis + 1:])
+    return at
