@@ -15,7 +15,6 @@ intermediate values and locations do not count, names of inputs and order of nod
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -45,14 +44,19 @@ def current_location() -> Location | None:
     return _location.get()
 
 
-@contextmanager
-def located(location: Location | None) -> Iterator[None]:
-    """Nodes made inside belong to `location`: passes name the line they work for."""
-    token = _location.set(location)
-    try:
-        yield
-    finally:
-        _location.reset(token)
+class located:  # noqa: N801 - used as a function, and once a node of every pass: a class enters faster
+    """``with located(location):`` nodes made inside belong to `location`: passes name the line they work for."""
+
+    __slots__ = ("_location", "_token")
+
+    def __init__(self, location: Location | None):
+        self._location = location
+
+    def __enter__(self) -> None:
+        self._token = _location.set(self._location)
+
+    def __exit__(self, *exc: object) -> None:
+        _location.reset(self._token)
 
 
 class Type:

@@ -206,5 +206,5 @@ def give_each_its_own(loop: Loop) -> None:
 
 
 def written(launch: Launch) -> list[Slot]:
-    """The slots that a launch writes."""
-    return [s for s, b in zip(launch.slots, launch.kernel.buffers, strict=True) if b.access != "read"]
+    """The slots that a launch writes, whole ones."""
+    return [s.whole for s, b in zip(launch.slots, launch.kernel.buffers, strict=True) if b.access != "read"]

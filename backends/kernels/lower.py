@@ -15,6 +15,7 @@ from .contraction import lower_contraction
 from .control import lower_control
 from .loops import lower_copy
 from .lowering import Lowering, Region, region_of
+from .pieces import concat_of, cut_values, lower_pieces, place_parts, with_pieces
 from .program import Program
 from .repeat import lower_once
 from .stages import lower_loops
@@ -34,6 +35,8 @@ def lower(graph: Graph, target: object | None = None, stable: Iterable[int] = ()
         TypeError: an op or dtype that has no kernel, naming node and line.
     """
     lowering = Lowering(graph, target, stable)
+    place_parts(graph, lowering)
+    lowering.cut = cut_values(graph)
     for node in graph.nodes:
         if node.op.name != "constant":
             lower_region(region_of(node), lowering)
@@ -45,8 +48,10 @@ def lower_region(region: Region, lowering: Lowering) -> None:
     """Dispatch on the region's kind."""
     if region.kind == "control":
         lower_control(region, lowering, lower_region)
+    elif (concat := concat_of(region)) is not None:
+        lower_pieces(region, concat, lowering)
     else:
-        lower_once(region, lowering, lower_contraction if region.kind == "contraction" else lower_loops)
+        lower_once(with_pieces(region, lowering), lowering, lower_contraction if region.kind == "contraction" else lower_loops)
 
 
 def copy_outputs(lowering: Lowering) -> None:

@@ -103,6 +103,7 @@ class Lowering:
             self._slots.setdefault(value, slot)
         self.program = Program(graph.name, graph.symbols(), self.inputs, self.outputs)
         self._block: list[Item] = self.program.launches
+        self.cut: set[Value] = set()  # values of which many slices are read (pieces.py)
         self.repeats: dict[object, Any] = {}  # what was done for regions (repeat.py)
         self._made: list[Slot] = []
         self._errors = 0  # how often a site was asked for

@@ -107,18 +107,46 @@ def _extend(lives: dict[Slot, Life], slot: Slot, time: int) -> None:
 def _pack(slots: Sequence[Slot], lives: dict[Slot, Life]) -> tuple[dict[Slot, Dim], int]:
     """Offsets of slots with static sizes, and the end of the highest."""
     offsets: dict[Slot, Dim] = {}
-    placed: list[tuple[int, int, Slot]] = []
+    placed = Placed(lives)
     for slot in sorted(slots, key=lambda s: (-_static(s), lives[s].first)):
         size = _static(slot)
-        taken = sorted((start, stop) for start, stop, other in placed if lives[other].meets(lives[slot]))
+        taken = placed.during(lives[slot])
         at = 0
         for start, stop in taken:
             if at + size <= start:
                 break
             at = max(at, stop)
         offsets[slot] = at
-        placed.append((at, at + size, slot))
-    return offsets, max((stop for _, stop, _ in placed), default=0)
+        placed.add(at, at + size, slot)
+    return offsets, placed.end
+
+
+class Placed:
+    """Slots that have a place: long-lived ones, and by stretch of time the others, most of them."""
+
+    STRETCH = 32  # launches
+
+    def __init__(self, lives: dict[Slot, Life]):
+        self.end = 0
+        self._lives = lives
+        self._long: list[tuple[Life, tuple[int, int]]] = []
+        self._short: dict[int, list[tuple[Life, tuple[int, int]]]] = {}
+
+    def add(self, start: int, stop: int, slot: Slot) -> None:
+        self.end = max(self.end, stop)
+        life = self._lives[slot]
+        group = self._long if self._is_long(life) else self._short.setdefault(life.first // self.STRETCH, [])
+        group.append((life, (start, stop)))
+
+    def during(self, life: Life) -> list[tuple[int, int]]:
+        """Where something lies at some time of `life`, from low to high."""
+        first, last = life.first // self.STRETCH - 1, life.last // self.STRETCH
+        stretches = self._short if last - first > len(self._short) else range(first, last + 1)
+        groups = (self._long, *(self._short.get(i, ()) for i in stretches))
+        return sorted(place for group in groups for other, place in group if other.meets(life))
+
+    def _is_long(self, life: Life) -> bool:
+        return life.last - life.first >= self.STRETCH
 
 
 def _static(slot: Slot) -> int:

@@ -32,7 +32,7 @@ from .ir import Kernel
 
 @dataclass(eq=False)
 class Slot:
-    """Memory of a call. `kind`: input, output, temporary, packed, constant; step, half, carry, final.
+    """Memory of a call. `kind`: input, output, temporary, packed, constant; piece; step, half, carry, final.
 
     `shape` may be symbolic; `elements` is the number to allocate (more than numel where padded).
     `index` is the position among inputs or outputs. An output whose `alias` is set takes over that
@@ -40,6 +40,7 @@ class Slot:
     one for step and half; the initial one and that of the next step for carry and final. From one step to
     the next a step or half moves by `stride` elements. In a loop that runs in parts, a slot of `elements` is
     what one part has of a step, and a temporary that a step makes has `each` elements for each part.
+    A piece is the part of another slot that begins `offset` elements in; its rows may lie apart there.
     """
 
     kind: str
@@ -53,6 +54,12 @@ class Slot:
     parts: tuple[Slot, ...] = ()
     stride: Dim = 0
     each: int = 0
+    offset: Dim = 0
+
+    @property
+    def whole(self) -> Slot:
+        """The slot that this one, as a piece, is part of; itself where it is none."""
+        return self.parts[0].whole if self.kind == "piece" else self
 
     def roots(self) -> Iterator[Slot]:
         """The slots of the first five kinds in whose memory this one lies."""

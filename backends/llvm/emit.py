@@ -108,8 +108,11 @@ class ModuleEmitter:
             f.bind(kernel.buffers, kernel.sizes, memory)
             f.statements(kernel.body)
             params = parameters(kernel.buffers, kernel.sizes, memory)
-            self.functions.append(
-                f.finish(f"define internal void @{name}({', '.join(params)}) noinline #0"))
+            # What only hands tasks to the pool is a part of its launcher: a function costs a millisecond.
+            alone = all(isinstance(s, k.For) and s.kind == "parallel" or isinstance(s, k.Let)
+                        for s in kernel.body)
+            inline = "alwaysinline" if alone else "noinline"
+            self.functions.append(f.finish(f"define internal void @{name}({', '.join(params)}) {inline} #0"))
         return self._kernels[key]
 
     def launcher(self, name: str, kernel: Kernel, memory: tuple[int, ...], linkage: str = "") -> None:

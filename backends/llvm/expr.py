@@ -41,6 +41,9 @@ class Functions(Protocol):
         """The name of libm's function for `op`, declared in the module."""
 
 
+IMPURE = frozenset(("load", "call", "phi", "alloca"))
+
+
 class Expressions:
     """Emits expressions into `lines`; the enclosing function emitter provides names and buffers."""
 
@@ -54,6 +57,7 @@ class Expressions:
         self.pointers: dict[Buffer, str] = {}
         self.strict = False
         self._count = 0
+        self._known: dict[str, str] = {}  # values of this block by their instructions
 
     # ---- instructions
 
@@ -65,14 +69,20 @@ class Expressions:
         self.lines.append("  " + text)
 
     def let(self, text: str) -> str:
-        """The instruction `text` under a new name."""
+        """The value of the instruction `text`; in one block a pure one stands once."""
+        known = self._known.get(text)
+        if known is not None:
+            return known
         name = "%" + self.fresh()
         self.lines.append(f"  {name} = {text}")
+        if text.partition(" ")[0] not in IMPURE:
+            self._known[text] = name
         return name
 
     def label(self, name: str) -> None:
         self.lines.append(f"{name}:")
         self.block = name
+        self._known.clear()
 
     def call(self, function: str, result: str, *args: tuple[str, str], flags: str = "") -> str:
         return self.let(f"call {flags}{result} @{function}({', '.join(f'{t} {v}' for t, v in args)})")

@@ -141,14 +141,17 @@ class Writer:
         return self.table.words - 1
 
     def _address(self, slot: Slot) -> tuple[int, int]:
-        slot = slot.alias or slot
-        if slot in self._moving:
-            return self._moving[slot], 0
         word, offset = self._place(slot)
         return word, self._size(offset)
 
     def _place(self, slot: Slot) -> tuple[int, Dim]:
+        slot = slot.alias or slot
+        if slot in self._moving:
+            return self._moving[slot], 0
         match slot.kind:
+            case "piece":
+                word, offset = self._place(slot.parts[0])
+                return word, offset + slot.offset * slot.dtype.itemsize
             case "input":
                 return HEADER + slot.index, 0
             case "output":
@@ -236,7 +239,7 @@ class Writer:
         """Hands the parts of a loop to the pool."""
         after = self._jump(PARTS, loop.parts)
         self._in_part = True
-        for slot in dict.fromkeys(s for launch in flat([loop]) for s in launch.slots if s.each):
+        for slot in dict.fromkeys(s.whole for launch in flat([loop]) for s in launch.slots if s.whole.each):
             self._moving[slot] = self._held(self._piece(self._address(slot), slot.each, slot))
         self._loop(loop)
         self._in_part = False

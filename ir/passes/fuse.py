@@ -9,7 +9,7 @@
                  pointwise epilogue on its result, whose other operands are strided views
     window       one pooling op and its pointwise epilogue
     control      one loop over time or branch; its body is divided into regions as well
-    opaque       one op of any other kind
+    opaque       one op of any other kind; a concatenation of many parts
 
 Every op ends up in just one region, so nothing is computed twice. Excepted are free nodes (views, scalar
 constants, iota): each region that reads one has its own copy, and none is stored unless it is an output
@@ -58,6 +58,8 @@ DRAWS = frozenset(random.__all__)
 SCATTERS = frozenset(("scatter", "scatter_add", "index_put"))  # opaque, but read operands element by element
 VIEWS = frozenset((*STRIDED, "size"))
 
+JOINED = frozenset(("loop", "contraction", "window"))  # kinds of groups that producers may join
+
 # What costs about as much as the load it saves; the rest is not computed again for each broadcast copy.
 CHEAP = frozenset((
     "neg", "abs", "sign", "square", "floor", "ceil", "round", "trunc", "isnan", "isinf", "isfinite",
@@ -67,6 +69,8 @@ CHEAP = frozenset((
     "where", "cast",
 ))
 
+BUFFER_LIMIT = 32  # inputs and results of a region: its code grows with the square of what may overlap
+PIECES_LIMIT = 8  # parts of a concatenation that whoever computes them stores; of more each is by itself
 NODE_LIMIT = 128  # of a region: beyond it registers spill and compile time grows
 ROW_LIMIT = 1 << 17  # elements reduced at a time that stay in a core's cache between two passes
 LONE_ROW_LIMIT = 1 << 14  # the same where so few rows exist that one pass has to be parallel itself
@@ -91,10 +95,10 @@ def run(graph: Graph) -> Graph:
 
 def _join_producers(parts: Partition, group: Group) -> None:
     """Merge the groups that feed `group` into it, nearest first, as long as one fits."""
-    changed = True
+    changed = group.kind in JOINED
     while changed:
         changed = False
-        for producer in sorted(group.producers, key=lambda g: -g.level):
+        for producer in sorted(group.producers, key=lambda g: (-g.level, parts.number[g.nodes[-1]])):
             if try_join(parts, producer, group):
                 changed = True
                 break
@@ -115,7 +119,7 @@ def is_free(node: Node) -> bool:
 def takes_views(node: Node) -> bool:
     """Whether a node's kernel can read its operands through views."""
     name = node.op.name
-    return any(name in family for family in (POINTWISE, MOVES, REDUCTIONS, LOOKUPS, VIEWS, SCATTERS))
+    return not in_pieces(node) and any(name in family for family in (POINTWISE, MOVES, REDUCTIONS, LOOKUPS, VIEWS, SCATTERS))
 
 
 def stored_views(graph: Graph) -> set[Node]:
@@ -156,7 +160,14 @@ def start(parts: Partition, node: Node) -> Group:
     kind = "contraction" if name in CONTRACTIONS else "window" if name in WINDOWS else \
         "control" if name in CONTROL else \
         "loop" if name in DRAWS or (takes_views(node) and name not in SCATTERS) else "opaque"
+    if in_pieces(node):
+        kind = "opaque"
     return parts.start(node, kind, Space(result.shape), identity_axes(result.shape))
+
+
+def in_pieces(node: Node) -> bool:
+    """Whether a node joins so many parts that each is stored by itself, equal ones by the same kernel."""
+    return node.op is ops.concat and len(node.operands) > PIECES_LIMIT
 
 
 def reduced_dims(node: Node) -> tuple[tuple[int, ...], bool]:
@@ -192,6 +203,8 @@ def try_join(parts: Partition, producer: Group, consumer: Group) -> bool:
     """Merge `producer` into `consumer` if they make a region together."""
     if len(producer.nodes) + len(consumer.nodes) > NODE_LIMIT or parts.would_cycle(producer, consumer):
         return False
+    if producer.kind not in JOINED or not _few_buffers(parts, producer, consumer):
+        return False
     reads = consumer.reads_from(producer)
     if any(map(needs_memory, reads)):
         return False
@@ -206,6 +219,17 @@ def try_join(parts: Partition, producer: Group, consumer: Group) -> bool:
         return (_join_prologue(parts, producer, consumer, reads)
                 or _join_residual(parts, producer, consumer, reads))
     return False
+
+
+def _few_buffers(parts: Partition, producer: Group, consumer: Group) -> bool:
+    """Whether the two together read and write so few values that they can be one body."""
+    nodes = {*producer.nodes, *consumer.nodes}
+    read = {root for group in (producer, consumer) for root in group.reads if root.node not in nodes}
+    if len(read) + len(nodes) <= BUFFER_LIMIT:
+        return True
+    written = sum(v in parts.escaping or not parts.readers.get(v, set()) <= nodes
+                  for node in nodes for v in node.results())
+    return len(read) + written <= BUFFER_LIMIT
 
 
 def _join_aligned(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
