@@ -159,14 +159,14 @@ class Distribution:
 
     def _note(self, drawn: Tensor) -> Tensor:
         """`drawn`, which `log_prob` need not check: it lies in the support, being a sample."""
-        self._drawn = weakref.ref(drawn), drawn._version.number
+        self._drawn = weakref.ref(drawn), drawn._version
         return drawn
 
     def _validate_sample(self, value: Tensor) -> None:
         """Raise ValueError unless `value` has a shape and elements that samples can have."""
         if not isinstance(value, Tensor):
             raise ValueError("The value argument to log_prob must be a Tensor")
-        if self._drawn is not None and self._drawn[0]() is value and self._drawn[1] == value._version.number:
+        if self._drawn is not None and self._drawn[0]() is value and self._drawn[1] == value._version:
             return
         first = len(value.shape) - len(self._event_shape)
         if value.shape[first:] != self._event_shape:

@@ -353,11 +353,16 @@ def _conv_transpose_reference(
     a = wide(x).reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
     b = wide(w).reshape(groups, w.shape[0] // groups, *w.shape[1:])
     y = np.zeros((x.shape[0], groups, w.shape[1], *whole), a.dtype)
-    for tap in _taps(kernel):
+    taps = list(_taps(kernel))
+    # one product for all taps: [G, K*O, C/G] with [N, G, C/G, S]
+    filters = np.moveaxis(b.reshape(*b.shape[:3], len(taps)), 1, -1).transpose(0, 2, 1, 3)
+    filters = filters.reshape(groups, len(taps) * w.shape[1], a.shape[2])
+    products = filters @ a.reshape(*a.shape[:3], math.prod(a.shape[3:]))
+    products = products.reshape(x.shape[0], groups, len(taps), w.shape[1], *x.shape[2:])
+    for i, tap in enumerate(taps):
         starts = [k * d for k, d in zip(tap, attrs.dilation, strict=True)]
         where: Any = (..., *_every(starts, attrs.stride, x.shape[2:]))
-        element: Any = (..., *tap)
-        y[where] += np.einsum("ngc...,gco->ngo...", a, b[element])
+        y[where] += products[:, :, i]
     kept: Any = (
         ...,
         *(slice(low, size - high) for (low, high), size in zip(attrs.padding, whole, strict=True)),
