@@ -159,7 +159,7 @@ class GradNode:
             by_result: list[Value | None] = [None] * len(node.types)
             for value, cotangent in zip(outputs, cotangents, strict=True):
                 by_result[value.index] = cotangent
-            return list(pullback(node, by_result))
+            return list(pullback(node, by_result, tuple([e is not None for e in self.edges])))
         return list(pullback_through(outputs, cotangents, operands))
 
     def reads(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> set[Value]:

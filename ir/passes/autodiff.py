@@ -7,32 +7,129 @@ arrives at a value. The result can be optimised, printed, exported and different
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from ..graph import Node, Value, located, topological
-from ..op import OPS, ByDecomposition, Core, NoGradient
+from ..op import NO_ATTRS, OPS, ByDecomposition, Core, NoGradient
 
 Cotangents = Sequence[Value | None]
 
 
-def pullback(node: Node, cotangents: Cotangents) -> tuple[Value | None, ...]:
+def pullback(
+    node: Node, cotangents: Cotangents, wanted: tuple[bool, ...] = ()
+) -> tuple[Value | None, ...]:
     """The cotangents of a node's operands, given those of its results.
 
     Args:
         node: any node; a composite without its own rule is differentiated through `decompose`.
         cotangents: one for each result, of that result's type; None where no gradient arrives.
+        wanted: for which operands a gradient is asked for; others may be None. Empty for all of them.
 
     Returns:
         One value of the operand's type for each operand, None where no gradient flows: integer
         operands, ops that are not differentiable. Where one value stands in several operand
         positions, the positions' cotangents add up to the gradient.
     """
-    if all(c is None for c in cotangents) or isinstance(node.op.vjp, NoGradient):
+    if isinstance(node.op.vjp, NoGradient):
         return (None,) * len(node.operands)
+    for c in cotangents:
+        if c is not None:
+            break
+    else:
+        return (None,) * len(node.operands)
+    key = (
+        node.op,
+        None if node.attrs is NO_ATTRS else node.attrs,
+        *[v.type for v in node.operands],
+        *[c is None for c in cotangents],
+        wanted,
+    )
+    template = _templates.get(key)
+    if template is not None:
+        return template.apply(node, cotangents)
+    found = _pulled(node, cotangents)
+    if key in _templates and node.op.name not in WITH_BODIES:  # the second time: it may come often
+        _templates[key] = Template(node, [c is not None for c in cotangents], wanted)
+    else:
+        if len(_templates) >= TEMPLATES_LIMIT:
+            _templates.clear()
+        _templates[key] = None
+    return found
+
+
+def _pulled(node: Node, cotangents: Cotangents) -> tuple[Value | None, ...]:
+    """What the rule of the op makes."""
     with located(node.location):
         if isinstance(node.op.vjp, ByDecomposition):
             return _through_decomposition(node, cotangents)
         found = node.op.vjp(node, *cotangents)
     return tuple(_checked(node, i, g) for i, g in enumerate(found))
+
+
+class Template:
+    """The nodes that a rule made once, to be made again for other values of the same types.
+
+    Rules see the types and attributes of a node only, so that the nodes they make are the same each time; to
+    repeat them takes a fraction of what the rule, its algebra on wrapped values and type inference take.
+
+    Attributes:
+        fixed: values that do not depend on the node or the cotangents (constants): shared by all.
+        rows: op, attributes, types and operands of each node. Operands are positions in the list of the node's
+            operands, its results, the cotangents, `fixed`, and the results of the rows before.
+        gradients: positions of the gradients of the operands.
+    """
+
+    __slots__ = ("fixed", "gradients", "rows")
+
+    def __init__(self, like: Node, arrives: Sequence[bool], wanted: Sequence[bool]):
+        # values of its own stand for all: those of `like` may be equal by chance
+        node = Node(like.op, tuple([Value(v.type) for v in like.operands]), like.attrs, like.types)
+        cotangents = [Value(t) if c else None for t, c in zip(node.types, arrives, strict=True)]
+        found = _pulled(node, cotangents)
+        if wanted:
+            found = tuple([g if w else None for g, w in zip(found, wanted, strict=True)])
+        given = [*node.operands, *node.results(), *cotangents]
+        position: dict[Value, int] = {}
+        for i, v in enumerate(given):
+            if v is not None:
+                position.setdefault(v, i)
+        made = topological([g for g in found if g is not None], frozenset(position))
+        depends: set[Node] = set()
+        for n in made:
+            if any(v in position or v.node in depends for v in n.operands):
+                depends.add(n)
+        self.fixed: list[Value] = []
+        for v in (*(v for n in depends for v in n.operands), *(g for g in found if g is not None)):
+            if v not in position and v.node not in depends:
+                position[v] = len(given) + len(self.fixed)
+                self.fixed.append(v)
+        count = len(given) + len(self.fixed)
+        self.rows = []
+        for n in made:
+            if n not in depends:
+                continue
+            self.rows.append((n.op, n.attrs, n.types, tuple([position[v] for v in n.operands])))
+            for v in n.results():
+                position[v] = count
+                count += 1
+        self.gradients = [None if g is None else position[g] for g in found]
+
+    def apply(self, node: Node, cotangents: Cotangents) -> tuple[Value | None, ...]:
+        """The gradients for another node of the same op, attributes and types."""
+        values: list[Any] = [*node.operands, *node.results(), *cotangents, *self.fixed]
+        location = node.location
+        for op, attrs, types, row in self.rows:
+            made = Node(op, tuple([values[p] for p in row]), attrs, types, location)
+            if len(types) == 1:
+                values.append(Value(types[0], made))
+            else:
+                values += made.results()
+        return tuple([None if p is None else values[p] for p in self.gradients])
+
+
+TEMPLATES_LIMIT = 4096
+WITH_BODIES = frozenset(("scan", "cond", "while_loop", "region"))  # their rules keep plans of their own
+_templates: dict[object, Template | None] = {}  # None: met once
 
 
 def vjp(outputs: Sequence[Value], cotangents: Cotangents, wrt: Sequence[Value]) -> list[Value | None]:
