@@ -44,8 +44,8 @@ def current_location() -> Location | None:
     return _location.get()
 
 
-class located:  # noqa: N801 - used as a function, and once a node of every pass: a class enters faster
-    """``with located(location):`` nodes made inside belong to `location`: passes name the line they work for."""
+class located:
+    """``with located(location):`` nodes made inside belong to it: passes name the line they work for."""
 
     __slots__ = ("_location", "_token")
 

@@ -51,7 +51,8 @@ def lower_region(region: Region, lowering: Lowering) -> None:
     elif (concat := concat_of(region)) is not None:
         lower_pieces(region, concat, lowering)
     else:
-        lower_once(with_pieces(region, lowering), lowering, lower_contraction if region.kind == "contraction" else lower_loops)
+        lower = lower_contraction if region.kind == "contraction" else lower_loops
+        lower_once(with_pieces(region, lowering), lowering, lower)
 
 
 def copy_outputs(lowering: Lowering) -> None:

@@ -196,8 +196,8 @@ class Lowering:
     @contextmanager
     def watched(self) -> Iterator[Callable[[], Watched]]:
         """Gives a function that tells what was lowered since."""
-        block, prologue, copies, errors = self._block, len(self.program.prologue), len(self.copies), self._errors
-        launches, made = len(block), len(self._made)
+        block, launches, made = self._block, len(self._block), len(self._made)
+        prologue, copies, errors = len(self.program.prologue), len(self.copies), self._errors
         yield lambda: (block[launches:], self.program.prologue[prologue:], self._made[made:],
                        list(self.copies.items())[copies:], self._errors - errors)
 

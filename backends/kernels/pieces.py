@@ -105,7 +105,8 @@ def _lower_part(region: Region, concat: Node, part: Value, start: Dim, operands:
                         lambda scope, index: scope.space.linear(index, shape))
         Stages(own, lowering, leaves, [target]).run()
     kind = "loop" if is_contiguous(concat) else f"part of {shape}"
-    own = Region(kind, Graph("part", inputs, [part]), tuple(operands[v] for v in inputs), (result,), region.node)
+    body, read = Graph("part", inputs, [part]), tuple(operands[v] for v in inputs)
+    own = Region(kind, body, read, (result,), region.node)
     lower_once(own, lowering, lower)
 
 

@@ -19,7 +19,7 @@ from graphtorch.ir.op import Attrs
 from .lowering import Lowering, Region
 from .program import Launch, Slot
 
-LowerRegion = Callable[[Region, Lowering], None]
+LowerRegion = Callable[[Region, Lowering], object]
 
 
 @dataclass
@@ -80,7 +80,8 @@ def _lowered(region: Region, lowering: Lowering, given: list[Slot], watch: Any) 
     if errors or not all(isinstance(item, Launch) for item in launches):
         return None
     results = [lowering.slot(v) for v in region.results]
-    own, before = {*given, *made}, {slot: key for key, slot in lowering.copies.items()}
+    own = {*given, *made}
+    before: dict[Slot, Any] = {slot: key for key, slot in lowering.copies.items()}
     found: dict[Slot, tuple[Any, ...]] = {}
     for slot in {*results, *(s for la in (*launches, *prologue) for s in la.slots)}:
         if slot in own or slot.kind == "constant":

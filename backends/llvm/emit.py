@@ -109,14 +109,14 @@ class ModuleEmitter:
             f.statements(kernel.body)
             params = parameters(kernel.buffers, kernel.sizes, memory)
             # What only hands tasks to the pool is a part of its launcher: a function costs a millisecond.
-            alone = all(isinstance(s, k.For) and s.kind == "parallel" or isinstance(s, k.Let)
+            alone = all((isinstance(s, k.For) and s.kind == "parallel") or isinstance(s, k.Let)
                         for s in kernel.body)
             inline = "alwaysinline" if alone else "noinline"
             self.functions.append(f.finish(f"define internal void @{name}({', '.join(params)}) {inline} #0"))
         return self._kernels[key]
 
     def launcher(self, name: str, kernel: Kernel, memory: tuple[int, ...], linkage: str = "") -> None:
-        """The function `name` through which a table's walker calls `kernel`: ``(i64* operands, i32* status)``.
+        """The function `name` through which a table's walker calls `kernel`: ``(ptr operands, ptr status)``.
 
         The kernel itself stays a function, because `noalias` is said of parameters.
         """

@@ -266,7 +266,8 @@ class Packed:
         arena = Block(size_class(sized.arena))
         frame = Context(self._linked.prologue)
         arguments = [sized.table, *words, arena.address, block.address]
-        frame.arguments[SIZES:SIZES + len(arguments)] = arguments
+        for i, word in enumerate(arguments, SIZES):
+            frame.arguments[i] = word
         status = pool().run(frame.pointer)
         if status:
             raise self._record.errors[status - 1].error()

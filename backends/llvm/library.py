@@ -232,8 +232,8 @@ class Abi:
         for i, dim in enumerate(self.table[len(self.program.symbols):], len(self.program.symbols)):
             sizes.store(dim, "%symbols", i)
         arena = sizes.value(self.plan.size)
-        text = [f"define internal i64 @{self.name}.sizes(ptr %symbols) {{", *sizes.lines, f"  ret i64 {arena}",
-                "}", ""]
+        text = [f"define internal i64 @{self.name}.sizes(ptr %symbols) {{", *sizes.lines,
+                f"  ret i64 {arena}", "}", ""]
         if symbolic(self.launches):
             sizes = Sizes(self.program.symbols)
             for i, dim in enumerate(self.launches.sizes):

@@ -49,6 +49,12 @@ class Launches:
     words: int
     operands: int
 
+    @staticmethod
+    def from_json(data: dict[str, Any], symbols: dict[str, Symbol]) -> Launches:
+        return Launches(tuple(data["code"]), tuple(data["prologue"]), tuple(data["functions"]),
+                        tuple(dim_from_json(d, symbols) for d in data["sizes"]), data["words"],
+                        data["operands"])
+
 
 @dataclass(frozen=True)
 class Record:
@@ -83,13 +89,12 @@ class Record:
         arrays = {key: tuple(Array(a["dtype"], tuple(dim_from_json(d, known) for d in a["shape"]), a["name"],
                                    a["alias"]) for a in data[key]) for key in ("inputs", "outputs")}
         prologue = data["prologue"]
-        lists = {key: tuple(value) if isinstance(value, list) else value
-                 for key, value in data["launches"].items()}
-        lists["sizes"] = tuple(dim_from_json(d, known) for d in lists["sizes"])
+        sites = tuple(Site(**s) for s in data["errors"])
         return Record(data["name"], arrays["inputs"], arrays["outputs"], symbols,
                       dim_from_json(data["arena"], known), dim_from_json(data["packed"], known),
-                      None if prologue is None else tuple(prologue), Launches(**lists), tuple(Site(**s) for s in data["errors"]),
-                      data["explanation"], data["statistics"])
+                      None if prologue is None else tuple(prologue),
+                      Launches.from_json(data["launches"], known), sites, data["explanation"],
+                      data["statistics"])
 
 
 def dim_to_json(dim: Dim) -> Any:

@@ -1,4 +1,4 @@
-"""Expressions over a program's symbols as straight-line LLVM code, for libraries, whose calls bring the symbols."""
+"""Expressions over a program's symbols as LLVM code, for libraries, whose calls bring the symbols."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from ..kernels.plan import Plan
 from ..kernels.program import Branch, Item, Launch, Loop, Program, Slot, flat
 from .abi import BELOW, CALL, CONSTANTS, END, HALF, HEADER, JUMP, PART, PARTS, SET, STEP, TEST, ZERO
 
+
 @dataclass(frozen=True)
 class Layout:
     """Where a frame has what the caller gives: inputs, outputs, arena, packed memory; registers follow."""

@@ -71,7 +71,8 @@ entry:
   br label %next
 next:
   %at = phi ptr [ %code, %entry ], [ %call.to, %call ], [ %set.to, %set ], [ %step.to, %step ],
-             [ %half.to, %half ], [ %below.to, %below ], [ %test.to, %test ], [ %jump.to, %jump ], [ %parts.to, %parts ]
+             [ %half.to, %half ], [ %below.to, %below ], [ %test.to, %test ],
+             [ %jump.to, %jump ], [ %parts.to, %parts ]
   %op = load i32, ptr %at
   %w1 = getelementptr inbounds i32, ptr %at, i64 1
   %w2 = getelementptr inbounds i32, ptr %at, i64 2

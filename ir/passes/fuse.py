@@ -119,7 +119,8 @@ def is_free(node: Node) -> bool:
 def takes_views(node: Node) -> bool:
     """Whether a node's kernel can read its operands through views."""
     name = node.op.name
-    return not in_pieces(node) and any(name in family for family in (POINTWISE, MOVES, REDUCTIONS, LOOKUPS, VIEWS, SCATTERS))
+    families = POINTWISE, MOVES, REDUCTIONS, LOOKUPS, VIEWS, SCATTERS
+    return not in_pieces(node) and any(name in family for family in families)
 
 
 def stored_views(graph: Graph) -> set[Node]:

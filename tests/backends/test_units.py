@@ -124,7 +124,8 @@ def modules(monkeypatch, tmp_path) -> list[str]:
     monkeypatch.setenv("GRAPHTORCH_CACHE", str(tmp_path / "cache"))
     made: list[str] = []
     plain = units.compile_object
-    monkeypatch.setattr(units, "compile_object", lambda text, *a, **k: (made.append(text), plain(text, *a, **k))[1])
+    monkeypatch.setattr(units, "compile_object",
+                        lambda text, *a, **k: (made.append(text), plain(text, *a, **k))[1])
     return made
 
 

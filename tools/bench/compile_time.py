@@ -23,7 +23,8 @@ import graphtorch as torch
 from graphtorch import nn
 from graphtorch.nn import functional as F
 
-GOALS = {"resnet50": 3.0, "mobilenetv2": 2.0, "vit_s16": 2.0, "bertbase": 2.0, "densenet121": 5.0, "lenet_step": 0.5}
+GOALS = {"resnet50": 3.0, "mobilenetv2": 2.0, "vit_s16": 2.0, "bertbase": 2.0, "densenet121": 5.0,
+         "lenet_step": 0.5}
 CACHED_GOAL = 0.3
 SAMPLES, LAYERS = (16, 64, 256, 1024), (2, 8, 24, 96)
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
@@ -66,8 +67,9 @@ class Dense(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.body = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 128, 1, bias=False),
-                                  nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, 32, 3, padding=1, bias=False))
+        narrow, wide = nn.Conv2d(channels, 128, 1, bias=False), nn.Conv2d(128, 32, 3, padding=1, bias=False)
+        self.body = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), narrow, nn.BatchNorm2d(128), nn.ReLU(),
+                                  wide)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x, self.body(x)], 1)
@@ -96,7 +98,7 @@ class Unet(nn.Module):
     def __init__(self, width: int = 32):
         super().__init__()
         sizes = [width << i for i in range(5)]
-        self.down = nn.ModuleList(self._pair(i, o) for i, o in zip([3, *sizes], sizes))
+        self.down = nn.ModuleList(self._pair(i, o) for i, o in zip([3, *sizes], sizes, strict=False))
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * s, s, 2, 2) for s in reversed(sizes[:-1]))
         self.merge = nn.ModuleList(self._pair(2 * s, s) for s in reversed(sizes[:-1]))
         self.head = nn.Conv2d(width, 1, 1)
@@ -110,7 +112,7 @@ class Unet(nn.Module):
         for i, block in enumerate(self.down):
             x = block(x if i == 0 else F.max_pool2d(x, 2))
             levels.append(x)
-        for up, merge, level in zip(self.up, self.merge, reversed(levels[:-1])):
+        for up, merge, level in zip(self.up, self.merge, reversed(levels[:-1]), strict=True):
             x = merge(torch.cat([level, up(x)], 1))
         return self.head(x)
 

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import graphtorch as torch
 import numpy as np
+
+import graphtorch as torch
 from graphtorch import nn
 from graphtorch.backends import Buffer
 from graphtorch.backends.kernels.plan import Plan
