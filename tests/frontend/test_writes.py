@@ -101,3 +101,15 @@ def test_a_constant_of_a_program_is_not_written_to() -> None:
         x.sum().item()
         x[0] = 5
         assert x.tolist() == [5, 1, 1]
+
+
+def test_a_loop_of_writes_to_pending_elements_does_not_grow_a_graph() -> None:
+    x = torch.ones(100) * 2
+    for i in range(100):
+        x[i] += i
+    assert x.tolist() == [2 + i for i in range(100)]
+    y = x * 2
+    for i in range(100):
+        y[i] = i
+    assert type(y._storage.value) is Leaf
+    assert y.tolist() == list(range(100))
