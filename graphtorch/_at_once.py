@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, f16, f32, i64, u8
+from graphtorch.ir.dtype import DType, f16, f32, f64, i32, i64, u8
 from graphtorch.ir.ops.binary import Cast
 
 from ._grad_mode import modes
-from .storage import Leaf
+from .storage import Leaf, overlaps
 from .tensor import Tensor
 
 _LARGEST = float(np.finfo(np.float32).max)
 _LARGEST_HALF = 65520.0  # from here on numbers round to infinity in float16
 _NUMBERS = frozenset({bool, int, float, complex})
+_EXACT = frozenset({i32, i64, f32, f64})
 _ELSEWHERE = object()  # in the place of what is not in memory
 
 
@@ -63,6 +64,30 @@ def copy(x: Tensor, value: Leaf) -> bool:
     if memory is None:
         return False
     memory[...] = value.buffer.numpy()
+    _written(x)
+    return True
+
+
+def update(x: Tensor, operation: np.ufunc, other: Any) -> bool:
+    """A part becomes ``operation(part, other)``, as in ``x[i] += 1``; whether it could run at once.
+
+    Args: operation: one that is exact up to one rounding, so that NumPy's bits are those of any target.
+    """
+    view = x._view
+    if view is None or view.type.dtype not in _EXACT or overlaps(view.type.shape, view.strides):
+        return False
+    dtype = view.type.dtype
+    if type(other) is int or (type(other) is float and not dtype.is_integer):
+        other = element(other, dtype)
+    elif _is_at_hand(other, dtype) and other._type is view.type:
+        other = other._array()
+    else:
+        return False
+    memory = _memory(x)
+    if memory is None:
+        return False
+    with np.errstate(all="ignore"):
+        operation(memory, other, memory, dtype=dtype.numpy)
     _written(x)
     return True
 

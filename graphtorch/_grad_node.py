@@ -142,7 +142,7 @@ class GradNode:
         if self.freed:
             raise RuntimeError(FREED)
         gradients = self._rule(cotangents, self.operands, self.outputs)
-        if any(s is not None and _changed(s) for s in (*self.seen, *self.made)):
+        if _any_changed(self.seen) or _any_changed(self.made):
             gradients = self._check_changes(cotangents, gradients)
         return gradients
 
@@ -190,7 +190,7 @@ class GradNode:
         operands, outputs = list(self.operands), list(self.outputs)
         result_saved = self._name.removesuffix("Backward0").lower() in SAVES_RESULT_NAMES
         for seen, values, i in self._tensors():
-            if values[i] not in read or not _changed(seen):
+            if values[i] not in read or not _any_changed((seen,)):
                 continue
             if seen.version.number != seen.number:
                 if result_saved and values is self.operands:
@@ -253,7 +253,6 @@ _saves: dict[object, bool] = {}
 SAVES_RESULT_NAMES = frozenset(n.replace("_", "") for n in SAVES_RESULT)
 
 
-
 def _users_stack() -> list[str]:
     """The calls that led here, without our own, as lines of a traceback."""
     frames = [f for f in traceback.extract_stack() if not f.filename.startswith(_PACKAGE)]
@@ -271,12 +270,16 @@ FREED = (
 )
 
 
-def _changed(seen: Seen) -> bool:
-    if seen.version.number != seen.number:
-        return True
-    storage = seen.storage()
-    return storage is not None and storage.epoch != seen.epoch
-
+def _any_changed(seen: Sequence[Seen | None]) -> bool:
+    for s in seen:
+        if s is not None:
+            version, number, storage, epoch, _ = s
+            if version.number != number:
+                return True
+            alive = storage()
+            if alive is not None and alive.epoch != epoch:
+                return True
+    return False
 
 
 class AccumulateGrad(GradNode):

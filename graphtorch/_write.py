@@ -12,8 +12,10 @@ from graphtorch.ir.ops.common import zeros
 from . import _at_once, _record
 from ._grad_mode import modes
 from ._grad_node import GradNode, look
-from .storage import Leaf, overlaps, write_steps
+from .storage import Leaf, Storage, overlaps, write_steps
 from .tensor import Tensor, wrap
+
+CHAIN_BOUND = 16  # writes to parts, each to what the one before left, that wait before they are computed
 
 
 def check_writable(tensor: Tensor) -> None:
@@ -104,12 +106,24 @@ def _write_view(tensor: Tensor, result: Tensor, value: Value, keep_history: bool
     storage.write(write_steps(storage.read(), own, after) if own else after)
     _written(tensor)
     if edges is None:
+        _end_of_chain(storage)
         return
     if not rest:
         base._fn, base._nr = _history(result)
     else:
         base._fn = Written("CopySlices", (after,), (before, value), edges, (None, None))
         base._nr = 0
+
+
+def _end_of_chain(storage: Storage) -> None:
+    """Compute what a loop of writes made of pending elements: its further writes find them in memory."""
+    node = storage.value.node
+    for _ in range(CHAIN_BOUND):
+        if node is None or node.op is not ops.slice_update:
+            return
+        node = node.operands[0].node
+    if Storage.capture is None:
+        _record.settle(storage)
 
 
 class Written(GradNode):

@@ -95,6 +95,14 @@ class Storage:
             return self.value
         return Leaf.of(self.host.copy())
 
+    def read_part(self, view: View) -> Leaf | None:
+        """A part of memory shared with NumPy, copied; None where `read` copies nothing, or no more."""
+        if self.host is None or Storage.capture is not None or _held_by_us_alone(self.host):
+            return None
+        if view.type.numel >= self.host.size:
+            return None
+        return Leaf.of(view.over(self.host).copy())
+
     def write(self, value: Value) -> None:
         """Replace the value."""
         if Storage.capture is not None:

@@ -113,6 +113,10 @@ class Tensor:
         view = self._view
         if view is None:
             return self._storage.read()
+        if self._storage.host is not None and not self.requires_grad:
+            part = self._storage.read_part(view)
+            if part is not None:
+                return part
         base = self._base
         if base is not None:
             source = base._value()

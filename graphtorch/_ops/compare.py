@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import boolean
 from graphtorch.ir.graph import Value
 
-from .. import _types
+from .. import _at_once, _types
 from ..tensor import Tensor
 from .base import (
     DENSE,
@@ -340,6 +342,16 @@ for _name, _node, _op in (
 ):
     METHODS[f"__{_name}__"] = _arithmetic(OPERATORS[_name], _node, _op)
     METHODS[f"__r{_name}__"] = _arithmetic(OPERATORS[_name], _node, _op, reflected=True)
+
+def _updating(general: Callable[..., Any], operation: np.ufunc) -> Callable[..., Any]:
+    def call(self: Tensor, other: Any) -> Any:
+        return self if _at_once.update(self, operation, other) else general(self, other)
+
+    return call
+
+
+for _name, _operation in (("__iadd__", np.add), ("__isub__", np.subtract), ("__imul__", np.multiply)):
+    METHODS[_name] = _updating(METHODS[_name], _operation)
 METHODS["__idiv__"] = METHODS["__itruediv__"]
 METHODS["__div__"], METHODS["__rdiv__"] = METHODS["__truediv__"], METHODS["__rtruediv__"]
 for _name, _define in {"eq": eq, "ne": ne, "lt": lt, "le": le, "gt": gt, "ge": ge}.items():

@@ -251,7 +251,7 @@ def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
         return
     if Storage.capture is not None:
         Storage.capture.grad_read(variable)
-    if gradient.dtype is not variable.dtype:
+    if gradient._type.dtype is not variable._type.dtype:
         gradient = gradient.to(variable.dtype)
     if variable._grad is None:
         variable._set_grad(gradient if create_graph else gradient.detach())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphtorch as torch
@@ -101,3 +102,26 @@ def test_a_constant_of_a_program_is_not_written_to() -> None:
         x.sum().item()
         x[0] = 5
         assert x.tolist() == [5, 1, 1]
+
+
+def test_a_loop_of_writes_to_pending_elements_does_not_grow_a_graph() -> None:
+    x = torch.ones(100) * 2
+    for i in range(100):
+        x[i] += i
+    assert x.tolist() == [2 + i for i in range(100)]
+    y = x * 2
+    for i in range(100):
+        y[i] = i
+    assert type(y._storage.value) is Leaf
+    assert y.tolist() == list(range(100))
+
+
+def test_a_part_of_shared_memory_is_read_without_the_rest() -> None:
+    array = np.arange(12, dtype=np.float32).reshape(4, 3)
+    x = torch.from_numpy(array)
+    row, column, wide = x[1] + 0, x[:, 2] * 1, x[2:, :1].expand(2, 9) + 0
+    assert [v.shape for v in row._storage.value.node.operands] == [(3,), ()]
+    array[:] = -1
+    assert row.tolist() == [3, 4, 5]
+    assert column.tolist() == [2, 5, 8, 11]
+    assert wide.sum().item() == (6 + 9) * 9

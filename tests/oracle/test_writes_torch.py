@@ -165,6 +165,24 @@ def _reads(t: Any) -> list[Any]:
     ]
 
 
+def _updates(t: Any) -> list[Any]:
+    counts, x = t.zeros(4, dtype=t.int64), t.arange(12).reshape(3, 4) / 8
+    y = x * 2
+    for i in range(9):
+        counts[i % 4] += i
+        x[i % 3, 1:] *= 1.1
+        x[i % 3][0] -= x[0, 0]
+        y[1] += x[2]
+    small = t.zeros(2, dtype=t.int32)
+    small[0] += 2**31 - 1
+    small[0] += 1
+    w = t.ones(3, requires_grad=True)
+    z = w * 2
+    z[0] += 3
+    (z * z).sum().backward()
+    return [counts, x, y, small, w.grad, counts._version, x._version]
+
+
 def _modes(t: Any) -> list[Any]:
     with t.inference_mode():
         x = t.zeros(3)
@@ -178,7 +196,7 @@ def _modes(t: Any) -> list[Any]:
 
 PROGRAMS = {f.__name__.strip("_"): f for f in (
     _views, _overlapping, _pending_readers, _pending_target, _dtypes, _ranges, _masks_and_indices,
-    _broadcasts, _shared, _parameters, _history, _after_backward, _reads, _modes)}
+    _broadcasts, _shared, _parameters, _history, _after_backward, _reads, _updates, _modes)}
 
 
 def plain(value: Any) -> Any:
@@ -226,6 +244,8 @@ WRONG = {
     "too large": _set(0, 1e300),
     "complex": _set(0, 1j),
     "0-d": _set(0, 1.0, lambda t: t.zeros(())),
+    "update of an expanded tensor": lambda t: t.zeros(3, 1).expand(3, 4)[0].__iadd__(1),
+    "update by a float": lambda t: t.zeros(3, dtype=t.int64)[1:].__iadd__(0.5),
     "entry of unbind": _set(0, lambda t: t.ones(2, requires_grad=True), lambda t: t.zeros(3, 2).unbind()),
 }
 
