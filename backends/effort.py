@@ -22,9 +22,9 @@ VERY_SLOW_NS = 60.0
 MULTIPLY_ADD_NS = 0.06
 WINDOW_NS = 1.5  # a multiply-add's share of what a convolution copies first
 
-COMPILE_NS = 40e6  # passes, linking, loading
-KERNEL_NS = 9e6  # one more kernel
-NODES_A_KERNEL = 2.5
+COMPILE_NS = 80e6  # passes, linking, loading
+KERNEL_NS = 22e6  # one more kernel
+NODES_A_KERNEL = 2.0
 LOAD_NS = 4e6  # finding a compiled program on disk: printing the graph, reading, linking
 
 _elements: dict[Type, int] = {}

@@ -32,6 +32,7 @@ from .storage import Leaf
 STRUCTURES_BOUND = 4096  # structures remembered; the oldest goes first
 PROGRAMS_BOUND = 64  # programs of one structure for fixed sizes
 SIZES_BOUND = 256  # sizes of one structure whose time is added up one by one
+AGAIN = 0.3  # sizes that came so often are a loop, which has most likely the larger part before it
 HISTORY = 6  # recordings of one structure that a guess of its symbols rests on
 RECORDINGS = 3  # so many of different sizes are needed for a guess
 LONG = 1 << 14  # numbers of a recording beyond which its sizes are not remembered
@@ -180,7 +181,7 @@ def _consider(
     if not structure.native or structure.total < LOAD_NS:
         return None
     worth = compiling_ns(walk.rows, [n.types for n in walk.nodes])
-    if spent >= worth:
+    if spent >= worth * AGAIN:
         return _compiled(structure, key, sizes, walk, outputs)
     if structure.total >= worth * structure.patience and len(structure.history) >= RECORDINGS:
         return _generalized(structure, key, sizes, walk, outputs)
