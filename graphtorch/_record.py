@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.ir.graph import Location, Node, Value, _location
+from graphtorch.backends.kernels.cost import FREE
+from graphtorch.ir.graph import Location, Value, _location
 from graphtorch.ir.ops.factor import LinAlgError
 
 from . import _programs
@@ -27,13 +28,13 @@ from .storage import Leaf, Storage
 ROUND = 48  # results recorded in a round of a loop that is worth running by itself
 PENDING_BOUND = 1024  # results recorded since the last run; beyond it the pending graph runs
 EXPENSIVE = frozenset({
-    "matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool", "scan", "sort", "topk", "svd", "eigh",
-    "qr", "cholesky", "lu", "triangular_solve",
+    "attention", "matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool", "scan", "sort", "topk",
+    "svd", "eigh", "qr", "cholesky", "lu", "triangular_solve",
 })
 
 _lock = threading.RLock()
 _pending: list[weakref.ref[Storage]] = []
-_watched: weakref.WeakKeyDictionary[Node, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+_differentiable: list[weakref.ref[Any]] = []  # nodes of the autograd graph made since the last run
 
 
 def _after_fork() -> None:
@@ -141,9 +142,10 @@ def array_of(value: Value) -> np.ndarray:
     return value.buffer.numpy()
 
 
-def watch(node: Node, holder: Any) -> None:
-    """While `holder` (a node of the autograd graph) lives, the results of the expensive `node` are kept."""
-    _watched[node] = weakref.ref(holder)
+def remember(fn: Any) -> None:
+    """While `fn` (a node of the autograd graph) lives, what its gradient may read is kept once it is computed."""
+    if Storage.capture is None:
+        _differentiable.append(weakref.ref(fn))
 
 
 def _refuse_in_capture() -> None:
@@ -170,14 +172,10 @@ def _run(wanted: Sequence[Storage]) -> None:
     if not outputs:
         return
     walk = Walk(outputs)
-    kept = [
-        n.result(i)
-        for n in walk.nodes
-        if n.op.name in EXPENSIVE and _is_watched(n)
-        for i in range(len(n.types))
-    ]
-    outputs = list(dict.fromkeys((*outputs, *kept)))
-    leaves = _execute(walk, outputs)
+    saved = _saved(walk)
+    expensive = [v for v in saved if v.node is not None and v.node.op.name in EXPENSIVE]
+    outputs = list(dict.fromkeys((*outputs, *expensive)))
+    outputs, leaves = _execute(walk, outputs, saved)
     for value, leaf in zip(outputs, leaves, strict=True):
         if value.node is not None:
             results_of(value.node)[value.index] = leaf
@@ -186,18 +184,34 @@ def _run(wanted: Sequence[Storage]) -> None:
         storage.value = found.get(storage.value, storage.value)
 
 
-def _is_watched(node: Node) -> bool:
-    ref = _watched.get(node)
-    holder = None if ref is None else ref()
-    return holder is not None and not holder.freed
+def _saved(walk: Walk) -> list[Value]:
+    """The values to compute that a gradient may read, and that are not just views of others."""
+    found: dict[Value, None] = {}
+    for ref in _differentiable:
+        fn = ref()
+        if fn is None or fn.freed:
+            continue
+        for value in (*fn.operands, *fn.outputs):
+            node = value.node
+            if node is not None and node in walk.numbers and node.op.name not in FREE:
+                found[value] = None
+    _differentiable.clear()
+    return list(found)
 
 
-def _execute(walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
-    """Run the graph from the walk's leaves to `outputs`."""
+def _execute(
+    walk: Walk, outputs: list[Value], saved: Sequence[Value]
+) -> tuple[list[Value], list[Leaf]]:
+    """Run the graph from the walk's leaves to `outputs`: the values that are in memory then.
+
+    Op by op every value is made anyway, so that what gradients may read is kept: it need not be made again.
+    """
     program = None
     try:
         program, sizes = _programs.program_for(walk, outputs)
-        return _programs.run(program, sizes, walk, outputs)
+        if program is None:
+            outputs = list(dict.fromkeys((*outputs, *saved)))
+        return outputs, _programs.run(program, sizes, walk, outputs)
     except (IndexError, LinAlgError) as error:
         if program is None:
             raise

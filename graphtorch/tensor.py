@@ -548,9 +548,7 @@ def _attach(
             used = True
     if not used:
         return
-    node = outs[0].node
-    if node is not None and node.op.name in _record.EXPENSIVE:
-        _record.watch(node, fn)
+    _record.remember(fn)
     if inference:
         _refuse_inference(fn, tensors, values)
 
