@@ -143,7 +143,7 @@ def array_of(value: Value) -> np.ndarray:
 
 
 def remember(fn: Any) -> None:
-    """While `fn` (a node of the autograd graph) lives, what its gradient may read is kept once it is computed."""
+    """While `fn`, a node of the autograd graph, lives, what its gradient may read is kept when it is made."""
     if Storage.capture is None:
         _differentiable.append(weakref.ref(fn))
 

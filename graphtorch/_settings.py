@@ -51,11 +51,6 @@ def are_deterministic_algorithms_enabled() -> bool:
     return deterministic()
 
 
-def deterministic() -> bool:
-    """Whether results must be the same bits in every run; asked before each program."""
-    return _state["deterministic"]  # type: ignore[no-any-return]
-
-
 def set_default_device(given: Any) -> None:
     """The device of factory functions; only 'cpu' exists."""
     check_device(given)

@@ -62,6 +62,7 @@ def _pulled(node: Node, cotangents: Cotangents) -> tuple[Value | None, ...]:
     with located(node.location):
         if isinstance(node.op.vjp, ByDecomposition):
             return _through_decomposition(node, cotangents)
+        assert not isinstance(node.op.vjp, NoGradient)
         found = node.op.vjp(node, *cotangents)
     return tuple(_checked(node, i, g) for i, g in enumerate(found))
 
@@ -74,8 +75,8 @@ class Template:
 
     Attributes:
         fixed: values that do not depend on the node or the cotangents (constants): shared by all.
-        rows: op, attributes, types and operands of each node. Operands are positions in the list of the node's
-            operands, its results, the cotangents, `fixed`, and the results of the rows before.
+        rows: op, attributes, types and operands of each node. Operands are positions in the list of the
+            node's operands, its results, the cotangents, `fixed`, and the results of the rows before.
         gradients: positions of the gradients of the operands.
     """
 
