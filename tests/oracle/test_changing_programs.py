@@ -1,6 +1,6 @@
 """Programs whose steps differ (in sizes, structure or control flow) print the same under both frameworks.
 
-They print verdicts, counts and rounded numbers, so the lines have to be equal. They run as a user would run them;
+They print verdicts, counts and rounded numbers, so the lines have to be equal. They run as a user runs them;
 the longest only with GRAPHTORCH_PROGRAMS=all, and GRAPHTORCH_PROGRAMS=maml_sines,beam_search runs those.
 `python tools/bench programs` measures them.
 """
