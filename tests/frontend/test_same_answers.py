@@ -29,7 +29,7 @@ def settings() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("first", range(0, 100, 20))
+@pytest.mark.parametrize("first", range(0, 60, 20))
 def test_tiers_agree(first: int) -> None:
     outcomes = [fuzz.run(seed) for seed in range(first, first + 20)]
     assert not [f"{o.example}: {o.difference}" for o in outcomes if o.difference]
@@ -40,7 +40,7 @@ def test_native_tiers_agree_in_every_bit(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(fuzz, "NATIVE", ("captured", "native", "fused", "symbolic"))
     monkeypatch.setattr(fuzz, "FIRST", "native")
     torch.use_deterministic_algorithms(True)
-    outcomes = [fuzz.run(seed, deterministic=True) for seed in range(500, 512)]
+    outcomes = [fuzz.run(seed, deterministic=True) for seed in range(500, 508)]
     assert not [f"{o.example}: {o.difference}" for o in outcomes if o.difference]
 
 
