@@ -56,8 +56,14 @@ def test_dtypes(call: str) -> None:
 def test_dtypes_of_recurrent_layers(name: str) -> None:
     found = []
     for t in BOTH:
-        with t.autocast("cpu"):
-            out = getattr(t.nn, name)(4, 2)(t.ones(*(3,) * ("Cell" not in name), 3, 4))
+        layer, x = getattr(t.nn, name)(4, 2), t.ones(*(3,) * ("Cell" not in name), 3, 4)
+        try:
+            with t.autocast("cpu"):
+                out = layer(x)
+        except RuntimeError as error:
+            if t is torch and "could not create a primitive descriptor" in str(error):
+                pytest.skip("PyTorch's oneDNN has no bf16 LSTM for processors without AVX-512")
+            raise
         found.append(str((out if isinstance(out, t.Tensor) else out[0]).dtype))
     assert found[1] == found[0]
 
