@@ -170,6 +170,7 @@ def _run(wanted: Sequence[Storage]) -> None:
     _pending.clear()
     outputs = list(dict.fromkeys(s.value for s in storages))
     if not outputs:
+        _differentiable.clear()  # else a loop whose results nobody keeps would make it grow for ever
         return
     walk = Walk(outputs)
     saved = _saved(walk)

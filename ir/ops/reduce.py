@@ -145,17 +145,8 @@ def reduction(
         return kept.reshape(reduced_shape(x.shape, a.dims, a.keepdim))
 
     stated = isinstance(rule, NoGradient)
-    return Op(
-        name,
-        doc,
-        ("x",),
-        infer,
-        rule if stated else vjp,
-        reference,
-        attrs,
-        CORE if formula is None else decompose,
-        plain,
-    )
+    expand = CORE if formula is None else decompose
+    return Op(name, doc, ("x",), infer, rule if stated else vjp, reference, attrs, expand, plain)
 
 
 def _for_numpy(attrs: Any, x: np.ndarray) -> Any:
