@@ -58,13 +58,13 @@ def stepping_ns(nodes: Iterable[Node]) -> float:
     return total
 
 
-HEAVY = frozenset(("matmul", "conv", "conv_transpose", "conv_weight_grad", "scan", "attention",
+HEAVY = frozenset(("matmul", "linear", "affine", "conv", "conv_transpose", "conv_weight_grad", "scan", "attention",
 "attention_grad"))
 
 
 def _heavy(node: Node, name: str, size: int) -> float:
-    if name == "matmul":
-        return size * node.operands[0].shape[-1] * MULTIPLY_ADD_NS  # type: ignore[operator]
+    if name in ("matmul", "linear", "affine"):
+        return size * node.operands[name == "affine"].shape[-1] * MULTIPLY_ADD_NS  # type: ignore[operator]
     if name == "scan":
         attrs = attrs_of(node, ScanAttrs)
         return attrs.length * stepping_ns(attrs.body.nodes)  # type: ignore[operator]

@@ -24,7 +24,7 @@ from ._record import locate, user_line
 from .storage import Storage, Version
 from .tensor import Tensor, from_value, wrap
 
-COSTLY = frozenset({"matmul", "conv", "conv_transpose", "conv_weight_grad", "scan"})
+COSTLY = frozenset({"affine", "linear", "matmul", "conv", "conv_transpose", "conv_weight_grad", "scan"})
 
 
 # ------------------------------------------------------------------------------------------ recording a body

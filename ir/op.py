@@ -26,8 +26,8 @@ Code generation lives with the targets and ONNX names with the exporter.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias, Union
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, TypeAlias, Union
 
 from .graph import Location, Node, Type, Value, _location, current_location
 
@@ -39,6 +39,8 @@ class Attrs:
     Fields are int, float, bool, str, DType, Dim, Literal, Graph, None, and tuples of those: what the
     text form can print and read back.
     """
+
+    _split: ClassVar[Any] = None  # kept by `ir.structure.split_attrs`, on the records themselves
 
 
 NO_ATTRS = Attrs()
@@ -72,6 +74,11 @@ Reference: TypeAlias = Callable[..., Any]
 INFER_CACHE_LIMIT = 4096  # types of one op seen so far; cleared when full (dynamic programs)
 
 
+def _is_exact(value: Any) -> bool:
+    """Whether no other value of this type is equal to it, as -0.0 to 0.0; of tuples nobody looks."""
+    return type(value) is not tuple and (type(value) is not float or value != 0)
+
+
 @dataclass(eq=False)
 class Op:
     """An op record. `operands` names them: ``b?`` may be left out at the end, ``*xs`` takes any number."""
@@ -86,10 +93,16 @@ class Op:
     decompose: Decompose = CORE
     plain: Reference | None = None
     _inferred: dict[tuple[object, ...], tuple[Type, ...]] = field(default_factory=dict, repr=False)
+    _has_floats: bool = field(default=False, init=False, repr=False)
+    _recorded: dict[tuple[object, ...], tuple[Attrs, tuple[Type, ...]]] = field(
+        default_factory=dict, repr=False
+    )
 
     def __post_init__(self) -> None:
         if self.name in OPS:
             raise ValueError(f"op {self.name!r} is registered twice")
+        # a number in such a field may be 1 or 1.0, which are equal but not the same
+        self._has_floats = any("float" in str(f.type) or "Number" in str(f.type) for f in fields(self.attrs))
         OPS[self.name] = self
 
     @property
@@ -123,14 +136,32 @@ class Op:
 
     def __call__(self, *operands: Value, **attrs: Any) -> Any:
         """Apply the op: its value, or a tuple of values where it has several results."""
-        if attrs or self.attrs is not Attrs:
-            record = self.attrs(**attrs)
-            types = self.types(record, operands)
-        else:  # `types` in line: most ops recorded are of this kind
+        if attrs:
+            key = (tuple(attrs), *attrs.values(), *[v.type for v in operands])
+            if self._has_floats:
+                key += tuple([type(v) for v in attrs.values()])
+            found = self._recorded.get(key)
+            record, types = self._record(key, attrs, operands) if found is None else found
+        elif self.attrs is Attrs:  # `types` in line: most ops recorded are of this kind
             record = NO_ATTRS
             types = self._inferred.get((None, *[v.type for v in operands])) or self.types(record, operands)
+        else:
+            record = self.attrs()
+            types = self.types(record, operands)
         node = Node(self, operands, record, types, _location.get())
         return Value(types[0], node, 0) if len(types) == 1 else node.results()
+
+    def _record(
+        self, key: tuple[object, ...], attrs: dict[str, Any], operands: tuple[Value, ...]
+    ) -> tuple[Attrs, tuple[Type, ...]]:
+        """The record of attributes and the result types; kept under `key` where that stands for nothing else."""
+        record = self.attrs(**attrs)
+        found = record, self.types(record, operands)
+        if not self._has_floats or all(_is_exact(v) for v in attrs.values()):
+            if len(self._recorded) >= INFER_CACHE_LIMIT:
+                self._recorded.clear()
+            self._recorded[key] = found
+        return found
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

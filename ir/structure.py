@@ -53,11 +53,14 @@ def split_attrs(attrs: Attrs) -> Split:
     """The skeleton of an attribute record and its numbers, in the order of its fields."""
     if attrs is NO_ATTRS:
         return EMPTY
-    found = _splits.get(attrs)
+    found: Split | None = attrs._split
     if found is None:
-        if len(_splits) >= TABLE_LIMIT:
-            _splits.clear()
-        found = _splits[attrs] = _split(attrs)
+        found = _splits.get(attrs)
+        if found is None:
+            if len(_splits) >= TABLE_LIMIT:
+                _splits.clear()
+            found = _splits[attrs] = _split(attrs)
+        object.__setattr__(attrs, "_split", found)
     return found
 
 

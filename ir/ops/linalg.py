@@ -6,11 +6,11 @@ import numpy as np
 
 from ..graph import Node, Type, Value
 from ..op import Attrs, Op
-from ..shape import broadcast
+from ..shape import Shape, broadcast, numel
 from .checks import listed
 from .common import NUMERIC, check_domain, check_same_dtype, conj, ops, sum_to, swap_last, wide
 
-__all__ = ["matmul"]
+__all__ = ["affine", "linear", "matmul"]
 
 
 def _matmul_infer(attrs: Attrs, a: Type, b: Type) -> tuple[Type, ...]:
@@ -44,4 +44,81 @@ matmul = Op(
     infer=_matmul_infer,
     vjp=_matmul_vjp,
     reference=lambda attrs, a, b: np.matmul(wide(a), wide(b)).astype(a.dtype),
+)
+
+
+# ------------------------------ linear maps
+
+
+def _linear_types(name: str, x: Type, w: Type) -> tuple[Type, ...]:
+    check_domain(name, x, NUMERIC)
+    check_same_dtype(name, x, w)
+    if not x.rank or w.rank != 2 or x.shape[-1] != w.shape[1]:
+        raise RuntimeError(
+            f"{name}: expected x [*, in] and a weight [out, in], got {listed(x.shape)} and {listed(w.shape)}"
+        )
+    return (x.with_shape((*x.shape[:-1], w.shape[0])),)
+
+
+def _affine_infer(attrs: Attrs, b: Type, x: Type, w: Type) -> tuple[Type, ...]:
+    types = _linear_types("affine", x, w)
+    check_same_dtype("affine", x, b)
+    if b.shape != w.shape[:1]:
+        raise RuntimeError(
+            f"affine: expected a bias {listed(w.shape[:1])} for a weight {listed(w.shape)}, "
+            f"got {listed(b.shape)}"
+        )
+    return types
+
+
+def _rows(x: Value) -> Value:
+    """`x` [*, n] as a matrix [rows, n]."""
+    return x if x.rank == 2 else ops.reshape(x, shape=(numel(x.shape[:-1]), x.shape[-1]))
+
+
+def _like_rows(rows: Value, lead: Shape) -> Value:
+    """A matrix [rows, n] as [*lead, n]."""
+    return rows if len(lead) == 1 else ops.reshape(rows, shape=(*lead, rows.shape[1]))
+
+
+def _product_of_rows(x: Value, w: Value) -> Value:
+    return _like_rows(ops.matmul(_rows(x), w), x.shape[:-1])
+
+
+def _linear_vjp(node: Node, g: Value) -> tuple[Value, Value]:
+    x, w = node.operands
+    return _product_of_rows(g, conj(w)), ops.matmul(swap_last(_rows(g)), conj(_rows(x)))
+
+
+def _affine_vjp(node: Node, g: Value) -> tuple[Value, Value, Value]:
+    b, x, w = node.operands
+    gx, gw = _product_of_rows(g, conj(w)), ops.matmul(swap_last(_rows(g)), conj(_rows(x)))
+    return sum_to(g, b.shape), gx, gw
+
+
+def _linear_reference(attrs: Attrs, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return np.matmul(wide(x), wide(w).T).astype(x.dtype)
+
+
+linear = Op(
+    "linear",
+    "x [*, in] times the transposed w [out, in].",
+    ("x", "w"),
+    infer=lambda attrs, x, w: _linear_types("linear", x, w),
+    vjp=_linear_vjp,
+    decompose=lambda node: (_product_of_rows(node.operands[0], swap_last(node.operands[1])),),
+    reference=_linear_reference,
+    plain=lambda attrs, x, w: np.matmul(x, w.T),
+)
+affine = Op(
+    "affine",
+    "b [out] added to x [*, in] times the transposed w [out, in].",
+    ("b", "x", "w"),
+    infer=_affine_infer,
+    vjp=_affine_vjp,
+    decompose=lambda node: (
+        ops.add(_product_of_rows(node.operands[1], swap_last(node.operands[2])), node.operands[0]),
+    ),
+    reference=lambda attrs, b, x, w: (wide(_linear_reference(attrs, x, w)) + wide(b)).astype(x.dtype),
+    plain=lambda attrs, b, x, w: np.matmul(x, w.T) + b,
 )

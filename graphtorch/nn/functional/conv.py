@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from graphtorch.ir import ops
+
 from ..._autocast import lower_precision
-from ..._ops.base import DENSE
-from ..._ops.linalg import mm
-from ..._ops.views import matrix_transpose
+from ..._ops.base import DENSE, run
 from ...tensor import Tensor
 from ._common import batched, call, same_dtype, tuple_of
 
@@ -21,11 +21,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if type(input) in DENSE and type(weight) in DENSE:
         x, w = input._type, weight._type
-        if len(w.shape) == 2 == len(x.shape) and x.dtype is w.dtype and x.shape[1] == w.shape[1]:
+        if len(w.shape) == 2 and x.shape and x.dtype is w.dtype and x.shape[-1] == w.shape[1]:
             if bias is None:
-                return mm(input, matrix_transpose(weight))
-            if type(bias) in DENSE and bias._type.dtype is x.dtype:
-                return mm(input, matrix_transpose(weight)) + bias
+                return run("Mm" if len(x.shape) == 2 else "UnsafeView", ops.linear, input, weight)
+            b = bias._type if type(bias) in DENSE else None
+            if b is not None and b.dtype is x.dtype and b.shape == w.shape[:1]:
+                return run("Addmm" if len(x.shape) == 2 else "View", ops.affine, bias, input, weight)
     same_dtype("linear", input, weight, bias)
     if weight.dim() not in (1, 2):
         raise RuntimeError("linear: expected a weight of shape [out_features, in_features], got "
