@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from graphtorch.backends.effort import LOAD_NS, compiling_ns, stepping_ns
 from graphtorch.backends.llvm import debug
 from graphtorch.backends.reference.steps import run_steps
 from graphtorch.ir.dtype import boolean
+from graphtorch.ir.evaluate import Plan
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.generalize import Variant, generalize, scalar_arrays
 from graphtorch.ir.graph import Graph, Location, Value
@@ -77,8 +79,8 @@ class Structure:
     """What is known of the recordings of one structure."""
 
     __slots__ = (
-        "fixed", "history", "key", "kinds", "lines", "native", "patience", "spent", "steps", "symbolic",
-        "total",
+        "costs", "fixed", "history", "key", "kinds", "lines", "native", "patience", "plan", "spent", "steps",
+        "symbolic", "total", "worth",
     )
 
     def __init__(self, walk: Walk) -> None:
@@ -90,6 +92,9 @@ class Structure:
         self.fixed: dict[Sizes, Program] = {}
         self.symbolic: list[tuple[Variant, Program]] = []
         self.spent: dict[Sizes, float] = {}  # ns of running op by op, by sizes
+        self.costs: dict[Sizes, float] = {}  # ns of one run op by op, by sizes
+        self.worth = 0.0  # ns of compiling it
+        self.plan: tuple[object, Plan] | None = None  # of the last run op by op, and what it was for
         self.total = 0.0  # ns of running op by op since the last guess
         self.history: dict[Sizes, None] = {}  # the last recordings of different sizes
         self.native = True  # whether code can be generated for it
@@ -112,7 +117,8 @@ class Structure:
         if spent is None:
             new_count += 1
             if len(self.spent) >= SIZES_BOUND:
-                self.spent.pop(next(iter(self.spent)))
+                oldest = next(iter(self.spent))
+                del self.spent[oldest], self.costs[oldest]
             self.history.pop(sizes, None)
             if len(self.history) >= HISTORY:
                 self.history.pop(next(iter(self.history)))
@@ -122,6 +128,7 @@ class Structure:
         self.steps += 1
         if len(sizes) <= LONG:
             self.spent[sizes] = spent + ns
+            self.costs[sizes] = ns
         return spent + ns
 
 
@@ -138,27 +145,48 @@ def clear() -> None:
     _structures.clear()
 
 
-def program_for(walk: Walk, outputs: Sequence[Value]) -> tuple[Program | None, Sizes]:
-    """The program of a pending graph (None where it is to run op by op), and the sizes to run it with."""
+class Found(NamedTuple):
+    """What is known of a pending graph: its program is None where it is to run op by op."""
+
+    structure: Structure
+    key: object
+    sizes: Sizes
+    program: Program | None
+
+
+def find(walk: Walk, outputs: Sequence[Value]) -> Found:
+    """How to run a pending graph."""
     key, sizes = walk.key(outputs)
     structure = _structure(hash(key), walk)
     program = structure.find(sizes) if structure.key == key else None
     if program is None:
         program = _consider(structure, key, sizes, walk, outputs)
-    return program, sizes
+    return Found(structure, key, sizes, program)
 
 
-def run(program: Program | None, sizes: Sizes, walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
-    """The outputs of a pending graph, by its program or op by op."""
+def run(found: Found, walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
+    """The outputs of a pending graph, by its program or (then perhaps more than `find` knew of) op by op."""
     buffers = [leaf.buffer for leaf in walk.leaves]
-    if program is not None:
-        program.runs += 1
-        if program.extra is not None:
-            buffers += program.extra(sizes)
-        return [Leaf(b) for b in program.run(buffers)]
-    places = [row[2:] for row in walk.rows]
-    wanted = [walk.reference(v) for v in outputs]
-    return [Leaf(b) for b in run_steps(walk.nodes, places, buffers, wanted, [v.type for v in outputs])]
+    program = found.program
+    if program is None:
+        plan = _plan(found, walk, [walk.reference(v) for v in outputs])
+        return [Leaf(b) for b in run_steps(walk.nodes, plan, buffers, [v.type for v in outputs])]
+    program.runs += 1
+    if program.extra is not None:
+        buffers += program.extra(found.sizes)
+    return [Leaf(b) for b in program.run(buffers)]
+
+
+def _plan(found: Found, walk: Walk, wanted: list[int]) -> Plan:
+    """The order of slots for running op by op; kept from the second time on."""
+    structure = found.structure
+    key = found.key, wanted
+    if structure.plan is not None and structure.plan[0] == key:
+        return structure.plan[1]
+    plan = Plan(len(walk.leaves), [row[2:] for row in walk.rows], [len(n.types) for n in walk.nodes], wanted)
+    if structure.steps > 1:
+        structure.plan = key, plan
+    return plan
 
 
 def _structure(number: int, walk: Walk) -> Structure:
@@ -177,10 +205,15 @@ def _consider(
     if CHOSEN is not None or _settings.deterministic():
         structure.note(sizes, 0.0)
         return _compiled(structure, key, sizes, walk, outputs) if structure.native else None
-    spent = structure.note(sizes, stepping_ns(walk.nodes))
+    ns = structure.costs.get(sizes)
+    if ns is None:
+        ns = stepping_ns(walk.nodes)
+    spent = structure.note(sizes, ns)
     if not structure.native or structure.total < LOAD_NS:
         return None
-    worth = compiling_ns(walk.rows, [n.types for n in walk.nodes])
+    worth = structure.worth
+    if not worth:
+        worth = structure.worth = compiling_ns(walk.rows, [n.types for n in walk.nodes])
     if spent >= worth * AGAIN:
         return _compiled(structure, key, sizes, walk, outputs)
     if structure.total >= worth * structure.patience and len(structure.history) >= RECORDINGS:

@@ -22,7 +22,7 @@ from graphtorch.ir.ops.factor import LinAlgError
 
 from . import _programs
 from ._grad_mode import modes
-from ._walk import Walk, results_of
+from ._walk import Walk
 from .storage import Leaf, Storage
 
 ROUND = 48  # results recorded in a round of a loop that is worth running by itself
@@ -32,6 +32,7 @@ EXPENSIVE = frozenset({
     "svd", "eigh", "qr", "cholesky", "lu", "triangular_solve",
 })
 
+_ref = weakref.ref
 _lock = threading.RLock()
 _pending: list[weakref.ref[Storage]] = []
 _differentiable: list[weakref.ref[Any]] = []  # nodes of the autograd graph made since the last run
@@ -87,10 +88,10 @@ class _Round:
     last: Location | None = None
 
     def pass_by(self, place: Location) -> None:
-        if not _pending:
-            self.start = place
-        elif place is self.start and self.last is not place and len(_pending) >= ROUND:
+        if place is self.start and self.last is not place and len(_pending) >= ROUND:
             flush()
+        if self.start is None or not _pending:
+            self.start = place
         self.last = place
 
 
@@ -112,7 +113,7 @@ def pending(storage: Storage) -> None:
     if Storage.capture is not None:
         Storage.capture.created.append(weakref.ref(storage))
         return
-    _pending.append(weakref.ref(storage))
+    _pending.append(_ref(storage))
     if len(_pending) > PENDING_BOUND:
         flush()
 
@@ -145,7 +146,7 @@ def array_of(value: Value) -> np.ndarray:
 def remember(fn: Any) -> None:
     """While `fn`, a node of the autograd graph, lives, what its gradient may read is kept when it is made."""
     if Storage.capture is None:
-        _differentiable.append(weakref.ref(fn))
+        _differentiable.append(_ref(fn))
 
 
 def _refuse_in_capture() -> None:
@@ -168,6 +169,7 @@ def _run(wanted: Sequence[Storage]) -> None:
         if storage is not None and not isinstance(storage.value, Leaf):
             storages.append(storage)
     _pending.clear()
+    _round.start = None
     outputs = list(dict.fromkeys(s.value for s in storages))
     if not outputs:
         _differentiable.clear()  # else a loop whose results nobody keeps would make it grow for ever
@@ -178,8 +180,11 @@ def _run(wanted: Sequence[Storage]) -> None:
     outputs = list(dict.fromkeys((*outputs, *expensive)))
     outputs, leaves = _execute(walk, outputs, saved)
     for value, leaf in zip(outputs, leaves, strict=True):
-        if value.node is not None:
-            results_of(value.node)[value.index] = leaf
+        node = value.node
+        if node is not None:
+            if node.memory is None:
+                node.memory = {}
+            node.memory[value.index] = leaf
     found = dict(zip(outputs, leaves, strict=True))
     for storage in storages:
         storage.value = found.get(storage.value, storage.value)
@@ -207,16 +212,14 @@ def _execute(
 
     Op by op every value is made anyway, so that what gradients may read is kept: it need not be made again.
     """
-    program = None
+    found = _programs.find(walk, outputs)
+    if found.program is None:
+        outputs = list(dict.fromkeys((*outputs, *saved)))
+        return outputs, _programs.run(found, walk, outputs)
     try:
-        program, sizes = _programs.program_for(walk, outputs)
-        if program is None:
-            outputs = list(dict.fromkeys((*outputs, *saved)))
-        return outputs, _programs.run(program, sizes, walk, outputs)
+        return outputs, _programs.run(found, walk, outputs)
     except (IndexError, LinAlgError) as error:
-        if program is None:
-            raise
-        raise type(error)(_with_own_line(str(error), walk, program.lines)) from None
+        raise type(error)(_with_own_line(str(error), walk, found.program.lines)) from None
 
 
 def _with_own_line(message: str, walk: Walk, lines: Sequence[Location | None]) -> str:

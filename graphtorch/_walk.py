@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,19 +11,6 @@ from graphtorch.ir.op import NO_ATTRS
 from graphtorch.ir.structure import Number, split_attrs, split_type
 
 from .storage import Leaf
-
-# Results in memory, by the id of their node; an entry goes with its node, of which it holds a weak reference.
-computed: dict[int, tuple[weakref.ref[Node], dict[int, Leaf]]] = {}
-
-
-def results_of(node: Node) -> dict[int, Leaf]:
-    """The results of `node` that are in memory, by index; to be added to."""
-    key = id(node)
-    entry = computed.get(key)
-    if entry is None:
-        gone = weakref.ref(node, lambda _: computed.pop(key, None))
-        entry = computed[key] = gone, {}
-    return entry[1]
 
 
 class Walk:
@@ -55,7 +41,7 @@ class Walk:
                 inner = v.node
                 if inner is None or inner in numbers:
                     continue
-                if id(inner) in computed and self._place(v) is not None:
+                if inner.memory is not None and v.index in inner.memory:
                     continue
                 stack.append((inner, iter(inner.operands)))
                 break
@@ -69,7 +55,7 @@ class Walk:
         row: list[Any] = [node.op, 0]
         attrs = node.attrs
         if attrs is not NO_ATTRS:
-            row[1], sizes = split_attrs(attrs)
+            row[1], sizes = attrs._split or split_attrs(attrs)
             if sizes:
                 self.sizes += sizes
         for v in node.operands:
@@ -77,26 +63,22 @@ class Walk:
             if inner is None:
                 place = inputs.get(id(v))
                 row.append(self._leaf(v) if place is None else place)
-                continue
-            number = numbers.get(inner)
-            if number is None or id(inner) in computed:  # another result may be computed again
+            elif inner.memory is None:
+                row.append(numbers[inner] << PLACE_BITS | v.index)
+            else:  # another result may be computed again
                 place = self._place(v)
-                if place is not None:
-                    row.append(place)
-                    continue
-                number = numbers[inner]
-            row.append(number << PLACE_BITS | v.index)
+                row.append(numbers[inner] << PLACE_BITS | v.index if place is None else place)
         numbers[node] = len(self.nodes)
         self.nodes.append(node)
         self.rows.append(tuple(row))
 
     def _place(self, value: Value) -> int | None:
         """The place of a value that is in memory; None for one to compute."""
-        if value.node is None:
+        node = value.node
+        if node is None:
             place = self._inputs.get(id(value))
             return self._leaf(value) if place is None else place
-        entry = computed.get(id(value.node))
-        leaf = None if entry is None else entry[1].get(value.index)
+        leaf = None if node.memory is None else node.memory.get(value.index)
         if leaf is None:
             return None
         place = self.places.get(value)

@@ -105,10 +105,11 @@ def trace(
     values = [_value_within(capture, t) for t in outputs]
     capture.restore()
     _location.set(None)  # what is built by hand from here on is not of the function's last line
-    storages = list(capture.inputs)
+    order = {storage: i for i, storage in enumerate(known)}  # of the module, whichever was read first
+    storages = sorted(capture.inputs, key=lambda s: order.get(s, len(order)))
     for storage in storages:
         capture.inputs[storage].name = known.get(storage, capture.inputs[storage].name)
-    closed = Closed("main", [*capture.stand_ins, *capture.inputs.values()], values)
+    closed = Closed("main", [*capture.stand_ins, *(capture.inputs[s] for s in storages)], values)
     parameters = {capture.inputs[s].name: _holder(function, s) for s in storages}
     return TracedGraph(closed.graph, parameters, tuple(stands), result)
 

@@ -58,10 +58,7 @@ class RuntimeScalar(Leaf):
 class Version:
     """Counts in-place writes; shared by a tensor, its views and its detached aliases."""
 
-    __slots__ = ("number",)
-
-    def __init__(self) -> None:
-        self.number = 0
+    number = 0  # of the class until the first write: every tensor has one of these, few are written to
 
 
 class Storage:

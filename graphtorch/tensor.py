@@ -464,18 +464,22 @@ def _part_of_leaf(source: Leaf, base: Tensor | None, view: View | None) -> Value
 
 # ------------------------------------------------------------------------------------------ making tensors
 
-_object_new = object.__new__
+_object_new: Any = object.__new__
+_pending = _record.pending
 
 
 def from_value(value: Value) -> Tensor:
     """A new tensor outside the autograd graph."""
-    made = _object_new(Tensor)
-    storage = made._storage = Storage(value)
+    made: Tensor = _object_new(Tensor)
+    storage = made._storage = _object_new(Storage)  # its constructor in line: every operation makes one
+    storage.value = value
+    storage.epoch = 0
+    storage.host = None
     made._counter = Version()
     if modes.inference:
         made._inference = True
     if type(value) is Value:
-        _record.pending(storage)
+        _pending(storage)
     elif Storage.capture is not None:
         Storage.capture.local(storage)
     return made
@@ -527,18 +531,21 @@ def _attach(
             edges.append(None)
             seen.append(None)
             continue
-        fn = t._fn
-        if t._base is None and fn is not None:
-            edges.append((fn, t._nr))
-        elif t._base is None and not t._rg:
-            edges.append(None)
+        if t._base is None:
+            fn = t._fn
+            if fn is not None:
+                edges.append((fn, t._nr))
+            elif t._rg:
+                edges.append(t._edge())
+            else:
+                edges.append(None)
         else:
             edges.append(t._edge() if t._type.dtype in _DIFFERENTIABLE else None)
         seen.append(seen_of(t))
         if t._inference:
             inference = True
-    fn = GradNode(name + "Backward0", outs, values, tuple(edges), tuple(seen))
-    fn.made = tuple([seen_of(r) for r in results])
+    made = (seen_of(results[0]),) if len(results) == 1 else tuple([seen_of(r) for r in results])
+    fn = GradNode.of(name, outs, values, tuple(edges), tuple(seen), made)
     used = False
     for i, result in enumerate(results):
         if outs[i].type.dtype in _DIFFERENTIABLE:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -47,110 +48,135 @@ def evaluate(graph: Graph, arrays: Sequence[Any]) -> list[np.ndarray]:
             )
     for value, array in zip(graph.inputs, inputs, strict=True):
         _check_input(value, array, sizes)
-    nodes, places, outputs = _steps(graph)
+    plan = _plan(graph)
     with np.errstate(all="ignore"):
-        found = run_nodes(nodes, places, inputs, outputs, sizes)
+        found = plan.run(graph.nodes, inputs, sizes)
     return [np.ascontiguousarray(a).reshape(a.shape) for a in found]
 
 
 @lru_cache(maxsize=512)
-def _steps(graph: Graph) -> tuple[tuple[Node, ...], list[tuple[int, ...]], list[int]]:
-    """The graph's nodes, where each finds its operands, and where the outputs are, as `run_nodes`
-    takes it."""
+def _plan(graph: Graph) -> Plan:
     place = {v: -1 - i for i, v in enumerate(graph.inputs)}
     places = []
     for number, node in enumerate(graph.nodes):
         places.append(tuple(place[v] for v in node.operands))
         place.update((v, number << PLACE_BITS | v.index) for v in node.results())
-    return graph.nodes, places, [place[v] for v in graph.outputs]
+    counts = [len(node.types) for node in graph.nodes]
+    return Plan(len(graph.inputs), places, counts, [place[v] for v in graph.outputs])
 
 
 PLACE_BITS = 10  # of a place: the index among a node's results; the rest is the node's number
 _PLACE_MASK = (1 << PLACE_BITS) - 1
 
+Step = tuple[int, Any, int, tuple[int, ...]]
 
-def run_nodes(
-    nodes: Sequence[Node],
-    places: Sequence[Sequence[int]],
-    leaves: Sequence[np.ndarray],
-    outputs: Sequence[int],
-    sizes: Sizes | None = None,
-) -> list[np.ndarray]:
-    """Run nodes one by one; what nobody reads any more is let go at once. NumPy's warnings should be off.
+
+class Plan:
+    """How nodes run one by one: for each, from which slots of a list its arguments come, where its
+    results go, and which slots nobody reads any more after it.
 
     Args:
+        leaves: how many arrays come from outside.
         places: for each node where its operands are: ``-1 - i`` is leaf i, ``n << PLACE_BITS | i`` result i
             of node n.
-        outputs: places of the arrays to return. They may share memory with leaves and with each other.
-        sizes: of the symbols in types and attributes, if there are any.
-
-    Raises:
-        IndexError, LinAlgError: a data-dependent failure, naming the op and the user's line.
+        counts: of results of each node.
+        outputs: places of the arrays to return.
     """
-    waits = [0] * len(nodes)
-    for row in places:
-        for p in row:
-            if p >= 0:
-                waits[p >> PLACE_BITS] += 1
-    for p in outputs:
-        if p >= 0:
-            waits[p >> PLACE_BITS] += 1
-    results: list[Any] = [None] * len(nodes)
-    for number, (node, row) in enumerate(zip(nodes, places, strict=True)):
-        arguments = []
-        for p in row:
-            if p < 0:
-                arguments.append(leaves[-1 - p])
-                continue
-            n = p >> PLACE_BITS
-            found = results[n]
-            arguments.append(found if type(found) is np.ndarray else found[p & _PLACE_MASK])
-            waits[n] -= 1
-            if not waits[n]:
-                results[n] = None
-        made = _run(node, arguments, sizes)
-        if waits[number]:
-            results[number] = made
-    return [_at(p, leaves, results) for p in outputs]
 
+    __slots__ = ("outputs", "size", "steps")
 
-def _at(place: int, leaves: Sequence[np.ndarray], results: Sequence[Any]) -> np.ndarray:
-    if place < 0:
-        return leaves[-1 - place]
-    found = results[place >> PLACE_BITS]
-    return found if type(found) is np.ndarray else found[place & _PLACE_MASK]  # type: ignore[no-any-return]
+    def __init__(
+        self,
+        leaves: int,
+        places: Sequence[Sequence[int]],
+        counts: Sequence[int],
+        outputs: Sequence[int],
+    ):
+        first: list[int] = []  # slots of each node's results
+        slot = leaves
+        for count in counts:
+            first.append(slot)
+            slot += count
+        self.size = slot
 
+        def slot_of(p: int) -> int:
+            return -1 - p if p < 0 else first[p >> PLACE_BITS] + (p & _PLACE_MASK)
 
-def _run(node: Node, arguments: list[np.ndarray], sizes: Sizes | None) -> Any:
-    """The node's result as an array, or its results as a tuple of arrays."""
-    types = node.types
-    attrs = node.attrs
-    if sizes:
-        types = tuple(Type(t.dtype, resolve_shape(t.shape, sizes, node)) for t in types)
-        attrs = resolve_attrs(attrs, sizes)
-    op = node.op
-    run: Callable[..., Any] | None = None
-    if arguments and arguments[0].itemsize > 2:
-        run = op.plain
-    plain = run is not None
-    try:
-        found = run(attrs, *arguments) if run is not None else op.reference(attrs, *arguments)
-    except (IndexError, LinAlgError) as error:
-        place = f" at {node.location}" if node.location else ""
-        raise type(error)(f"{error} ({op.name}{place})") from None
-    if len(types) > 1:
-        return tuple([_checked(node, t, a, False) for t, a in zip(types, found, strict=True)])
-    if type(found) is tuple or type(found) is list:
-        (found,) = found
-    return _checked(node, types[0], found, plain)
+        self.outputs = [slot_of(p) for p in outputs]
+        known = set(self.outputs)  # slots that are read later on
+        steps: list[Step] = []
+        for i in range(len(places) - 1, -1, -1):
+            own = range(first[i], first[i] + counts[i])
+            done = [s for s in own if s not in known]  # results that nobody reads
+            slots = [-1 - p if p < 0 else first[p >> PLACE_BITS] + (p & _PLACE_MASK) for p in places[i]]
+            for s in slots:
+                if s not in known:
+                    known.add(s)
+                    if s >= leaves:
+                        done.append(s)
+            steps.append((len(slots), itemgetter(*slots) if slots else None, first[i], tuple(done)))
+        steps.reverse()
+        self.steps = steps
+
+    def run(
+        self, nodes: Sequence[Node], leaves: Sequence[np.ndarray], sizes: Sizes | None = None
+    ) -> list[np.ndarray]:
+        """The outputs, which may share memory with leaves and with each other. NumPy's warnings
+        should be off.
+
+        Args:
+            nodes: for which the plan was made, or others of the same structure.
+            sizes: of the symbols in types and attributes, if there are any.
+
+        Raises:
+            IndexError, LinAlgError: a data-dependent failure, naming the op and the user's line.
+        """
+        slots: list[Any] = [*leaves, *([None] * (self.size - len(leaves)))]
+        for node, (arity, take, out, done) in zip(nodes, self.steps, strict=True):
+            op, attrs, types = node.op, node.attrs, node.types
+            if sizes:
+                types = tuple([Type(t.dtype, resolve_shape(t.shape, sizes, node)) for t in types])
+                attrs = resolve_attrs(attrs, sizes)
+            run = None
+            try:
+                if arity == 1:
+                    x = take(slots)
+                    if x.itemsize > 2:
+                        run = op.plain
+                    found = op.reference(attrs, x) if run is None else run(attrs, x)
+                elif arity:
+                    arguments = take(slots)
+                    if arguments[0].itemsize > 2:
+                        run = op.plain
+                    found = op.reference(attrs, *arguments) if run is None else run(attrs, *arguments)
+                else:
+                    found = op.reference(attrs)
+            except (IndexError, LinAlgError) as error:
+                place = f" at {node.location}" if node.location else ""
+                raise type(error)(f"{error} ({op.name}{place})") from None
+            if len(types) > 1:
+                for t, array in zip(types, found, strict=True):
+                    slots[out] = _checked(node, t, array, False)
+                    out += 1
+            else:
+                if type(found) is tuple or type(found) is list:
+                    (found,) = found
+                t = types[0]
+                if type(found) is np.ndarray and found.dtype is t.dtype.numpy and found.shape == t.shape:
+                    slots[out] = found
+                else:
+                    slots[out] = _checked(node, t, found, run is not None)
+            for s in done:
+                slots[s] = None
+        return [slots[s] for s in self.outputs]
 
 
 def _checked(node: Node, expected: Type, found: Any, cast: bool) -> np.ndarray:
     array = found if type(found) is np.ndarray else np.asarray(found)
     dtype = expected.dtype.numpy
-    if array.dtype is not dtype and array.dtype != dtype and cast:
+    if array.dtype != dtype and cast:
         array = array.astype(dtype)
-    if (array.dtype is not dtype and array.dtype != dtype) or array.shape != expected.shape:
+    if array.dtype != dtype or array.shape != expected.shape:
         raise RuntimeError(
             f"reference of op {node.op.name} made {array.dtype}{list(array.shape)}, but infer says "
             f"{expected}" + (f" (recorded at {node.location})" if node.location else "")

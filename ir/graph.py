@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .dtype import DType
 from .printer import print_graph
@@ -140,9 +140,13 @@ class Value:
 
 
 class Node:
-    """An op applied to values. Made by calling an `Op`; its results are `result(i)`."""
+    """An op applied to values. Made by calling an `Op`; its results are `result(i)`.
 
-    __slots__ = ("__weakref__", "attrs", "location", "op", "operands", "types")
+    Attributes:
+        memory: what its maker keeps of results that were computed, by index; no part of the graph.
+    """
+
+    __slots__ = ("__weakref__", "attrs", "location", "memory", "op", "operands", "types")
 
     def __init__(self, op: Op, operands: tuple[Value, ...], attrs: Attrs, types: tuple[Type, ...],
                  location: Location | None = None):
@@ -151,6 +155,7 @@ class Node:
         self.attrs = attrs
         self.types = types
         self.location = location
+        self.memory: dict[int, Any] | None = None
 
     def result(self, index: int = 0) -> Value:
         return Value(self.types[index], self, index)

@@ -101,6 +101,8 @@ class Op:
     def __post_init__(self) -> None:
         if self.name in OPS:
             raise ValueError(f"op {self.name!r} is registered twice")
+        if self.plain is None:
+            self.plain = getattr(self.reference, "plain", None)
         # a number in such a field may be 1 or 1.0, which are equal but not the same
         self._has_floats = any("float" in str(f.type) or "Number" in str(f.type) for f in fields(self.attrs))
         OPS[self.name] = self
@@ -154,7 +156,7 @@ class Op:
     def _record(
         self, key: tuple[object, ...], attrs: dict[str, Any], operands: tuple[Value, ...]
     ) -> tuple[Attrs, tuple[Type, ...]]:
-        """The record of attributes and the result types; kept under `key` where that stands for nothing else."""
+        """The record of attributes and the result types; kept where `key` stands for nothing else."""
         record = self.attrs(**attrs)
         found = record, self.types(record, operands)
         if not self._has_floats or all(_is_exact(v) for v in attrs.values()):

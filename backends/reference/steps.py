@@ -9,27 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.ir.evaluate import run_nodes
+from graphtorch.ir.evaluate import Plan
 from graphtorch.ir.graph import Node, Type
 
 from ..buffer import Buffer, address_of
 
 
 def run_steps(
-    nodes: Sequence[Node],
-    places: Sequence[Sequence[int]],
-    leaves: Sequence[Buffer],
-    outputs: Sequence[int],
-    types: Sequence[Type],
+    nodes: Sequence[Node], plan: Plan, leaves: Sequence[Buffer], types: Sequence[Type]
 ) -> list[Buffer]:
-    """The values at `outputs`, each in memory of its own; places as `run_nodes` takes them.
+    """The plan's outputs, each in memory of its own.
 
     Args:
         types: of the outputs; all sizes are known.
     """
     arrays = [b.numpy() for b in leaves]
     with np.errstate(all="ignore"), one_thread():
-        found = run_nodes(nodes, places, arrays, outputs)
+        found = plan.run(nodes, arrays)
     taken = set(map(id, arrays))
     buffers = []
     for type, array in zip(types, found, strict=True):

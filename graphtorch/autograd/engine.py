@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Sequence
 from typing import Any
 
+from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 
 from .._grad_mode import modes
@@ -18,7 +19,11 @@ from . import anomaly_mode
 
 
 class Task:
-    """One backward pass."""
+    """One backward pass.
+
+    Gradients on their way are tensors where the pass itself is recorded (`create_graph`), else values: only
+    what a hook, a function of the user's or the end of a path sees becomes a tensor.
+    """
 
     def __init__(self, retain_graph: bool, create_graph: bool, accumulates: bool = True):
         self.retain_graph = retain_graph
@@ -48,7 +53,8 @@ class Task:
         for fn in {fn: None for (fn, _), _ in roots}:
             if waits[fn] == 0:
                 queued.add(fn)
-                heapq.heappush(ready, (-fn.sequence, id(fn), fn))
+                heapq.heappush(ready, (-fn.sequence, len(queued), fn))
+        order = len(queued)  # decides between the ends of paths: equal programs accumulate in one order
         while ready:
             fn = heapq.heappop(ready)[2]
             gradients = self._step(fn)
@@ -61,7 +67,8 @@ class Task:
                     self._arrive(target, number, gradient)
                 waits[target] -= 1
                 if waits[target] == 0:
-                    heapq.heappush(ready, (-target.sequence, id(target), target))
+                    order += 1
+                    heapq.heappush(ready, (-target.sequence, order, target))
 
     def _arrive(self, fn: GradNode, number: int, gradient: Any) -> None:
         slots = self.arrived.setdefault(fn, [None] * len(fn.types))
@@ -73,9 +80,10 @@ class Task:
         if cotangents is None or (self.needed is not None and fn not in self.needed):
             return None
         _run_tensor_hooks(fn, cotangents)
-        for number in range(len(cotangents)):
-            for position in self.wanted.get((fn, number), ()):
-                self.captured[position] = cotangents[number]
+        if self.wanted:
+            for number in range(len(cotangents)):
+                for position in self.wanted.get((fn, number), ()):
+                    self.captured[position] = cotangents[number] = _tensor(cotangents[number])
         if fn.retained:
             _retain(fn, cotangents)
         if isinstance(fn, AccumulateGrad):
@@ -87,6 +95,8 @@ class Task:
         return self._apply(fn, cotangents)
 
     def _apply(self, fn: GradNode, cotangents: list[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        if fn.node_prehooks or fn.node_hooks:
+            cotangents = [_tensor(c) for c in cotangents]
         if fn.node_prehooks:
             for hook in list(fn.node_prehooks.values()):
                 changed = hook(tuple(cotangents))
@@ -95,6 +105,7 @@ class Task:
         edges = fn.edges
         gradients = self._watched(fn, cotangents) if modes.anomaly else self._pulled(fn, cotangents)
         if fn.node_hooks:
+            gradients = [_tensor(g) for g in gradients]
             for hook in list(fn.node_hooks.values()):
                 changed = hook(tuple(gradients), tuple(cotangents))
                 if changed is not None:
@@ -102,12 +113,14 @@ class Task:
         return edges, gradients
 
     def _pulled(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
-        return fn.apply(cotangents, self) if hasattr(fn, "apply") else self._recorded(fn, cotangents)
+        if hasattr(fn, "apply"):
+            return fn.apply([_tensor(c) for c in cotangents], self)  # type: ignore[no-any-return]
+        return self._recorded(fn, cotangents)
 
     def _watched(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
         """In anomaly mode: a failure, or NaN, is reported with the forward call of `fn`."""
         try:
-            gradients = self._pulled(fn, cotangents)
+            gradients = [_tensor(g) for g in self._pulled(fn, cotangents)]
         except Exception:
             anomaly_mode.report(fn)
             raise
@@ -117,24 +130,29 @@ class Task:
 
     def _recorded(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
         try:
-            values = [None if c is None else c._value() for c in cotangents]
+            values = [c if c is None or isinstance(c, Value) else c._value() for c in cotangents]
         except SparseOperand:  # rules of operations are for dense gradients
-            return self._recorded(fn, [None if c is None else c.to_dense() for c in cotangents])
+            return self._recorded(fn, [c if c is None else _tensor(c).to_dense() for c in cotangents])
         found = fn.pull(values)
         if self.create_graph:
-            gradients = _differentiable(fn, cotangents, values, found)
+            gradients = _differentiable(fn, [_tensor(c) for c in cotangents], values, found)
         else:
-            gradients = [
-                None if g is None or e is None else from_value(g)
-                for g, e in zip(found, fn.edges, strict=True)
-            ]
+            gradients = [None if e is None else g for g, e in zip(found, fn.edges, strict=True)]
         if not self.retain_graph:
             fn.free(found, values)
         return gradients
 
 
+def _tensor(gradient: Any) -> Any:
+    """A gradient as a tensor."""
+    return from_value(gradient) if isinstance(gradient, Value) else gradient
+
+
 def _added(before: Any, new: Any) -> Any:
     """The sum of two gradients: sparse only where both are."""
+    if isinstance(before, Value) and isinstance(new, Value) and before.type is new.type:
+        return ops.add(before, new)
+    before, new = _tensor(before), _tensor(new)
     return new + before if before.is_sparse else before + new
 
 
@@ -220,6 +238,7 @@ def _run_tensor_hooks(fn: GradNode, cotangents: list[Any]) -> None:
         for hook in list(table.values()):
             if cotangents[number] is None:
                 break
+            cotangents[number] = _tensor(cotangents[number])
             changed = hook(cotangents[number])
             if changed is not None:
                 cotangents[number] = _checked_hook(hook, changed, cotangents[number])
@@ -241,7 +260,7 @@ def _retain(fn: GradNode, cotangents: list[Any]) -> None:
     for number, ref in (fn.retained or {}).items():
         tensor = ref()
         if tensor is not None and cotangents[number] is not None:
-            new = cotangents[number]
+            new = cotangents[number] = _tensor(cotangents[number])
             tensor._grad = new if tensor._grad is None else _added(tensor._grad, new)
 
 
@@ -249,12 +268,14 @@ def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
     """Add `gradient` to ``variable.grad``, then run the post-accumulate hooks."""
     if gradient is None:
         return
+    shared = not isinstance(gradient, Value)  # else this tensor is the only one of its storage
+    gradient = _tensor(gradient)
     if Storage.capture is not None:
         Storage.capture.grad_read(variable)
     if gradient._type.dtype is not variable._type.dtype:
         gradient = gradient.to(variable.dtype)
     if variable._grad is None:
-        variable._set_grad(gradient if create_graph else gradient.detach())
+        variable._set_grad(gradient.detach() if shared and not create_graph else gradient)
     elif create_graph or (variable._grad.is_sparse and not gradient.is_sparse):
         variable._set_grad(_added(variable._grad, gradient))
     else:

@@ -335,17 +335,23 @@ def check_dims(dims: Sequence[int], rank: int) -> None:
 
 
 def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with NumPy's floating-point warnings off: inf and nan are results here."""
+    """`function` with NumPy's floating-point warnings off: inf and nan are results here.
+
+    Where they are off anyway, `Op` takes the function itself from `plain`.
+    """
 
     def run(*arguments: Any) -> Any:
         with np.errstate(all="ignore"):
             return function(*arguments)
 
+    run.plain = function  # type: ignore[attr-defined]
     return run
 
 
 def wide(array: np.ndarray) -> np.ndarray:
     """f16 and bf16 as f32; anything else as it is."""
+    if array.itemsize != 2:
+        return array
     return array.astype(np.float32) if DType.of(array.dtype).name in ("f16", "bf16") else np.asarray(array)
 
 

@@ -70,7 +70,11 @@ def _gather_vjp(node: Node, g: Value) -> tuple[Value, None]:
 
 def _coordinates(index: np.ndarray, dim: int) -> Any:
     """For NumPy indexing: along `dim` the index itself, elsewhere each element's own position."""
-    grid = list(np.ogrid[tuple(slice(n) for n in index.shape)])
+    shape = index.shape
+    rank = len(shape)
+    if rank == 1:
+        return (index,)
+    grid = [np.arange(n).reshape(-1, *(1,) * (rank - 1 - d)) for d, n in enumerate(shape)]
     grid[dim] = index
     return tuple(grid)
 
@@ -458,9 +462,31 @@ def _searchsorted_infer(attrs: SearchAttrs, sequence: Type, x: Type) -> tuple[Ty
     return (Type(i64, x.shape),)
 
 
+FEW_SEARCHED = 16  # so many are found faster one by one than by calls of NumPy
+
+
+def _bisect(line: np.ndarray, value: Any, right: bool) -> int:
+    low, high = 0, len(line)
+    while low < high:
+        middle = (low + high) // 2
+        if not (line[middle] > value if right else line[middle] >= value):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 def _searchsorted_reference(attrs: SearchAttrs, sequence: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Bisection, as PyTorch does it: so boundaries out of order (as NaN is) lead every path to one place."""
     line, x = wide(sequence), wide(x)
+    if x.size <= FEW_SEARCHED:
+        size = line.shape[-1]
+        rows = line.reshape(-1, size) if size else np.empty((1, 0), line.dtype)
+        each = max(1, x.size // max(1, len(rows)))  # values for one row
+        positions = [
+            _bisect(rows[i // each % len(rows)], v, attrs.right) for i, v in enumerate(x.reshape(-1).tolist())
+        ]
+        return np.array(positions, np.int64).reshape(x.shape)
     low, high = np.zeros(x.shape, np.int64), np.full(x.shape, line.shape[-1], np.int64)
     while np.any(low < high):
         middle, searching = (low + high) // 2, low < high

@@ -44,6 +44,7 @@ matmul = Op(
     infer=_matmul_infer,
     vjp=_matmul_vjp,
     reference=lambda attrs, a, b: np.matmul(wide(a), wide(b)).astype(a.dtype),
+    plain=lambda attrs, a, b: np.matmul(a, b),
 )
 
 

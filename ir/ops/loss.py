@@ -172,12 +172,18 @@ def _cross_entropy_decompose(node: Node) -> tuple[Value]:
 # references -------------------------------------------------------------------------------------------
 
 
-def _one_hot(attrs: LossAttrs, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """1 at each counted target's class, of the shape of x."""
-    counted = target != attrs.ignore_index
+def _counted(attrs: LossAttrs, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Which targets are not ignored. IndexError where one of these is no class."""
+    counted: np.ndarray = target != attrs.ignore_index
     bad = counted & ((target < 0) | (target >= x.shape[1]))
     if bad.any():
         raise IndexError(f"Target {target[bad].flat[0]} is out of bounds.")
+    return counted
+
+
+def _one_hot(attrs: LossAttrs, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """1 at each counted target's class, of the shape of x."""
+    counted = _counted(attrs, x, target)
     classes = np.arange(x.shape[1]).reshape(-1, *(1,) * (x.ndim - 2))
     return (classes == target[:, None]) & counted[:, None]
 
@@ -198,6 +204,12 @@ def _reduce(losses: np.ndarray, weights: np.ndarray, reduction: str, dtype: np.d
 def _nll_loss_reference(
     attrs: NllLossAttrs, x: np.ndarray, target: np.ndarray, *weight: np.ndarray
 ) -> np.ndarray:
+    if x.ndim == 2:
+        counted, rows = _counted(attrs, x, target), np.arange(len(target))
+        classes = np.where(counted, target, 0)
+        weights = wide(weight[0])[classes] * counted if weight else counted.astype(wide(x).dtype)
+        losses = np.where(counted, -wide(x)[rows, classes] * weights, 0)
+        return _reduce(losses, weights, attrs.reduction, x.dtype)
     hot, by_class = _one_hot(attrs, x, target), _class_weights(x, weight)
     losses = np.where(hot, -wide(x) * by_class, 0).sum(1)
     return _reduce(losses, np.where(hot, by_class, 0), attrs.reduction, x.dtype)

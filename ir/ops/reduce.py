@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -151,7 +151,7 @@ def reduction(
 
 def _for_numpy(attrs: Any, x: np.ndarray) -> Any:
     """A 0-d array has no axis 0, though dim 0 may name it."""
-    return attrs if x.ndim else type(attrs)(**{**attrs.__dict__, "dims": ()})
+    return attrs if x.ndim else replace(attrs, dims=())
 
 
 def kept_by(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,7 +163,7 @@ def kept_by(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _sum_numpy(attrs: Reduce, x: np.ndarray) -> np.ndarray:
-    return np.sum(x, axis=attrs.dims, keepdims=True, dtype=x.dtype)
+    return np.add.reduce(x, axis=attrs.dims, dtype=x.dtype, keepdims=True)
 
 
 def _prod_numpy(attrs: Reduce, x: np.ndarray) -> np.ndarray:
@@ -233,7 +233,7 @@ def _extremum_rule(attrs: Reduce, g: Expr, x: Expr, y: Expr) -> Expr:
 max = reduction(
     "max",
     "Largest element over dims; nan where there is one. Ties share the gradient.",
-    lambda a, x: np.max(x, axis=a.dims, keepdims=True, initial=_lowest(x.dtype)),
+    lambda a, x: np.maximum.reduce(x, axis=a.dims, keepdims=True, initial=_lowest(x.dtype)),
     _extremum_rule,
     ORDERED,
     not_empty=True,
@@ -241,7 +241,7 @@ max = reduction(
 min = reduction(
     "min",
     "Smallest element over dims; nan where there is one. Ties share the gradient.",
-    lambda a, x: np.min(x, axis=a.dims, keepdims=True, initial=_highest(x.dtype)),
+    lambda a, x: np.minimum.reduce(x, axis=a.dims, keepdims=True, initial=_highest(x.dtype)),
     _extremum_rule,
     ORDERED,
     not_empty=True,
@@ -297,9 +297,9 @@ def _mean_numpy(attrs: Reduce, x: np.ndarray) -> np.ndarray:
 
 
 def _logsumexp_numpy(attrs: Reduce, x: np.ndarray) -> np.ndarray:
-    peak = np.max(x, axis=attrs.dims, keepdims=True, initial=-np.inf)
-    peak = np.where(np.isinf(peak), x.dtype.type(0), peak)
-    return np.log(np.sum(np.exp(x - peak), axis=attrs.dims, keepdims=True)) + peak
+    peak = np.asarray(np.maximum.reduce(x, axis=attrs.dims, keepdims=True, initial=-np.inf))
+    peak[np.isinf(peak)] = 0
+    return np.log(np.add.reduce(np.exp(x - peak), axis=attrs.dims, keepdims=True)) + peak
 
 
 def _logsumexp_formula(attrs: Reduce, x: Expr) -> Expr:

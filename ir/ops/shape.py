@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ reshape = Op(
     attrs=ReshapeAttrs,
     infer=_reshape_infer,
     vjp=lambda node, g: (ops.reshape(g, shape=node.operands[0].shape),),
-    reference=lambda attrs, x: np.ascontiguousarray(x).reshape(attrs.shape),
+    reference=lambda attrs, x: x.reshape(attrs.shape),
 )
 
 
@@ -94,7 +95,7 @@ permute = Op(
     attrs=DimsAttrs,
     infer=_permute_infer,
     vjp=_permute_vjp,
-    reference=lambda attrs, x: np.transpose(x, attrs.dims),
+    reference=lambda attrs, x: x.transpose(attrs.dims),
 )
 
 
@@ -117,6 +118,13 @@ def _expand_infer(attrs: ReshapeAttrs, x: Type) -> tuple[Type, ...]:
     return (x.with_shape(target),)
 
 
+def _expand_plain(attrs: ReshapeAttrs, x: np.ndarray) -> np.ndarray:
+    shape: Any = attrs.shape
+    if x.ndim or 0 in shape:
+        return np.broadcast_to(x, shape)
+    return np.ndarray(shape, x.dtype, x, 0, (0,) * len(shape))  # a fifth of the time
+
+
 expand = Op(
     "expand",
     "Repeat sizes of 1 (and new leading dimensions) up to a shape, aligned right.",
@@ -125,6 +133,7 @@ expand = Op(
     infer=_expand_infer,
     vjp=lambda node, g: (sum_to(g, node.operands[0].shape),),
     reference=lambda attrs, x: np.broadcast_to(x, attrs.shape),
+    plain=_expand_plain,
 )
 
 

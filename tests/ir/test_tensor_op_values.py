@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation import apply
+from evaluation import apply, decomposed
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32, f64, i64
 from graphtorch.ir.graph import Graph, Type, Value
@@ -173,6 +173,39 @@ def random_complex(*shape: int) -> np.ndarray:
 
 def test_complex_products_take_conjugates() -> None:
     complex_gradients(lambda m, a, b: m.matmul(a, b), [random_complex(2, 3), random_complex(3, 4)])
+
+
+def test_complex_linear_maps_take_conjugates() -> None:
+    def build(m: Any, x: Any, w: Any, b: Any) -> Any:
+        return m.affine(b, x, w) if m is ops else m.nn.functional.linear(x, w, b)
+
+    complex_gradients(build, [random_complex(2, 3), random_complex(4, 3), random_complex(4)])
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 5), (0, 3), (2, 1, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int32])
+def test_linear_maps_are_products_of_rows(lead: tuple[int, ...], dtype: Any) -> None:
+    rng = np.random.default_rng(3)
+    x, w, b = (rng.integers(-4, 5, shape).astype(dtype) for shape in ((*lead, 3), (4, 3), (4,)))
+    for op, arrays, expected in ((ops.linear, (x, w), x @ w.T), (ops.affine, (b, x, w), x @ w.T + b)):
+        same(apply(op, *arrays)[0], expected)
+        same(decomposed(op, *arrays)[0], expected)
+        if dtype is not np.float16:
+            same(op.plain(None, *arrays), expected)
+
+
+def test_linear_maps_refuse_what_does_not_fit() -> None:
+    x, w = x_of(2, 3), x_of(4, 3)
+    for build in (
+        lambda: ops.linear(x, x_of(3, 4)),
+        lambda: ops.linear(x_of(), w),
+        lambda: ops.linear(x, x_of(3)),
+        lambda: ops.affine(x_of(3), x, w),
+        lambda: ops.affine(x_of(1), x, w),
+    ):
+        with pytest.raises(RuntimeError, match="expected"):
+            build()
+    assert ops.affine(x_of(4), x_of(N, H, 3), w).shape == (N, H, 4)
 
 
 def test_complex_convolution_takes_conjugates() -> None:
