@@ -58,7 +58,8 @@ def stepping_ns(nodes: Iterable[Node]) -> float:
     return total
 
 
-HEAVY = frozenset(("matmul", "linear", "affine", "conv", "conv_transpose", "conv_weight_grad", "scan", "attention",
+HEAVY = frozenset((
+    "matmul", "linear", "affine", "conv", "conv_transpose", "conv_weight_grad", "scan", "attention",
 "attention_grad"))
 
 

@@ -28,7 +28,8 @@ from .storage import Leaf, Storage
 ROUND = 48  # results recorded in a round of a loop that is worth running by itself
 PENDING_BOUND = 1024  # results recorded since the last run; beyond it the pending graph runs
 EXPENSIVE = frozenset({
-    "attention", "affine", "linear", "matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool", "scan", "sort", "topk",
+    "attention", "affine", "linear", "matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool",
+    "scan", "sort", "topk",
     "svd", "eigh", "qr", "cholesky", "lu", "triangular_solve",
 })
 
