@@ -183,7 +183,7 @@ def _plan(found: Found, walk: Walk, wanted: list[int]) -> Plan:
     key = found.key, wanted
     if structure.plan is not None and structure.plan[0] == key:
         return structure.plan[1]
-    plan = Plan(len(walk.leaves), [row[2:] for row in walk.rows], [len(n.types) for n in walk.nodes], wanted)
+    plan = Plan([row[2:] for row in walk.rows], walk.count, wanted)
     if structure.steps > 1:
         structure.plan = key, plan
     return plan

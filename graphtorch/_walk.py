@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from graphtorch.ir.evaluate import PLACE_BITS
 from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.ir.op import NO_ATTRS
 from graphtorch.ir.structure import Number, split_attrs, split_type
@@ -16,7 +15,7 @@ from .storage import Leaf
 class Walk:
     """The pending nodes behind some values, producers first, and the leaves they start from."""
 
-    __slots__ = ("_inputs", "leaves", "nodes", "numbers", "places", "rows", "sizes")
+    __slots__ = ("_inputs", "count", "leaves", "nodes", "numbers", "places", "rows", "sizes")
 
     def __init__(self, outputs: Iterable[Value]):
         self.nodes: list[Node] = []
@@ -24,7 +23,8 @@ class Walk:
         # of each node: op, skeleton of its attributes, places of operands
         self.rows: list[tuple[Any, ...]] = []
         self.sizes: list[Number] = []  # the numbers that the skeletons leave out
-        self.numbers: dict[Node, int] = {}
+        self.numbers: dict[Node, int] = {}  # of the first result of each node
+        self.count = 0  # results
         self.places: dict[Value, int] = {}  # values taken from memory: -1 - position among the leaves
         self._inputs: dict[int, int] = {}  # the same for values without a node, by their ids
         for value in outputs:
@@ -64,11 +64,12 @@ class Walk:
                 place = inputs.get(id(v))
                 row.append(self._leaf(v) if place is None else place)
             elif inner.memory is None:
-                row.append(numbers[inner] << PLACE_BITS | v.index)
+                row.append(numbers[inner] + v.index)
             else:  # another result may be computed again
                 place = self._place(v)
-                row.append(numbers[inner] << PLACE_BITS | v.index if place is None else place)
-        numbers[node] = len(self.nodes)
+                row.append(numbers[inner] + v.index if place is None else place)
+        numbers[node] = self.count
+        self.count += len(node.types)
         self.nodes.append(node)
         self.rows.append(tuple(row))
 
@@ -109,9 +110,9 @@ class Walk:
         return key, (*sizes, *self.sizes)
 
     def reference(self, value: Value) -> int:
-        """The value's place: -1 - i for leaf i, else node number and result index in one (`run_nodes`)."""
+        """The value's place, as in `ir.evaluate.Plan`: -1 - i for leaf i, else the number of the result."""
         place = self.places.get(value)
-        return place if place is not None else self.numbers[value.node] << PLACE_BITS | value.index
+        return place if place is not None else self.numbers[value.node] + value.index
 
     def graph(self, outputs: Sequence[Value], names: Sequence[str] = ()) -> Graph:
         """The walk as a closed graph, its leaves as inputs."""

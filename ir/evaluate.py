@@ -58,63 +58,45 @@ def evaluate(graph: Graph, arrays: Sequence[Any]) -> list[np.ndarray]:
 def _plan(graph: Graph) -> Plan:
     place = {v: -1 - i for i, v in enumerate(graph.inputs)}
     places = []
-    for number, node in enumerate(graph.nodes):
+    slot = 0
+    for node in graph.nodes:
         places.append(tuple(place[v] for v in node.operands))
-        place.update((v, number << PLACE_BITS | v.index) for v in node.results())
-    counts = [len(node.types) for node in graph.nodes]
-    return Plan(len(graph.inputs), places, counts, [place[v] for v in graph.outputs])
+        for v in node.results():
+            place[v] = slot
+            slot += 1
+    return Plan(places, slot, [place[v] for v in graph.outputs])
 
 
-PLACE_BITS = 10  # of a place: the index among a node's results; the rest is the node's number
-_PLACE_MASK = (1 << PLACE_BITS) - 1
-
-Step = tuple[int, Any, int, tuple[int, ...]]
+Step = tuple[int, Any, tuple[int, ...]]
 
 
 class Plan:
-    """How nodes run one by one: for each, from which slots of a list its arguments come, where its
-    results go, and which slots nobody reads any more after it.
+    """How nodes run one by one: from which slots of a list each takes its arguments, and which slots nobody
+    reads any more after it.
+
+    Results take the slots from 0 on, in the order of the nodes. What comes from outside, the leaves, takes
+    those at the end: leaf i is at ``-1 - i``.
 
     Args:
-        leaves: how many arrays come from outside.
-        places: for each node where its operands are: ``-1 - i`` is leaf i, ``n << PLACE_BITS | i`` result i
-            of node n.
-        counts: of results of each node.
-        outputs: places of the arrays to return.
+        places: for each node the slots of its operands.
+        count: of all results.
+        outputs: slots of the arrays to return.
     """
 
-    __slots__ = ("outputs", "size", "steps")
+    __slots__ = ("count", "outputs", "steps")
 
-    def __init__(
-        self,
-        leaves: int,
-        places: Sequence[Sequence[int]],
-        counts: Sequence[int],
-        outputs: Sequence[int],
-    ):
-        first: list[int] = []  # slots of each node's results
-        slot = leaves
-        for count in counts:
-            first.append(slot)
-            slot += count
-        self.size = slot
-
-        def slot_of(p: int) -> int:
-            return -1 - p if p < 0 else first[p >> PLACE_BITS] + (p & _PLACE_MASK)
-
-        self.outputs = [slot_of(p) for p in outputs]
-        known = set(self.outputs)  # slots that are read later on
+    def __init__(self, places: Sequence[tuple[int, ...]], count: int, outputs: Sequence[int]):
+        self.count = count
+        self.outputs = outputs
+        wanted = set(outputs)  # what is read later on
         steps: list[Step] = []
-        for i in range(len(places) - 1, -1, -1):
-            own = range(first[i], first[i] + counts[i])
-            done = [s for s in own if s not in known]  # results that nobody reads
-            slots = [-1 - p if p < 0 else first[p >> PLACE_BITS] + (p & _PLACE_MASK) for p in places[i]]
-            for s in slots:
-                if s not in known:
-                    known.add(s)
-                    if s >= leaves:
-                        done.append(s)
-            steps.append((len(slots), itemgetter(*slots) if slots else None, first[i], tuple(done)))
+        for row in reversed(places):
+            done = []
+            for p in row:
+                if p >= 0 and p not in wanted:
+                    wanted.add(p)
+                    done.append(p)
+            steps.append((len(row), itemgetter(*row) if row else None, tuple(done)))
         steps.reverse()
         self.steps = steps
 
@@ -131,8 +113,10 @@ class Plan:
         Raises:
             IndexError, LinAlgError: a data-dependent failure, naming the op and the user's line.
         """
-        slots: list[Any] = [*leaves, *([None] * (self.size - len(leaves)))]
-        for node, (arity, take, out, done) in zip(nodes, self.steps, strict=True):
+        slots: list[Any] = [None] * self.count
+        slots += reversed(leaves)
+        out = 0
+        for node, (arity, take, done) in zip(nodes, self.steps, strict=True):
             op, attrs, types = node.op, node.attrs, node.types
             if sizes:
                 types = tuple([Type(t.dtype, resolve_shape(t.shape, sizes, node)) for t in types])
@@ -166,6 +150,7 @@ class Plan:
                     slots[out] = found
                 else:
                     slots[out] = _checked(node, t, found, run is not None)
+                out += 1
             for s in done:
                 slots[s] = None
         return [slots[s] for s in self.outputs]

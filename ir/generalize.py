@@ -77,7 +77,7 @@ def generalize(
     """A symbolic graph that serves recordings with these vectors, the last of them being the given one.
 
     Args:
-        nodes, places, leaves: a recording, operands given as `evaluate.run_nodes` takes them.
+        nodes, places, leaves: a recording, operands given as `evaluate.Plan` takes them.
         outputs: values of `nodes` or, by identity, of no node.
         vectors: of at least two recordings, the last of this one.
 
@@ -151,10 +151,10 @@ class _Guess:
                 position += 1
             inputs.append(Value(Type(type.dtype, shape), name=f"x{i}"))
         extra: list[Value] = []
-        made: list[tuple[Value, ...]] = []
+        made: list[Value] = []
         table: dict[Value, Value] = {}
         for node, row in zip(nodes, places, strict=True):
-            operands = tuple([inputs[-1 - p] if p < 0 else made[p >> 10][p & 1023] for p in row])
+            operands = tuple([inputs[-1 - p] if p < 0 else made[p] for p in row])
             count = len(split_attrs(node.attrs)[1])
             results = self.node(node, operands, range(position, position + count), extra)
             position += count
@@ -162,7 +162,7 @@ class _Guess:
                 if tuple([evaluate(d, self.sizes[-1]) for d in now.shape]) != was.shape:
                     raise ValueError("inference gives other sizes")
                 self.learn(now.shape)
-            made.append(results)
+            made += results
             table.update(zip(node.results(), results, strict=True))
         carriers = [
             Value(Type(boolean, (s,)), name=f"n{i}")

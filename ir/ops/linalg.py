@@ -86,15 +86,21 @@ def _product_of_rows(x: Value, w: Value) -> Value:
     return _like_rows(ops.matmul(_rows(x), w), x.shape[:-1])
 
 
+def _gradients_of_rows(x: Value, w: Value, g: Value) -> tuple[Value, Value]:
+    """Of x and w in x w^T, given that of the product."""
+    rows = _rows(g)
+    gx = _like_rows(ops.matmul(rows, conj(w)), x.shape[:-1])
+    return gx, ops.matmul(swap_last(rows), conj(_rows(x)))
+
+
 def _linear_vjp(node: Node, g: Value) -> tuple[Value, Value]:
     x, w = node.operands
-    return _product_of_rows(g, conj(w)), ops.matmul(swap_last(_rows(g)), conj(_rows(x)))
+    return _gradients_of_rows(x, w, g)
 
 
 def _affine_vjp(node: Node, g: Value) -> tuple[Value, Value, Value]:
     b, x, w = node.operands
-    gx, gw = _product_of_rows(g, conj(w)), ops.matmul(swap_last(_rows(g)), conj(_rows(x)))
-    return sum_to(g, b.shape), gx, gw
+    return sum_to(g, b.shape), *_gradients_of_rows(x, w, g)
 
 
 def _linear_reference(attrs: Attrs, x: np.ndarray, w: np.ndarray) -> np.ndarray:
