@@ -49,6 +49,7 @@ from .autograd import (
 )
 from .autograd.anomaly_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from ._as_torch import install_as_torch
+from ._collection import suit_recording as _suit_recording
 from ._sparse import sparse_coo_tensor
 from .printing import set_printoptions
 from .random import Generator, default_generator
@@ -108,3 +109,4 @@ __getattr__ = _absent.attribute_of(__name__, _LAZY)
 _backend_flags.install()
 _absent.explain(nn, nn.functional, nn.init, nn.modules, nn.utils)
 _absent.explain(optim, optim.lr_scheduler, autograd, linalg, utils)
+_suit_recording()

@@ -33,7 +33,7 @@ SUFFIX = ".gto"
 LIMIT_MB = 1024
 EVICT_EVERY = 16  # stores of this process between two looks at the folder's size
 _lock = threading.Lock()
-_stores = 0
+_stores = os.getpid()  # most processes store little and need not look; together they look often enough
 _warned = False
 
 
@@ -176,7 +176,7 @@ def _evict(where: Path) -> None:
     global _stores
     with _lock:
         _stores += 1
-        if _stores % EVICT_EVERY != 1:
+        if _stores % EVICT_EVERY:
             return
     entries = []
     for item in os.scandir(where):

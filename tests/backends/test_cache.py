@@ -127,7 +127,7 @@ def test_the_folder_stays_below_its_limit(folder, monkeypatch):
     for i in range(3):
         cache.store(f"old{i}", {}, bytes(400_000))
         os.utime(folder / f"old{i}.gto", (i, i))
-    monkeypatch.setattr(cache, "_stores", 0)
+    monkeypatch.setattr(cache, "_stores", cache.EVICT_EVERY - 1)
     cache.store("new", {}, bytes(300_000))
     assert sorted(p.stem for p in folder.glob("*.gto")) == ["new", "old2"]
 
