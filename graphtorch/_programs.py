@@ -35,6 +35,7 @@ STRUCTURES_BOUND = 4096  # structures remembered; the oldest goes first
 PROGRAMS_BOUND = 64  # programs of one structure for fixed sizes
 SIZES_BOUND = 256  # sizes of one structure whose time is added up one by one
 AGAIN = 0.3  # sizes that came so often are a loop, which has most likely the larger part before it
+SOON = 0.4  # the same for sizes that change all the time
 HISTORY = 6  # recordings of one structure that a guess of its symbols rests on
 RECORDINGS = 3  # so many of different sizes are needed for a guess
 LONG = 1 << 14  # numbers of a recording beyond which its sizes are not remembered
@@ -98,7 +99,7 @@ class Structure:
         self.total = 0.0  # ns of running op by op since the last guess
         self.history: dict[Sizes, None] = {}  # the last recordings of different sizes
         self.native = True  # whether code can be generated for it
-        self.patience = 1.0  # how many times the cost of compiling is spent before the next guess
+        self.patience = SOON  # how much of the cost of compiling is spent before the next guess
 
     def find(self, sizes: Sizes) -> Program | None:
         """The program for these sizes."""

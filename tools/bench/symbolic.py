@@ -74,7 +74,7 @@ def measure(name: str) -> float:
     calls: dict[str, Callable[[], Any]] = {}
     for kind, dynamic in (("fixed", None), ("symbolic", {0: {0: torch.Dim("batch", min=1, max=256)}})):
         traced = torch.trace(model, x, dynamic=dynamic)
-        program = compiled(traced.graph)
+        program = compiled(traced.graph, stable=range(1, len(traced.graph.inputs)))
         parameters = [t.detach().contiguous() for t in traced.parameters.values()]
         tensors = [x, *parameters]
         for t in tensors:
