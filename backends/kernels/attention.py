@@ -112,7 +112,7 @@ class AttentionKernel(Blocks):
         parallel = not isinstance(total, int) or total >= SERIAL_WORK
         grain = max(1, TASK_WORK // max(1, work)) if isinstance(work, int) else 1
         levels = [(self.e.binder(a), a.extent) for a in (*self.batch, self.block)]
-        self.e.tasks(levels, self.task, parallel, grain)
+        self.e.tasks(levels, self.task, parallel, grain, total)
         moved = traffic((*self.node.operands, *self.node.results()))
         label = f"attention [{self.sizes.queries} queries x {self.sizes.keys} keys]"
         self.e.launch(label, 2 * total, moved)

@@ -125,7 +125,7 @@ def lower_loop_nest(p: Contraction, region: Region, lowering: Lowering) -> None:
         writer.element(total, {}, None, 1)
 
     levels = [(e.binder(x), x.extent) for x in (*p.batch, *p.m)]
-    e.tasks(levels, lambda: e.loop_over(p.n, element))
+    e.tasks(levels, lambda: e.loop_over(p.n, element), work=extent_of(p.axes()))
     e.launch(region.label, 2 * extent_of(p.axes()), moved_bytes(p, region))
 
 

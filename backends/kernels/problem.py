@@ -9,10 +9,10 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, Shape, SymInt, evaluate
 
-from .ir import Buffer, Builder, Const, Expr, Kernel, Name, binary
+from .ir import Buffer, Builder, Const, Expr, Kernel, Name, binary, select
 from .lowering import Lowering
 from .program import Slot
-from .schedule import machine_of
+from .schedule import SERIAL_WORK, machine_of
 from .space import Space, coefficient, depends, name_of
 
 
@@ -215,10 +215,12 @@ class Emission:
             self.loop_over(axes[1:], body)
 
     def tasks(self, levels: Sequence[tuple[Callable[[Expr], None], Dim | Expr]], body: Callable[[], None],
-              parallel: bool = True, grain: int = 1) -> None:
+              parallel: bool = True, grain: int = 1, work: Dim = 0) -> None:
         """One loop over all combinations of `levels` (what to do with an index, count), the last innermost.
 
-        `grain` combinations make one task, where one alone would not be worth handing out.
+        `grain` combinations make one task, where one alone would not be worth handing out. Where the
+        multiply-adds of all of them, `work`, depend on a symbol, the kernel sees whether they are worth
+        threads.
         """
         names = [self.b.let(c if isinstance(c, Expr) else self.expr(c), "count") for _, c in levels]
         total: Expr = Const(1)
@@ -226,14 +228,18 @@ class Emission:
             total = binary("mul", total, n)
         total = self.b.let(total, "total")
         kind = "parallel" if parallel else "serial"
-        if grain == 1:
+        each: int | Expr = grain
+        if parallel and not isinstance(work, int):
+            small = binary("lt", self.expr(work), Const(SERIAL_WORK))
+            each = self.b.let(select(small, binary("max", total, Const(1)), Const(grain)), "each")
+        elif grain == 1:
             with self.b.loop(total, kind, "task") as task:
                 self._decode(levels, names, task)
                 body()
             return
-        with self.b.loop((total + (grain - 1)) // grain, kind, "task") as task:
-            first = self.b.let(task * grain, "first")
-            with self.b.loop(binary("min", first + grain, total), name="part", lo=first) as part:
+        with self.b.loop((total + each - 1) // each, kind, "task") as task:
+            first = self.b.let(task * each, "first")
+            with self.b.loop(binary("min", first + each, total), name="part", lo=first) as part:
                 self._decode(levels, names, part)
                 body()
 

@@ -15,7 +15,7 @@ from graphtorch.ir.shape import Dim, evaluate
 
 from .access import lane_mask
 from .ir import Const, Expr, KType, Name, Shuffle, binary, cast, fma, load, splat
-from .problem import Axis, Contraction, Emission, Source, stride
+from .problem import Axis, Contraction, Emission, Source, extent_of, stride
 from .schedule import Chunk, Schedule, Tiling, chunks
 
 
@@ -129,7 +129,8 @@ def emit_tiles(e: Emission, p: Contraction, s: Schedule, a: Direct | Packed, b: 
     def sweep_rows(column_sizes: tuple[int, ...], valid: int | Expr) -> None:
         _sweep_side(e, rows, spans, lambda sizes, _: tile(sizes, column_sizes, valid))
 
-    e.tasks(levels, lambda: _sweep_side(e, columns, spans, sweep_rows), s.parallel)
+    work = extent_of(p.axes())
+    e.tasks(levels, lambda: _sweep_side(e, columns, spans, sweep_rows), s.parallel, work=work)
 
 
 def _block_level(e: Emission, side: Side, spans: dict[str, tuple[Expr, Expr | int]],

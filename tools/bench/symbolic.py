@@ -14,9 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from _timing import medians_in_turn, row
-
 import graphtorch as torch
+from _timing import medians_in_turn, row
 from graphtorch import nn
 from graphtorch.backends import compile as compiled
 
@@ -83,7 +82,8 @@ def measure(name: str) -> float:
         calls[kind] = lambda run=program, given=buffers: run(given)
     times = medians_in_turn(calls, rounds=7, seconds=0.25)
     ratio = times["symbolic"] / times["fixed"]
-    row(f"{name}: fixed {1e3 * times['fixed']:.3f} ms, symbolic", f"{ratio:.2f} x", f"<= {LIMIT}", ratio <= LIMIT)
+    label = f"{name}: fixed {1e3 * times['fixed']:.3f} ms, symbolic"
+    row(label, f"{ratio:.2f} x", f"<= {LIMIT}", ratio <= LIMIT)
     return ratio
 
 
