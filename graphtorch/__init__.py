@@ -83,6 +83,7 @@ from . import nn, optim, return_types, serialization, utils  # isort: skip  # no
 from .nn.functional import public as _public  # isort: skip  # noqa: E402
 from .compile import Dim, TracedGraph, compile, trace  # isort: skip  # noqa: E402
 from .control import cond, scan, while_loop  # isort: skip  # noqa: E402
+from .func import vmap  # isort: skip  # noqa: E402
 from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402
 
 globals().update({k: _accepting(k, v, __name__) for k, v in _public.FUNCTIONS.items()})

@@ -42,6 +42,11 @@ _DTYPE_OF = dtype._of
 _DIFFERENTIABLE = frozenset(d for d in ALL if d.is_differentiable)
 
 
+# A view's parent (weakly, until the parent has a node in the autograd graph), what it showed, and the
+# version of their memory then.
+Parent = tuple[Any, "View | None", int]
+
+
 class Tensor:
     """An array whose elements are computed when they are needed.
 
@@ -82,6 +87,7 @@ class Tensor:
     _fn: GradNode | None = None
     _nr = 0
     _base: Tensor | None = None  # the tensor of which this is a differentiable view
+    _parent: Parent | None = None  # the view of `_base` from which this view was made
     _creation = ""  # why a view must not be written to under autograd: "", "no_grad", "multi"
     _fn_version = 0  # version for which `_fn` of a view was made
     _tracked = False  # whether the base required grad then
@@ -231,13 +237,38 @@ class Tensor:
             self._tracked = self._base.requires_grad  # type: ignore[union-attr]
 
     def _derive(self) -> None:
-        base, value = self._base, self._value()
-        assert base is not None and self._cached is not None
-        edge = base._edge()
-        if value is self._cached[0]:  # a view of everything
-            self._cached = (value, ops.reshape(value, shape=value.shape))
-            value = self._cached[1]
-        self._fn = GradNode(self._name_of_view, (value,), (self._cached[0],), (edge,), (None,))
+        """Give a view its place in the autograd graph, and first the views that it was made from."""
+        waiting: list[Tensor] = [self]
+        while (parent := waiting[-1]._observed_parent()) is not None and parent._fn is None:
+            waiting.append(parent)
+        for view in reversed(waiting):
+            view._derive_from(view._observed_parent())
+
+    def _observed_parent(self) -> Tensor | None:
+        """The view this one was made from, where somebody may ask for its gradient and nothing was written
+        since; else the gradient goes straight to the base."""
+        if self._parent is None:
+            return None
+        ref, view, version = self._parent
+        parent: Tensor | None = ref() if type(ref) is weakref.ref else ref
+        if parent is None or parent._view is not view or parent._base is not self._base:
+            return None
+        return parent if version == self._counter.number == parent._fn_version else None
+
+    def _derive_from(self, parent: Tensor | None) -> None:
+        base = self._base
+        assert base is not None and self._view is not None
+        if parent is None:
+            value, edge = self._value(), base._edge()
+            assert self._cached is not None
+            source = whole = self._cached[0]
+        else:
+            whole, source, edge = base._value(), parent._value(), (parent._fn, parent._nr)  # type: ignore[assignment]
+            value = read_steps(source, self._view.steps[len(parent._view.steps) :])  # type: ignore[union-attr]
+        if value is source:  # a view of everything
+            value = ops.reshape(value, shape=value.shape)
+        self._cached = (whole, value)
+        self._fn = GradNode(self._name_of_view, (value,), (source,), (edge,), (None,))
         self._nr = 0
 
     def _edge(self) -> Edge:
@@ -597,6 +628,9 @@ def make_view(
         return made
     if tensor.requires_grad:
         made._tracked = True
+        if tensor._base is not None:
+            ref = weakref.ref(tensor) if tensor._fn is None else tensor  # a node may have hooks of its own
+            made._parent = ref, before, made._fn_version
     if creation or tensor._creation:
         made._creation = creation or tensor._creation
     return made
