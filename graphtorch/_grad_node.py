@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from graphtorch.ir.graph import Node, Value, topological
-from graphtorch.ir.passes.autodiff import pullback, pullback_through
+from graphtorch.ir.passes.autodiff import pullback, pullback_of, pullback_through
 
 from ._grad_mode import modes
 from .storage import Storage, Version, View, read_steps
@@ -229,9 +229,8 @@ class GradNode:
         if operands == list(self.operands) and outputs == list(self.outputs):
             return gradients
         node = self.outputs[0].node
-        if node is not None and node.operands == self.operands and len(outputs) == 1:
-            renewed = node.with_operands(tuple(operands)).result(0)
-            return self._rule(cotangents, tuple(operands), (renewed,))
+        if node is not None and node.operands == self.operands and len(outputs) == len(node.types) == 1:
+            return list(pullback_of(node, operands, outputs, cotangents))
         return gradients
 
     def _tensors(self) -> Any:

@@ -65,6 +65,15 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         result._fn.seen = tuple(
             [None if s is not None and s.version is tensor._counter else s for s in result._fn.seen]
         )
+        before = tensor._fn
+        if tensor._base is not None and before is not None and (before.hooks or before.retained):
+            # As in PyTorch: the gradient goes on to the base, unseen by who watches what the view showed
+            bare = GradNode(before._name, before.outputs, before.operands, before.edges, before.seen)
+            edges = list(result._fn.edges)
+            own = next((i for i, e in enumerate(edges) if e is not None and e[0] is before), None)
+            if own is not None:
+                edges[own] = bare, 0
+                result._fn.edges = tuple(edges)
     target = tensor._type
     if result._type.shape != target.shape:
         result = _fitted(result, target)
@@ -88,7 +97,7 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         tensor._storage.write(value)
         _written(tensor)
         if keep_history:
-            tensor._fn, tensor._nr = (fn, 0) if replaces else _history(result)
+            _continue(tensor, *((fn, 0) if replaces else _history(result)))
             _saw_itself(tensor)
         return tensor
     _write_view(tensor, result, value, keep_history)
@@ -103,16 +112,15 @@ def _write_view(tensor: Tensor, result: Tensor, value: Value, keep_history: bool
     after = write_steps(before, rest, value) if rest else value
     edges = (base._edge(), result._edge()) if keep_history else None
     storage = tensor._storage
-    storage.write(write_steps(storage.read(), own, after) if own else after)
+    storage.write(write_steps(storage.read(), own + rest, value) if own else after)
     _written(tensor)
     if edges is None:
         _end_of_chain(storage)
         return
     if not rest:
-        base._fn, base._nr = _history(result)
+        _continue(base, *_history(result))
     else:
-        base._fn = Written("CopySlices", (after,), (before, value), edges, (None, None))
-        base._nr = 0
+        _continue(base, Written("CopySlices", (after,), (before, value), edges, (None, None)), 0)
 
 
 def _end_of_chain(storage: Storage) -> None:
@@ -157,6 +165,16 @@ def _written(tensor: Tensor) -> None:
     storage = tensor._storage
     if type(storage.value) is Value:
         _record.pending(storage)
+
+
+def _continue(tensor: Tensor, fn: GradNode | None, number: int) -> None:
+    """A write gave `tensor` another history: its gradient, if it is kept, is the one that arrives there."""
+    kept = tensor.retains_grad
+    if kept:
+        del tensor._fn.retained[tensor._nr]  # type: ignore[union-attr, index]
+    tensor._fn, tensor._nr = fn, number
+    if kept and fn is not None:
+        tensor.retain_grad()
 
 
 def _saw_itself(tensor: Tensor) -> None:

@@ -6,6 +6,7 @@ the value; tensors that share the storage read through their chain of view steps
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from sys import getrefcount
 from typing import Any
@@ -327,8 +328,34 @@ def read_steps(value: Value, steps: tuple[Step, ...]) -> Value:
     return value
 
 
+def _places_of(shape: Shape, steps: tuple[Step, ...]) -> Take:
+    """What a chain of view steps shows of a tensor of `shape`, element by element."""
+    if not all(isinstance(d, int) for d in shape):
+        raise RuntimeError(
+            "a write to a part of an expanded tensor of symbolic size: clone() it before the write"
+        )
+    places = np.arange(math.prod(shape)).reshape(shape)  # type: ignore[arg-type]
+    for step in steps:
+        if isinstance(step, Reshape):
+            places = places.reshape(step.shape)  # type: ignore[arg-type]
+        elif isinstance(step, Permute):
+            places = places.transpose(step.dims)
+        elif isinstance(step, Expand):
+            places = np.broadcast_to(places, step.shape)  # type: ignore[arg-type]
+        elif isinstance(step, Slice):
+            bounds: Any = zip(step.start, step.stop, step.step, strict=True)
+            places = places[tuple(slice(*b) for b in bounds)]
+        elif isinstance(step, Take):
+            places = places.reshape(-1)[step.index.numpy()].reshape(step.shape)
+        else:
+            raise RuntimeError("a write to a part of an expanded view of complex numbers: clone() it first")
+    return Take(Literal.of(np.ascontiguousarray(places).reshape(-1)), places.shape)
+
+
 def write_steps(value: Value, steps: tuple[Step, ...], new: Value) -> Value:
     """`value` after `new` was written through a chain of view steps."""
+    if any(type(step) is Expand for step in steps[:-1]):
+        steps = (_places_of(value.shape, steps),)  # a part of repeated elements: all repeats see the write
     passed = [value]
     for step in steps[:-1]:
         passed.append(step.read(passed[-1]))

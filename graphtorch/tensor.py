@@ -233,8 +233,13 @@ class Tensor:
         """A view after a write to its base: its history is now that of the base, then the view."""
         self._fn_version = self._counter.number
         if self._creation != "no_grad":
+            kept = self.retains_grad
+            if kept:
+                del self._fn.retained[self._nr]  # type: ignore[union-attr, index]
             self._fn = None
             self._tracked = self._base.requires_grad  # type: ignore[union-attr]
+            if kept and self._tracked:
+                self.retain_grad()
 
     def _derive(self) -> None:
         """Give a view its place in the autograd graph, and first the views that it was made from."""

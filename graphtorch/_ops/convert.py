@@ -9,6 +9,7 @@ import numpy as np
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import promote
+from graphtorch.ir.shape import broadcast
 
 from .. import _at_once, _types
 from .._legacy import LEGACY, TYPE_NAME_OF, refuse_cuda
@@ -312,19 +313,15 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
                 f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}"
             )
         return METHODS["fill_"](self, src)
-    if src is self:
-        return self
     if src._type.dtype is not self._type.dtype:
         src = cast_tensor(src, self._type.dtype)
     if src._type.shape != self._type.shape:
-        try:
-            src = METHODS["expand"](src, self._type.shape)
-        except RuntimeError as error:
+        both = broadcast(self._type.shape, src._type.shape)
+        if both != self._type.shape:
             raise RuntimeError(
-                f"The size of tensor a ({list(self.shape)}) must match the size of tensor b "
-                f"({list(src.shape)}): "
-                f"{error}"
-            ) from None
+                f"output with shape {list(self.shape)} doesn't match the broadcast shape {list(both)}"
+            )
+        src = METHODS["expand"](src, self._type.shape)
     if src._storage is self._storage or src.requires_grad:
         value = src._value()
         src = run("Copy", lambda v: ops.reshape(v, shape=value.shape), src)

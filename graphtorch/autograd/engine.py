@@ -79,20 +79,27 @@ class Task:
         cotangents = self.arrived.pop(fn, None)
         if cotangents is None or (self.needed is not None and fn not in self.needed):
             return None
+        # As in PyTorch: what is asked for is the gradient before the hooks of its tensor, unless the pass
+        # ends there.
+        ends = self.needed is not None and all(e is None or e[0] not in self.needed for e in fn.edges)
+        if self.wanted and not ends:
+            self._capture(fn, cotangents)
         _run_tensor_hooks(fn, cotangents)
-        if self.wanted:
-            for number in range(len(cotangents)):
-                for position in self.wanted.get((fn, number), ()):
-                    self.captured[position] = cotangents[number] = _tensor(cotangents[number])
+        if self.wanted and ends:
+            self._capture(fn, cotangents)
         if fn.retained:
             _retain(fn, cotangents)
         if isinstance(fn, AccumulateGrad):
             if self.accumulates and (not self.wanted or (fn, 0) in self.wanted):
                 accumulate(fn.variable, cotangents[0], self.create_graph)
             return None
-        if self.needed is not None and all(e is None or e[0] not in self.needed for e in fn.edges):
-            return None
-        return self._apply(fn, cotangents)
+        return None if ends else self._apply(fn, cotangents)
+
+    def _capture(self, fn: GradNode, cotangents: list[Any]) -> None:
+        """Keep the gradients that were asked for."""
+        for number in range(len(cotangents)):
+            for position in self.wanted.get((fn, number), ()):
+                self.captured[position] = cotangents[number] = _tensor(cotangents[number])
 
     def _apply(self, fn: GradNode, cotangents: list[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         if fn.node_prehooks or fn.node_hooks:
@@ -166,13 +173,14 @@ def _differentiable(
     for cotangent, value in zip(cotangents, values, strict=True):
         if value is not None:
             operands.append(value)
-            edges.append(cotangent._edge())
+            edges.append(cotangent._edge() if cotangent.requires_grad else None)
+    through = any(v in read for v in fn.outputs)  # of results, or of what lies between operands and results
     for value, edge in zip(fn.operands, fn.edges, strict=True):
-        if value in read or edge is not None:
+        if value in read or (through and edge is not None):
             operands.append(value)
             edges.append(edge)
     for i, value in enumerate(fn.outputs):
-        if value.dtype.is_differentiable and value not in fn.operands:
+        if through and value.dtype.is_differentiable and value not in fn.operands:
             operands.append(value)
             edges.append((fn, i))
     result: list[Any] = []
@@ -362,6 +370,8 @@ def grad(
             )
         allow_unused = True
     outputs, inputs = _listed(outputs), _listed(inputs)
+    if not inputs:
+        raise RuntimeError("`inputs` argument to `grad()` cannot be empty.")
     if is_grads_batched:
         rows = zip(*[g.unbind(0) for g in _listed(grad_outputs)], strict=True)
         many = [grad(outputs, inputs, row, True, create_graph, True, allow_unused, False, materialize_grads)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from ..graph import Node, Value, located, topological
+from ..graph import Location, Node, Value, located, topological
 from ..op import NO_ATTRS, OPS, ByDecomposition, Core, NoGradient
 
 Cotangents = Sequence[Value | None]
@@ -55,6 +55,14 @@ def pullback(
             _templates.clear()
         _templates[key] = None
     return found
+
+
+def pullback_of(
+    node: Node, operands: Sequence[Value], results: Sequence[Value], cotangents: Cotangents
+) -> tuple[Value | None, ...]:
+    """`pullback` of a node as if its operands and results were these, of the same types."""
+    template = Template(node, [c is not None for c in cotangents], ())
+    return template.made([*operands, *results, *cotangents, *template.fixed], node.location)
 
 
 def _pulled(node: Node, cotangents: Cotangents) -> tuple[Value | None, ...]:
@@ -117,8 +125,10 @@ class Template:
 
     def apply(self, node: Node, cotangents: Cotangents) -> tuple[Value | None, ...]:
         """The gradients for another node of the same op, attributes and types."""
-        values: list[Any] = [*node.operands, *node.results(), *cotangents, *self.fixed]
-        location = node.location
+        return self.made([*node.operands, *node.results(), *cotangents, *self.fixed], node.location)
+
+    def made(self, values: list[Any], location: Location | None) -> tuple[Value | None, ...]:
+        """The gradients for these operands, results, cotangents and `fixed`."""
         for op, attrs, types, row in self.rows:
             made = Node(op, tuple([values[p] for p in row]), attrs, types, location)
             if len(types) == 1:

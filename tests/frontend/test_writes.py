@@ -125,3 +125,28 @@ def test_a_part_of_shared_memory_is_read_without_the_rest() -> None:
     assert row.tolist() == [3, 4, 5]
     assert column.tolist() == [2, 5, 8, 11]
     assert wide.sum().item() == (6 + 9) * 9
+
+
+@pytest.mark.parametrize("pending", [False, True])
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_write_to_one_of_several_repeats_is_seen_by_all(pending, detached):
+    base = torch.arange(6.0).view(3, 2).clone()
+    base = base * 1 if pending else base
+    repeats = base.expand(2, 3, 2)
+    repeats = repeats.detach() if detached else repeats
+    repeats[1] = repeats.sum()
+    assert base.tolist() == [[30, 30]] * 3 and repeats.tolist() == [[[30, 30]] * 3] * 2
+    repeats[0, 1:].mul_(2)
+    assert base.tolist() == [[30, 30], [60, 60], [60, 60]]
+    repeats.transpose(0, 1)[2, 1, 0] = 7
+    assert base.tolist() == [[30, 30], [60, 60], [7, 60]]
+
+
+def test_the_gradient_of_a_write_to_one_of_several_repeats():
+    x = torch.arange(4.0).requires_grad_()
+    base = x * 1
+    source = torch.tensor([5.0, 6.0], requires_grad=True)
+    base.expand(3, 4)[1, 1:3] = source * source
+    assert base.tolist() == [0, 25, 36, 3]
+    base.mul(torch.tensor([1.0, 2, 3, 4])).sum().backward()
+    assert x.grad.tolist() == [1, 0, 0, 4] and source.grad.tolist() == [20, 36]
