@@ -43,7 +43,7 @@ from .ir import (
     walk,
 )
 from .program import Program, flat
-from .text import print_kernel
+from .text import nameless
 
 # Trip counts from which on an innermost loop need not know it; loops that hold loops are never unrolled.
 LONG = {"parallel": 2, "serial": 16, "rolled": 16, "vector": 512}
@@ -58,7 +58,7 @@ def share_kernels(program: Program) -> None:
     """Let launches of `program` whose kernels differ in numbers only call one kernel."""
     rough: dict[object, list[Kernel]] = {}
     for kernel in program.kernels():
-        rough.setdefault(NUMBER.sub("", print_kernel(kernel, "")), []).append(kernel)
+        rough.setdefault(NUMBER.sub("", nameless(kernel)), []).append(kernel)
     shared: dict[Kernel, tuple[Kernel, tuple[int, ...]]] = {}
     for alike in rough.values():
         if len(alike) > 1:
@@ -75,7 +75,7 @@ def _shared(kernels: Sequence[Kernel]) -> Iterator[Shared]:
     for kernel in kernels:
         found = Found()
         hollow = Numbers(found).kernel(kernel)
-        key = print_kernel(hollow, ""), tuple(b.align for b in kernel.buffers)
+        key = nameless(hollow), tuple(b.align for b in kernel.buffers)
         groups.setdefault(key, []).append((kernel, found))
     for group in groups.values():
         yield from _common(group)

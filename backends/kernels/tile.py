@@ -293,7 +293,7 @@ class _Step:
         return cast(value, self.p.acc)
 
 
-BLOCK_BYTES = 16  # of a register: two-operand shuffles inside its blocks, or of whole ones, are one instruction
+BLOCK_BYTES = 16  # of a register: shuffles inside these blocks, and of whole ones, are one instruction
 
 
 def transpose(e: Emission, values: Sequence[Expr]) -> list[Expr]:

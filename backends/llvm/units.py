@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..kernels.ir import For, Kernel, Store, walk
-from ..kernels.text import print_kernel
+from ..kernels.text import nameless
 from . import cache, debug
 from .emit import ModuleEmitter
 from .image import Image, find, remember
@@ -42,7 +42,7 @@ def unit(kernel: Kernel, memory: tuple[int, ...], target: Target, once: bool = F
     """
     loops = not once and has_loops(kernel)
     aligns = [b.align for b in kernel.buffers]
-    key = cache.key("kernel", print_kernel(kernel, ""), repr((aligns, memory, loops)), repr(target))
+    key = cache.key("kernel", nameless(kernel), repr((aligns, memory, loops)), repr(target))
     return Unit(f"k_{key[:32]}", kernel, memory, loops)
 
 
