@@ -197,6 +197,8 @@ class Numbers:
     # ---- expressions
 
     def expr(self, e: Expr) -> Expr:
+        if isinstance(e, (Name, Const)):
+            return e
         match e:
             case Binary():
                 return self.binary(e)
@@ -228,9 +230,12 @@ class Numbers:
         return self.expr(e)
 
     def binary(self, e: Binary) -> Expr:
-        free = self.free(e)
-        a, b = (self.number(x) if isinstance(x, Const) and free else self.expr(x) for x in (e.a, e.b))
-        return Binary(e.op, a, b, e.type)
+        a, b = e.a, e.b
+        if isinstance(a, Const) or isinstance(b, Const):
+            free = self.free(e)
+            a, b = [self.number(x) if isinstance(x, Const) and free else self.expr(x) for x in (a, b)]
+            return Binary(e.op, a, b, e.type)
+        return Binary(e.op, self.expr(a), self.expr(b), e.type)
 
     def free(self, e: Binary) -> bool:
         """Whether the code is as good without knowing the numbers that `e` computes with."""
