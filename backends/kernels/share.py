@@ -40,13 +40,15 @@ from .ir import (
     Store,
     Unary,
     Var,
+    splat,
     walk,
 )
 from .program import Program, flat
 from .text import nameless
 
-# Trip counts from which on an innermost loop need not know it; loops that hold loops are never unrolled.
-LONG = {"parallel": 2, "serial": 16, "rolled": 16, "vector": 512}
+KINDS = frozenset(("parallel", "serial", "rolled", "vector"))  # loops that are not written out
+# Trip counts from which on an innermost loop need not know it: of vectors, and where LLVM makes the vectors.
+LONG, VERY_LONG = 16, 512
 FEW = 8  # parameters that an innermost loop may have to hold in registers
 MOST = 16  # parameters that a kernel may get
 NUMBER = re.compile(r"\d+")
@@ -154,6 +156,7 @@ class Numbers:
     def __init__(self, change: Callable[[Const, int | None], Expr]):
         self.change = change
         self.depth = 0  # loops around
+        self.divides = False  # a task is long: a division takes as long as a row of a short loop
         self.loops = 0  # innermost ones so far
         self.inside: Inside | None = None
 
@@ -178,13 +181,18 @@ class Numbers:
 
     def loop(self, s: For) -> For:
         lo, hi = s.lo, s.hi
-        innermost = not any(isinstance(x, For) for x in walk(s.body))
-        if s.kind in LONG and not _sums(s):
-            lo, hi = (self.bound(e, LONG[s.kind] if innermost else 2) for e in (lo, hi))
-        before, self.depth = self.inside, self.depth + 1
+        innermost = not _loops(s.body)
+        before, inside = self.inside, _inside(s, self.loops) if innermost else None
+        if s.kind in KINDS and not _sums(s):
+            free = inside is None or s.kind == "parallel"
+            least = 2 if free else LONG if inside and inside.vectors else VERY_LONG
+            lo, hi = (self.bound(e, least) for e in (lo, hi))
+        if self.depth == 0:
+            self.divides = any(_loops(x.body) for x in _loops(s.body))
         if innermost:
-            self.inside = _inside(s, self.loops)
+            self.inside = inside
             self.loops += 1
+        self.depth += 1
         body = self.block(s.body)
         self.inside, self.depth = before, self.depth - 1
         return For(s.var, lo, hi, s.step, s.kind, body)
@@ -240,7 +248,7 @@ class Numbers:
     def free(self, e: Binary) -> bool:
         """Whether the code is as good without knowing the numbers that `e` computes with."""
         if e.op in ("div", "rem"):
-            return self.depth <= 1  # a division takes as long as a row of a short loop
+            return self.depth == 0 or (self.depth == 1 and self.divides)
         if self.inside is None or e.op in COMPARISONS:
             return True
         if self.inside.vectors:
@@ -252,9 +260,17 @@ class Numbers:
         return isinstance(e, Name) and self.inside is not None and e not in self.inside.changing
 
     def number(self, e: Const) -> Expr:
-        if e.type != INDEX or -2 < e.value < 2:
+        if e.type.dtype is not INDEX.dtype or -2 < e.value < 2:
             return e
-        return self.change(e, None if self.inside is None else self.inside.number)
+        loop = None if self.inside is None else self.inside.number
+        if e.type is INDEX:
+            return self.change(e, loop)
+        changed = self.change(Const(e.value), loop)
+        return e if isinstance(changed, Const) else splat(changed, e.type.lanes)
+
+
+def _loops(body: Sequence[Stmt]) -> list[For]:
+    return [s for s in walk(body) if isinstance(s, For)]
 
 
 def _sums(loop: For) -> bool:

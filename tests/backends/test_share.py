@@ -7,7 +7,7 @@ import pytest
 
 from graphtorch.backends import Buffer, compile, reference
 from graphtorch.backends.kernels.ir import Buffer as Memory
-from graphtorch.backends.kernels.ir import Builder, Const, Kernel, load
+from graphtorch.backends.kernels.ir import Builder, Const, Kernel, KType, load
 from graphtorch.backends.kernels.lower import lower
 from graphtorch.backends.kernels.program import Launch, Program, Slot, flat
 from graphtorch.backends.kernels.schedule import Machine
@@ -15,7 +15,7 @@ from graphtorch.backends.kernels.share import share_kernels
 from graphtorch.backends.kernels.supports import supports
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import f32
+from graphtorch.ir.dtype import boolean, f32
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.passes import pipeline
 
@@ -69,6 +69,20 @@ def rows(count: int, stride: int, divisor: int = 0, offsets: tuple[int, ...] = (
     return Kernel("rows", (x, y), (), b.body)
 
 
+def split_rows(width: int, nested: bool) -> Kernel:
+    """``y[r, c, j] = x[r, c, j]`` for rows of `width` columns; `nested`: in two loops a task."""
+    b = Builder()
+    x, y = Memory("x", f32), Memory("y", f32, "write")
+    with b.loop(60, "parallel") as task:
+        row, column = b.let(task // width), b.let(task % width)
+        at = b.let((row * width + column) * 16)
+        with b.loop(2, name="half") if nested else b.when(Const(True, KType(boolean))) as half:
+            start = at + half * 8 if nested else at
+            with b.loop(8 if nested else 16, "vector", "j") as j:
+                b.store(y, start + j, load(x, start + j))
+    return Kernel("rows", (x, y), (), b.body)
+
+
 def program_of(*kernels: Kernel) -> Program:
     slots = [tuple(Slot(kind, f32, (4096,), 4096) for kind in ("input", "output")) for _ in kernels]
     launches = [Launch(k, s) for k, s in zip(kernels, slots, strict=True)]
@@ -91,11 +105,23 @@ def test_counts_and_strides_of_outer_loops_become_parameters():
 @pytest.mark.parametrize("kernels", [
     pytest.param((rows(20, 16, divisor=2), rows(20, 16, divisor=4)), id="divisors of an inner loop"),
     pytest.param((rows(20, 16, offsets=(5, 9)), rows(20, 16, offsets=(3, 11))), id="taps of a stencil"),
+    pytest.param((split_rows(5, False), split_rows(6, False)), id="divisors of short tasks"),
 ])
 def test_what_shapes_the_code_of_inner_loops_stays_constant(kernels):
     program = program_of(*kernels)
     share_kernels(program)
     assert program.kernels() == list(kernels) and all(not la.sizes for la in program.launches)
+
+
+def test_long_tasks_may_divide_by_parameters():
+    program = program_of(split_rows(5, True), split_rows(6, True))
+    share_kernels(program)
+    (kernel,) = program.kernels()
+    x = np.arange(960, dtype=np.float32)
+    for launch in program.launches:
+        y = np.zeros(960, np.float32)
+        run_kernel(kernel, [x, y], launch.sizes)
+        np.testing.assert_array_equal(y, x)
 
 
 def test_kernels_that_are_alone_stay_as_they_are():
