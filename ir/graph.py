@@ -161,13 +161,17 @@ class Node:
         return Value(self.types[index], self, index)
 
     def results(self) -> tuple[Value, ...]:
-        return tuple(Value(t, self, i) for i, t in enumerate(self.types))
+        types = self.types
+        if len(types) == 1:
+            return (Value(types[0], self),)
+        return tuple([Value(t, self, i) for i, t in enumerate(types)])
 
     def with_operands(self, operands: tuple[Value, ...]) -> Node:
         """The same op on other values, its types inferred anew; itself where nothing changes."""
-        if all(a is b or a == b for a, b in zip(self.operands, operands, strict=True)):
-            return self
-        return self.op.node(operands, self.attrs, self.location)
+        for a, b in zip(self.operands, operands, strict=True):
+            if a is not b and a != b:
+                return self.op.node(operands, self.attrs, self.location)
+        return self
 
     def __repr__(self) -> str:
         return f"<{self.op.name}({', '.join(map(repr, (v.type for v in self.operands)))}) -> {self.types}>"

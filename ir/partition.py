@@ -10,6 +10,7 @@ are computed inside the element that needs them, at whatever index a view asks f
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,20 +40,20 @@ class Space:
     dims: Shape
     reduced: frozenset[int] | None = None
 
-    @property
+    @functools.cached_property
     def axes(self) -> tuple[int, ...]:
         """The axes that are loops: those whose size is not 1."""
-        return tuple(i for i, d in enumerate(self.dims) if d != 1)
+        return tuple([i for i, d in enumerate(self.dims) if d != 1])
 
-    @property
+    @functools.cached_property
     def kept(self) -> tuple[int, ...]:
         """The loops that are not reduced."""
-        return tuple(i for i in self.axes if not self.reduced or i not in self.reduced)
+        return tuple([i for i in self.axes if not self.reduced or i not in self.reduced])
 
 
 def identity_axes(shape: Shape) -> Axes:
     """A value that runs through the whole of its own space."""
-    return tuple(None if d == 1 else i for i, d in enumerate(shape))
+    return tuple([None if d == 1 else i for i, d in enumerate(shape)])
 
 
 class Group:
@@ -254,7 +255,7 @@ def broadcast_axes(axes: Axes | None, operand: Shape) -> Axes | None:
     if axes is None:
         return None
     lead = len(axes) - len(operand)
-    return tuple(None if d == 1 else axes[lead + i] for i, d in enumerate(operand))
+    return tuple([None if d == 1 else axes[lead + i] for i, d in enumerate(operand)])
 
 
 def translation(producer: Group, reads: Sequence[Read], consumer: Group,

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import json
 import re
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
@@ -30,23 +31,30 @@ from .literal import Literal
 from .shape import RESERVED, UNBOUNDED, Symbol, SymInt, symbols
 
 if TYPE_CHECKING:  # graph.py prints through this file, which only handles what it is given
-    from .graph import Graph, Node, Value
+    from .graph import Graph, Node, Type, Value
     from .op import Attrs
 
 DECIMAL_LIMIT = 16  # a literal with more elements is not read by people
 PLAIN_NAME = re.compile(r"[^\W\d](?:\w|\.(?!\.))*\Z")
 
 
-def print_graph(graph: Graph) -> str:
-    """The text of a graph, complete: parsing it gives an equal graph, locations included."""
-    return "\n".join(_graph_lines(graph))
+Placed: TypeAlias = "Callable[[Node], bool]"
+
+
+def print_graph(graph: Graph, placed: Placed | None = None) -> str:
+    """The text of a graph, complete: parsing it gives an equal graph, locations included.
+
+    Args:
+        placed: the nodes whose locations are printed; None for all.
+    """
+    return "\n".join(_graph_lines(graph, placed))
 
 
 def print_node(node: Node) -> str:
     """One node on its own, for messages: operands by type, since they have no names out of a graph."""
     names = {v: f"%{i}: {v.type}" for i, v in enumerate(node.operands)}
     operands = ", ".join(names[v] for v in node.operands)
-    return f"{node.op.name}({operands}){_attrs(node.attrs)} : {_types(node)}"
+    return f"{node.op.name}({operands}){_attrs(node.attrs, None)} : {_types(node)}"
 
 
 def value_names(graph: Graph) -> dict[Value, str]:
@@ -57,11 +65,11 @@ def value_names(graph: Graph) -> dict[Value, str]:
     return names
 
 
-def node_line(node: Node, names: dict[Value, str]) -> str:
+def node_line(node: Node, names: dict[Value, str], placed: Placed | None = None) -> str:
     """A node as it stands in its graph's text, without its location."""
-    results = ", ".join(names.get(v, "%?") for v in node.results())
-    operands = ", ".join(names.get(v, "%?") for v in node.operands)
-    return f"{results} = {node.op.name}({operands}){_attrs(node.attrs)} : {_types(node)}"
+    results = ", ".join([names.get(v, "%?") for v in node.results()])
+    operands = ", ".join([names.get(v, "%?") for v in node.operands])
+    return f"{results} = {node.op.name}({operands}){_attrs(node.attrs, placed)} : {_types(node)}"
 
 
 def quoted(name: str) -> str:
@@ -69,13 +77,15 @@ def quoted(name: str) -> str:
     return name if PLAIN_NAME.match(name) and name not in RESERVED else json.dumps(name)
 
 
-def _graph_lines(graph: Graph) -> Iterator[str]:
+def _graph_lines(graph: Graph, placed: Placed | None) -> Iterator[str]:
     names = value_names(graph)
     inputs = ", ".join(f"{names[v]}: {v.type}" for v in graph.inputs)
     yield f"graph {quoted(graph.name)}{_symbols(graph)}({inputs}) {{"
     for node in graph.nodes:
-        place = f' @ {json.dumps(node.location.file)}:{node.location.line}' if node.location else ""
-        yield from _indented(node_line(node, names) + place)
+        line = node_line(node, names, placed)
+        if node.location and (placed is None or placed(node)):
+            line = f'{line} @ {json.dumps(node.location.file)}:{node.location.line}'
+        yield from _indented(line) if "\n" in line else ("  " + line,)
     into = {output: names[graph.inputs[i]] for output, i in graph.donates}
     results = [names[v] + (f" into {into[i]}" if i in into else "") for i, v in enumerate(graph.outputs)]
     yield "  return " + ", ".join(results) if results else "  return"
@@ -89,7 +99,7 @@ def _indented(text: str) -> Iterator[str]:
 def _symbols(graph: Graph) -> str:
     found = set(graph.symbols())
     for node in graph.nodes:
-        found |= symbols(_dims(getattr(node.attrs, f.name) for f in dataclasses.fields(node.attrs)))
+        found |= symbols(_dims([getattr(node.attrs, name) for name in field_names(type(node.attrs))]))
     if not found:
         return ""
     return "<" + ", ".join(map(_symbol, sorted(found, key=lambda s: s.name))) + ">"
@@ -110,17 +120,35 @@ def _symbol(symbol: Symbol) -> str:
 
 
 def _types(node: Node) -> str:
-    return ", ".join(map(repr, node.types))
+    return ", ".join([_type(t) for t in node.types])
 
 
-def _attrs(attrs: Attrs) -> str:
-    fields = dataclasses.fields(attrs)
-    if not fields:
+@functools.lru_cache(1024)
+def _type(type: Type) -> str:
+    return repr(type)
+
+
+_fields: dict[type, tuple[str, ...]] = {}
+
+
+def field_names(kind: type[Attrs]) -> tuple[str, ...]:
+    """The names of a record's fields."""
+    found = _fields.get(kind)
+    if found is None:
+        found = _fields[kind] = tuple([f.name for f in dataclasses.fields(kind)])
+    return found
+
+
+def _attrs(attrs: Attrs, placed: Placed | None) -> str:
+    names = field_names(type(attrs))
+    if not names:
         return ""
-    return " {" + ", ".join(f"{f.name}={_attr(getattr(attrs, f.name))}" for f in fields) + "}"
+    return " {" + ", ".join([f"{name}={_attr(getattr(attrs, name), placed)}" for name in names]) + "}"
 
 
-def _attr(value: object) -> str:
+def _attr(value: object, placed: Placed | None) -> str:
+    if type(value) is int:
+        return str(value)
     if value is None or isinstance(value, (bool, np.bool_)):
         return str(value)
     if isinstance(value, (int, np.integer, SymInt, DType)):
@@ -130,11 +158,11 @@ def _attr(value: object) -> str:
     if isinstance(value, str):
         return json.dumps(value)
     if isinstance(value, tuple):
-        return "(" + ", ".join(map(_attr, value)) + ("," if len(value) == 1 else "") + ")"
+        return "(" + ", ".join([_attr(v, placed) for v in value]) + ("," if len(value) == 1 else "") + ")"
     if isinstance(value, Literal):
         return _literal(value)
     if hasattr(value, "nodes"):
-        return "\n".join(_graph_lines(cast("Graph", value)))
+        return "\n".join(_graph_lines(cast("Graph", value), placed))
     return f"<{type(value).__name__} {value!r}>"  # an invalid graph: shown, but not read back
 
 

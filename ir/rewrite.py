@@ -6,23 +6,25 @@ new graph holds what its outputs need; a pass never has to remove what it left b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TypeAlias
 
-from .graph import Graph, Node, Value, located
+from .graph import Graph, Node, Value, _location, located
+from .op import Op
 
 Change: TypeAlias = Callable[[Node], "Value | Sequence[Value] | None"]
 
 SWEEP_LIMIT = 64  # a pass that still changes something after this many sweeps does not terminate
 
 
-def rewrite(graph: Graph, change: Change) -> Graph:
+def rewrite(graph: Graph, change: Change, ops: Container[Op] | None = None) -> Graph:
     """`graph` with each node replaced by what `change` returns for it.
 
     Args:
         change: gets each node, producers first, with operands already replaced. Returns None to keep
             the node, or the values (a single one for a node with one result) that stand for its
             results. Nodes it makes get the location of the node they replace.
+        ops: those whose nodes `change` wants to see; None for all.
 
     Returns:
         A new graph with the same inputs and donations, or `graph` itself where nothing changed.
@@ -31,27 +33,30 @@ def rewrite(graph: Graph, change: Change) -> Graph:
         TypeError: a replacement does not have the type of the result it stands for.
     """
     replaced: dict[Value, Value] = {}
-    for node in graph.nodes:
-        current = substituted(node, replaced)
-        with located(node.location):
-            found = change(current)
-        if found is not None:
-            values = (found,) if isinstance(found, Value) else tuple(found)
-            _check_types(node, values)
-        elif current is not node:
-            values = current.results()
-        else:
-            continue
-        replaced.update(zip(node.results(), values, strict=True))
+    with located(None):
+        for node in graph.nodes:
+            current = substituted(node, replaced) if replaced else node
+            found = None
+            if ops is None or node.op in ops:
+                _location.set(node.location)
+                found = change(current)
+            if found is not None:
+                values = (found,) if isinstance(found, Value) else tuple(found)
+                _check_types(node, values)
+            elif current is not node:
+                values = current.results()
+            else:
+                continue
+            replaced.update(zip(node.results(), values, strict=True))
     if not replaced:
         return graph
     return graph.with_outputs([replaced.get(v, v) for v in graph.outputs])
 
 
-def rewrite_until_stable(graph: Graph, change: Change) -> Graph:
+def rewrite_until_stable(graph: Graph, change: Change, ops: Container[Op] | None = None) -> Graph:
     """Sweeps of `rewrite` until one changes nothing; `change` therefore also sees the nodes it made."""
     for _ in range(SWEEP_LIMIT):
-        before, graph = graph, rewrite(graph, change)
+        before, graph = graph, rewrite(graph, change, ops)
         if graph is before:
             return graph
     raise RuntimeError(f"rewriting graph {graph.name} does not end: {change} still changes it after "
@@ -60,9 +65,10 @@ def rewrite_until_stable(graph: Graph, change: Change) -> Graph:
 
 def substituted(node: Node, replaced: Mapping[Value, Value]) -> Node:
     """`node` on the values that stand for its operands."""
-    if not replaced:
-        return node
-    return node.with_operands(tuple(replaced.get(v, v) for v in node.operands))
+    for value in node.operands:
+        if value in replaced:
+            return node.with_operands(tuple([replaced.get(v, v) for v in node.operands]))
+    return node
 
 
 def _check_types(node: Node, values: Sequence[Value]) -> None:

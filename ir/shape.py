@@ -47,6 +47,9 @@ class Symbol:
     def __str__(self) -> str:
         return self.name
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
 
 @dataclass(frozen=True)
 class Quotient:
@@ -97,9 +100,26 @@ class SymInt:
         return SymInt, (self.terms,)
 
     def __add__(self, other: Dim) -> Dim:
+        if type(other) is int:
+            return self._plus(other)
         return _sum(_terms(self), _terms(other)) if isinstance(other, (int, SymInt)) else NotImplemented
 
     __radd__ = __add__
+
+    def _plus(self, number: int) -> SymInt:
+        """With another constant term, which is the last one."""
+        if number == 0:
+            return self
+        *terms, (monomial, factor) = self.terms
+        if monomial != ():
+            return SymInt((*self.terms, ((), number)))
+        number += factor
+        return SymInt((*terms, ((), number)) if number else tuple(terms))
+
+    def _times(self, number: int) -> Dim:
+        if number in (0, 1):
+            return number and self
+        return SymInt(tuple([(monomial, factor * number) for monomial, factor in self.terms]))
 
     def __neg__(self) -> Dim:
         return self * -1
@@ -111,6 +131,8 @@ class SymInt:
         return self * -1 + other
 
     def __mul__(self, other: Dim) -> Dim:
+        if type(other) is int:
+            return self._times(other)
         if not isinstance(other, (int, SymInt)):
             return NotImplemented
         products: dict[Monomial, int] = {}
@@ -237,8 +259,15 @@ def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
     return dim.terms if isinstance(dim, SymInt) else (((), dim),) if dim else ()
 
 
+def _order(monomial: Monomial) -> tuple[int, tuple[str, ...]]:
+    """Terms stand by degree, the highest first, then by text."""
+    return -len(monomial), tuple(map(str, monomial))
+
+
 def _normal(terms: Mapping[Monomial, int]) -> Dim:
-    kept = sorted(((m, c) for m, c in terms.items() if c), key=lambda t: (-len(t[0]), tuple(map(str, t[0]))))
+    kept = [(m, c) for m, c in terms.items() if c]
+    if len(kept) > 1:
+        kept.sort(key=lambda term: _order(term[0]))
     if not kept:
         return 0
     if len(kept) == 1 and kept[0][0] == ():
@@ -384,7 +413,7 @@ def evaluate(dim: Dim, sizes: Mapping[str, Dim]) -> Dim:
     for monomial, factor in dim.terms:
         product: Dim = factor
         for atom in monomial:
-            product = product * _evaluate_atom(atom, sizes)
+            product = _evaluate_atom(atom, sizes) * product
         total = total + product
     return total
 

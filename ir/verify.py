@@ -5,7 +5,7 @@ Each rule has a name, which the message shows; `RULES` lists them.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -13,7 +13,7 @@ from .dtype import ALL, DType
 from .graph import Graph, Location, Node, Type, Value
 from .literal import Literal
 from .op import OPS, Attrs, Op
-from .printer import node_line, value_names
+from .printer import field_names, node_line, value_names
 from .shape import Symbol, SymInt, bounds, symbols
 
 Legal: TypeAlias = Callable[[Node], bool]
@@ -73,7 +73,8 @@ class _Verifier:
         self.graph = graph
         self.stage = stage
         self.legal = legal
-        self.known: dict[Value, Type] = {}
+        self.known: set[Value] = set()
+        self.types: set[Type] = set()  # that were looked at
         self.symbols: dict[str, Symbol] = {}
 
     def run(self) -> None:
@@ -105,7 +106,7 @@ class _Verifier:
                 self.fail("name", f"input {i} is called {value.name!r}")
             names.add(value.name)
             self.type(value.type, None)
-            self.known[value] = value.type
+            self.known.add(value)
 
     def node(self, node: Node) -> None:
         for i, operand in enumerate(node.operands):
@@ -114,17 +115,18 @@ class _Verifier:
             self.value(operand, node)
         self.op(node)
         self.attrs(node)
-        self.inference(node)
+        bodies = list(_bodies(node.attrs))
+        self.inference(node, not bodies)
         if self.legal is not None and not self.legal(node):
             self.fail("legal", f"op {node.op.name} is not legal here", node)
-        for body in _bodies(node.attrs):
+        for body in bodies:
             self.body(node, body)
-        self.known.update((v, v.type) for v in node.results())
+        self.known.update(node.results())
 
     def op(self, node: Node) -> None:
         if not isinstance(node.op, Op) or OPS.get(node.op.name) is not node.op:
             self.fail("op", f"op {getattr(node.op, 'name', node.op)} is not the registered one", node)
-        fewest, most = node.op.arity()
+        fewest, most = _arity(node.op)
         if len(node.operands) < fewest or (most is not None and len(node.operands) > most):
             takes = f"{fewest}" if fewest == most else f"{fewest} to {most or 'any number of'}"
             self.fail("arity", f"op {node.op.name} takes {takes} operands ({', '.join(node.op.operands)}), "
@@ -134,16 +136,19 @@ class _Verifier:
         if type(node.attrs) is not node.op.attrs:
             self.fail("attrs", f"op {node.op.name} takes a {node.op.attrs.__name__}, "
                       f"got a {type(node.attrs).__name__}", node)
-        for field in dataclasses.fields(node.attrs):
-            value = getattr(node.attrs, field.name)
+        for name in field_names(type(node.attrs)):
+            value = getattr(node.attrs, name)
             if not _printable(value):
-                self.fail("attrs", f"attribute {field.name} is a {type(value).__name__}", node)
-            for dim in _sizes(value):
-                self.declare(dim, node)
+                self.fail("attrs", f"attribute {name} is a {type(value).__name__}", node)
+            if isinstance(value, (tuple, SymInt)):
+                for dim in _sizes(value):
+                    self.declare(dim, node)
 
-    def inference(self, node: Node) -> None:
+    def inference(self, node: Node, plain: bool) -> None:
+        """`plain`: without a body, whose structure would be looked up before it is known to have one."""
         try:
-            types = node.op.infer(node.attrs, *[v.type for v in node.operands])
+            types = node.op.types(node.attrs, node.operands) if plain else \
+                node.op.infer(node.attrs, *[v.type for v in node.operands])
         except Exception as error:  # whatever inference does with attributes that make no sense
             self.fail("infer", f"{type(error).__name__}: {error}", node)
         if tuple(types) != node.types:
@@ -160,12 +165,15 @@ class _Verifier:
                       f"{value.node.types}", node)
 
     def type(self, type: Type, node: Node | None) -> None:
+        if type in self.types:
+            return
         if not isinstance(type, Type) or type.dtype not in ALL:
             self.fail("types", f"{type!r} is no type", node)
         for dim in type.shape:
             if not isinstance(dim, (int, SymInt)) or bounds(dim)[1] < 0:
                 self.fail("sizes", f"size {dim!r} in {type}", node)
             self.declare(dim, node)
+        self.types.add(type)
 
     def declare(self, dim: object, node: Node | None) -> None:
         if isinstance(dim, SymInt):
@@ -177,7 +185,7 @@ class _Verifier:
 
     def body(self, node: Node, body: Graph) -> None:
         inner = _Verifier(body, f"{self.stage}, in {node.op.name}", self.legal)
-        inner.symbols = self.symbols
+        inner.symbols, inner.types = self.symbols, self.types
         inner.run()
 
     def donations(self) -> None:
@@ -194,10 +202,16 @@ class _Verifier:
                           f"{given.type}")
 
 
+_arity = functools.cache(Op.arity)
+
+
 def _bodies(attrs: Attrs) -> Iterator[Graph]:
-    for field in dataclasses.fields(attrs):
-        value = getattr(attrs, field.name)
-        yield from (v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, Graph))
+    for name in field_names(type(attrs)):
+        value = getattr(attrs, name)
+        if isinstance(value, Graph):
+            yield value
+        elif isinstance(value, tuple):
+            yield from (v for v in value if isinstance(v, Graph))
 
 
 def _sizes(value: object) -> Iterator[SymInt]:
@@ -209,6 +223,8 @@ def _sizes(value: object) -> Iterator[SymInt]:
 
 
 def _printable(value: object) -> bool:
+    if type(value) is int:
+        return True
     if isinstance(value, tuple):
         return all(map(_printable, value))
     return value is None or isinstance(value, (bool, int, float, str, SymInt, DType, Literal, Graph))

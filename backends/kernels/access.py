@@ -40,8 +40,9 @@ class Access:
 
 def broadcast_to(index: Sequence[Dim], value: Value) -> tuple[Dim, ...]:
     """The index of `value` where it is broadcast to a shape indexed by `index`."""
-    tail = index[len(index) - value.rank:]
-    return tuple(0 if size == 1 else i for i, size in zip(tail, value.shape, strict=True))
+    shape = value.shape
+    tail = index[len(index) - len(shape):]
+    return tuple([0 if size == 1 else i for i, size in zip(tail, shape, strict=True)])
 
 
 def through(space: Space, node: Node, index: Sequence[Dim]) -> tuple[Dim, ...]:

@@ -30,17 +30,29 @@ from typing import TypeAlias, Union
 from graphtorch.ir.dtype import DType, boolean, i64
 
 
-@dataclass(frozen=True)
 class KType:
-    """Element dtype and number of vector lanes (1: a scalar)."""
+    """Element dtype and number of vector lanes (1: a scalar). There is one object for each such pair."""
 
+    __slots__ = ("dtype", "lanes")
     dtype: DType
-    lanes: int = 1
+    lanes: int
+
+    def __new__(cls, dtype: DType, lanes: int = 1) -> KType:
+        found = _TYPES.get((dtype, lanes))
+        if found is None:
+            made = object.__new__(cls)
+            made.dtype, made.lanes = dtype, lanes
+            found = _TYPES.setdefault((dtype, lanes), made)
+        return found
+
+    def __repr__(self) -> str:
+        return f"KType({self})"
 
     def __str__(self) -> str:
         return str(self.dtype) if self.lanes == 1 else f"{self.dtype}x{self.lanes}"
 
 
+_TYPES: dict[tuple[DType, int], KType] = {}
 INDEX = KType(i64)
 
 # Binary operations keep the type of their operands, comparisons give bool. Names ending in _u read the
@@ -60,8 +72,9 @@ REDUCTIONS = frozenset({"add", "mul", "min", "max", "and", "or"})
 
 
 class Expr:
-    """A value. Python operators build expressions and fold what is constant (indices mostly)."""
+    """A value, never changed. Python operators build expressions and fold what is constant (indices)."""
 
+    __slots__ = ()
     type: KType
 
     def __add__(self, other: Operand) -> Expr:
@@ -102,7 +115,7 @@ class Expr:
 Operand: TypeAlias = Union[Expr, int, float, bool]
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True, slots=True)
 class Const(Expr):
     """A number, the same in every lane."""
 
@@ -110,7 +123,7 @@ class Const(Expr):
     type: KType = INDEX
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Name(Expr):
     """A loop variable, a `let`, a size parameter or a register (`var`)."""
 
@@ -118,7 +131,7 @@ class Name(Expr):
     type: KType = INDEX
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Buffer:
     """Memory seen by a kernel: a parameter or private scratch. `align` in bytes is guaranteed."""
 
@@ -128,7 +141,7 @@ class Buffer:
     align: int = 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Load(Expr):
     """Elements ``index .. index + lanes - 1``, or with a vector `index` one element for each lane.
 
@@ -141,14 +154,14 @@ class Load(Expr):
     mask: Expr | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Unary(Expr):
     op: str
     x: Expr
     type: KType
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Binary(Expr):
     op: str
     a: Expr
@@ -156,7 +169,7 @@ class Binary(Expr):
     type: KType
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Fma(Expr):
     """``a * b + c`` rounded once."""
 
@@ -166,7 +179,7 @@ class Fma(Expr):
     type: KType
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Select(Expr):
     condition: Expr
     a: Expr
@@ -174,7 +187,7 @@ class Select(Expr):
     type: KType
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Cast(Expr):
     """Conversion of value; float to integer saturates and NaN becomes 0, anything to bool is ``!= 0``."""
 
@@ -182,7 +195,7 @@ class Cast(Expr):
     type: KType
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Splat(Expr):
     """A scalar in every lane."""
 
@@ -190,7 +203,7 @@ class Splat(Expr):
     type: KType
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Reduce(Expr):
     """All lanes of a vector combined by `op` (one of REDUCTIONS) to a scalar."""
 
@@ -199,7 +212,7 @@ class Reduce(Expr):
     type: KType
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Shuffle(Expr):
     """Lanes picked from the concatenation of `a` and `b` by constant `lanes` (transposes, deinterleaving)."""
 
@@ -209,14 +222,14 @@ class Shuffle(Expr):
     type: KType
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Lanes(Expr):
     """The vector 0, 1, 2, ... of an integer type."""
 
     type: KType
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class For:
     """`kind`: serial, parallel (top level only), vector (asks the target's vectoriser), unroll, rolled.
 
@@ -231,13 +244,13 @@ class For:
     body: list[Stmt] = field(default_factory=list)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Let:
     name: Name
     value: Expr
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Var:
     """Declares a register and gives it its first value."""
 
@@ -245,13 +258,13 @@ class Var:
     value: Expr
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Assign:
     name: Name
     value: Expr
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Store:
     """Stores the lanes of `value` at ``index ..``, or lane by lane with a vector `index`."""
 
@@ -261,7 +274,7 @@ class Store:
     mask: Expr | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Scratch:
     """Private memory of `size` elements (a constant), 64-byte aligned, not initialised."""
 
@@ -269,14 +282,14 @@ class Scratch:
     size: int
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class If:
     condition: Expr
     then: list[Stmt] = field(default_factory=list)
     orelse: list[Stmt] = field(default_factory=list)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Ref:
     """A buffer argument of a call, starting `offset` elements in."""
 
@@ -284,7 +297,7 @@ class Ref:
     offset: Expr
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Call:
     """Calls a kernel that has no parallel loop."""
 
@@ -292,7 +305,7 @@ class Call:
     args: tuple[Ref | Expr, ...]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Fail:
     """Records error `site` (an index into the program's error table) in the call's status and goes on.
 
@@ -306,14 +319,15 @@ class Fail:
 Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, Scratch, If, Call, Fail]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Kernel:
-    """A loop nest over its parameters: buffers first, then sizes."""
+    """A loop nest over its parameters: buffers first, then sizes. `text` is for text.py to remember."""
 
     name: str
     buffers: tuple[Buffer, ...]
     sizes: tuple[Name, ...]
     body: list[Stmt]
+    text: str = field(default="", init=False, repr=False)
 
 
 def walk(body: Sequence[Stmt]) -> Iterator[Stmt]:

@@ -18,6 +18,7 @@ from .lowering import Lowering, Region, region_of
 from .pieces import concat_of, cut_values, lower_pieces, place_parts, with_pieces
 from .program import Program
 from .repeat import lower_once
+from .share import share_kernels
 from .stages import lower_loops
 
 __all__ = ["Lowering", "Region", "lower", "lower_region"]
@@ -41,6 +42,7 @@ def lower(graph: Graph, target: object | None = None, stable: Iterable[int] = ()
         if node.op.name != "constant":
             lower_region(region_of(node), lowering)
     copy_outputs(lowering)
+    share_kernels(lowering.program)
     return lowering.program
 
 

@@ -15,7 +15,7 @@ from graphtorch.ir.shape import Dim, Shape, numel
 from .cost import STEP_TASK_NS, TASK_NS
 from .ir import Kernel
 from .program import ErrorSite, Item, Launch, Program, Slot
-from .text import print_kernel
+from .text import nameless
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class Lowering:
 
         Of equal kernels the first one is taken.
         """
-        key = print_kernel(kernel, ""), tuple(b.align for b in kernel.buffers)
+        key = nameless(kernel), tuple(b.align for b in kernel.buffers)
         kernel = self._kernels.setdefault(key, kernel)
         launch = Launch(kernel, tuple(slots), tuple(sizes), label, flops, bytes)
         self.add(launch, prologue)

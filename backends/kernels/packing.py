@@ -106,6 +106,11 @@ def few(count: Dim) -> bool:
     return isinstance(count, int) and count < TASKS
 
 
+def known(extent: Dim) -> int:
+    """A size, or 0 where it is not known before a run."""
+    return extent if isinstance(extent, int) else 0
+
+
 def _pack_tile(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, size: int,
                valid: int | Expr) -> None:
     base = e.b.let(e.expr(q.group * (q.depth * q.room) + q.along.variable * q.depth), "to")
@@ -114,7 +119,7 @@ def _pack_tile(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DTyp
         _pack_scalars(e, q, k, slot, acc, base, width, valid)
     elif stride(q.source.address, q.along) == 1 and size >= 4:
         _pack_vectors(e, q, k, slot, acc, base, size, valid)
-    elif k and stride(q.source.address, k[-1]) == 1 and size >= 4 and isinstance(k[-1].extent, int):
+    elif k and stride(q.source.address, k[-1]) == 1 and size >= 4 and known(k[-1].extent) >= q.lanes:
         _pack_transposed(e, q, k, slot, acc, base, size, valid)
     else:
         _pack_scalars(e, q, k, slot, acc, base, width, valid)
@@ -137,12 +142,13 @@ def _scalar_step(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, wi
     source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
     start = e.space.env[q.along.name]
     at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
-    inside = e.b.let(binary("min", Const(width), Const(valid) if isinstance(valid, int) else valid), "inside")
+    inside = Const(min(width, valid)) if isinstance(valid, int) else \
+        e.b.let(binary("min", Const(width), valid), "inside")
     with e.b.loop(inside, name="r") as r:
         e.space.bind(q.along.variable, start + r)
         e.b.store(target, at + r, _converted(load(source, e.expr(q.source.address)), q.source, acc))
     e.space.bind(q.along.variable, start)
-    if not (isinstance(valid, int) and valid == width):
+    if not (isinstance(valid, int) and valid >= width):
         with e.b.loop(width, name="r", lo=inside) as r:
             e.b.store(target, at + r, Const(0.0, KType(acc)))
 

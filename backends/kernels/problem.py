@@ -184,7 +184,7 @@ class Emission:
             found = Buffer(self.b.fresh(hint or "x"), slot.dtype, access, _alignment(slot))
             self._buffers[slot] = found
         elif found.access != access:
-            object.__setattr__(found, "access", "readwrite")
+            found.access = "readwrite"
         return found
 
     def scratch(self, dtype: DType, size: int, hint: str) -> Slot:

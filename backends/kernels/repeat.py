@@ -8,13 +8,12 @@ looked up again by what it holds.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from graphtorch.ir.exact import exact
 from graphtorch.ir.graph import Graph, Value
-from graphtorch.ir.op import Attrs
 
 from .lowering import Lowering, Region
 from .program import Launch, Slot
@@ -109,13 +108,7 @@ def structure(region: Region) -> tuple[Any, ...]:
     number: dict[Value, int] = {v: i for i, v in enumerate(body.inputs)}
     nodes = []
     for node in body.nodes:
-        nodes.append((node.op.name, _exact(node.attrs), node.types, tuple(number[v] for v in node.operands)))
+        nodes.append((node.op.name, exact(node.attrs), node.types, tuple(number[v] for v in node.operands)))
         number.update((v, len(number) + i) for i, v in enumerate(node.results()))
     return (region.kind, tuple(v.type for v in body.inputs), tuple(nodes),
             tuple(number[v] for v in body.outputs))
-
-
-def _exact(attrs: Attrs) -> object:
-    """`attrs` as a key that keeps ``0.0``, ``-0.0``, ``0`` and ``False`` apart, which ``==`` does not."""
-    values = tuple(getattr(attrs, f.name) for f in dataclasses.fields(attrs))
-    return attrs, tuple(repr(v) for v in values if isinstance(v, (float, int)))

@@ -208,11 +208,15 @@ def coefficient(dim: Dim, name: str) -> Dim | None:
     """The stride of `dim` in the symbol `name`; None where it is not affine in it."""
     total: Dim = 0
     for monomial, factor in terms_of(dim):
-        plain = [a for a in monomial if isinstance(a, Symbol) and a.name == name]
-        others = [a for a in monomial if not (isinstance(a, Symbol) and a.name == name)]
-        if any(depends(product_of([a], 1), name) for a in others) or len(plain) > 1:
+        others = []
+        for a in monomial:
+            if not isinstance(a, Symbol) and (depends(a.numerator, name) or depends(a.denominator, name)):  # type: ignore[attr-defined]
+                return None
+            if not isinstance(a, Symbol) or a.name != name:
+                others.append(a)
+        if len(monomial) - len(others) > 1:
             return None
-        if plain:
+        if len(others) < len(monomial):
             total = total + product_of(others, factor)
     return total
 

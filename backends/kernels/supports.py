@@ -17,10 +17,13 @@ CHOSEN = {"attention": attention.fits, "attention_grad": attention_grad.fits,
 
 def supports(node: Node) -> bool:
     """Core ops, and some composites, on real types."""
-    types = (*(v.type for v in node.operands), *node.types)
     name = node.op.name
-    whole = node.op.is_core or name in WHOLE or (name in CHOSEN and CHOSEN[name](node))
-    return whole and not any(t.dtype.is_complex for t in types)
+    if not (node.op.is_core or name in WHOLE or (name in CHOSEN and CHOSEN[name](node))):
+        return False
+    for value in node.operands:
+        if value.type.dtype.is_complex:
+            return False
+    return not any(t.dtype.is_complex for t in node.types)
 
 
 def has_native_types(graph: Graph) -> bool:

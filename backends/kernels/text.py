@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from . import ir as k
 from .program import Branch, Item, Launch, Loop, Program, Slot
@@ -33,6 +33,13 @@ def print_kernel(kernel: k.Kernel, name: str | None = None) -> str:
     lines = [f"kernel {kernel.name if name is None else name}({', '.join(params)}) {{"]
     lines += _block(kernel.body, 1)
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def nameless(kernel: k.Kernel) -> str:
+    """The text of a finished kernel without its name, made once: what equal kernels have in common."""
+    if not kernel.text:
+        kernel.text = print_kernel(kernel, "")
+    return kernel.text
 
 
 def print_program(program: Program) -> str:
@@ -93,40 +100,39 @@ def _slot(slot: Slot, names: dict[Slot, str]) -> str:
 
 
 def _block(body: Sequence[k.Stmt], depth: int) -> Iterator[str]:
-    for stmt in body:
-        yield from _statement(stmt, "  " * depth, depth)
-
-
-def _statement(s: k.Stmt, pad: str, depth: int) -> Iterator[str]:
-    match s:
-        case k.For():
+    pad = "  " * depth
+    for s in body:
+        if isinstance(s, k.For):
             step = "" if isinstance(s.step, k.Const) and s.step.value == 1 else f" step {_expr(s.step)}"
             kind = "" if s.kind == "serial" else f" {s.kind}"
             yield f"{pad}for {s.var.name} in {_expr(s.lo)}..{_expr(s.hi)}{step}{kind} {{"
             yield from _block(s.body, depth + 1)
             yield pad + "}"
-        case k.Let():
-            yield f"{pad}let {s.name.name}: {s.name.type} = {_expr(s.value)}"
-        case k.Var():
-            yield f"{pad}var {s.name.name}: {s.name.type} = {_expr(s.value)}"
-        case k.Assign():
-            yield f"{pad}{s.name.name} = {_expr(s.value)}"
-        case k.Store():
-            mask = "" if s.mask is None else f" if {_expr(s.mask)}"
-            yield f"{pad}{s.buffer.name}[{_expr(s.index)}] = {_expr(s.value)}{mask}"
-        case k.Scratch():
-            yield f"{pad}scratch {s.buffer.name}: {s.buffer.dtype}[{s.size}]"
-        case k.If():
+        elif isinstance(s, k.If):
             yield f"{pad}if {_expr(s.condition)} {{"
             yield from _block(s.then, depth + 1)
             if s.orelse:
                 yield pad + "} else {"
                 yield from _block(s.orelse, depth + 1)
             yield pad + "}"
-        case k.Call():
-            yield f"{pad}call {s.kernel.name}({', '.join(map(_argument, s.args))})"
-        case k.Fail():
-            yield f"{pad}fail {_expr(s.site)}"
+        else:
+            yield pad + _STATEMENTS[type(s)](s)
+
+
+def _store(s: k.Store) -> str:
+    mask = "" if s.mask is None else f" if {_expr(s.mask)}"
+    return f"{s.buffer.name}[{_expr(s.index)}] = {_expr(s.value)}{mask}"
+
+
+_STATEMENTS: dict[type, Callable[..., str]] = {
+    k.Let: lambda s: f"let {s.name.name}: {s.name.type} = {_expr(s.value)}",
+    k.Var: lambda s: f"var {s.name.name}: {s.name.type} = {_expr(s.value)}",
+    k.Assign: lambda s: f"{s.name.name} = {_expr(s.value)}",
+    k.Store: _store,
+    k.Scratch: lambda s: f"scratch {s.buffer.name}: {s.buffer.dtype}[{s.size}]",
+    k.Call: lambda s: f"call {s.kernel.name}({', '.join(map(_argument, s.args))})",
+    k.Fail: lambda s: f"fail {_expr(s.site)}",
+}
 
 
 def _argument(arg: k.Ref | k.Expr) -> str:
@@ -134,31 +140,39 @@ def _argument(arg: k.Ref | k.Expr) -> str:
 
 
 def _expr(e: k.Expr) -> str:
-    match e:
-        case k.Const():
-            return repr(e.value) if e.type == k.INDEX else f"{e.value!r}:{e.type}"
-        case k.Name():
-            return e.name
-        case k.Load():
-            lanes = f":{e.type.lanes}" if e.type.lanes > 1 and e.index.type.lanes == 1 else ""
-            mask = "" if e.mask is None else f" if {_expr(e.mask)}"
-            return f"{e.buffer.name}[{_expr(e.index)}{lanes}{mask}]"
-        case k.Binary() if e.op in INFIX:
-            return f"({_expr(e.a)} {INFIX[e.op]} {_expr(e.b)})"
-        case k.Binary():
-            return f"{e.op}({_expr(e.a)}, {_expr(e.b)})"
-        case k.Unary():
-            return f"{e.op}({_expr(e.x)})"
-        case k.Fma():
-            return f"fma({_expr(e.a)}, {_expr(e.b)}, {_expr(e.c)})"
-        case k.Select():
-            return f"select({_expr(e.condition)}, {_expr(e.a)}, {_expr(e.b)})"
-        case k.Cast() | k.Splat():
-            return f"{e.type}({_expr(e.x)})"
-        case k.Reduce():
-            return f"reduce_{e.op}({_expr(e.x)})"
-        case k.Shuffle():
-            return f"shuffle({_expr(e.a)}, {_expr(e.b)}, {list(e.lanes)})"
-        case k.Lanes():
-            return f"lanes:{e.type}"
-    raise TypeError(f"no text for kernel expression {type(e).__name__}")
+    if type(e) is k.Name:
+        return e.name
+    write = _EXPRESSIONS.get(type(e))
+    if write is None:
+        raise TypeError(f"no text for kernel expression {type(e).__name__}")
+    return write(e)
+
+
+def _const(e: k.Const) -> str:
+    return repr(e.value) if e.type is k.INDEX else f"{e.value!r}:{e.type}"
+
+
+def _load(e: k.Load) -> str:
+    lanes = f":{e.type.lanes}" if e.type.lanes > 1 and e.index.type.lanes == 1 else ""
+    mask = "" if e.mask is None else f" if {_expr(e.mask)}"
+    return f"{e.buffer.name}[{_expr(e.index)}{lanes}{mask}]"
+
+
+def _binary(e: k.Binary) -> str:
+    sign = INFIX.get(e.op)
+    return f"{e.op}({_expr(e.a)}, {_expr(e.b)})" if sign is None else f"({_expr(e.a)} {sign} {_expr(e.b)})"
+
+
+_EXPRESSIONS: dict[type, Callable[..., str]] = {
+    k.Const: _const,
+    k.Load: _load,
+    k.Binary: _binary,
+    k.Unary: lambda e: f"{e.op}({_expr(e.x)})",
+    k.Fma: lambda e: f"fma({_expr(e.a)}, {_expr(e.b)}, {_expr(e.c)})",
+    k.Select: lambda e: f"select({_expr(e.condition)}, {_expr(e.a)}, {_expr(e.b)})",
+    k.Cast: lambda e: f"{e.type}({_expr(e.x)})",
+    k.Splat: lambda e: f"{e.type}({_expr(e.x)})",
+    k.Reduce: lambda e: f"reduce_{e.op}({_expr(e.x)})",
+    k.Shuffle: lambda e: f"shuffle({_expr(e.a)}, {_expr(e.b)}, {list(e.lanes)})",
+    k.Lanes: lambda e: f"lanes:{e.type}",
+}

@@ -293,17 +293,31 @@ class _Step:
         return cast(value, self.p.acc)
 
 
+BLOCK_BYTES = 16  # of a register: shuffles inside these blocks, and of whole ones, are one instruction
+
+
 def transpose(e: Emission, values: Sequence[Expr]) -> list[Expr]:
-    """The columns of a square matrix given as row vectors: log2(n) rounds of interleaving halves."""
+    """The columns of a square matrix given as row vectors, in log2(n) rounds of shuffles.
+
+    First inside the blocks of a register, then of whole blocks. Shuffles across both LLVM has to take apart,
+    which takes it as long as all the rest of a kernel.
+    """
     n = len(values)
-    low = tuple(x for i in range(n // 2) for x in (i, n + i))
-    high = tuple(x for i in range(n // 2, n) for x in (i, n + i))
-    current = list(values)
-    for _ in range(n.bit_length() - 1):
-        following: list[Expr] = []
-        for i in range(n // 2):
-            first, second = current[i], current[i + n // 2]
-            following.append(e.b.let(Shuffle(first, second, low, first.type), "z"))
-            following.append(e.b.let(Shuffle(first, second, high, first.type), "z"))
-        current = following
-    return current
+    block = min(n, BLOCK_BYTES // values[0].type.dtype.itemsize)
+    groups = [_unzipped(e, values[i:i + block], 1, block) for i in range(0, n, block)]
+    turned = [_unzipped(e, [group[i] for group in groups], block, n) for i in range(block)]
+    return [turned[i % block][i // block] for i in range(n)]
+
+
+def _unzipped(e: Emission, vectors: Sequence[Expr], size: int, span: int) -> list[Expr]:
+    """The first piece of `size` lanes of each vector, and so on: in each `span` lanes, one vector a piece."""
+    if len(vectors) == 1:
+        return list(vectors)
+    lanes = vectors[0].type.lanes
+    even = tuple(at + i for start in range(0, lanes, span) for first in (start, lanes + start)
+                 for at in range(first, first + span, 2 * size) for i in range(size))
+    halves = []
+    for picked in (even, tuple(lane + size for lane in even)):
+        halves.append(_unzipped(e, [e.b.let(Shuffle(a, b, picked, a.type), "z")
+                                    for a, b in zip(vectors[::2], vectors[1::2], strict=True)], size, span))
+    return [vector for pair in zip(*halves, strict=True) for vector in pair]

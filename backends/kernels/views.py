@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from graphtorch.ir.graph import Node
@@ -47,16 +48,25 @@ def broadcast_index(index: Sequence[Dim], shape: Shape, operand: Shape) -> Index
 def reshape_index(space: Space, index: Index, shape: Shape, target: Shape) -> Index:
     """`index` into `shape` as the index of the same element in `target`, group by group of equal products."""
     result: list[Dim] = []
-    i = j = 0
-    while i < len(shape) or j < len(target):
-        sources, targets = _group(shape, target, i, j)
+    for i, sources, j, targets in _groups(tuple(shape), tuple(target)):
         part = index[i : i + sources]
         if sources == 1 and targets == 1:
             result += part
         elif targets:
             result += space.delinear(space.linear(part, shape[i : i + sources]), target[j : j + targets])
-        i, j = i + sources, j + targets
     return tuple(result)
+
+
+@functools.lru_cache(1024)
+def _groups(shape: Shape, target: Shape) -> tuple[tuple[int, int, int, int], ...]:
+    """Where the groups of equal products begin and how many sizes they have, in `shape` and in `target`."""
+    found = []
+    i = j = 0
+    while i < len(shape) or j < len(target):
+        sources, targets = _group(shape, target, i, j)
+        found.append((i, sources, j, targets))
+        i, j = i + sources, j + targets
+    return tuple(found)
 
 
 def _group(shape: Shape, target: Shape, i: int, j: int) -> tuple[int, int]:

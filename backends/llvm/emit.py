@@ -10,15 +10,13 @@ followed makes LLVM print a warning, and nothing but alias facts and `reassoc` i
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 from graphtorch.ir.dtype import DType, f32, f64
 
 from ..kernels import ir as k
-from ..kernels.ir import INDEX, Buffer, Expr, Kernel, KType, Name, Stmt
+from ..kernels.ir import INDEX, Buffer, Kernel, KType, Name, Stmt
 from . import vmath
 from .expr import Expressions
 from .target import Target
@@ -327,13 +325,12 @@ class FunctionEmitter(Expressions):
 
     def _parallel(self, s: k.For) -> None:
         """Packs what the loop uses into a record on the stack and hands the tasks to the pool."""
-        buffers, names = used(s.body)
-        buffers = [b for b in buffers if b in self.pointers]
-        names = [n for n in names if n in self.values or n in self.registers]
         lo, hi, step = (self.value(e) for e in (s.lo, s.hi, s.step))
-        fields_ = [("ptr", self.pointers[b]) for b in buffers] + [
-            (register(n.type), self.value(n)) for n in names
-        ]
+        inner = TaskEmitter(self)
+        inner.values[s.var] = "%i"
+        inner.statements(s.body)
+        fields_ = [("ptr", self.pointers[b]) for b in inner.buffers]
+        fields_ += [(register(n.type), self.value(n)) for n in inner.names]
         fields_ += [("ptr", "%status"), ("i64", lo), ("i64", step)]
         record = "{ " + ", ".join(t for t, _ in fields_) + " }"
         context = self.alloca(f"{record}, align 64")
@@ -341,7 +338,7 @@ class FunctionEmitter(Expressions):
             p = self.let(f"getelementptr inbounds {record}, ptr {context}, i64 0, i32 {i}")
             self.put(f"store {t} {x}, ptr {p}")
         count = self._task_count(s, lo, hi, step)
-        task = self._task(s, buffers, names, record, [t for t, _ in fields_])
+        task = self._task(inner, record, [t for t, _ in fields_])
         self.owner.declare("gt_parallel_for", "void @gt_parallel_for(ptr, ptr, i64)")
         self.put(f"call void @gt_parallel_for(ptr @{task}, ptr {context}, i64 {count})")
 
@@ -353,16 +350,9 @@ class FunctionEmitter(Expressions):
         up = self.let(f"add nsw i64 {span}, {self.let(f'sub nsw i64 {step}, 1')}")
         return self.let(f"udiv i64 {up}, {step}")
 
-    def _task(self, s: k.For, buffers: list[Buffer], names: list[Name], record: str, types: list[str]) -> str:
+    def _task(self, inner: TaskEmitter, record: str, types: list[str]) -> str:
         body = self.owner.symbol(f"k.{self.kernel}.body")
-        pointers = [self.pointers[b] for b in buffers]
-        memory = tuple(pointers.index(p) for p in pointers)
-        inner = FunctionEmitter(self.owner, self.kernel)
-        inner.is_task = True
-        inner.bind(buffers, names, memory)
-        inner.values[s.var] = "%i"
-        inner.statements(s.body)
-        params = [*parameters(buffers, names, memory), "i64 noundef %i"]
+        params = [*parameters(inner.buffers, inner.names, inner.memory), "i64 noundef %i"]
         self.owner.functions.append(
             inner.finish(f"define internal void @{body}({', '.join(params)}) noinline #0")
         )
@@ -392,30 +382,48 @@ def stays_rolled(s: k.For) -> bool:
     return s.kind == "rolled" or (s.kind == "serial" and any(isinstance(x, k.For) for x in k.walk(s.body)))
 
 
-def used(body: Sequence[Stmt]) -> tuple[list[Buffer], list[Name]]:
-    """Buffers and names that occur in `body`, in the order of first use."""
-    found: dict[Buffer | Name, None] = {}
-    stack: list[object] = [body]
-    while stack:
-        x = stack.pop()
-        if isinstance(x, (list, tuple)):
-            stack.extend(reversed(x))
-        elif isinstance(x, (Buffer, Name)):
-            found.setdefault(x)
-        else:
-            kind: Any = type(x)
-            stack.extend([getattr(x, f) for f in _parts(kind)])
-    return [x for x in found if isinstance(x, Buffer)], [x for x in found if isinstance(x, Name)]
+class TaskEmitter(FunctionEmitter):
+    """Emits the body of a parallel loop; what it finds defined around the loop becomes a parameter.
+
+    Attributes:
+        buffers, names: the parameters, in the order of first use.
+        memory: for each buffer the first one that has the same memory (see `ModuleEmitter.kernel`).
+    """
+
+    def __init__(self, around: FunctionEmitter) -> None:
+        super().__init__(around.owner, around.kernel)
+        self.is_task = True
+        self.buffers: list[Buffer] = []
+        self.names: list[Name] = []
+        self.memory: list[int] = []
+        self._around = around
+        self.values = Found(self._value)
+        self.pointers = Found(self._pointer)
+
+    def _value(self, name: Name) -> str:
+        if name not in self._around.values and name not in self._around.registers:
+            raise KeyError(name)
+        self.names.append(name)
+        return f"%n{len(self.names) - 1}"
+
+    def _pointer(self, buffer: Buffer) -> str:
+        there = self._around.pointers[buffer]
+        same = (i for i, b in enumerate(self.buffers) if self._around.pointers[b] == there)
+        self.memory.append(next(same, len(self.buffers)))
+        self.buffers.append(buffer)
+        return f"%b{self.memory[-1]}"
 
 
-_HOLDERS = (Expr, k.Ref, k.For, k.Let, k.Var, k.Assign, k.Store, k.Scratch, k.If, k.Call, k.Fail)
+class Found(dict):  # type: ignore[type-arg]
+    """A dict that looks for what it does not have."""
 
+    def __init__(self, look: Callable[[Any], str]):
+        super().__init__()
+        self._look = look
 
-@functools.cache
-def _parts(kind: type) -> tuple[str, ...]:
-    """The fields in which something of a kernel may stand, last one first."""
-    holds = issubclass(kind, _HOLDERS)
-    return tuple(f.name for f in reversed(fields(kind))) if holds else ()  # type: ignore[arg-type]
+    def __missing__(self, key: Any) -> str:
+        found = self[key] = self._look(key)
+        return found
 
 
 _EMIT: dict[type, Callable[..., None]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from graphtorch.ir.ops.factor import LinAlgError
@@ -73,13 +73,13 @@ class Record:
     statistics: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        data = asdict(self)
+        data = dict(vars(self))
         for key in ("inputs", "outputs"):
-            data[key] = [
-                {**asdict(a), "shape": [dim_to_json(d) for d in a.shape]} for a in getattr(self, key)
-            ]
+            data[key] = [{**vars(a), "shape": [dim_to_json(d) for d in a.shape]} for a in data[key]]
         data.update(arena=dim_to_json(self.arena), packed=dim_to_json(self.packed))
-        data["launches"]["sizes"] = [dim_to_json(d) for d in self.launches.sizes]
+        data.update(symbols=[vars(s) for s in self.symbols], errors=[vars(s) for s in self.errors])
+        sizes = [dim_to_json(d) for d in self.launches.sizes]
+        data["launches"] = {**vars(self.launches), "sizes": sizes}
         return data
 
     @staticmethod

@@ -62,7 +62,7 @@ class Pool:
 @functools.cache
 def pool() -> Pool:
     """This process's pool, made at the first call and never unloaded: its workers run to the end."""
-    code = immortal(Code([_object()], EXPORTS))
+    code = immortal(Code([pool_object()], EXPORTS))
     address = {name: code.address(name) for name in EXPORTS}
     setter = ctypes.CFUNCTYPE(None, ctypes.c_int32)(address["gt_set_num_threads"])
     getter = ctypes.CFUNCTYPE(ctypes.c_int32)(address["gt_get_num_threads"])
@@ -70,7 +70,9 @@ def pool() -> Pool:
     return Pool(address, RUN(address["gt_run"]), setter, getter)
 
 
-def _object() -> bytes:
+@functools.cache
+def pool_object() -> bytes:
+    """The pool's object code for this machine: takes long where the cache does not have it."""
     source = text(host()) + walk.text()
     name = cache.key("pool", source, repr(host()))
     found = cache.load(name)

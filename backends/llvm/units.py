@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..kernels.ir import For, Kernel, Store, walk
-from ..kernels.text import print_kernel
+from ..kernels.text import nameless
 from . import cache, debug
 from .emit import ModuleEmitter
 from .image import Image, find, remember
 from .native import compile_assembly, compile_object
-from .target import Target, available_cpus
+from .runtime import pool_object
+from .target import Target, available_cpus, host
 
 MODULE_TEXT = 96 << 10  # characters of LLVM IR that are worth a module
 
@@ -42,7 +43,7 @@ def unit(kernel: Kernel, memory: tuple[int, ...], target: Target, once: bool = F
     """
     loops = not once and has_loops(kernel)
     aligns = [b.align for b in kernel.buffers]
-    key = cache.key("kernel", print_kernel(kernel, ""), repr((aligns, memory, loops)), repr(target))
+    key = cache.key("kernel", nameless(kernel), repr((aligns, memory, loops)), repr(target))
     return Unit(f"k_{key[:32]}", kernel, memory, loops)
 
 
@@ -90,6 +91,8 @@ def _compile(modules: Iterator[Module], target: Target, program: str) -> list[Im
     """Object code of `modules`, made on all processors while the next ones are written."""
     waiting: list[tuple[tuple[str, ...], Future[bytes]]] = []
     with ThreadPoolExecutor(available_cpus(), "graphtorch-compile") as pool:
+        if target == host():
+            pool.submit(pool_object)  # what runs the kernels, needed next
         for names, text, loops in modules:
             debug.show("llvm", program, lambda text=text: text)  # type: ignore[misc]
             debug.show("asm", program, lambda text=text: compile_assembly(text, target))  # type: ignore[misc]

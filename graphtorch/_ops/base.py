@@ -162,17 +162,10 @@ def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None,
 
 def _separate(values: list[Any], inputs: tuple[Any, ...]) -> None:
     """One value in the place of two tensors, of which one is detached: gradients must not mix."""
-    for i in range(1, len(values)):
-        value = values[i]
-        for j in range(i):
-            other = values[j]
-            if value is None or other is None or inputs[i] is inputs[j]:
-                continue
-            if value is other or (
-                value.node is not None and value.node is other.node and value.index == other.index
-            ):
-                values[i] = ops.reshape(value, shape=value.shape)
-                break
+    first: dict[Value, Any] = {}
+    for i, value in enumerate(values):
+        if value is not None and first.setdefault(value, inputs[i]) is not inputs[i]:
+            values[i] = ops.reshape(value, shape=value.shape)
 
 
 def check_tensor(name: str, argument: str, x: Any, position: int = 1) -> None:

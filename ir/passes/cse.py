@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from ..exact import exact
 from ..graph import Graph, Node, Value
-from ..op import Attrs
 from ..rewrite import rewrite
 
 
@@ -15,13 +13,7 @@ def run(graph: Graph) -> Graph:
     first: dict[object, Node] = {}
 
     def change(node: Node) -> tuple[Value, ...] | None:
-        known = first.setdefault((node.op, node.operands, _exact(node.attrs)), node)
+        known = first.setdefault((node.op, node.operands, exact(node.attrs)), node)
         return None if known is node else known.results()
 
     return rewrite(graph, change)
-
-
-def _exact(attrs: Attrs) -> object:
-    """`attrs` as a key that keeps ``0.0``, ``-0.0``, ``0`` and ``False`` apart, which ``==`` does not."""
-    values = tuple(getattr(attrs, f.name) for f in dataclasses.fields(attrs))
-    return attrs, tuple(repr(v) for v in values if isinstance(v, (float, int)))

@@ -9,4 +9,4 @@ from ..rewrite import rewrite
 
 def run(graph: Graph) -> Graph:
     """`graph` without `detach`. Its gradient is another: run this after autodiff only."""
-    return rewrite(graph, lambda node: node.operands[0] if node.op is ops.detach else None)
+    return rewrite(graph, lambda node: node.operands[0], (ops.detach,))

@@ -37,7 +37,10 @@ def _folded(node: Node) -> tuple[Value, ...] | None:
 
 
 def _is_foldable(node: Node) -> bool:
-    if not node.operands or any(v.node is None or v.node.op is not ops.constant for v in node.operands):
+    for value in node.operands:
+        if value.node is None or value.node.op is not ops.constant:
+            return False
+    if not node.operands:
         return False
     if any(not t.is_static or t.numel > LIMIT for t in node.types) or node.op in HOLDERS:
         return False

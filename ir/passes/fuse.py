@@ -25,7 +25,7 @@ import heapq
 from collections.abc import Container, Iterable
 
 from .. import ops
-from ..graph import Graph, Node, Value, located
+from ..graph import Graph, Node, Value
 from ..ops import activation, binary, elementwise, random, special
 from ..ops.checks import attrs_of
 from ..ops.control import RegionAttrs
@@ -82,7 +82,8 @@ def run(graph: Graph) -> Graph:
 
     Regions that it already has are taken apart first.
     """
-    graph = legalize.run(graph, lambda n: n.op is not ops.region)
+    if any(n.op is ops.region for n in graph.nodes):
+        graph = legalize.run(graph, lambda n: n.op is not ops.region)
     stored = stored_views(graph)
     parts = Partition(graph, lambda n: is_free(n) and n not in stored, is_data)
     for node in parts.owned:
@@ -224,6 +225,8 @@ def try_join(parts: Partition, producer: Group, consumer: Group) -> bool:
 
 def _few_buffers(parts: Partition, producer: Group, consumer: Group) -> bool:
     """Whether the two together read and write so few values that they can be one body."""
+    if sum(len(g.nodes) + len(g.reads) for g in (producer, consumer)) <= BUFFER_LIMIT:
+        return True
     nodes = {*producer.nodes, *consumer.nodes}
     read = {root for group in (producer, consumer) for root in group.reads if root.node not in nodes}
     if len(read) + len(nodes) <= BUFFER_LIMIT:
@@ -439,8 +442,7 @@ def _region(parts: Partition, group: Group, outside: dict[Value, Value]) -> Node
     graph = Graph("body", list(inputs.values()), [inner[v] for v in results], body)
     attrs = RegionAttrs(kind=final_kind(group), body=graph)
     operands = tuple(outside.get(v, v) for v in inputs)
-    with located(group.nodes[-1].location):
-        made = Node(ops.region, operands, attrs, tuple(v.type for v in results), group.nodes[-1].location)
+    made = Node(ops.region, operands, attrs, tuple([v.type for v in results]), group.nodes[-1].location)
     outside.update(zip(results, made.results(), strict=True))
     return made
 
@@ -461,6 +463,6 @@ def _copy(parts: Partition, group: Group, node: Node, inner: dict[Value, Value],
             _copy(parts, group, value.node, inner, inputs, body)
         else:
             inner[value] = inputs[value] = Value(value.type, name=f"x{len(inputs)}")
-    made = Node(node.op, tuple(inner[v] for v in node.operands), node.attrs, node.types, node.location)
+    made = Node(node.op, tuple([inner[v] for v in node.operands]), node.attrs, node.types, node.location)
     body.append(made)
     inner.update(zip(node.results(), made.results(), strict=True))

@@ -30,12 +30,10 @@ class Part(NamedTuple):
 
 def run(graph: Graph) -> Graph:
     """`graph` with concatenations in the place of sums of padded parts."""
-    return rewrite_until_stable(graph, _joined)
+    return rewrite_until_stable(graph, _joined, (ops.add,))
 
 
 def _joined(node: Node) -> Value | None:
-    if node.op is not ops.add:
-        return None
     parts: list[Part] = []
     for value in _terms(node):
         part = _part(value, node)

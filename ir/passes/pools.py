@@ -25,8 +25,10 @@ COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 
 def run(graph: Graph) -> Graph:
     """`graph` with the rules above applied; needs `max_pool_input_grad` legalized after it."""
-    moved = rewrite_until_stable(graph, lambda n: _masked(n) or _summed(n))
-    return rewrite_until_stable(moved, _found_again)
+    if not any(node.op is ops.max_pool_grad for node in graph.nodes):
+        return graph
+    moved = rewrite_until_stable(graph, lambda n: _masked(n) or _summed(n), (ops.where, ops.sum))
+    return rewrite_until_stable(moved, _found_again, (ops.max_pool_grad,))
 
 
 def _masked(node: Node) -> Value | None:

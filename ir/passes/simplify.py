@@ -6,6 +6,7 @@ for it, or None. What holds only up to rounding (reassociation, reciprocals) is 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -31,7 +32,8 @@ POINTWISE = frozenset((*elementwise.__all__, *binary.__all__, *activation.__all_
 def run(graph: Graph) -> Graph:
     """`graph` in a simpler form with the same results, bit for bit (NaNs may change their payload)."""
     sources = {plain_symbol(d): (v, i) for v in graph.inputs for i, d in enumerate(v.shape)}
-    shared = {v for v, readers in graph.users().items() if len(readers) > 1} | set(graph.outputs)
+    shared = functools.cache(lambda: {v for v, readers in graph.users().items() if len(readers) > 1}
+                             | set(graph.outputs))
 
     def change(node: Node) -> Value | None:
         if node.op is ops.size:
@@ -64,11 +66,11 @@ def _size(node: Node, sources: Mapping[Symbol | None, tuple[Value, int]]) -> Val
     return None if (value, axis) == (operand, here) else ops.size(value, dim=axis)
 
 
-def _transposed_product(node: Node, shared: set[Value]) -> Value | None:
+def _transposed_product(node: Node, shared: Callable[[], set[Value]]) -> Value | None:
     """``(a @ b).T -> b.T @ a.T``, which the packing of the operands absorbs; each sum has the same terms in
     the same order. Not where the product itself is needed too."""
     product = producer(node.operands[0], ops.matmul)
-    if product is None or node.operands[0] in shared:
+    if product is None or node.operands[0] in shared():
         return None
     if attrs_of(node, DimsAttrs).dims != last_swapped(node.types[0].rank):
         return None
@@ -76,11 +78,11 @@ def _transposed_product(node: Node, shared: set[Value]) -> Value | None:
     return ops.matmul(b, a)
 
 
-def _unfolded_product(node: Node, shared: set[Value]) -> Value | None:
+def _unfolded_product(node: Node, shared: Callable[[], set[Value]]) -> Value | None:
     """``(x.reshape(-1, k) @ b).reshape(*x.shape[:-1], n) -> x @ b``, whose rows may lie anywhere and whose
     result later ops read as it is. Not where the product itself is needed too."""
     product = producer(node.operands[0], ops.matmul)
-    if product is None or node.operands[0] in shared or product.operands[1].rank != 2:
+    if product is None or node.operands[0] in shared() or product.operands[1].rank != 2:
         return None
     folded, b = product.operands
     x = None if producer(folded, ops.reshape) is None else folded.node.operands[0]  # type: ignore[union-attr]
