@@ -1,4 +1,4 @@
-"""Random programs of views, writes, hooks and gradients against PyTorch: a sample of tools/fuzz_autograd.py."""
+"""Random programs of views, writes, hooks and gradients against PyTorch: a sample of `fuzz_autograd.py`."""
 
 from __future__ import annotations
 
