@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import ALL, DType, boolean, i64, number_dtype, result_type
+from graphtorch.ir.dtype import ALL, DType, bf16, boolean, f16, f32, i64, number_dtype, result_type
 from graphtorch.ir.graph import Value, located
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt, normalize_axis
@@ -18,11 +18,12 @@ from .. import _types
 from .._grad_mode import modes
 from .._memory import Buffer
 from .._record import flush, locate, user_line
-from .._write import assign
+from .._write import assign, cast_tensor
 from ..storage import Leaf, Storage
 from ..tensor import Tensor, wrap
 
 FLOATS = frozenset(d for d in ALL if d.is_differentiable)
+SHORT = frozenset({f16, bf16})
 DENSE: set[type] = {Tensor}  # classes that have no behaviour of their own; Parameter is added to it
 Number = (bool, int, float, complex, np.number, np.bool_)
 
@@ -239,6 +240,40 @@ def elements_for_size(name: str, x: Tensor, instead: str) -> np.ndarray:
             "this line out of the captured function"
         )
     return x.detach()._array()
+
+
+# ------------------------------------------------------------------------------------------ 16-bit floats
+
+
+def rounded_once(define: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for compositions: 16-bit floats are computed with in f32, results are rounded once.
+
+    Else the squares, sums and quotients in between would overflow or vanish. Operands that meet in a wider
+    dtype are left as they are.
+    """
+
+    @functools.wraps(define)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tensors = [x for given in (args, kwargs.values()) for x in given if isinstance(x, Tensor)]
+        if not any(x._type.dtype in SHORT for x in tensors):
+            return define(*args, **kwargs)
+        dtype = common_dtype(*tensors)
+        if dtype not in SHORT:
+            return define(*args, **kwargs)
+        wide = {k: _recast(x, SHORT, f32) for k, x in kwargs.items()}
+        return _recast(define(*[_recast(x, SHORT, f32) for x in args], **wide), frozenset({f32}), dtype)
+
+    return call
+
+
+def _recast(x: Any, given: frozenset[DType], target: DType) -> Any:
+    """`x`, a tensor or a tuple or list of some, with those of the `given` dtypes as `target`."""
+    if isinstance(x, Tensor):
+        return cast_tensor(x, target) if x._type.dtype in given else x
+    if isinstance(x, (tuple, list)):
+        parts = [_recast(v, given, target) for v in x]
+        return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
+    return x
 
 
 # ------------------------------------------------------------------------------------------ promotion

@@ -24,6 +24,7 @@ from .base import (
     floating,
     is_operand,
     register,
+    rounded_once,
     run,
     scalar,
 )
@@ -123,6 +124,7 @@ def sign(input: Tensor) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """Rounded to `decimals` places, halves to even."""
     check_tensor("round", "input", input)
@@ -144,6 +146,7 @@ def frac(input: Tensor) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """log(x / (1 - x)), with x clamped to eps .. 1 - eps."""
     x = input if eps is None else FUNCTIONS["clamp"](input, eps, 1 - eps)
@@ -504,6 +507,7 @@ def _powers(exponent: Any, dtype: DType) -> Callable[[Value], Value] | None:
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value * tensor1 * tensor2."""
     dtype = common_dtype(input, tensor1, tensor2)
@@ -519,6 +523,7 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value * tensor1 / tensor2."""
     dtype = common_dtype(input, tensor1, tensor2)
@@ -538,6 +543,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     """input + weight * (end - input)."""
     dtype = common_dtype(input, end)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._autocast import single_precision
-from ..._ops.base import FUNCTIONS
+from ..._ops.base import FUNCTIONS, rounded_once
 from ...tensor import Tensor
 from ._common import call, constant_like, where
 from .activation import log_softmax, logsigmoid
@@ -44,7 +44,7 @@ def legacy_reduction(reduction: str, size_average: bool | None, reduce: bool | N
     chosen = "none" if reduce is False else "mean" if size_average else "sum"
     warnings.warn(f"size_average and reduce args will be deprecated, please use reduction={chosen!r} "
                   "instead.",
-                  stacklevel=4)
+                  stacklevel=5)
     return chosen
 
 
@@ -52,7 +52,7 @@ def _warn_broadcast(input: Tensor, target: Tensor) -> None:
     if tuple(input.shape) != tuple(target.shape):
         warnings.warn(f"Using a target size ({target.size()}) that is different to the input size "
                       f"({input.size()}). This will likely lead to incorrect results due to broadcasting. "
-                      "Please ensure they have the same size.", stacklevel=4)
+                      "Please ensure they have the same size.", stacklevel=5)
 
 
 def _elementwise(input: Tensor, target: Tensor, values: Tensor, reduction: str,
@@ -67,6 +67,7 @@ def _elementwise(input: Tensor, target: Tensor, values: Tensor, reduction: str,
 
 
 @single_precision
+@rounded_once
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
              reduction: str = "mean",
              weight: Tensor | None = None) -> Tensor:
@@ -78,6 +79,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
 
 
 @single_precision
+@rounded_once
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
             reduction: str = "mean",
             weight: Tensor | None = None) -> Tensor:
@@ -88,6 +90,7 @@ def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any
 
 
 @single_precision
+@rounded_once
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                    reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """0.5 d^2 / beta where d = |x - t| < beta, else d - 0.5 beta."""
@@ -102,6 +105,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
 
 
 @single_precision
+@rounded_once
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
                weight: Tensor | None = None) -> Tensor:
     """0.5 d^2 where d = |x - t| < delta, else delta (d - 0.5 delta)."""
@@ -177,6 +181,7 @@ def _check_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | No
                            f"[{channels}], got {list(weight.shape)}")
 
 
+@rounded_once
 def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str,
                         ignore_index: int,
                         label_smoothing: float) -> Tensor:
@@ -200,6 +205,7 @@ def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, re
 
 
 @single_precision
+@rounded_once
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
                          size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
@@ -220,6 +226,7 @@ def _log_cut(p: Tensor) -> Tensor:
 
 
 @single_precision
+@rounded_once
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
                                      size_average: Any = None, reduce: Any = None, reduction: str = "mean",
                                      pos_weight: Tensor | None = None) -> Tensor:
@@ -239,6 +246,7 @@ def reduce_weighted(values: Tensor, weight: Tensor | None, reduction: str) -> Te
 
 
 @single_precision
+@rounded_once
 def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
            reduction: str = "mean",
            log_target: bool = False) -> Tensor:
@@ -248,7 +256,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
         warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support "
                       "size.'batchmean' divides only by the batch size, and aligns with the KL div math "
                       "definition.",
-                      stacklevel=2)
+                      stacklevel=3)
     if log_target:
         values = target.exp() * (target - input)
     else:
@@ -260,6 +268,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
 
 
 @single_precision
+@rounded_once
 def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full: bool = False,
                      size_average: Any = None, eps: float = 1e-8, reduce: Any = None,
                      reduction: str = "mean") -> Tensor:
@@ -273,6 +282,7 @@ def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full
     return reduced(values, reduction)
 
 
+@rounded_once
 def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False,
                       eps: float = 1e-6,
                       reduction: str = "mean") -> Tensor:
@@ -301,6 +311,7 @@ def _fitting_variance(input: Tensor, var: Tensor) -> Tensor:
 
 
 @single_precision
+@rounded_once
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
     """x where t = 1, max(0, margin - x) where t = -1."""
@@ -312,6 +323,7 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, siz
 
 
 @single_precision
+@rounded_once
 def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
                         size_average: Any = None,
                         reduce: Any = None, reduction: str = "mean") -> Tensor:
@@ -325,6 +337,7 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
 
 
 @single_precision
+@rounded_once
 def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                      reduction: str = "mean") -> Tensor:
     """log(1 + exp(-t x))."""
@@ -332,6 +345,7 @@ def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, re
     return reduced(-logsigmoid(target * input), reduction)
 
 
+@rounded_once
 def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | None = None,
                                 size_average: Any = None, reduce: Any = None,
                                 reduction: str = "mean") -> Tensor:
@@ -342,6 +356,7 @@ def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | 
 
 
 @single_precision
+@rounded_once
 def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0,
                       weight: Tensor | None = None,
                       size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
@@ -363,6 +378,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
 
 
 @single_precision
+@rounded_once
 def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                            reduction: str = "mean") -> Tensor:
     """Sum over targets j and others i of max(0, 1 - (x[j] - x[i])) / C; the targets of each row end at the
@@ -388,6 +404,7 @@ def _positions(x: Tensor) -> Tensor:
 
 
 @single_precision
+@rounded_once
 def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
                           size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """1 - cos(x1, x2) where t = 1, max(0, cos(x1, x2) - margin) where t = -1."""
@@ -405,6 +422,7 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
 
 
 @single_precision
+@rounded_once
 def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2,
                         eps: float = 1e-6, swap: bool = False, size_average: Any = None, reduce: Any = None,
                         reduction: str = "mean") -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._ops.base import rounded_once
 from ...tensor import Tensor
 from ._common import batched, cat, from_array, tuple_of
 from .padding import pad
@@ -18,6 +19,7 @@ _RANKS = {"nearest": (3, 4, 5), "nearest-exact": (3, 4, 5), "area": (3, 4, 5), "
 _CUBIC = -0.75  # the coefficient a of the cubic convolution kernel that PyTorch uses
 
 
+@rounded_once
 def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
                 align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
                 antialias: bool = False) -> Tensor:
