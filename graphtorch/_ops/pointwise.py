@@ -436,6 +436,7 @@ xlogy = _simple_binary("xlogy", ops.xlogy, to_float=True)
 
 
 @register(out=True)
+@rounded_once
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
     """log2(2**input + 2**other)."""
     ln2 = math.log(2)

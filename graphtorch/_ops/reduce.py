@@ -385,8 +385,8 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
         return cumsum((input - top).exp(), axis).log() + top
     size = input._type.shape[axis]
     if not isinstance(size, int):
-        raise NotImplementedError(f"logcumsumexp along dimension {axis} of size {size}, which may change: the size "
-                                  "must be known")
+        raise NotImplementedError(f"logcumsumexp along dimension {axis}, of size {size}: it may change; "
+                                  "use logsumexp of masked rows instead")
     dtype = floating(input._type.dtype)
     return run("Logcumsumexp", lambda v: _log_cumulative_sums(cast_value(v, dtype), axis, size), input)
 

@@ -3,7 +3,7 @@
     python tools/oracle/opinfo.py                         float32, every entry that graphtorch has
     python tools/oracle/opinfo.py --dtype float64 --second
     python tools/oracle/opinfo.py --dtype others          integers, bool, 16-bit floats, complex64
-    python tools/oracle/opinfo.py --dtype float16 --ends  both ends of a 16-bit range: nothing rounded in between
+    python tools/oracle/opinfo.py --dtype float16 --ends  both ends of a 16-bit range
     python tools/oracle/opinfo.py --op linalg.norm -v     one entry, every failing sample
     python tools/oracle/opinfo.py --surface names.tsv     only entries for the names in a table's first column
 
@@ -352,7 +352,7 @@ class Replay:
 
 # ------------------------------------------------------------------------------------------ both ends
 
-LARGEST = (30000.0, 300.0, 2.0**-9, 2.0**-13)  # largest elements: near the end, whose squares are beyond it, ...
+LARGEST = (30000.0, 300.0, 2.0**-9, 2.0**-13)  # largest elements: near an end, or with squares beyond it
 SAMPLES = 6  # of each entry
 ROUNDED = (2e-2, 2.0**-23)  # tolerance: a few roundings to 16 bits; two of the smallest numbers
 
@@ -407,8 +407,8 @@ class Ends(Replay):
         leaves = [t for t in tensors([args, sample.kwargs]) if t.requires_grad]
         got = torch.autograd.grad(outs, leaves, [torch.ones_like(o) for o in outs], allow_unused=True) \
             if outs and leaves else ()
-        return ([to_array(t) for t in found if t.is_floating_point()],
-                [to_array(torch.zeros_like(x) if g is None else g) for g, x in zip(got, leaves, strict=bool(got))])
+        gradients = self.wanted(got, leaves) if got else []
+        return [to_array(t) for t in found if t.is_floating_point()], gradients
 
     def mine(self, sample: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
         leaves: list[Any] = []
@@ -417,15 +417,17 @@ class Ends(Replay):
         outs = [t for t in found if t.requires_grad]
         seeds = [graphtorch.ones_like(o) for o in outs]
         got = graphtorch.autograd.grad(outs, leaves, seeds, allow_unused=True) if outs and leaves else ()
-        return ([elements(t) for t in found if t.is_floating_point()],
-                [self.filled(g, x) for g, x in zip(got, leaves, strict=bool(got))])
+        gradients = [self.filled(g, x) for g, x in zip(got, leaves, strict=True)] if got else []
+        return [elements(t) for t in found if t.is_floating_point()], gradients
 
     def beside(self, mine: list[np.ndarray], theirs: list[np.ndarray], exact: list[np.ndarray]) -> str | None:
         """Where PyTorch's result is near the exact one and ours is not."""
         for a, b, c in zip(mine, theirs, exact, strict=True):
             a, b, c = (np.asarray(x, np.float64) for x in (a, b, c))
-            with np.errstate(all="ignore"):
-                right, near = (~(np.abs(x - c) > ROUNDED[0] * np.abs(c) + ROUNDED[1]) & np.isfinite(x) for x in (b, a))
+            with np.errstate(all="ignore"):  # where large elements cancel their roundings are left
+                top = np.max(np.abs(c), initial=0, where=np.isfinite(c))
+                most = ROUNDED[0] * np.abs(c) + ROUNDED[1] + torch.finfo(self.dtype).eps * top
+                right, near = (~(np.abs(x - c) > most) & np.isfinite(x) for x in (b, a))
             wrong = np.flatnonzero(right & ~near)
             if wrong.size:
                 i = wrong[0]

@@ -256,7 +256,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
         warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support "
                       "size.'batchmean' divides only by the batch size, and aligns with the KL div math "
                       "definition.",
-                      stacklevel=3)
+                      stacklevel=4)
     if log_target:
         values = target.exp() * (target - input)
     else:
@@ -317,7 +317,7 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, siz
     """x where t = 1, max(0, margin - x) where t = -1."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     zero = constant_like(input, 0)
-    near = where(target != 1, (margin - input).relu(), zero)
+    near = where(target != 1, (margin - input).clamp(min=0), zero)
     far = where(target != -1, input, zero)
     return reduced(near + far, reduction)
 
@@ -333,7 +333,7 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
         raise RuntimeError("margin_ranking_loss : All input tensors should have same dimension but got "
                            f"sizes: input1: {input1.size()}, input2: {input2.size()}, target: "
                            f"{target.size()} ")
-    return reduced((-target * (input1 - input2) + margin).relu(), reduction)
+    return reduced((-target * (input1 - input2) + margin).clamp(min=0), reduction)
 
 
 @single_precision
@@ -417,7 +417,7 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
     cosine = (input1 * input2).sum(-1) / squares.sqrt()
     zero = constant_like(cosine, 0)
     same = where(target == 1, 1 - cosine, zero)
-    other = where(target == -1, (cosine - margin).relu(), zero)
+    other = where(target == -1, (cosine - margin).clamp(min=0), zero)
     return reduced(same + other, reduction)
 
 
@@ -454,4 +454,4 @@ def _triplet(anchor: Tensor, positive: Tensor, negative: Tensor, distance: Calla
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:
         far = far.minimum(distance(positive, negative))
-    return reduced((near - far + margin).relu(), reduction)
+    return reduced((near - far + margin).clamp(min=0), reduction)

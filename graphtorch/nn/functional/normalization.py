@@ -61,6 +61,7 @@ def _values_per_channel(x: Tensor) -> Any:
     return count
 
 
+@rounded_once
 def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
                   weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
                   momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
@@ -95,7 +96,7 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
 
 def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
              eps: float | None = None) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the trailing dims; `eps` None is that of the dtype computed in."""
+    """x / sqrt(mean(x^2) + eps) * weight over the trailing dims; `eps` None: 2^-23, 2^-52 of doubles."""
     x, shape = _normalized(input, normalized_shape, "rms_norm", weight=weight)
     if eps is None:
         eps = 2.0**-52 if x.dtype.itemsize == (16 if x.dtype.is_complex else 8) else 2.0**-23
