@@ -18,7 +18,7 @@ import numpy as np
 
 from graphtorch.backends.kernels.cost import FREE
 from graphtorch.ir.graph import Location, Value, _location
-from graphtorch.ir.ops.factor import LinAlgError
+from graphtorch.ir.ops.require import RAISED
 
 from . import _programs
 from ._grad_mode import modes
@@ -219,7 +219,9 @@ def _execute(
         return outputs, _programs.run(found, walk, outputs)
     try:
         return outputs, _programs.run(found, walk, outputs)
-    except (IndexError, LinAlgError) as error:
+    except RAISED as error:
+        if type(error) not in RAISED:
+            raise
         raise type(error)(_with_own_line(str(error), walk, found.program.lines)) from None
 
 

@@ -533,13 +533,16 @@ grown:"""
         return "\n".join(lines)
 
     def _report_status(self) -> str:
-        """A data-dependent error becomes GT_INDEX with the site's message."""
+        """A data-dependent error becomes GT_INDEX or GT_VALUE with the site's message."""
         sites = self.program.errors
         if not sites:
             return "  ret i32 0"
         rows = ", ".join(f"ptr {self._string(f'site{i}', f'{self.name}_run: {s.op}: {s.message}')}"
                          for i, s in enumerate(sites))
         self._globals.append(f"@{self.name}.sites = private constant [{len(sites)} x ptr] [{rows}]\n")
+        codes = ", ".join(f"i32 {tensor_check.INDEX if site.kind == 'index' else tensor_check.VALUE}"
+                          for site in sites)
+        self._globals.append(f"@{self.name}.codes = private constant [{len(sites)} x i32] [{codes}]\n")
         return f"""  %fine = icmp eq i32 %status, 0
   br i1 %fine, label %done, label %bad_index
 done:
@@ -550,7 +553,9 @@ bad_index:
   %site.text = load ptr, ptr %site.p
   %percent = call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, \
 ptr {self._string('msg.text', '%s')}, ptr %site.text)
-  ret i32 {tensor_check.INDEX}"""
+  %code.p = getelementptr i32, ptr @{self.name}.codes, i32 %site
+  %code = load i32, ptr %code.p
+  ret i32 %code"""
 
     def _rejections(self) -> str:
         name, ins, outs = self.name, len(self.inputs), len(self.outputs)

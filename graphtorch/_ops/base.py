@@ -12,6 +12,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import ALL, DType, bf16, boolean, f16, f32, i64, number_dtype, result_type
 from graphtorch.ir.graph import Value, located
 from graphtorch.ir.literal import Literal
+from graphtorch.ir.ops.require import FAILURES, breaks
 from graphtorch.ir.shape import SymInt, normalize_axis
 
 from .. import _types
@@ -19,7 +20,7 @@ from .._grad_mode import modes
 from .._memory import Buffer
 from .._record import flush, locate, user_line
 from .._write import assign, cast_tensor
-from ..storage import Leaf, Storage
+from ..storage import Leaf, Storage, number_in_all
 from ..tensor import Tensor, wrap
 
 FLOATS = frozenset(d for d in ALL if d.is_differentiable)
@@ -240,6 +241,55 @@ def elements_for_size(name: str, x: Tensor, instead: str) -> np.ndarray:
             "this line out of the captured function"
         )
     return x.detach()._array()
+
+
+# ------------------------------------------------------------------------------------------ checks of values
+
+
+def checked(x: Tensor, rule: str, message: str, kind: str = "runtime") -> Tensor:
+    """`x`, all of whose elements have to obey a rule (see `ir.ops.within`).
+
+    Elements in memory are looked at now. Those still to be computed are when the result is, and an error then
+    names the line that records them: looking at them here would split the graph.
+    """
+    known = known_elements(x)
+    if known is None:
+        return run("Alias", ops.within, x, rule=rule, message=message, kind=kind)  # type: ignore[no-any-return]
+    if breaks(rule, known):
+        raise FAILURES[kind](message)
+    return x
+
+
+def check_places(
+    index: Tensor, size: Any, message: str, kind: str = "index", lowest: int = 0, but: Any = None
+) -> None:
+    """Raise where elements of `index` in memory are outside lowest .. size - 1, and not `but`.
+
+    Of those still to be computed the run that reads them takes care. `message` says ``{}`` for the element.
+    """
+    known = known_elements(index)
+    if known is None or not known.size or not isinstance(size, int):
+        return
+    if known.min() >= lowest and known.max() < size:
+        return
+    wrong = (known < lowest) | (known >= size)
+    if but is not None:
+        wrong &= known != but
+    if wrong.any():
+        raise FAILURES[kind](message.format(known[wrong].flat[0]))
+
+
+OUTSIDE = "index {} is out of bounds for dimension %d with size %s"
+
+
+def known_elements(x: Tensor) -> np.ndarray | None:
+    """The elements of `x`, or the number that all are, where they are known without computing anything."""
+    storage = x._storage
+    if Storage.capture is not None:
+        return None
+    if storage.host is not None or type(storage.value) is Leaf:
+        return x._array()
+    return number_in_all(storage.value)
 
 
 # ------------------------------------------------------------------------------------------ 16-bit floats

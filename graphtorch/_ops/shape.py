@@ -343,6 +343,8 @@ def repeat_interleave(
     if isinstance(repeats, Tensor):
         repeats = elements_for_size("repeat_interleave", repeats, "give the repeats as Python ints")
     counts = np.asarray(repeats).reshape(-1)
+    if (counts < 0).any():
+        raise RuntimeError("repeats can not be negative")
     if counts.size not in (1, size):
         raise RuntimeError(
             f"repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size} "

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from ..tensor import Tensor
-from .base import FUNCTIONS, axis_of, check_tensor, register, rounded_once
+from .base import FUNCTIONS, axis_of, check_tensor, checked, register, rounded_once
 from .compare import where
 from .order import sort
 
@@ -99,6 +99,8 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     if min > max:
         raise RuntimeError("max must be larger than min")
     x = input.detach().reshape(-1)
+    if min == max:
+        x = checked(x, "finite", "torch.histc: the range of the elements is not finite")
     wide = x.double()
     low, high = _range(wide, min, max)
     place = ((wide - low) * (bins / (high - low))).floor()

@@ -16,7 +16,7 @@ from graphtorch.backends.kernels.program import Program, Slot, flat
 from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.library import ABI_VERSION, Weights, exported, library_text
 from graphtorch.backends.llvm.native import compile_object
-from graphtorch.backends.llvm.target import Target, host
+from graphtorch.backends.llvm.target import Target, host, verify
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import UNBOUNDED, Dim, bounds
 
@@ -71,12 +71,17 @@ def compile(model: Any, example: Any, path: str | Path, *,
 
     Raises:
         TypeError: `example` holds arrays instead of tensors, or the model returns no tensor.
-        ValueError: the file's suffix, `name` or `weights` is none of the above.
+        ValueError: the file's suffix, `name` or `weights` is none of the above; LLVM knows no such target.
+        NotImplementedError: the target is neither a 64-bit x86 nor a 64-bit ARM.
         RuntimeError: no linker for a ``.so``; a size that no input has.
     """
     path = Path(path)
     name = name or path.stem.removeprefix("lib")
     _check_arguments(path, name, weights)
+    if target is not None and target != host():
+        verify(target)
+    if path.suffix == ".so":
+        link.find_linker((target or host()).triple)
     arguments = example if isinstance(example, (tuple, list)) else (example,)
     _check_example(arguments)
     traced = trace(model, *arguments, dynamic=dynamic)
@@ -103,7 +108,7 @@ def compile_graph(graph: Graph, arrays: Mapping[str, np.ndarray], path: Path, na
         placed = Weights(source, {i: offsets[graph.inputs[i].name] for i in stable}, embedded, len(blob))
         code = compile_object(library_text(name, program, plan, placed, metadata, target), target, pic=True)
     header_path, external = path.with_suffix(".h"), None if embedded else path.with_suffix(".safetensors")
-    _write(path, code, name)
+    _write(path, code, name, target)
     if external is not None:
         link.write_whole(external, header + blob)
     link.write_whole(header_path, header_text(name, [_line(s) for s in data],
@@ -131,9 +136,9 @@ def _check_example(arguments: Sequence[Any]) -> None:
                             "constant: pass torch.from_numpy(array)")
 
 
-def _write(path: Path, code: bytes, name: str) -> None:
+def _write(path: Path, code: bytes, name: str, target: Target) -> None:
     if path.suffix == ".so":
-        link.shared_library(code, path)
+        link.shared_library(code, path, target.triple)
     elif path.suffix == ".a":
         link.archive(code, path, exported(name))
     else:

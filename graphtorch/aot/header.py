@@ -39,6 +39,7 @@ ERROR_CODES = {
     "DEVICE": (8, "not in CPU memory"),
     "INDEX": (9, "an index in the data is out of range"),
     "MEMORY": (10, "out of memory"),
+    "VALUE": (11, "an operation does not take these values of the data"),
 }
 
 

@@ -35,6 +35,11 @@ def _reshape(b: ModelBuilder, node: Node, x: list[str]) -> str:
 
 
 @_emits
+def _within(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    return b.op("Identity", x[:1])  # ONNX has nothing that refuses values
+
+
+@_emits
 def _permute(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("Transpose", x, perm=list(node.attrs.dims))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._autocast import single_precision
-from ..._ops.base import FUNCTIONS, rounded_once
+from ..._ops.base import FUNCTIONS, check_places, checked, rounded_once
 from ...tensor import Tensor
 from ._common import call, constant_like, where
 from .activation import log_softmax, logsigmoid
@@ -149,6 +149,8 @@ def _class_loss(name: str, input: Tensor, target: Tensor, weight: Tensor | None,
     x, t = (input.unsqueeze(0), target.unsqueeze(0)) if single and target.dim() == 0 else (input, target)
     if single and target.dim() == 1:
         x = input.unsqueeze(0)
+    classes = x.shape[0] if x.dim() == 1 else x.shape[1]
+    check_places(t, classes, "Target {} is out of bounds.", but=ignore_index)
     operands = (x, t.long()) if weight is None else (x, t.long(), weight)
     attrs: dict[str, Any] = {"reduction": reduction, "ignore_index": ignore_index}
     if label_smoothing is not None:
@@ -214,6 +216,10 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     if tuple(input.shape) != tuple(target.shape):
         raise ValueError(f"Using a target size ({target.size()}) that is different to the input size "
                          f"({input.size()}) is deprecated. Please ensure they have the same size.")
+    input, target = (
+        checked(x, "probability", f"all elements of {name} should be between 0 and 1")
+        for x, name in ((input, "input"), (target, "target"))
+    )
     values = -(target * _log_cut(input) + (1 - target) * _log_cut(1 - input))
     return reduce_weighted(values, weight, reduction)
 
@@ -289,6 +295,8 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: 
     """0.5 (log v + (x - t)^2 / v) with v = max(var, eps), whose gradient passes the maximum unchanged."""
     if not isinstance(var, Tensor) and var < 0:
         raise ValueError("var has negative entry/entries")
+    if isinstance(var, Tensor):
+        var = checked(var, "not below zero", "var has negative entry/entries", "value")
     given = _fitting_variance(input, var) if isinstance(var, Tensor) else input.new_full(input.shape, var)
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(reduction + " is not valid")
@@ -369,6 +377,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
     t = target.reshape(-1)
     if x.shape[0] != t.shape[0]:
         raise RuntimeError(f"inconsistent target size, expected {x.shape[0]} but got {list(target.shape)}")
+    check_places(t, x.shape[1], f"target out of range: got {{}} for {x.shape[1]} classes", "runtime")
     gap = (margin - x.gather(1, t.unsqueeze(1)) + x).relu()
     gap = gap if p == 1 else gap * gap
     gap = gap if weight is None else gap * weight.index_select(0, t).unsqueeze(1)
@@ -388,6 +397,8 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = No
         raise RuntimeError(f"inconsistent target size: {list(target.shape)} for input of size: "
                            f"{list(input.shape)}")
     x, t = (v.reshape(1, -1) if v.dim() < 2 else v for v in (input, target))
+    check_places(t, x.shape[1], f"argument #2 'target' is out of range: got {{}} for {x.shape[1]} classes",
+                 "runtime", lowest=-1)
     listed = (t < 0).long().cumsum(1) == 0
     safe = where(listed, t, constant_like(t, 0))
     hits = (safe.unsqueeze(2) == _positions(x).unsqueeze(0)).logical_and(listed.unsqueeze(2))

@@ -42,6 +42,9 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     sizes, scales = _target(input, size, scale_factor, recompute_scale_factor)
     if mode == "area":
         return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[len(sizes) - 1](input, sizes)
+    if any(isinstance(s, int) and s <= 0 for s in (*input.shape[2:], *sizes)):
+        raise RuntimeError("Input and output sizes should be greater than 0, but got input of size "
+                           f"{list(input.shape[2:])} and output of size {list(sizes)}")
     for i, (out, scale) in enumerate(zip(sizes, scales, strict=True)):
         dim = i + 2
         taps = _taps(mode, input.shape[dim], out, scale, bool(align_corners))
