@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, i64
-from graphtorch.ir.graph import Value
+from graphtorch.ir.dtype import DType, f32, i64
+from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.shape import SymInt, bounds, broadcast, numel
 
 from . import _types
@@ -183,6 +183,7 @@ def fork_rng(devices: Any = None, enabled: bool = True, **options: Any) -> Any:
 
 def _stream(generator: Generator | None, shape: tuple[Any, ...]) -> tuple[Value, Value]:
     locate()
+    Type(f32, shape)  # refuses more than can be addressed, before the stream moves
     return (generator or default_generator).take(numel(shape))
 
 

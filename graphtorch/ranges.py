@@ -10,7 +10,7 @@ import numpy as np
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, i64
-from graphtorch.ir.graph import Value
+from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt
 
@@ -67,6 +67,7 @@ def _count(start: Any, end: Any, step: Any, ir: DType) -> int:
 
 
 def _ramp(count: int, start: Any, step: Any, ir: DType, exact: DType | None = None) -> Value:
+    Type(ir, (count,))  # refuses more than can be addressed
     if exact is not None:  # integers: exact in i64, then converted
         line = ops.iota(shape=(count,), dim=0, dtype=i64)
         if step != 1:
@@ -139,6 +140,7 @@ def _line(start: Any, end: Any, steps: int, dtype: Any, out: Tensor | None) -> t
     complex_ends = isinstance(start, complex) or isinstance(end, complex)
     default = _types.default_dtype().complex if complex_ends else _types.default_dtype()
     ir = to_ir(dtype) if dtype is not None else default if out is None else out._type.dtype
+    Type(ir, (steps,))  # refuses more than can be addressed
     if ir.is_integer:  # as PyTorch: the ends are truncated first
         start, end = int(start), int(end)
     if ir.is_floating_point and not complex_ends:  # the ends are rounded to the dtype first
