@@ -36,6 +36,8 @@ def write_item(x: Tensor, key: Any, value: Any) -> bool:
     index = _index(key, one)
     if index is _ELSEWHERE:
         return False
+    if isinstance(value, Tensor) and value._storage is x._storage:
+        return False
     dtype = x._type.dtype
     memory = _memory(x) if one or _is_at_hand(value, dtype) else None
     if memory is None:

@@ -26,7 +26,7 @@ from ._ops.base import (
 )
 from ._ops.views import entry, part_view, select, slice_view, squeeze, unsqueeze
 from ._types import DTYPES
-from ._write import assign
+from ._write import assign, check_overlap
 from .creation import from_array
 from .storage import Leaf, Storage
 from .tensor import Tensor, from_value
@@ -58,6 +58,8 @@ def getitem(self: Tensor, key: Any) -> Tensor:
 
 
 def _check_places(x: Tensor, arrays: Arrays) -> None:
+    if any(0 in index._type.shape for _, index in arrays):
+        return  # nothing is read
     for axis, index in arrays:
         size = x._type.shape[axis]
         lowest = -size if isinstance(size, int) else 0
@@ -316,6 +318,7 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         return
     dims = tuple(axis for axis, _ in arrays)
     source = value if isinstance(value, Tensor) else scalar_tensor(value, dtype)
+    check_overlap(part, source, identical=True)
     written = _put(part, source, arrays, dims, accumulate=False)
     assign(part, written)
 

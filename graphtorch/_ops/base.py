@@ -19,7 +19,7 @@ from .. import _types
 from .._grad_mode import modes
 from .._memory import Buffer
 from .._record import flush, locate, user_line
-from .._write import assign, cast_tensor
+from .._write import assign, cast_tensor, check_overlap
 from ..storage import Leaf, Storage, number_in_all
 from ..tensor import Tensor, wrap
 
@@ -76,14 +76,31 @@ def register(
 
 def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Callable[..., Any]:
     """The form of an operation that writes its result into its first operand."""
+    identical = name in SCATTERS
 
     @functools.wraps(define)
     def write(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_tensor(name, "input", self)
+        if not fills and name != "masked_fill_":  # which takes a number out of a tensor
+            storage = self._storage
+            for x in (*args, *kwargs.values()) if kwargs else args:
+                if isinstance(x, Tensor) and x._storage is storage:
+                    check_overlap(self, x, identical)
         return assign(self, define(self, *args, **kwargs), fills, updates=True)
 
     write.__name__ = write.__qualname__ = name
     return write
+
+
+# In place these refuse to read any of the memory that they write to.
+SCATTERS = frozenset({"index_add_", "index_copy_", "index_put_", "put_", "scatter_", "scatter_add_",
+                      "scatter_reduce_"})
+# Functions whose ``out=`` PyTorch does not compare with what they read.
+UNCOMPARED = frozenset({
+    "all", "amax", "amin", "any", "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "dot", "inner",
+    "logsumexp", "matmul", "mean", "mm", "mv", "nanmean", "nansum", "outer", "prod", "std", "sum", "var",
+    "vdot",
+})
 
 
 def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,6 +110,11 @@ def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         if out is None:
             return define(*args, **kwargs)
+        if isinstance(out, Tensor) and name not in UNCOMPARED:
+            for x in args:
+                for part in x if isinstance(x, (tuple, list)) else (x,):
+                    if isinstance(part, Tensor):
+                        check_overlap(out, part)
         return write_out(name, define(*args, **kwargs), out)
 
     call.__name__ = call.__qualname__ = name
