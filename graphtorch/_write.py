@@ -54,7 +54,9 @@ def check_overlap(target: Tensor, source: Tensor, identical: bool = False) -> No
     As PyTorch, which looks at dense tensors only, and takes those that are the same part of memory unless
     `identical` is refused too.
     """
-    if source._storage is not target._storage or (source is target and not identical):
+    if source.is_sparse or target.is_sparse or source._storage is not target._storage:
+        return
+    if source is target and not identical:
         return
     one, other = _dense_span(target), _dense_span(source)
     if one is None or other is None or one[1] <= other[0] or other[1] <= one[0]:

@@ -27,6 +27,7 @@ from ._ops.base import (
     METHODS,
     cast_value,
     checked,
+    elements_for_size,
     known_elements,
     register,
     run,
@@ -355,6 +356,20 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
 
 
 CHANCES = "bernoulli: expected all probabilities to be in [0, 1]"
+
+
+@register(method=False)
+def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Poisson numbers with the elements of `input` as rates, drawn at once: not in captured functions."""
+    rates = elements_for_size("poisson", input, "draw them outside, and pass them in")
+    if not input._type.dtype.is_floating_point:
+        raise RuntimeError(f"poisson: expected rates of a floating point dtype, got {input.dtype}")
+    wide = np.asarray(rates, np.float64)
+    if not np.all(wide >= 0):
+        raise RuntimeError("invalid Poisson rate, expected rate to be non-negative")
+    seed = int(from_value(_integers(0, 1 << 62, (), i64, generator)).item())
+    drawn = np.random.Generator(np.random.PCG64(seed)).poisson(wide)
+    return from_array(np.asarray(drawn, np.float64)).to(input.dtype)
 
 
 @register()

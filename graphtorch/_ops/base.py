@@ -82,9 +82,8 @@ def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Call
     def write(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_tensor(name, "input", self)
         if not fills and name != "masked_fill_":  # which takes a number out of a tensor
-            storage = self._storage
             for x in (*args, *kwargs.values()) if kwargs else args:
-                if isinstance(x, Tensor) and x._storage is storage:
+                if isinstance(x, Tensor):
                     check_overlap(self, x, identical)
         return assign(self, define(self, *args, **kwargs), fills, updates=True)
 
@@ -93,8 +92,8 @@ def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Call
 
 
 # In place these refuse to read any of the memory that they write to.
-SCATTERS = frozenset({"index_add_", "index_copy_", "index_put_", "put_", "scatter_", "scatter_add_",
-                      "scatter_reduce_"})
+SCATTERS = frozenset({"index_add_", "index_copy_", "index_put_", "index_reduce_", "put_", "scatter_",
+                      "scatter_add_", "scatter_reduce_"})
 # Functions whose ``out=`` PyTorch does not compare with what they read.
 UNCOMPARED = frozenset({
     "all", "amax", "amin", "any", "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "dot", "inner",

@@ -347,8 +347,6 @@ for _name, _node, _op in (
 
 def _updating(general: Callable[..., Any], operation: np.ufunc) -> Callable[..., Any]:
     def call(self: Tensor, other: Any) -> Any:
-        if isinstance(other, Tensor) and other._storage is self._storage:
-            return general(self, other)
         return self if _at_once.update(self, operation, other) else general(self, other)
 
     return call

@@ -222,6 +222,24 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 
 
 @register(inplace=True, out=True)
+def index_reduce(
+    input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """A copy with the entries of `source` combined at `index` along `dim` by prod, mean, amax or amin."""
+    check_index_dtype("index_reduce", index)
+    if reduce not in ("prod", "mean", "amax", "amin"):
+        raise RuntimeError("index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got "
+                           f"{reduce}.")
+    axis = _axis(input, dim)
+    if input.ndim == 0:
+        input, source = reshape(input, (1,)), reshape(source, (-1,))
+        return reshape(index_reduce(input, 0, index, source, reduce, include_self=include_self), ())
+    _check_entries(input, axis, index)
+    spread = _spread_index(input, axis, index, source._type.shape)
+    return scatter_reduce(input, axis, spread, source, reduce, include_self=include_self)
+
+
+@register(inplace=True, out=True)
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy with the entries of `source` written at `index` along `dim`."""
     check_index_dtype("index_copy", index)
