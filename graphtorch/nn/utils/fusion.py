@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 from ..._ops.base import FUNCTIONS
@@ -11,7 +12,7 @@ from ..parameter import Parameter
 
 def fuse_conv_bn_eval(conv: Any, bn: Any, transpose: bool = False) -> Any:
     """A copy of the convolution that does what it and the normalisation after it do; both in eval mode."""
-    return _fused(conv, bn, lambda *parts: fuse_conv_bn_weights(*parts, transpose=transpose))
+    return _fused(conv, bn, functools.partial(fuse_conv_bn_weights, transpose=transpose))
 
 
 def fuse_linear_bn_eval(linear: Any, bn: Any) -> Any:
