@@ -392,7 +392,9 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     for shift, dim in zip(shifts, dims, strict=True):
         size = x.shape[axis_of(dim, x.ndim)]
         if size:
-            cut = (size - shift) % size
+            turn = shift % size if isinstance(size, int) or not -size <= shift <= size else shift
+            cut = -turn if turn < 0 else size - turn
+            cut = cut % size if isinstance(size, int) else cut
             x = cat([x.narrow(dim, cut, size - cut), x.narrow(dim, 0, cut)], dim) if cut else x
     return x if x is not input else clone(input)
 

@@ -14,9 +14,9 @@ import onnx as _onnx
 
 from graphtorch.ir.generalize import Hints
 from graphtorch.ir.op import forget_types
-from graphtorch.ir.shape import assuming, bounds
+from graphtorch.ir.shape import assuming, without_implied
 
-from ..compile import Dim, TracedGraph, argument_names, trace
+from ..compile import Dim, TracedGraph, argument_names, example_sizes, trace
 from ..nn.modules.module import Module
 from ..tensor import Tensor
 from .export import DEFAULT_OPSET, to_model
@@ -89,7 +89,7 @@ def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *
     modes = _set_mode(model, training)
     forget_types()
     try:
-        with assuming(Hints(_sizes(model, positional, named, dynamic))) as hints:
+        with assuming(Hints(example_sizes(model, positional, named, dynamic))) as hints:
             traced = _trace(model, positional, named, dynamic)
             if verbose:
                 print(traced.graph)
@@ -106,23 +106,11 @@ def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *
     return result
 
 
-def _sizes(model: Any, args: tuple[Any, ...], named: Mapping[str, Any],
-           dynamic: Mapping[Any, Mapping[int, Dim]]) -> dict[str, Any]:
-    """The sizes that the example arguments have in the place of each Dim."""
-    names = argument_names(model, args, named)
-    given: dict[Any, Any] = {**dict(enumerate(args)), **dict(zip(names, args, strict=False)), **named}
-    return {dim.name: given[key].shape[axis] for key, axes in dynamic.items()
-            if isinstance(given.get(key), Tensor)
-            for axis, dim in axes.items() if axis < given[key].dim()}
-
-
 def _state_conditions(model: _onnx.ModelProto, conditions: list[Any], traced: TracedGraph) -> None:
     """Write into the metadata what the model assumes of its sizes, beside their being at least 1."""
     if not traced.graph.symbols():  # exported with fixed sizes after all
         return
-    kept = [c for i, c in enumerate(conditions)
-            if not any(bounds(c - o)[0] >= 0 and (bounds(o - c)[0] < 0 or j < i)
-                       for j, o in enumerate(conditions) if j != i)]
+    kept = without_implied(conditions)
     if kept:
         stated = json.dumps([f"{c} >= 0" for c in kept])
         _onnx.helper.set_model_props(model, {"graphtorch.conditions": stated})

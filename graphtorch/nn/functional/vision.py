@@ -276,7 +276,7 @@ def _window_counts(size: Sequence[int], pads: Sequence[int], kernel: Sequence[in
                    steps: Sequence[int]) -> tuple[int, int]:
     counts = tuple((s + 2 * p - d * (k - 1) - 1) // t + 1
                    for s, p, k, d, t in zip(size, pads, kernel, spread, steps, strict=True))
-    if min(counts) < 1:
+    if any(count < 1 for count in counts):
         raise RuntimeError(f"Given input with spatial size {tuple(size)}, kernel_size={tuple(kernel)}, "
                            f"dilation={tuple(spread)}, padding={tuple(pads)}, calculated shape of the array "
                            f"of sliding blocks as {counts}, but its components must be at least one.")
