@@ -289,6 +289,39 @@ def test_index_out_of_range(words):
         library(np.full((2, 3), 10), keep)
 
 
+@needs_cc
+def test_sizes_have_to_compare_as_the_examples_do(tmp_path):
+    dims = {0: {1: torch.Dim("t", min=1)}}
+    compiled = aot.compile(lambda x: x[:, :3] * 2, torch.ones(2, 5), tmp_path / "m.so", dynamic=dims)
+    assert "t-3 >= 0" in compiled.header.read_text()
+    with compiled.load() as library:
+        assert library.metadata["conditions"] == ["t-3 >= 0"]
+        for size in (3, 9):
+            assert library(np.ones((2, size), np.float32))[0].tolist() == [[2, 2, 2]] * 2
+        with pytest.raises(ValueError, match="sizes do not meet t-3 >= 0"):
+            library(np.ones((2, 2), np.float32))
+
+
+SIZES = {
+    "turned": lambda x: torch.roll(x, (1, -1), (0, 1)),
+    "every other": lambda x: x[::2, 1::2],
+    "rounded up": lambda x: x[: -(-x.shape[0] // 2)],
+    "windows": lambda x: x.view(x.shape[0] // 2, 2, x.shape[1] // 2, 2).transpose(1, 2),
+    "last": lambda x: x[-1] - x[:, -1:],
+}
+
+
+@needs_cc
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_that_may_change(tmp_path, name):
+    dims = {0: torch.Dim("h", min=1), 1: torch.Dim("w", min=1)}
+    compiled = aot.compile(SIZES[name], torch.ones(4, 6), tmp_path / "m.so", dynamic={0: dims})
+    with compiled.load() as library:
+        for shape in ((4, 6), (2, 8), (10, 4)):
+            x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+            np.testing.assert_array_equal(library(x)[0], SIZES[name](torch.tensor(x)).numpy())
+
+
 def test_two_inputs_of_one_size(folder):
     x = torch.ones(2, 3)
     compiled = aot.compile(lambda a, b: (a * b).sum(1), (x, x), folder / "pair.so",
