@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -81,8 +80,11 @@ def _target(x: Tensor, size: Any, factor: Any, recompute: bool | None) -> tuple[
 def _scaled(size: Any, factor: float) -> Any:
     if isinstance(size, int):
         return math.floor(size * factor)
-    ratio = Fraction(factor).limit_denominator(1 << 12)
-    return size * ratio.numerator // ratio.denominator
+    over = next((d for d in range(1, 1 << 12) if abs(factor * d - round(factor * d)) < 1e-9 * d), None)
+    if over is None:
+        raise NotImplementedError(f"scale_factor={factor} is no simple fraction, and the size {size} may change: "
+                                  "give size=")
+    return size * round(factor * over) // over
 
 
 def _symbolic_taps(mode: str, size: Any, out: Any, factor: float | None,
