@@ -82,8 +82,8 @@ def _scaled(size: Any, factor: float) -> Any:
         return math.floor(size * factor)
     over = next((d for d in range(1, 1 << 12) if abs(factor * d - round(factor * d)) < 1e-9 * d), None)
     if over is None:
-        raise NotImplementedError(f"scale_factor={factor} is no simple fraction, and the size {size} may change: "
-                                  "give size=")
+        raise NotImplementedError(f"scale_factor={factor} is no simple fraction, and the size {size} "
+                                  "may change: give size=")
     return size * round(factor * over) // over
 
 
