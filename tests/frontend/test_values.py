@@ -135,3 +135,13 @@ def test_parameters_of_draws() -> None:
             call().tolist()
     with pytest.raises(ValueError, match="negative"):
         F.gaussian_nll_loss(x, x, torch.tensor([1.0, -1.0]))
+
+
+def test_a_failure_leaves_nothing_else_undone() -> None:
+    torch.manual_seed(0)
+    kept, bad = torch.rand(3) * 2, torch.tensor([4]) // (torch.tensor([0]) * 1)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        bad.item()
+    assert kept._storage.value.node is None, "it was computed all the same"
+    torch.manual_seed(0)
+    assert torch.equal(kept, torch.rand(3) * 2)
