@@ -30,6 +30,7 @@ from ._types import (
     preserve_format,
     set_default_dtype,
     sparse_coo,
+    sparse_csr,
     strided,
 )
 from .tensor import Tensor  # isort: skip
@@ -50,8 +51,9 @@ from .autograd import (
 from .autograd.anomaly_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from ._as_torch import install_as_torch
 from ._collection import suit_recording as _suit_recording
-from ._sparse import sparse_coo_tensor
+from ._sparse import sparse_coo_tensor, sparse_csr_tensor
 from .printing import set_printoptions
+from ._ops.storages import TypedStorage, UntypedStorage
 from .random import Generator, default_generator
 
 from ._version import __version__  # isort: skip
@@ -87,12 +89,17 @@ from .func import vmap  # isort: skip  # noqa: E402
 from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402
 
 globals().update({k: _accepting(k, v, __name__) for k, v in _public.FUNCTIONS.items()})
+from . import _foreach as _lists, number_theory as _number_theory  # isort: skip  # noqa: E402
+globals().update(_lists.PUBLIC)
+globals().update({k: _accepting(k, v, __name__) for k, v in _number_theory.PUBLIC.items()})
+_add_methods(Tensor, _number_theory.METHODS)
 _FUNCTIONS["compile"] = compile  # for nn.Module.compile
 _add_methods(Tensor, _public.METHODS)
 
 
 _LAZY = frozenset({  # modules that cost time to import and that few programs use
     "_C",
+    "__config__",
     "accelerator",
     "amp",
     "aot",
@@ -100,9 +107,13 @@ _LAZY = frozenset({  # modules that cost time to import and that few programs us
     "cuda",
     "distributed",
     "distributions",
+    "fx",
+    "hub",
     "jit",
     "onnx",
+    "profiler",
     "sparse",
+    "special",
     "version",
 })
 

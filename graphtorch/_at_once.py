@@ -36,6 +36,8 @@ def write_item(x: Tensor, key: Any, value: Any) -> bool:
     index = _index(key, one)
     if index is _ELSEWHERE:
         return False
+    if isinstance(value, Tensor) and not value.is_sparse and value._storage is x._storage:
+        return False
     dtype = x._type.dtype
     memory = _memory(x) if one or _is_at_hand(value, dtype) else None
     if memory is None:
@@ -79,7 +81,7 @@ def update(x: Tensor, operation: np.ufunc, other: Any) -> bool:
     dtype = view.type.dtype
     if type(other) is int or (type(other) is float and not dtype.is_integer):
         other = element(other, dtype)
-    elif _is_at_hand(other, dtype) and other._type is view.type:
+    elif _is_at_hand(other, dtype) and other._type is view.type and other._storage is not x._storage:
         other = other._array()
     else:
         return False

@@ -12,13 +12,14 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from graphtorch.backends.kernels.cost import FREE
 from graphtorch.ir.graph import Location, Value, _location
-from graphtorch.ir.ops.factor import LinAlgError
+from graphtorch.ir.ops.require import RAISED
 
 from . import _programs
 from ._grad_mode import modes
@@ -179,7 +180,12 @@ def _run(wanted: Sequence[Storage]) -> None:
     saved = _saved(walk)
     expensive = [v for v in saved if v.node is not None and v.node.op.name in EXPENSIVE]
     outputs = list(dict.fromkeys((*outputs, *expensive)))
-    outputs, leaves = _execute(walk, outputs, saved)
+    try:
+        outputs, leaves = _execute(walk, outputs, saved)
+    except RAISED:
+        if len(storages) > 1:
+            _run_apart(storages)
+        raise
     for value, leaf in zip(outputs, leaves, strict=True):
         node = value.node
         if node is not None:
@@ -189,6 +195,14 @@ def _run(wanted: Sequence[Storage]) -> None:
     found = dict(zip(outputs, leaves, strict=True))
     for storage in storages:
         storage.value = found.get(storage.value, storage.value)
+
+
+def _run_apart(storages: Sequence[Storage]) -> None:
+    """Compute what can be, each by itself, after a run of all failed by what the data of one is."""
+    for storage in storages:
+        if not isinstance(storage.value, Leaf):
+            with suppress(*RAISED):
+                _run((storage,))
 
 
 def _saved(walk: Walk) -> list[Value]:
@@ -219,7 +233,9 @@ def _execute(
         return outputs, _programs.run(found, walk, outputs)
     try:
         return outputs, _programs.run(found, walk, outputs)
-    except (IndexError, LinAlgError) as error:
+    except RAISED as error:
+        if type(error) not in RAISED:
+            raise
         raise type(error)(_with_own_line(str(error), walk, found.program.lines)) from None
 
 

@@ -17,7 +17,7 @@ from graphtorch.ir.graph import Type
 
 from ._grad_mode import modes, no_grad
 from ._ops.base import FUNCTIONS, METHODS, SparseOperand, check_tensor, register
-from ._types import DTYPES, check_device, layout, sparse_coo
+from ._types import DTYPES, check_device, layout, sparse_coo, sparse_csr
 from .creation import from_array
 from .printing import sparse_text
 from .storage import Storage, Version
@@ -320,6 +320,85 @@ def _rebuild(indices: Tensor, values: Tensor, size: tuple[int, ...], merged: boo
 def _unsupported(name: str) -> str:
     return (f"Could not run 'aten::{name}' with arguments from the 'SparseCPU' backend: sparse tensors do "
             "not have it; call .to_dense() first")
+
+
+class SparseCsrTensor(SparseTensor):
+    """A sparse matrix in compressed rows: a coalesced COO matrix that also tells where each row begins."""
+
+    is_sparse_csr = True
+
+    @property
+    def layout(self) -> layout:
+        return sparse_csr
+
+    def crow_indices(self) -> Tensor:
+        """[rows + 1]: for each row how many entries stand before it, then how many there are."""
+        rows = self._pair[0]._array()[0]
+        return from_array(np.searchsorted(rows, np.arange(self._size[0] + 1)).astype(np.int64))
+
+    def col_indices(self) -> Tensor:
+        """[nnz]: the column of each entry."""
+        return self._pair[0][1]
+
+    def values(self) -> Tensor:
+        return self._pair[1]
+
+    def indices(self) -> Tensor:
+        raise RuntimeError("indices expected sparse coordinate tensor layout but got SparseCsr: use "
+                           "crow_indices() and col_indices()")
+
+    def to_sparse(self, sparse_dim: int | None = None, *, layout: Any = None, **options: Any) -> SparseTensor:
+        return self if layout is sparse_csr else made(*self._pair, self._size, True)
+
+    def to_sparse_csr(self, dense_dim: int | None = None) -> SparseCsrTensor:
+        return self
+
+    def _with(self, values: Tensor) -> SparseCsrTensor:
+        return in_rows(made(self._pair[0], values, self._size, True))
+
+    def __repr__(self, **kwargs: Any) -> str:
+        return (f"tensor(crow_indices={self.crow_indices()},\n       col_indices={self.col_indices()},\n"
+                f"       values={self.values()}, size={self._size}, nnz={self._nnz()},\n"
+                "       layout=torch.sparse_csr)")
+
+    __str__ = __repr__
+
+
+def in_rows(x: SparseTensor) -> SparseCsrTensor:
+    """A sparse COO matrix in compressed rows."""
+    if x.sparse_dim() != 2 or x.dense_dim():
+        raise RuntimeError("to_sparse_csr: only a matrix has compressed rows, but got a tensor of size "
+                           f"{list(x._size)}")
+    x = x.coalesce()
+    found = object.__new__(SparseCsrTensor)
+    found._pair, found._size, found._merged, found._counter = x._pair, x._size, True, Version()
+    return found
+
+
+@register(function=False)
+def to_sparse_csr(self: Tensor, dense_dim: int | None = None) -> SparseCsrTensor:
+    """The nonzero elements of a matrix in compressed rows."""
+    return in_rows(self if isinstance(self, SparseTensor) else to_sparse(self))
+
+
+def sparse_csr_tensor(crow_indices: Any, col_indices: Any, values: Any, size: Any = None, *,
+                      dtype: Any = None, device: Any = None, requires_grad: bool = False) -> SparseCsrTensor:
+    """The matrix whose row i has `values` crow_indices[i] .. crow_indices[i + 1] - 1 at their `col_indices`.
+
+    Raises RuntimeError where the parts do not fit each other.
+    """
+    starts, columns = (np.asarray(FUNCTIONS["as_tensor"](x).detach()._array())
+                       for x in (crow_indices, col_indices))
+    if starts.ndim != 1 or columns.ndim != 1 or not starts.size or starts[0] or starts[-1] != columns.size \
+            or (np.diff(starts) < 0).any():
+        raise RuntimeError("sparse_csr_tensor: crow_indices must begin with 0, never fall, and end with the "
+                           f"number of col_indices: got {starts.tolist()} for {columns.size}")
+    rows = np.repeat(np.arange(starts.size - 1), np.diff(starts))
+    width = int(columns.max()) + 1 if columns.size else 0
+    found = sparse_coo_tensor(from_array(np.stack([rows, columns]).astype(np.int64)), values,
+                              (starts.size - 1, width) if size is None else size, dtype=dtype, device=device,
+                              requires_grad=requires_grad, check_invariants=True)
+    return in_rows(found)
 
 
 def made(indices: Tensor, values: Tensor, size: Any, merged: bool = False) -> SparseTensor:

@@ -48,6 +48,41 @@ def check_writable(tensor: Tensor) -> None:
         )
 
 
+def check_overlap(target: Tensor, source: Tensor, identical: bool = False) -> None:
+    """Raise where an operation that writes to `target` reads some of its memory through `source`.
+
+    As PyTorch, which looks at dense tensors only, and takes those that are the same part of memory unless
+    `identical` is refused too.
+    """
+    if source.is_sparse or target.is_sparse or source._storage is not target._storage:
+        return
+    if source is target and not identical:
+        return
+    one, other = _dense_span(target), _dense_span(source)
+    if one is None or other is None or one[1] <= other[0] or other[1] <= one[0]:
+        return
+    if one == other and target._strides == source._strides and not identical:
+        return
+    raise RuntimeError(
+        "unsupported operation: some elements of the input tensor and the written-to tensor refer to a "
+        "single memory location. Please clone() the tensor before performing the operation."
+    )
+
+
+def _dense_span(x: Tensor) -> tuple[int, int] | None:
+    """First and last byte (excluded) of a tensor whose elements fill a part of memory; None for others."""
+    shape, strides = x._type.shape, x._strides
+    if not all(isinstance(d, int) for d in shape):
+        return None
+    expected = 1
+    for stride, size in sorted((s, d) for s, d in zip(strides, shape, strict=True) if d != 1):
+        if stride != expected:
+            return None
+        expected *= size  # type: ignore[operator]
+    first = (0 if x._view is None else x._view.offset) * x._type.dtype.itemsize
+    return first, first + expected * x._type.dtype.itemsize  # type: ignore[return-value,operator]
+
+
 def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = False) -> Tensor:
     """Finish an in-place operation: `tensor` takes over the elements and the history of `result`.
 
@@ -84,6 +119,8 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
             "unsupported operation: more than one element of the written-to tensor refers to a single "
             "memory location. Please clone() the tensor before performing the operation."
         )
+    if result._storage is tensor._storage and not fills:
+        check_overlap(tensor, result)
     value = result._value()
     base = tensor._base
     keep_history = modes.grad and (

@@ -182,6 +182,21 @@ def dynamic_axes(dynamic: Any, names: Sequence[str], args: Sequence[Any]) -> dic
     return found
 
 
+def example_sizes(
+    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Any
+) -> dict[str, Any]:
+    """The sizes that the arguments have in the place of each `Dim`, by its name."""
+    names = argument_names(function, tuple(args), dict(kwargs))
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    return {
+        dim.name: given[name].shape[axis]
+        for name, axes in dynamic_axes(dynamic, names, args).items()
+        if isinstance(given.get(name), Tensor)
+        for axis, dim in axes.items()
+        if -given[name].dim() <= axis < given[name].dim()
+    }
+
+
 def _symbolic(tensor: Tensor, axes: Mapping[int, Dim], name: str) -> tuple[Any, ...]:
     shape = list(tensor._type.shape)
     for axis, dim in axes.items():

@@ -13,11 +13,12 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import BY_NUMPY, DType, i64, number_dtype, promote
 from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
+from graphtorch.ir.shape import SymInt
 
 from . import _types
 from ._at_once import element
 from ._memory import Buffer
-from ._ops.base import FUNCTIONS, METHODS, shape_of, write_out
+from ._ops.base import FUNCTIONS, METHODS, shape_of, size_value, write_out
 from ._types import check_device, sparse_coo, to_ir
 from .storage import Leaf
 from .tensor import Tensor, from_value
@@ -43,6 +44,8 @@ def tensor(
     """
     check_device(device)
     wanted = None if dtype is None else to_ir(dtype)
+    if isinstance(data, SymInt):
+        return from_value(size_value(data, i64 if wanted is None else wanted))
     if isinstance(data, Tensor):
         made = data.detach().clone()
         made = made if wanted is None or wanted is made._type.dtype else made.to(_types.dtype._of[wanted])

@@ -13,10 +13,20 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim, SymInt, broadcast
 
 from ._at_once import element, write_item
-from ._ops.base import FUNCTIONS, MASK, METHODS, cast_value, elements_for_size, run, scalar
+from ._ops.base import (
+    FUNCTIONS,
+    MASK,
+    METHODS,
+    OUTSIDE,
+    cast_value,
+    check_places,
+    elements_for_size,
+    run,
+    scalar,
+)
 from ._ops.views import entry, part_view, select, slice_view, squeeze, unsqueeze
 from ._types import DTYPES
-from ._write import assign
+from ._write import assign, check_overlap
 from .creation import from_array
 from .storage import Leaf, Storage
 from .tensor import Tensor, from_value
@@ -38,12 +48,22 @@ def getitem(self: Tensor, key: Any) -> Tensor:
     if not arrays:
         return _full_view(self) if part is self else part
     dims = tuple(axis for axis, _ in arrays)
+    _check_places(part, arrays)
     return run(
         "Index",
         lambda x, *indices: ops.index(x, *[_index(i) for i in indices], dims=dims),
         part,
         *[i for _, i in arrays],
     )
+
+
+def _check_places(x: Tensor, arrays: Arrays) -> None:
+    if any(0 in index._type.shape for _, index in arrays):
+        return  # nothing is read
+    for axis, index in arrays:
+        size = x._type.shape[axis]
+        lowest = -size if isinstance(size, int) else 0
+        check_places(index, size, OUTSIDE % (axis, size), lowest=lowest)
 
 
 def _part(x: Tensor, key: tuple[Any, ...]) -> Tensor | None:
@@ -298,6 +318,7 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         return
     dims = tuple(axis for axis, _ in arrays)
     source = value if isinstance(value, Tensor) else scalar_tensor(value, dtype)
+    check_overlap(part, source, identical=True)
     written = _put(part, source, arrays, dims, accumulate=False)
     assign(part, written)
 
@@ -357,6 +378,7 @@ FUNCTIONS["full_number"] = full_number
 def _put(x: Tensor, source: Tensor, arrays: Arrays, dims: tuple[int, ...], accumulate: bool) -> Tensor:
     dtype = x._type.dtype
     shape = _indexed_shape(x, arrays, dims)
+    _check_places(x, arrays)
     while source.ndim > len(shape) and source.shape[0] == 1:
         source = squeeze(source, 0)
     if broadcast_fails(source._type.shape, shape):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphtorch.ir.ops.factor import LinAlgError
+from graphtorch.ir.ops.require import LinAlgError
 
 from ._autocast import lower_precision
 from ._ops.accept import accepting

@@ -7,6 +7,7 @@ generator's offset on, whenever it runs.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import struct
 from collections.abc import Callable
@@ -16,12 +17,23 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, i64
-from graphtorch.ir.graph import Value
+from graphtorch.ir.dtype import DType, f32, i64
+from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.shape import SymInt, bounds, broadcast, numel
 
 from . import _types
-from ._ops.base import FUNCTIONS, METHODS, cast_value, register, run, scalar, write_out
+from ._ops.base import (
+    FUNCTIONS,
+    METHODS,
+    cast_value,
+    checked,
+    elements_for_size,
+    known_elements,
+    register,
+    run,
+    scalar,
+    write_out,
+)
 from ._record import locate
 from ._types import CPU, check_device, to_ir
 from ._write import assign
@@ -172,6 +184,7 @@ def fork_rng(devices: Any = None, enabled: bool = True, **options: Any) -> Any:
 
 def _stream(generator: Generator | None, shape: tuple[Any, ...]) -> tuple[Value, Value]:
     locate()
+    Type(f32, shape)  # refuses more than can be addressed, before the stream moves
     return (generator or default_generator).take(numel(shape))
 
 
@@ -304,6 +317,8 @@ def normal(
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
     if isinstance(std, (int, float)) and std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+    if isinstance(std, Tensor):
+        std = checked(std.detach(), "not negative", "normal expects all elements of std >= 0.0")
     if not tensors:
         if size is None:
             raise TypeError("normal(): with two numbers, size= is required")
@@ -329,12 +344,32 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
     shape = input._type.shape
     seed, offset = _stream(generator, shape)
     if p is not None:
+        if not 0 <= p <= 1:
+            raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
         ir = input._type.dtype if input._type.dtype.is_floating_point else _types.default_dtype()
         chance = ops.expand(scalar(float(p), ir), shape=shape)
         return from_value(cast_value(ops.bernoulli(chance, seed, offset), input._type.dtype))
     if not input._type.dtype.is_floating_point:
         raise RuntimeError(f"bernoulli: expected probabilities of a floating point dtype, got {input.dtype}")
-    return run("Bernoulli", ops.bernoulli, input.detach(), seed, offset)
+    chances = checked(input.detach(), "probability", CHANCES)
+    return run("Bernoulli", ops.bernoulli, chances, seed, offset)
+
+
+CHANCES = "bernoulli: expected all probabilities to be in [0, 1]"
+
+
+@register(method=False)
+def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Poisson numbers with the elements of `input` as rates, drawn at once: not in captured functions."""
+    rates = elements_for_size("poisson", input, "draw them outside, and pass them in")
+    if not input._type.dtype.is_floating_point:
+        raise RuntimeError(f"poisson: expected rates of a floating point dtype, got {input.dtype}")
+    wide = np.asarray(rates, np.float64)
+    if not np.all(wide >= 0):
+        raise RuntimeError("invalid Poisson rate, expected rate to be non-negative")
+    seed = int(from_value(_integers(0, 1 << 62, (), i64, generator)).item())
+    drawn = np.random.Generator(np.random.PCG64(seed)).poisson(wide)
+    return from_array(np.asarray(drawn, np.float64)).to(input.dtype)
 
 
 @register()
@@ -351,6 +386,7 @@ def multinomial(
             f"cannot sample n_sample > prob_dist.size(-1) samples without replacement: {num_samples} > "
             f"{count}"
         )
+    weights = _checked_weights(weights)
     if replacement:
         steps = FUNCTIONS["cumsum"](weights, 1)
         drawn = from_value(uniform_value((rows, num_samples), weights._type.dtype, generator)) * steps[:, -1:]
@@ -360,6 +396,20 @@ def multinomial(
         keys = FUNCTIONS["where"](weights > 0, (1 - drawn).log() / weights, -float("inf"))
         found = keys.topk(num_samples, 1)[1]
     return found if input.ndim == 2 else found.squeeze(0)
+
+
+def _checked_weights(weights: Tensor) -> Tensor:
+    """Weights [rows, count] that can be drawn with: none is negative, not all of a row are 0."""
+    weights = checked(weights, "finite and not negative",
+                      "probability tensor contains either `inf`, `nan` or element < 0")
+    known = known_elements(weights)
+    nothing = "invalid multinomial distribution (sum of probabilities <= 0)"
+    if known is None:
+        total = checked(weights.sum(1, keepdim=True), "positive", nothing)
+        return FUNCTIONS["where"](total > 0, weights, 0.0)  # type: ignore[no-any-return]
+    if not np.all(np.any(known > 0, axis=-1)):
+        raise RuntimeError(nothing)
+    return weights
 
 
 # ------------------------------------------------------------------------------------------ in place
@@ -407,7 +457,7 @@ def _normal(shape: Any, ir: DType, generator: Any, mean: float = 0.0, std: float
 @_in_place("bernoulli_", "0 or 1, with `p` (a number or a tensor) as the probability of 1.")
 def _bernoulli(shape: Any, ir: DType, generator: Any, p: Any = 0.5) -> Value:
     if isinstance(p, Tensor):
-        chance = p.detach().expand(shape)._value()
+        chance = checked(p.detach(), "probability", CHANCES).expand(shape)._value()
     else:
         if not 0 <= p <= 1:
             raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
@@ -432,9 +482,17 @@ def _limit(ir: DType) -> int:
     return 1 << {"f16": 11, "bf16": 8, "f32": 24, "f64": 53}[ir.name]
 
 
-def _inverse(name: str, doc: str, transform: Callable[..., Value]) -> None:
+def _inverse(name: str, doc: str, parameter: str, low: float, high: float,
+             transform: Callable[..., Value]) -> None:
+    """A distribution by its inverse; `parameter` is a number between `low` and `high`, both excluded."""
+    takes = inspect.signature(transform).parameters
+
     @_in_place(name, doc)
     def draw(shape: Any, ir: DType, generator: Any, *args: Any, **options: Any) -> Value:
+        given = dict(zip(list(takes)[2:], args, strict=False)) | options
+        number = given.get(parameter, takes[parameter].default)
+        if not low < number < high:
+            raise RuntimeError(f"{name} expects {parameter} to be in ({low}, {high}), but got {number}")
         unit = uniform_value(shape, ir, generator)
         return transform(ops.sub(scalar(1, ir), unit), ir, *args, **options)  # in (0, 1]
 
@@ -442,11 +500,13 @@ def _inverse(name: str, doc: str, transform: Callable[..., Value]) -> None:
 _inverse(
     "exponential_",
     "Exponential numbers of a rate.",
+    "lambd", 0.0, math.inf,
     lambda u, ir, lambd=1.0: ops.div(ops.neg(ops.log(u)), scalar(float(lambd), ir)),
 )
 _inverse(
     "geometric_",
     "How many trials of success probability p a first success takes.",
+    "p", 0.0, 1.0,
     lambda u, ir, p=0.5: ops.maximum(
         ops.ceil(ops.div(ops.log(u), scalar(float(np.log1p(-p)), ir))), scalar(1, ir)
     ),
@@ -454,6 +514,7 @@ _inverse(
 _inverse(
     "cauchy_",
     "Cauchy numbers of a median and scale.",
+    "sigma", 0.0, math.inf,
     lambda u, ir, median=0.0, sigma=1.0: ops.add(
         scalar(float(median), ir),
         ops.mul(

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, i64
-from graphtorch.ir.graph import Value
+from graphtorch.ir.dtype import DType, f64, i64
+from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt
 
 from . import _types
+from ._ops.base import size_value
 from ._types import check_device, to_ir
 from .creation import _made, from_array
 from .storage import Leaf
@@ -67,6 +68,7 @@ def _count(start: Any, end: Any, step: Any, ir: DType) -> int:
 
 
 def _ramp(count: int, start: Any, step: Any, ir: DType, exact: DType | None = None) -> Value:
+    Type(ir, (count,))  # refuses more than can be addressed
     if exact is not None:  # integers: exact in i64, then converted
         line = ops.iota(shape=(count,), dim=0, dtype=i64)
         if step != 1:
@@ -107,8 +109,27 @@ def linspace(
 ) -> Tensor:
     """`steps` numbers from start to end, both included."""
     check_device(device)
+    if isinstance(steps, SymInt):
+        return _made(_symbolic_line(start, end, steps, dtype), requires_grad, out)
     line, ir = _line(start, end, steps, dtype, out)
     return _made(Leaf.of(_rounded(line, ir)), requires_grad, out)
+
+
+def _symbolic_line(start: Any, end: Any, steps: SymInt, dtype: Any) -> Value:
+    """`_line` where the number of steps may change: the same numbers, computed in the graph."""
+    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    if not ir.is_floating_point:
+        raise NotImplementedError(f"linspace of {ir.torch_name} with {steps} steps: give a known number")
+    first, last = (ops.constant(value=Literal.of(float(x), f64)) for x in (start, end))
+    at = ops.cast(ops.iota(shape=(steps,), dim=0, dtype=i64), dtype=f64)
+    one = ops.constant(value=Literal.of(1.0, f64))
+    gaps = ops.sub(size_value(steps, f64), one)
+    step = ops.div(ops.sub(last, first), ops.maximum(gaps, one))
+    low = ops.add(first, ops.mul(step, at))
+    high = ops.sub(last, ops.mul(step, ops.sub(gaps, at)))
+    half = ops.cast(size_value(steps // 2, i64), dtype=f64)
+    only = ops.eq(gaps, ops.constant(value=Literal.of(0.0, f64)))
+    return ops.cast(ops.where(ops.logical_or(ops.lt(at, half), only), low, high), dtype=ir)
 
 
 def logspace(
@@ -139,6 +160,7 @@ def _line(start: Any, end: Any, steps: int, dtype: Any, out: Tensor | None) -> t
     complex_ends = isinstance(start, complex) or isinstance(end, complex)
     default = _types.default_dtype().complex if complex_ends else _types.default_dtype()
     ir = to_ir(dtype) if dtype is not None else default if out is None else out._type.dtype
+    Type(ir, (steps,))  # refuses more than can be addressed
     if ir.is_integer:  # as PyTorch: the ends are truncated first
         start, end = int(start), int(end)
     if ir.is_floating_point and not complex_ends:  # the ends are rounded to the dtype first

@@ -160,17 +160,24 @@ class Storage:
         return ours and getrefcount(owner) <= _HELD_ONCE
 
 
-def _filled(value: Value) -> Buffer | None:
-    """The elements of a pending value that is one number repeated, such as zeros; None for others."""
+def number_in_all(value: Value) -> np.ndarray | None:
+    """The number that a pending value such as zeros repeats; None for others."""
     node = value.node
     if node is None or node.op is not ops.expand:
         return None
     number = node.operands[0]
-    if type(number) is Leaf:
-        elements = number.buffer.numpy()
-    elif number.node is not None and number.node.op is ops.constant:
+    if type(number) is Leaf and number.buffer.shape == ():
+        return number.buffer.numpy()
+    if number.node is not None and number.node.op is ops.constant:
         elements = attrs_of(number.node, ConstantAttrs).value.numpy()
-    else:
+        return elements if elements.ndim == 0 else None
+    return None
+
+
+def _filled(value: Value) -> Buffer | None:
+    """The elements of a pending value that is one number repeated, such as zeros; None for others."""
+    elements = number_in_all(value)
+    if elements is None:
         return None
     made = Buffer.empty(value.dtype, value.type.shape)  # type: ignore[arg-type]  # of ints outside a capture
     made.numpy()[...] = elements

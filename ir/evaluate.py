@@ -13,7 +13,7 @@ import numpy as np
 from .dtype import DType
 from .graph import Graph, Node, Type, Value
 from .op import Attrs
-from .ops.factor import LinAlgError
+from .ops.require import RAISED
 from .shape import Dim, Symbol, SymInt
 from .shape import evaluate as evaluate_dim
 
@@ -111,7 +111,7 @@ class Plan:
             sizes: of the symbols in types and attributes, if there are any.
 
         Raises:
-            IndexError, LinAlgError: a data-dependent failure, naming the op and the user's line.
+            IndexError, RuntimeError, ValueError: a data-dependent failure, naming the op and the user's line.
         """
         slots: list[Any] = [None] * self.count
         slots += reversed(leaves)
@@ -135,7 +135,9 @@ class Plan:
                     found = op.reference(attrs, *arguments) if run is None else run(attrs, *arguments)
                 else:
                     found = op.reference(attrs)
-            except (IndexError, LinAlgError) as error:
+            except RAISED as error:
+                if type(error) not in RAISED:
+                    raise
                 place = f" at {node.location}" if node.location else ""
                 raise type(error)(f"{error} ({op.name}{place})") from None
             if len(types) > 1:

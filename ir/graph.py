@@ -59,8 +59,14 @@ class located:
         _location.reset(self._token)
 
 
+BYTES_LIMIT = (1 << 63) - 1  # byte counts and offsets are signed 64-bit numbers
+
+
 class Type:
-    """Element type and shape of a value. Interned: equal types are the same object."""
+    """Element type and shape of a value. Interned: equal types are the same object.
+
+    Raises RuntimeError for more bytes than an address space has.
+    """
 
     __slots__ = ("__weakref__", "dtype", "shape")
     _table: ClassVar[dict[tuple[DType, Shape], Type]] = {}
@@ -74,6 +80,7 @@ class Type:
         if found is None:
             made = object.__new__(cls)
             made.dtype, made.shape = key
+            _check_bytes(dtype, made.shape)
             found = cls._table.setdefault(key, made)
         return found
 
@@ -100,6 +107,17 @@ class Type:
 
     def with_shape(self, shape: Sequence[Dim]) -> Type:
         return Type(self.dtype, shape)
+
+
+def _check_bytes(dtype: DType, shape: Shape) -> None:
+    total = dtype.itemsize
+    for dim in shape:
+        if not isinstance(dim, int):
+            return
+        total *= max(dim, 1)  # what is empty still has strides
+    if total > BYTES_LIMIT:
+        raise RuntimeError(f"Storage size calculation overflowed with sizes=[{', '.join(map(str, shape))}]: "
+                           f"{total:,} bytes of {dtype.torch_name} cannot be addressed; make it smaller")
 
 
 class Value:

@@ -173,3 +173,10 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
+
+
+def forget_types() -> None:
+    """Forget the types inferred so far: under other assumptions on sizes inference may decide otherwise."""
+    for op in OPS.values():
+        op._inferred.clear()
+        op._recorded.clear()

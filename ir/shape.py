@@ -237,6 +237,29 @@ class Known:
         raise TypeError(f"whether {difference} >= 0 depends on the run and was not assumed")
 
 
+def without_implied(conditions: Iterable[Condition]) -> list[Condition]:
+    """Those of `conditions` that do not follow from another one."""
+    kept: list[Condition] = []
+    for condition in conditions:
+        if not any(bounds(condition - other)[0] >= 0 for other in kept):
+            kept = [other for other in kept if bounds(other - condition)[0] < 0] + [condition]
+    return kept
+
+
+def assumed_equal(a: Dim, b: Dim) -> bool:
+    """Whether sizes that are other expressions are taken to be equal here, which becomes a condition."""
+    judge, difference = _judge.get(), a - b
+    if judge is None or not isinstance(difference, SymInt):
+        return False
+    low, high = bounds(difference)
+    contrary = difference * -1
+    assert isinstance(contrary, SymInt)
+    try:
+        return low <= 0 <= high and judge.at_least(difference) and judge.at_least(contrary)
+    except TypeError:  # nothing is known of them
+        return False
+
+
 def assumed() -> tuple[Condition, ...]:
     """The conditions that hold here, beyond the ranges of symbols."""
     judge = _judge.get()

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 SMOKE = """
-import importlib.util, sys
+import importlib.resources, importlib.util, sys
 import graphtorch as torch
 assert torch.__file__.startswith(sys.argv[1]), torch.__file__
 assert not any(importlib.util.find_spec(name) for name in ("ir", "backends")), "ir or backends at top level"
@@ -22,6 +22,7 @@ loss = model(torch.ones(4, 3)).square().mean()
 loss.backward()
 assert model.weight.grad.shape == (2, 3)
 import graphtorch.aot, graphtorch.onnx
+assert (importlib.resources.files(torch) / "py.typed").is_file(), "type checkers look at nothing"
 print(loss.item())
 """
 

@@ -91,8 +91,8 @@ F.smooth_l1_loss(x, y, reduction='none') | f:bm f:bm
 torch.maximum(x, y), torch.minimum(x, y), torch.fmax(x, y) | n:bm n:m
 torch.clamp(x, -1, 1), torch.clamp(x, y, z) | f:bm f:m f:m
 x.floor(), x.round(), x.trunc(), torch.sign(x) | f:bm
-x // y, x % y, torch.fmod(x, y) | i:bm i:bm
-torch.div(x, y, rounding_mode='trunc') | i:bm i:m
+x // (y * 2 + 1), x % (y * 2 + 1), torch.fmod(x, y * 2 + 1) | i:bm i:bm
+torch.div(x, y * 2 + 1, rounding_mode='trunc') | i:bm i:m
 x << y, x >> y, x & y, x ^ y, ~x | i:bm i:bm
 x ** 3, x * y - x, -x, abs(x) | i:bm i:m
 torch.pow(x, y % 5) | i:m i:m

@@ -209,7 +209,7 @@ def lower_require(stages: Stages, node: Node) -> None:
     source = stages.materialise(info)
     stages.fill(x, stages.result_slot(node.result()))
     scope = Scope(stages.lowering, "require")
-    site = stages.lowering.fail_site(node, node.attrs.message, "linalg")
+    site = stages.lowering.fail_site(node, node.attrs.message, node.attrs.kind)
     with scope.loop(numel(info.shape)) as i:
         scope.fails(binary("ne", scope.read(source, i), Const(0, KType(i32))), site)
     scope.launch("require", 0, 0)

@@ -236,6 +236,15 @@ def to_expr(dim: Dim, env: Mapping[str, Expr]) -> Expr:
     return total
 
 
+def _division_expr(atom: Quotient | Remainder, env: Mapping[str, Expr]) -> Expr:
+    """A quotient or remainder rounded down, by the kernel's operations, which round towards zero."""
+    a, b = to_expr(atom.numerator, env), to_expr(atom.denominator, env)
+    if bounds(atom.numerator)[0] >= 0:
+        return binary("div" if isinstance(atom, Quotient) else "rem", a, b)
+    rest = binary("rem", binary("add", binary("rem", a, b), b), b)
+    return rest if isinstance(atom, Remainder) else binary("div", binary("sub", a, rest), b)
+
+
 def _monomial_expr(monomial: Sequence[object], factor: int, env: Mapping[str, Expr]) -> Expr:
     product: Expr = Const(factor)
     for atom in monomial:
@@ -243,8 +252,7 @@ def _monomial_expr(monomial: Sequence[object], factor: int, env: Mapping[str, Ex
             value = env[atom.name]
         else:
             assert isinstance(atom, (Quotient, Remainder))
-            op = "div" if isinstance(atom, Quotient) else "rem"
-            value = binary(op, to_expr(atom.numerator, env), to_expr(atom.denominator, env))
+            value = _division_expr(atom, env)
         product = (
             value if isinstance(product, Const) and product.value == 1 else binary("mul", product, value)
         )

@@ -1,9 +1,10 @@
 """Compiled code on disk, keyed by content.
 
-One file an entry: a SHA-256 of the rest, then a JSON record and object code. Entries are written under a
-temporary name and renamed, so any number of processes may share the folder; a file that does not match
-its hash is deleted and made again. The folder belongs to the user alone (mode 0700), because code is
-loaded from it; where there is none, one warning is given and nothing is kept beyond the process.
+One file an entry: a SHA-256 of this version's sources and the rest, then a JSON record with the entry's
+names, and object code. Entries are written under a temporary name and renamed, so any number of processes
+may share the folder; what is no file, does not match its hash or does not have the name it is found under is
+deleted and made again. The folder belongs to the user alone (mode 0700), because code is loaded from it;
+where there is none, one warning is given and nothing is kept beyond the process.
 
 GRAPHTORCH_CACHE names the folder (default: ``$XDG_CACHE_HOME/graphtorch`` or ``~/.cache/graphtorch``;
 ``off`` for none), GRAPHTORCH_CACHE_MB its limit in MiB (default 1024).
@@ -64,10 +65,10 @@ def load(name: str) -> tuple[dict[str, Any], bytes] | None:
         return None
     path = where / (name + SUFFIX)
     try:
-        data = path.read_bytes()
+        data = _read(path)
     except OSError:
         return None
-    found = _unpack(data)
+    found = _unpack(data, name)
     with contextlib.suppress(OSError):
         if found is None:
             path.unlink()
@@ -76,16 +77,27 @@ def load(name: str) -> tuple[dict[str, Any], bytes] | None:
     return found
 
 
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file; none of anything else, which may be a pipe that nobody writes to."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        return b""
+    with os.fdopen(file, "rb") as opened:
+        return opened.read()
+
+
 def store(names: str | Sequence[str], record: dict[str, Any], obj: bytes) -> None:
     """Keep `record` and `obj` under one name or several; a folder that takes no files costs one warning."""
     where = folder()
     if where is None:
         return
-    text = json.dumps(record).encode()
+    listed = [names] if isinstance(names, str) else list(names)
+    text = json.dumps({"names": listed, "record": record}).encode()
     body = len(text).to_bytes(8, "little") + text + obj
-    paths = [where / (name + SUFFIX) for name in ([names] if isinstance(names, str) else names)]
+    paths = [where / (name + SUFFIX) for name in listed]
     try:
-        _write(paths[0], hashlib.sha256(body).digest() + body)
+        _write(paths[0], _hash(body) + body)
         for path in paths[1:]:
             _link(paths[0], path)
     except OSError as error:
@@ -94,12 +106,19 @@ def store(names: str | Sequence[str], record: dict[str, Any], obj: bytes) -> Non
         _evict(where)
 
 
-def _unpack(data: bytes) -> tuple[dict[str, Any], bytes] | None:
+def _hash(body: bytes | memoryview) -> bytes:
+    digest = hashlib.sha256(sources_digest().encode())
+    digest.update(body)
+    return digest.digest()
+
+
+def _unpack(data: bytes, name: str) -> tuple[dict[str, Any], bytes] | None:
     body = memoryview(data)[32:]
-    if len(data) < 40 or hashlib.sha256(body).digest() != data[:32]:
+    if len(data) < 40 or _hash(body) != data[:32]:
         return None
     end = 8 + int.from_bytes(body[:8], "little")
-    return json.loads(bytes(body[8:end])), bytes(body[end:])
+    about = json.loads(bytes(body[8:end]))
+    return (about["record"], bytes(body[end:])) if name in about["names"] else None
 
 
 def _write(path: Path, data: bytes) -> None:

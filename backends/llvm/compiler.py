@@ -17,7 +17,7 @@ from .record import Record
 from .target import host
 
 # Ops whose errors name a line; those whose names begin so are of the same kinds.
-CHECKED = ("index", "gather", "scatter", "nll_loss", "cross_entropy", "max_pool_grad")
+CHECKED = ("index", "gather", "scatter", "nll_loss", "cross_entropy", "max_pool_grad", "require", "within")
 
 compiled_count = 0  # executables made so far in this process, from the cache or not
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from graphtorch.ir.dtype import DType, Kind
 from graphtorch.ir.dtype import bf16 as BF16
 from graphtorch.ir.graph import Type
-from graphtorch.ir.shape import UNBOUNDED, Dim, SymInt, bounds, plain_symbol
+from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, SymInt, bounds, plain_symbol
 
 from ..kernels.plan import Plan
 from ..kernels.program import Program, Slot
@@ -58,8 +58,8 @@ class Weights:
 
 
 def library_text(name: str, program: Program, plan: Plan, weights: Weights, metadata: str,
-                 target: Target) -> str:
-    """LLVM IR of the whole library."""
+                 target: Target, conditions: Sequence[Condition] = ()) -> str:
+    """LLVM IR of the whole library; a call whose sizes do not meet `conditions` is refused."""
     table, module = tabulate(program, plan), ModuleEmitter(name, target)
     functions = [f"{name}.kernel{i}" for i in range(len(table.kernels))]
     for function, (kernel, memory) in zip(functions, table.kernels, strict=True):
@@ -71,7 +71,7 @@ def library_text(name: str, program: Program, plan: Plan, weights: Weights, meta
         tensor_check.check_function(),
         _LIBC,
         _table_text(name, table, functions),
-        Abi(name, program, plan, table, weights, metadata, target).text(),
+        Abi(name, program, plan, table, weights, metadata, target, conditions).text(),
     ))
 
 
@@ -147,8 +147,9 @@ class Abi:
     """Emits the functions of the C ABI."""
 
     def __init__(self, name: str, program: Program, plan: Plan, launches: Table, weights: Weights,
-                 metadata: str, target: Target):
+                 metadata: str, target: Target, conditions: Sequence[Condition] = ()):
         self.name = name
+        self.conditions = conditions
         self.program = program
         self.plan = plan
         self.launches = launches
@@ -468,7 +469,7 @@ ready:"""
         text += [f"  %s{i} = getelementptr i64, ptr %sizes, i64 {i}\n  store i64 -1, ptr %s{i}"
                  for i in range(len(self.table))]
         text += [self._check("in", i, bind=True) for i in range(ins)]
-        text += [f"  %arena.size = call i64 @{name}.sizes(ptr %sizes)"]
+        text += [f"  %arena.size = call i64 @{name}.sizes(ptr %sizes)", self._check_conditions()]
         text += [self._check("in", i, bind=False) for i, s in enumerate(self.inputs) if _computed(s)]
         text += [self._check("out", i, bind=False) for i in range(outs)]
         text += [self._grow(), self._frame("launches", "%sizes"), self._tensor_arguments(),
@@ -488,6 +489,37 @@ ptr %sizes, i1 {str(bind).lower()})
 {label}.bad:
   ret i32 %{label}.c
 {label}.next:"""
+
+    def _broken(self) -> str:
+        """``i32 NAME.broken(i64*)``: 1 + the first condition that the symbols do not meet, or 0."""
+        sizes, lines = Sizes(self.program.symbols), list[str]()
+        found = "0"
+        for i, condition in reversed(list(enumerate(self.conditions))):
+            value = sizes.value(condition)
+            lines += [f"  %bad{i} = icmp slt i64 {value}, 0",
+                      f"  %code{i} = select i1 %bad{i}, i32 {i + 1}, i32 {found}"]
+            found = f"%code{i}"
+        return "\n".join([f"define internal i32 @{self.name}.broken(ptr %symbols) {{", *sizes.lines, *lines,
+                          f"  ret i32 {found}", "}", ""])
+
+    def _check_conditions(self) -> str:
+        if not self.conditions:
+            return ""
+        count, label = len(self.conditions), f"@{self.name}.conditions"
+        texts = [f"{self.name}_run: sizes do not meet {c} >= 0" for c in self.conditions]
+        rows = ", ".join(f"ptr {self._string(f'condition{i}', text)}" for i, text in enumerate(texts))
+        self._globals += [f"{label} = private constant [{count} x ptr] [{rows}]\n", self._broken()]
+        return f"""  %broken = call i32 @{self.name}.broken(ptr %sizes)
+  %holds = icmp eq i32 %broken, 0
+  br i1 %holds, label %held, label %bad_sizes
+bad_sizes:
+  %broken.i = sub i32 %broken, 1
+  %broken.p = getelementptr ptr, ptr {label}, i32 %broken.i
+  %broken.text = load ptr, ptr %broken.p
+  call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, ptr {self._string('msg.sizes', '%s')}, \
+ptr %broken.text)
+  ret i32 {tensor_check.SHAPE}
+held:"""
 
     def _role(self, side: str) -> str:
         label = f"@{self.name}.role.{side}"
@@ -533,13 +565,16 @@ grown:"""
         return "\n".join(lines)
 
     def _report_status(self) -> str:
-        """A data-dependent error becomes GT_INDEX with the site's message."""
+        """A data-dependent error becomes GT_INDEX or GT_VALUE with the site's message."""
         sites = self.program.errors
         if not sites:
             return "  ret i32 0"
         rows = ", ".join(f"ptr {self._string(f'site{i}', f'{self.name}_run: {s.op}: {s.message}')}"
                          for i, s in enumerate(sites))
         self._globals.append(f"@{self.name}.sites = private constant [{len(sites)} x ptr] [{rows}]\n")
+        codes = ", ".join(f"i32 {tensor_check.INDEX if site.kind == 'index' else tensor_check.VALUE}"
+                          for site in sites)
+        self._globals.append(f"@{self.name}.codes = private constant [{len(sites)} x i32] [{codes}]\n")
         return f"""  %fine = icmp eq i32 %status, 0
   br i1 %fine, label %done, label %bad_index
 done:
@@ -550,7 +585,9 @@ bad_index:
   %site.text = load ptr, ptr %site.p
   %percent = call i32 (ptr, i64, ptr, ...) @snprintf(ptr %error, i64 256, \
 ptr {self._string('msg.text', '%s')}, ptr %site.text)
-  ret i32 {tensor_check.INDEX}"""
+  %code.p = getelementptr i32, ptr @{self.name}.codes, i32 %site
+  %code = load i32, ptr %code.p
+  ret i32 %code"""
 
     def _rejections(self) -> str:
         name, ins, outs = self.name, len(self.inputs), len(self.outputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphtorch.ir.ops.factor import LinAlgError
+from graphtorch.ir.ops.require import FAILURES
 from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt
 
 
@@ -31,7 +31,7 @@ class Site:
 
     def error(self) -> Exception:
         """What a run that ended with this status raises."""
-        return LinAlgError(self.text()) if self.kind == "linalg" else IndexError(self.text())
+        return FAILURES[self.kind](self.text())
 
     def text(self) -> str:
         place = f" at {self.file}:{self.line}" if self.file else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +65,39 @@ def named(triple: str, cpu: str = "", features: str = "", vector_bits: int | Non
     wide = vector_bits or next((w for name, w in FEATURE_WIDTHS if name in flags), 128)
     return Target(triple, cpu, features, wide, 32 if arm or wide == 512 else 16, arm or "fma" in flags,
                   DEFAULT_CACHES)
+
+
+ARCHITECTURES = ("x86_64", "amd64", "aarch64", "arm64")
+PROBE = """
+import sys
+import llvmlite.binding as llvm
+llvm.initialize_all_targets()
+llvm.initialize_all_asmprinters()
+triple, cpu, features = sys.argv[1:]
+machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
+machine.emit_object(llvm.parse_assembly("define void @f() { ret void }"))
+"""
+
+
+@functools.cache
+def verify(target: Target) -> None:
+    """Raise where code cannot be generated for `target`.
+
+    Raises:
+        NotImplementedError: its architecture is none of those that are supported.
+        ValueError: LLVM does not know its triple, processor or a feature.
+    """
+    if target.triple.split("-")[0] not in ARCHITECTURES:
+        raise NotImplementedError(f"target {target.triple!r}: code is generated for 64-bit x86 and ARM only, "
+                                  f"whose triples begin with {', '.join(ARCHITECTURES)}")
+    # LLVM ends the process on some names it does not know and takes others for a baseline: ask in another one
+    asked = subprocess.run([sys.executable, "-c", PROBE, target.triple, target.cpu, target.features],
+                           capture_output=True, text=True)
+    complaints = [line for line in asked.stderr.splitlines() if "is not a recognized" in line]
+    if asked.returncode or complaints:
+        why = (complaints or asked.stderr.strip().splitlines() or ["LLVM gave up"])[0 if complaints else -1]
+        raise ValueError(f"target {target.triple!r}, processor {target.cpu!r}, features {target.features!r}: "
+                         f"{why}; write them as LLVM does, such as 'x86-64-v3', 'znver4' or 'neoverse-n1'")
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 ERROR_BYTES = 256
 
-NULL, COUNT, RANK, DTYPE, SHAPE, LAYOUT, ALIGNMENT, DEVICE, INDEX, MEMORY = range(1, 11)
+NULL, COUNT, RANK, DTYPE, SHAPE, LAYOUT, ALIGNMENT, DEVICE, INDEX, MEMORY, VALUE = range(1, 12)
 
 # DLTensor as DLPack lays it out: data, device type, device id, ndim, dtype (code, bits, lanes), shape,
 # strides, offset

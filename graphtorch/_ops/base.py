@@ -9,20 +9,22 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import ALL, DType, boolean, i64, number_dtype, result_type
+from graphtorch.ir.dtype import ALL, DType, bf16, boolean, f16, f32, i64, number_dtype, result_type
 from graphtorch.ir.graph import Value, located
 from graphtorch.ir.literal import Literal
+from graphtorch.ir.ops.require import FAILURES, breaks
 from graphtorch.ir.shape import SymInt, normalize_axis
 
 from .. import _types
 from .._grad_mode import modes
 from .._memory import Buffer
 from .._record import flush, locate, user_line
-from .._write import assign
-from ..storage import Leaf, Storage
+from .._write import assign, cast_tensor, check_overlap
+from ..storage import Leaf, Storage, number_in_all
 from ..tensor import Tensor, wrap
 
 FLOATS = frozenset(d for d in ALL if d.is_differentiable)
+SHORT = frozenset({f16, bf16})
 DENSE: set[type] = {Tensor}  # classes that have no behaviour of their own; Parameter is added to it
 Number = (bool, int, float, complex, np.number, np.bool_)
 
@@ -74,14 +76,30 @@ def register(
 
 def in_place(name: str, define: Callable[..., Any], fills: bool = False) -> Callable[..., Any]:
     """The form of an operation that writes its result into its first operand."""
+    identical = name in SCATTERS
 
     @functools.wraps(define)
     def write(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_tensor(name, "input", self)
+        if not fills and name != "masked_fill_":  # which takes a number out of a tensor
+            for x in (*args, *kwargs.values()) if kwargs else args:
+                if isinstance(x, Tensor):
+                    check_overlap(self, x, identical)
         return assign(self, define(self, *args, **kwargs), fills, updates=True)
 
     write.__name__ = write.__qualname__ = name
     return write
+
+
+# In place these refuse to read any of the memory that they write to.
+SCATTERS = frozenset({"index_add_", "index_copy_", "index_put_", "index_reduce_", "put_", "scatter_",
+                      "scatter_add_", "scatter_reduce_"})
+# Functions whose ``out=`` PyTorch does not compare with what they read.
+UNCOMPARED = frozenset({
+    "all", "amax", "amin", "any", "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "dot", "inner",
+    "logsumexp", "matmul", "mean", "mm", "mv", "nanmean", "nansum", "outer", "prod", "std", "sum", "var",
+    "vdot",
+})
 
 
 def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,6 +109,11 @@ def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         if out is None:
             return define(*args, **kwargs)
+        if isinstance(out, Tensor) and name not in UNCOMPARED:
+            for x in args:
+                for part in x if isinstance(x, (tuple, list)) else (x,):
+                    if isinstance(part, Tensor):
+                        check_overlap(out, part)
         return write_out(name, define(*args, **kwargs), out)
 
     call.__name__ = call.__qualname__ = name
@@ -239,6 +262,89 @@ def elements_for_size(name: str, x: Tensor, instead: str) -> np.ndarray:
             "this line out of the captured function"
         )
     return x.detach()._array()
+
+
+# ------------------------------------------------------------------------------------------ checks of values
+
+
+def checked(x: Tensor, rule: str, message: str, kind: str = "runtime") -> Tensor:
+    """`x`, all of whose elements have to obey a rule (see `ir.ops.within`).
+
+    Elements in memory are looked at now. Those still to be computed are when the result is, and an error then
+    names the line that records them: looking at them here would split the graph.
+    """
+    known = known_elements(x)
+    if known is None:
+        return run("Alias", ops.within, x, rule=rule, message=message, kind=kind)  # type: ignore[no-any-return]
+    if breaks(rule, known):
+        raise FAILURES[kind](message)
+    return x
+
+
+def check_places(
+    index: Tensor, size: Any, message: str, kind: str = "index", lowest: int = 0, but: Any = None
+) -> None:
+    """Raise where elements of `index` in memory are outside lowest .. size - 1, and not `but`.
+
+    Of those still to be computed the run that reads them takes care. `message` says ``{}`` for the element.
+    """
+    known = known_elements(index)
+    if known is None or not known.size or not isinstance(size, int):
+        return
+    if known.min() >= lowest and known.max() < size:
+        return
+    wrong = (known < lowest) | (known >= size)
+    if but is not None:
+        wrong &= known != but
+    if wrong.any():
+        raise FAILURES[kind](message.format(known[wrong].flat[0]))
+
+
+OUTSIDE = "index {} is out of bounds for dimension %d with size %s"
+
+
+def known_elements(x: Tensor) -> np.ndarray | None:
+    """The elements of `x`, or the number that all are, where they are known without computing anything."""
+    storage = x._storage
+    if Storage.capture is not None:
+        return None
+    if storage.host is not None or type(storage.value) is Leaf:
+        return x._array()
+    return number_in_all(storage.value)
+
+
+# ------------------------------------------------------------------------------------------ 16-bit floats
+
+
+def rounded_once(define: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for compositions: 16-bit floats are computed with in f32, results are rounded once.
+
+    Else the squares, sums and quotients in between would overflow or vanish. Operands that meet in a wider
+    dtype are left as they are.
+    """
+
+    @functools.wraps(define)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tensors = [x for given in (args, kwargs.values()) for x in given if isinstance(x, Tensor)]
+        if not any(x._type.dtype in SHORT for x in tensors):
+            return define(*args, **kwargs)
+        dtype = common_dtype(*tensors)
+        if dtype not in SHORT:
+            return define(*args, **kwargs)
+        wide = {k: _recast(x, SHORT, f32) for k, x in kwargs.items()}
+        return _recast(define(*[_recast(x, SHORT, f32) for x in args], **wide), frozenset({f32}), dtype)
+
+    return call
+
+
+def _recast(x: Any, given: frozenset[DType], target: DType) -> Any:
+    """`x`, a tensor or a tuple or list of some, with those of the `given` dtypes as `target`."""
+    if isinstance(x, Tensor):
+        return cast_tensor(x, target) if x._type.dtype in given else x
+    if isinstance(x, (tuple, list)):
+        parts = [_recast(v, given, target) for v in x]
+        return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
+    return x
 
 
 # ------------------------------------------------------------------------------------------ promotion

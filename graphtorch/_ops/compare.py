@@ -26,6 +26,7 @@ from .base import (
     in_place,
     is_operand,
     register,
+    rounded_once,
     run,
     scalar,
     write_out,
@@ -275,6 +276,7 @@ def rad2deg(input: Tensor) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def sinc(input: Tensor) -> Tensor:
     """sin(pi x) / (pi x); 1 at 0."""
     x = mul(input, math.pi)

@@ -14,7 +14,7 @@ from graphtorch.ir.shape import broadcast
 from .. import _at_once, _types
 from .._legacy import LEGACY, TYPE_NAME_OF, refuse_cuda
 from .._types import DTYPES, check_device, dtype, to_ir
-from .._write import assign, cast_tensor
+from .._write import assign, cast_tensor, check_overlap
 from ..creation import from_array, full_value
 from ..tensor import Tensor, from_value
 from .base import FUNCTIONS, METHODS, Number, check_tensor, common_dtype, register, run
@@ -313,6 +313,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
                 f"copy_(): argument 'other' (position 1) must be Tensor, not {src.__class__.__name__}"
             )
         return METHODS["fill_"](self, src)
+    check_overlap(self, src)
     if src._type.dtype is not self._type.dtype:
         src = cast_tensor(src, self._type.dtype)
     if src._type.shape != self._type.shape:

@@ -19,6 +19,7 @@ from .base import (
     common_dtype,
     in_place,
     register,
+    rounded_once,
     run,
     scalar,
 )
@@ -183,6 +184,7 @@ def _added(name: str, multiply: Any, input: Tensor, a: Tensor, b: Tensor, beta: 
 
 @register(inplace=True, out=True)
 @lower_precision
+@rounded_once
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2)."""
     _ranks("addmm", mat1, mat2, (2, 2), "mat1 and mat2 must be matrices")
@@ -190,6 +192,7 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: An
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * (mat @ vec)."""
     _ranks("addmv", mat, vec, (2, 1), "matrix and vector expected")
@@ -197,6 +200,7 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any 
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * outer(vec1, vec2)."""
     found = outer(vec1, vec2)
@@ -208,6 +212,7 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
 
 @register(inplace=True, out=True)
 @lower_precision
+@rounded_once
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * bmm(batch1, batch2)."""
     _ranks("baddbmm", batch1, batch2, (3, 3), "batch1 and batch2 must be 3D tensors")
@@ -216,6 +221,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alp
 
 @register(inplace=True, out=True)
 @lower_precision
+@rounded_once
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * the sum of bmm(batch1, batch2) over the batch."""
     _ranks("addbmm", batch1, batch2, (3, 3), "batch1 and batch2 must be 3D tensors")

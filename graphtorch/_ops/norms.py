@@ -7,9 +7,21 @@ from typing import Any
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
+from graphtorch.ir.ops.common import wide_dtype
 
 from ..tensor import Tensor
-from .base import FUNCTIONS, axis_of, check_tensor, dims_of, register, run, scalar, write_out
+from .base import (
+    FUNCTIONS,
+    axis_of,
+    cast_value,
+    check_tensor,
+    dims_of,
+    register,
+    rounded_once,
+    run,
+    scalar,
+    write_out,
+)
 from .factor import svdvals
 from .reduce import _mean_dtype
 
@@ -24,7 +36,11 @@ def vector_norm(
     keep = {"dims": dims, "keepdim": bool(keepdim)}
     order = float(ord)
 
-    def apply(v: Value) -> Value:
+    def apply(v: Value) -> Value:  # of 16 bits the squares and sums would overflow
+        found = of(cast_value(v, wide_dtype(target)))
+        return found if target.is_complex else cast_value(found, target)
+
+    def of(v: Value) -> Value:
         if order == 2:
             size = ops.square(v) if not v.dtype.is_complex else ops.square(ops.abs(v))
             return _safe_sqrt(ops.sum(size, **keep))
@@ -91,12 +107,14 @@ def _nuclear(x: Tensor, dim: Any, keepdim: bool) -> Tensor:
 
 
 @register()
+@rounded_once
 def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
     """The p-norm of the difference."""
     return norm(input - other, p)
 
 
 @register(inplace=True)
+@rounded_once
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Each slice along `dim` scaled so that its p-norm is at most `maxnorm`."""
     axis = axis_of(dim, input.ndim)

@@ -11,6 +11,7 @@ from graphtorch.ir.dtype import DType, boolean, i64
 from graphtorch.ir.graph import Value
 
 from .. import _types
+from .._write import cast_tensor
 from ..creation import full_value
 from ..tensor import Tensor, from_value
 from .base import (
@@ -19,11 +20,13 @@ from .base import (
     SparseOperand,
     cast_value,
     check_tensor,
+    checked,
     common_dtype,
     elementwise,
     floating,
     is_operand,
     register,
+    rounded_once,
     run,
     scalar,
 )
@@ -123,6 +126,7 @@ def sign(input: Tensor) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """Rounded to `decimals` places, halves to even."""
     check_tensor("round", "input", input)
@@ -144,6 +148,7 @@ def frac(input: Tensor) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """log(x / (1 - x)), with x clamped to eps .. 1 - eps."""
     x = input if eps is None else FUNCTIONS["clamp"](input, eps, 1 - eps)
@@ -364,13 +369,28 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
             f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
         )
     op = ops.trunc_div if rounding_mode == "trunc" else ops.floor_div
-    _check_zero_division(dtype, other)
-    return elementwise("Div", op, input, other, dtype=i64 if dtype.is_bool else dtype)
+    _no_bools(f"div_{rounding_mode}", dtype)
+    return elementwise("Div", op, input, _divisor(dtype, other), dtype=dtype)
 
 
-def _check_zero_division(dtype: DType, other: Any) -> None:
-    if not dtype.is_differentiable and isinstance(other, int) and other == 0:
-        raise RuntimeError("ZeroDivisionError")
+def _no_bools(name: str, dtype: DType) -> None:
+    if dtype.is_bool:
+        raise NotImplementedError(f"\"{name}_cpu\" not implemented for 'Bool': convert one with .int()")
+
+
+def _divisor(dtype: DType, other: Any) -> Any:
+    """What integers (operands meet in `dtype`) are divided by: not 0."""
+    if dtype.is_differentiable:
+        return other
+    if isinstance(other, Tensor):
+        other = cast_tensor(other, i64) if other._type.dtype.is_bool else other
+        return checked(other, "divides", NO_DIVISOR)
+    if isinstance(other, Number) and other == 0:
+        raise RuntimeError(NO_DIVISOR)
+    return other
+
+
+NO_DIVISOR = "ZeroDivisionError: integers are divided by zero"
 
 
 @register("true_divide", inplace=True, out=True)
@@ -393,14 +413,19 @@ def _simple_binary(
     node: str = "",
     aliases: tuple[str, ...] = (),
     inplace: bool = True,
+    divides: bool = False,
 ) -> Callable[..., Tensor]:
     def define(input: Any, other: Any) -> Tensor:
         _both(name, input, other)
         dtype = common_dtype(input, other)
         if to_float:
             dtype = floating(dtype)
+        elif divides:
+            _no_bools(name, dtype)
         elif dtype.is_bool and bools == "int":
             dtype = i64
+        if divides:
+            other = _divisor(dtype, other)
         return elementwise(node or _camel(name), op, input, other, dtype=dtype)
 
     define.__name__ = define.__qualname__ = name
@@ -408,8 +433,8 @@ def _simple_binary(
     return register(name, *aliases, inplace=inplace, out=True)(define)
 
 
-remainder = _simple_binary("remainder", ops.remainder)
-fmod = _simple_binary("fmod", ops.fmod)
+remainder = _simple_binary("remainder", ops.remainder, divides=True)
+fmod = _simple_binary("fmod", ops.fmod, divides=True)
 atan2 = _simple_binary("atan2", ops.atan2, to_float=True, aliases=("arctan2",))
 copysign = _simple_binary("copysign", ops.copysign, to_float=True)
 nextafter = _simple_binary("nextafter", ops.nextafter)
@@ -433,6 +458,7 @@ xlogy = _simple_binary("xlogy", ops.xlogy, to_float=True)
 
 
 @register(out=True)
+@rounded_once
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
     """log2(2**input + 2**other)."""
     ln2 = math.log(2)
@@ -504,6 +530,7 @@ def _powers(exponent: Any, dtype: DType) -> Callable[[Value], Value] | None:
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value * tensor1 * tensor2."""
     dtype = common_dtype(input, tensor1, tensor2)
@@ -519,6 +546,7 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value * tensor1 / tensor2."""
     dtype = common_dtype(input, tensor1, tensor2)
@@ -538,6 +566,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 
 
 @register(inplace=True, out=True)
+@rounded_once
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     """input + weight * (end - input)."""
     dtype = common_dtype(input, end)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, boolean, i64
 from graphtorch.ir.graph import Value
+from graphtorch.ir.ops.common import number
+from graphtorch.ir.ops.shape import slice_dim
 
 from .._autocast import single_precision
 from .._types import DTYPES, Size, to_ir
@@ -21,6 +26,7 @@ from .base import (
     dims_of,
     floating,
     register,
+    rounded_once,
     run,
     write_out,
 )
@@ -82,6 +88,7 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
 
 
 @register(out=True)
+@rounded_once
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The mean of the elements that are not NaN."""
     known = FUNCTIONS["isnan"](input).logical_not()
@@ -148,6 +155,7 @@ def var(
 
 
 @register(out=True)
+@rounded_once
 def std(
     input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
 ) -> Tensor:
@@ -366,12 +374,34 @@ def _finite(top: Tensor) -> Tensor:
 
 
 @register(out=True)
+@rounded_once
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """log(cumsum(exp(input))) along `dim`."""
     axis = axis_of(dim, input.ndim)
-    parts = FUNCTIONS["real"](input) if input._type.dtype.is_complex else input
-    top = _finite(amax(parts, axis, True).detach())
-    return cumsum((input - top).exp(), axis).log() + top
+    if input.ndim == 0:
+        return FUNCTIONS["clone"](input)  # type: ignore[no-any-return]
+    if input._type.dtype.is_complex:
+        top = _finite(amax(FUNCTIONS["real"](input), axis, True).detach())
+        return cumsum((input - top).exp(), axis).log() + top
+    size = input._type.shape[axis]
+    if not isinstance(size, int):
+        raise NotImplementedError(f"logcumsumexp along dimension {axis}, of size {size}: it may change; "
+                                  "use logsumexp of masked rows instead")
+    dtype = floating(input._type.dtype)
+    return run("Logcumsumexp", lambda v: _log_cumulative_sums(cast_value(v, dtype), axis, size), input)
+
+
+def _log_cumulative_sums(x: Value, axis: int, size: int) -> Value:
+    """Sums of 1, 2, 4, ... neighbours (Hillis and Steele 1986): no common shift suits all of a line, whose
+    first sums may be smaller than its largest element by any factor."""
+    lowest = number(float(np.finfo(x.dtype.numpy).min), x.dtype)  # -inf - -inf would make gradients NaN
+    nothing = number(-math.inf, x.dtype)
+    total, reach = ops.where(ops.eq(x, nothing), lowest, x), 1
+    while reach < size:
+        first, rest = slice_dim(total, axis, 0, reach), slice_dim(total, axis, reach, size)
+        sums = ops.logaddexp(rest, slice_dim(total, axis, 0, size - reach))
+        total, reach = ops.concat(first, sums, dim=axis), 2 * reach
+    return ops.where(ops.eq(total, lowest), nothing, total)  # type: ignore[no-any-return]
 
 
 @register(out=True)

@@ -11,7 +11,7 @@ from .._types import DTYPES, iinfo
 from .._write import assign
 from ..indexing import Arrays, _basic, _index, _put, _sliced, _source, full_number, getitem
 from ..tensor import Tensor, from_value
-from .base import FUNCTIONS, axis_of, register, run, scalar
+from .base import FUNCTIONS, OUTSIDE, axis_of, check_places, register, run, scalar
 from .strides import as_strided, diagonal
 from .views import reshape, select, slice_view
 
@@ -47,8 +47,14 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     axis = axis_of(dim, input.ndim)
     if input.ndim == 0:
         return reshape(index_select(reshape(input, (1,)), 0, index), ())
+    _check_entries(input, axis, index)
     flat = reshape(index, (-1,)) if index.ndim == 0 else index
     return run("IndexSelect", lambda v, i: ops.index_select(v, _index(i), dim=axis), input, flat)
+
+
+def _check_entries(x: Tensor, axis: int, index: Tensor, kind: str = "index") -> None:
+    size = x._type.shape[axis]
+    check_places(index, size, OUTSIDE % (axis, size), kind)
 
 
 def _axis(x: Tensor, dim: int) -> int:
@@ -68,6 +74,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     if input.ndim != index.ndim:
         raise RuntimeError("Index tensor must have the same number of dimensions as input tensor")
     _check_fits("gather", input, index, axis, "input")
+    _check_entries(input, axis, index, "runtime")
     return run("Gather", lambda v, i: ops.gather(v, _index(i), dim=axis), input, index)
 
 
@@ -98,6 +105,7 @@ def _scatter(name: str, input: Tensor, dim: int, index: Tensor, src: Any, apply:
         return input.clone()
     _check_fits(name, input, index, axis, "self")
     _check_fits(name, src, index, -1, "src")
+    _check_entries(input, axis, index, "runtime")
     shape = index._type.shape
     if src._type.shape != shape:
         src = slice_view(src, (0,) * len(shape), shape, (1,) * len(shape))
@@ -207,9 +215,28 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     source = source if alpha == 1 else source * alpha
     if input.ndim == 0:
         return input + reshape(source, (-1,)).sum(dtype=input.dtype)
+    _check_entries(input, axis, index)
     if source.ndim == 0:
         source = reshape(source, (1,) * input.ndim)
     return scatter_add(input, axis, _spread_index(input, axis, index, source._type.shape), source)
+
+
+@register(inplace=True, out=True)
+def index_reduce(
+    input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    """A copy with the entries of `source` combined at `index` along `dim` by prod, mean, amax or amin."""
+    check_index_dtype("index_reduce", index)
+    if reduce not in ("prod", "mean", "amax", "amin"):
+        raise RuntimeError("index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got "
+                           f"{reduce}.")
+    axis = _axis(input, dim)
+    if input.ndim == 0:
+        input, source = reshape(input, (1,)), reshape(source, (-1,))
+        return reshape(index_reduce(input, 0, index, source, reduce, include_self=include_self), ())
+    _check_entries(input, axis, index)
+    spread = _spread_index(input, axis, index, source._type.shape)
+    return scatter_reduce(input, axis, spread, source, reduce, include_self=include_self)
 
 
 @register(inplace=True, out=True)
@@ -219,6 +246,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     axis = _axis(input, dim)
     if input.ndim == 0:
         return reshape(source, ()).clone()
+    _check_entries(input, axis, index)
     if source.ndim == 0:
         source = reshape(source, (1,) * input.ndim)
     return scatter(input, axis, _spread_index(input, axis, index, source._type.shape), source)
@@ -236,6 +264,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
         )
     if input.ndim == 0:
         return input.clone().fill_(value)
+    _check_entries(input, axis, index)
     hit = FUNCTIONS["zeros"](input._type.shape[axis], dtype=DTYPES["bool"])
     hit = scatter(hit, 0, reshape(index, (-1,)), True)
     return FUNCTIONS["masked_fill"](input, _along(hit, axis, input.ndim), value)

@@ -343,6 +343,8 @@ def repeat_interleave(
     if isinstance(repeats, Tensor):
         repeats = elements_for_size("repeat_interleave", repeats, "give the repeats as Python ints")
     counts = np.asarray(repeats).reshape(-1)
+    if (counts < 0).any():
+        raise RuntimeError("repeats can not be negative")
     if counts.size not in (1, size):
         raise RuntimeError(
             f"repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size} "
@@ -390,7 +392,9 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     for shift, dim in zip(shifts, dims, strict=True):
         size = x.shape[axis_of(dim, x.ndim)]
         if size:
-            cut = (size - shift) % size
+            turn = shift % size if isinstance(size, int) or not -size <= shift <= size else shift
+            cut = -turn if turn < 0 else size - turn
+            cut = cut % size if isinstance(size, int) else cut
             x = cat([x.narrow(dim, cut, size - cut), x.narrow(dim, 0, cut)], dim) if cut else x
     return x if x is not input else clone(input)
 

@@ -7,12 +7,13 @@ import math
 from typing import Any
 
 from ..tensor import Tensor
-from .base import FUNCTIONS, axis_of, check_tensor, register
+from .base import FUNCTIONS, axis_of, check_tensor, checked, register, rounded_once
 from .compare import where
 from .order import sort
 
 
 @register()
+@rounded_once
 def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
         aweights: Tensor | None = None) -> Tensor:
     """Covariances of variables (rows) over observations (columns); a vector is one variable.
@@ -33,6 +34,8 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
         raise RuntimeError("cov(): bool dtype is not supported for input")
     x = (input if input.is_floating_point() or input.is_complex() else input.float())
     x = x if input.ndim == 2 else x.reshape(1, -1)
+    if aweights is not None:
+        x = x.to(FUNCTIONS["promote_types"](x.dtype, aweights.dtype))
     weights = _weights(x, fweights, aweights)
     if weights is None:
         total: Any = x.shape[1]
@@ -69,6 +72,7 @@ def _weights(x: Tensor, fweights: Tensor | None, aweights: Tensor | None) -> Ten
 
 
 @register()
+@rounded_once
 def corrcoef(input: Tensor) -> Tensor:
     """Pearson's correlation coefficients of variables (rows) over observations (columns)."""
     check_tensor("corrcoef", "input", input)
@@ -95,6 +99,8 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     if min > max:
         raise RuntimeError("max must be larger than min")
     x = input.detach().reshape(-1)
+    if min == max:
+        x = checked(x, "finite", "torch.histc: the range of the elements is not finite")
     wide = x.double()
     low, high = _range(wide, min, max)
     place = ((wide - low) * (bins / (high - low))).floor()
@@ -120,12 +126,14 @@ def _bool() -> Any:
 
 
 @register("trapezoid", "trapz", method=False)
+@rounded_once
 def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1.0, dim: int = -1) -> Tensor:
     """The integral of samples `y` along `dim` by the trapezoidal rule, at places `x` or `dx` apart."""
     return _areas(y, x, dx, dim).sum(axis_of(dim, y.ndim))
 
 
 @register(method=False)
+@rounded_once
 def cumulative_trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1.0, dim: int = -1) -> Tensor:
     """The integral from the first sample to each of the others."""
     return _areas(y, x, dx, dim).cumsum(axis_of(dim, y.ndim))
@@ -191,6 +199,7 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
 
 
 @register(method=False)
+@rounded_once
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0,
           compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
     """p-norm distances [*, P, R] between rows of [*, P, M] and of [*, R, M], whatever `compute_mode` says."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Type
-from graphtorch.ir.shape import SymInt, bounds, contiguous_strides, floordiv, numel
+from graphtorch.ir.shape import SymInt, assumed_equal, bounds, contiguous_strides, floordiv, numel
 
 from .._types import to_ir
 from ..creation import from_array
@@ -40,7 +40,7 @@ def resolve_shape(sizes: tuple[Any, ...], before: tuple[Any, ...]) -> tuple[Any,
                 "dimension size -1 can be any value and is ambiguous"
             )
         sizes = tuple(floordiv(total, known) if i == holes[0] else s for i, s in enumerate(sizes))
-    if numel(sizes) != total:
+    if numel(sizes) != total and not assumed_equal(numel(sizes), total):
         raise RuntimeError(f"shape '{given}' is invalid for input of size {total}")
     return sizes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from graphtorch.backends.kernels.program import Program, Slot, flat
 from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.library import ABI_VERSION, Weights, exported, library_text
 from graphtorch.backends.llvm.native import compile_object
-from graphtorch.backends.llvm.target import Target, host
+from graphtorch.backends.llvm.target import Target, host, verify
+from graphtorch.ir.generalize import Hints
 from graphtorch.ir.graph import Graph
-from graphtorch.ir.shape import UNBOUNDED, Dim, bounds
+from graphtorch.ir.op import forget_types
+from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, Known, assuming, bounds, without_implied
 
 from .._version import __version__
-from ..compile import trace
+from ..compile import example_sizes, trace
 from . import link
 from .header import header_text
 from .loader import Library, load
@@ -63,7 +66,8 @@ def compile(model: Any, example: Any, path: str | Path, *,
         example: one call's arguments: a tensor or a tuple of tensors; their values do not matter.
         path: ``name.so``, ``name.o`` or ``name.a``; ``name.h`` is written beside it.
         dynamic: sizes that may change, such as ``{"x": {0: Dim("batch", 1, 64)}}``, by argument name
-            or position.
+            or position. Where the model compares them they have to compare as those of `example` do: calls
+            are checked, and the header says how.
         name: prefix of the C functions; default: the file's stem without ``lib``.
         weights: ``"embedded"`` in the library, or ``"external"`` in ``name.safetensors``, mapped at run time.
         input_names, output_names: what messages and metadata call the tensors.
@@ -71,43 +75,57 @@ def compile(model: Any, example: Any, path: str | Path, *,
 
     Raises:
         TypeError: `example` holds arrays instead of tensors, or the model returns no tensor.
-        ValueError: the file's suffix, `name` or `weights` is none of the above.
+        ValueError: the file's suffix, `name` or `weights` is none of the above; LLVM knows no such target.
+        NotImplementedError: the target is neither a 64-bit x86 nor a 64-bit ARM.
         RuntimeError: no linker for a ``.so``; a size that no input has.
     """
     path = Path(path)
     name = name or path.stem.removeprefix("lib")
     _check_arguments(path, name, weights)
+    if target is not None and target != host():
+        verify(target)
+    if path.suffix == ".so":
+        link.find_linker((target or host()).triple)
     arguments = example if isinstance(example, (tuple, list)) else (example,)
     _check_example(arguments)
-    traced = trace(model, *arguments, dynamic=dynamic)
+    forget_types()
+    try:
+        with assuming(Hints(example_sizes(model, arguments, {}, dynamic))) as hints:
+            traced = trace(model, *arguments, dynamic=dynamic)
+    finally:
+        forget_types()
     if not traced.graph.outputs:
         raise TypeError("aot.compile: the model returns no tensor: return what the library is to compute")
     arrays = {key: tensor.detach().numpy() for key, tensor in traced.parameters.items()}
-    return compile_graph(traced.graph, arrays, path, name, weights == "embedded", input_names, output_names,
-                         target or host())
+    conditions = without_implied(hints.conditions)
+    with assuming(Known(conditions)) if conditions else nullcontext():
+        return compile_graph(traced.graph, arrays, path, name, weights == "embedded", input_names,
+                             output_names, target or host(), conditions)
 
 
 def compile_graph(graph: Graph, arrays: Mapping[str, np.ndarray], path: Path, name: str, embedded: bool,
                   input_names: Sequence[str] | None, output_names: Sequence[str] | None,
-                  target: Target) -> Compiled:
-    """`compile` for a graph whose inputs named in `arrays` are weights."""
+                  target: Target, conditions: Sequence[Condition] = ()) -> Compiled:
+    """`compile` for a graph whose inputs named in `arrays` are weights; calls have to meet `conditions`."""
     stable = [i for i, v in enumerate(graph.inputs) if v.name in arrays]
     program, plan, _ = lower_graph(graph, target, stable)
     data = [s for s in program.inputs if s.name not in arrays]
     _rename(data, program.outputs, input_names, output_names)
-    metadata = _metadata(name, program, data, target)
+    metadata = _metadata(name, program, data, target, conditions)
     header, blob, offsets = pack_weights({graph.inputs[i].name: arrays[graph.inputs[i].name] for i in stable})
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "weights"
         source.write_bytes(blob if embedded else header)
         placed = Weights(source, {i: offsets[graph.inputs[i].name] for i in stable}, embedded, len(blob))
-        code = compile_object(library_text(name, program, plan, placed, metadata, target), target, pic=True)
+        text = library_text(name, program, plan, placed, metadata, target, conditions)
+        code = compile_object(text, target, pic=True)
     header_path, external = path.with_suffix(".h"), None if embedded else path.with_suffix(".safetensors")
-    _write(path, code, name)
+    _write(path, code, name, target)
     if external is not None:
         link.write_whole(external, header + blob)
     link.write_whole(header_path, header_text(name, [_line(s) for s in data],
-                                              [_line(s) for s in program.outputs]).encode())
+                                              [_line(s) for s in program.outputs],
+                                              [f"{c} >= 0" for c in conditions]).encode())
     summary = summarize(graph, program, bounds(plan.size)[1], len(code))
     return Compiled(path, header_path, external, name, summary)
 
@@ -131,9 +149,9 @@ def _check_example(arguments: Sequence[Any]) -> None:
                             "constant: pass torch.from_numpy(array)")
 
 
-def _write(path: Path, code: bytes, name: str) -> None:
+def _write(path: Path, code: bytes, name: str, target: Target) -> None:
     if path.suffix == ".so":
-        link.shared_library(code, path)
+        link.shared_library(code, path, target.triple)
     elif path.suffix == ".a":
         link.archive(code, path, exported(name))
     else:
@@ -178,7 +196,8 @@ def _describe(slot: Slot) -> dict[str, object]:
             "shape": [d if isinstance(d, int) else str(d) for d in slot.shape]}
 
 
-def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Target) -> str:
+def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Target,
+              conditions: Sequence[Condition]) -> str:
     return json.dumps({
         "name": name, "abi_version": ABI_VERSION, "graphtorch": __version__, "target": machine.triple,
         "cpu": machine.cpu,
@@ -186,6 +205,7 @@ def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Target
         "outputs": [_describe(s) for s in program.outputs],
         "sizes": {s.name: {"min": s.min, "max": None if s.max >= UNBOUNDED else s.max}
                   for s in program.symbols},
+        "conditions": [f"{c} >= 0" for c in conditions],
     })
 
 

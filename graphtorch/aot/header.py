@@ -39,11 +39,16 @@ ERROR_CODES = {
     "DEVICE": (8, "not in CPU memory"),
     "INDEX": (9, "an index in the data is out of range"),
     "MEMORY": (10, "out of memory"),
+    "VALUE": (11, "an operation does not take these values of the data"),
 }
 
 
-def header_text(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> str:
-    """The header of library `name`; `inputs` and `outputs` are one-line descriptions, in order."""
+def header_text(name: str, inputs: Sequence[str], outputs: Sequence[str],
+                conditions: Sequence[str] = ()) -> str:
+    """The header of library `name`; `inputs` and `outputs` are one-line descriptions, in order.
+
+    Args: conditions: what sizes have to be, beside their ranges.
+    """
     guard = f"GRAPHTORCH_{name.upper()}_H"
     lines = [f"/* {name}: compiled by graphtorch. */", f"#ifndef {guard}", f"#define {guard}",
              "#include <stddef.h>", "#include <stdint.h>", "", DLPACK.rstrip(), "",
@@ -56,6 +61,7 @@ def header_text(name: str, inputs: Sequence[str], outputs: Sequence[str]) -> str
     lines += [f"     {i}: {_in_comment(text)}" for i, text in enumerate(inputs)]
     lines += ["   outputs, allocated by the caller:"]
     lines += [f"     {i}: {_in_comment(text)}" for i, text in enumerate(outputs)]
+    lines += ["   sizes that meet:", *[f"     {_in_comment(c)}" for c in conditions]] if conditions else []
     lines += ["   Tensors are row-major. One context serves one thread at a time. */", "",
               "int32_t gt_abi_version(void);",
               "/* weights: path of the safetensors file, or NULL where the weights are embedded.",

@@ -10,28 +10,47 @@ import sys
 import tempfile
 from pathlib import Path
 
+from graphtorch.backends.llvm.target import host
 
-def find_linker() -> list[str]:
-    """The command that links: the host's C compiler, or the PyPI package ``ziglang``.
+from .._saving import write_then_rename
+
+
+def find_linker(triple: str) -> list[str]:
+    """The command that links for the platform `triple`: a C compiler, or the PyPI package ``ziglang``.
 
     Raises:
         RuntimeError: neither is there.
     """
-    for name in ("cc", "gcc", "clang"):
+    names, zig = ["cc", "gcc", "clang"], []
+    if _platform(triple) != _platform(host().triple):
+        machine, system = _platform(triple)
+        names, zig = [f"{machine}-{system}-gnu-gcc"], ["-target", f"{machine}-{system}-gnu"]
+    for name in names:
         path = shutil.which(name)
         if path:
             return [path]
     if importlib.util.find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "cc"]
+        return [sys.executable, "-m", "ziglang", "cc", *zig]
     raise RuntimeError(
-        "aot.compile: a shared library needs a linker and there is no cc, gcc or clang on PATH: install one, "
-        "or `pip install ziglang`, or write a .o or .a file, which needs none"
+        f"aot.compile: a shared library for {triple} needs a linker and there is no {_either(names)} on "
+        "PATH: install one, or `pip install ziglang`, or write a .o or .a file, which needs none"
     )
 
 
-def shared_library(code: bytes, path: Path) -> None:
-    """Link object `code` into the shared library `path`, whole or not at all."""
-    command = find_linker()
+def _either(names: list[str]) -> str:
+    return " or ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
+
+
+def _platform(triple: str) -> tuple[str, str]:
+    """Machine and system of a triple such as ``x86_64-unknown-linux-gnu``."""
+    machine, *rest = triple.split("-")
+    known = next((s for s in ("linux", "darwin", "windows") if s in triple), "-".join(rest))
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine), known
+
+
+def shared_library(code: bytes, path: Path, triple: str) -> None:
+    """Link object `code` for the platform `triple` into the shared library `path`, whole or not at all."""
+    command = find_linker(triple)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         source, result = Path(folder) / "code.o", Path(folder) / path.name
         source.write_bytes(code)
@@ -39,7 +58,8 @@ def shared_library(code: bytes, path: Path) -> None:
                                "-Wl,-z,noexecstack", "-Wl,-z,nodelete", "-Wl,--as-needed"],
                               capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"aot.compile: linking {path.name} failed:\n{done.stderr.strip()}")
+            raise RuntimeError(f"aot.compile: linking {path.name} for {triple} by {' '.join(command)} failed "
+                               f"(a .o or .a file needs no linker here):\n{done.stderr.strip()}")
         result.replace(path)
 
 
@@ -62,7 +82,5 @@ def _member(name: str, data: bytes) -> bytes:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `path` through a temporary file, so that nobody sees half of it."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)
+    """Write `path` through a temporary file, so that nobody sees half of it; its mode is the umask's."""
+    write_then_rename(str(path), lambda file: file.write(content))

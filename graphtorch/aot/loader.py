@@ -12,6 +12,8 @@ import ast
 import ctypes
 import json
 import operator
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ ABI_VERSION = 1
 # DLPack type codes: https://dmlc.github.io/dlpack/latest/c_api.html
 CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 BFLOAT16 = 4
-ERRORS: dict[int, type[Exception]] = {9: IndexError, 10: MemoryError}  # codes; others: ValueError
+# by code; others: ValueError
+ERRORS: dict[int, type[Exception]] = {9: IndexError, 10: MemoryError, 11: RuntimeError}
 ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
@@ -39,6 +42,23 @@ class _DLTensor(ctypes.Structure):
     ]
 
 
+# Of each path that was loaded, which file it was: device, number, size and time of change.
+_seen: dict[str, tuple[int, ...]] = {}
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    """The shared library at `path` as it is now.
+
+    The system's loader knows libraries by their paths, and would give the one that stood there before.
+    """
+    about = path.stat()
+    found = (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+    if _seen.setdefault(str(path), found) == found:
+        return ctypes.CDLL(str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        return ctypes.CDLL(shutil.copy(path, folder))
+
+
 class Library:
     """A loaded model. Calls from several threads need one `Library` each."""
 
@@ -53,7 +73,7 @@ class Library:
         """
         self.path = Path(path).resolve()
         self.name = name or self.path.stem.removeprefix("lib")
-        self._library = ctypes.CDLL(str(self.path))
+        self._library = _opened(self.path)
         version = self._function("gt_abi_version", ctypes.c_int32)()
         if version != ABI_VERSION:
             raise OSError(f"{self.path.name} has ABI version {version}, this loader reads {ABI_VERSION}: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,11 @@ from typing import Any
 
 import onnx as _onnx
 
-from ..compile import Dim, TracedGraph, argument_names, trace
+from graphtorch.ir.generalize import Hints
+from graphtorch.ir.op import forget_types
+from graphtorch.ir.shape import assuming, without_implied
+
+from ..compile import Dim, TracedGraph, argument_names, example_sizes, trace
 from ..nn.modules.module import Module
 from ..tensor import Tensor
 from .export import DEFAULT_OPSET, to_model
@@ -62,7 +67,9 @@ def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *
         input_names, output_names: what to call the tensors, in order.
         opset_version: 17 or newer; default 18.
         dynamic_axes: sizes that may vary, by input name: ``{"x": {0: "batch"}}`` or ``{"x": [0]}``. Axes of
-            one name have one size; entries of outputs are derived and need not be given.
+            one name have one size, at least 1; entries of outputs are derived and need not be given. Where
+            the model's code compares such sizes, they are taken to compare as those of `args` do, and the
+            file's metadata says so (``graphtorch.conditions``).
         dynamic_shapes: the same with `Dim` by argument name or position.
         verbose: print the graph.
         operator_export_type, do_constant_folding, keep_initializers_as_inputs, custom_opsets,
@@ -80,18 +87,33 @@ def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *
     dynamic = dict(dynamic_shapes or {})
     dynamic.update(_dims(model, positional, named, input_names, dynamic_axes))
     modes = _set_mode(model, training)
+    forget_types()
     try:
-        traced = _trace(model, positional, named, dynamic)
+        with assuming(Hints(example_sizes(model, positional, named, dynamic))) as hints:
+            traced = _trace(model, positional, named, dynamic)
+            if verbose:
+                print(traced.graph)
+            weights = {k: t.detach().numpy() for k, t in traced.parameters.items()} if export_params else {}
+            result = to_model(traced.graph, weights, input_names, output_names,
+                              opset_version or DEFAULT_OPSET)
     finally:
+        forget_types()
         for module, mode in modes:
             module.training = mode
-    if verbose:
-        print(traced.graph)
-    weights = {name: t.detach().numpy() for name, t in traced.parameters.items()} if export_params else {}
-    result = to_model(traced.graph, weights, input_names, output_names, opset_version or DEFAULT_OPSET)
+    _state_conditions(result, list(hints.conditions), traced)
     if f is not None:
         _write(result, f)
     return result
+
+
+def _state_conditions(model: _onnx.ModelProto, conditions: list[Any], traced: TracedGraph) -> None:
+    """Write into the metadata what the model assumes of its sizes, beside their being at least 1."""
+    if not traced.graph.symbols():  # exported with fixed sizes after all
+        return
+    kept = without_implied(conditions)
+    if kept:
+        stated = json.dumps([f"{c} >= 0" for c in kept])
+        _onnx.helper.set_model_props(model, {"graphtorch.conditions": stated})
 
 
 def is_in_onnx_export() -> bool:
@@ -123,7 +145,7 @@ def _dims(model: Any, args: tuple[Any, ...], named: Mapping[str, Any], input_nam
         table = which if isinstance(which, Mapping) else {a: f"{label}_dynamic_axes_{i + 1}"
                                                           for i, a in enumerate(which)}
         found[by_label[label]] = {
-            axis: dims.setdefault(name, Dim(name if name.isidentifier() else f"dim_{len(dims)}"))
+            axis: dims.setdefault(name, Dim(name if name.isidentifier() else f"dim_{len(dims)}", min=1))
             for axis, name in table.items()
         }
     return found
@@ -143,7 +165,7 @@ def _trace(model: Any, args: tuple[Any, ...], named: Mapping[str, Any],
     """The graph; where the sizes marked as dynamic turn out to depend on fixed ones, with fixed sizes."""
     try:
         return trace(model, *args, dynamic=dynamic, **named)
-    except RuntimeError as problem:
+    except (RuntimeError, TypeError) as problem:
         if not dynamic:
             raise
         try:

@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 
 from graphtorch.ir.graph import Graph, Node, Value
+from graphtorch.ir.ops.checks import attrs_of
+from graphtorch.ir.ops.norm import LayerNormAttrs
 from graphtorch.ir.passes import cse, dce, legalize, simplify
 
 from .attention import emit_attention, fits, is_whole
@@ -22,6 +24,9 @@ OPSETS = range(17, 24)
 
 def supports(node: Node) -> bool:
     """Whether the exporter writes `node` whole; composites it does not take are decomposed."""
+    if node.op.name == "layer_norm" and len(node.operands) == 1:  # ONNX's has a weight, of known sizes
+        x, axes = node.operands[0], attrs_of(node, LayerNormAttrs).axes
+        return all(isinstance(d, int) for d in x.shape[x.rank - axes:])
     return any(node.op.name in known for known in (POINTWISE, STRUCTURE, CONTROL))
 
 

@@ -35,6 +35,11 @@ def _reshape(b: ModelBuilder, node: Node, x: list[str]) -> str:
 
 
 @_emits
+def _within(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    return b.op("Identity", x[:1])  # ONNX has nothing that refuses values
+
+
+@_emits
 def _permute(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("Transpose", x, perm=list(node.attrs.dims))
 
@@ -321,8 +326,6 @@ def _layer_norm(b: ModelBuilder, node: Node, x: list[str]) -> str:
     a, shape = node.attrs, node.operands[0].shape
     if len(x) == 1:
         tail = shape[len(shape) - a.axes:]
-        if not all(isinstance(d, int) for d in tail):
-            raise unsupported(node, "normalised sizes must be static")
         x = [x[0], b.constant(np.ones([int(d) for d in tail]), node.types[0].dtype, "ones")]
     return b.op("LayerNormalization", x, axis=-a.axes, epsilon=a.eps)
 

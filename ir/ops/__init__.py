@@ -20,5 +20,6 @@ from .norm import *
 from .pool import *
 from .random import *
 from .reduce import *
+from .require import *
 from .shape import *
 from .special import *

@@ -30,7 +30,7 @@ from .common import (
     REAL_FLOATING,
     Domain,
     Expr,
-    algebra,
+    algebra_wide,
     cast_to,
     check_domain,
     check_same_dtype,
@@ -85,7 +85,7 @@ def binary(
     def vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
         if rule is ZERO:
             return tuple(zeros(v.type) for v in node.operands)
-        found = algebra(rule, g, *node.operands, node.result())
+        found = algebra_wide(rule, g, *node.operands, node.result())
         return tuple(
             None if r is None else sum_to(r, v.shape) for r, v in zip(found, node.operands, strict=True)
         )

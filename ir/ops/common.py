@@ -247,11 +247,21 @@ def algebra(rule: Rule, *values: Value) -> Any:
 
 
 def algebra_wide(rule: Rule, *values: Value) -> Any:
-    """`algebra` with f16 and bf16 operands as f32: one rounding at the end, to the first operand's dtype."""
+    """`algebra` with f16 and bf16 operands as f32: one rounding at the end, to the first operand's dtype.
+
+    A value that the rule passes on is passed on as it was.
+    """
     dtype = values[0].dtype
     if wide_dtype(dtype) is dtype:
         return algebra(rule, *values)
-    return cast_to(algebra(rule, *[cast_to(v, wide_dtype(v.dtype)) for v in values]), dtype)
+    wide_values = [cast_to(v, wide_dtype(v.dtype)) for v in values]
+    given = dict(zip(wide_values, values, strict=True))
+
+    def rounded(value: Value | None) -> Value | None:
+        return value if value is None else given.get(value) or cast_to(value, dtype)
+
+    result = algebra(rule, *wide_values)
+    return tuple([rounded(v) for v in result]) if isinstance(result, tuple) else rounded(result)
 
 
 # ------------------------------ type checks

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..dtype import i32, i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, Op
@@ -22,11 +20,7 @@ from . import factor_reference
 from .checks import attrs_of, listed
 from .common import check_same_dtype, conj, expand_to, number, ops, swap_last, zeros
 
-__all__ = ["cholesky", "eigh", "lu", "qr", "require", "svd", "triangular_solve"]
-
-
-class LinAlgError(RuntimeError):
-    """A matrix does not have what was asked of it: it is singular, or not positive-definite."""
+__all__ = ["cholesky", "eigh", "lu", "qr", "svd", "triangular_solve"]
 
 
 # shapes and checks ------------------------------------------------------------------------------------
@@ -354,37 +348,4 @@ triangular_solve = Op(
     vjp=_triangular_vjp,
     reference=lambda attrs, a, b: factor_reference.triangular_solve(a, b, attrs.upper, attrs.unit),
     attrs=TriangularAttrs,
-)
-
-
-# failure ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RequireAttrs(Attrs):
-    """message: what is wrong where info is not 0."""
-
-    message: str
-
-
-def _require_infer(attrs: RequireAttrs, x: Type, info: Type) -> tuple[Type, ...]:
-    if info.dtype is not i32:
-        raise RuntimeError(f"require: info is i32, but got {info}")
-    return (x,)
-
-
-def _require_reference(attrs: RequireAttrs, x: np.ndarray, info: np.ndarray) -> np.ndarray:
-    if np.any(info):
-        raise LinAlgError(attrs.message)
-    return x
-
-
-require = Op(
-    "require",
-    "x, once it is known that every info is 0; the run fails with LinAlgError otherwise.",
-    ("x", "info"),
-    infer=_require_infer,
-    vjp=lambda node, g: (g, None),
-    reference=_require_reference,
-    attrs=RequireAttrs,
 )

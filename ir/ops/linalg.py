@@ -8,7 +8,18 @@ from ..graph import Node, Type, Value
 from ..op import Attrs, Op
 from ..shape import Shape, broadcast, numel
 from .checks import listed
-from .common import NUMERIC, check_domain, check_same_dtype, conj, ops, sum_to, swap_last, wide
+from .common import (
+    NUMERIC,
+    cast_to,
+    check_domain,
+    check_same_dtype,
+    conj,
+    ops,
+    sum_to,
+    swap_last,
+    wide,
+    wide_dtype,
+)
 
 __all__ = ["affine", "linear", "matmul"]
 
@@ -107,6 +118,13 @@ def _linear_reference(attrs: Attrs, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     return np.matmul(wide(x), wide(w).T).astype(x.dtype)
 
 
+def _affine_parts(node: Node) -> tuple[Value]:
+    """The sum rounded once: of 16 bits the product by itself could overflow."""
+    dtype = node.operands[1].dtype
+    b, x, w = (cast_to(v, wide_dtype(dtype)) for v in node.operands)
+    return (cast_to(ops.add(_product_of_rows(x, swap_last(w)), b), dtype),)
+
+
 linear = Op(
     "linear",
     "x [*, in] times the transposed w [out, in].",
@@ -123,9 +141,7 @@ affine = Op(
     ("b", "x", "w"),
     infer=_affine_infer,
     vjp=_affine_vjp,
-    decompose=lambda node: (
-        ops.add(_product_of_rows(node.operands[1], swap_last(node.operands[2])), node.operands[0]),
-    ),
-    reference=lambda attrs, b, x, w: (wide(_linear_reference(attrs, x, w)) + wide(b)).astype(x.dtype),
+    decompose=_affine_parts,
+    reference=lambda attrs, b, x, w: (np.matmul(wide(x), wide(w).T) + wide(b)).astype(x.dtype),
     plain=lambda attrs, b, x, w: np.matmul(x, w.T) + b,
 )

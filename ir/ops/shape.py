@@ -12,7 +12,7 @@ from ..dtype import DType, boolean, i64
 from ..graph import Node, Type, Value
 from ..literal import Literal
 from ..op import Attrs, NoGradient, Op
-from ..shape import Dim, Shape, bounds, numel
+from ..shape import Dim, Shape, assumed_equal, bounds, numel
 from .checks import attrs_of, check_axes, check_axis, ints, listed
 from .common import number, ops, sum_to, zeros_like
 
@@ -46,7 +46,7 @@ class ReshapeAttrs(Attrs):
 
 def _reshape_infer(attrs: ReshapeAttrs, x: Type) -> tuple[Type, ...]:
     _check_sizes(attrs.shape, "reshape")
-    if numel(attrs.shape) != x.numel:
+    if numel(attrs.shape) != x.numel and not assumed_equal(numel(attrs.shape), x.numel):
         static = all(isinstance(d, int) for d in (*attrs.shape, *x.shape))
         hint = "" if static else " for every value of its symbols: both products must be the same expression"
         raise RuntimeError(

@@ -22,7 +22,7 @@ from ..ops.checks import attrs_of
 from ..ops.reduce import Along, Reduce
 from ..ops.shape import ConstantAttrs, DimAttrs, DimsAttrs, SliceAttrs
 from ..rewrite import rewrite_until_stable
-from ..shape import Symbol, plain_symbol
+from ..shape import Symbol, bounds, plain_symbol
 
 Rule: TypeAlias = Callable[[Node], "Value | None"]
 
@@ -332,7 +332,11 @@ def _slice(node: Node) -> Value | None:
     step = tuple(s * t for s, t in zip(first.step, second.step, strict=True))
     ends = zip(start, step, node.types[0].shape, strict=True)
     stop = tuple(a if size == 0 else a + (size - 1) * s + 1 for a, s, size in ends)
-    return ops.slice(inner.operands[0], start=start, stop=stop, step=step)
+    x = inner.operands[0]
+    limits = zip(start, stop, x.shape, strict=True)
+    if any(bounds(size - last)[0] < 0 or bounds(last - first)[0] < 0 for first, last, size in limits):
+        return None  # sizes of which that cannot be shown
+    return ops.slice(x, start=start, stop=stop, step=step)
 
 
 def _flip(node: Node) -> Value | None:

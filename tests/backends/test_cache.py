@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,52 @@ def test_damaged_entries_are_made_anew(folder, builds):
     compile(graph(7))
     compile(graph(7))
     assert len(builds) == 3
+
+
+def two_programs(folder: Path) -> list[set[Path]]:
+    """The entries of two programs of one size: exp, and its negative."""
+    entries, x = [], Value(Type(f32, (11,)), name="x")
+    for made in (ops.exp, ops.neg):
+        before = set(folder.glob("*.gto"))
+        compile(Graph("g", [x], [made(x)]))
+        entries.append(set(folder.glob("*.gto")) - before)
+    return entries
+
+
+def results() -> list[float]:
+    x = Value(Type(f32, (11,)), name="x")
+    return [float(compile(Graph("g", [x], [made(x)]))([Buffer.of(np.ones(11, np.float32))])[0].numpy()[0])
+            for made in (ops.exp, ops.neg)]
+
+
+def test_exchanged_entries_are_made_anew(folder, builds):
+    first, second = two_programs(folder)
+    assert len(builds) == 2
+    for one in first:
+        for other in second:
+            mine, theirs = one.read_bytes(), other.read_bytes()
+            one.write_bytes(theirs)
+            other.write_bytes(mine)
+            assert results() == pytest.approx([np.e, -1.0])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize("make", ["mkfifo", "mkdir"])
+def test_what_is_no_file_is_not_waited_for(folder, make):
+    for path in set.union(*two_programs(folder)):
+        path.unlink()
+        getattr(os, make)(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a folder in an entry's place cannot be replaced
+        assert results() == pytest.approx([np.e, -1.0])
+
+
+def test_entries_of_another_version_are_made_anew(folder, builds, monkeypatch):
+    name = "0" * 64
+    cache.store(name, {"version": "this"}, b"code")
+    assert cache.load(name) == ({"version": "this"}, b"code")
+    monkeypatch.setattr(cache, "sources_digest", lambda: "other sources")
+    assert cache.load(name) is None and not (folder / f"{name}.gto").exists()
 
 
 def test_the_folder_stays_below_its_limit(folder, monkeypatch):

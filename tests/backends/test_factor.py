@@ -12,7 +12,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f64
 from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.literal import Literal
-from graphtorch.ir.ops.factor import LinAlgError
+from graphtorch.ir.ops.require import LinAlgError
 from graphtorch.ir.shape import Symbol, SymInt
 
 BATCH = SymInt.atom(Symbol("batch", 0, 1 << 40))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import os
 import platform
 import re
 import shutil
@@ -286,6 +287,39 @@ def test_index_out_of_range(words):
     raw.destroy()
     with words[1].load() as library, pytest.raises(IndexError, match="out of bounds"):
         library(np.full((2, 3), 10), keep)
+
+
+@needs_cc
+def test_sizes_have_to_compare_as_the_examples_do(tmp_path):
+    dims = {0: {1: torch.Dim("t", min=1)}}
+    compiled = aot.compile(lambda x: x[:, :3] * 2, torch.ones(2, 5), tmp_path / "m.so", dynamic=dims)
+    assert "t-3 >= 0" in compiled.header.read_text()
+    with compiled.load() as library:
+        assert library.metadata["conditions"] == ["t-3 >= 0"]
+        for size in (3, 9):
+            assert library(np.ones((2, size), np.float32))[0].tolist() == [[2, 2, 2]] * 2
+        with pytest.raises(ValueError, match="sizes do not meet t-3 >= 0"):
+            library(np.ones((2, 2), np.float32))
+
+
+SIZES = {
+    "turned": lambda x: torch.roll(x, (1, -1), (0, 1)),
+    "every other": lambda x: x[::2, 1::2],
+    "rounded up": lambda x: x[: -(-x.shape[0] // 2)],
+    "windows": lambda x: x.view(x.shape[0] // 2, 2, x.shape[1] // 2, 2).transpose(1, 2),
+    "last": lambda x: x[-1] - x[:, -1:],
+}
+
+
+@needs_cc
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_that_may_change(tmp_path, name):
+    dims = {0: torch.Dim("h", min=1), 1: torch.Dim("w", min=1)}
+    compiled = aot.compile(SIZES[name], torch.ones(4, 6), tmp_path / "m.so", dynamic={0: dims})
+    with compiled.load() as library:
+        for shape in ((4, 6), (2, 8), (10, 4)):
+            x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+            np.testing.assert_array_equal(library(x)[0], SIZES[name](torch.tensor(x)).numpy())
 
 
 def test_two_inputs_of_one_size(folder):
@@ -601,6 +635,60 @@ def test_no_linker(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"no cc, gcc or clang on PATH.*ziglang.*\.o or \.a"):
         aot.compile(lambda x: x + 1, torch.ones(2), tmp_path / "m.so")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target, error, message", [
+    (("x86_64-unknown-linux-gnu", "pentium-9000"), ValueError, "pentium-9000.*not a recognized processor"),
+    (("aarch64-unknown-linux-gnu", "cortex-a7200"), ValueError, "not a recognized processor"),
+    (("x86_64-unknown-linux-gnu", "x86-64-v3", "+avx2000"), ValueError, "not a recognized feature"),
+    (("riscv64-unknown-linux-gnu", "generic"), NotImplementedError, "64-bit x86 and ARM only"),
+    (("i386-unknown-linux-gnu", "i386"), NotImplementedError, "64-bit x86 and ARM only"),
+])
+def test_a_machine_that_there_is_no_code_for(tmp_path, target, error, message):
+    with pytest.raises(error, match=message):
+        aot.compile(lambda x: x + 1, torch.ones(2), tmp_path / "m.o", target=named(*target))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_library_for_another_machine_needs_its_linker(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/cc" if name == "cc" else None)
+    other = ("aarch64", "cortex-a72") if platform.machine() == "x86_64" else ("x86_64", "x86-64-v2")
+    target = named(f"{other[0]}-unknown-linux-gnu", other[1])
+    with pytest.raises(RuntimeError, match=rf"no {other[0]}-linux-gnu-gcc on PATH: install one.*ziglang"):
+        aot.compile(lambda x: x + 1, torch.ones(2), tmp_path / "m.so", target=target)
+
+
+@needs_cc
+def test_a_path_that_is_written_anew_is_loaded_anew(tmp_path):
+    x, held = np.arange(3, dtype=np.float32), []
+    for factor in (2.0, 3.0, 4.0):
+        compiled = aot.compile(lambda v, f=factor: v * f, torch.ones(3), tmp_path / "m.so")
+        held.append(aot.load(compiled.path))
+        assert [library(x)[0][1] for library in held] == [2.0, 3.0, 4.0][: len(held)]
+        assert aot.load(compiled.path)(x)[0][2] == 2 * factor
+
+
+@needs_cc
+def test_files_have_the_mode_that_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        made = aot.compile(model(Mlp), torch.zeros(2, 6), tmp_path / "m.so", weights="external")
+        plain = aot.compile(model(Mlp), torch.zeros(2, 6), tmp_path / "n.o")
+    finally:
+        os.umask(before)
+    assert all(p.stat().st_mode & 0o777 == 0o640 for p in (made.header, made.weights, plain.path))
+    assert made.path.stat().st_mode & 0o777 in (0o640, 0o750)
+
+
+@needs_cc
+def test_values_that_an_operation_refuses(tmp_path):
+    divided = aot.compile(lambda x, y: x // y, (torch.tensor([6]), torch.tensor([3])), tmp_path / "m.so")
+    with divided.load() as library:
+        assert library(np.array([6]), np.array([4]))[0].tolist() == [1]
+        with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+            library(np.array([6]), np.array([0]))
+        assert library(np.array([6]), np.array([2]))[0].tolist() == [3]
 
 
 def test_values_in_python_and_kinds_of_results(tmp_path):

@@ -70,3 +70,20 @@ def test_collate_errors():
         default_collate([[1, 2], [1]])
     with pytest.raises(TypeError, match="must contain tensors"):
         default_collate([object()])
+
+
+def test_samples_without_end_are_drawn_as_they_are_asked_for() -> None:
+    from itertools import islice
+
+    sampler = torch.utils.data.RandomSampler(range(7), replacement=True, num_samples=10**12)
+    found = list(islice(sampler, 3000))
+    assert len(sampler) == 10**12 and set(found) == set(range(7))
+    torch.manual_seed(3)
+    first = list(torch.utils.data.RandomSampler(range(50)))
+    torch.manual_seed(3)
+    seen = []
+    for index in torch.utils.data.RandomSampler(range(50)):
+        seen.append(index)
+        torch.rand(2)  # what a loop draws does not change the order
+    assert seen == first and sorted(first) == list(range(50))
+    assert len(list(torch.utils.data.RandomSampler(range(5), replacement=True, num_samples=2049))) == 2049

@@ -207,7 +207,7 @@ def test_an_index_out_of_range_names_the_line(name, compiled):
     weight = graphtorch.ones(3, 3)
     for _ in range(2):
         with pytest.raises(IndexError, match=rf"out of bounds.*{line}"):
-            run(weight, WRONG).sum().item()
+            run(weight, WRONG + 0).sum().item()
     assert run(weight, graphtorch.tensor([0, 2])).sum().item() != 0  # nothing is left broken
 
 
@@ -215,14 +215,14 @@ def test_programs_of_one_structure_name_their_own_lines():
     weight = graphtorch.ones(3, 3)
     for _ in range(4):  # interpreted at first, then compiled
         with pytest.raises(IndexError, match=here(1)):
-            (weight.cos()[WRONG]).tolist()
+            (weight.cos()[WRONG + 0]).tolist()
         with pytest.raises(IndexError, match=here(1)):
-            (weight.cos()[WRONG]).tolist()
+            (weight.cos()[WRONG + 0]).tolist()
 
 
 def test_an_error_does_not_spread():
     weight, other = graphtorch.ones(3, 3), graphtorch.ones(2) + 1
-    bad = weight[WRONG]
+    bad = weight[WRONG + 0]
     with pytest.raises(IndexError):
         bad.tolist()
     assert other.tolist() == [2, 2] and weight.sum().item() == 9

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -46,8 +48,108 @@ def test_jit_answers_and_explains() -> None:
     for call, instead in ((torch.jit.ScriptModule, "compile"), (torch.jit.ScriptFunction, "compile")):
         with pytest.raises(RuntimeError, match=instead):
             call()
-    with pytest.raises(AttributeError, match=r"use graphtorch\.trace or graphtorch\.compile"):
-        _ = torch.jit.trace
+    with pytest.raises(AttributeError, match=r"use graphtorch\.load or graphtorch\.aot\.load"):
+        _ = torch.jit.load
+
+
+def test_scripting_leaves_code_as_it_is() -> None:
+    net, x = nn.Linear(2, 3).eval(), torch.ones(1, 2)
+    for made in (torch.jit.script(net), torch.jit.trace(net, x), torch.jit.trace(net, (x,)),
+                 torch.jit.freeze(net), torch.jit.optimize_for_inference(net)):
+        assert made is net
+
+    @torch.jit.script
+    def branches(x: torch.Tensor, limit: torch.jit.Final[float] = 1.0) -> torch.Tensor:
+        return x if float(x.sum()) > limit else -x
+
+    assert branches(x).tolist() == [[1, 1]] and branches(x * 0 - 1).tolist() == [[1, 1]]
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        torch.jit.trace(net, torch.ones(1, 5))
+    with pytest.raises(RuntimeError, match="eval mode"):
+        torch.jit.freeze(nn.Linear(2, 3))
+    from graphtorch.jit.annotations import List
+    assert List[int] and torch.jit.annotations.List is List and torch.jit.annotate(int, 3) == 3
+    assert torch.fx.wrap("len") == "len" and torch.fx.wrap(branches) is branches
+
+
+def test_hub_of_a_local_folder(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("width = 3\n")
+    (tmp_path / "hubconf.py").write_text(textwrap.dedent("""
+        dependencies = ["numpy"]
+        from graphtorch import nn
+        from beside import width
+
+        def net(inputs, pretrained=False):
+            'A layer.'
+            return nn.Linear(inputs, width)
+    """))
+    made = torch.hub.load(tmp_path, "net", 2, source="local", pretrained=True)
+    assert made.weight.shape == (3, 2)
+    assert torch.hub.help(str(tmp_path), "net", source="local") == "A layer."
+    assert "net" in torch.hub.list(str(tmp_path), source="local")
+    with pytest.raises(RuntimeError, match="Cannot find callable gnu"):
+        torch.hub.load(tmp_path, "gnu", source="local")
+    with pytest.raises(RuntimeError, match="clone 'someone/repo' yourself"):
+        torch.hub.load("someone/repo", "net")
+
+
+def test_profiler_times_blocks(tmp_path: Path) -> None:
+    from graphtorch.profiler import ProfilerActivity, profile, record_function, schedule
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as run:
+        for _ in range(3):
+            with record_function("product"):
+                torch.randn(8, 8) @ torch.randn(8, 8)
+            run.step()
+    found = {a.key: a for a in run.key_averages()}
+    assert found["product"].count == 3 and found["product"].cpu_time_total > 0
+    assert "product" in run.key_averages().table(sort_by="cpu_time_total", row_limit=5)
+    run.export_chrome_trace(str(tmp_path / "trace.json"))
+    assert "product" in (tmp_path / "trace.json").read_text()
+    done = []
+    with profile(schedule=schedule(wait=1, warmup=1, active=2, repeat=1), on_trace_ready=done.append) as run:
+        for i in range(6):
+            with record_function(f"step {i}"):
+                pass
+            run.step()
+    assert [e.name for e in run.events() if e.name.startswith("step")] == ["step 2", "step 3"]
+    assert done == [run]
+
+
+def test_facts_about_dtypes_and_memory() -> None:
+    assert torch.uint16.itemsize == 2 and not torch.uint64.is_signed and repr(torch.uint32) == "torch.uint32"
+    assert pickle.loads(pickle.dumps(torch.uint16)) is torch.uint16
+    with pytest.raises(RuntimeError, match="tensors of torch"):
+        torch.zeros(2, dtype=torch.uint16)
+    assert isinstance(torch.zeros(2).untyped_storage(), torch.UntypedStorage)
+    assert "CUDA: no" in torch.__config__.show() and "threads" in torch.__config__.parallel_info()
+
+
+def test_normalisation_folded_into_a_layer() -> None:
+    from graphtorch.nn.utils import fusion
+    x = torch.randn(1, 2, 5, 5)
+    for layer in (nn.Conv2d(2, 3, 3), nn.ConvTranspose2d(2, 3, 3)):
+        norm = nn.BatchNorm2d(3)
+        norm(layer(torch.randn(4, 2, 5, 5)) * 3 + 1)
+        layer.eval(), norm.eval()
+        fused = fusion.fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
+        assert torch.allclose(fused(x), norm(layer(x)), atol=1e-5) and fused is not layer
+    linear, norm = nn.Linear(2, 3).eval(), nn.BatchNorm1d(3).eval()
+    norm.running_mean.normal_()
+    rows = torch.randn(5, 2)
+    assert torch.allclose(fusion.fuse_linear_bn_eval(linear, norm)(rows), norm(linear(rows)), atol=1e-6)
+    with pytest.raises(AssertionError, match="eval"):
+        fusion.fuse_linear_bn_eval(nn.Linear(2, 3), norm)
+
+
+def test_poisson_numbers() -> None:
+    torch.manual_seed(5)
+    drawn = torch.poisson(torch.full((4000,), 3.0))
+    assert drawn.mean().item() == pytest.approx(3, abs=0.15)
+    assert drawn.var().item() == pytest.approx(3, abs=0.3)
+    torch.manual_seed(5)
+    assert torch.equal(torch.poisson(torch.full((4000,), 3.0)), drawn) and drawn.dtype is torch.float32
+    with pytest.raises(RuntimeError, match="non-negative"):
+        torch.poisson(torch.tensor([-1.0]))
 
 
 def test_cpu_and_versions_and_switches() -> None:

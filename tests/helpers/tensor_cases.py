@@ -456,6 +456,13 @@ NORM = [
         lambda x, w, b: F().layer_norm(x, (4,), w, b, 0.1),
     ),
     Case(
+        "within",
+        ((2, 3),),
+        lambda x: ops.within(x, rule="finite", message="there are numbers that are not finite"),
+        lambda x: x,
+        symbolic=((0, 0),),
+    ),
+    Case(
         "rms_norm",
         ((2, 3, 4), (4,)),
         lambda *v: ops.rms_norm(*v, axes=1, eps=0.1),

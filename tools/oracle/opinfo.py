@@ -3,6 +3,7 @@
     python tools/oracle/opinfo.py                         float32, every entry that graphtorch has
     python tools/oracle/opinfo.py --dtype float64 --second
     python tools/oracle/opinfo.py --dtype others          integers, bool, 16-bit floats, complex64
+    python tools/oracle/opinfo.py --dtype float16 --ends  both ends of a 16-bit range
     python tools/oracle/opinfo.py --op linalg.norm -v     one entry, every failing sample
     python tools/oracle/opinfo.py --surface names.tsv     only entries for the names in a table's first column
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -348,14 +350,100 @@ class Replay:
         return self.compare(filled, self.wanted(wanted, leaves), 100)
 
 
+# ------------------------------------------------------------------------------------------ both ends
+
+LARGEST = (30000.0, 300.0, 2.0**-9, 2.0**-13)  # largest elements: near an end, or with squares beyond it
+SAMPLES = 6  # of each entry
+ROUNDED = (2e-2, 2.0**-23)  # tolerance: a few roundings to 16 bits; two of the smallest numbers
+
+
+def scaled(x: Any, largest: float, sign: bool) -> Any:
+    """`x` as a leaf whose largest element is `largest`, without signs where `sign` is False."""
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.layout is not torch.strided:
+        return x
+    plain = x.detach() if sign else x.detach().abs()
+    top = plain.abs().max().item() if plain.numel() else 0.0
+    if top and np.isfinite(top):
+        plain = (plain.float() * (largest / top)).to(x.dtype)
+    return plain.requires_grad_(x.requires_grad)
+
+
+def doubled(x: Any) -> Any:
+    """`x` in double precision."""
+    real = isinstance(x, torch.Tensor) and x.is_floating_point() and x.layout is torch.strided
+    return x.detach().double().requires_grad_(x.requires_grad) if real else x
+
+
+class Ends(Replay):
+    """One entry with elements at both ends of a 16-bit dtype's range.
+
+    PyTorch computes with f32 inside an operation: where its result is right, ours has to be right as well.
+    """
+
+    def samples(self) -> Iterator[Any]:
+        for sample in itertools.islice(super().samples(), SAMPLES):
+            for largest, sign in itertools.product(LARGEST, (True, False)):
+                yield sample.transform(lambda x, a=largest, s=sign: scaled(x, a, s))
+
+    def sample(self, sample: Any) -> None:
+        try:
+            theirs, exact = (self.theirs(s) for s in (sample, sample.transform(doubled)))
+        except Exception:
+            self.tally.counts["refused by PyTorch"] += 1
+            return
+        for kind, given in (("forward", 0), ("gradient", 1)):
+            if theirs[given]:
+                wrong = self.caught(lambda given=given: self.beside(self.mine(sample)[given], theirs[given],
+                                                                    exact[given]))
+                self.tally.note(kind, self.op.full_name, wrong)
+                if wrong is not None and self.shown:
+                    shown = brief((sample.input, *sample.args)), brief(sample.kwargs)
+                    print(f"    {self.op.full_name} {shown}: {kind} {wrong}")
+
+    def theirs(self, sample: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        args = (sample.input, *sample.args)
+        found = tensors(self.op(*args, **sample.kwargs))
+        outs = [t for t in found if t.requires_grad]
+        leaves = [t for t in tensors([args, sample.kwargs]) if t.requires_grad]
+        got = torch.autograd.grad(outs, leaves, [torch.ones_like(o) for o in outs], allow_unused=True) \
+            if outs and leaves else ()
+        gradients = self.wanted(got, leaves) if got else []
+        return [to_array(t) for t in found if t.is_floating_point()], gradients
+
+    def mine(self, sample: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        leaves: list[Any] = []
+        args, kwargs = ours((sample.input, *sample.args), leaves), ours(sample.kwargs, leaves)
+        found = tensors(self.function(*args, **kwargs), graphtorch.Tensor)
+        outs = [t for t in found if t.requires_grad]
+        seeds = [graphtorch.ones_like(o) for o in outs]
+        got = graphtorch.autograd.grad(outs, leaves, seeds, allow_unused=True) if outs and leaves else ()
+        gradients = [self.filled(g, x) for g, x in zip(got, leaves, strict=True)] if got else []
+        return [elements(t) for t in found if t.is_floating_point()], gradients
+
+    def beside(self, mine: list[np.ndarray], theirs: list[np.ndarray], exact: list[np.ndarray]) -> str | None:
+        """Where PyTorch's result is near the exact one and ours is not."""
+        for a, b, c in zip(mine, theirs, exact, strict=True):
+            a, b, c = (np.asarray(x, np.float64) for x in (a, b, c))
+            with np.errstate(all="ignore"):  # where large elements cancel their roundings are left
+                top = np.max(np.abs(c), initial=0, where=np.isfinite(c))
+                most = ROUNDED[0] * np.abs(c) + ROUNDED[1] + torch.finfo(self.dtype).eps * top
+                right, near = (~(np.abs(x - c) > most) & np.isfinite(x) for x in (b, a))
+            wrong = np.flatnonzero(right & ~near)
+            if wrong.size:
+                i = wrong[0]
+                return f"{a.flat[i]:.5g} instead of {b.flat[i]:.5g} (exactly {c.flat[i]:.5g})"
+        return None
+
+
 def replay(
-    dtype: torch.dtype, only: str | None, surface: set[str] | None, second: bool, shown: bool = False
+    dtype: torch.dtype, only: str | None, surface: set[str] | None, second: bool, shown: bool = False,
+    kind: type[Replay] = Replay
 ) -> Tally:
     """All entries at one dtype."""
     tally = Tally()
     for op in entries(only, surface):
         if dtype in op.supported_dtypes("cpu"):
-            Replay(op, dtype, tally, second, shown).run()
+            kind(op, dtype, tally, second, shown).run()
     return tally
 
 
@@ -364,6 +452,7 @@ def main() -> None:
     parser.add_argument("--op", help="one entry of the database")
     parser.add_argument("--dtype", default="float32", help="a dtype's name, or 'others'")
     parser.add_argument("--second", action="store_true", help="second gradients too")
+    parser.add_argument("--ends", action="store_true", help="elements at both ends of a 16-bit range")
     parser.add_argument("--surface", type=Path, help="a table whose first column names what to replay")
     parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")
     given = parser.parse_args()
@@ -374,7 +463,8 @@ def main() -> None:
         surface = {line.split("\t")[0] for line in given.surface.read_text(encoding="utf8").splitlines()}
     for name in OTHERS if given.dtype == "others" else (given.dtype,):
         print(name, flush=True)
-        replay(getattr(torch, name), given.op, surface, given.second, given.v).report()
+        replay(getattr(torch, name), given.op, surface, given.second, given.v,
+               Ends if given.ends else Replay).report()
 
 
 if __name__ == "__main__":

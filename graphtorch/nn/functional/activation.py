@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from ..._autocast import lower_precision
+from ..._ops.base import rounded_once
 from ...tensor import Tensor
 from ._common import call, constant_like, floating, in_place, uniform_like, where
 
@@ -210,6 +211,7 @@ def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
     return in_place(input, where(input <= threshold, constant_like(input, value), input), True)
 
 
+@rounded_once
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """a sigmoid(b), where a and b are the halves of `input` along `dim`."""
     if input.dim() == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ..._autocast import lower_precision
+from ..._ops.base import rounded_once
 from ...tensor import Tensor
 from ._common import call, constant_like, where
 from .activation import softmax
@@ -90,6 +91,7 @@ def _grouped(query: Tensor, key: Tensor, value: Tensor,
     return query, key.unsqueeze(-3), value.unsqueeze(-3), mask
 
 
+@rounded_once
 def _with_dropout(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, p: float, is_causal: bool,
                   factor: float) -> Tensor:
     scores = (query * factor).matmul(key.transpose(-2, -1))

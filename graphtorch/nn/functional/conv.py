@@ -8,7 +8,7 @@ from typing import Any
 from graphtorch.ir import ops
 
 from ..._autocast import lower_precision
-from ..._ops.base import DENSE, run
+from ..._ops.base import DENSE, SHORT, rounded_once, run
 from ...tensor import Tensor
 from ._common import batched, call, same_dtype, tuple_of
 
@@ -39,10 +39,18 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({rows}x{width} and "
                            f"{weight.shape[-1]}x{weight.shape[0]}): linear got an input of shape {_s(input)} "
                            f"and a weight of shape {_s(weight)}; the last sizes must be equal")
+    if bias is not None and input._type.dtype in SHORT:
+        return _product_and_bias(input, weight, bias)
     out = input.matmul(weight if weight.dim() == 1 else weight.transpose(0, 1))
     return out if bias is None else out + bias
 
 
+@rounded_once
+def _product_and_bias(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.matmul(weight if weight.dim() == 1 else weight.transpose(0, 1)) + bias
+
+
+@rounded_once
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y_o = x1^T W_o x2 + b_o for x1 [*, in1], x2 [*, in2], W [out, in1, in2], b [out]."""
     if input1.dim() != input2.dim() or tuple(input1.shape[:-1]) != tuple(input2.shape[:-1]):

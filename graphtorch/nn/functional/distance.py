@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._ops.base import FUNCTIONS
+from ..._ops.base import FUNCTIONS, rounded_once
 from ...tensor import Tensor
 from ._common import vector_norm
 
 
+@rounded_once
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
                       keepdim: bool = False) -> Tensor:
     """||x1 - x2 + eps||_p along the last dim."""
     return vector_norm(x1 - x2 + eps, p, -1, keepdim)
 
 
+@rounded_once
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """x1 . x2 / (max(||x1||, eps) max(||x2||, eps)) along `dim`."""
     for x in (x1, x2):
@@ -28,10 +30,16 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12,
               out: Tensor | None = None) -> Tensor:
     """x / max(||x||_p, eps) along `dim`."""
-    result = input / vector_norm(input, p, dim, True).clamp(min=eps)
+    result = _normalized(input, p, dim, eps)
     return result if out is None else out.copy_(result)
 
 
+@rounded_once
+def _normalized(x: Tensor, p: float, dim: Any, eps: float) -> Tensor:
+    return x / vector_norm(x, p, dim, True).clamp(min=eps)
+
+
+@rounded_once
 def pdist(input: Tensor, p: float = 2) -> Tensor:
     """p-norm distances between all pairs of rows of [N, M], in the order (0,1), (0,2), ..., (1,2), ..."""
     if input.dim() != 2:

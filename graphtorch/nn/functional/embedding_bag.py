@@ -6,7 +6,7 @@ import math
 import warnings
 from typing import Any, Protocol
 
-from ..._ops.base import FUNCTIONS
+from ..._ops.base import FUNCTIONS, check_places
 from ...storage import Storage
 from ...tensor import Tensor
 from ._common import constant_like, where
@@ -53,6 +53,8 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     else:
         _check_offsets(offsets, flat.shape[0])
         bags = Ragged(offsets.long(), flat.shape[0], include_last_offset)
+    check_places(flat, weight.shape[0], "Index {} of input is not in the valid range "
+                 f"[0, {weight.shape[0]})", "runtime")
     if max_norm is not None:
         renormalize(weight, flat, max_norm, norm_type)
     rows = embedding(flat, weight, padding_idx, None, norm_type, scale_grad_by_freq, sparse)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..._autocast import single_precision
-from ..._ops.base import FUNCTIONS, check_tensor
+from ..._ops.base import FUNCTIONS, check_tensor, rounded_once
 from ...tensor import Tensor
 from ._common import where
 
@@ -20,6 +20,7 @@ _CUBIC = -0.75  # the coefficient a of Keys' cubic kernel (1981) that PyTorch us
 PADDINGS = ("zeros", "border", "reflection")
 
 
+@rounded_once
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
     """Coordinates of an affine map: [N, H, W, 2] for theta [N, 2, 3], [N, D, H, W, 3] for [N, 3, 4].
 
@@ -61,11 +62,12 @@ def _aligned(given: bool | None) -> bool:
     if given is None:
         warnings.warn("Default grid_sample and affine_grid behavior has changed to align_corners=False since "
                       "1.3.0. Please specify align_corners=True if the old behavior is desired. See the "
-                      "documentation of grid_sample for details.", UserWarning, stacklevel=3)
+                      "documentation of grid_sample for details.", UserWarning, stacklevel=4)
     return bool(given)
 
 
 @single_precision
+@rounded_once
 def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros",
                 align_corners: bool | None = None) -> Tensor:
     """`input` [N, C, *S] at the coordinates `grid` [N, *T, len(S)], whose last dim is (x, y) or (x, y, z).

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._autocast import single_precision
-from ..._ops.base import FUNCTIONS
+from ..._ops.base import FUNCTIONS, check_places, checked, rounded_once
 from ...tensor import Tensor
 from ._common import call, constant_like, where
 from .activation import log_softmax, logsigmoid
@@ -44,7 +44,7 @@ def legacy_reduction(reduction: str, size_average: bool | None, reduce: bool | N
     chosen = "none" if reduce is False else "mean" if size_average else "sum"
     warnings.warn(f"size_average and reduce args will be deprecated, please use reduction={chosen!r} "
                   "instead.",
-                  stacklevel=4)
+                  stacklevel=5)
     return chosen
 
 
@@ -52,7 +52,7 @@ def _warn_broadcast(input: Tensor, target: Tensor) -> None:
     if tuple(input.shape) != tuple(target.shape):
         warnings.warn(f"Using a target size ({target.size()}) that is different to the input size "
                       f"({input.size()}). This will likely lead to incorrect results due to broadcasting. "
-                      "Please ensure they have the same size.", stacklevel=4)
+                      "Please ensure they have the same size.", stacklevel=5)
 
 
 def _elementwise(input: Tensor, target: Tensor, values: Tensor, reduction: str,
@@ -67,6 +67,7 @@ def _elementwise(input: Tensor, target: Tensor, values: Tensor, reduction: str,
 
 
 @single_precision
+@rounded_once
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
              reduction: str = "mean",
              weight: Tensor | None = None) -> Tensor:
@@ -78,6 +79,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
 
 
 @single_precision
+@rounded_once
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
             reduction: str = "mean",
             weight: Tensor | None = None) -> Tensor:
@@ -88,6 +90,7 @@ def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any
 
 
 @single_precision
+@rounded_once
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                    reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """0.5 d^2 / beta where d = |x - t| < beta, else d - 0.5 beta."""
@@ -102,6 +105,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
 
 
 @single_precision
+@rounded_once
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
                weight: Tensor | None = None) -> Tensor:
     """0.5 d^2 where d = |x - t| < delta, else delta (d - 0.5 delta)."""
@@ -145,6 +149,8 @@ def _class_loss(name: str, input: Tensor, target: Tensor, weight: Tensor | None,
     x, t = (input.unsqueeze(0), target.unsqueeze(0)) if single and target.dim() == 0 else (input, target)
     if single and target.dim() == 1:
         x = input.unsqueeze(0)
+    classes = x.shape[0] if x.dim() == 1 else x.shape[1]
+    check_places(t, classes, "Target {} is out of bounds.", but=ignore_index)
     operands = (x, t.long()) if weight is None else (x, t.long(), weight)
     attrs: dict[str, Any] = {"reduction": reduction, "ignore_index": ignore_index}
     if label_smoothing is not None:
@@ -177,6 +183,7 @@ def _check_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | No
                            f"[{channels}], got {list(weight.shape)}")
 
 
+@rounded_once
 def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str,
                         ignore_index: int,
                         label_smoothing: float) -> Tensor:
@@ -200,6 +207,7 @@ def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, re
 
 
 @single_precision
+@rounded_once
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
                          size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
@@ -208,6 +216,10 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     if tuple(input.shape) != tuple(target.shape):
         raise ValueError(f"Using a target size ({target.size()}) that is different to the input size "
                          f"({input.size()}) is deprecated. Please ensure they have the same size.")
+    input, target = (
+        checked(x, "probability", f"all elements of {name} should be between 0 and 1")
+        for x, name in ((input, "input"), (target, "target"))
+    )
     values = -(target * _log_cut(input) + (1 - target) * _log_cut(1 - input))
     return reduce_weighted(values, weight, reduction)
 
@@ -220,6 +232,7 @@ def _log_cut(p: Tensor) -> Tensor:
 
 
 @single_precision
+@rounded_once
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
                                      size_average: Any = None, reduce: Any = None, reduction: str = "mean",
                                      pos_weight: Tensor | None = None) -> Tensor:
@@ -239,6 +252,7 @@ def reduce_weighted(values: Tensor, weight: Tensor | None, reduction: str) -> Te
 
 
 @single_precision
+@rounded_once
 def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
            reduction: str = "mean",
            log_target: bool = False) -> Tensor:
@@ -248,7 +262,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
         warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support "
                       "size.'batchmean' divides only by the batch size, and aligns with the KL div math "
                       "definition.",
-                      stacklevel=2)
+                      stacklevel=4)
     if log_target:
         values = target.exp() * (target - input)
     else:
@@ -260,6 +274,7 @@ def kl_div(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any 
 
 
 @single_precision
+@rounded_once
 def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full: bool = False,
                      size_average: Any = None, eps: float = 1e-8, reduce: Any = None,
                      reduction: str = "mean") -> Tensor:
@@ -273,12 +288,15 @@ def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full
     return reduced(values, reduction)
 
 
+@rounded_once
 def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False,
                       eps: float = 1e-6,
                       reduction: str = "mean") -> Tensor:
     """0.5 (log v + (x - t)^2 / v) with v = max(var, eps), whose gradient passes the maximum unchanged."""
     if not isinstance(var, Tensor) and var < 0:
         raise ValueError("var has negative entry/entries")
+    if isinstance(var, Tensor):
+        var = checked(var, "not below zero", "var has negative entry/entries", "value")
     given = _fitting_variance(input, var) if isinstance(var, Tensor) else input.new_full(input.shape, var)
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(reduction + " is not valid")
@@ -301,17 +319,19 @@ def _fitting_variance(input: Tensor, var: Tensor) -> Tensor:
 
 
 @single_precision
+@rounded_once
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None,
                          reduce: Any = None, reduction: str = "mean") -> Tensor:
     """x where t = 1, max(0, margin - x) where t = -1."""
     reduction = legacy_reduction(reduction, size_average, reduce)
     zero = constant_like(input, 0)
-    near = where(target != 1, (margin - input).relu(), zero)
+    near = where(target != 1, (margin - input).clamp(min=0), zero)
     far = where(target != -1, input, zero)
     return reduced(near + far, reduction)
 
 
 @single_precision
+@rounded_once
 def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
                         size_average: Any = None,
                         reduce: Any = None, reduction: str = "mean") -> Tensor:
@@ -321,10 +341,11 @@ def margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: 
         raise RuntimeError("margin_ranking_loss : All input tensors should have same dimension but got "
                            f"sizes: input1: {input1.size()}, input2: {input2.size()}, target: "
                            f"{target.size()} ")
-    return reduced((-target * (input1 - input2) + margin).relu(), reduction)
+    return reduced((-target * (input1 - input2) + margin).clamp(min=0), reduction)
 
 
 @single_precision
+@rounded_once
 def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                      reduction: str = "mean") -> Tensor:
     """log(1 + exp(-t x))."""
@@ -332,6 +353,7 @@ def soft_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, re
     return reduced(-logsigmoid(target * input), reduction)
 
 
+@rounded_once
 def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | None = None,
                                 size_average: Any = None, reduce: Any = None,
                                 reduction: str = "mean") -> Tensor:
@@ -342,6 +364,7 @@ def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | 
 
 
 @single_precision
+@rounded_once
 def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0,
                       weight: Tensor | None = None,
                       size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
@@ -354,6 +377,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
     t = target.reshape(-1)
     if x.shape[0] != t.shape[0]:
         raise RuntimeError(f"inconsistent target size, expected {x.shape[0]} but got {list(target.shape)}")
+    check_places(t, x.shape[1], f"target out of range: got {{}} for {x.shape[1]} classes", "runtime")
     gap = (margin - x.gather(1, t.unsqueeze(1)) + x).relu()
     gap = gap if p == 1 else gap * gap
     gap = gap if weight is None else gap * weight.index_select(0, t).unsqueeze(1)
@@ -363,6 +387,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
 
 
 @single_precision
+@rounded_once
 def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                            reduction: str = "mean") -> Tensor:
     """Sum over targets j and others i of max(0, 1 - (x[j] - x[i])) / C; the targets of each row end at the
@@ -372,6 +397,8 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = No
         raise RuntimeError(f"inconsistent target size: {list(target.shape)} for input of size: "
                            f"{list(input.shape)}")
     x, t = (v.reshape(1, -1) if v.dim() < 2 else v for v in (input, target))
+    check_places(t, x.shape[1], f"argument #2 'target' is out of range: got {{}} for {x.shape[1]} classes",
+                 "runtime", lowest=-1)
     listed = (t < 0).long().cumsum(1) == 0
     safe = where(listed, t, constant_like(t, 0))
     hits = (safe.unsqueeze(2) == _positions(x).unsqueeze(0)).logical_and(listed.unsqueeze(2))
@@ -388,6 +415,7 @@ def _positions(x: Tensor) -> Tensor:
 
 
 @single_precision
+@rounded_once
 def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
                           size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Tensor:
     """1 - cos(x1, x2) where t = 1, max(0, cos(x1, x2) - margin) where t = -1."""
@@ -400,11 +428,12 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
     cosine = (input1 * input2).sum(-1) / squares.sqrt()
     zero = constant_like(cosine, 0)
     same = where(target == 1, 1 - cosine, zero)
-    other = where(target == -1, (cosine - margin).relu(), zero)
+    other = where(target == -1, (cosine - margin).clamp(min=0), zero)
     return reduced(same + other, reduction)
 
 
 @single_precision
+@rounded_once
 def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2,
                         eps: float = 1e-6, swap: bool = False, size_average: Any = None, reduce: Any = None,
                         reduction: str = "mean") -> Tensor:
@@ -436,4 +465,4 @@ def _triplet(anchor: Tensor, positive: Tensor, negative: Tensor, distance: Calla
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:
         far = far.minimum(distance(positive, negative))
-    return reduced((near - far + margin).relu(), reduction)
+    return reduced((near - far + margin).clamp(min=0), reduction)

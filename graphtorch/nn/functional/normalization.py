@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..._ops.base import rounded_once
 from ...autograd import no_grad
 from ...tensor import Tensor
 from ._common import call, floating
@@ -60,6 +61,7 @@ def _values_per_channel(x: Tensor) -> Any:
     return count
 
 
+@rounded_once
 def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
                   weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
                   momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
@@ -94,10 +96,10 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
 
 def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
              eps: float | None = None) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the trailing dims; `eps` None is the dtype's own epsilon."""
+    """x / sqrt(mean(x^2) + eps) * weight over the trailing dims; `eps` None: 2^-23, 2^-52 of doubles."""
     x, shape = _normalized(input, normalized_shape, "rms_norm", weight=weight)
     if eps is None:
-        eps = {"f64": 2.0**-52, "f16": 2.0**-10, "bf16": 2.0**-7}.get(_short(x), 2.0**-23)
+        eps = 2.0**-52 if x.dtype.itemsize == (16 if x.dtype.is_complex else 8) else 2.0**-23
     if x.dtype.is_complex:
         axes = tuple(range(x.dim() - len(shape), x.dim()))
         out = x * (x.square().mean(axes, True) + eps).rsqrt()
@@ -125,6 +127,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     return call("group_norm", x, *_all_like(scale, x), groups=num_groups, eps=float(eps))
 
 
+@rounded_once
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75,
                         k: float = 1.0) -> Tensor:
     """x / (k + alpha * mean of x^2 over `size` neighbouring channels)^beta."""
@@ -185,7 +188,3 @@ def _all_like(params: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
 
 def _like(param: Tensor, x: Tensor) -> Tensor:
     return param if param.dtype == x.dtype else param.to(x.dtype)
-
-
-def _short(x: Tensor) -> str:
-    return {"float64": "f64", "float16": "f16", "bfloat16": "bf16"}.get(str(x.dtype).rpartition(".")[2], "")

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ..._autocast import single_precision
+from ..._ops.base import check_places
 from ..._types import DTYPES
 from ...tensor import Tensor
 from ._common import batched, call, floating, tuple_of
@@ -201,6 +202,8 @@ def _max_unpool(n: int, x: Tensor, indices: Tensor, kernel_size: Any, stride: An
                              f"of {list(default)})")
     lead = tuple(x.shape[:-n])
     flat = x.new_zeros((*lead, math.prod(sizes)))
+    check_places(indices, math.prod(sizes), f"Found an invalid max index: {{}} (output volumes are of size "
+                 f"{'x'.join(map(str, sizes))})", "runtime")
     filled = flat.scatter(-1, indices.reshape((*lead, -1)), x.reshape((*lead, -1)))
     return filled.reshape((*lead, *sizes))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._ops.base import elements_for_size
+from ..._ops.base import check_places, elements_for_size
 from ..._sparse import row_gradient
 from ...autograd import Function, no_grad
 from ...storage import Storage
@@ -103,11 +103,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         num_classes = int(elements_for_size("one_hot", tensor, "give num_classes").max()) + 1
     if num_classes < 1:
         raise RuntimeError(f"num_classes should be positive, got {num_classes}")
-    if Storage.capture is None:  # inside a captured function the scatter reports it at run time
-        if int(tensor.min().item()) < 0:
-            raise RuntimeError("Class values must be non-negative.")
-        if int(tensor.max().item()) >= num_classes:
-            raise RuntimeError("Class values must be smaller than num_classes: got "
-                               f"{int(tensor.max().item())} for num_classes={num_classes}")
+    check_places(tensor, num_classes, "Class values must be non-negative and smaller than num_classes: got {}"
+                 f" for num_classes={num_classes}", "runtime")
     zeros = tensor.new_zeros((*tensor.shape, num_classes))
     return zeros.scatter(-1, tensor.unsqueeze(-1), 1)

@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ...tensor import Tensor
-from ._common import batched, cat, from_array, tuple_of
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import f64, i64
+
+from ..._ops.base import rounded_once, size_of, size_value
+from ...tensor import Tensor, from_value
+from ._common import batched, cat, from_array, tuple_of, where
 from .padding import pad
 from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 
@@ -18,6 +22,7 @@ _RANKS = {"nearest": (3, 4, 5), "nearest-exact": (3, 4, 5), "area": (3, 4, 5), "
 _CUBIC = -0.75  # the coefficient a of the cubic convolution kernel that PyTorch uses
 
 
+@rounded_once
 def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
                 align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
                 antialias: bool = False) -> Tensor:
@@ -40,9 +45,13 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     sizes, scales = _target(input, size, scale_factor, recompute_scale_factor)
     if mode == "area":
         return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[len(sizes) - 1](input, sizes)
+    if any(isinstance(s, int) and s <= 0 for s in (*input.shape[2:], *sizes)):
+        raise RuntimeError("Input and output sizes should be greater than 0, but got input of size "
+                           f"{list(input.shape[2:])} and output of size {list(sizes)}")
     for i, (out, scale) in enumerate(zip(sizes, scales, strict=True)):
         dim = i + 2
-        taps = _taps(mode, input.shape[dim], out, scale, bool(align_corners))
+        known = isinstance(input.shape[dim], int) and isinstance(out, int)
+        taps = (_taps if known else _symbolic_taps)(mode, input.shape[dim], out, scale, bool(align_corners))
         input = _resample(input, dim, taps)
     return input
 
@@ -62,10 +71,46 @@ def _target(x: Tensor, size: Any, factor: Any, recompute: bool | None) -> tuple[
         if recompute:
             raise ValueError("recompute_scale_factor is not meaningful with an explicit size.")
         sizes = tuple(size) if isinstance(size, (tuple, list)) else (size,) * len(spatial)
-        return tuple(int(s) for s in sizes), [None] * len(spatial)
+        return tuple(size_of(s) for s in sizes), [None] * len(spatial)
     factors = [float(f) for f in (factor if isinstance(factor, (tuple, list)) else (factor,) * len(spatial))]
-    sizes = tuple(math.floor(s * f) for s, f in zip(spatial, factors, strict=True))
+    sizes = tuple(_scaled(s, f) for s, f in zip(spatial, factors, strict=True))
     return sizes, [None] * len(spatial) if recompute else list(factors)
+
+
+def _scaled(size: Any, factor: float) -> Any:
+    if isinstance(size, int):
+        return math.floor(size * factor)
+    over = next((d for d in range(1, 1 << 12) if abs(factor * d - round(factor * d)) < 1e-9 * d), None)
+    if over is None:
+        raise NotImplementedError(f"scale_factor={factor} is no simple fraction, and the size {size} "
+                                  "may change: give size=")
+    return size * round(factor * over) // over
+
+
+def _symbolic_taps(mode: str, size: Any, out: Any, factor: float | None,
+                   align_corners: bool) -> list[tuple[Tensor, Tensor | None]]:
+    """`_taps` where a size may change: the same numbers, computed in the graph."""
+    position: Any = from_value(ops.iota(shape=(out,), dim=0, dtype=i64))
+    last: Any = from_value(size_value(size - 1, i64))
+    if mode == "nearest" and factor is not None and factor == int(factor):
+        return [((position // int(factor)).minimum(last), None)]
+    length, wide = from_value(size_value(size, f64)), position.double()
+    scale = length / from_value(size_value(out, f64)) if factor is None else 1.0 / factor
+    if mode.startswith("nearest"):
+        shift = 0.5 if mode == "nearest-exact" else 0.0
+        return [(((wide + shift) * scale).floor().long().minimum(last), None)]
+    if align_corners:
+        steps = from_value(size_value(out - 1, f64)).clamp(min=1.0)
+        source = wide * ((length - 1) / steps)
+    else:
+        source = (wide + 0.5) * scale - 0.5
+        source = source if mode == "bicubic" else source.clamp(min=0.0)
+    floor = source.floor()
+    t, low = source - floor, floor.long()
+    if mode == "bicubic":
+        return [((low + k).clamp(min=0).minimum(last), _cubic(t, k)) for k in (-1, 0, 1, 2)]
+    low = low.minimum(last)
+    return [(low, 1 - t), ((low + 1).minimum(last), t)]
 
 
 def _taps(mode: str, size: int, out: int, factor: float | None,
@@ -91,24 +136,28 @@ def _taps(mode: str, size: int, out: int, factor: float | None,
     return [(low, 1 - t), (np.minimum(low + 1, size - 1), t)]
 
 
-def _cubic(t: np.ndarray, k: int) -> np.ndarray:
+def _cubic(t: Any, k: int) -> Any:
     """Weight of the neighbour at offset `k` (Keys 1981) for the fractional position t."""
-    a, d = _CUBIC, np.abs(t - k)
+    a, d = _CUBIC, abs(t - k)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return np.where(d <= 1, near, far)
+    return (where if isinstance(d, Tensor) else np.where)(d <= 1, near, far)
 
 
-def _resample(x: Tensor, dim: int, taps: list[tuple[np.ndarray, np.ndarray | None]]) -> Tensor:
+def _resample(x: Tensor, dim: int, taps: list[tuple[Any, Any]]) -> Tensor:
     spread = (-1, *[1] * (x.dim() - dim - 1))
     total = None
     for index, weight in taps:
-        term = x.index_select(dim, from_array(index))
+        term = x.index_select(dim, _tensor(index))
         if weight is not None:
-            term = term * from_array(weight).to(x.dtype).reshape(spread)
+            term = term * _tensor(weight).to(x.dtype).reshape(spread)
         total = term if total is None else total + term
     assert total is not None
     return total
+
+
+def _tensor(numbers: Any) -> Tensor:
+    return numbers if isinstance(numbers, Tensor) else from_array(numbers)
 
 
 def upsample(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
@@ -229,7 +278,7 @@ def _window_counts(size: Sequence[int], pads: Sequence[int], kernel: Sequence[in
                    steps: Sequence[int]) -> tuple[int, int]:
     counts = tuple((s + 2 * p - d * (k - 1) - 1) // t + 1
                    for s, p, k, d, t in zip(size, pads, kernel, spread, steps, strict=True))
-    if min(counts) < 1:
+    if any(count < 1 for count in counts):
         raise RuntimeError(f"Given input with spatial size {tuple(size)}, kernel_size={tuple(kernel)}, "
                            f"dilation={tuple(spread)}, padding={tuple(pads)}, calculated shape of the array "
                            f"of sliding blocks as {counts}, but its components must be at least one.")

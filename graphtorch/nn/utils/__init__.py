@@ -19,4 +19,4 @@ __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_
            "parameters_to_vector", "parametrizations", "parametrize", "prune", "remove_spectral_norm",
            "remove_weight_norm", "rnn", "spectral_norm", "vector_to_parameters", "weight_norm"]
 
-__getattr__ = attribute_of(__name__, {"parametrizations", "parametrize", "prune"})
+__getattr__ = attribute_of(__name__, {"fusion", "parametrizations", "parametrize", "prune"})

@@ -33,6 +33,9 @@ class SequentialSampler(Sampler[int]):
         return len(self.data_source)
 
 
+DRAWN = 1024  # indices drawn at a time: there may be more than memory holds
+
+
 class RandomSampler(Sampler[int]):
     """A random order; `replacement` draws each index anew."""
 
@@ -54,16 +57,19 @@ class RandomSampler(Sampler[int]):
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
     def __iter__(self) -> Iterator[int]:
-        n = len(self.data_source)
-        if self.replacement:
-            yield from FUNCTIONS["randint"](0, n, (self.num_samples,), generator=self.generator).tolist()
-            return
-        left = self.num_samples
-        if n == 0:
+        n, left = len(self.data_source), self.num_samples
+        if n == 0 and not self.replacement:
             raise ZeroDivisionError("an order of samples of a data set that has none")
+        generator = self.generator
+        if generator is None:  # one of its own: what the program draws between two samples changes nothing
+            generator = Generator().manual_seed(int(FUNCTIONS["randint"](0, 1 << 62, ()).item()))
         while left > 0:
-            yield from FUNCTIONS["randperm"](n, generator=self.generator).tolist()[:left]
-            left -= n
+            if self.replacement:
+                drawn = FUNCTIONS["randint"](0, n, (min(left, DRAWN),), generator=generator)
+            else:
+                drawn = FUNCTIONS["randperm"](n, generator=generator)
+            yield from drawn.tolist()[:left]
+            left -= drawn.numel()
 
     def __len__(self) -> int:
         return self.num_samples

@@ -1,0 +1,89 @@
+"""Models from folders with a ``hubconf.py`` (``torch.hub``). There are no downloads: give ``source="local"``.
+
+https://docs.pytorch.org/docs/stable/hub.html
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+CONFIG = "hubconf.py"
+_folder: str | None = None
+
+
+def get_dir() -> str:
+    """The folder for downloads: what `set_dir` said, ``$TORCH_HOME/hub``, or ``~/.cache/torch/hub``."""
+    if _folder is not None:
+        return _folder
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return os.path.join(os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))), "hub")
+
+
+def set_dir(d: str | os.PathLike[str]) -> None:
+    """Set what `get_dir` says."""
+    global _folder
+    _folder = os.path.expanduser(d)
+
+
+def list(github: str, force_reload: bool = False, skip_validation: bool = False, trust_repo: Any = None,
+         verbose: bool = True, source: str = "local") -> Any:
+    """The names of the entry points of the folder `github`."""
+    module = _configuration(github, source)
+    return [name for name, f in vars(module).items() if callable(f) and not name.startswith("_")]
+
+
+def help(github: str, model: str, force_reload: bool = False, skip_validation: bool = False,
+         trust_repo: Any = None, source: str = "local") -> str | None:
+    """The docstring of the entry point `model`."""
+    return _entry(_configuration(github, source), model).__doc__
+
+
+def load(repo_or_dir: str | os.PathLike[str], model: str, *args: Any, source: str = "github",
+         trust_repo: Any = None, force_reload: bool = False, verbose: bool = True,
+         skip_validation: bool = False, **kwargs: Any) -> Any:
+    """What the entry point `model` of the folder `repo_or_dir` returns for the other arguments.
+
+    Raises:
+        ValueError: an unknown `source`.
+        RuntimeError: ``source="github"``, a missing dependency, or no such entry point.
+        FileNotFoundError: the folder has no ``hubconf.py``.
+    """
+    return _entry(_configuration(repo_or_dir, source), model)(*args, **kwargs)
+
+
+def _configuration(folder: str | os.PathLike[str], source: str) -> ModuleType:
+    if source not in ("github", "local"):
+        raise ValueError(f'Unknown source: "{source}". Allowed values: "github" | "local".')
+    if source == "github":
+        raise RuntimeError(f"torch.hub: nothing is downloaded here: clone {os.fspath(folder)!r} yourself "
+                           "and pass its folder with source='local'")
+    place = os.path.join(os.path.expanduser(folder), CONFIG)
+    spec = importlib.util.spec_from_file_location("hubconf", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, os.path.dirname(place))  # it imports what stands beside it
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(os.path.dirname(place))
+    needed = getattr(module, "dependencies", [])
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise RuntimeError(f"Missing dependencies: {', '.join(missing)}")
+    return module
+
+
+def _entry(module: ModuleType, model: str) -> Any:
+    if not isinstance(model, str):
+        raise ValueError("Invalid input: model should be a string of function name")
+    found = vars(module).get(model)
+    if not callable(found):
+        raise RuntimeError(f"Cannot find callable {model} in hubconf")
+    return found
+
+
+__all__ = ["get_dir", "help", "list", "load", "set_dir"]
