@@ -7,10 +7,11 @@ sizes may be symbolic.
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import i64
@@ -18,23 +19,61 @@ from graphtorch.ir.graph import Graph, Node, Type, Value, topological
 from graphtorch.ir.literal import Literal
 
 from . import _record
+from ._grad_node import GradNode
+from ._memory import Buffer
+from ._walk import stand_for
 from .random import signed
-from .storage import Leaf, RuntimeScalar, Storage, Version
+from .storage import Leaf, RuntimeScalar, Storage, Version, is_contiguous
 from .tensor import Tensor
 
-Source = tuple[
-    str, Any
-]  # where an input's elements come from: ("argument", i), ("storage", s), ("grad", t), ("scalar", leaf)
+
+class Boundary(GradNode):
+    """In the place of what made a tensor before the call: where gradients leave the captured function."""
+
+    def __init__(self, tensor: Tensor, edge: tuple[GradNode, int]):
+        super().__init__(edge[0]._name, (), (), (edge,), ())
+        self.types = [tensor._type]
+        self.variable = tensor
+
+    def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
+        """What arrives goes on to the graph outside: a backward pass that does so is no replay's."""
+        if isinstance(Storage.capture, Capture):
+            Storage.capture.call_off(True)
+        return cotangents
+
+    def free(self, gradients: Any, cotangents: Any) -> None:
+        pass
+
+
+class Known(NamedTuple):
+    """A tensor that is older than the call, as it was found."""
+
+    storage: Storage
+    view: Any
+    leaf: bool  # whether it is a leaf that requires grad
+    fn: GradNode | None
+    nr: int
 
 
 class Capture:
-    """A recording in progress, and afterwards what it recorded."""
+    """A recording in progress, and afterwards what it recorded.
 
-    def __init__(self, constants: bool):
-        """Args: constants: whether numbers that a replay would read again become constants (trace)."""
+    Tensors from outside are used as they are: what is written to them is put back by `restore`. Where a
+    replay could not do what the call does, the capture is called off: what it recorded then becomes ordinary
+    pending work, and the call goes on line by line.
+    """
+
+    def __init__(self, constants: bool, fullgraph: bool = False):
+        """Args:
+        constants: whether numbers that a replay would read again become constants (trace).
+        fullgraph: whether a value that is needed in Python is an error.
+        """
         self.constants = constants
+        self.fullgraph = fullgraph
+        self.off = False
         self.created: list[weakref.ref[Storage]] = []
         self.inputs: dict[Storage, Value] = {}
+        self.leaves: dict[Value, Leaf] = {}  # what the inputs hold
         self.locals: dict[Storage, Value | None] = {}
         self.writes: dict[Storage, Leaf] = {}
         self.grads: dict[Tensor, Any] = {}  # tensors whose grad was set: the grad before
@@ -42,7 +81,18 @@ class Capture:
         self.grad_sources: dict[Storage, Tensor] = {}
         self.generators: dict[Any, tuple[int, int]] = {}  # state at the start
         self.value_guards: dict[Storage, int] = {}  # read in Python: their writes so far
+        self.known: dict[Tensor, Known] = {}  # tensors from outside that were read or written
+        self.counters: dict[Version, int] = {}  # of writes to tensors from outside: before the call
+        self.arguments: dict[
+            Storage, int
+        ] = {}  # of tensors that are given as they are: the first one's number
+        self.names: dict[Storage, str] = {}
+        self.given: list[Tensor] = []  # arguments that are used as they are
+        self.parts: dict[Tensor, Value] = {}  # views among them, and what they show at first
         self.stand_ins: list[Value] = []
+        self.stood: list[tuple[Tensor, Tensor]] = []  # stand-ins, and the arguments that they stand for
+        self.stood_leaves: list[bool] = []  # whether the stand-ins were leaves that require grad
+        self.why = ""  # it was called off
 
     # -- what happens during the call
 
@@ -59,12 +109,43 @@ class Capture:
             return made
         place = self.inputs.get(storage)
         if place is None:
-            place = self.inputs[storage] = Value(value.type, name=f"state{len(self.inputs)}")
+            place = self.inputs[storage] = Value(
+                value.type, name=self.names.get(storage, f"state{len(self.inputs)}")
+            )
+            self.leaves[place] = value
         return place
+
+    def seen(self, tensor: Tensor) -> None:
+        """A tensor is about to be read."""
+        if tensor._base is None and tensor not in self.known:
+            storage = tensor._storage
+            if storage in self.writes or (isinstance(storage.value, Leaf) and storage not in self.locals):
+                self.meet(tensor)
+
+    def meet(self, tensor: Tensor) -> None:
+        """A tensor that is older than the call: its history ends at the function's border."""
+        fn = tensor._fn
+        self.known[tensor] = Known(tensor._storage, tensor._view, tensor._rg, fn, tensor._nr)
+        if self.constants or tensor._rg or not tensor.requires_grad:
+            return
+        edge = tensor._edge()
+        if edge is not None:
+            tensor._fn, tensor._nr = Boundary(tensor, edge), 0
+
+    def counts(self, tensor: Tensor) -> None:
+        """A tensor was written to, and is about to count that."""
+        if tensor._storage in self.writes:
+            self.counters.setdefault(tensor._counter, tensor._counter.number)
+            base = tensor if tensor._base is None else tensor._base
+            if base not in self.known:
+                self.meet(base)
 
     def value_read(self, storage: Storage) -> None:
         """Elements were read in Python: a replay needs them unchanged."""
-        if storage not in self.locals:
+        if self.varies(storage):
+            if not self.call_off():
+                _record._refuse_in_capture()
+        elif storage not in self.locals:
             self.value_guards.setdefault(storage, storage.epoch)
 
     def local(self, storage: Storage) -> None:
@@ -87,11 +168,12 @@ class Capture:
                 self.grad_sources[tensor._grad._storage] = tensor
 
     def rebound(self, tensor: Tensor) -> None:
-        raise RuntimeError(
-            f"tensor.data is assigned at {_record.user_line()} inside a captured function: write the "
-            f"elements "
-            "with copy_() instead, so that a replay can do it again"
-        )
+        """A tensor is about to use another storage."""
+        if not self.call_off(True):
+            raise RuntimeError(
+                f"tensor.data is assigned at {_record.user_line()} inside a traced function: write the "
+                "elements with copy_() instead"
+            )
 
     def random(self, generator: Any, used: int) -> tuple[Value, Value]:
         start = self.generators.setdefault(generator, generator.__getstate__())
@@ -104,8 +186,12 @@ class Capture:
             )
         return (
             RuntimeScalar(lambda: signed(generator._seed), i64),
-            RuntimeScalar(lambda: generator._offset + ahead, i64),
+            RuntimeScalar(lambda: generator._offset + ahead, i64, offset),
         )
+
+    def reseeded(self, generator: Any) -> None:
+        """A generator is about to start another stream."""
+        self.call_off(True)
 
     def stand_in(self, tensor: Tensor, shape: tuple[Any, ...], name: str) -> Tensor:
         """A tensor in the place of an argument."""
@@ -113,8 +199,28 @@ class Capture:
         self.stand_ins.append(value)
         made = object.__new__(Tensor)
         made._storage, made._counter = Storage(value), Version()
-        made._rg = tensor.requires_grad
+        edge = tensor._edge() if tensor.requires_grad else None
+        if edge is not None and not self.constants and not tensor._rg:
+            made._fn = Boundary(made, edge)
+        else:
+            made._rg = tensor.requires_grad
+        self.stood.append((made, tensor))
+        self.stood_leaves.append(made._rg)
         return made
+
+    def give(self, tensor: Tensor, number: int, name: str) -> None:
+        """An argument that is used as it is."""
+        storage = tensor._storage
+        self.given.append(tensor)
+        if tensor._view is None and storage not in self.arguments:
+            self.arguments[storage] = number
+            self.names[storage] = name
+        if tensor not in self.known:
+            self.meet(tensor)
+
+    def varies(self, storage: Storage) -> bool:
+        """Whether an argument uses it, so that elements read now say nothing of a later call."""
+        return any(t._storage is storage for t in self.given)
 
     # -- the call
 
@@ -123,24 +229,71 @@ class Capture:
         if Storage.capture is not None:
             return function()
         _record.flush()
+        for tensor in self.given:
+            _record.settle(tensor._storage)
         Storage.capture = self
         try:
+            for tensor in self.given:
+                if tensor._view is not None:
+                    self.parts[tensor] = tensor._value()
             return function()
         except BaseException:
-            Storage.capture = None
-            self.restore()
+            if not self.off and not self.call_off(True):
+                Storage.capture = None
+                self.restore()
             raise
         finally:
+            if Storage.capture is self:
+                Storage.capture = None
+
+    def call_off(self, always: bool = False) -> bool:
+        """Stop recording: what was recorded becomes pending work, as if nobody had watched.
+
+        Args:
+            always: even if values needed in Python are errors.
+
+        Returns:
+            Whether the capture is over; one that must not be called off goes on.
+        """
+        if self.off:
+            return True
+        if self.constants or self.stood or (self.fullgraph and not always):
+            return False
+        self.off = True
+        self.why = "a call that a replay could not repeat"
+        if not always:
+            self.why = f"a value needed in Python at {_record.user_line()}"
+        if Storage.capture is self:
             Storage.capture = None
+        for value, leaf in self.leaves.items():
+            stand_for(value, leaf)
+        for storage in dict.fromkeys((*[r() for r in self.created], *self.writes)):
+            if storage is None or isinstance(storage.value, Leaf):
+                continue
+            held = self.leaves.get(storage.value)
+            if held is not None:
+                storage.value = held
+            else:
+                _record.pending(storage)
+        self._uncut()
+        return True
+
+    def _uncut(self) -> None:
+        for tensor, known in self.known.items():
+            if isinstance(tensor._fn, Boundary):
+                tensor._fn, tensor._nr = known.fn, known.nr
 
     def restore(self) -> None:
-        """Put storages, gradients and generators back to where they were before the call."""
+        """Put storages, gradients, generators and histories back to where they were before the call."""
         for storage, leaf in self.writes.items():
             storage.value = leaf
         for tensor, grad in self.grads.items():
             tensor._grad = grad
         for generator, state in self.generators.items():
             generator.__setstate__(state)
+        for counter, number in self.counters.items():
+            counter.number = number
+        self._uncut()
 
     def escaped(self, kept: Iterable[Storage]) -> list[Storage]:
         """Storages made during the call that outlive it, other than `kept`: new state."""
@@ -159,6 +312,19 @@ class Capture:
             for s in dict.fromkeys(found)
             if s is not None and s not in known and not isinstance(s.value, Leaf)
         ]
+
+
+def buffer_of(tensor: Tensor) -> Buffer:
+    """The elements of a tensor, row-major; no copy where they lie so."""
+    storage = tensor._storage
+    _record.settle(storage)
+    buffer: Buffer = storage.value.buffer  # type: ignore[attr-defined]
+    view: Any = tensor._view
+    if view is None:
+        return buffer
+    if view.type.dtype is buffer.dtype and is_contiguous(view.type.shape, view.strides):
+        return buffer.part(view.offset, view.type.shape)
+    return Buffer.of(tensor._array().copy())
 
 
 def _constant(leaf: Leaf) -> Value:
@@ -180,6 +346,7 @@ class Closed:
             v: Value(v.type, name=v.name or f"saved{i}") for i, v in enumerate(inputs)
         }
         self.scalars: list[RuntimeScalar] = []
+        self.constants: list[Leaf] = []  # elements that became part of the graph
         nodes: list[Node] = []
         for node in topological(outputs, frozenset(inputs)):
             operands = tuple([table.get(v) or self._leaf(v, table, nodes) for v in node.operands])
@@ -198,6 +365,7 @@ class Closed:
         elif isinstance(value, Leaf):
             made = _constant(value)
             nodes.append(made.node)  # type: ignore[arg-type]
+            self.constants.append(value)
         else:
             raise RuntimeError(
                 f"a tensor made in another captured call is used here ({value.type}): return it from that "
@@ -223,7 +391,12 @@ def rebuild(tree: Any, replace: Callable[[Tensor], Any]) -> Any:
     if isinstance(tree, Tensor):
         return replace(tree)
     if isinstance(tree, dict):
-        return {k: rebuild(v, replace) for k, v in tree.items()}
+        if type(tree) is dict:
+            return {k: rebuild(v, replace) for k, v in tree.items()}
+        made = copy.copy(tree)  # an OrderedDict, say
+        for k, v in tree.items():
+            made[k] = rebuild(v, replace)
+        return made
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*[rebuild(v, replace) for v in tree])
     if isinstance(tree, (tuple, list)):

@@ -12,6 +12,7 @@ import numpy as np
 
 from graphtorch.ir.dtype import bf16
 
+from . import _record
 from ._ops.base import METHODS, register
 from ._types import CPU, check_device
 from .creation import from_array, from_numpy
@@ -67,6 +68,7 @@ def _dlpack(self: Tensor, *, stream: Any = None, max_version: Any = None, dl_dev
         raise AssertionError("stream should be None on cpu.")
     if dl_device is not None and tuple(dl_device) != _CPU:
         raise BufferError(f"a tensor on the CPU cannot be exported to device {tuple(dl_device)}")
+    _record._refuse_in_capture()
     source = self.clone() if copy else self
     if self._type.dtype is bf16:
         source._storage.share()

@@ -19,9 +19,11 @@ def pending_program(graph: Graph, conditions: Sequence[Condition] = ()) -> Execu
     return _compile(graph, CHOSEN or "llvm", conditions=conditions)
 
 
-def captured_program(graph: Graph, stable: Sequence[int] = ()) -> Executable:
+def captured_program(
+    graph: Graph, stable: Sequence[int] = (), conditions: Sequence[Condition] = ()
+) -> Executable:
     """What runs a graph that the user asked to compile; `stable` inputs seldom change."""
-    return _compile(graph, CHOSEN or "llvm", stable)
+    return _compile(graph, CHOSEN or "llvm", stable, conditions)
 
 
 __all__ = ["CHOSEN", "Block", "Buffer", "Executable", "Exposed", "captured_program", "pending_program"]

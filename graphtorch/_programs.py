@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from graphtorch.backends.effort import LOAD_NS, compiling_ns, stepping_ns
 from graphtorch.backends.llvm import debug
 from graphtorch.backends.reference.steps import run_steps
 from graphtorch.ir.dtype import boolean
-from graphtorch.ir.evaluate import Plan
+from graphtorch.ir.evaluate import Plan, places_of
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.generalize import Variant, generalize, scalar_arrays
 from graphtorch.ir.graph import Graph, Location, Value
 from graphtorch.ir.shape import Condition
-from graphtorch.ir.structure import Number
+from graphtorch.ir.structure import Number, split_attrs, split_type
 
 from . import _settings
-from ._memory import CHOSEN, Buffer, pending_program
+from ._memory import CHOSEN, Buffer, captured_program, pending_program
 from ._walk import Walk
 from .storage import Leaf
 
@@ -39,6 +39,8 @@ SOON = 0.4  # the same for sizes that change all the time
 HISTORY = 6  # recordings of one structure that a guess of its symbols rests on
 RECORDINGS = 3  # so many of different sizes are needed for a guess
 LONG = 1 << 14  # numbers of a recording beyond which its sizes are not remembered
+
+GUESS_AT_ONCE = 0.5  # the patience that makes compiled functions guess at their second and third sizes
 
 REPORTS = debug.reports_programs()
 
@@ -62,13 +64,16 @@ class Program:
     def __init__(
         self,
         graph: Graph,
-        walk: Walk,
+        walk: Walk | Captured,
         about: str,
         conditions: Sequence[Condition] = (),
         extra: Callable[[Sizes], list[Buffer]] | None = None,
     ):
         start = time.perf_counter()
-        self.run = pending_program(graph, conditions)
+        if isinstance(walk, Captured):
+            self.run = captured_program(graph, walk.stable, conditions)
+        else:
+            self.run = pending_program(graph, conditions)
         self.seconds = time.perf_counter() - start
         self.lines = [n.location for n in walk.nodes]
         self.about = about
@@ -84,7 +89,7 @@ class Structure:
         "symbolic", "total", "worth",
     )
 
-    def __init__(self, walk: Walk) -> None:
+    def __init__(self, walk: Walk | Captured, patience: float) -> None:
         self.lines = _span(walk)
         # op and skeleton of each node
         self.kinds = [(row[0], row[1]) for row in walk.rows] if REPORTS else []
@@ -99,12 +104,14 @@ class Structure:
         self.total = 0.0  # ns of running op by op since the last guess
         self.history: dict[Sizes, None] = {}  # the last recordings of different sizes
         self.native = True  # whether code can be generated for it
-        self.patience = SOON  # how much of the cost of compiling is spent before the next guess
+        # how much of the cost of compiling is spent (how many new sizes of a compiled function come)
+        # before the next guess
+        self.patience = patience
 
-    def find(self, sizes: Sizes) -> Program | None:
-        """The program for these sizes."""
+    def find(self, sizes: Sizes, dynamic: bool = True) -> Program | None:
+        """The program for these sizes, one that serves others as well if `dynamic`."""
         program = self.fixed.get(sizes)
-        if program is not None:
+        if program is not None or not dynamic:
             return program
         for variant, program in reversed(self.symbolic):
             if variant.match(sizes):
@@ -190,12 +197,113 @@ def _plan(found: Found, walk: Walk, wanted: list[int]) -> Plan:
     return plan
 
 
-def _structure(number: int, walk: Walk) -> Structure:
+# ---------------------------------------------------------------------------------------- compiled functions
+
+
+class Captured:
+    """A graph that a compiled function recorded, in the form in which programs are found (as `Walk`)."""
+
+    __slots__ = ("_closed", "leaves", "nodes", "rows", "sizes", "stable", "wanted")
+
+    def __init__(self, graph: Graph, stable: Sequence[int]):
+        """Args: stable: positions of inputs that seldom change, as `backends.compile` takes them."""
+        self._closed = graph
+        self.leaves = graph.inputs
+        self.nodes = graph.nodes
+        places, self.wanted = places_of(graph)
+        self.stable = tuple(stable)
+        self.rows: list[tuple[Any, ...]] = []
+        self.sizes: list[Number] = []
+        for node, row in zip(self.nodes, places, strict=True):
+            rest, sizes = split_attrs(node.attrs)
+            self.rows.append((node.op, rest, *row))
+            self.sizes += sizes
+
+    def key(self) -> tuple[object, Sizes]:
+        """As `Walk.key`. A program that keeps packed copies of weights is not one that does not."""
+        kinds = [split_type(v.type) for v in self.leaves]
+        key = self.stable, tuple([k for k, _ in kinds]), tuple(self.rows), tuple(self.wanted)
+        return key, (*[n for _, sizes in kinds for n in sizes], *self.sizes)
+
+    def graph(self, outputs: Sequence[Value]) -> Graph:
+        """The graph itself: `outputs` are always all of them."""
+        return self._closed
+
+
+def recorded_program(graph: Graph, stable: Sequence[int] = (), dynamic: bool | None = None) -> Any:
+    """What runs a graph of a compiled function: called with buffers, and ``explain()``.
+
+    Args:
+        stable: positions of inputs that seldom change.
+        dynamic: whether one program may serve other sizes as well: False: no; True: from the first on.
+    """
+    return captured_program(graph, stable) if graph.symbols() else Recorded(graph, stable, dynamic)
+
+
+class Recorded:
+    """What runs one graph of a compiled function: a program for its sizes alone, or for changing ones.
+
+    The first two recordings of a structure that differ in sizes or Python numbers make a guess of what
+    changes; one that later recordings refute is never used for them (`Variant.match`).
+    """
+
+    __slots__ = ("_captured", "_extra", "_plan", "_ran", "_waits", "program")
+
+    def __init__(self, graph: Graph, stable: Sequence[int], dynamic: bool | None):
+        self._captured = Captured(graph, stable)
+        self.program: Program | None = None
+        self._extra: list[Buffer] = []
+        self._plan: Plan | None = None  # for running op by op
+        self._ran = False
+        if _settings.deterministic():  # the bits are not to depend on what came before
+            dynamic = False
+        self._waits = dynamic is True  # for a second run, or other sizes
+        self._find(dynamic is not False)
+
+    def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+        if self.program is None:
+            if self._waits and self._ran:
+                self._waits = False
+                self._find(True)
+            if self.program is None:
+                self._ran = True
+                return self._step(inputs)
+        self.program.runs += 1
+        return self.program.run([*inputs, *self._extra] if self._extra else inputs)
+
+    def _find(self, dynamic: bool) -> None:
+        captured, outputs = self._captured, self._captured._closed.outputs
+        key, sizes = captured.key()
+        structure = _structure(hash(key), captured, GUESS_AT_ONCE)
+        program = structure.find(sizes, dynamic) if structure.key == key else None
+        if program is None and dynamic and structure.native:
+            structure.note(sizes, 1.0)
+            if structure.total >= structure.patience and len(structure.history) > 1:
+                program = _generalized(structure, key, sizes, captured, outputs)
+        if program is None and structure.native and not self._waits:
+            program = _compiled(structure, key, sizes, captured, outputs)
+        self.program = program
+        if program is not None and program.extra is not None:
+            self._extra = program.extra(sizes)
+
+    def _step(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+        captured = self._captured
+        if self._plan is None:
+            count = sum(len(n.types) for n in captured.nodes)
+            self._plan = Plan([row[2:] for row in captured.rows], count, captured.wanted)
+        return run_steps(captured.nodes, self._plan, inputs, [v.type for v in captured._closed.outputs])
+
+    def explain(self) -> str:
+        """What runs."""
+        return "op by op" if self.program is None else self.program.run.explain()
+
+
+def _structure(number: int, walk: Walk | Captured, patience: float = SOON) -> Structure:
     found = _structures.get(number)
     if found is None:
         if len(_structures) >= STRUCTURES_BOUND:
             _structures.pop(next(iter(_structures)))
-        found = _structures[number] = Structure(walk)
+        found = _structures[number] = Structure(walk, patience)
     return found
 
 
@@ -222,7 +330,7 @@ def _consider(
     return None
 
 
-def _prepare(structure: Structure, key: object, walk: Walk) -> bool:
+def _prepare(structure: Structure, key: object, walk: Walk | Captured) -> bool:
     """Whether code can be generated; from now on the structure is known by its key."""
     if CHOSEN is None and not _has_native_types(walk):
         structure.native = False
@@ -235,7 +343,7 @@ def _prepare(structure: Structure, key: object, walk: Walk) -> bool:
 
 
 def _compiled(
-    structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
+    structure: Structure, key: object, sizes: Sizes, walk: Walk | Captured, outputs: Sequence[Value]
 ) -> Program | None:
     """A program for these sizes alone."""
     if not _prepare(structure, key, walk):
@@ -247,7 +355,7 @@ def _compiled(
 
 
 def _generalized(
-    structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
+    structure: Structure, key: object, sizes: Sizes, walk: Walk | Captured, outputs: Sequence[Value]
 ) -> Program | None:
     """A program for changing sizes, if a rule for them is found."""
     structure.total = 0.0
@@ -256,7 +364,9 @@ def _generalized(
         return None
     vectors = [*(v for v in structure.history if v != sizes), sizes]
     places = [row[2:] for row in walk.rows]
-    variant = generalize(walk.nodes, places, [leaf.type for leaf in walk.leaves], outputs, vectors)
+    wanted = walk.wanted if isinstance(walk, Captured) else [walk.reference(v) for v in outputs]
+    name = walk._closed.name if isinstance(walk, Captured) else "main"
+    variant = generalize(walk.nodes, places, [leaf.type for leaf in walk.leaves], wanted, vectors, name)
     if variant is None:
         return None
 
@@ -275,13 +385,13 @@ def _generalized(
     return program
 
 
-def _span(walk: Walk) -> tuple[Location | None, Location | None]:
+def _span(walk: Walk | Captured) -> tuple[Location | None, Location | None]:
     """The first and the last line of a recording."""
     lines = [n.location for n in walk.nodes if n.location is not None]
     return (lines[0], lines[-1]) if lines else (None, None)
 
 
-def _has_native_types(walk: Walk) -> bool:
+def _has_native_types(walk: Walk | Captured) -> bool:
     """Whether every value has a type that code is generated for."""
     return not any(t.dtype.is_complex for n in walk.nodes for t in n.types) and not any(
         leaf.type.dtype.is_complex for leaf in walk.leaves

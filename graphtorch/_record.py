@@ -152,12 +152,12 @@ def remember(fn: Any) -> None:
 
 
 def _refuse_in_capture() -> None:
-    if Storage.capture is not None:
+    if Storage.capture is not None and not Storage.capture.call_off():
         raise RuntimeError(
             f"a tensor's value is needed in Python at {user_line()} while the function is being captured by "
-            "compile() or trace(): the captured graph cannot depend on it. Keep it a tensor (torch.where "
-            "instead of "
-            "`if`, tensor arithmetic instead of .item()), or move this line out of the captured function"
+            "compile(fullgraph=True) or trace(): the captured graph cannot depend on it. Keep it a tensor "
+            "(torch.where instead of `if`, tensor arithmetic instead of .item()), or move this line out of "
+            "the captured function"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,15 @@ from graphtorch.ir.op import NO_ATTRS
 from graphtorch.ir.structure import Number, split_attrs, split_type
 
 from .storage import Leaf
+
+# Elements of values that stood for inputs of a capture that was called off, by id; entries go with values.
+standing: dict[int, tuple[weakref.ref[Value], Leaf]] = {}
+
+
+def stand_for(value: Value, leaf: Leaf) -> None:
+    """From now on `value`, the input of a graph, has the elements of `leaf`."""
+    key = id(value)
+    standing[key] = weakref.ref(value, lambda _: standing.pop(key, None)), leaf
 
 
 class Walk:
@@ -90,13 +100,18 @@ class Walk:
 
     def _leaf(self, value: Value) -> int:
         """The place of a leaf that is met for the first time."""
-        if not isinstance(value, Leaf):
+        stood = None if isinstance(value, Leaf) else standing.get(id(value))
+        if stood is not None:
+            leaf = stood[1]
+        elif isinstance(value, Leaf):
+            leaf = value
+        else:
             raise RuntimeError(
                 f"{value} belongs to a graph being traced and has no elements: a tensor made inside "
                 "trace() or compile() was kept and used outside; return it from the function"
             )
         place = self._inputs[id(value)] = self.places[value] = -1 - len(self.leaves)
-        self.leaves.append(value)
+        self.leaves.append(leaf)
         return place
 
     def key(self, outputs: Sequence[Value]) -> tuple[object, tuple[Number, ...]]:

@@ -198,6 +198,8 @@ def _history(result: Tensor) -> tuple[GradNode | None, int]:
 
 
 def _written(tensor: Tensor) -> None:
+    if Storage.capture is not None:
+        Storage.capture.counts(tensor)
     tensor._counter.number += 1
     storage = tensor._storage
     if type(storage.value) is Value:

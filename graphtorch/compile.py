@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
+import types
+import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import Any
 
+from graphtorch.ir.failure import InternalError
 from graphtorch.ir.graph import Graph, Value, _location
 from graphtorch.ir.shape import SymInt, bounds, symbol
 
 from ._autocast import state as autocast_state
 from ._capture import Capture, Closed, rebuild, tensors_in
 from ._grad_mode import modes
+from ._guards import Watch
 from ._ops.base import FUNCTIONS
-from ._replay import Entry, make_entry
-from .nn.modules._members import changes
+from ._replay import Entry, record
+from ._types import default_dtype
+from .nn.modules._call import _global_tables as global_tables
 from .nn.modules.module import Module
 from .storage import Storage, Version
 from .tensor import Tensor
+from .utils.hooks import changes
+
+SIGNATURES_BOUND = 128  # kinds of call that a function keeps recordings of; the oldest goes first
+ENTRIES_BOUND = 8  # recordings of one kind of call, for different states
+VAIN = 3  # recordings in vain after which a kind of call runs line by line
 
 
 class Dim:
@@ -220,10 +233,14 @@ def _stand_ins(
     def replaced(name: str, tree: Any) -> Any:
         found = tensors_in(tree)
         single = len(found) == 1 and tree is found[0]
-        number = iter(range(len(found)))
-        return rebuild(
-            tree, lambda t: make(name if single else f"{name}{next(number)}", t, dims.get(name, {}))
-        )
+        if not found:
+            return tree
+        axes = dims.get(name, {})
+        made = [make(name if single else f"{name}{i}", t, axes) for i, t in enumerate(found)]
+        if all(map(is_, made, found)):
+            return tree  # itself, so that a list that is changed is the caller's
+        position = iter(made)
+        return rebuild(tree, lambda _: next(position))
 
     unknown = set(dims) - set(names) - set(kwargs)
     if unknown:
@@ -238,18 +255,44 @@ def _stand_ins(
 # ------------------------------------------------------------------------------------------ compile
 
 
+def _check_sizes(dims: Mapping[str, Mapping[int, Dim]], given: Mapping[str, Any]) -> None:
+    """Raise where sizes are not what the Dims say: out of range, or different for one Dim."""
+    found: dict[str, tuple[str, Tensor, int]] = {}
+    for name, axes in dims.items():
+        for tensor in tensors_in(given.get(name)):
+            _symbolic(tensor, axes, name)
+            for axis, dim in axes.items():
+                first, other, place = found.setdefault(dim.name, (name, tensor, axis))
+                if other._type.shape[place] != tensor._type.shape[axis]:
+                    raise RuntimeError(
+                        f"sizes that were given one Dim must be equal: {first} has shape "
+                        f"{list(other._type.shape)}, {name} has shape {list(tensor._type.shape)}, with Dim "
+                        f"{dim.name!r} at axis {place} and {axis}"
+                    )
+
+
 class Compiled:
     """A function that is recorded at its first call with given types, and replayed from then on."""
 
-    def __init__(self, function: Callable[..., Any], dynamic: Any = None):
+    def __init__(self, function: Callable[..., Any], dynamic: Any = None, fullgraph: bool = False):
         self._function = function
-        self._dynamic = dynamic
+        self._fullgraph = fullgraph
+        self._dims = dynamic if isinstance(dynamic, Mapping) else None
+        self._refused = False  # whether recording with symbols for sizes failed
+        self._dynamic = None if isinstance(dynamic, Mapping) else dynamic
         self._entries: dict[Any, list[Entry]] = {}
+        self._vain: dict[Any, tuple[int, str]] = {}  # how often recording a kind of call was in vain, and why
         self._modules = _modules_of(function)
         self._look_at_modules()
-        self._names: list[str] | None = None
         self.recorded = 0  # graphs recorded so far
         functools.update_wrapper(self, function if not isinstance(function, Module) else function.forward)
+
+    def __reduce__(self) -> Any:
+        """A copy is made of the function, and records anew."""
+        return type(self), (self._function, self._dims or self._dynamic, self._fullgraph)
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return self if owner is None else types.MethodType(self, owner)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if Storage.capture is not None:  # called inside another captured function: part of it
@@ -257,31 +300,40 @@ class Compiled:
         if self._seen != changes.count:
             self._check_modules()
         tensors: list[Tensor] = []
+        key = self._key(args, kwargs, tensors)
+        entries = self._entries.get(key)
+        if entries is not None:
+            for entry in entries:
+                state = entry.state(tensors)
+                if state is not None:
+                    entry.ran = True
+                    return entry.replay(tensors, state)
+        if key in self._vain and self._vain[key][0] >= VAIN:
+            return self._function(*args, **kwargs)
+        return self._record(key, tensors, args, kwargs)
+
+    def _key(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         key = (
             (tuple, *[_signature(a, tensors) for a in args]),
             _signature(kwargs, tensors) if kwargs else None,
             modes.grad,
             modes.inference,
+            modes.anomaly,
             autocast_state.target,
+            _default_dtypes(),
             self._training,
+            _shared_by(tensors) if len(tensors) > 1 else None,
         )
-        if self._dynamic is not None:
-            key = self._dynamic_key(key, args, kwargs)
-        entries = self._entries.get(key)
-        if entries is not None:
-            for entry in entries:
-                state = entry.state()
-                if state is not None:
-                    return entry.replay(tensors, state)
-        return self._record(key, tensors, args, kwargs)
+        if self._dims is not None and not self._refused:
+            return self._dynamic_key(key, args, kwargs)
+        return key
 
     def _check_modules(self) -> None:
-        """Forget the recordings if a module got other members or attributes since."""
-        modules = _modules_of(self._function)
-        state = _state_of(modules)
+        """Forget the recordings if a module got other members, attributes or hooks since."""
+        state = _state_of(self._modules)
         if state != self._state:
             self._entries.clear()
-            self._modules = modules
+            self._modules = _modules_of(self._function)
         self._look_at_modules()
 
     def _look_at_modules(self) -> None:
@@ -292,7 +344,7 @@ class Compiled:
 
     def _dynamic_key(self, key: Any, args: Any, kwargs: Any) -> Any:
         names = argument_names(self._function, args, kwargs)
-        dims = dynamic_axes(self._dynamic, names, args)
+        dims = dynamic_axes(self._dims, names, args)
         return (
             *[
                 (_signature(a, [], dims.get(n)), n)
@@ -303,30 +355,108 @@ class Compiled:
 
     def _record(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         names = argument_names(self._function, args, kwargs)
-        dims = dynamic_axes(self._dynamic, names, args)
-        capture = Capture(constants=False)
-        stands: list[Tensor] = []
+        dims = dynamic_axes(self._dims, names, args)
+        if dims and not self._refused and _shared_by(tensors) is not None:
+            self._refused = True  # what stands for arguments with symbols for sizes has memory of its own
+            return self(*args, **kwargs)
+        if dims and self._refused:
+            _check_sizes(dims, dict(zip(names, args, strict=True)) | kwargs)
+            dims = {}
+        watch = Watch(self._function, (*args, *kwargs.values()), _state_of)
+        before = {m: m.training for m in self._modules}
+        capture = Capture(False, self._fullgraph)
+        stands: dict[int, Tensor] = {}
+        given = self._given(capture, stands, names, args, kwargs, dims)
+
+        def call() -> Any:
+            watch.start()
+            try:
+                result = self._function(*given[0], **given[1])
+            finally:
+                watch.stop()
+            if not capture.off and (
+                watch.impure or not watch.knows(result) or not watch.is_unchanged()
+                or self._key(args, kwargs, []) != key
+            ) and not capture.call_off(True):
+                raise RuntimeError("the function does something in Python that a replay could not repeat")
+            return result
+
+        try:
+            made = record(capture, call, tensors, stands, self._dynamic)
+        except (TypeError, ValueError, RuntimeError, IndexError, InternalError) as error:
+            if not dims or capture.off:
+                raise
+            self._refused = True  # if it is the user's fault, recording without them will tell
+            warnings.warn(
+                f"compile(): {str(error).splitlines()[0]}. The function is recorded for each size instead, "
+                "and sizes that change are found by comparing the recordings",
+                stacklevel=4 if isinstance(self._function, Module) else 3,
+            )
+            return self(*args, **kwargs)
+        if capture.off:
+            count = self._vain.pop(key, (0, ""))[0] + (VAIN if watch.impure or "Python" in capture.why else 1)
+            if len(self._vain) >= SIGNATURES_BOUND:
+                self._vain.pop(next(iter(self._vain)))
+            self._vain[key] = count, f"calls {watch.impure}" if watch.impure else capture.why
+            return made
+        self.recorded += 1
+        entry = made.entry
+        result = made.first_run()
+        reached = watch.reached()
+        ids = set(map(id, reached))
+        entry.shared.update((i, t._storage) for i, t in enumerate(tensors) if id(t) in ids)
+        ids = set(map(id, tensors))
+        entry.bind(t for t in reached if id(t) not in ids)
+        entry.own |= frozenset(entry.shared.values())
+        self._keep(key, entry, watch, before, args, kwargs)
+        return result
+
+    def _given(
+        self, capture: Capture, stands: dict[int, Tensor], names: Any, args: Any, kwargs: Any, dims: Any
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments to record with: themselves, or what stands for those whose sizes are symbols."""
+        numbers = itertools.count()
 
         def stand_in(name: str, tensor: Tensor, axes: Mapping[int, Dim]) -> Tensor:
-            made = capture.stand_in(tensor, _symbolic(tensor, axes, name), name)
-            stands.append(made)
+            number = next(numbers)
+            if not dims:
+                capture.give(tensor, number, name)
+                return tensor
+            made = stands[number] = capture.stand_in(tensor, _symbolic(tensor, axes, name), name)
             return made
 
-        given = _stand_ins(names, args, kwargs, dims, stand_in)
-        entry, result = make_entry(capture, self._function, given, stands, tensors, self._modules)
-        self.recorded += 1
+        return _stand_ins(names, args, kwargs, dims, stand_in)
+
+    def _keep(
+        self, key: Any, entry: Entry, watch: Watch, before: dict[Any, bool], args: Any, kwargs: Any
+    ) -> None:
+        """Remember a recording for later calls."""
+        new = {m: training for m, training in watch.modules.items() if m not in before}
+        before.update(new)
+        self._modules = [*self._modules, *new]
         self._look_at_modules()  # the call itself may have set some
-        if entry.replayable:
-            kept = [e for e in self._entries.get(key, []) if e.alive()]
-            self._entries[key] = [entry, *kept][:8]
-        return result
+        entry.holds = watch.guard()
+        entry.bind(
+            t for m in self._modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None
+        )
+        if new:
+            self._training, after = tuple(before.values()), self._training
+            key = self._key(args, kwargs, [])
+            self._training = after
+        kept = [e for e in self._entries.pop(key, []) if e.alive()]
+        if len(kept) >= ENTRIES_BOUND and not any(e.ran for e in kept):
+            self._vain[key] = VAIN, "what it reads in Python is another at each call"
+            return
+        if len(self._entries) >= SIGNATURES_BOUND:
+            self._entries.pop(next(iter(self._entries)))
+        self._entries[key] = [entry, *kept][:ENTRIES_BOUND]
 
     def explain(self) -> str:
         """What was compiled: for each recorded graph its kernels, memory, FLOPs and bytes."""
         entries = [e for group in self._entries.values() for e in group]
-        if not entries:
-            return "nothing recorded yet: call the function once"
-        return "\n".join(dict.fromkeys(e.explain() for e in entries))  # recordings may share a program
+        texts = [e.explain() for e in entries]
+        texts += [f"runs line by line: {why}" for _, why in self._vain.values()]
+        return "\n".join(dict.fromkeys(texts)) or "nothing recorded yet: call the function once"
 
     @property
     def graphs(self) -> list[Graph]:
@@ -338,10 +468,10 @@ class CompiledModule(Module):
     """A module whose `forward` is compiled; parameters, buffers and state_dict are those of the module it
     wraps."""
 
-    def __init__(self, module: Module, dynamic: Any = None):
+    def __init__(self, module: Module, dynamic: Any = None, fullgraph: bool = False):
         super().__init__()
         self._orig_mod = module
-        object.__setattr__(self, "_compiled", Compiled(module, dynamic))
+        object.__setattr__(self, "_compiled", Compiled(module, dynamic, fullgraph))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._compiled(*args, **kwargs)
@@ -374,7 +504,7 @@ def compile(
     model: Any = None,
     *,
     dynamic: Any = None,
-    fullgraph: bool = True,
+    fullgraph: bool = False,
     backend: Any = None,
     mode: Any = None,
     options: Any = None,
@@ -382,28 +512,38 @@ def compile(
 ) -> Any:
     """A function or module that records one call and replays it with next to no Python.
 
-    A recording serves every later call with tensors of the same dtypes and shapes, equal other arguments, and
-    the same ``training`` flags and gradient mode; another call records anew. Parameters, buffers, gradients
-    and optimizer state that the function touches are inputs and outputs of the graph without being named.
+    A compiled call gives what the plain call gives, or it is not replayed. A recording serves later calls for
+    which what it depends on is as it was: dtypes, shapes and flags of tensors, other arguments, and what the
+    function read in Python; another call records anew. Parameters, buffers, gradients and optimizer state
+    that the function touches are inputs and outputs of the graph without being named. Calls that need a
+    tensor's value in Python, or change something there, run line by line.
 
     Args:
         model: a function or `Module`; None makes a decorator.
-        dynamic: for an argument (by name or position) its axes that may vary, such as
-            ``{"x": {0: Dim("batch", max=64)}}``; one recording then serves all sizes in the range.
-        fullgraph, backend, mode, options: accepted as PyTorch's; the whole function is always one graph.
+        dynamic: None: sizes and Python numbers that change from call to call become symbols of one program.
+            False: each size has a program of its own; True: sizes that come once have none. Or for an
+            argument (by name or position) its axes that may vary, such as ``{"x": {0: Dim("batch",
+            max=64)}}``; one recording then serves all sizes in the range.
+        fullgraph: whether a value that is needed in Python is an error.
+        backend, mode, options: accepted as PyTorch's.
         disable: return `model` as it is.
 
     Raises:
-        RuntimeError: at the first call, where the function needs a tensor's value in Python.
+        TypeError: `model` cannot be called, or `dynamic` is none of these.
+        RuntimeError: with `fullgraph`, at the first call, where the function needs a value in Python.
     """
     if model is None:
-        return lambda f: compile(f, dynamic=dynamic, disable=disable)
+        return lambda f: compile(f, dynamic=dynamic, fullgraph=fullgraph, disable=disable)
     if disable:
         return model
     if not callable(model):
         raise TypeError(f"compile() takes a function or a Module, not {type(model).__name__}")
-    dynamic = dynamic if isinstance(dynamic, Mapping) else None
-    return CompiledModule(model, dynamic) if isinstance(model, Module) else Compiled(model, dynamic)
+    if not (dynamic is None or isinstance(dynamic, (bool, Mapping))):
+        raise TypeError(
+            "compile(): dynamic must be True, False, None or {argument: {axis: Dim}}, not "
+            f"{type(dynamic).__name__}"
+        )
+    return (CompiledModule if isinstance(model, Module) else Compiled)(model, dynamic, fullgraph)
 
 
 def _signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None = None) -> Any:
@@ -417,17 +557,40 @@ def _signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None 
                     shape[axis] = dim.name
             return tree._type.dtype, tuple(shape), tree.requires_grad
         if tree._base is None and tree._view is None:  # the common case, without the properties' calls
-            return tree._storage.value.type, tree._rg or tree._fn is not None
-        return tree._type, tree._rg or tree.requires_grad
+            if tree._hooks is None and tree._post_hooks is None:
+                return tree._storage.value.type, tree._rg, tree._fn is None
+            return tree._type, tree._rg, tree._fn is None, _hooks_of(tree)
+        view = tree._view
+        strides = None if view is None else view.strides
+        return tree._type, tree.requires_grad, tree._rg, _hooks_of(tree), strides
     if isinstance(tree, (tuple, list)):
         return type(tree), *[_signature(v, tensors, axes) for v in tree]
     if isinstance(tree, dict):
         return dict, *[(k, _signature(v, tensors, axes)) for k, v in tree.items()]
-    try:
-        hash(tree)
-    except TypeError:
-        return id(tree)
-    return type(tree), tree
+    kind = type(tree)
+    if kind in _BY_VALUE:
+        return kind, tree
+    return _Same(tree)
+
+
+_BY_VALUE = frozenset((int, float, bool, str, bytes, complex, type(None)))
+
+
+def _hooks_of(tensor: Tensor) -> Any:
+    return tuple(tensor._hooks or ()), tuple(tensor._post_hooks or ())
+
+
+def _shared_by(tensors: Sequence[Tensor]) -> Any:
+    """Which tensors are the same, and which use one storage; None where all is apart."""
+    storages = [t._storage for t in tensors]
+    if len(set(storages)) == len(storages):
+        return None
+    ids = [id(t) for t in tensors]
+    return tuple(map(storages.index, storages)), tuple(map(ids.index, ids))
+
+
+def _default_dtypes() -> Any:
+    return default_dtype()
 
 
 class _Same:
@@ -441,23 +604,31 @@ class _Same:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Same) and self.object is other.object
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return id(self.object)
 
 
 def _state_of(modules: Sequence[Module]) -> list[Any]:
-    """What recordings of these modules depend on beside tensors' elements: members and plain attributes."""
-    state: list[Any] = []
+    """What recordings of these modules depend on beside tensors' elements: members, attributes and hooks."""
+    state: list[Any] = [[list(table) for table in global_tables]]
     for module in modules:
         tables = (module._parameters, module._buffers, module._modules)
         state.append([[(name, _Same(member)) for name, member in table.items()] for table in tables])
-        state.append({k: v for k, v in module.__dict__.items() if k != "training" and _is_plain(v)})
+        state.append({k: _kept(v) for k, v in module.__dict__.items() if k not in _APART})
+        state.append([_hooks_of(t) for t in module._parameters.values() if t is not None])
     return state
 
 
-def _is_plain(value: Any) -> bool:
+_APART = frozenset(("training", "_parameters", "_buffers", "_modules"))
+
+
+def _kept(value: Any) -> Any:
+    """An attribute to compare with later: plain values and what is in tables of hooks; others by identity."""
+    if isinstance(value, OrderedDict):
+        return [(k, _Same(v)) for k, v in value.items()]
     if isinstance(value, (tuple, list)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str))
+        return [_kept(v) for v in value]
+    return (type(value), value) if type(value) in _BY_VALUE else _Same(value)
 
 
 def _modules_of(function: Any) -> list[Module]:

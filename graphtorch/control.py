@@ -50,6 +50,22 @@ class Recording:
         finally:
             Storage.capture = self
 
+    def seen(self, tensor: Tensor) -> None:
+        if self.outer is not None:
+            self.outer.seen(tensor)
+
+    def call_off(self, always: bool = False) -> bool:
+        return False
+
+    def reseeded(self, generator: Any) -> None:
+        self._refuse("seeds a generator: do it outside")
+
+    def varies(self, storage: Storage) -> bool:
+        return self.outer is not None and self.outer.varies(storage)
+
+    def counts(self, tensor: Tensor) -> None:
+        pass  # a tensor of the body's own
+
     def local(self, storage: Storage) -> None:
         self.own.add(id(storage))
         if self.outer is not None:

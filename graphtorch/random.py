@@ -61,6 +61,8 @@ class Generator:
         seed = int(seed)
         if not -(1 << 63) <= seed < (1 << 64):
             raise RuntimeError(f"Overflow when unpacking long long: seed {seed} is outside [-2**63, 2**64)")
+        if Storage.capture is not None:
+            Storage.capture.reseeded(self)
         self._seed = seed
         self._offset = 0
         return self

@@ -51,8 +51,9 @@ class RuntimeScalar(Leaf):
 
     __slots__ = ("getter",)
 
-    def __init__(self, getter: Any, dtype: DType):
-        super().__init__(Buffer.of(np.array(getter(), dtype.numpy)))
+    def __init__(self, getter: Any, dtype: DType, number: Any = None):
+        """Args: number: what it is now, if that is not what the getter says while the capture goes on."""
+        super().__init__(Buffer.of(np.array(getter() if number is None else number, dtype.numpy)))
         self.getter = getter
 
 

@@ -117,6 +117,8 @@ class Tensor:
     def _value(self) -> Value:
         """The IR value this tensor shows now."""
         view = self._view
+        if Storage.capture is not None:
+            Storage.capture.seen(self)
         if view is None:
             return self._storage.read()
         if self._storage.host is not None and not self.requires_grad:

@@ -56,15 +56,21 @@ def evaluate(graph: Graph, arrays: Sequence[Any]) -> list[np.ndarray]:
 
 @lru_cache(maxsize=512)
 def _plan(graph: Graph) -> Plan:
+    places, outputs = places_of(graph)
+    return Plan(places, sum(len(node.types) for node in graph.nodes), outputs)
+
+
+def places_of(graph: Graph) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Where each node finds its operands, and where the outputs are, as `Plan` takes it."""
     place = {v: -1 - i for i, v in enumerate(graph.inputs)}
     places = []
     slot = 0
     for node in graph.nodes:
-        places.append(tuple(place[v] for v in node.operands))
+        places.append(tuple([place[v] for v in node.operands]))
         for v in node.results():
             place[v] = slot
             slot += 1
-    return Plan(places, slot, [place[v] for v in graph.outputs])
+    return places, [place[v] for v in graph.outputs]
 
 
 Step = tuple[int, Any, tuple[int, ...]]
@@ -250,17 +256,18 @@ def resolve_attrs(attrs: A, sizes: Sizes) -> A:
     changes = {}
     for field in dataclasses.fields(attrs):
         before = getattr(attrs, field.name)
-        after = _resolve(before, sizes)
+        after = resolve(before, sizes)
         if after is not before:
             changes[field.name] = after
     return dataclasses.replace(attrs, **changes) if changes else attrs
 
 
-def _resolve(field: Any, sizes: Sizes) -> Any:
+def resolve(field: Any, sizes: Sizes) -> Any:
+    """A size, a graph, or nested tuples of such, with symbols replaced by `sizes`."""
     if isinstance(field, SymInt):
         return evaluate_dim(field, sizes)
     if isinstance(field, tuple):
-        parts = tuple(_resolve(part, sizes) for part in field)
+        parts = tuple(resolve(part, sizes) for part in field)
         return parts if any(a is not b for a, b in zip(parts, field, strict=True)) else field
     return specialize(field, sizes) if isinstance(field, Graph) else field
 

@@ -71,15 +71,16 @@ def generalize(
     nodes: Sequence[Node],
     places: Sequence[Sequence[int]],
     leaves: Sequence[Type],
-    outputs: Sequence[Value],
+    outputs: Sequence[int],
     vectors: Sequence[Vector],
+    name: str = "main",
 ) -> Variant | None:
     """A symbolic graph that serves recordings with these vectors, the last of them being the given one.
 
     Args:
-        nodes, places, leaves: a recording, operands given as `evaluate.Plan` takes them.
-        outputs: values of `nodes` or, by identity, of no node.
+        nodes, places, leaves, outputs: a recording, operands and outputs given as `evaluate.Plan` takes them.
         vectors: of at least two recordings, the last of this one.
+        name: of the graph.
 
     Returns:
         None where sizes follow no simple rule, or inference cannot decide for all of them.
@@ -87,7 +88,7 @@ def generalize(
     for in_units in (False, True):
         with assuming(Hints({})) as hints:
             try:
-                return _Guess(vectors, hints, in_units).variant(nodes, places, leaves, outputs)
+                return _Guess(vectors, hints, in_units).variant(nodes, places, leaves, outputs, name)
             except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, AssertionError):
                 continue  # a rule that refuses symbols
     return None
@@ -137,24 +138,26 @@ class _Guess:
         nodes: Sequence[Node],
         places: Sequence[Sequence[int]],
         leaves: Sequence[Type],
-        outputs: Sequence[Value],
+        outputs: Sequence[int],
+        name: str,
     ) -> Variant:
-        position = 0
+        position = sum(isinstance(d, SymInt) or d >= SMALLEST for type in leaves for d in type.shape)
+        # small ones first: a product of two sizes is to be known as that, wherever it comes
+        order = sorted(range(position), key=lambda p: sum(self.columns[p]))
+        sizes = {p: self.size(p) for p in order}
+        numbered = iter(range(position))
         inputs: list[Value] = []
         for i, type in enumerate(leaves):
-            shape: list[Dim] = []
-            for d in type.shape:
-                if isinstance(d, int) and d < SMALLEST:
-                    shape.append(d)
-                    continue
-                shape.append(self.size(position))
-                position += 1
-            inputs.append(Value(Type(type.dtype, shape), name=f"x{i}"))
+            shape = [d if isinstance(d, int) and d < SMALLEST else sizes[next(numbered)] for d in type.shape]
+            inputs.append(Value(Type(type.dtype, tuple(shape)), name=f"x{i}"))
         extra: list[Value] = []
         made: list[Value] = []
-        table: dict[Value, Value] = {}
+
+        def at(place: int) -> Value:
+            return inputs[-1 - place] if place < 0 else made[place]
+
         for node, row in zip(nodes, places, strict=True):
-            operands = tuple([inputs[-1 - p] if p < 0 else made[p] for p in row])
+            operands = tuple(map(at, row))
             count = len(split_attrs(node.attrs)[1])
             results = self.node(node, operands, range(position, position + count), extra)
             position += count
@@ -163,13 +166,12 @@ class _Guess:
                     raise ValueError("inference gives other sizes")
                 self.learn(now.shape)
             made += results
-            table.update(zip(node.results(), results, strict=True))
         carriers = [
             Value(Type(boolean, (s,)), name=f"n{i}")
             for i, (s, _, p, _) in enumerate(self.symbols)
             if p in self.carried
         ]
-        graph = Graph("main", [*inputs, *extra, *carriers], [table[v] for v in outputs])
+        graph = Graph(name, [*inputs, *extra, *carriers], list(map(at, outputs)))
         conditions = tuple(self.hints.conditions)
         return Variant(graph, conditions, self.scalars, self.carried, self.matcher())
 

@@ -255,7 +255,10 @@ def elements_for_size(name: str, x: Tensor, instead: str) -> np.ndarray:
     Raises:
         RuntimeError: they are not known, in a function that is being captured; `instead` says what to write.
     """
-    if Storage.capture is not None and not isinstance(x._storage.value, Leaf):
+    known = Storage.capture is None or (
+        isinstance(x._storage.value, Leaf) and not Storage.capture.varies(x._storage)
+    )
+    if not known and not Storage.capture.call_off():
         raise RuntimeError(
             f"{name}: the size of the result depends on the data, at {user_line()}, while it is "
             f"captured by compile() or trace(), whose graphs have sizes known before: {instead}; or move "

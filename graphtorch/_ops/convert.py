@@ -11,7 +11,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import promote
 from graphtorch.ir.shape import broadcast
 
-from .. import _at_once, _types
+from .. import _at_once, _record, _types
 from .._legacy import LEGACY, TYPE_NAME_OF, refuse_cuda
 from .._types import DTYPES, check_device, dtype, to_ir
 from .._write import assign, cast_tensor, check_overlap
@@ -283,6 +283,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
         raise TypeError(
             "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first"
         )
+    _record._refuse_in_capture()
     self._storage.share()
     array = self._array()
     return array.view() if self._view is None else array

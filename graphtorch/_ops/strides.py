@@ -12,7 +12,7 @@ from graphtorch.ir.graph import Type
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import contiguous_strides, numel
 
-from .._record import settle
+from .._record import _refuse_in_capture, settle
 from .._types import Size
 from .._write import check_writable
 from ..creation import full_value
@@ -156,7 +156,8 @@ def _rebind(x: Tensor, seen: Tensor) -> Tensor:
         keeper = object.__new__(Tensor)
         keeper.__dict__.update(x.__dict__)
         seen._base = keeper
-    x._view, x._cached, x._base = seen._view, None, seen._base
+    x._view, x._cached = seen._view, None
+    x._base = None if seen._base is x else seen._base
     x._fn, x._rg, x._nr = None, False, 0
     x._tracked, x._fn_version, x._name_of_view = seen._tracked, seen._fn_version, seen._name_of_view
     return x
@@ -298,6 +299,7 @@ def element_size(self: Tensor) -> int:
 def data_ptr(self: Tensor) -> int:
     """The address of the first element."""
     storage = self._storage
+    _refuse_in_capture()
     settle(storage)
     if (
         storage.host is None and sys.getrefcount(storage.value) > 2

@@ -28,6 +28,7 @@ class Task:
     def __init__(self, retain_graph: bool, create_graph: bool, accumulates: bool = True):
         self.retain_graph = retain_graph
         self.accumulates = accumulates
+        self.runs_hooks = True  # those of leaves
         self.create_graph = create_graph
         self.arrived: dict[GradNode, list[Any]] = {}
         self.wanted: dict[tuple[GradNode, int], list[int]] = {}
@@ -84,7 +85,8 @@ class Task:
         ends = self.needed is not None and all(e is None or e[0] not in self.needed for e in fn.edges)
         if self.wanted and not ends:
             self._capture(fn, cotangents)
-        _run_tensor_hooks(fn, cotangents)
+        if self.runs_hooks or not isinstance(fn, AccumulateGrad):
+            _run_tensor_hooks(fn, cotangents)
         if self.wanted and ends:
             self._capture(fn, cotangents)
         if fn.retained:

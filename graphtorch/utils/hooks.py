@@ -11,6 +11,16 @@ from typing import Any
 _ids = itertools.count()
 
 
+class Changes:
+    """Counts assignments to modules and hooks that come and go: compiled functions then look at theirs
+    again."""
+
+    count = 0
+
+
+changes = Changes()
+
+
 class RemovableHandle:
     """What every ``register_*hook`` returns: `remove()` takes the hook out; usable as a context manager.
 
@@ -25,6 +35,7 @@ class RemovableHandle:
 
     def remove(self) -> None:
         """Take the hook out; removing it twice is fine."""
+        changes.count += 1
         for table in self._tables:
             alive = table()
             if alive is not None:
@@ -48,6 +59,7 @@ def register(hooks: MutableMapping[int, Any], hook: Any, *, prepend: bool = Fals
              extra: tuple[MutableMapping[int, Any], ...] = ()) -> RemovableHandle:
     """Put `hook` into the ordered table `hooks`, last or (`prepend`) first."""
     handle = RemovableHandle(hooks, extra=extra)
+    changes.count += 1
     hooks[handle.id] = hook
     if prepend:
         hooks.move_to_end(handle.id, last=False)  # type: ignore[attr-defined]

@@ -1,9 +1,21 @@
-"""A compiled function records anew when the modules it uses changed."""
+"""A compiled function gives what the plain one gives when what it reads in Python changes."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
 import graphtorch as torch
 from graphtorch import nn
+
+from ..helpers.both_ways import Compile, agrees, filled, vector
 
 
 class Scaled(nn.Module):
@@ -63,3 +75,689 @@ def test_weights_written_through_numpy_are_seen() -> None:
         agree(model, compiled, x)
         weights[...] = 8.0
         agree(model, compiled, x)
+
+
+# ------------------------------------------------------------------------------------------ programs
+
+
+class Plain:
+    """An object with attributes."""
+
+    def __init__(self, **attributes: Any):
+        self.__dict__.update(attributes)
+
+
+def defaults(compile: Compile) -> Any:
+    def f(x: Any, k: float = 2.0, options: Any = {"a": 1.0}) -> Any:  # noqa: B006
+        return x * k + options["a"]
+
+    run = compile(f)
+    found = [run(vector(1))]
+    f.__defaults__[1]["a"] = 7.0
+    found.append(run(vector(1)))
+    f.__defaults__ = (5.0, {"a": 0.0})
+    return [*found, run(vector(1))]
+
+
+def objects(compile: Compile) -> Any:
+    outer = Plain(inner=Plain(a=2.0), listed=[Plain(a=1.0), Plain(a=3.0)], table={"w": 1.5, "v": 2.0})
+
+    def f(x: Any, extra: Any, name: str) -> Any:
+        inner = outer.inner
+        for one in outer.listed:
+            x = x * one.a
+        for _, v in outer.table.items():
+            x = x + v
+        return x * inner.a + extra.a * getattr(extra, name)
+
+    run, found = compile(f), []
+    extra, other = Plain(a=1.0, b=2.0), Plain(a=4.0, b=8.0)
+
+    def look() -> None:
+        found.extend([run(vector(1), extra, "b"), run(vector(1), other, "a")])
+
+    look()
+    outer.inner.a = 3.0
+    look()
+    outer.listed[1].a = 10.0
+    look()
+    outer.listed.append(outer.listed[0])
+    look()
+    outer.table["w"] = -1.0
+    look()
+    extra.b = 9.0
+    look()
+    outer.inner = Plain(a=0.5)
+    look()
+    return found
+
+
+def functions(compile: Compile) -> Any:
+    k = [2.0]
+    steps: list[Any] = [lambda x: x * k[0], lambda x: x + 1]
+
+    def f(x: Any) -> Any:
+        def inner(y: Any) -> Any:
+            return y * k[0] + sum(v * k[0] for v in [1.0, 2.0])
+
+        for step in steps:
+            x = step(x)
+        return inner(x)
+
+    run, found = compile(f), []
+    found.append(run(vector(1)))
+    k[0] = 5.0
+    found.append(run(vector(1)))
+    steps[1] = lambda x: x - 1
+    found.append(run(vector(1)))
+    steps.pop()
+    return [*found, run(vector(1))]
+
+
+def class_attributes(compile: Compile) -> Any:
+    class Scale:
+        k = 1.0
+
+        def __init__(self) -> None:
+            self._a = 2.0
+
+        @property
+        def a(self) -> float:
+            return self._a
+
+    one = Scale()
+    run = compile(lambda x: x * Scale.k + one.k * one.a)
+    found = [run(vector(1))]
+    Scale.k = 4.0
+    found.append(run(vector(1)))
+    one.k = 9.0
+    found.append(run(vector(1)))
+    one._a = 3.0
+    return [*found, run(vector(1))]
+
+
+def methods_replaced(compile: Compile) -> Any:
+    class Model(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x * self.helper(2.0)
+
+        def helper(self, k: float) -> float:
+            return k
+
+    model = Model()
+    run = compile(model)
+    found = [run(vector(1))]
+    Model.helper = lambda self, k: k * 10  # type: ignore[method-assign, assignment]
+    found.append(run(vector(1)))
+    model.helper = lambda k: k * 100  # type: ignore[method-assign, assignment]
+    found.append(run(vector(1)))
+    Model.forward = lambda self, x: x * 0  # type: ignore[method-assign, assignment]
+    return [*found, run(vector(1))]
+
+
+def module_attributes(compile: Compile) -> Any:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config, self.listed, self.table = Plain(a=1.0), [1.0], {"k": 2.0}
+
+        def forward(self, x: Any) -> Any:
+            return x * self.config.a * self.listed[0] * self.table["k"]
+
+    model = Model()
+    run, found = compile(model), []
+    found.append(run(vector(1)))
+    model.config.a = 2.0
+    found.append(run(vector(1)))
+    model.listed[0] = 3.0
+    found.append(run(vector(1)))
+    model.table["k"] = 7.0
+    return [*found, run(vector(1))]
+
+
+def parameters_replaced(compile: Compile) -> Any:
+    model = filled(nn.Linear(1, 1, bias=False))
+    run = compile(model)
+    found = [run(vector(1))]
+    model._parameters["weight"] = nn.Parameter(torch.full((1, 1), 5.0))
+    found.append(run(vector(1)))
+    model.weight.data = torch.full((1, 1), 7.0)
+    return [*found, run(vector(1))]
+
+
+def parameters_tied(compile: Compile) -> Any:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Parameter(vector(2)), nn.Parameter(vector(3))
+
+        def forward(self, x: Any) -> Any:
+            return x * self.a * self.b
+
+    model, found = Model(), []
+    run = compile(model)
+    for change in (lambda: None, lambda: setattr(model, "b", model.a),
+                   lambda: setattr(model, "b", nn.Parameter(vector(4)))):
+        change()
+        model.zero_grad()
+        run(vector(1)).sum().backward()
+        found.append([p.grad for p in model.parameters()])
+    return found
+
+
+def frozen_parameters(compile: Compile) -> Any:
+    model = filled(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)))
+    run, found = compile(model), []
+    for flag in (True, False, True, False):
+        model[0].weight.requires_grad_(flag)
+        model.zero_grad()
+        run(torch.ones(1, 2)).sum().backward()
+        found.append([p.grad is not None for p in model.parameters()])
+    model.requires_grad_(False)
+    return [*found, run(torch.ones(1, 2)).requires_grad]
+
+
+def frozen_while_training(compile: Compile) -> Any:
+    model = filled(nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 1)), 0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = model(x).square().sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run, found = compile(step), []
+    for flag in (False, True, False):
+        model[0].weight.requires_grad_(flag)
+        found += [run(torch.ones(1, 2)), run(torch.ones(1, 2)), model[0].weight]
+    return found
+
+
+def hooks(compile: Compile) -> Any:
+    model = filled(nn.Linear(1, 1, bias=False))
+    run, found = compile(model), []
+
+    def look() -> None:
+        model.zero_grad()
+        y = run(vector(1))
+        y.sum().backward()
+        found.extend([y, model.weight.grad])
+
+    for make in (lambda: model.register_forward_hook(lambda m, i, o: o * 10),
+                 lambda: model.register_forward_pre_hook(lambda m, i: (i[0] * 2,)),
+                 lambda: model.weight.register_hook(lambda g: g * 10),
+                 lambda: nn.modules.module.register_module_forward_hook(lambda m, i, o: o * 3)):
+        look()
+        handle = make()
+        look()
+        look()
+        handle.remove()
+    look()
+    return found
+
+
+def hooks_of_a_backward_inside(compile: Compile) -> Any:
+    model, seen = filled(nn.Linear(1, 1, bias=False)), []
+
+    def f(x: Any) -> Any:
+        model.zero_grad()
+        h = model(x)
+        h.register_hook(lambda g: g * 2)
+        h.sum().backward()
+        return h
+
+    run = compile(f)
+    for hook in (None, lambda g: g * 10, None):
+        handle = None if hook is None else model.weight.register_hook(hook)
+        for _ in range(2):
+            run(vector(1))
+            seen.append(model.weight.grad.clone())
+        if handle is not None:
+            handle.remove()
+    return seen
+
+
+def optimizer_options(compile: Compile) -> Any:
+    model, late = filled(nn.Linear(1, 1, bias=False)), nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def f(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = (model(x) * late).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run, found = compile(f), []
+
+    def look() -> None:
+        found.extend([run(vector(1)), model.weight.clone(), late.clone()])
+
+    group = optimizer.param_groups[0]
+    for name, value in (("lr", 0.1), ("lr", 0.01), ("weight_decay", 0.5), ("momentum", 0.9),
+                        ("nesterov", True), ("maximize", True)):
+        group[name] = value
+        look()
+        look()
+    optimizer.add_param_group({"params": [late], "lr": 0.3})
+    look()
+    state = copy.deepcopy(optimizer.state_dict())
+    look()
+    optimizer.load_state_dict(state)
+    look()
+    optimizer.state.clear()
+    look()
+    optimizer.param_groups[0]["params"].clear()
+    look()
+    return found
+
+
+def another_optimizer(compile: Compile) -> Any:
+    model = filled(nn.Linear(2, 2))
+    now = Plain(optimizer=torch.optim.SGD(model.parameters(), lr=0.1), loss=lambda y: y.square().sum())
+
+    def f(x: Any) -> Any:
+        now.optimizer.zero_grad()
+        loss = now.loss(model(x))
+        loss.backward()
+        now.optimizer.step()
+        return loss
+
+    run, x = compile(f), torch.ones(3, 2)
+    found = [run(x) for _ in range(3)]
+    now.optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    found += [run(x) for _ in range(3)]
+    now.loss = lambda y: y.abs().sum()
+    return found + [run(x) for _ in range(3)]
+
+
+def a_scheduler_inside(compile: Compile) -> Any:
+    model = filled(nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.1)
+
+    def f(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = model(x).square().sum()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        return loss
+
+    run = compile(f)
+    return [run(torch.ones(3, 2)) for _ in range(6)] + [optimizer.param_groups[0]["lr"]]
+
+
+def modes(compile: Compile) -> Any:
+    model = nn.Linear(2, 2)
+    run, made, x = compile(lambda x: model(x)), compile(lambda: torch.ones(2)), torch.ones(3, 2)
+    found: list[Any] = [run(x).requires_grad]
+    with torch.no_grad():
+        found.append(run(x).requires_grad)
+    with torch.inference_mode():
+        found.append(run(x).is_inference())
+    found += [run(x).requires_grad, run(x).is_inference(), str(made().dtype)]
+    torch.set_default_dtype(torch.float64)
+    found.append(str(made().dtype))
+    torch.set_default_dtype(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found.append(str(run(x).dtype))
+    return found
+
+
+def arrays(compile: Compile) -> Any:
+    held = np.ones(2, np.float32)
+    copied, shared = compile(lambda x: x * torch.tensor(held)), compile(lambda x: x * torch.from_numpy(held))
+    given, found = compile(lambda x, a: x * torch.tensor(a)), []
+    for number in (1.0, 5.0, 7.0):
+        held[0] = number
+        found.append([f(vector(1, 1)) for f in (copied, shared)] + [given(vector(1, 1), held)])
+    return found
+
+
+def tensors_by_name(compile: Compile) -> Any:
+    world: dict[str, Any] = {"w": vector(2)}
+    exec("def f(x):\n    return x * w", world)
+    run = compile(world["f"])
+    found = [run(vector(1))]
+    world["w"].fill_(3.0)
+    found.append(run(vector(1)))
+    world["w"] = vector(4)
+    found.append(run(vector(1)))
+    world["w"].requires_grad_()
+    run(vector(1)).sum().backward()
+    found.append(world["w"].grad)
+    world["w"] = world["w"] * 2  # a tensor with a history
+    run(vector(1)).sum().backward()
+    return [*found, run(vector(1)).requires_grad]
+
+
+# -- functions that change what Python sees
+
+
+def counters(compile: Compile) -> Any:
+    world, one, n = {"n": 0}, Plain(n=0), 0
+    exec("def f(x):\n    global n\n    n += 1\n    return x * 2", world)
+
+    class Model(nn.Module):
+        n = 0
+
+        def forward(self, x: Any) -> Any:
+            self.n += 1
+            return x * self.n
+
+    def on_object(x: Any) -> Any:
+        one.n += 1
+        return x * one.n
+
+    def outside(x: Any) -> Any:
+        nonlocal n
+        n += 1
+        return x
+
+    model = Model()
+    runs = [compile(f) for f in (world["f"], on_object, outside, model)]
+    found = [[f(vector(1)) for f in runs] for _ in range(5)]
+    return [found, world["n"], one.n, n, model.n]
+
+
+def containers(compile: Compile) -> Any:
+    log: list[Any] = []
+    seen: dict[Any, Any] = {}
+
+    def f(x: Any, k: int, out: list[Any]) -> Any:
+        log.append("called")
+        seen[k] = len(log)
+        out.append(x * k)
+        return x
+
+    run, out = compile(f), []
+    for k in (1, 2, 1, 1, 1):
+        run(vector(1), k, out)
+    found = [len(log), sorted(seen.items()), list(out)]
+    seen.clear()
+    run(vector(1), 1, out)
+    return [*found, sorted(seen.items()), len(out)]
+
+
+def kept_results(compile: Compile) -> Any:
+    class Model(nn.Module):
+        def forward(self, x: Any) -> Any:
+            self.h = x * 3
+            return x + 1
+
+    model, one = Model(), Plain(mode="before")
+
+    def f(x: Any) -> Any:
+        one.h, one.mode = x * 2, "after"
+        return x + 1
+
+    first, second, found = compile(model), compile(f), []
+    for k in range(5):
+        first(vector(k)), second(vector(k))
+        found.append([model.h, one.h, one.mode])
+    one.mode = "reset"
+    second(vector(1))
+    return [*found, one.mode]
+
+
+def random_numbers(compile: Compile) -> Any:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    generator = np.random.default_rng(1)
+    runs = [compile(f) for f in (
+        lambda x: x * random.random(), lambda x: x * float(np.random.rand()),
+        lambda x: x * generator.normal(), lambda x: x + torch.rand(2))]
+    return [[f(vector(1, 2)) for f in runs] for _ in range(4)]
+
+
+def a_seed_inside(compile: Compile) -> Any:
+    def f(x: Any) -> Any:
+        torch.manual_seed(3)
+        return x + torch.rand(2)
+
+    run = compile(f)
+    return [run(vector(1, 1)) for _ in range(3)] + [torch.rand(2)]
+
+
+def printing(compile: Compile) -> Any:
+    def f(x: Any) -> Any:
+        print("called")
+        return x * 2
+
+    run = compile(f)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for _ in range(4):
+            run(vector(1))
+    return printed.getvalue()
+
+
+def failures(compile: Compile) -> Any:
+    count = torch.zeros(1)
+
+    def f(x: Any) -> Any:
+        count.add_(1)
+        if x.shape[0] > 2:
+            raise KeyError("too long")
+        return x + count
+
+    run, found = compile(f), []
+    for size in (1, 3, 1, 3, 3):
+        try:
+            found.append(run(torch.ones(size)))
+        except KeyError as error:
+            found.append(str(error))
+    return [*found, count]
+
+
+def generators(compile: Compile) -> Any:
+    def f(x: Any) -> Any:
+        yield x * 2
+        yield x * 3
+
+    run = compile(f)
+    return [list(run(vector(1))) for _ in range(3)]
+
+
+# -- values needed in Python
+
+
+def branches(compile: Compile) -> Any:
+    model, total = filled(nn.Linear(1, 1)), torch.zeros(1)
+
+    def f(x: Any) -> Any:
+        total.add_(x)
+        y = model(x)
+        if y.sum().item() > 0:
+            y = y * 2
+        if total.item() > 2:
+            total.zero_()
+        while y.norm() < 4:
+            y = y * 2
+        return y * torch.zeros(int(x.abs().item()) + 1).numel()
+
+    run, found = compile(f), []
+    for v in (1.0, -5.0, 2.0, 1.0):
+        model.zero_grad()
+        y = run(vector(v))
+        y.sum().backward()
+        found += [y, model.weight.grad, total]
+    return found
+
+
+PROGRAMS = [defaults, objects, functions, class_attributes, methods_replaced, module_attributes,
+            parameters_replaced, parameters_tied, frozen_parameters, frozen_while_training, hooks,
+            hooks_of_a_backward_inside, optimizer_options, another_optimizer, a_scheduler_inside, modes,
+            arrays, tensors_by_name, counters, containers, kept_results, random_numbers, a_seed_inside,
+            printing, failures, generators, branches]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
+def test_what_changes_in_python_is_seen(program: Callable[[Compile], Any]) -> None:
+    agrees(program)
+
+
+# ------------------------------------------------------------------------------------------ what is replayed
+
+
+def recordings(function: Any, calls: Any) -> int:
+    run = torch.compile(function)
+    for arguments in calls:
+        run(*arguments)
+    compiled = getattr(run, "_compiled", run)
+    assert not compiled._vain
+    return compiled.recorded
+
+
+def test_usual_programs_are_replayed() -> None:
+    x, model = torch.ones(2, 3, 4), nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2))
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 2)
+    average = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    trainer = Plain(model=model, optimizer=optimizer, count=0, log=[])
+
+    def step(x: Any) -> Any:
+        trainer.optimizer.zero_grad()
+        loss = trainer.model(x).square().mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+        trainer.optimizer.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def follow() -> None:
+        for a, b in zip(average.parameters(), model.parameters(), strict=True):
+            a.mul_(0.9).add_(b, alpha=0.1)
+
+    def elements(x: Any, y: Any) -> Any:
+        z = torch.zeros(3)
+        z[0], z[1] = y, 2.0
+        return z * x
+
+    for function in (model, encoder, lambda x: encoder(x, mask=torch.ones(3, 3)), nn.LSTM(4, 3)):
+        assert recordings(function, [(x,)] * 4) == 1
+    assert recordings(follow, [()] * 4) == 1
+    assert recordings(elements, [(torch.ones(3), torch.tensor(2.0))] * 4) == 1
+    run = torch.compile(step)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(trainer.optimizer, 0.1, total_steps=20)
+    for _ in range(8):
+        trainer.log.append(run(x).item())
+        trainer.count += 1
+        schedule.step()
+    assert run.recorded <= 2
+
+
+def test_batches_of_a_data_set_are_replayed() -> None:
+    data, model = torch.arange(400.0).reshape(50, 8), nn.Linear(8, 2)
+    assert recordings(model, [(data[4 * i : 4 * i + 4],) for i in range(8)]) == 1
+    windows = [(data[:, i : i + 3], data[:, i + 1 : i + 4]) for i in range(4)]
+    assert recordings(lambda x, y: (x * y).sum(), windows) == 1
+
+
+def test_states_with_a_history_are_replayed() -> None:
+    cell, x = nn.LSTMCell(2, 3), torch.ones(1, 2)
+    run = torch.compile(cell)
+    state = torch.zeros(1, 3), torch.zeros(1, 3)
+    plain = state
+    for _ in range(5):
+        state, plain = run(x, state), cell(x, plain)
+    assert run.recorded == 2  # the first state has no history
+    state[0].sum().backward()
+    found = [p.grad.clone() for p in cell.parameters()]
+    cell.zero_grad()
+    plain[0].sum().backward()
+    for p, gradient in zip(cell.parameters(), found, strict=True):
+        assert torch.allclose(p.grad, gradient, atol=1e-6)
+
+
+def test_what_keeps_changing_runs_line_by_line() -> None:
+    one = Plain(n=0)
+
+    def f(x: Any) -> Any:
+        one.n += 1
+        return x * one.n
+
+    run = torch.compile(f)
+    assert [run(vector(1)).item() for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+    assert run.recorded == 0 and "runs line by line" in run.explain()
+    reads = torch.compile(lambda x: x * 2 if x.sum() > 0 else x)
+    assert [reads(vector(v)).item() for v in (1, -1, 2)] == [2, -1, 4]
+    assert "a value needed in Python at" in reads.explain()
+
+
+def test_results_of_one_call_do_not_hold_on_to_arguments() -> None:
+    import gc
+    import weakref
+
+    run = torch.compile(lambda pair: pair[0] * pair[1])
+    x = torch.ones(3)
+    alive = weakref.ref(x)
+    run([x, torch.ones(3)])
+    run([torch.ones(3), torch.ones(3)])
+    del x
+    gc.collect()
+    assert alive() is None
+
+
+def test_sizes_given_as_dims_are_no_way_around() -> None:
+    one, size = Plain(n=0, k=1.0), torch.Dim("n", min=1, max=64)
+
+    def f(a: Any, b: Any) -> Any:
+        a.add_(1)
+        return (a + b) * one.k
+
+    def counting(a: Any, b: Any) -> Any:
+        one.n += 1
+        return a * one.n
+
+    axes = {"a": {0: size}, "b": {0: size}}
+    run = torch.compile(f, dynamic=axes)
+    for n in (3, 4, 5):
+        one.k = n / 2
+        assert run(torch.zeros(n), torch.ones(n)).tolist() == [n] * n
+        both = torch.zeros(n)
+        assert run(both, both).tolist() == [n] * n
+    counted = torch.compile(counting, dynamic=axes)
+    with pytest.warns(UserWarning, match="a replay could not repeat"):
+        counted(torch.ones(2), torch.ones(2))
+    before = one.n
+    assert [counted(torch.ones(n), torch.ones(n))[0].item() for n in (2, 3, 4, 2, 2)] == list(
+        range(before + 1, before + 6))
+
+
+def test_copies_of_compiled_functions() -> None:
+    model = nn.Linear(2, 2)
+    compiled = torch.compile(model)
+    x = torch.ones(1, 2)
+    compiled(x)
+    other = copy.deepcopy(compiled)
+    with torch.no_grad():
+        other.weight.zero_()
+        other.bias.fill_(3.0)
+    assert other(x).tolist() == [[3.0, 3.0]] and torch.allclose(compiled(x), model(x))
+    assert other.recorded == 1
+
+
+def test_methods_compiled_in_their_class() -> None:
+    class Scale:
+        def __init__(self, k: float) -> None:
+            self.k = k
+
+        @torch.compile
+        def forward(self, x: Any) -> Any:
+            return x * self.k
+
+        @classmethod
+        @torch.compile
+        def named(cls, x: Any) -> Any:
+            return x * len(cls.__name__)
+
+    a, b = Scale(2.0), Scale(3.0)
+    for _ in range(2):
+        assert [a.forward(vector(1)).item(), b.forward(vector(1)).item(), Scale.named(vector(1)).item()] == [
+            2, 3, 5]
+    a.k = 7.0
+    assert a.forward(vector(1)).item() == 7

@@ -170,6 +170,11 @@ def test_sizes_that_must_be_equal():
         with pytest.raises(RuntimeError, match=message):
             compiled(torch.ones(3), torch.ones(4))
         assert compiled(torch.ones(3), torch.ones(3)).tolist() == [1, 1, 1]
+    by_size = torch.compile(lambda x, y: x * len(y), dynamic={"x": {0: size}, "y": {0: size}})
+    with pytest.warns(UserWarning, match="symbolic"):
+        by_size(torch.ones(3), torch.ones(3))
+    with pytest.raises(RuntimeError, match=r"must be equal: x has shape \[3\], y has shape \[4\]"):
+        by_size(torch.ones(3), torch.ones(4))
 
 
 def test_a_size_in_python():
@@ -179,7 +184,14 @@ def test_a_size_in_python():
                               (lambda x: x * len(x), "size batch is symbolic here"),
                               (lambda x: sum(list(x)), "size batch is symbolic here")):
         with pytest.raises(TypeError, match=message):
-            torch.compile(function, dynamic={0: {0: batch()}})(torch.ones(5))
+            torch.trace(function, torch.ones(5), dynamic={0: {0: batch()}})
+        compiled = torch.compile(function, dynamic={0: {0: batch()}})
+        with pytest.warns(UserWarning, match=message + ".*recorded for each size instead"):
+            compiled(torch.ones(5))
+        for n in (2, 5, 4, 3):
+            assert compiled(torch.ones(n)).tolist() == function(torch.ones(n)).tolist()
+        with pytest.raises(RuntimeError, match=r"'x' has size 65 at axis 0, outside Dim\('batch'"):
+            compiled(torch.ones(65))
     certain = torch.compile(branches, dynamic={0: {0: batch(4)}})
     assert certain(torch.ones(5)).tolist() == [1] * 5
 

@@ -247,9 +247,12 @@ VALUES = {
 def test_a_value_needed_in_python_names_the_line(name):
     function = VALUES[name]
     message = rf"needed in Python at {HERE}:{function.__code__.co_firstlineno} .*torch\.where instead of `if`"
-    for attempt in (graphtorch.compile(function), lambda x: graphtorch.trace(function, x)):
+    for attempt in (graphtorch.compile(function, fullgraph=True), lambda x: graphtorch.trace(function, x)):
         with pytest.raises(RuntimeError, match=message):
             attempt(graphtorch.ones(3))
+    x = graphtorch.ones(3)
+    for _ in range(2):  # otherwise the call goes on line by line
+        assert str(graphtorch.compile(function)(x)) == str(function(x))
     assert graphtorch.ones(3).sum().item() == 3
 
 

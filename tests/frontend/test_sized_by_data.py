@@ -29,7 +29,9 @@ def test_values_and_the_error_of_a_capture(name: str) -> None:
     function, expected, advice = CASES[name]
     x = torch.tensor(X)
     assert function(x).tolist() == expected
-    for attempt in (torch.compile(function), lambda x: torch.trace(function, x)):
+    compiled = torch.compile(function)
+    assert [compiled(x).tolist() for _ in range(2)] == [expected] * 2
+    for attempt in (torch.compile(function, fullgraph=True), lambda x: torch.trace(function, x)):
         with pytest.raises(RuntimeError, match=f"size of the result depends on the data.*{advice}") as caught:
             attempt(x)
         assert "test_sized_by_data.py" in str(caught.value)

@@ -7,16 +7,8 @@ from typing import Any
 
 from ..._ops.convert import typename
 from ...tensor import Tensor
+from ...utils.hooks import changes
 from ..parameter import Buffer, Parameter
-
-
-class Changes:
-    """Counts assignments to modules, so that compiled functions know when to look at theirs again."""
-
-    count = 0
-
-
-changes = Changes()
 
 
 class Members:

@@ -1,0 +1,398 @@
+"""Memory and gradients of compiled functions: overlapping arguments, results that are views, history."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import graphtorch as torch
+from graphtorch import nn
+
+from ..helpers.both_ways import Compile, agrees, filled, vector
+
+TOOLS = Path(__file__).parent.parent.parent / "tools"
+sys.path.insert(0, str(TOOLS))
+fuzz = importlib.import_module("fuzz_compile")
+sys.path.remove(str(TOOLS))
+
+# ------------------------------------------------------------------------------------------ arguments
+
+
+def one_tensor_twice(compile: Compile) -> Any:
+    def f(a: Any, b: Any) -> Any:
+        a.add_(1)
+        return a + b, a is b
+
+    run, s, found = compile(f), torch.zeros(3), []
+    for _ in range(2):
+        found += [run(s, s), s.clone(), run(torch.zeros(3), torch.ones(3)), run(s, s.view(3)), run(s[:], s)]
+    return found
+
+
+def overlapping_views(compile: Compile) -> Any:
+    def f(a: Any, b: Any) -> Any:
+        a.mul_(2)
+        b.add_(1)
+        return a.sum() + b
+
+    def refused(a: Any, b: Any) -> Any:
+        return b.add_(a)
+
+    run, other, found = compile(f), compile(refused), []
+    for _ in range(3):
+        t = torch.arange(5.0)
+        found += [run(t[:4], t[1:]), t, run(torch.ones(4), t[1:]), run(t[1:], t[1:])]
+        found.append(other(torch.ones(4), t[1:]))
+        try:
+            other(t[:4], t[1:])
+        except RuntimeError as error:
+            found.append("single memory location" in str(error))
+    return found
+
+
+def an_argument_that_is_a_global(compile: Compile) -> Any:
+    w, found = torch.ones(3), []
+
+    def reads(x: Any) -> Any:
+        x.add_(1)
+        return w * 2 + x
+
+    def writes(x: Any) -> Any:
+        w.add_(x)
+        return w * 2 + x
+
+    for f in (reads, writes):
+        run = compile(f)
+        for x in (torch.ones(3), w, torch.ones(3), w[:], w.detach(), torch.ones(3), w):
+            found += [run(x), w.clone()]
+    return found
+
+
+def parts_that_are_written(compile: Compile) -> Any:
+    def f(x: Any) -> Any:
+        x.add_(1)
+        return x * 2
+
+    run, found = compile(f), []
+    for _ in range(2):
+        x, y, z = torch.zeros(6), torch.zeros(2, 3), torch.zeros(2, 3)
+        found += [run(x[1:4]), x, run(y.t()), y, run(z[:, 1:]), z]
+    return found
+
+
+def changed_arguments(compile: Compile) -> Any:
+    def flag(x: Any) -> Any:
+        x.requires_grad_()
+        return x * 2
+
+    def turn(x: Any) -> Any:
+        x.t_()
+        return x * 2
+
+    def data(x: Any) -> Any:
+        x.data = torch.ones(2, 2)
+        return x * 2
+
+    def size(x: Any) -> Any:
+        x.resize_(3)
+        x.fill_(2.0)
+        return x.sum()
+
+    def gradient(x: Any) -> Any:
+        x.grad = torch.ones(2, 3) * 3
+        return x * 2
+
+    found = []
+    for f in (flag, turn, data, size, gradient):
+        run = compile(f)
+        for _ in range(3):
+            x = torch.arange(6.0).reshape(2, 3).clone()
+            y = run(x)
+            found += [y, x.detach(), list(x.shape), x.requires_grad, y.requires_grad, x.grad]
+    return found
+
+
+def counted_writes(compile: Compile) -> Any:
+    buffer = torch.ones(2)
+
+    def f(x: Any) -> Any:
+        x.add_(1)
+        buffer.mul_(2)
+        return x.sum()
+
+    run, found = compile(f), []
+    for _ in range(3):
+        x, w = torch.ones(2), torch.ones(2, requires_grad=True)
+        losses = (x * w).sum(), (buffer * w).sum()
+        run(x)
+        found += [x._version, buffer._version]
+        for loss in losses:
+            try:
+                loss.backward()
+            except RuntimeError as error:
+                found.append("modified by an inplace operation" in str(error))
+    return found
+
+
+def memory_of_numpy(compile: Compile) -> Any:
+    array = np.zeros(3, np.float32)
+    t = torch.from_numpy(array)
+
+    def f(x: Any) -> Any:
+        t.add_(x)
+        return t * 2
+
+    def g(x: Any) -> Any:
+        return x * float(x.numpy().sum())
+
+    run, other, found = compile(f), compile(g), []
+    for k in range(3):
+        found += [run(torch.ones(3)), array.tolist(), other(torch.full((2,), float(k)))]
+        array[0] = 10
+    return found
+
+
+# ------------------------------------------------------------------------------------------ results
+
+
+def views_of_arguments(compile: Compile) -> Any:
+    def f(x: Any) -> Any:
+        return x[1:], x.view(2, 2), x.view(2, 2).t(), x.detach(), x, x.data
+
+    run, found = compile(f), []
+    for _ in range(3):
+        for x in (torch.arange(4.0), torch.arange(8.0)[2:6]):
+            results = run(x)
+            for i, one in enumerate(results):
+                one.add_(i + 1)
+            found += [x, list(results), results[4] is x, results[2].stride(), results[0]._version]
+    return found
+
+
+def views_of_views(compile: Compile) -> Any:
+    run, found = compile(lambda x: x[1:]), []
+    for _ in range(3):
+        a, b = torch.arange(8.0), torch.arange(8.0).view(2, 4)
+        run(a[2:7]).add_(1), run(b.t()).add_(1), run(b[:, 1:]).add_(1)
+        found += [a, b]
+    return found
+
+
+def views_of_state(compile: Compile) -> Any:
+    model, cache = nn.Linear(2, 2), torch.zeros(4)
+    run, found = compile(lambda x: (model.weight, model.weight.t(), model.weight.detach(), cache[1:])), []
+    for _ in range(3):
+        a, b, c, d = run(torch.ones(1))
+        d.add_(3)
+        c.fill_(5.0)
+        found += [a is model.weight, b.requires_grad, c.requires_grad, model.weight, cache]
+    return found
+
+
+def views_of_each_other(compile: Compile) -> Any:
+    def f(x: Any) -> Any:
+        h = x * 2
+        return h, h[1:], h.detach(), h, (x + 1).view(2, 2).t(), torch.zeros(2, 3).chunk(3, 1)
+
+    run, found = compile(f), []
+    for _ in range(3):
+        x = torch.arange(4.0, requires_grad=True)
+        a, b, c, again, turned, parts = run(x)
+        b.mul_(3)
+        parts[0].add_(1)
+        found += [a, c, a is again, turned.stride(), list(parts), c.requires_grad]
+        (a.sum() + turned[0].sum()).backward()
+        found.append(x.grad)
+    return found
+
+
+def gradients_of_views(compile: Compile) -> Any:
+    def f(x: Any) -> Any:
+        return x.view(2, 2), (x * 2)[1:], (x * 3).view(2, 2).t(), (x * 4).squeeze()
+
+    run, found = compile(f), []
+    for _ in range(3):
+        x = torch.arange(4.0, requires_grad=True)
+        a, b, c, d = run(x)
+        (a.sum() + b.sum() * 2 + c[0].sum() + d.sum()).backward()
+        found += [x.grad, [t.requires_grad for t in (a, b, c, d)], [t.is_leaf for t in (a, b, c, d)]]
+    return found
+
+
+class Pair(NamedTuple):
+    a: Any
+    b: Any
+
+
+def kinds_of_containers(compile: Compile) -> Any:
+    run, found = compile(lambda x: (OrderedDict(a=x * 2), Pair(x + 1, 3), [x], {"k": (x, None)})), []
+    for _ in range(3):
+        results = run(vector(1))
+        found += [type(r).__name__ for r in results] + [results[0]["a"], results[1].a, results[1].b]
+    return found
+
+
+# ------------------------------------------------------------------------------------------ gradients
+
+
+def history_of_arguments(compile: Compile) -> Any:
+    twice, summed, found = compile(lambda x: x * 2), compile(lambda x: (x * x).sum()), []
+    for _ in range(3):
+        w = torch.ones(3, 2, requires_grad=True)
+        h = twice(twice(w * 3))
+        (summed(h[0]) + summed(h[1]) + summed(w)).backward()
+        found.append(w.grad)
+    return found
+
+
+def backward_inside(compile: Compile) -> Any:
+    def f(x: Any) -> Any:
+        loss = (x * x).sum()
+        loss.backward()
+        return loss
+
+    def g(x: Any) -> Any:
+        (x * x).sum().backward()
+        return x.grad * 2
+
+    run, read, w, found = compile(f), compile(g), torch.ones(3, requires_grad=True), []
+    for _ in range(3):
+        found += [read(w), w.grad.clone()]
+        for x in (w, w * 3):
+            loss = run(x)
+            found += [w.grad.clone(), loss.requires_grad]
+            try:
+                loss.backward()
+            except RuntimeError as error:
+                found.append("second time" in str(error))
+    w.grad = None
+    return [*found, read(w)]
+
+
+def backward_twice(compile: Compile) -> Any:
+    model = filled(nn.Linear(2, 1, bias=False))
+
+    def f(x: Any) -> Any:
+        model.zero_grad()
+        loss = (model(x) ** 2).sum()
+        loss.backward(retain_graph=True)
+        return loss
+
+    run, found = compile(f), []
+    for _ in range(3):
+        loss = run(torch.ones(1, 2))
+        found.append(model.weight.grad.clone())
+        loss.backward()
+        found.append(model.weight.grad.clone())
+    return found
+
+
+def parts_of_a_freed_graph(compile: Compile) -> Any:
+    def f(x: Any) -> Any:
+        h = x.exp()
+        h.sum().backward()
+        return h * 2, x * 3
+
+    run, found = compile(f), []
+    for _ in range(3):
+        x = torch.ones(2, requires_grad=True)
+        gone, fresh = run(x)
+        fresh.sum().backward()
+        found += [x.grad, gone.requires_grad]
+        try:
+            gone.sum().backward()
+        except RuntimeError as error:
+            found.append("second time" in str(error))
+    return found
+
+
+def second_derivatives(compile: Compile) -> Any:
+    w = torch.tensor([0.5, 2.0], requires_grad=True)
+    run, found = compile(lambda x: ((x**3 * w).sin(), x[1:] * w[0])), []
+    for _ in range(2):
+        x = torch.tensor([1.0, 2.0], requires_grad=True)
+        y, z = run(x)
+        first = torch.autograd.grad(y.sum() + z.sum() ** 2, (x, w), create_graph=True)
+        found += [first, torch.autograd.grad(sum(g.square().sum() for g in first), (x, w))]
+    return found
+
+
+def writes_with_a_history(compile: Compile) -> Any:
+    w, buffer = torch.ones(2, requires_grad=True), torch.zeros(2)
+
+    def f(x: Any) -> Any:
+        x.mul_(w)
+        buffer.copy_(x * w)
+        return x.sum()
+
+    run, found = compile(f), []
+    for k in range(3):
+        x = torch.full((2,), k + 1.0)
+        y = run(x)
+        w.grad = None
+        (x.sum() + y + buffer.sum()).backward()
+        found += [x.requires_grad, buffer.requires_grad, w.grad]
+        buffer.detach_()
+    return found
+
+
+def hooks_inside(compile: Compile) -> Any:
+    kept: list[Any] = []
+
+    def f(x: Any) -> Any:
+        h = x * 2
+        h.register_hook(lambda g: g * 10)
+        h.retain_grad()
+        kept.append(h)
+        return h * 3
+
+    run, found = compile(f), []
+    for _ in range(4):
+        x = torch.ones(2, requires_grad=True)
+        run(x).sum().backward()
+        found += [x.grad, kept[-1].grad]
+    return found
+
+
+def complex_numbers(compile: Compile) -> Any:
+    run = compile(lambda x: torch.view_as_real(torch.view_as_complex(x) * 1j))
+    return [run(torch.tensor([[1.0, 2.0]])) for _ in range(3)]
+
+
+def values_and_parts(compile: Compile) -> Any:
+    def f(x: Any) -> Any:
+        x.add_(1)
+        if x.sum() > 3:
+            x.mul_(2)
+        return x[1:]
+
+    run, found = compile(f), []
+    for _ in range(3):
+        x = torch.zeros(6)
+        run(x[1:5]).add_(1)
+        found.append(x)
+    return found
+
+
+PROGRAMS = [one_tensor_twice, overlapping_views, an_argument_that_is_a_global, parts_that_are_written,
+            changed_arguments, counted_writes, memory_of_numpy, views_of_arguments, views_of_views,
+            views_of_state, views_of_each_other, gradients_of_views, kinds_of_containers,
+            history_of_arguments, backward_inside, backward_twice, parts_of_a_freed_graph,
+            second_derivatives, writes_with_a_history, hooks_inside, complex_numbers, values_and_parts]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
+def test_memory_and_gradients(program: Callable[[Compile], Any]) -> None:
+    agrees(program)
+
+
+def test_a_sample_of_random_programs() -> None:
+    for seed in range(120):
+        assert fuzz.failure(seed) is None, fuzz.source(fuzz.random.Random(seed))
