@@ -90,7 +90,8 @@ class Reader:
         self.buffer_of = buffer_of
         self.memo: dict[tuple[object, ...], Expr] = {}
         self.mask: Expr | None = None
-        self.whole: tuple[tuple[Dim, ...], Dim] | None = None  # a shape and the position of the index in it
+        # a shape, an index into it, and its position
+        self.whole: tuple[tuple[Dim, ...], Sequence[Dim], Dim] | None = None
 
     def read(self, address: Dim, buffer: Buffer) -> Expr:
         """The elements at `address`: a scalar where it is the same for all lanes of the space's vector."""
@@ -137,8 +138,11 @@ class Reader:
         return known[value]
 
     def _position(self, index: Sequence[Dim], value: Value) -> Dim:
-        if self.whole is not None and value.shape == self.whole[0]:
-            return self.whole[1]
+        if self.whole is not None:
+            shape, whole, position = self.whole
+            # behind a view the index is another one: a square matrix, transposed, has the same shape
+            if value.shape == shape and (index is whole or list(index) == whole):
+                return position
         return self.space.linear(index, value.shape)
 
     @staticmethod

@@ -45,7 +45,7 @@ class ResultWriter:
         mask = self.reader.mask = lane_mask(valid, lanes)
         index = [evaluate(i, at) for i in self.p.index]
         address = evaluate(self.p.address, at)
-        self.reader.whole = self.p.shape, address
+        self.reader.whole = self.p.shape, index, address
         known = {self.anchor: cast(self._biased(value, index), self.anchor.dtype)}
         for output, result in zip(self.region.body.outputs, self.region.results, strict=True):
             finished = splat(self.reader.value(output, index, known), lanes)

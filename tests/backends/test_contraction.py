@@ -108,6 +108,23 @@ def test_epilogues(name: str) -> None:
     check(build, shapes)
 
 
+@pytest.mark.parametrize("n", [3, 8, 17, 24])
+@pytest.mark.parametrize("read", ["turned", "mirrored", "shifted", "of the operand"])
+def test_square_residuals_are_read_where_their_view_says(n: int, read: str) -> None:
+    """Their shape is the result's, whatever the view between them."""
+
+    def build(a: Value, b: Value, c: Value) -> Value:
+        if read == "mirrored":
+            c = ops.flip(c, dims=(1,))
+        elif read == "shifted":
+            c = ops.pad(ops.slice(c, start=(0, 1), stop=(n, n), step=(1, 1)), low=(0, 0), high=(0, 1), value=0)
+        else:
+            c = turned(a if read == "of the operand" else c)
+        return ops.add(c, ops.matmul(a, b))
+
+    check(build, [(n, n), (n, n), (n, n)])
+
+
 def test_result_before_and_after_the_epilogue() -> None:
     a, b = (Value(Type(f64, s), name=n) for s, n in (((5, 7), "a"), ((7, 9), "b")))
     product = ops.matmul(a, b)
