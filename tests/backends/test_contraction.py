@@ -117,7 +117,8 @@ def test_square_residuals_are_read_where_their_view_says(n: int, read: str) -> N
         if read == "mirrored":
             c = ops.flip(c, dims=(1,))
         elif read == "shifted":
-            c = ops.pad(ops.slice(c, start=(0, 1), stop=(n, n), step=(1, 1)), low=(0, 0), high=(0, 1), value=0)
+            c = ops.slice(c, start=(0, 1), stop=(n, n), step=(1, 1))
+            c = ops.pad(c, low=(0, 0), high=(0, 1), value=0)
         else:
             c = turned(a if read == "of the operand" else c)
         return ops.add(c, ops.matmul(a, b))
