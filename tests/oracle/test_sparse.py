@@ -116,17 +116,26 @@ def test_gradients_through_sparse_tensors() -> None:
 
 
 def test_capture_says_what_to_do() -> None:
-    table = graphtorch.nn.Parameter(graphtorch.ones(5, 3))
-    optimizer = graphtorch.optim.SparseAdam([table])
+    def made() -> tuple[Any, Any]:
+        table = graphtorch.nn.Parameter(graphtorch.ones(5, 3))
+        optimizer = graphtorch.optim.SparseAdam([table])
 
-    @graphtorch.compile
-    def step(index: Any) -> None:
-        optimizer.zero_grad()
-        graphtorch.nn.functional.embedding(index, table, sparse=True).sum().backward()
-        optimizer.step()
+        def step(index: Any) -> None:
+            optimizer.zero_grad()
+            graphtorch.nn.functional.embedding(index, table, sparse=True).sum().backward()
+            optimizer.step()
 
+        return table, step
+
+    index = graphtorch.tensor([1, 2])
     with pytest.raises(RuntimeError, match="captured"):
-        step(graphtorch.tensor([1, 2]))
+        graphtorch.compile(made()[1], fullgraph=True)(index)
+    (plain, step), (compiled, other) = made(), made()
+    other = graphtorch.compile(other)  # goes on line by line
+    for _ in range(3):
+        step(index)
+        other(index)
+    assert graphtorch.equal(plain, compiled) and not graphtorch.equal(plain, graphtorch.ones(5, 3))
 
 
 @pytest.mark.parametrize("padding", [None, 1])
