@@ -116,20 +116,18 @@ class GradNode:
         made: tuple[Seen | None, ...],
         new: Any = object.__new__,
     ) -> GradNode:
-        """A node of an operation, `name` without ``Backward0``. (As the constructor, at half its cost.)"""
+        """A node of an operation, `name` without ``Backward0``."""
         full = _full_names.get(name) or _full_names.setdefault(name, name + "Backward0")
         fn: GradNode = new(_kinds.get(full) or _kind(full))
-        fn._name = full
-        fn.outputs = outputs
-        fn.operands = operands
-        fn.edges = edges
-        fn.seen = seen
+        GradNode.__init__(fn, full, outputs, operands, edges, seen)
         fn.made = made
-        fn.sequence = next(_sequence)
-        fn.types = [outputs[0].type] if len(outputs) == 1 else [v.type for v in outputs]
-        if modes.anomaly:
-            fn.metadata["traceback_"] = _users_stack()
         return fn
+
+    def unwatched(self) -> GradNode:
+        """The same node without hooks and without tensors that keep their gradient."""
+        made: GradNode = object.__new__(type(self))
+        made.__dict__.update(self.__dict__, hooks=None, retained=None)
+        return made
 
     # -- PyTorch's view of it
 

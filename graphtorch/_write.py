@@ -103,7 +103,7 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         before = tensor._fn
         if tensor._base is not None and before is not None and (before.hooks or before.retained):
             # As in PyTorch: the gradient goes on to the base, unseen by who watches what the view showed
-            bare = GradNode(before._name, before.outputs, before.operands, before.edges, before.seen)
+            bare = before.unwatched()
             edges = list(result._fn.edges)
             own = next((i for i, e in enumerate(edges) if e is not None and e[0] is before), None)
             if own is not None:

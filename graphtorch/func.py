@@ -7,6 +7,7 @@ of the batch and stacks the results: what was recorded is one graph, in which eq
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +29,15 @@ __all__ = [
 
 Function = Callable[..., Any]
 
-_depth = 0  # transforms that are running: results of an inner one may be differentiated by the outer ones
+
+class _State(threading.local):
+    """Of a thread: how many transforms are running, and the grad mode outside the outermost one."""
+
+    depth = 0
+    enabled = True
+
+
+_state = _State()
 
 
 # ------------------------------------------------------------------------------------------ modules
@@ -155,13 +164,14 @@ def stack_module_state(models: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @contextmanager
 def _transform() -> Iterator[None]:
-    global _depth
-    _depth += 1
+    if not _state.depth:
+        _state.enabled = is_grad_enabled()
+    _state.depth += 1
     try:
         with enable_grad():
             yield
     finally:
-        _depth -= 1
+        _state.depth -= 1
 
 
 def _point(tree: Any, made: list[Tensor]) -> Any:
@@ -176,9 +186,9 @@ def _point(tree: Any, made: list[Tensor]) -> Any:
 
 def _is_observed(outputs: Sequence[Tensor], args: Any, point: Sequence[Tensor]) -> bool:
     """Whether somebody outside may differentiate: another transform, or autograd by what requires grad."""
-    if not _outside.enabled:
+    if not _state.enabled:
         return False
-    if _depth > 1 or any(x.requires_grad for x in tensors_in(args)):
+    if _state.depth > 1 or any(x.requires_grad for x in tensors_in(args)):
         return True
     own = {id(x) for x in point}
     seen: set[Any] = set()
@@ -194,22 +204,11 @@ def _is_observed(outputs: Sequence[Tensor], args: Any, point: Sequence[Tensor]) 
     return False
 
 
-class _Outside:
-    """The grad mode outside the outermost transform."""
-
-    enabled = True
-
-
-_outside = _Outside()
-
-
 def _enter(run: Function) -> Function:
     """`run` inside a transform."""
 
     @functools.wraps(run)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if not _depth:
-            _outside.enabled = is_grad_enabled()
         with _transform():
             return run(*args, **kwargs)
 
@@ -361,7 +360,7 @@ def jvp(func: Function, primals: Any, tangents: Any, *, strict: bool = False, ha
 
     nest: list[Any] = []
     inputs, vectors = tuple(tensors_in(primals)), tuple(tensors_in(tangents))
-    keep = bool(_depth) or any(t.requires_grad for t in (*inputs, *vectors))
+    keep = bool(_state.depth) or any(t.requires_grad for t in (*inputs, *vectors))
     outputs, products = _enter(lambda: _jvp(flat, inputs, vectors, create_graph=keep, strict=strict))()
     left, right = iter(outputs), iter(products)
     shown = rebuild(nest[0], lambda _: next(left)), rebuild(nest[0], lambda _: next(right))
