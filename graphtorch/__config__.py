@@ -7,7 +7,7 @@ import platform
 import numpy as np
 
 from . import _settings
-from ._version import __version__
+from .version import __version__
 
 
 def show() -> str:

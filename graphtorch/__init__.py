@@ -11,7 +11,9 @@ import math as _math
 from builtins import range as _range  # torch.range hides it below
 from typing import Any as _Any
 
-from . import _absent, _backend_flags, _report, _settings, _types
+from . import _settings, _types
+from ._deferred import report as _report
+from ._torch import absent as _absent, backend_flags as _backend_flags
 from ._types import (
     DTYPES as _DTYPES,
 )
@@ -33,13 +35,16 @@ from ._types import (
     sparse_csr,
     strided,
 )
-from .tensor import Tensor  # isort: skip
+from ._deferred.tensor import Tensor  # isort: skip
 from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
 from ._ops.accept import accepting as _accepting
 from ._ops.accept import add_methods as _add_methods
-from . import _autocast, _dlpack, _legacy, _pickling, _shared, _sparse  # isort: skip
-from . import autograd, creation, indexing, linalg, printing, random, ranges  # isort: skip
+from ._ops import autocast as _autocast, creation as _creation, ranges as _ranges, sparse as _sparse
+from ._deferred import printing as _printing
+from ._files import dlpack as _dlpack, pickling as _pickling, shared as _shared
+from ._torch import legacy as _legacy
+from . import autograd, linalg, random  # isort: skip
 from .autograd import (
     enable_grad,
     inference_mode,
@@ -49,20 +54,21 @@ from .autograd import (
     set_grad_enabled,
 )
 from .autograd.anomaly_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled
-from ._as_torch import install_as_torch
-from ._collection import suit_recording as _suit_recording
-from ._sparse import sparse_coo_tensor, sparse_csr_tensor
-from .printing import set_printoptions
+from ._torch.install import install_as_torch
+from ._deferred.collection import suit_recording as _suit_recording
+from ._ops.sparse import sparse_coo_tensor, sparse_csr_tensor
+from ._deferred.printing import set_printoptions
 from ._ops.storages import TypedStorage, UntypedStorage
 from .random import Generator, default_generator
 
-from ._version import __version__  # isort: skip
+from .version import __version__
 
 pi, e, inf, nan, newaxis = _math.pi, _math.e, _math.inf, _math.nan, None
 
+autograd.load()
 globals().update(_DTYPES)
-_FUNCTIONS.update(creation.PUBLIC)
-_FUNCTIONS.update(ranges.PUBLIC)
+_FUNCTIONS.update(_creation.PUBLIC)
+_FUNCTIONS.update(_ranges.PUBLIC)
 _FUNCTIONS.update(random.PUBLIC)
 _FUNCTIONS.update(_settings.PUBLIC)
 _FUNCTIONS.update(_autocast.PUBLIC)
@@ -78,18 +84,18 @@ Tensor.H = property(lambda self: self.transpose(-2, -1).conj())  # type: ignore[
 Tensor.mH = property(lambda self: self.transpose(-2, -1).conj())  # type: ignore[attr-defined]
 Tensor.real = property(_FUNCTIONS["real"])  # type: ignore[attr-defined]
 Tensor.imag = property(_FUNCTIONS["imag"])  # type: ignore[attr-defined]
-Tensor.__repr__ = printing.tensor_text  # type: ignore[method-assign]
+Tensor.__repr__ = _printing.tensor_text  # type: ignore[method-assign]
 Tensor.__module__ = __name__  # as users know it
 
 from . import nn, optim, return_types, serialization, utils  # isort: skip  # noqa: E402
 from .nn.functional import public as _public  # isort: skip  # noqa: E402
-from .compile import Dim, TracedGraph, compile, trace  # isort: skip  # noqa: E402
-from .control import cond, scan, while_loop  # isort: skip  # noqa: E402
+from ._captured.compile import Dim, TracedGraph, compile, trace  # isort: skip  # noqa: E402
+from ._captured.control import cond, scan, while_loop  # isort: skip  # noqa: E402
 from .func import vmap  # isort: skip  # noqa: E402
 from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402
 
 globals().update({k: _accepting(k, v, __name__) for k, v in _public.FUNCTIONS.items()})
-from . import _foreach as _lists, number_theory as _number_theory  # isort: skip  # noqa: E402
+from ._ops import foreach as _lists, number_theory as _number_theory  # isort: skip  # noqa: E402
 globals().update(_lists.PUBLIC)
 globals().update({k: _accepting(k, v, __name__) for k, v in _number_theory.PUBLIC.items()})
 _add_methods(Tensor, _number_theory.METHODS)
@@ -114,7 +120,6 @@ _LAZY = frozenset({  # modules that cost time to import and that few programs us
     "profiler",
     "sparse",
     "special",
-    "version",
 })
 
 __getattr__ = _absent.attribute_of(__name__, _LAZY)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
 from typing import Any
 
 from ._types import CPU, check_device, device
+
+FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep  # a frame of a file below it is not the user's
 
 _state: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always": False}
 

@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from . import _settings
-from ._as_torch import COMPATIBLE
-from ._program import run_module, run_script, show_error
-from ._version import __version__
+from ._torch.install import COMPATIBLE
+from ._torch.scripts import run_module, run_script, show_error
+from .version import __version__
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._record import flush
+from ._deferred.running import flush
 
 
 def is_available() -> bool:

@@ -9,8 +9,8 @@ import os
 from enum import Enum
 from typing import Any
 
+from ._deferred.tensor import Tensor
 from ._ops.base import METHODS
-from .tensor import Tensor
 
 _backend: str | None = None
 

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ._capture import rebuild, tensors_in
-from ._grad_mode import enable_grad, is_grad_enabled
-from ._grad_node import AccumulateGrad
+from ._captured.capture import rebuild, tensors_in
+from ._deferred.tensor import Tensor
 from ._ops.base import FUNCTIONS, axis_of
 from .autograd.engine import grad as _gradients_of
 from .autograd.functional import jvp as _jvp
+from .autograd.grad_mode import enable_grad, is_grad_enabled
+from .autograd.nodes import AccumulateGrad
 from .nn import Module
 from .random import get_rng_state, set_rng_state
-from .tensor import Tensor
 
 __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "stack_module_state",

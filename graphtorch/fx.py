@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from ._absent import attribute_of
+from ._torch.absent import attribute_of
 
 _F = TypeVar("_F")
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from graphtorch.ir.ops.require import LinAlgError
 
-from ._autocast import lower_precision
+from ._deferred.tensor import Tensor
 from ._ops.accept import accepting
+from ._ops.autocast import lower_precision
 from ._ops.base import FUNCTIONS, axis_of, check_tensor, write_out
 from ._ops.factor import (
     cholesky,
@@ -35,7 +36,6 @@ from ._ops.factor import (
 )
 from ._ops.linalg import matmul, matrix_power
 from ._ops.norms import vector_norm as _vector_norm
-from .tensor import Tensor
 
 
 def vector_norm(

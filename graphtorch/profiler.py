@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ._absent import attribute_of
-from ._record import flush
+from ._deferred.running import flush
+from ._torch.absent import attribute_of
 
 
 class ProfilerActivity(enum.Enum):

@@ -22,6 +22,10 @@ from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.shape import SymInt, bounds, broadcast, numel
 
 from . import _types
+from ._deferred.running import locate
+from ._deferred.storage import Leaf, Storage
+from ._deferred.tensor import Tensor, from_value
+from ._deferred.write import assign
 from ._ops.base import (
     FUNCTIONS,
     METHODS,
@@ -34,12 +38,8 @@ from ._ops.base import (
     scalar,
     write_out,
 )
-from ._record import locate
+from ._ops.creation import _sizes, from_array, like
 from ._types import CPU, check_device, to_ir
-from ._write import assign
-from .creation import _sizes, from_array, like
-from .storage import Leaf, Storage
-from .tensor import Tensor, from_value
 
 _STATE_BYTES = 5056  # as PyTorch's; only the first 24 mean something here
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ._loading import is_zip, read_legacy, read_zip, safe
-from ._saving import module_there, save, write_then_rename
+from ._deferred.storage import Leaf
+from ._deferred.tensor import Tensor, from_value
+from ._files.loading import is_zip, read_legacy, read_zip, safe
+from ._files.saving import module_there, save, write_then_rename
 from ._types import DTYPES
-from .storage import Leaf
-from .tensor import Tensor, from_value
 
 __all__ = ["add_safe_globals", "clear_safe_globals", "get_safe_globals", "load", "load_safetensors",
            "safe_globals", "save", "save_safetensors"]

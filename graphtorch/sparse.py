@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from . import _types
-from ._absent import attribute_of
-from ._legacy import LEGACY
-from ._sparse import SparseTensor, addmm, mm, sparse_coo_tensor
-from ._sparse import sparse_sum as sum
+from ._ops.sparse import SparseTensor, addmm, mm, sparse_coo_tensor
+from ._ops.sparse import sparse_sum as sum
+from ._torch.absent import attribute_of
+from ._torch.legacy import LEGACY
 
 
 class _LegacyType(type):

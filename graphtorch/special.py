@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ._absent import attribute_of
+from ._deferred.tensor import Tensor
 from ._ops.accept import accepting
 from ._ops.base import FUNCTIONS, check_tensor, rounded_once
+from ._torch.absent import attribute_of
 from .nn.functional import log_softmax, softmax
-from .tensor import Tensor
 
 # name here: name in `torch`
 _SAME = {name: name for name in (

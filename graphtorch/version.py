@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._version import __version__
+__version__ = "0.1.0"
 
 cuda = None  # this build runs on CPUs
 hip = None

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 
 STAGES = ("graph", "passes", "kernels", "llvm", "asm")
-REPORT = "programs"  # not a stage: graphtorch/_report.py prints it when the process ends
+REPORT = "programs"  # not a stage: graphtorch/_deferred/report.py prints it when the process ends
 
 
 def wanted() -> frozenset[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .. import indexing  # masks and index tensors
 from . import (
     compare,
     factor,
+    indexing,  # masks and index tensors
     linalg,
     norms,
     order,

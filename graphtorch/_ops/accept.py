@@ -14,8 +14,8 @@ import numpy as np
 
 from graphtorch.ir.shape import SymInt
 
+from .._deferred.tensor import Tensor
 from .._types import dtype
-from ..tensor import Tensor
 from .base import Number, write_out
 
 # https://docs.pytorch.org/docs/stable/torch.html: names that NumPy users write

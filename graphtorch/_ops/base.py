@@ -16,12 +16,12 @@ from graphtorch.ir.ops.require import FAILURES, breaks
 from graphtorch.ir.shape import SymInt, normalize_axis
 
 from .. import _types
-from .._grad_mode import modes
-from .._memory import Buffer
-from .._record import flush, locate, user_line
-from .._write import assign, cast_tensor, check_overlap
-from ..storage import Leaf, Storage, number_in_all
-from ..tensor import Tensor, wrap
+from .._deferred.door import Buffer
+from .._deferred.running import flush, locate, user_line
+from .._deferred.storage import Leaf, Storage, number_in_all
+from .._deferred.tensor import Tensor, wrap
+from .._deferred.write import assign, cast_tensor, check_overlap
+from ..autograd.grad_mode import modes
 
 FLOATS = frozenset(d for d in ALL if d.is_differentiable)
 SHORT = frozenset({f16, bf16})

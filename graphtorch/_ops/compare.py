@@ -12,8 +12,9 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import boolean
 from graphtorch.ir.graph import Value
 
-from .. import _at_once, _types
-from ..tensor import Tensor
+from .. import _types
+from .._deferred import at_once
+from .._deferred.tensor import Tensor
 from .base import (
     DENSE,
     FLOATS,
@@ -347,7 +348,7 @@ for _name, _node, _op in (
 
 def _updating(general: Callable[..., Any], operation: np.ufunc) -> Callable[..., Any]:
     def call(self: Tensor, other: Any) -> Any:
-        return self if _at_once.update(self, operation, other) else general(self, other)
+        return self if at_once.update(self, operation, other) else general(self, other)
 
     return call
 

@@ -11,13 +11,14 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import promote
 from graphtorch.ir.shape import broadcast
 
-from .. import _at_once, _record, _types
-from .._legacy import LEGACY, TYPE_NAME_OF, refuse_cuda
+from .. import _types
+from .._deferred import at_once, running
+from .._deferred.tensor import Tensor, from_value
+from .._deferred.write import assign, cast_tensor, check_overlap
+from .._torch.legacy import LEGACY, TYPE_NAME_OF, refuse_cuda
 from .._types import DTYPES, check_device, dtype, to_ir
-from .._write import assign, cast_tensor, check_overlap
-from ..creation import from_array, full_value
-from ..tensor import Tensor, from_value
 from .base import FUNCTIONS, METHODS, Number, check_tensor, common_dtype, register, run
+from .creation import from_array, full_value
 
 # ------------------------------------------------------------------------------------------ dtypes
 
@@ -283,7 +284,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
         raise TypeError(
             "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first"
         )
-    _record._refuse_in_capture()
+    running._refuse_in_capture()
     self._storage.share()
     array = self._array()
     return array.view() if self._view is None else array
@@ -352,7 +353,7 @@ def fill(input: Tensor, value: Any) -> Tensor:
 @register("zero_")
 def zero_(input: Tensor) -> Tensor:
     """Every element becomes 0."""
-    if _at_once.fill(input, 0):
+    if at_once.fill(input, 0):
         return input
     return assign(input, from_value(full_value(input._type.shape, 0, input._type.dtype)), fills=True)
 

@@ -9,9 +9,9 @@ from graphtorch.ir.dtype import i32
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import broadcast
 
+from .._deferred.tensor import Tensor
 from .._types import DTYPES, finfo
 from ..return_types import define
-from ..tensor import Tensor
 from .base import FUNCTIONS, check_tensor, register, run, write_out
 from .linalg import matmul
 

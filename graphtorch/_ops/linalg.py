@@ -8,8 +8,8 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import broadcast, numel
 
-from .._autocast import lower_precision
-from ..tensor import Tensor
+from .._deferred.tensor import Tensor
+from .autocast import lower_precision
 from .base import (
     FUNCTIONS,
     METHODS,

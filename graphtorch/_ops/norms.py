@@ -9,7 +9,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 from graphtorch.ir.ops.common import wide_dtype
 
-from ..tensor import Tensor
+from .._deferred.tensor import Tensor
 from .base import (
     FUNCTIONS,
     axis_of,

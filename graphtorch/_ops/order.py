@@ -7,10 +7,10 @@ from typing import Any
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType
 
-from .._autocast import single_precision
+from .._deferred.storage import Leaf, Storage
+from .._deferred.tensor import Tensor
 from .._types import DTYPES
-from ..storage import Leaf, Storage
-from ..tensor import Tensor
+from .autocast import single_precision
 from .base import FUNCTIONS, axis_of, cast_value, check_tensor, register, run, write_out
 from .reduce import _check_size, _long, _pick, pair
 

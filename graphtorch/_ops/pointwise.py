@@ -11,9 +11,8 @@ from graphtorch.ir.dtype import DType, boolean, i64
 from graphtorch.ir.graph import Value
 
 from .. import _types
-from .._write import cast_tensor
-from ..creation import full_value
-from ..tensor import Tensor, from_value
+from .._deferred.tensor import Tensor, from_value
+from .._deferred.write import cast_tensor
 from .base import (
     FUNCTIONS,
     Number,
@@ -30,6 +29,7 @@ from .base import (
     run,
     scalar,
 )
+from .creation import full_value
 
 # ------------------------------------------------------------------------------------------ unary
 

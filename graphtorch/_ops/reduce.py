@@ -14,10 +14,10 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.ops.common import number
 from graphtorch.ir.ops.shape import slice_dim
 
-from .._autocast import single_precision
+from .._deferred.tensor import Tensor
 from .._types import DTYPES, Size, to_ir
 from ..return_types import define
-from ..tensor import Tensor
+from .autocast import single_precision
 from .base import (
     FUNCTIONS,
     axis_of,

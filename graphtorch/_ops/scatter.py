@@ -7,11 +7,11 @@ from typing import Any
 from graphtorch.ir import ops
 from graphtorch.ir.shape import broadcast
 
+from .._deferred.tensor import Tensor, from_value
+from .._deferred.write import assign
 from .._types import DTYPES, iinfo
-from .._write import assign
-from ..indexing import Arrays, _basic, _index, _put, _sliced, _source, full_number, getitem
-from ..tensor import Tensor, from_value
 from .base import FUNCTIONS, OUTSIDE, axis_of, check_places, register, run, scalar
+from .indexing import Arrays, _basic, _index, _put, _sliced, _source, full_number, getitem
 from .strides import as_strided, diagonal
 from .views import reshape, select, slice_view
 

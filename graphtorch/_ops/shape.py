@@ -12,11 +12,10 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import broadcast
 
-from .._autocast import single_precision
+from .._deferred.tensor import Tensor, wrap
 from .._types import Size, channels_last, channels_last_3d, preserve_format
 from .._types import memory_format as memory_format_class
-from ..creation import from_array
-from ..tensor import Tensor, wrap
+from .autocast import single_precision
 from .base import (
     FUNCTIONS,
     METHODS,
@@ -31,6 +30,7 @@ from .base import (
     shape_of,
     size_of,
 )
+from .creation import from_array
 from .views import expand, permute, reshape, transpose, unsqueeze
 
 # ------------------------------------------------------------------------------------------ copies

@@ -8,10 +8,10 @@ import numpy as np
 
 from graphtorch.ir.shape import broadcast
 
-from ..creation import from_array
-from ..indexing import getitem
-from ..tensor import Tensor
+from .._deferred.tensor import Tensor
 from .base import MASK, check_tensor, elements_for_size, register, write_out
+from .creation import from_array
+from .indexing import getitem
 from .views import reshape
 
 

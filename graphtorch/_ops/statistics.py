@@ -6,7 +6,7 @@ import itertools
 import math
 from typing import Any
 
-from ..tensor import Tensor
+from .._deferred.tensor import Tensor
 from .base import FUNCTIONS, axis_of, check_tensor, checked, register, rounded_once
 from .compare import where
 from .order import sort

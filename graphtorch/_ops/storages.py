@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .._grad_mode import no_grad
+from .._deferred.tensor import Tensor
 from .._types import CPU, device, dtype
-from ..tensor import Tensor
+from ..autograd.grad_mode import no_grad
 from .base import METHODS, register
 
 

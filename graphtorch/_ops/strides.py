@@ -12,13 +12,13 @@ from graphtorch.ir.graph import Type
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import contiguous_strides, numel
 
-from .._record import _refuse_in_capture, settle
+from .._deferred.running import _refuse_in_capture, settle
+from .._deferred.storage import Leaf, Take, ViewDtype, is_contiguous
+from .._deferred.tensor import Tensor, from_value, make_view
+from .._deferred.write import check_writable
 from .._types import Size
-from .._write import check_writable
-from ..creation import full_value
-from ..storage import Leaf, Take, ViewDtype, is_contiguous
-from ..tensor import Tensor, from_value, make_view
 from .base import axis_of, check_tensor, register, shape_of
+from .creation import full_value
 from .storages import TypedStorage, UntypedStorage
 from .views import _offset, narrow, reshape, squeeze, t, transpose, unsqueeze
 

@@ -13,11 +13,11 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Type
 from graphtorch.ir.shape import SymInt, assumed_equal, bounds, contiguous_strides, floordiv, numel
 
+from .._deferred.storage import Expand, Permute, Reshape, Slice, Step, is_contiguous
+from .._deferred.tensor import Tensor, make_view
 from .._types import to_ir
-from ..creation import from_array
-from ..storage import Expand, Permute, Reshape, Slice, Step, is_contiguous
-from ..tensor import Tensor, make_view
 from .base import axis_of, check_tensor, dims_of, register, run, shape_of, size_of
+from .creation import from_array
 
 # ------------------------------------------------------------------------------------------ shape changes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from .._autocast import _cast, autocast, get_autocast_dtype, is_autocast_enabled
+from .._ops.autocast import _cast, autocast, get_autocast_dtype, is_autocast_enabled
 
 __all__ = ["autocast", "custom_bwd", "custom_fwd"]
 

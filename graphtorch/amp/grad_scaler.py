@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._types import DTYPES
 from ..autograd import no_grad
-from ..tensor import Tensor
 
 
 class _Stage(Enum):

@@ -23,8 +23,8 @@ from graphtorch.ir.graph import Graph
 from graphtorch.ir.op import forget_types
 from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, Known, assuming, bounds, without_implied
 
-from .._version import __version__
-from ..compile import example_sizes, trace
+from .._captured.compile import example_sizes, trace
+from ..version import __version__
 from . import link
 from .header import header_text
 from .loader import Library, load

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from graphtorch.backends.llvm.target import host
 
-from .._saving import write_then_rename
+from .._files.saving import write_then_rename
 
 
 def find_linker(triple: str) -> list[str]:

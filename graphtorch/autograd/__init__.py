@@ -1,10 +1,16 @@
-"""Automatic differentiation, laid out as PyTorch's module of this name."""
+"""Automatic differentiation, laid out as PyTorch's module of this name.
+
+The tensor is built on the modes and nodes of this package, and what else is here on the tensor: that part is
+imported when it is first asked for.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from .._grad_mode import (
+from .._torch.absent import attribute_of
+from .grad_mode import (
     enable_grad,
     inference_mode,
     is_grad_enabled,
@@ -12,29 +18,43 @@ from .._grad_mode import (
     no_grad,
     set_grad_enabled,
 )
-from ..tensor import Tensor
-from . import functional
-from .anomaly_mode import detect_anomaly, set_detect_anomaly
-from .engine import backward, grad
-from .function import Function, FunctionCtx, once_differentiable
-from .gradcheck import gradcheck, gradgradcheck
+
+if TYPE_CHECKING:
+    from . import functional
+    from .anomaly_mode import detect_anomaly, set_detect_anomaly
+    from .engine import backward, grad
+    from .function import Function, FunctionCtx, once_differentiable
+    from .gradcheck import gradcheck, gradgradcheck
+    from .variable import Variable
+
+_HOME = {
+    "Function": "function",
+    "FunctionCtx": "function",
+    "Variable": "variable",
+    "backward": "engine",
+    "detect_anomaly": "anomaly_mode",
+    "grad": "engine",
+    "gradcheck": "gradcheck",
+    "gradgradcheck": "gradcheck",
+    "once_differentiable": "function",
+    "set_detect_anomaly": "anomaly_mode",
+}
+_MODULES = frozenset({"anomaly_mode", "engine", "function", "functional", "nodes", "variable"})
+_other = attribute_of(__name__, _MODULES)
 
 
-class _Variables(type):
-    """Every tensor is a Variable, and calling the class makes a tensor."""
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, Tensor)
-
-    def __call__(cls, data: Any, requires_grad: bool = False, volatile: bool = False) -> Any:
-        if not isinstance(data, Tensor):
-            raise TypeError(f"Variable data has to be a tensor, but got {type(data).__name__}")
-        made = data.detach()
-        return made.requires_grad_() if requires_grad else made
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        return _other(name)
+    found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    return found
 
 
-class Variable(metaclass=_Variables):
-    """A tensor over the memory of `data` (deprecated: tensors are differentiable themselves)."""
+def load() -> None:
+    """Import what is on `__all__`: a function of that name is then not hidden by the module that holds it."""
+    for name in _HOME:
+        __getattr__(name)
 
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from .._grad_mode import _Mode, modes
+from .grad_mode import _Mode, modes
 
 __all__ = ["detect_anomaly", "set_detect_anomaly"]
 

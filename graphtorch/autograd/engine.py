@@ -9,13 +9,13 @@ from typing import Any
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 
-from .._grad_mode import modes
-from .._grad_node import AccumulateGrad, GradNode
+from .._deferred.storage import Storage
+from .._deferred.tensor import Tensor, from_value
 from .._ops.base import FUNCTIONS, SparseOperand
-from ..creation import zeros_like
-from ..storage import Storage
-from ..tensor import Tensor, from_value
+from .._ops.creation import zeros_like
 from . import anomaly_mode
+from .grad_mode import modes
+from .nodes import AccumulateGrad, GradNode
 
 
 class Task:

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from .._grad_mode import modes, no_grad
-from .._grad_node import FREED, GradNode, Seen, look
-from ..creation import full_value
-from ..tensor import Tensor, from_value
+from .._deferred.tensor import Tensor, from_value
+from .._ops.creation import full_value
+from .grad_mode import modes, no_grad
+from .nodes import FREED, GradNode, Seen, look
 
 
 class FunctionCtx:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .._grad_mode import enable_grad, is_grad_enabled
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
-from ..tensor import Tensor
 from .engine import grad
+from .grad_mode import enable_grad, is_grad_enabled
 
 Func = Callable[..., Any]
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from .._grad_mode import enable_grad, no_grad
-from ..creation import from_array
-from ..tensor import Tensor
+from .._deferred.tensor import Tensor
+from .._ops.creation import from_array
 from .engine import grad
+from .grad_mode import enable_grad, no_grad
 
 
 class GradcheckError(RuntimeError):

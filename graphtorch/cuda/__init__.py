@@ -6,10 +6,10 @@ import warnings
 from collections import OrderedDict
 from typing import Any, NoReturn
 
-from .. import _absent
-from .._legacy import CUDA_TYPES
+from .._deferred.tensor import Tensor
+from .._torch import absent
+from .._torch.legacy import CUDA_TYPES
 from .._types import device as _device
-from ..tensor import Tensor
 
 
 def _no_gpu(what: str) -> NoReturn:
@@ -225,4 +225,4 @@ class device_of(device):
 
 
 globals().update(CUDA_TYPES)
-__getattr__ = _absent.attribute_of(__name__, {"amp"})
+__getattr__ = absent.attribute_of(__name__, {"amp"})

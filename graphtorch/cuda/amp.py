@@ -6,7 +6,7 @@ import functools
 import warnings
 from typing import Any
 
-from .._autocast import autocast as _autocast
+from .._ops.autocast import autocast as _autocast
 from ..amp import GradScaler as _GradScaler
 from ..amp import custom_bwd as _custom_bwd
 from ..amp import custom_fwd as _custom_fwd

@@ -5,10 +5,10 @@ from __future__ import annotations
 from numbers import Number
 from typing import Any
 
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._types import Size
 from ..nn.functional import binary_cross_entropy_with_logits
-from ..tensor import Tensor
 from . import constraints
 from .categorical import one_parameter
 from .exp_family import ExponentialFamily

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._types import Size, finfo
-from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution
 from .utils import lazy_property, logits_to_probs, probs_to_logits

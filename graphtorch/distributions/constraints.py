@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..storage import Storage
-from ..tensor import Tensor
+from .._deferred.storage import Storage
+from .._deferred.tensor import Tensor
 
 __all__ = [
     "Constraint",

@@ -6,9 +6,9 @@ import warnings
 import weakref
 from typing import Any
 
-from .._grad_mode import no_grad
+from .._deferred.tensor import Tensor
 from .._types import Size
-from ..tensor import Tensor
+from ..autograd.grad_mode import no_grad
 from . import constraints
 from .utils import lazy_property
 

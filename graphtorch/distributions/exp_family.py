@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._grad_mode import enable_grad
+from .._deferred.tensor import Tensor
 from ..autograd.engine import grad
-from ..tensor import Tensor
+from ..autograd.grad_mode import enable_grad
 from .distribution import Distribution
 
 __all__ = ["ExponentialFamily"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._deferred.tensor import Tensor
 from .._types import Size
-from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution
 from .utils import sum_rightmost

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .._grad_mode import enable_grad
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from ..autograd.engine import grad
+from ..autograd.grad_mode import enable_grad
 from ..nn.functional import softplus
-from ..tensor import Tensor
 from .bernoulli import Bernoulli
 from .categorical import Categorical
 from .distribution import Distribution

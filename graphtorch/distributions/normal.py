@@ -6,10 +6,10 @@ import math
 from numbers import Number
 from typing import Any
 
-from .._grad_mode import no_grad
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._types import Size
-from ..tensor import Tensor
+from ..autograd.grad_mode import no_grad
 from . import constraints
 from .exp_family import ExponentialFamily
 from .utils import broadcast_all

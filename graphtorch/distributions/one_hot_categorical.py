@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._types import Size
-from ..tensor import Tensor
 from . import constraints
 from .categorical import Categorical
 from .distribution import Distribution

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from numbers import Number
 from typing import Any
 
-from .._grad_mode import enable_grad
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._types import finfo, get_default_dtype
-from ..tensor import Tensor
+from ..autograd.grad_mode import enable_grad
 
 __all__ = ["broadcast_all", "clamp_probs", "lazy_property", "logits_to_probs", "probs_to_logits"]
 

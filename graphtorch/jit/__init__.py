@@ -10,10 +10,10 @@ import importlib
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from .._absent import message
+from .._deferred.storage import Storage
+from .._torch.absent import message
 from ..autograd import no_grad
 from ..nn import Module
-from ..storage import Storage
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

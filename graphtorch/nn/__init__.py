@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._absent import attribute_of
+from .._torch.absent import attribute_of
 from . import attention, functional, init, modules, parallel, parameter, utils
 from .modules import *  # noqa: F403
 from .modules import __all__ as _modules

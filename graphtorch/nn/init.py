@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from ..autograd import no_grad
-from ..tensor import Tensor
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _GAINS = {"tanh": 5.0 / 3, "relu": math.sqrt(2.0), "selu": 3.0 / 4}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+from .._deferred.tensor import Tensor
+from .._files.pickling import set_attributes, user_attributes
 from .._ops.base import DENSE, FUNCTIONS
-from .._pickling import set_attributes, user_attributes
-from ..tensor import Tensor
 
 
 class _Owned(type(Tensor)):  # type: ignore[misc]

@@ -16,9 +16,9 @@ from graphtorch.ir.generalize import Hints
 from graphtorch.ir.op import forget_types
 from graphtorch.ir.shape import assuming, without_implied
 
-from ..compile import Dim, TracedGraph, argument_names, example_sizes, trace
+from .._captured.compile import Dim, TracedGraph, argument_names, example_sizes, trace
+from .._deferred.tensor import Tensor
 from ..nn.modules.module import Module
-from ..tensor import Tensor
 from .export import DEFAULT_OPSET, to_model
 
 __all__ = ["OperatorExportTypes", "TrainingMode", "export", "is_in_onnx_export", "to_model"]

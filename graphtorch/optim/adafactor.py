@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._deferred.tensor import Tensor
 from .._types import finfo
-from ..tensor import Tensor
 from .optimizer import Numbers, Optimizer, ParamsT, moving, zeros_like
 
 

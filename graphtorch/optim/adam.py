@@ -8,8 +8,8 @@ from typing import Any
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 
+from .._deferred.tensor import Tensor
 from .._ops.base import run
-from ..tensor import Tensor
 from .optimizer import Numbers, Optimizer, ParamsT, check_common, gradient, zeros_like
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
-from ..tensor import Tensor
 from .adam import exact_betas, with_moments
 from .optimizer import (
     Numbers,

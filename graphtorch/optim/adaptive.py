@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
-from ..tensor import Tensor
 from .optimizer import Numbers, Optimizer, ParamsT, check, check_common, gradient, moving, zeros_like
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
-from ..tensor import Tensor
 from .optimizer import Numbers, Optimizer, ParamsT, check_common, gradient, zero_counter, zeros_like
 
 

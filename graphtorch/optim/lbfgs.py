@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from .. import _record
+from .._deferred import running
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from ..autograd import enable_grad, no_grad
-from ..tensor import Tensor
 from .optimizer import Optimizer, ParamsT, check
 
 Evaluate = Callable[[Any, float, Tensor], tuple[float, Tensor]]
@@ -67,7 +67,7 @@ class LBFGS(Optimizer):
             raise TypeError("LBFGS.step() missing 1 required positional argument: 'closure'")
         with no_grad():
             result = self._iterate(closure)
-        _record.flush()
+        running.flush()
         return result
 
     def _iterate(self, closure: Callable[[], Any]) -> Any:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._deferred.tensor import Tensor
 from .._types import DTYPES
-from ..tensor import Tensor
 from .optimizer import Numbers, Optimizer, ParamsT, check_common, moving, zeros_like
 
 LR_ADJUSTMENTS = (None, "original", "match_rms_adamw")

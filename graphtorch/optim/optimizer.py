@@ -19,12 +19,12 @@ import numpy as np
 
 from graphtorch.ir.dtype import f64
 
-from .. import _record
+from .._deferred import running
+from .._deferred.storage import Leaf, RuntimeScalar, Storage
+from .._deferred.tensor import Tensor, from_value
 from .._ops.base import FUNCTIONS
 from .._types import DTYPES, get_default_dtype, to_ir
 from ..autograd import enable_grad, no_grad
-from ..storage import Leaf, RuntimeScalar, Storage
-from ..tensor import Tensor, from_value
 from ..utils.hooks import RemovableHandle, register
 
 ParamsT = Iterable[Any]
@@ -259,7 +259,7 @@ class Optimizer:
             for group in self.param_groups:
                 for params, numbers in self._parts(group):
                     self._update(group, params, numbers)
-        _record.flush()
+        running.flush()
         return loss
 
     def _update(self, group: dict[str, Any], params: list[Tensor], numbers: Numbers) -> None:
@@ -469,7 +469,7 @@ def existing() -> Iterator[None]:
         with no_grad():
             yield
         if capture is not None:
-            _record.flush()
+            running.flush()
     finally:
         Storage.capture = capture
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
-from .. import _record
+from .._deferred import running
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from ..autograd import no_grad
 from ..nn.modules.batchnorm import _BatchNorm
 from ..nn.modules.module import Module
-from ..tensor import Tensor
 from .lr_scheduler.base import LRScheduler, per_group
 from .optimizer import Optimizer
 
@@ -99,7 +99,7 @@ class AveragedModel(Module):
                 for average, new in zip(self.module.buffers(), model.buffers(), strict=True):
                     average.copy_(new)
             self.n_averaged.add_(1)
-        _record.flush()
+        running.flush()
 
 
 def update_bn(loader: Iterable[Any], model: Module, device: Any = None) -> None:
@@ -120,7 +120,7 @@ def update_bn(loader: Iterable[Any], model: Module, device: Any = None) -> None:
         for batch in loader:
             x = batch[0] if isinstance(batch, (list, tuple)) else batch
             model(x if device is None else x.to(device))
-    _record.flush()
+    running.flush()
     for norm, momentum in momenta.items():
         norm.momentum = momentum
     model.train(was_training)

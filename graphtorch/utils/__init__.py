@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .._absent import attribute_of
+from .._torch.absent import attribute_of
 
 __getattr__ = attribute_of(__name__, {"checkpoint", "data", "dlpack"})

@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .. import _autocast
-from .._grad_node import FREED, AccumulateGrad, GradNode
-from .._record import flush
+from .._deferred.running import flush
+from .._deferred.storage import Storage
+from .._deferred.tensor import Tensor, from_value
+from .._ops import autocast
 from ..autograd import enable_grad, grad, is_grad_enabled, no_grad
+from ..autograd.nodes import FREED, AccumulateGrad, GradNode
 from ..random import default_generator
-from ..storage import Storage
-from ..tensor import Tensor, from_value
 
 Contexts = tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]
 
@@ -91,7 +91,7 @@ class _Call:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.contexts = contexts
         self.random = default_generator.__getstate__() if preserve else None
-        self.cast = _autocast.state.target
+        self.cast = autocast.state.target
 
     def first(self) -> Any:
         with self.contexts[0]:
@@ -99,15 +99,15 @@ class _Call:
 
     def again(self) -> Any:
         """Once more, with the random numbers and casts of the first time."""
-        now, cast = default_generator.__getstate__(), _autocast.state.target
+        now, cast = default_generator.__getstate__(), autocast.state.target
         if self.random is not None:
             default_generator.__setstate__(self.random)
-        _autocast.state.target = self.cast
+        autocast.state.target = self.cast
         try:
             with self.contexts[1]:
                 return self.function(*self.args, **self.kwargs)
         finally:
-            _autocast.state.target = cast
+            autocast.state.target = cast
             if self.random is not None:
                 default_generator.__setstate__(now)
 

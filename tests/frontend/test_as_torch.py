@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from graphtorch import _absent, cli
+from graphtorch import cli
+from graphtorch._torch import absent
 
 
 def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -117,7 +118,7 @@ def test_errors_show_the_programs_lines(tmp_path: Path) -> None:
     assert shown == [f'  File "{script}", line {n}, in {where}' for n, where in
                      ((6, "<module>"), (4, "step"), (8, "<module>"))]
     full = graphtorch(tmp_path, "run", "--full-traceback", script).stderr
-    assert "functional" in full and "_program.py" not in full
+    assert "functional" in full and "scripts.py" not in full
 
 
 def test_commands_that_make_no_sense_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +134,6 @@ def test_commands_that_make_no_sense_are_explained(capsys: pytest.CaptureFixture
 
 
 def test_nearest_names() -> None:
-    assert _absent.nearest("relu7", ["relu6", "ReLU6", "_relu7"]) == "; the nearest are relu6, ReLU6"
-    assert _absent.nearest("LSTMCELL", ["LSTMCell", "tan"]) == "; the nearest are LSTMCell"
-    assert _absent.nearest("zzz", ["LSTMCell"]) == ""
+    assert absent.nearest("relu7", ["relu6", "ReLU6", "_relu7"]) == "; the nearest are relu6, ReLU6"
+    assert absent.nearest("LSTMCELL", ["LSTMCell", "tan"]) == "; the nearest are LSTMCell"
+    assert absent.nearest("zzz", ["LSTMCell"]) == ""

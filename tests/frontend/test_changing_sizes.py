@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import graphtorch as torch
-from graphtorch import _programs, nn
+from graphtorch import nn
+from graphtorch._deferred import programs
 from graphtorch.backends import effort
 from graphtorch.nn import functional as F
 
@@ -30,19 +31,19 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         return last[0]
 
     graphs: list[Any] = []
-    original = _programs.pending_program
+    original = programs.pending_program
 
     def compiled(graph: Any, conditions: Any = ()) -> Any:
         graphs.append(graph)
         return original(graph, conditions)
 
-    monkeypatch.setattr(_programs, "LOAD_NS", 0.0)
-    monkeypatch.setattr(_programs, "stepping_ns", stepping)
-    monkeypatch.setattr(_programs, "compiling_ns", lambda rows, types: RUNS * last[0])
-    monkeypatch.setattr(_programs, "pending_program", compiled)
-    _programs.clear()
+    monkeypatch.setattr(programs, "LOAD_NS", 0.0)
+    monkeypatch.setattr(programs, "stepping_ns", stepping)
+    monkeypatch.setattr(programs, "compiling_ns", lambda rows, types: RUNS * last[0])
+    monkeypatch.setattr(programs, "pending_program", compiled)
+    programs.clear()
     yield graphs
-    _programs.clear()
+    programs.clear()
 
 
 def attention(size: int) -> torch.Tensor:
@@ -82,14 +83,14 @@ def test_one_program_serves_many_sizes(f: Callable[[int], torch.Tensor], counted
     found = [f(n).item() for n in sizes]
     compiled = len(counted)
     assert 1 <= compiled <= 3 and all(g.symbols() for g in counted)
-    _programs.clear()
+    programs.clear()
     counted.clear()
     expected = [f(n).item() for n in sizes[:3]] + [_alone(f, n) for n in sizes[3:]]
     assert found == pytest.approx(expected, rel=2e-5, abs=1e-5)
 
 
 def _alone(f: Callable[[int], torch.Tensor], size: int) -> float:
-    _programs.clear()  # nothing is known: it runs op by op
+    programs.clear()  # nothing is known: it runs op by op
     return f(size).item()
 
 
@@ -113,13 +114,13 @@ def test_training_on_changing_batches_compiles_one_program(counted: list[Any]) -
 
     mixed = losses()
     assert 1 <= len(counted) <= 3 and all(g.symbols() for g in counted)
-    _programs.LONG, before = -1, _programs.LONG  # sizes are not remembered: op by op to the end
-    _programs.clear()
+    programs.LONG, before = -1, programs.LONG  # sizes are not remembered: op by op to the end
+    programs.clear()
     try:
-        _programs.compiling_ns = lambda rows, types: float("inf")  # type: ignore[assignment]
+        programs.compiling_ns = lambda rows, types: float("inf")  # type: ignore[assignment]
         assert mixed == pytest.approx(losses(), rel=1e-4)
     finally:
-        _programs.LONG = before
+        programs.LONG = before
 
 
 def test_a_wrong_guess_is_not_used(counted: list[Any]) -> None:
@@ -151,7 +152,7 @@ def test_a_number_that_changes_is_an_input(counted: list[Any]) -> None:
 
 
 def test_deterministic_code_never_runs_in_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_programs, "run_steps", lambda *a: pytest.fail("ran op by op"))
+    monkeypatch.setattr(programs, "run_steps", lambda *a: pytest.fail("ran op by op"))
     torch.use_deterministic_algorithms(True)
     try:
         values = [torch.linspace(0, 3, 50).exp().sum().item() for _ in range(5)]
@@ -163,13 +164,13 @@ def test_deterministic_code_never_runs_in_numpy(monkeypatch: pytest.MonkeyPatch)
 def test_rounds_of_a_loop_run_one_by_one() -> None:
     """Inference that reads nothing until the end: each round is the same structure, not a longer one."""
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(30)])
-    _programs.clear()
+    programs.clear()
     x = torch.ones(2, 4)
     with torch.no_grad():
         for _ in range(40):
             x = model(x).tanh()
     x.sum().item()
-    steps = sorted(s.steps + sum(p.runs for p in s.fixed.values()) for s in _programs.structures())
+    steps = sorted(s.steps + sum(p.runs for p in s.fixed.values()) for s in programs.structures())
     assert len(steps) <= 5 and steps[-1] >= 18  # a round is short: two of them run together
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import graphtorch as torch
-from graphtorch import _programs, nn
+from graphtorch import nn
+from graphtorch._deferred import programs
 from graphtorch.nn import functional as F
 
 
@@ -18,17 +19,17 @@ from graphtorch.nn import functional as F
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The graphs of compiled functions for which programs were made."""
     graphs: list[Any] = []
-    original = _programs.captured_program
+    original = programs.captured_program
 
     def counting(graph: Any, *rest: Any) -> Any:
         graphs.append(graph)
         return original(graph, *rest)
 
-    monkeypatch.setattr(_programs, "captured_program", counting)
-    _programs.clear()
+    monkeypatch.setattr(programs, "captured_program", counting)
+    programs.clear()
     torch.manual_seed(0)
     yield graphs
-    _programs.clear()
+    programs.clear()
 
 
 class Block(nn.Module):
@@ -141,11 +142,11 @@ def test_dynamic_false_and_true(compiled: list[Any]) -> None:
     agree(f, calls, dynamic=False)
     assert len(compiled) == len(calls) and not any(g.symbols() for g in compiled)
     compiled.clear()
-    _programs.clear()
+    programs.clear()
     agree(f, calls, dynamic=True)
     assert len(compiled) == 1 and compiled[0].symbols()
     compiled.clear()
-    _programs.clear()
+    programs.clear()
     agree(f, calls[:1] * 3, dynamic=True)  # sizes that never change get a program all the same
     assert len(compiled) == 1
     with pytest.raises(TypeError, match="dynamic must be True, False, None or"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graphtorch as torch
-from graphtorch import _programs
+from graphtorch._deferred import programs
 from graphtorch.ir import ops
 
 
@@ -66,8 +66,8 @@ def test_scan_of_a_traced_length() -> None:
 
 def test_running_a_loop_before_its_gradient_does_not_run_it_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[Any] = []
-    original = _programs.find
-    monkeypatch.setattr(_programs, "find", lambda g, outputs: graphs.append(g) or original(g, outputs))
+    original = programs.find
+    monkeypatch.setattr(programs, "find", lambda g, outputs: graphs.append(g) or original(g, outputs))
     weight = torch.randn(5, 5, requires_grad=True)
     xs = torch.randn(7, 2, 5)
     loss = torch.scan(lambda h, x: (torch.tanh(h @ weight + x),) * 2, torch.zeros(2, 5), xs)[0].sum()

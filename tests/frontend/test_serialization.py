@@ -12,8 +12,8 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import nn
-from graphtorch._loading import _rebuild_tensor_v2
-from graphtorch._pickling import LoadedStorage
+from graphtorch._files.loading import _rebuild_tensor_v2
+from graphtorch._files.pickling import LoadedStorage
 
 
 def test_round_trip_keeps_sharing_and_dtypes(tmp_path):

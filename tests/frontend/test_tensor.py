@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graphtorch as torch
-from graphtorch import _programs
+from graphtorch._deferred import programs
 
 VIEWS = {
     "view": lambda b: b.view(-1),
@@ -226,7 +226,7 @@ def test_batches_from_other_places_of_the_data_find_the_same_program():
     for start in range(6):
         doubled = data[:, start:start + 4] * 2
         assert doubled.sum().item() == 2 * sum(20 * r + c for r in range(3) for c in range(start, start + 4))
-        counts.append(_programs.new_count)
+        counts.append(programs.new_count)
     assert counts[0] == counts[-1]
     part = data[:, 1:3]
     data[0, 1] = 100

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import graphtorch as torch
-from graphtorch.storage import Leaf
+from graphtorch._deferred.storage import Leaf
 
 WRITES: dict[str, Callable[[Any], Any]] = {
     "fill_": lambda y: y.fill_(3.0),

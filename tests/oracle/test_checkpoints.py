@@ -128,11 +128,11 @@ def test_map_location(location: Any) -> None:
 
 
 def test_tensors_of_a_gpu() -> None:
-    storage = graphtorch._loading.LoadedStorage(np.ones(2, np.float32), "cuda:0")
+    storage = graphtorch._files.loading.LoadedStorage(np.ones(2, np.float32), "cuda:0")
     with pytest.raises(RuntimeError, match="Attempting to deserialize object on a CUDA device"):
-        graphtorch._loading.locator(None)(storage)
-    assert graphtorch._loading.locator({"cuda:0": "cpu"})(storage) is storage
-    assert graphtorch._loading.locator("cpu")(storage) is storage
+        graphtorch._files.loading.locator(None)(storage)
+    assert graphtorch._files.loading.locator({"cuda:0": "cpu"})(storage) is storage
+    assert graphtorch._files.loading.locator("cpu")(storage) is storage
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])

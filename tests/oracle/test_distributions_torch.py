@@ -12,7 +12,7 @@ import pytest
 
 import graphtorch as gt
 from against_torch import compare, error_of
-from graphtorch import _record
+from graphtorch._deferred import running
 
 torch = pytest.importorskip("torch")
 
@@ -215,8 +215,8 @@ def test_validation_can_be_turned_off() -> None:
 def test_a_sample_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checking parameters is one run; a sample's log-probability is recorded behind it and not run."""
     runs = []
-    run = _record._run
-    monkeypatch.setattr(_record, "_run", lambda wanted: (runs.append(1), run(wanted))[1])
+    run = running._run
+    monkeypatch.setattr(running, "_run", lambda wanted: (runs.append(1), run(wanted))[1])
     x = gt.ones(4, 3) * 2
     d = gt.distributions.Normal(x * 3, x.exp())
     assert len(runs) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphtorch
-from graphtorch import _programs
+from graphtorch._deferred import programs
 from graphtorch.backends.llvm import compiler
 
 torch = pytest.importorskip("torch")
@@ -67,7 +67,7 @@ class Run:
             self.losses.append(step(t, t.tensor(x), t.tensor(target)).item())
             self.rates.append(self.optimizer.param_groups[0]["lr"])
             schedule.step()
-            self.made.append((compiler.compiled_count, _programs.new_count))
+            self.made.append((compiler.compiled_count, programs.new_count))
         self.weights = {k: v.detach().numpy() for k, v in self.model.state_dict().items()}
         self.recorded = step.recorded if compiled else 0
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from graphtorch.ir import ops
 
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS, run
-from ...tensor import Tensor
 
 _GRAD_NAMES = {"conv": "Convolution", "conv_transpose": "Convolution", "batch_norm": "NativeBatchNorm",
                "batch_norm_train": "NativeBatchNorm", "layer_norm": "NativeLayerNorm",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from ..._autocast import lower_precision
+from ..._deferred.tensor import Tensor
+from ..._ops.autocast import lower_precision
 from ..._ops.base import rounded_once
-from ...tensor import Tensor
 from ._common import call, constant_like, floating, in_place, uniform_like, where
 
 __all__ = [

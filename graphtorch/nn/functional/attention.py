@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from ..._autocast import lower_precision
+from ..._deferred.tensor import Tensor
+from ..._ops.autocast import lower_precision
 from ..._ops.base import rounded_once
-from ...tensor import Tensor
 from ._common import call, constant_like, where
 from .activation import softmax
 from .dropouts import dropout

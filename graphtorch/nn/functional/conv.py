@@ -7,9 +7,9 @@ from typing import Any
 
 from graphtorch.ir import ops
 
-from ..._autocast import lower_precision
+from ..._deferred.tensor import Tensor
+from ..._ops.autocast import lower_precision
 from ..._ops.base import DENSE, SHORT, rounded_once, run
-from ...tensor import Tensor
 from ._common import batched, call, same_dtype, tuple_of
 
 

@@ -16,11 +16,11 @@ from graphtorch.ir.graph import Graph, Type, Value, located
 from graphtorch.ir.ops.common import full
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 
-from ..._autocast import single_precision
+from ..._deferred.storage import Storage
+from ..._deferred.tensor import Tensor
+from ..._ops.autocast import single_precision
 from ..._ops.base import FUNCTIONS, run
 from ...autograd import Function
-from ...storage import Storage
-from ...tensor import Tensor
 from ._common import cat, constant_like, where
 
 

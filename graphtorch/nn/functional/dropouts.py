@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from ...tensor import Tensor
+from ..._deferred.tensor import Tensor
 from ._common import bernoulli, floating, in_place
 
 ALPHA = -1.7580993408473766  # -scale * alpha of SELU: the value that dropped units take

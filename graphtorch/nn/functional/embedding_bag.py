@@ -6,9 +6,9 @@ import math
 import warnings
 from typing import Any, Protocol
 
+from ..._deferred.storage import Storage
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS, check_places
-from ...storage import Storage
-from ...tensor import Tensor
 from ._common import constant_like, where
 from .sparse import embedding, renormalize
 

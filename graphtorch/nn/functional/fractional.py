@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..._autocast import single_precision
+from ..._deferred.tensor import Tensor
+from ..._ops.autocast import single_precision
 from ..._ops.base import FUNCTIONS
-from ...tensor import Tensor
 from ._common import batched, floating, tuple_of
 
 __all__ = ["fractional_max_pool2d", "fractional_max_pool2d_with_indices", "fractional_max_pool3d",

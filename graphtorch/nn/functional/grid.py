@@ -11,9 +11,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from ..._autocast import single_precision
+from ..._deferred.tensor import Tensor
+from ..._ops.autocast import single_precision
 from ..._ops.base import FUNCTIONS, check_tensor, rounded_once
-from ...tensor import Tensor
 from ._common import where
 
 _CUBIC = -0.75  # the coefficient a of Keys' cubic kernel (1981) that PyTorch uses

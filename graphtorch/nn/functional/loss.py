@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..._autocast import single_precision
+from ..._deferred.tensor import Tensor
+from ..._ops.autocast import single_precision
 from ..._ops.base import FUNCTIONS, check_places, checked, rounded_once
-from ...tensor import Tensor
 from ._common import call, constant_like, where
 from .activation import log_softmax, logsigmoid
 from .distance import pairwise_distance

@@ -6,7 +6,7 @@ import math
 import warnings
 from typing import NamedTuple
 
-from ...tensor import Tensor
+from ..._deferred.tensor import Tensor
 from ._common import cat
 from .activation import softmax
 from .attention import scaled_dot_product_attention

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ..._ops.base import rounded_once
 from ...autograd import no_grad
-from ...tensor import Tensor
 from ._common import call, floating
 from .pooling import avg_pool2d, avg_pool3d
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..._autocast import single_precision
-from ...tensor import Tensor
+from ..._deferred.tensor import Tensor
+from ..._ops.autocast import single_precision
 from ._common import call, cat
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..._autocast import single_precision
+from ..._deferred.tensor import Tensor
+from ..._ops.autocast import single_precision
 from ..._ops.base import check_places
 from ..._types import DTYPES
-from ...tensor import Tensor
 from ._common import batched, call, floating, tuple_of
 
 __all__ = [

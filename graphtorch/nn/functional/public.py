@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...tensor import Tensor
+from ..._deferred.tensor import Tensor
 from . import activation, conv, distance, dropouts, loss, normalization, pooling, recurrent, sparse, vision
 
 Function = Callable[..., Any]

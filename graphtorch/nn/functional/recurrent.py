@@ -18,10 +18,10 @@ from graphtorch.ir.dtype import boolean
 from graphtorch.ir.graph import Graph, Type, Value, located
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 
-from ..._autocast import lower_precision
+from ..._deferred.storage import Leaf, Storage
+from ..._deferred.tensor import Tensor
+from ..._ops.autocast import lower_precision
 from ..._ops.base import FUNCTIONS, run
-from ...storage import Leaf, Storage
-from ...tensor import Tensor
 from ._common import from_array
 from .dropouts import dropout as drop
 

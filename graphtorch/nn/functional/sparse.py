@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..._deferred.storage import Storage
+from ..._deferred.tensor import Tensor
 from ..._ops.base import check_places, elements_for_size
-from ..._sparse import row_gradient
+from ..._ops.sparse import row_gradient
 from ...autograd import Function, no_grad
-from ...storage import Storage
-from ...tensor import Tensor
 from ._common import constant_like, vector_norm, where
 
 

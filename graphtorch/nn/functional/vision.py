@@ -11,8 +11,8 @@ import numpy as np
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f64, i64
 
+from ..._deferred.tensor import Tensor, from_value
 from ..._ops.base import rounded_once, size_of, size_value
-from ...tensor import Tensor, from_value
 from ._common import batched, cat, from_array, tuple_of, where
 from .padding import pad
 from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d

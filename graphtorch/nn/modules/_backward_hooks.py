@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ...autograd import Function
-from ...tensor import Tensor
 
 
 class _Watch(Function):

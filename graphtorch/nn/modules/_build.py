@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
-from ...tensor import Tensor
 from ..parameter import Parameter
 
 

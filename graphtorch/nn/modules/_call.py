@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from ...tensor import Tensor
+from ..._deferred.tensor import Tensor
 from ...utils.hooks import RemovableHandle, register
 from ._backward_hooks import BackwardHooks
 from ._members import Members

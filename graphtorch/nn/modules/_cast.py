@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
 from ..._ops.convert import parse_to
 from ...autograd import no_grad
-from ...tensor import Tensor
 from ..parameter import is_lazy
 from ._members import Members, changes
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ..._ops.convert import typename
-from ...tensor import Tensor
 from ...utils.hooks import changes
 from ..parameter import Buffer, Parameter
 

@@ -7,8 +7,8 @@ from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ...autograd import no_grad
-from ...tensor import Tensor
 from ...utils.hooks import RemovableHandle, register
 from ..parameter import Parameter, is_lazy
 from ._members import Members

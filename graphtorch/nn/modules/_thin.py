@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ...tensor import Tensor
+from ..._deferred.tensor import Tensor
 from .module import Module
 
 

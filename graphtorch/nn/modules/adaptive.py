@@ -6,9 +6,9 @@ from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
 
+from ..._deferred.storage import Storage
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
-from ...storage import Storage
-from ...tensor import Tensor
 from .. import functional as F
 from .container import ModuleList, Sequential
 from .linear import Linear

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ...tensor import Tensor
+from ..._deferred.tensor import Tensor
 from ..parameter import Parameter
 from .module import Module, indent
 

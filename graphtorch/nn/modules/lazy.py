@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ...autograd import no_grad
-from ...tensor import Tensor
 from ..parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 from . import batchnorm, conv
 from .linear import Linear

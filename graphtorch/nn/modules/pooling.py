@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ...tensor import Tensor
+from ..._deferred.tensor import Tensor
 from .. import functional as F
 from ..functional._common import tuple_of
 from ._thin import thin

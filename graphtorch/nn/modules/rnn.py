@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
-from ...tensor import Tensor
 from .. import init
 from ..functional import recurrent
 from ..utils.rnn import PackedSequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ...autograd import no_grad
-from ...tensor import Tensor
 from .. import functional as F
 from .. import init
 from ..parameter import Parameter

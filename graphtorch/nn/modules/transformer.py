@@ -12,10 +12,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..._grad_mode import modes
+from ..._deferred.storage import Storage
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
-from ...storage import Storage
-from ...tensor import Tensor
+from ...autograd.grad_mode import modes
 from .. import functional as F
 from .. import init
 from ..functional.multi_head import additive_mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..._absent import attribute_of
+from ..._torch.absent import attribute_of
 from . import rnn
 from .clip_grad import (
            clip_grad_norm,

@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
 from ...autograd import no_grad
-from ...tensor import Tensor
 
 Tensors = Tensor | Iterable[Tensor]
 

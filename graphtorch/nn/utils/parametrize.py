@@ -11,8 +11,8 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ...autograd import no_grad
-from ...tensor import Tensor
 from ..modules import Module, ModuleDict, ModuleList
 from ..parameter import Parameter
 

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
-from ...tensor import Tensor
 from ..modules import Module
 
 Amount = int | float

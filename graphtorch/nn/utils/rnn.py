@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..._deferred.tensor import Tensor
 from ..._ops.accept import accepting
 from ..._ops.base import FUNCTIONS
 from ..._types import DTYPES
-from ...tensor import Tensor
 from ..functional import pad
 from ..functional.recurrent import known_sizes
 

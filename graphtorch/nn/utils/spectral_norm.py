@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
 from ...autograd import no_grad
-from ...tensor import Tensor
 from ..functional import normalize
 from ..modules import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Module
 from ..parameter import Parameter

@@ -8,8 +8,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
-from ...tensor import Tensor
 from ..modules import Module
 from ..parameter import Parameter
 

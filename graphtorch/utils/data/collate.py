@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
 from ..._types import DTYPES
-from ...tensor import Tensor
 
 
 def default_convert(data: Any) -> Any:

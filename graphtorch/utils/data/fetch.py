@@ -6,8 +6,8 @@ from collections.abc import Callable
 from operator import getitem
 from typing import Any
 
+from ..._deferred.running import flush
 from ..._ops.base import FUNCTIONS
-from ..._record import flush
 from .collate import default_collate
 from .dataset import IterableDataset, TensorDataset
 

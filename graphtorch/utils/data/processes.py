@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from multiprocessing import connection
 from typing import Any
 
-from ..._record import flush
+from ..._deferred.running import flush
 from .worker import EndOfStream, Job, WorkerError, work
 
 JOIN_SECONDS = 5.0

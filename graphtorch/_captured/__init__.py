@@ -1,0 +1,1 @@
+"""Functions recorded as a whole: capture, guards, replay, control flow."""

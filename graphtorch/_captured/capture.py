@@ -1,0 +1,404 @@
+"""Recording one call of a function as a closed graph.
+
+While a `Capture` is in progress nothing runs. Storages that existed before become inputs of the graph when
+they are read; those written become outputs. Tensors given as arguments are replaced by stand-ins, whose
+sizes may be symbolic.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import i64
+from graphtorch.ir.graph import Graph, Node, Type, Value, topological
+from graphtorch.ir.literal import Literal
+
+from .._deferred import running
+from .._deferred.door import Buffer
+from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, is_contiguous
+from .._deferred.tensor import Tensor
+from .._deferred.walk import stand_for
+from ..autograd.nodes import GradNode
+from ..random import signed
+
+
+class Boundary(GradNode):
+    """In the place of what made a tensor before the call: where gradients leave the captured function."""
+
+    def __init__(self, tensor: Tensor, edge: tuple[GradNode, int]):
+        super().__init__(edge[0]._name, (), (), (edge,), ())
+        self.types = [tensor._type]
+        self.variable = tensor
+
+    def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
+        """What arrives goes on to the graph outside: a backward pass that does so is no replay's."""
+        if isinstance(Storage.capture, Capture):
+            Storage.capture.call_off(True)
+        return cotangents
+
+    def free(self, gradients: Any, cotangents: Any) -> None:
+        pass
+
+
+class Known(NamedTuple):
+    """A tensor that is older than the call, as it was found."""
+
+    storage: Storage
+    view: Any
+    leaf: bool  # whether it is a leaf that requires grad
+    fn: GradNode | None
+    nr: int
+
+
+class Capture:
+    """A recording in progress, and afterwards what it recorded.
+
+    Tensors from outside are used as they are: what is written to them is put back by `restore`. Where a
+    replay could not do what the call does, the capture is called off: what it recorded then becomes ordinary
+    pending work, and the call goes on line by line.
+    """
+
+    def __init__(self, constants: bool, fullgraph: bool = False):
+        """Args:
+        constants: whether numbers that a replay would read again become constants (trace).
+        fullgraph: whether a value that is needed in Python is an error.
+        """
+        self.constants = constants
+        self.fullgraph = fullgraph
+        self.off = False
+        self.created: list[weakref.ref[Storage]] = []
+        self.inputs: dict[Storage, Value] = {}
+        self.leaves: dict[Value, Leaf] = {}  # what the inputs hold
+        self.locals: dict[Storage, Value | None] = {}
+        self.writes: dict[Storage, Leaf] = {}
+        self.grads: dict[Tensor, Any] = {}  # tensors whose grad was set: the grad before
+        self.grad_guards: dict[Tensor, bool] = {}  # tensors whose grad was read: whether it was None
+        self.grad_sources: dict[Storage, Tensor] = {}
+        self.generators: dict[Any, tuple[int, int]] = {}  # state at the start
+        self.value_guards: dict[Storage, int] = {}  # read in Python: their writes so far
+        self.known: dict[Tensor, Known] = {}  # tensors from outside that were read or written
+        self.counters: dict[Version, int] = {}  # of writes to tensors from outside: before the call
+        self.arguments: dict[
+            Storage, int
+        ] = {}  # of tensors that are given as they are: the first one's number
+        self.names: dict[Storage, str] = {}
+        self.given: list[Tensor] = []  # arguments that are used as they are
+        self.parts: dict[Tensor, Value] = {}  # views among them, and what they show at first
+        self.stand_ins: list[Value] = []
+        self.stood: list[tuple[Tensor, Tensor]] = []  # stand-ins, and the arguments that they stand for
+        self.stood_leaves: list[bool] = []  # whether the stand-ins were leaves that require grad
+        self.why = ""  # it was called off
+
+    # -- what happens during the call
+
+    def read(self, storage: Storage) -> Value:
+        value = storage.value
+        if not isinstance(value, Leaf):
+            return value
+        if isinstance(value, RuntimeScalar):
+            return _constant(value) if self.constants else value
+        if storage in self.locals:
+            made = self.locals[storage]
+            if made is None:
+                made = self.locals[storage] = _constant(value)
+            return made
+        place = self.inputs.get(storage)
+        if place is None:
+            place = self.inputs[storage] = Value(
+                value.type, name=self.names.get(storage, f"state{len(self.inputs)}")
+            )
+            self.leaves[place] = value
+        return place
+
+    def seen(self, tensor: Tensor) -> None:
+        """A tensor is about to be read."""
+        if tensor._base is None and tensor not in self.known:
+            storage = tensor._storage
+            if storage in self.writes or (isinstance(storage.value, Leaf) and storage not in self.locals):
+                self.meet(tensor)
+
+    def meet(self, tensor: Tensor) -> None:
+        """A tensor that is older than the call: its history ends at the function's border."""
+        fn = tensor._fn
+        self.known[tensor] = Known(tensor._storage, tensor._view, tensor._rg, fn, tensor._nr)
+        if self.constants or tensor._rg or not tensor.requires_grad:
+            return
+        edge = tensor._edge()
+        if edge is not None:
+            tensor._fn, tensor._nr = Boundary(tensor, edge), 0
+
+    def counts(self, tensor: Tensor) -> None:
+        """A tensor was written to, and is about to count that."""
+        if tensor._storage in self.writes:
+            self.counters.setdefault(tensor._counter, tensor._counter.number)
+            base = tensor if tensor._base is None else tensor._base
+            if base not in self.known:
+                self.meet(base)
+
+    def value_read(self, storage: Storage) -> None:
+        """Elements were read in Python: a replay needs them unchanged."""
+        if self.varies(storage):
+            if not self.call_off():
+                running._refuse_in_capture()
+        elif storage not in self.locals:
+            self.value_guards.setdefault(storage, storage.epoch)
+
+    def local(self, storage: Storage) -> None:
+        if not isinstance(storage.value, RuntimeScalar):
+            self.locals[storage] = None
+
+    def written(self, storage: Storage) -> None:
+        value = storage.value
+        if isinstance(value, Leaf) and storage not in self.locals:
+            self.writes.setdefault(storage, value)
+        self.locals.pop(storage, None)
+
+    def grad_set(self, tensor: Tensor) -> None:
+        self.grads.setdefault(tensor, tensor._grad)
+
+    def grad_read(self, tensor: Tensor) -> None:
+        if tensor not in self.grads and tensor not in self.grad_guards:
+            self.grad_guards[tensor] = tensor._grad is None
+            if tensor._grad is not None:
+                self.grad_sources[tensor._grad._storage] = tensor
+
+    def rebound(self, tensor: Tensor) -> None:
+        """A tensor is about to use another storage."""
+        if not self.call_off(True):
+            raise RuntimeError(
+                f"tensor.data is assigned at {running.user_line()} inside a traced function: write the "
+                "elements with copy_() instead"
+            )
+
+    def random(self, generator: Any, used: int) -> tuple[Value, Value]:
+        start = self.generators.setdefault(generator, generator.__getstate__())
+        ahead = generator._offset - start[1]
+        seed, offset = generator._seed, generator._offset
+        generator._offset = offset + used
+        if self.constants:
+            return ops.constant(value=Literal.of(signed(seed), i64)), ops.constant(
+                value=Literal.of(offset, i64)
+            )
+        return (
+            RuntimeScalar(lambda: signed(generator._seed), i64),
+            RuntimeScalar(lambda: generator._offset + ahead, i64, offset),
+        )
+
+    def reseeded(self, generator: Any) -> None:
+        """A generator is about to start another stream."""
+        self.call_off(True)
+
+    def stand_in(self, tensor: Tensor, shape: tuple[Any, ...], name: str) -> Tensor:
+        """A tensor in the place of an argument."""
+        value = Value(Type(tensor._type.dtype, shape), name=name)
+        self.stand_ins.append(value)
+        made = object.__new__(Tensor)
+        made._storage, made._counter = Storage(value), Version()
+        edge = tensor._edge() if tensor.requires_grad else None
+        if edge is not None and not self.constants and not tensor._rg:
+            made._fn = Boundary(made, edge)
+        else:
+            made._rg = tensor.requires_grad
+        self.stood.append((made, tensor))
+        self.stood_leaves.append(made._rg)
+        return made
+
+    def give(self, tensor: Tensor, number: int, name: str) -> None:
+        """An argument that is used as it is."""
+        storage = tensor._storage
+        self.given.append(tensor)
+        if tensor._view is None and storage not in self.arguments:
+            self.arguments[storage] = number
+            self.names[storage] = name
+        if tensor not in self.known:
+            self.meet(tensor)
+
+    def varies(self, storage: Storage) -> bool:
+        """Whether an argument uses it, so that elements read now say nothing of a later call."""
+        return any(t._storage is storage for t in self.given)
+
+    # -- the call
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Run `function` while this capture watches; what it changed is put back afterwards by `restore`."""
+        if Storage.capture is not None:
+            return function()
+        running.flush()
+        for tensor in self.given:
+            running.settle(tensor._storage)
+        Storage.capture = self
+        try:
+            for tensor in self.given:
+                if tensor._view is not None:
+                    self.parts[tensor] = tensor._value()
+            return function()
+        except BaseException:
+            if not self.off and not self.call_off(True):
+                Storage.capture = None
+                self.restore()
+            raise
+        finally:
+            if Storage.capture is self:
+                Storage.capture = None
+
+    def call_off(self, always: bool = False) -> bool:
+        """Stop recording: what was recorded becomes pending work, as if nobody had watched.
+
+        Args:
+            always: even if values needed in Python are errors.
+
+        Returns:
+            Whether the capture is over; one that must not be called off goes on.
+        """
+        if self.off:
+            return True
+        if self.constants or self.stood or (self.fullgraph and not always):
+            return False
+        self.off = True
+        self.why = "a call that a replay could not repeat"
+        if not always:
+            self.why = f"a value needed in Python at {running.user_line()}"
+        if Storage.capture is self:
+            Storage.capture = None
+        for value, leaf in self.leaves.items():
+            stand_for(value, leaf)
+        for storage in dict.fromkeys((*[r() for r in self.created], *self.writes)):
+            if storage is None or isinstance(storage.value, Leaf):
+                continue
+            held = self.leaves.get(storage.value)
+            if held is not None:
+                storage.value = held
+            else:
+                running.pending(storage)
+        self._uncut()
+        return True
+
+    def _uncut(self) -> None:
+        for tensor, known in self.known.items():
+            if isinstance(tensor._fn, Boundary):
+                tensor._fn, tensor._nr = known.fn, known.nr
+
+    def restore(self) -> None:
+        """Put storages, gradients, generators and histories back to where they were before the call."""
+        for storage, leaf in self.writes.items():
+            storage.value = leaf
+        for tensor, grad in self.grads.items():
+            tensor._grad = grad
+        for generator, state in self.generators.items():
+            generator.__setstate__(state)
+        for counter, number in self.counters.items():
+            counter.number = number
+        self._uncut()
+
+    def escaped(self, kept: Iterable[Storage]) -> list[Storage]:
+        """Storages made during the call that outlive it, other than `kept`: new state."""
+        known = set(kept) | set(self.writes)
+        found = self._alive(known)
+        if found:
+            del found
+            gc.collect()
+            found = self._alive(known)
+        return found
+
+    def _alive(self, known: set[Storage]) -> list[Storage]:
+        found = [r() for r in self.created]
+        return [
+            s
+            for s in dict.fromkeys(found)
+            if s is not None and s not in known and not isinstance(s.value, Leaf)
+        ]
+
+
+def buffer_of(tensor: Tensor) -> Buffer:
+    """The elements of a tensor, row-major; no copy where they lie so."""
+    storage = tensor._storage
+    running.settle(storage)
+    buffer: Buffer = storage.value.buffer  # type: ignore[attr-defined]
+    view: Any = tensor._view
+    if view is None:
+        return buffer
+    if view.type.dtype is buffer.dtype and is_contiguous(view.type.shape, view.strides):
+        return buffer.part(view.offset, view.type.shape)
+    return Buffer.of(tensor._array().copy())
+
+
+def _constant(leaf: Leaf) -> Value:
+    return ops.constant(value=Literal.of(leaf.buffer.numpy(), leaf.dtype))
+
+
+# ------------------------------------------------------------------------------------------ closing a graph
+
+
+class Closed:
+    """A graph between given inputs and outputs, made of what a capture recorded."""
+
+    def __init__(self, name: str, inputs: Sequence[Value], outputs: Sequence[Value], scalars: bool = True):
+        """Args:
+        inputs: values without a node that become the first inputs, in order.
+        scalars: whether run-time scalars become further inputs.
+        """
+        table: dict[Value, Value] = {
+            v: Value(v.type, name=v.name or f"saved{i}") for i, v in enumerate(inputs)
+        }
+        self.scalars: list[RuntimeScalar] = []
+        self.constants: list[Leaf] = []  # elements that became part of the graph
+        nodes: list[Node] = []
+        for node in topological(outputs, frozenset(inputs)):
+            operands = tuple([table.get(v) or self._leaf(v, table, nodes) for v in node.operands])
+            made = Node(node.op, operands, node.attrs, node.types, node.location)
+            nodes.append(made)
+            for i, result in enumerate(made.results()):
+                table[Value(node.types[i], node, i)] = result
+        found = [table.get(v) or self._leaf(v, table, nodes) for v in outputs]
+        extra = [table[s] for s in self.scalars]
+        self.graph = Graph(name, [*[table[v] for v in inputs], *extra], found, nodes)
+
+    def _leaf(self, value: Value, table: dict[Value, Value], nodes: list[Node]) -> Value:
+        if isinstance(value, RuntimeScalar):
+            made = Value(value.type, name=f"scalar{len(self.scalars)}")
+            self.scalars.append(value)
+        elif isinstance(value, Leaf):
+            made = _constant(value)
+            nodes.append(made.node)  # type: ignore[arg-type]
+            self.constants.append(value)
+        else:
+            raise RuntimeError(
+                f"a tensor made in another captured call is used here ({value.type}): return it from that "
+                "function instead of keeping it"
+            )
+        table[value] = made
+        return made
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    """The tensors of a nest of tuples, lists and dicts, in order."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        return [t for v in tree.values() for t in tensors_in(v)]
+    if isinstance(tree, (tuple, list)):
+        return [t for v in tree for t in tensors_in(v)]
+    return []
+
+
+def rebuild(tree: Any, replace: Callable[[Tensor], Any]) -> Any:
+    """The same nest with each tensor replaced, in order."""
+    if isinstance(tree, Tensor):
+        return replace(tree)
+    if isinstance(tree, dict):
+        if type(tree) is dict:
+            return {k: rebuild(v, replace) for k, v in tree.items()}
+        made = copy.copy(tree)  # an OrderedDict, say
+        for k, v in tree.items():
+            made[k] = rebuild(v, replace)
+        return made
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*[rebuild(v, replace) for v in tree])
+    if isinstance(tree, (tuple, list)):
+        return type(tree)([rebuild(v, replace) for v in tree])
+    return tree

@@ -1,0 +1,652 @@
+"""`trace`: a function as a graph. `compile`: a function recorded once and replayed with next to no Python."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import types
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from operator import is_
+from typing import Any
+
+from graphtorch.ir.failure import InternalError
+from graphtorch.ir.graph import Graph, Value, _location
+from graphtorch.ir.shape import SymInt, bounds, symbol
+
+from .._deferred.storage import Storage, Version
+from .._deferred.tensor import Tensor
+from .._ops.autocast import state as autocast_state
+from .._ops.base import FUNCTIONS
+from .._types import default_dtype
+from ..autograd.grad_mode import modes
+from ..nn.modules._call import _global_tables as global_tables
+from ..nn.modules.module import Module
+from ..utils.hooks import changes
+from .capture import Capture, Closed, rebuild, tensors_in
+from .guards import Watch
+from .replay import Entry, record
+
+SIGNATURES_BOUND = 128  # kinds of call that a function keeps recordings of; the oldest goes first
+ENTRIES_BOUND = 8  # recordings of one kind of call, for different states
+VAIN = 3  # recordings in vain after which a kind of call runs line by line
+
+
+class Dim:
+    """A size that may differ from call to call, within ``min..max``: ``Dim("batch", min=1, max=64)``.
+
+    Dims of one name are one size. Sizes 0 and 1 are not special.
+
+    Raises:
+        ValueError: `name` is not an identifier, or min > max.
+    """
+
+    def __init__(self, name: str, *, min: int = 0, max: int | None = None):
+        self.name = name
+        self.min, self.max = min, max
+        self.size: SymInt = symbol(name, min, max)
+
+    def __repr__(self) -> str:
+        limit = "" if self.max is None else f", max={self.max}"
+        return f"Dim({self.name!r}, min={self.min}{limit})"
+
+
+class TracedGraph:
+    """What `trace` returns.
+
+    Attributes:
+        graph: the graph; its inputs are the tensor arguments by their names, then `parameters` by theirs.
+        parameters: tensors that the function read beside its arguments, by input name: ``conv1.weight`` for
+            those of a module, ``state0`` and so on for others.
+        inputs: names of the inputs that are arguments, in order.
+    """
+
+    def __init__(self, graph: Graph, parameters: dict[str, Tensor], inputs: tuple[str, ...], structure: Any):
+        self.graph = graph
+        self.parameters = parameters
+        self.inputs = inputs
+        self._structure = structure
+
+    def print(self) -> None:
+        """Print the graph in its text form."""
+        self.graph.print()
+
+    def __str__(self) -> str:
+        return str(self.graph)
+
+
+def trace(
+    function: Callable[..., Any],
+    *args: Any,
+    dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
+    **kwargs: Any,
+) -> TracedGraph:
+    """The graph that `function` computes, recorded by one call. (Of a matrix: the sum of its diagonal.)
+
+    Args:
+        function: a function or module of tensors. What it reads beside its arguments becomes `parameters`;
+        numbers in it
+            become constants.
+        args, kwargs: example arguments; tensors become inputs, others are fixed.
+        dynamic: for an argument (by name or position) its axes that may vary, ``{"x": {0: Dim("batch")}}``.
+
+    Returns:
+        A `TracedGraph`. In-place updates of module buffers are not part of it: trace modules in ``eval()``.
+
+    Raises:
+        RuntimeError: the function needs a tensor's value in Python; the message names the line.
+    """
+    if isinstance(function, Tensor):  # ``torch.trace`` of PyTorch: the sum of a matrix's diagonal
+        return FUNCTIONS["trace"](function)  # type: ignore[no-any-return]
+    names = argument_names(function, args, kwargs)
+    dims = dynamic_axes(dynamic, names, args)
+    capture = Capture(constants=True)
+    known = {t._storage: path for path, t in _members(function)}
+    taken = set(known.values())
+    stands: list[str] = []
+
+    def stand_in(name: str, tensor: Tensor, axes: Mapping[int, Dim]) -> Tensor:
+        label = name if name not in taken else name + "_input"
+        stands.append(label)
+        return capture.stand_in(tensor, _symbolic(tensor, axes, name), label)
+
+    given = _stand_ins(names, args, kwargs, dims, stand_in)
+    result = capture.call(lambda: function(*given[0], **given[1]))
+    outputs = tensors_in(result)
+    values = [_value_within(capture, t) for t in outputs]
+    capture.restore()
+    _location.set(None)  # what is built by hand from here on is not of the function's last line
+    order = {storage: i for i, storage in enumerate(known)}  # of the module, whichever was read first
+    storages = sorted(capture.inputs, key=lambda s: order.get(s, len(order)))
+    for storage in storages:
+        capture.inputs[storage].name = known.get(storage, capture.inputs[storage].name)
+    closed = Closed("main", [*capture.stand_ins, *(capture.inputs[s] for s in storages)], values)
+    parameters = {capture.inputs[s].name: _holder(function, s) for s in storages}
+    return TracedGraph(closed.graph, parameters, tuple(stands), result)
+
+
+def _value_within(capture: Capture, tensor: Tensor) -> Value:
+    Storage.capture = capture
+    try:
+        return tensor._value()
+    finally:
+        Storage.capture = None
+
+
+def _holder(function: Any, storage: Any) -> Tensor:
+    for _, tensor in _members(function):
+        if tensor._storage is storage:
+            return tensor
+    made = object.__new__(Tensor)
+    made._storage, made._counter = storage, Version()
+    return made
+
+
+def _members(function: Any) -> list[tuple[str, Tensor]]:
+    module = function if isinstance(function, Module) else getattr(function, "__self__", None)
+    if not isinstance(module, Module):
+        return []
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+# ------------------------------------------------------------------------------------------ arguments
+
+
+def argument_names(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+    """A name for each positional argument."""
+    target = function.forward if isinstance(function, Module) else function
+    try:
+        parameters = list(inspect.signature(target).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names: list[str] = []
+    for i in range(len(args)):
+        parameter = parameters[i] if i < len(parameters) else parameters[-1] if parameters else None
+        if parameter is None or (parameter.kind is parameter.VAR_POSITIONAL):
+            names.append(f"{parameter.name if parameter is not None else 'arg'}{i}")
+        else:
+            names.append(parameter.name)
+    return names
+
+
+def dynamic_axes(dynamic: Any, names: Sequence[str], args: Sequence[Any]) -> dict[str, dict[int, Dim]]:
+    """`dynamic` with names for positions and axes counted from the front.
+
+    Raises:
+        ValueError: no such argument. TypeError: an axis is not marked with a Dim. IndexError: no such axis.
+    """
+    found: dict[str, dict[int, Dim]] = {}
+    for key, axes in (dynamic or {}).items():
+        name = names[key] if isinstance(key, int) and -len(names) <= key < len(names) else key
+        if isinstance(name, int):
+            raise ValueError(f"dynamic: there is no argument {key}: got {len(names)}")
+        if not isinstance(axes, Mapping):
+            raise TypeError(
+                f"dynamic: expected {{axis: Dim}} for argument {name!r}, got {type(axes).__name__}"
+            )
+        for axis, dim in axes.items():
+            if not isinstance(dim, Dim):
+                raise TypeError(
+                    f"dynamic: axis {axis} of {name!r} must be marked with a Dim, not {type(dim).__name__}"
+                )
+        found[name] = dict(axes)
+    return found
+
+
+def example_sizes(
+    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Any
+) -> dict[str, Any]:
+    """The sizes that the arguments have in the place of each `Dim`, by its name."""
+    names = argument_names(function, tuple(args), dict(kwargs))
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    return {
+        dim.name: given[name].shape[axis]
+        for name, axes in dynamic_axes(dynamic, names, args).items()
+        if isinstance(given.get(name), Tensor)
+        for axis, dim in axes.items()
+        if -given[name].dim() <= axis < given[name].dim()
+    }
+
+
+def _symbolic(tensor: Tensor, axes: Mapping[int, Dim], name: str) -> tuple[Any, ...]:
+    shape = list(tensor._type.shape)
+    for axis, dim in axes.items():
+        if not -len(shape) <= axis < len(shape):
+            raise IndexError(f"dynamic: argument {name!r} of shape {shape} has no axis {axis}")
+        size = shape[axis]
+        low, high = bounds(dim.size)
+        if not low <= size <= high:
+            raise RuntimeError(f"dynamic: argument {name!r} has size {size} at axis {axis}, outside {dim!r}")
+        shape[axis] = dim.size
+    return tuple(shape)
+
+
+def _stand_ins(
+    names: Sequence[str],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    dims: Mapping[str, Mapping[int, Dim]],
+    make: Callable[[str, Tensor, Mapping[int, Dim]], Tensor],
+) -> tuple[list[Any], dict[str, Any]]:
+    def replaced(name: str, tree: Any) -> Any:
+        found = tensors_in(tree)
+        single = len(found) == 1 and tree is found[0]
+        if not found:
+            return tree
+        axes = dims.get(name, {})
+        made = [make(name if single else f"{name}{i}", t, axes) for i, t in enumerate(found)]
+        if all(map(is_, made, found)):
+            return tree  # itself, so that a list that is changed is the caller's
+        position = iter(made)
+        return rebuild(tree, lambda _: next(position))
+
+    unknown = set(dims) - set(names) - set(kwargs)
+    if unknown:
+        raise ValueError(
+            f"dynamic: there is no argument {sorted(unknown)[0]!r}: the function takes {[*names, *kwargs]}"
+        )
+    return [replaced(n, a) for n, a in zip(names, args, strict=True)], {
+        k: replaced(k, v) for k, v in kwargs.items()
+    }
+
+
+# ------------------------------------------------------------------------------------------ compile
+
+
+def _check_sizes(dims: Mapping[str, Mapping[int, Dim]], given: Mapping[str, Any]) -> None:
+    """Raise where sizes are not what the Dims say: out of range, or different for one Dim."""
+    found: dict[str, tuple[str, Tensor, int]] = {}
+    for name, axes in dims.items():
+        for tensor in tensors_in(given.get(name)):
+            _symbolic(tensor, axes, name)
+            for axis, dim in axes.items():
+                first, other, place = found.setdefault(dim.name, (name, tensor, axis))
+                if other._type.shape[place] != tensor._type.shape[axis]:
+                    raise RuntimeError(
+                        f"sizes that were given one Dim must be equal: {first} has shape "
+                        f"{list(other._type.shape)}, {name} has shape {list(tensor._type.shape)}, with Dim "
+                        f"{dim.name!r} at axis {place} and {axis}"
+                    )
+
+
+class Compiled:
+    """A function that is recorded at its first call with given types, and replayed from then on."""
+
+    def __init__(self, function: Callable[..., Any], dynamic: Any = None, fullgraph: bool = False):
+        self._function = function
+        self._fullgraph = fullgraph
+        self._dims = dynamic if isinstance(dynamic, Mapping) else None
+        self._refused = False  # whether recording with symbols for sizes failed
+        self._dynamic = None if isinstance(dynamic, Mapping) else dynamic
+        self._entries: dict[Any, list[Entry]] = {}
+        self._vain: dict[Any, tuple[int, str]] = {}  # how often recording a kind of call was in vain, and why
+        self._modules = _modules_of(function)
+        self._look_at_modules()
+        self.recorded = 0  # graphs recorded so far
+        functools.update_wrapper(self, function if not isinstance(function, Module) else function.forward)
+
+    def __reduce__(self) -> Any:
+        """A copy is made of the function, and records anew."""
+        return type(self), (self._function, self._dims or self._dynamic, self._fullgraph)
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return self if owner is None else types.MethodType(self, owner)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if Storage.capture is not None:  # called inside another captured function: part of it
+            return self._function(*args, **kwargs)
+        if self._seen != changes.count:
+            self._check_modules()
+        tensors: list[Tensor] = []
+        key = self._key(args, kwargs, tensors)
+        entries = self._entries.get(key)
+        if entries is not None:
+            for entry in entries:
+                state = entry.state(tensors)
+                if state is not None:
+                    entry.ran = True
+                    return entry.replay(tensors, state)
+        if key in self._vain and self._vain[key][0] >= VAIN:
+            return self._function(*args, **kwargs)
+        return self._record(key, tensors, args, kwargs)
+
+    def _key(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        key = (
+            (tuple, *[_signature(a, tensors) for a in args]),
+            _signature(kwargs, tensors) if kwargs else None,
+            modes.grad,
+            modes.inference,
+            modes.anomaly,
+            autocast_state.target,
+            _default_dtypes(),
+            self._training,
+            _shared_by(tensors) if len(tensors) > 1 else None,
+        )
+        if self._dims is not None and not self._refused:
+            return self._dynamic_key(key, args, kwargs)
+        return key
+
+    def _check_modules(self) -> None:
+        """Forget the recordings if a module got other members, attributes or hooks since."""
+        state = _state_of(self._modules)
+        if state != self._state:
+            self._entries.clear()
+            self._modules = _modules_of(self._function)
+        self._look_at_modules()
+
+    def _look_at_modules(self) -> None:
+        """Note what recordings made now depend on; valid until something is assigned to some module."""
+        self._state = _state_of(self._modules)
+        self._training = tuple([m.training for m in self._modules])
+        self._seen = changes.count
+
+    def _dynamic_key(self, key: Any, args: Any, kwargs: Any) -> Any:
+        names = argument_names(self._function, args, kwargs)
+        dims = dynamic_axes(self._dims, names, args)
+        return (
+            *[
+                (_signature(a, [], dims.get(n)), n)
+                for n, a in (*zip(names, args, strict=True), *kwargs.items())
+            ],
+            *key[2:],
+        )
+
+    def _record(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+        names = argument_names(self._function, args, kwargs)
+        dims = dynamic_axes(self._dims, names, args)
+        if dims and not self._refused and _shared_by(tensors) is not None:
+            self._refused = True  # what stands for arguments with symbols for sizes has memory of its own
+            return self(*args, **kwargs)
+        if dims and self._refused:
+            _check_sizes(dims, dict(zip(names, args, strict=True)) | kwargs)
+            dims = {}
+        watch = Watch(self._function, (*args, *kwargs.values()), _state_of)
+        before = {m: m.training for m in self._modules}
+        capture = Capture(False, self._fullgraph)
+        stands: dict[int, Tensor] = {}
+        given = self._given(capture, stands, names, args, kwargs, dims)
+
+        def call() -> Any:
+            watch.start()
+            try:
+                result = self._function(*given[0], **given[1])
+            finally:
+                watch.stop()
+            if not capture.off and (
+                watch.impure or not watch.knows(result) or not watch.is_unchanged()
+                or self._key(args, kwargs, []) != key
+            ) and not capture.call_off(True):
+                raise RuntimeError("the function does something in Python that a replay could not repeat")
+            return result
+
+        try:
+            made = record(capture, call, tensors, stands, self._dynamic)
+        except (TypeError, ValueError, RuntimeError, IndexError, InternalError) as error:
+            if not dims or capture.off:
+                raise
+            self._refused = True  # if it is the user's fault, recording without them will tell
+            warnings.warn(
+                f"compile(): {str(error).splitlines()[0]}. The function is recorded for each size instead, "
+                "and sizes that change are found by comparing the recordings",
+                stacklevel=4 if isinstance(self._function, Module) else 3,
+            )
+            return self(*args, **kwargs)
+        if capture.off:
+            count = self._vain.pop(key, (0, ""))[0] + (VAIN if watch.impure or "Python" in capture.why else 1)
+            if len(self._vain) >= SIGNATURES_BOUND:
+                self._vain.pop(next(iter(self._vain)))
+            self._vain[key] = count, f"calls {watch.impure}" if watch.impure else capture.why
+            return made
+        self.recorded += 1
+        entry = made.entry
+        result = made.first_run()
+        reached = watch.reached()
+        ids = set(map(id, reached))
+        entry.shared.update((i, t._storage) for i, t in enumerate(tensors) if id(t) in ids)
+        ids = set(map(id, tensors))
+        entry.bind(t for t in reached if id(t) not in ids)
+        entry.own |= frozenset(entry.shared.values())
+        self._keep(key, entry, watch, before, args, kwargs)
+        return result
+
+    def _given(
+        self, capture: Capture, stands: dict[int, Tensor], names: Any, args: Any, kwargs: Any, dims: Any
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments to record with: themselves, or what stands for those whose sizes are symbols."""
+        numbers = itertools.count()
+
+        def stand_in(name: str, tensor: Tensor, axes: Mapping[int, Dim]) -> Tensor:
+            number = next(numbers)
+            if not dims:
+                capture.give(tensor, number, name)
+                return tensor
+            made = stands[number] = capture.stand_in(tensor, _symbolic(tensor, axes, name), name)
+            return made
+
+        return _stand_ins(names, args, kwargs, dims, stand_in)
+
+    def _keep(
+        self, key: Any, entry: Entry, watch: Watch, before: dict[Any, bool], args: Any, kwargs: Any
+    ) -> None:
+        """Remember a recording for later calls."""
+        new = {m: training for m, training in watch.modules.items() if m not in before}
+        before.update(new)
+        self._modules = [*self._modules, *new]
+        self._look_at_modules()  # the call itself may have set some
+        entry.holds = watch.guard()
+        entry.bind(
+            t for m in self._modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None
+        )
+        if new:
+            self._training, after = tuple(before.values()), self._training
+            key = self._key(args, kwargs, [])
+            self._training = after
+        kept = [e for e in self._entries.pop(key, []) if e.alive()]
+        if len(kept) >= ENTRIES_BOUND and not any(e.ran for e in kept):
+            self._vain[key] = VAIN, "what it reads in Python is another at each call"
+            return
+        if len(self._entries) >= SIGNATURES_BOUND:
+            self._entries.pop(next(iter(self._entries)))
+        self._entries[key] = [entry, *kept][:ENTRIES_BOUND]
+
+    def explain(self) -> str:
+        """What was compiled: for each recorded graph its kernels, memory, FLOPs and bytes."""
+        entries = [e for group in self._entries.values() for e in group]
+        texts = [e.explain() for e in entries]
+        texts += [f"runs line by line: {why}" for _, why in self._vain.values()]
+        return "\n".join(dict.fromkeys(texts)) or "nothing recorded yet: call the function once"
+
+    @property
+    def graphs(self) -> list[Graph]:
+        """The recorded graphs, as recorded."""
+        return [e.graph for group in self._entries.values() for e in group]
+
+
+class CompiledModule(Module):
+    """A module whose `forward` is compiled; parameters, buffers and state_dict are those of the module it
+    wraps."""
+
+    def __init__(self, module: Module, dynamic: Any = None, fullgraph: bool = False):
+        super().__init__()
+        self._orig_mod = module
+        object.__setattr__(self, "_compiled", Compiled(module, dynamic, fullgraph))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._compiled(*args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._compiled(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("_orig_mod"), name)
+
+    def explain(self) -> str:
+        """What was compiled; see `Compiled.explain`."""
+        return self._compiled.explain()
+
+    @property
+    def graphs(self) -> list[Graph]:
+        """The recorded graphs."""
+        return self._compiled.graphs
+
+    @property
+    def recorded(self) -> int:
+        """Graphs recorded so far."""
+        return self._compiled.recorded
+
+
+def compile(
+    model: Any = None,
+    *,
+    dynamic: Any = None,
+    fullgraph: bool = False,
+    backend: Any = None,
+    mode: Any = None,
+    options: Any = None,
+    disable: bool = False,
+) -> Any:
+    """A function or module that records one call and replays it with next to no Python.
+
+    A compiled call gives what the plain call gives, or it is not replayed. A recording serves later calls for
+    which what it depends on is as it was: dtypes, shapes and flags of tensors, other arguments, and what the
+    function read in Python; another call records anew. Parameters, buffers, gradients and optimizer state
+    that the function touches are inputs and outputs of the graph without being named. Calls that need a
+    tensor's value in Python, or change something there, run line by line.
+
+    Args:
+        model: a function or `Module`; None makes a decorator.
+        dynamic: None: sizes and Python numbers that change from call to call become symbols of one program.
+            False: each size has a program of its own; True: sizes that come once have none. Or for an
+            argument (by name or position) its axes that may vary, such as ``{"x": {0: Dim("batch",
+            max=64)}}``; one recording then serves all sizes in the range.
+        fullgraph: whether a value that is needed in Python is an error.
+        backend, mode, options: accepted as PyTorch's.
+        disable: return `model` as it is.
+
+    Raises:
+        TypeError: `model` cannot be called, or `dynamic` is none of these.
+        RuntimeError: with `fullgraph`, at the first call, where the function needs a value in Python.
+    """
+    if model is None:
+        return lambda f: compile(f, dynamic=dynamic, fullgraph=fullgraph, disable=disable)
+    if disable:
+        return model
+    if not callable(model):
+        raise TypeError(f"compile() takes a function or a Module, not {type(model).__name__}")
+    if not (dynamic is None or isinstance(dynamic, (bool, Mapping))):
+        raise TypeError(
+            "compile(): dynamic must be True, False, None or {argument: {axis: Dim}}, not "
+            f"{type(dynamic).__name__}"
+        )
+    return (CompiledModule if isinstance(model, Module) else Compiled)(model, dynamic, fullgraph)
+
+
+def _signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None = None) -> Any:
+    """What must be equal for a recording to serve: types of tensors, values of other arguments."""
+    if isinstance(tree, Tensor):
+        tensors.append(tree)
+        if axes:
+            shape = list(tree._type.shape)
+            for axis, dim in axes.items():
+                if -len(shape) <= axis < len(shape) and dim.min <= shape[axis] <= (dim.max or shape[axis]):
+                    shape[axis] = dim.name
+            return tree._type.dtype, tuple(shape), tree.requires_grad
+        if tree._base is None and tree._view is None:  # the common case, without the properties' calls
+            if tree._hooks is None and tree._post_hooks is None:
+                return tree._storage.value.type, tree._rg, tree._fn is None
+            return tree._type, tree._rg, tree._fn is None, _hooks_of(tree)
+        view = tree._view
+        strides = None if view is None else view.strides
+        return tree._type, tree.requires_grad, tree._rg, _hooks_of(tree), strides
+    if isinstance(tree, (tuple, list)):
+        return type(tree), *[_signature(v, tensors, axes) for v in tree]
+    if isinstance(tree, dict):
+        return dict, *[(k, _signature(v, tensors, axes)) for k, v in tree.items()]
+    kind = type(tree)
+    if kind in _BY_VALUE:
+        return kind, tree
+    return _Same(tree)
+
+
+_BY_VALUE = frozenset((int, float, bool, str, bytes, complex, type(None)))
+
+
+def _hooks_of(tensor: Tensor) -> Any:
+    return tuple(tensor._hooks or ()), tuple(tensor._post_hooks or ())
+
+
+def _shared_by(tensors: Sequence[Tensor]) -> Any:
+    """Which tensors are the same, and which use one storage; None where all is apart."""
+    storages = [t._storage for t in tensors]
+    if len(set(storages)) == len(storages):
+        return None
+    ids = [id(t) for t in tensors]
+    return tuple(map(storages.index, storages)), tuple(map(ids.index, ids))
+
+
+def _default_dtypes() -> Any:
+    return default_dtype()
+
+
+class _Same:
+    """Equal to another one of the same object only; keeps it alive, so that no new object takes its id."""
+
+    __slots__ = ("object",)
+
+    def __init__(self, object: Any):
+        self.object = object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.object is other.object
+
+    def __hash__(self) -> int:
+        return id(self.object)
+
+
+def _state_of(modules: Sequence[Module]) -> list[Any]:
+    """What recordings of these modules depend on beside tensors' elements: members, attributes and hooks."""
+    state: list[Any] = [[list(table) for table in global_tables]]
+    for module in modules:
+        tables = (module._parameters, module._buffers, module._modules)
+        state.append([[(name, _Same(member)) for name, member in table.items()] for table in tables])
+        state.append({k: _kept(v) for k, v in module.__dict__.items() if k not in _APART})
+        state.append([_hooks_of(t) for t in module._parameters.values() if t is not None])
+    return state
+
+
+_APART = frozenset(("training", "_parameters", "_buffers", "_modules"))
+
+
+def _kept(value: Any) -> Any:
+    """An attribute to compare with later: plain values and what is in tables of hooks; others by identity."""
+    if isinstance(value, OrderedDict):
+        return [(k, _Same(v)) for k, v in value.items()]
+    if isinstance(value, (tuple, list)):
+        return [_kept(v) for v in value]
+    return (type(value), value) if type(value) in _BY_VALUE else _Same(value)
+
+
+def _modules_of(function: Any) -> list[Module]:
+    """Modules a function can reach: their ``training`` flags are guarded."""
+    roots: list[Any] = [function, getattr(function, "__self__", None)]
+    plain: Any = None if isinstance(function, Module) else \
+        inspect.unwrap(getattr(function, "__func__", function))
+    code = getattr(plain, "__code__", None)
+    if code is not None:
+        for cell in plain.__closure__ or ():
+            try:
+                roots.append(cell.cell_contents)
+            except ValueError:
+                continue
+        roots += [plain.__globals__[n] for n in code.co_names if n in plain.__globals__]
+    found: dict[int, Module] = {}
+    for root in roots:
+        for one in root if isinstance(root, (list, tuple)) else (root,):
+            if isinstance(one, Module):
+                found.update({id(m): m for m in one.modules()})
+    return list(found.values())

@@ -1,0 +1,1 @@
+"""What a user writes, recorded: storages, views, tensors, pending graphs and how they run."""

@@ -1,0 +1,398 @@
+"""How pending graphs run: op by op at first, as compiled programs where that pays.
+
+Recordings of one structure (`Walk.key`) share a `Structure`, whatever their sizes. What running it op
+by op has
+taken so far is added up, by the estimates of `backends.effort`; when it reaches what compiling would
+take, it is
+compiled: so no program takes more than about twice the time of the best choice made in hindsight, and a graph
+that never comes back costs no more than running it. Sizes that change from recording to recording
+become symbols of one program (`ir.generalize`); sizes that come back get a program of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from graphtorch.backends.effort import LOAD_NS, compiling_ns, stepping_ns
+from graphtorch.backends.llvm import debug
+from graphtorch.backends.reference.steps import run_steps
+from graphtorch.ir.dtype import boolean
+from graphtorch.ir.evaluate import Plan, places_of
+from graphtorch.ir.failure import InternalError
+from graphtorch.ir.generalize import Variant, generalize, scalar_arrays
+from graphtorch.ir.graph import Graph, Location, Value
+from graphtorch.ir.shape import Condition
+from graphtorch.ir.structure import Number, split_attrs, split_type
+
+from .. import _settings
+from .door import CHOSEN, Buffer, captured_program, pending_program
+from .storage import Leaf
+from .walk import Walk
+
+STRUCTURES_BOUND = 4096  # structures remembered; the oldest goes first
+PROGRAMS_BOUND = 64  # programs of one structure for fixed sizes
+SIZES_BOUND = 256  # sizes of one structure whose time is added up one by one
+AGAIN = 0.3  # sizes that came so often are a loop, which has most likely the larger part before it
+SOON = 0.4  # the same for sizes that change all the time
+HISTORY = 6  # recordings of one structure that a guess of its symbols rests on
+RECORDINGS = 3  # so many of different sizes are needed for a guess
+LONG = 1 << 14  # numbers of a recording beyond which its sizes are not remembered
+
+GUESS_AT_ONCE = 0.5  # the patience that makes compiled functions guess at their second and third sizes
+
+REPORTS = debug.reports_programs()
+
+Sizes = tuple[Number, ...]
+
+new_count = 0  # pairs of a structure and its sizes met for the first time in this process
+
+
+class Program:
+    """Compiled code for a structure.
+
+    Attributes:
+        lines: of the recording it was compiled from.
+        extra: inputs beyond the leaves, from the sizes of a recording.
+        about: of which sizes it is, for the report.
+        seconds, runs: what making it took, and how often it ran.
+    """
+
+    __slots__ = ("about", "extra", "lines", "run", "runs", "seconds")
+
+    def __init__(
+        self,
+        graph: Graph,
+        walk: Walk | Captured,
+        about: str,
+        conditions: Sequence[Condition] = (),
+        extra: Callable[[Sizes], list[Buffer]] | None = None,
+    ):
+        start = time.perf_counter()
+        if isinstance(walk, Captured):
+            self.run = captured_program(graph, walk.stable, conditions)
+        else:
+            self.run = pending_program(graph, conditions)
+        self.seconds = time.perf_counter() - start
+        self.lines = [n.location for n in walk.nodes]
+        self.about = about
+        self.extra = extra
+        self.runs = 0
+
+
+class Structure:
+    """What is known of the recordings of one structure."""
+
+    __slots__ = (
+        "costs", "fixed", "history", "key", "kinds", "lines", "native", "patience", "plan", "spent", "steps",
+        "symbolic", "total", "worth",
+    )
+
+    def __init__(self, walk: Walk | Captured, patience: float) -> None:
+        self.lines = _span(walk)
+        # op and skeleton of each node
+        self.kinds = [(row[0], row[1]) for row in walk.rows] if REPORTS else []
+        self.steps = 0  # runs op by op
+        self.key: object = None  # kept once there is a program: it must not be found by a hash alone
+        self.fixed: dict[Sizes, Program] = {}
+        self.symbolic: list[tuple[Variant, Program]] = []
+        self.spent: dict[Sizes, float] = {}  # ns of running op by op, by sizes
+        self.costs: dict[Sizes, float] = {}  # ns of one run op by op, by sizes
+        self.worth = 0.0  # ns of compiling it
+        self.plan: tuple[object, Plan] | None = None  # of the last run op by op, and what it was for
+        self.total = 0.0  # ns of running op by op since the last guess
+        self.history: dict[Sizes, None] = {}  # the last recordings of different sizes
+        self.native = True  # whether code can be generated for it
+        # how much of the cost of compiling is spent (how many new sizes of a compiled function come)
+        # before the next guess
+        self.patience = patience
+
+    def find(self, sizes: Sizes, dynamic: bool = True) -> Program | None:
+        """The program for these sizes, one that serves others as well if `dynamic`."""
+        program = self.fixed.get(sizes)
+        if program is not None or not dynamic:
+            return program
+        for variant, program in reversed(self.symbolic):
+            if variant.match(sizes):
+                return program
+        return None
+
+    def note(self, sizes: Sizes, ns: float) -> float:
+        """Count a run op by op; what those with these sizes have taken."""
+        global new_count
+        spent = self.spent.get(sizes)
+        if spent is None:
+            new_count += 1
+            if len(self.spent) >= SIZES_BOUND:
+                oldest = next(iter(self.spent))
+                del self.spent[oldest], self.costs[oldest]
+            self.history.pop(sizes, None)
+            if len(self.history) >= HISTORY:
+                self.history.pop(next(iter(self.history)))
+            self.history[sizes] = None
+            spent = 0.0
+        self.total += ns
+        self.steps += 1
+        if len(sizes) <= LONG:
+            self.spent[sizes] = spent + ns
+            self.costs[sizes] = ns
+        return spent + ns
+
+
+_structures: dict[int, Structure] = {}
+
+
+def structures() -> Iterator[Structure]:
+    """Every structure that is remembered, in the order in which they were met."""
+    yield from list(_structures.values())
+
+
+def clear() -> None:
+    """Forget what has been run and compiled."""
+    _structures.clear()
+
+
+class Found(NamedTuple):
+    """What is known of a pending graph: its program is None where it is to run op by op."""
+
+    structure: Structure
+    key: object
+    sizes: Sizes
+    program: Program | None
+
+
+def find(walk: Walk, outputs: Sequence[Value]) -> Found:
+    """How to run a pending graph."""
+    key, sizes = walk.key(outputs)
+    structure = _structure(hash(key), walk)
+    program = structure.find(sizes) if structure.key == key else None
+    if program is None:
+        program = _consider(structure, key, sizes, walk, outputs)
+    return Found(structure, key, sizes, program)
+
+
+def run(found: Found, walk: Walk, outputs: Sequence[Value]) -> list[Leaf]:
+    """The outputs of a pending graph, by its program or (then perhaps more than `find` knew of) op by op."""
+    buffers = [leaf.buffer for leaf in walk.leaves]
+    program = found.program
+    if program is None:
+        plan = _plan(found, walk, [walk.reference(v) for v in outputs])
+        return [Leaf(b) for b in run_steps(walk.nodes, plan, buffers, [v.type for v in outputs])]
+    program.runs += 1
+    if program.extra is not None:
+        buffers += program.extra(found.sizes)
+    return [Leaf(b) for b in program.run(buffers)]
+
+
+def _plan(found: Found, walk: Walk, wanted: list[int]) -> Plan:
+    """The order of slots for running op by op; kept from the second time on."""
+    structure = found.structure
+    key = found.key, wanted
+    if structure.plan is not None and structure.plan[0] == key:
+        return structure.plan[1]
+    plan = Plan([row[2:] for row in walk.rows], walk.count, wanted)
+    if structure.steps > 1:
+        structure.plan = key, plan
+    return plan
+
+
+# ---------------------------------------------------------------------------------------- compiled functions
+
+
+class Captured:
+    """A graph that a compiled function recorded, in the form in which programs are found (as `Walk`)."""
+
+    __slots__ = ("_closed", "leaves", "nodes", "rows", "sizes", "stable", "wanted")
+
+    def __init__(self, graph: Graph, stable: Sequence[int]):
+        """Args: stable: positions of inputs that seldom change, as `backends.compile` takes them."""
+        self._closed = graph
+        self.leaves = graph.inputs
+        self.nodes = graph.nodes
+        places, self.wanted = places_of(graph)
+        self.stable = tuple(stable)
+        self.rows: list[tuple[Any, ...]] = []
+        self.sizes: list[Number] = []
+        for node, row in zip(self.nodes, places, strict=True):
+            rest, sizes = split_attrs(node.attrs)
+            self.rows.append((node.op, rest, *row))
+            self.sizes += sizes
+
+    def key(self) -> tuple[object, Sizes]:
+        """As `Walk.key`. A program that keeps packed copies of weights is not one that does not."""
+        kinds = [split_type(v.type) for v in self.leaves]
+        key = self.stable, tuple([k for k, _ in kinds]), tuple(self.rows), tuple(self.wanted)
+        return key, (*[n for _, sizes in kinds for n in sizes], *self.sizes)
+
+    def graph(self, outputs: Sequence[Value]) -> Graph:
+        """The graph itself: `outputs` are always all of them."""
+        return self._closed
+
+
+def recorded_program(graph: Graph, stable: Sequence[int] = (), dynamic: bool | None = None) -> Any:
+    """What runs a graph of a compiled function: called with buffers, and ``explain()``.
+
+    Args:
+        stable: positions of inputs that seldom change.
+        dynamic: whether one program may serve other sizes as well: False: no; True: from the first on.
+    """
+    return captured_program(graph, stable) if graph.symbols() else Recorded(graph, stable, dynamic)
+
+
+class Recorded:
+    """What runs one graph of a compiled function: a program for its sizes alone, or for changing ones.
+
+    The first two recordings of a structure that differ in sizes or Python numbers make a guess of what
+    changes; one that later recordings refute is never used for them (`Variant.match`).
+    """
+
+    __slots__ = ("_captured", "_extra", "_plan", "_ran", "_waits", "program")
+
+    def __init__(self, graph: Graph, stable: Sequence[int], dynamic: bool | None):
+        self._captured = Captured(graph, stable)
+        self.program: Program | None = None
+        self._extra: list[Buffer] = []
+        self._plan: Plan | None = None  # for running op by op
+        self._ran = False
+        if _settings.deterministic():  # the bits are not to depend on what came before
+            dynamic = False
+        self._waits = dynamic is True  # for a second run, or other sizes
+        self._find(dynamic is not False)
+
+    def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+        if self.program is None:
+            if self._waits and self._ran:
+                self._waits = False
+                self._find(True)
+            if self.program is None:
+                self._ran = True
+                return self._step(inputs)
+        self.program.runs += 1
+        return self.program.run([*inputs, *self._extra] if self._extra else inputs)
+
+    def _find(self, dynamic: bool) -> None:
+        captured, outputs = self._captured, self._captured._closed.outputs
+        key, sizes = captured.key()
+        structure = _structure(hash(key), captured, GUESS_AT_ONCE)
+        program = structure.find(sizes, dynamic) if structure.key == key else None
+        if program is None and dynamic and structure.native:
+            structure.note(sizes, 1.0)
+            if structure.total >= structure.patience and len(structure.history) > 1:
+                program = _generalized(structure, key, sizes, captured, outputs)
+        if program is None and structure.native and not self._waits:
+            program = _compiled(structure, key, sizes, captured, outputs)
+        self.program = program
+        if program is not None and program.extra is not None:
+            self._extra = program.extra(sizes)
+
+    def _step(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+        captured = self._captured
+        if self._plan is None:
+            count = sum(len(n.types) for n in captured.nodes)
+            self._plan = Plan([row[2:] for row in captured.rows], count, captured.wanted)
+        return run_steps(captured.nodes, self._plan, inputs, [v.type for v in captured._closed.outputs])
+
+    def explain(self) -> str:
+        """What runs."""
+        return "op by op" if self.program is None else self.program.run.explain()
+
+
+def _structure(number: int, walk: Walk | Captured, patience: float = SOON) -> Structure:
+    found = _structures.get(number)
+    if found is None:
+        if len(_structures) >= STRUCTURES_BOUND:
+            _structures.pop(next(iter(_structures)))
+        found = _structures[number] = Structure(walk, patience)
+    return found
+
+
+def _consider(
+    structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
+) -> Program | None:
+    """A program for the recording, if it is worth one by now."""
+    if CHOSEN is not None or _settings.deterministic():
+        structure.note(sizes, 0.0)
+        return _compiled(structure, key, sizes, walk, outputs) if structure.native else None
+    ns = structure.costs.get(sizes)
+    if ns is None:
+        ns = stepping_ns(walk.nodes)
+    spent = structure.note(sizes, ns)
+    if not structure.native or structure.total < LOAD_NS:
+        return None
+    worth = structure.worth
+    if not worth:
+        worth = structure.worth = compiling_ns(walk.rows, [n.types for n in walk.nodes])
+    if spent >= worth * AGAIN:
+        return _compiled(structure, key, sizes, walk, outputs)
+    if structure.total >= worth * structure.patience and len(structure.history) >= RECORDINGS:
+        return _generalized(structure, key, sizes, walk, outputs)
+    return None
+
+
+def _prepare(structure: Structure, key: object, walk: Walk | Captured) -> bool:
+    """Whether code can be generated; from now on the structure is known by its key."""
+    if CHOSEN is None and not _has_native_types(walk):
+        structure.native = False
+        return False
+    if structure.key != key:  # another structure had this hash
+        structure.key = key
+        structure.fixed.clear()
+        structure.symbolic.clear()
+    return True
+
+
+def _compiled(
+    structure: Structure, key: object, sizes: Sizes, walk: Walk | Captured, outputs: Sequence[Value]
+) -> Program | None:
+    """A program for these sizes alone."""
+    if not _prepare(structure, key, walk):
+        return None
+    if len(structure.fixed) >= PROGRAMS_BOUND:
+        structure.fixed.pop(next(iter(structure.fixed)))
+    program = structure.fixed[sizes] = Program(walk.graph(outputs), walk, "fixed sizes")
+    return program
+
+
+def _generalized(
+    structure: Structure, key: object, sizes: Sizes, walk: Walk | Captured, outputs: Sequence[Value]
+) -> Program | None:
+    """A program for changing sizes, if a rule for them is found."""
+    structure.total = 0.0
+    structure.patience *= 2  # a guess that fails, or that later sizes refute, makes the next one wait longer
+    if not _prepare(structure, key, walk):
+        return None
+    vectors = [*(v for v in structure.history if v != sizes), sizes]
+    places = [row[2:] for row in walk.rows]
+    wanted = walk.wanted if isinstance(walk, Captured) else [walk.reference(v) for v in outputs]
+    name = walk._closed.name if isinstance(walk, Captured) else "main"
+    variant = generalize(walk.nodes, places, [leaf.type for leaf in walk.leaves], wanted, vectors, name)
+    if variant is None:
+        return None
+
+    def extra(numbers: Sizes) -> list[Buffer]:
+        scalars = [Buffer.of(a) for a in scalar_arrays(variant, numbers)]
+        # never read: their sizes are what counts
+        return scalars + [Buffer(0, boolean, (int(numbers[p]),), None) for p in variant.carried]
+
+    about = f"sizes {', '.join(s.name for s in variant.graph.symbols())}"
+    has_extra = variant.scalars or variant.carried
+    try:
+        program = Program(variant.graph, walk, about, variant.conditions, extra if has_extra else None)
+    except (InternalError, NotImplementedError, TypeError):
+        return None  # a pass or a kernel that needs to know the sizes
+    structure.symbolic.append((variant, program))
+    return program
+
+
+def _span(walk: Walk | Captured) -> tuple[Location | None, Location | None]:
+    """The first and the last line of a recording."""
+    lines = [n.location for n in walk.nodes if n.location is not None]
+    return (lines[0], lines[-1]) if lines else (None, None)
+
+
+def _has_native_types(walk: Walk | Captured) -> bool:
+    """Whether every value has a type that code is generated for."""
+    return not any(t.dtype.is_complex for n in walk.nodes for t in n.types) and not any(
+        leaf.type.dtype.is_complex for leaf in walk.leaves
+    )

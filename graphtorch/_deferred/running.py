@@ -1,0 +1,252 @@
+"""Running what was recorded: from pending values to buffers.
+
+Nothing runs while a program records. When an element is needed, every pending value that a live storage
+holds is computed in one graph. Graphs are keyed by structure, so that the second step of a training
+loop finds its program; only names, numbers in memory and user lines may differ.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from graphtorch.backends.kernels.cost import FREE
+from graphtorch.ir.graph import Location, Value, _location
+from graphtorch.ir.ops.require import RAISED
+
+from .._settings import FOLDER
+from ..autograd.grad_mode import modes
+from . import programs
+from .storage import Leaf, Storage
+from .walk import Walk
+
+ROUND = 48  # results recorded in a round of a loop that is worth running by itself
+PENDING_BOUND = 1024  # results recorded since the last run; beyond it the pending graph runs
+EXPENSIVE = frozenset({
+    "attention", "affine", "linear", "matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool",
+    "scan", "sort", "topk",
+    "svd", "eigh", "qr", "cholesky", "lu", "triangular_solve",
+})
+
+_ref = weakref.ref
+_lock = threading.RLock()
+_pending: list[weakref.ref[Storage]] = []
+_differentiable: list[weakref.ref[Any]] = []  # nodes of the autograd graph made since the last run
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+    _pending.clear()  # the parent computes these; a value that is needed here is computed all the same
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+# ------------------------------------------------------------------------------------------ the user's line
+
+_places: dict[int, tuple[Any, dict[int, Location] | None]] = {}
+
+
+def locate() -> None:
+    """Nodes made from now on belong to the user's line: the first frame outside this package."""
+    frame = sys._getframe(2)
+    while True:
+        code = frame.f_code
+        known = _places.get(id(code))
+        if known is None or known[0] is not code:
+            inside = code.co_filename.startswith(FOLDER)
+            known = _places[id(code)] = (code, None if inside else {})
+        lines = known[1]
+        if lines is not None:
+            break
+        outer = frame.f_back
+        if outer is None:
+            return
+        frame = outer
+    place = lines.get(frame.f_lasti)
+    if place is None:
+        place = lines[frame.f_lasti] = Location(code.co_filename, frame.f_lineno)
+    if not modes.grad:
+        _round.pass_by(place)
+    _location.set(place)
+
+
+class _Round:
+    """Notices that a program that needs no gradients came back to where it began to record: one round
+    of a loop.
+
+    The rounds before run then, so that each is a graph of the same structure, whatever the loop goes
+    on to do.
+    """
+
+    start: Location | None = None
+    last: Location | None = None
+
+    def pass_by(self, place: Location) -> None:
+        if place is self.start and self.last is not place and len(_pending) >= ROUND:
+            flush()
+        if self.start is None or not _pending:
+            self.start = place
+        self.last = place
+
+
+_round = _Round()
+
+
+def user_line() -> str:
+    """The user's line now, for messages."""
+    locate()
+    place = _location.get()
+    return str(place) if place else "the program's start"
+
+
+# ------------------------------------------------------------------------------------------ pending storages
+
+
+def pending(storage: Storage) -> None:
+    """Remember a storage whose value waits to be computed."""
+    if Storage.capture is not None:
+        Storage.capture.created.append(weakref.ref(storage))
+        return
+    _pending.append(_ref(storage))
+    if len(_pending) > PENDING_BOUND:
+        flush()
+
+
+def flush() -> None:
+    """Compute every pending value that a live storage holds."""
+    if Storage.capture is None:
+        with _lock:
+            _run(())
+
+
+def settle(storage: Storage) -> None:
+    """Make the storage's value a leaf."""
+    if not isinstance(storage.value, Leaf):
+        _refuse_in_capture()
+        with _lock:
+            _run((storage,))
+
+
+def array_of(value: Value) -> np.ndarray:
+    """The elements of a value, computed if need be. Not to be written to."""
+    if not isinstance(value, Leaf):
+        holder = Storage(value)
+        settle(holder)
+        value = holder.value
+        assert isinstance(value, Leaf)
+    return value.buffer.numpy()
+
+
+def remember(fn: Any) -> None:
+    """While `fn`, a node of the autograd graph, lives, what its gradient may read is kept when it is made."""
+    if Storage.capture is None:
+        _differentiable.append(_ref(fn))
+
+
+def _refuse_in_capture() -> None:
+    if Storage.capture is not None and not Storage.capture.call_off():
+        raise RuntimeError(
+            f"a tensor's value is needed in Python at {user_line()} while the function is being captured by "
+            "compile(fullgraph=True) or trace(): the captured graph cannot depend on it. Keep it a tensor "
+            "(torch.where instead of `if`, tensor arithmetic instead of .item()), or move this line out of "
+            "the captured function"
+        )
+
+
+# ------------------------------------------------------------------------------------------ running
+
+
+def _run(wanted: Sequence[Storage]) -> None:
+    storages = list(wanted)
+    for ref in _pending:
+        storage = ref()
+        if storage is not None and not isinstance(storage.value, Leaf):
+            storages.append(storage)
+    _pending.clear()
+    _round.start = None
+    outputs = list(dict.fromkeys(s.value for s in storages))
+    if not outputs:
+        _differentiable.clear()  # else a loop whose results nobody keeps would make it grow for ever
+        return
+    walk = Walk(outputs)
+    saved = _saved(walk)
+    expensive = [v for v in saved if v.node is not None and v.node.op.name in EXPENSIVE]
+    outputs = list(dict.fromkeys((*outputs, *expensive)))
+    try:
+        outputs, leaves = _execute(walk, outputs, saved)
+    except RAISED:
+        if len(storages) > 1:
+            _run_apart(storages)
+        raise
+    for value, leaf in zip(outputs, leaves, strict=True):
+        node = value.node
+        if node is not None:
+            if node.memory is None:
+                node.memory = {}
+            node.memory[value.index] = leaf
+    found = dict(zip(outputs, leaves, strict=True))
+    for storage in storages:
+        storage.value = found.get(storage.value, storage.value)
+
+
+def _run_apart(storages: Sequence[Storage]) -> None:
+    """Compute what can be, each by itself, after a run of all failed by what the data of one is."""
+    for storage in storages:
+        if not isinstance(storage.value, Leaf):
+            with suppress(*RAISED):
+                _run((storage,))
+
+
+def _saved(walk: Walk) -> list[Value]:
+    """The values to compute that a gradient may read, and that are not just views of others."""
+    found: dict[Value, None] = {}
+    for ref in _differentiable:
+        fn = ref()
+        if fn is None or fn.freed:
+            continue
+        for value in (*fn.operands, *fn.outputs):
+            node = value.node
+            if node is not None and node in walk.numbers and node.op.name not in FREE:
+                found[value] = None
+    _differentiable.clear()
+    return list(found)
+
+
+def _execute(
+    walk: Walk, outputs: list[Value], saved: Sequence[Value]
+) -> tuple[list[Value], list[Leaf]]:
+    """Run the graph from the walk's leaves to `outputs`: the values that are in memory then.
+
+    Op by op every value is made anyway, so that what gradients may read is kept: it need not be made again.
+    """
+    found = programs.find(walk, outputs)
+    if found.program is None:
+        outputs = list(dict.fromkeys((*outputs, *saved)))
+        return outputs, programs.run(found, walk, outputs)
+    try:
+        return outputs, programs.run(found, walk, outputs)
+    except RAISED as error:
+        if type(error) not in RAISED:
+            raise
+        raise type(error)(_with_own_line(str(error), walk, found.program.lines)) from None
+
+
+def _with_own_line(message: str, walk: Walk, lines: Sequence[Location | None]) -> str:
+    """`message` with the line of this recording in the place of the first recording of its structure."""
+    for node, line in zip(walk.nodes, lines, strict=True):
+        end = f" at {line})"
+        if line != node.location and message.endswith(end):
+            return f"{message.removesuffix(end)} at {node.location})"
+    return message
+
+
+Storage.settle = staticmethod(settle)
+Storage.elements = staticmethod(array_of)

@@ -1,0 +1,409 @@
+"""The mutable cell behind tensors, and the steps that lead from it to a view.
+
+A `Storage` holds an immutable IR value: a `Leaf` (elements in memory) or a pending one. Writing replaces
+the value; tensors that share the storage read through their chain of view steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from sys import getrefcount
+from typing import Any
+from weakref import getweakrefcount
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType, bf16
+from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.literal import Literal
+from graphtorch.ir.ops.checks import attrs_of
+from graphtorch.ir.ops.shape import ConstantAttrs
+from graphtorch.ir.shape import Dim, Shape, contiguous_strides
+
+from .door import Block, Buffer, Exposed
+
+_TYPES = Type._table
+
+
+class Leaf(Value):
+    """A value whose elements are in memory."""
+
+    __slots__ = ("buffer",)
+
+    def __init__(self, buffer: Buffer):
+        # as Value.__init__, at half its cost: every number in a program becomes a leaf
+        self.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)  # type: ignore[misc]
+        self.node = None  # type: ignore[misc]
+        self.index = 0  # type: ignore[misc]
+        self.name = ""  # type: ignore[misc]
+        self.buffer = buffer
+
+    @staticmethod
+    def of(array: np.ndarray) -> Leaf:
+        """A leaf over a copy of `array` (none where it is ours alone: pass only fresh arrays)."""
+        return Leaf(Buffer.of(np.asarray(array)))
+
+
+class RuntimeScalar(Leaf):
+    """A 0-d leaf whose number is read again at each replay of a captured graph."""
+
+    __slots__ = ("getter",)
+
+    def __init__(self, getter: Any, dtype: DType, number: Any = None):
+        """Args: number: what it is now, if that is not what the getter says while the capture goes on."""
+        super().__init__(Buffer.of(np.array(getter() if number is None else number, dtype.numpy)))
+        self.getter = getter
+
+
+class Version:
+    """Counts in-place writes; shared by a tensor, its views and its detached aliases."""
+
+    number = 0  # of the class until the first write: every tensor has one of these, few are written to
+
+
+class Storage:
+    """A mutable cell: the current value of a base tensor.
+
+    Attributes:
+        value: the elements, row-major, as an IR value.
+        epoch: counts writes, those through ``.data`` included (`Version` leaves them out).
+        host: the NumPy array whose memory this storage shares with code outside, if it does.
+    """
+
+    __slots__ = ("__weakref__", "epoch", "host", "value")
+
+    capture: Any = None  # the capture in progress (compile.py); it watches reads and writes
+    settle: Any = None  # computes the value of a storage; given by running.py, which builds on this file
+    elements: Any = None  # the elements of a value as an array; likewise
+
+    def __init__(self, value: Value):
+        self.value = value
+        self.epoch = 0
+        self.host: np.ndarray | None = None
+
+    def read(self) -> Value:
+        """The value now. Memory shared with NumPy is copied: later writes there must not be seen."""
+        if Storage.capture is not None:
+            return Storage.capture.read(self)
+        if self.host is None:
+            return self.value
+        if _held_by_us_alone(self.host):
+            self.host = None
+            return self.value
+        return Leaf.of(self.host.copy())
+
+    def read_part(self, view: View) -> Leaf | None:
+        """A part of memory shared with NumPy, copied; None where `read` copies nothing, or no more."""
+        if self.host is None or Storage.capture is not None or _held_by_us_alone(self.host):
+            return None
+        if view.type.numel >= self.host.size:
+            return None
+        return Leaf.of(view.over(self.host).copy())
+
+    def write(self, value: Value) -> None:
+        """Replace the value."""
+        if Storage.capture is not None:
+            Storage.capture.written(self)
+        self.epoch += 1
+        if self.host is None or _held_by_us_alone(self.host):
+            self.host = None
+            self.value = value
+        else:
+            np.copyto(self.host, Storage.elements(value))  # a write to shared memory runs at once
+
+    def share(self) -> np.ndarray:
+        """The elements as an array that code outside may keep; from now on writes land in it."""
+        if self.host is None:
+            Storage.settle(self)
+            if not self._is_sole_reader():
+                self.value = Leaf(_copied(self.value.buffer))  # type: ignore[attr-defined]
+            self.host = self.value.buffer.expose()  # type: ignore[attr-defined]
+        return self.host
+
+    def memory(self) -> np.ndarray | None:
+        """The elements, for a write that runs at once and that nobody sees who read them before.
+
+        None where they are pending, and where a capture has to see the write.
+        """
+        if Storage.capture is not None:
+            return None
+        if self.host is not None:
+            return self.host
+        if type(self.value) is Leaf:
+            if not self._is_sole_reader():
+                self.value = Leaf(_copied(self.value.buffer))
+        else:
+            filled = _filled(self.value)
+            if filled is None:
+                return None
+            self.value = Leaf(filled)
+        return self.value.buffer.numpy()
+
+    def _is_sole_reader(self) -> bool:
+        """Whether nothing else (pending graphs, other storages, what programs packed of it, arrays) knows the
+        memory of the leaf, so that writes to it are unseen."""
+        leaf = self.value
+        buffer = leaf.buffer  # type: ignore[attr-defined]
+        if getrefcount(leaf) > _HELD_ONCE or getrefcount(buffer) > _HELD_ONCE or getweakrefcount(buffer):
+            return False
+        owner = buffer.owner
+        if type(owner) is np.ndarray and type(owner.base) is Exposed:  # kept by `Buffer.numpy`
+            exposed: Any = owner.base
+            if getrefcount(owner) > _HELD_ONCE or getrefcount(exposed) > _HELD_ONCE:
+                return False
+            inner = exposed.buffer
+            if getrefcount(inner) > _HELD_ONCE:
+                return False
+            owner = inner.owner
+        ours = type(owner) is Block or (type(owner) is np.ndarray and owner.base is None)
+        return ours and getrefcount(owner) <= _HELD_ONCE
+
+
+def number_in_all(value: Value) -> np.ndarray | None:
+    """The number that a pending value such as zeros repeats; None for others."""
+    node = value.node
+    if node is None or node.op is not ops.expand:
+        return None
+    number = node.operands[0]
+    if type(number) is Leaf and number.buffer.shape == ():
+        return number.buffer.numpy()
+    if number.node is not None and number.node.op is ops.constant:
+        elements = attrs_of(number.node, ConstantAttrs).value.numpy()
+        return elements if elements.ndim == 0 else None
+    return None
+
+
+def _filled(value: Value) -> Buffer | None:
+    """The elements of a pending value that is one number repeated, such as zeros; None for others."""
+    elements = number_in_all(value)
+    if elements is None:
+        return None
+    made = Buffer.empty(value.dtype, value.type.shape)  # type: ignore[arg-type]  # of ints outside a capture
+    made.numpy()[...] = elements
+    return made
+
+
+def _copied(buffer: Buffer) -> Buffer:
+    made = Buffer.empty(buffer.dtype, buffer.shape)
+    made.numpy()[...] = buffer.numpy()
+    return made
+
+
+def _held_by_us_alone(array: np.ndarray) -> bool:
+    # Ours are: `host`, this function's argument, getrefcount's own, and of a user's array the leaf's buffer.
+    # A view given to the user holds on to `array`, so it counts.
+    if type(array.base) is Exposed:
+        return getrefcount(array) < _OWN_REFERENCES
+    return array.base is None and getrefcount(array) <= _OWN_REFERENCES
+
+
+# Steps never change; `frozen` would double the cost of making them, which every x[i] does.
+
+
+@dataclass(slots=True, eq=False)
+class Reshape:
+    """View step: the same elements under another shape."""
+
+    shape: Shape
+    before: Shape
+
+    def read(self, x: Value) -> Value:
+        return ops.reshape(x, shape=self.shape)
+
+    def write(self, x: Value, new: Value) -> Value:
+        return ops.reshape(new, shape=self.before)
+
+
+@dataclass(slots=True, eq=False)
+class Permute:
+    """View step: reordered dimensions."""
+
+    dims: tuple[int, ...]
+
+    def read(self, x: Value) -> Value:
+        return ops.permute(x, dims=self.dims)
+
+    def write(self, x: Value, new: Value) -> Value:
+        return ops.permute(new, dims=tuple(sorted(range(len(self.dims)), key=self.dims.__getitem__)))
+
+
+@dataclass(slots=True, eq=False)
+class Expand:
+    """View step: sizes of 1 repeated. Cannot be written through unless all repeats are equal."""
+
+    shape: Shape
+
+    def read(self, x: Value) -> Value:
+        return ops.expand(x, shape=self.shape)
+
+    def write(self, x: Value, new: Value) -> Value:
+        lead = len(self.shape) - x.rank
+        stop = tuple(1 if i < lead or x.shape[i - lead] == 1 else d for i, d in enumerate(self.shape))
+        zero = (0,) * len(self.shape)
+        first = ops.slice(new, start=zero, stop=stop, step=(1,) * len(self.shape))
+        return ops.reshape(first, shape=x.shape)
+
+
+@dataclass(slots=True, eq=False)
+class Slice:
+    """View step: start, stop and step for each dimension."""
+
+    start: Shape
+    stop: Shape
+    step: tuple[int, ...]
+
+    def read(self, x: Value) -> Value:
+        return ops.slice(x, start=self.start, stop=self.stop, step=self.step)
+
+    def write(self, x: Value, new: Value) -> Value:
+        return ops.slice_update(x, new, start=self.start, stop=self.stop, step=self.step)
+
+
+@dataclass(slots=True, eq=False)
+class Take:
+    """View step: any elements of the flat tensor, in any arrangement (diagonal, as_strided, unfold)."""
+
+    index: Literal
+    shape: tuple[int, ...]
+
+    def read(self, x: Value) -> Value:
+        flat = ops.reshape(x, shape=(x.type.numel,))
+        return ops.reshape(ops.index_select(flat, ops.constant(value=self.index), dim=0), shape=self.shape)
+
+    def write(self, x: Value, new: Value) -> Value:
+        flat = ops.reshape(x, shape=(x.type.numel,))
+        source = ops.reshape(new, shape=self.index.shape)
+        return ops.reshape(ops.scatter(flat, ops.constant(value=self.index), source, dim=0), shape=x.shape)
+
+
+@dataclass(slots=True, eq=False)
+class ViewDtype:
+    """View step between a complex dtype and pairs of its components (view_as_real, view_as_complex)."""
+
+    to_complex: bool
+
+    def read(self, x: Value) -> Value:
+        return _join(x) if self.to_complex else _split(x)
+
+    def write(self, x: Value, new: Value) -> Value:
+        return _split(new) if self.to_complex else _join(new)
+
+
+def _split(x: Value) -> Value:
+    parts = [ops.reshape(p, shape=(*x.shape, 1)) for p in (ops.real(x), ops.imag(x))]
+    return ops.concat(*parts, dim=x.rank)
+
+
+def _join(x: Value) -> Value:
+    zero, one = (0,) * x.rank, (1,) * x.rank
+    real = ops.slice(x, start=zero, stop=(*x.shape[:-1], 1), step=one)
+    imag = ops.slice(x, start=(*zero[:-1], 1), stop=x.shape, step=one)
+    return ops.complex(ops.reshape(real, shape=x.shape[:-1]), ops.reshape(imag, shape=x.shape[:-1]))
+
+
+Step = Reshape | Permute | Expand | Slice | Take | ViewDtype
+
+
+class View:
+    """How a tensor looks at its storage: view steps, and where that puts its elements in memory."""
+
+    __slots__ = ("offset", "steps", "strides", "type")
+
+    def __init__(self, steps: tuple[Step, ...], type: Type, offset: Dim, strides: Shape):
+        self.steps = steps
+        self.type = type
+        self.offset = offset
+        self.strides = strides
+
+    def over(self, array: np.ndarray) -> np.ndarray:
+        """What this view shows of the elements of its storage; shares their memory."""
+        dtype = self.type.dtype.numpy
+        shape: Any = self.type.shape
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        if array.dtype == bf16.numpy:
+            array = array.view(np.uint16)  # its own elements are not offered as bytes
+        size = dtype.itemsize
+        return np.ndarray(shape, dtype, array, self.offset * size, [s * size for s in self.strides])  # type: ignore[misc]
+
+
+def read_steps(value: Value, steps: tuple[Step, ...]) -> Value:
+    """What a chain of view steps shows of `value`."""
+    for step in steps:
+        value = step.read(value)
+    return value
+
+
+def _places_of(shape: Shape, steps: tuple[Step, ...]) -> Take:
+    """What a chain of view steps shows of a tensor of `shape`, element by element."""
+    if not all(isinstance(d, int) for d in shape):
+        raise RuntimeError(
+            "a write to a part of an expanded tensor of symbolic size: clone() it before the write"
+        )
+    places = np.arange(math.prod(shape)).reshape(shape)  # type: ignore[arg-type]
+    for step in steps:
+        if isinstance(step, Reshape):
+            places = places.reshape(step.shape)  # type: ignore[arg-type]
+        elif isinstance(step, Permute):
+            places = places.transpose(step.dims)
+        elif isinstance(step, Expand):
+            places = np.broadcast_to(places, step.shape)  # type: ignore[arg-type]
+        elif isinstance(step, Slice):
+            bounds: Any = zip(step.start, step.stop, step.step, strict=True)
+            places = places[tuple(slice(*b) for b in bounds)]
+        elif isinstance(step, Take):
+            places = places.reshape(-1)[step.index.numpy()].reshape(step.shape)
+        else:
+            raise RuntimeError("a write to a part of an expanded view of complex numbers: clone() it first")
+    return Take(Literal.of(np.ascontiguousarray(places).reshape(-1)), places.shape)
+
+
+def write_steps(value: Value, steps: tuple[Step, ...], new: Value) -> Value:
+    """`value` after `new` was written through a chain of view steps."""
+    if any(type(step) is Expand for step in steps[:-1]):
+        steps = (_places_of(value.shape, steps),)  # a part of repeated elements: all repeats see the write
+    passed = [value]
+    for step in steps[:-1]:
+        passed.append(step.read(passed[-1]))
+    for step, before in zip(reversed(steps), reversed(passed), strict=True):
+        new = step.write(before, new)
+    return new
+
+
+def is_contiguous(shape: Shape, strides: Shape) -> bool:
+    """Row-major without gaps; strides of sizes 1, and those of empty tensors, do not matter."""
+    if 0 in shape:
+        return True
+    return all(d == 1 or s == c for d, s, c in zip(shape, strides, contiguous_strides(shape), strict=True))
+
+
+def overlaps(shape: Shape, strides: Shape) -> bool:
+    """Whether several elements certainly share one place in memory (an expanded tensor)."""
+    return 0 not in shape and any(s == 0 and d != 1 for d, s in zip(shape, strides, strict=True))
+
+
+_OWN_REFERENCES = 0
+_HELD_ONCE = 0
+
+
+def _calibrate() -> None:
+    # The number of references that a host array has when nobody outside holds it depends on how a
+    # buffer keeps its owner, and what `getrefcount` adds on the interpreter; measured once with the code
+    # paths that `Storage.read` and `Storage.memory` take.
+    global _HELD_ONCE, _OWN_REFERENCES
+    alone = Storage(Leaf(Buffer.empty(bf16, ())))
+    while not alone._is_sole_reader():
+        _HELD_ONCE += 1
+    array = np.zeros(1)
+    probe = Storage(Leaf.of(array))
+    probe.host = array
+    del array
+    low = 0
+    while not _held_by_us_alone(probe.host):
+        low += 1
+        _OWN_REFERENCES = low
+
+
+_calibrate()

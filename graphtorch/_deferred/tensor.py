@@ -1,0 +1,643 @@
+"""The deferred tensor: a handle on a storage, a view of it, and its place in the autograd graph.
+
+This file holds what every operation needs: how a tensor is read, made, written to and differentiated.
+The operations themselves come from the tables in ``_ops`` and are attached when the package is imported.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import ALL
+from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.literal import Literal
+from graphtorch.ir.shape import contiguous_strides, numel
+
+from .._types import CPU, Size, default_dtype, device, dtype, layout, strided
+from ..autograd.grad_mode import modes
+from ..autograd.nodes import AccumulateGrad, Edge, GradNode, Seen, seen_of
+from ..utils.hooks import register
+from . import running
+from .door import Buffer
+from .storage import (
+    Leaf,
+    Slice,
+    Step,
+    Storage,
+    Version,
+    View,
+    is_contiguous,
+    read_steps,
+)
+
+COPIED_PART = 1 << 20  # bytes: copying so few costs less than compiling a program for their place
+_DTYPE_OF = dtype._of
+_DIFFERENTIABLE = frozenset(d for d in ALL if d.is_differentiable)
+
+
+# A view's parent (weakly, until the parent has a node in the autograd graph), what it showed, and the
+# version of their memory then.
+Parent = tuple[Any, "View | None", int]
+
+
+class Tensor:
+    """An array whose elements are computed when they are needed.
+
+    ``Tensor(2, 3)`` makes an uninitialised float tensor of that shape, ``Tensor([1, 2])`` one of that data;
+    the usual way is ``torch.tensor(data)``.
+    """
+
+    if TYPE_CHECKING:  # the tables in _ops attach these
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __eq__(self, other: object) -> Any: ...
+        def __ne__(self, other: object) -> Any: ...
+
+        __add__: Any
+        __radd__: Any
+        __sub__: Any
+        __rsub__: Any
+        __mul__: Any
+        __rmul__: Any
+        __truediv__: Any
+        __rtruediv__: Any
+        __pow__: Any
+        __neg__: Any
+        __getitem__: Any
+        __setitem__: Any
+        __lt__: Any
+        __le__: Any
+        __gt__: Any
+        __ge__: Any
+        __iter__: Any
+
+    _construct: Any = None  # what the class makes when called; given by legacy.py
+    _storage: Storage
+    _counter: Version
+    _view: View | None = None
+    _cached: tuple[Value, Value] | None = None  # (value of the base, what the view shows of it)
+    _rg = False  # leaf that requires grad
+    _fn: GradNode | None = None
+    _nr = 0
+    _base: Tensor | None = None  # the tensor of which this is a differentiable view
+    _parent: Parent | None = None  # the view of `_base` from which this view was made
+    _creation = ""  # why a view must not be written to under autograd: "", "no_grad", "multi"
+    _fn_version = 0  # version for which `_fn` of a view was made
+    _tracked = False  # whether the base required grad then
+    _name_of_view = "ViewBackward0"
+    _grad: Tensor | None = None
+    _hooks: OrderedDict[int, Any] | None = None
+    _post_hooks: OrderedDict[int, Any] | None = None
+    _accumulator: weakref.ref[AccumulateGrad] | None = None
+    _inference = False
+    _seen: Seen | None = None  # see `seen_of`
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = Tensor._construct(default_dtype(), args, kwargs)
+        return made if cls is Tensor else cls._make_subclass(cls, made, False)
+
+    @staticmethod
+    def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
+        """A `cls` over the memory of `data`, outside any autograd graph."""
+        made: Any = object.__new__(cls)
+        made._storage, made._view, made._counter = data._storage, data._view, data._counter
+        if require_grad:
+            made._rg = True
+        return made
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def _value(self) -> Value:
+        """The IR value this tensor shows now."""
+        view = self._view
+        if Storage.capture is not None:
+            Storage.capture.seen(self)
+        if view is None:
+            return self._storage.read()
+        if self._storage.host is not None and not self.requires_grad:
+            part = self._storage.read_part(view)
+            if part is not None:
+                return part
+        base = self._base
+        if base is not None:
+            source = base._value()
+            steps = view.steps if base._view is None else view.steps[len(base._view.steps) :]
+        else:
+            source, steps = self._storage.read(), view.steps
+        cached = self._cached
+        if cached is None or cached[0] is not source:
+            cached = self._cached = (source, self._show(source, steps))
+        return cached[1]
+
+    def _show(self, source: Value, steps: tuple[Step, ...]) -> Value:
+        if (
+            type(source) is Leaf
+            and any(type(s) is Slice for s in steps)
+            and not self.requires_grad
+            and Storage.capture is None
+        ):
+            part = _part_of_leaf(source, self._base, self._view)
+            if part is not None:
+                return part
+        return read_steps(source, steps)
+
+    def _array(self) -> np.ndarray:
+        """The elements, computed if need be; strided like the tensor, sharing its memory. Read only."""
+        array = self._base_array()
+        return array if self._view is None else self._view.over(array)
+
+    def _base_array(self) -> np.ndarray:
+        """The elements of the storage, computed if need be. Read only."""
+        storage = self._storage
+        if storage.host is not None:
+            running._refuse_in_capture()
+            return storage.host
+        if type(storage.value) is not Leaf:
+            running.settle(storage)
+        if Storage.capture is not None:
+            Storage.capture.value_read(storage)
+        return storage.value.buffer.numpy()  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def _type(self) -> Type:
+        view = self._view
+        return self._storage.value.type if view is None else view.type
+
+    # -- autograd --------------------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow into this tensor."""
+        if self._base is None:
+            return self._rg or self._fn is not None
+        if self._fn_version != self._counter.number:
+            self._refresh()
+        return self._tracked
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Make a leaf accumulate gradients, or stop doing so."""
+        if not isinstance(requires_grad, bool):
+            raise TypeError("requires_grad_(): argument 'requires_grad' (position 1) must be bool, not "
+                            f"{type(requires_grad).__name__}")
+        if not requires_grad:
+            if not self.is_leaf:
+                raise RuntimeError(
+                    "you can only change requires_grad flags of leaf variables. If you want to use a "
+                    "computed variable in a subgraph that doesn't require differentiation use "
+                    "var_no_grad = var.detach()."
+                )
+            self._rg = False
+            return self
+        if not self._type.dtype.is_differentiable:
+            raise RuntimeError(
+                "only Tensors of floating point dtype can require gradients: this one has dtype "
+                f"{self.dtype}; convert it with .float() first"
+            )
+        if self._inference and not modes.inference:
+            raise RuntimeError(
+                "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed."
+            )
+        if self.is_leaf:
+            self._rg = True
+            self._base = None
+        return self
+
+    @property
+    def grad_fn(self) -> GradNode | None:
+        """The operation that made this tensor, in the autograd graph; None for leaves."""
+        if self._base is not None and self._fn_version != self._counter.number:
+            self._refresh()
+        if self._base is not None and self._fn is None and self._tracked:
+            self._derive()
+        return self._fn
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made this tensor."""
+        return not self.requires_grad or self._rg
+
+    @property
+    def output_nr(self) -> int:
+        return self._nr
+
+    def _refresh(self) -> None:
+        """A view after a write to its base: its history is now that of the base, then the view."""
+        self._fn_version = self._counter.number
+        if self._creation != "no_grad":
+            kept = self.retains_grad
+            if kept:
+                del self._fn.retained[self._nr]  # type: ignore[union-attr, index]
+            self._fn = None
+            self._tracked = self._base.requires_grad  # type: ignore[union-attr]
+            if kept and self._tracked:
+                self.retain_grad()
+
+    def _derive(self) -> None:
+        """Give a view its place in the autograd graph, and first the views that it was made from."""
+        waiting: list[Tensor] = [self]
+        while (parent := waiting[-1]._observed_parent()) is not None and parent._fn is None:
+            waiting.append(parent)
+        for view in reversed(waiting):
+            view._derive_from(view._observed_parent())
+
+    def _observed_parent(self) -> Tensor | None:
+        """The view this one was made from, where somebody may ask for its gradient and nothing was written
+        since; else the gradient goes straight to the base."""
+        if self._parent is None:
+            return None
+        ref, view, version = self._parent
+        parent: Tensor | None = ref() if type(ref) is weakref.ref else ref
+        if parent is None or parent._view is not view or parent._base is not self._base:
+            return None
+        return parent if version == self._counter.number == parent._fn_version else None
+
+    def _derive_from(self, parent: Tensor | None) -> None:
+        base = self._base
+        assert base is not None and self._view is not None
+        if parent is None:
+            value, edge = self._value(), base._edge()
+            assert self._cached is not None
+            source = whole = self._cached[0]
+        else:
+            whole, source, edge = base._value(), parent._value(), (parent._fn, parent._nr)  # type: ignore[assignment]
+            value = read_steps(source, self._view.steps[len(parent._view.steps) :])  # type: ignore[union-attr]
+        if value is source:  # a view of everything
+            value = ops.reshape(value, shape=value.shape)
+        self._cached = (whole, value)
+        self._fn = GradNode(self._name_of_view, (value,), (source,), (edge,), (None,))
+        self._nr = 0
+
+    def _edge(self) -> Edge:
+        """Where the gradient of this tensor goes."""
+        fn = self._fn if self._base is None else self.grad_fn
+        if fn is not None:
+            return fn, self._nr
+        if not self._rg:
+            return None
+        accumulator = None if self._accumulator is None else self._accumulator()
+        if accumulator is None:
+            accumulator = AccumulateGrad(self)
+            self._accumulator = weakref.ref(accumulator)
+        return accumulator, 0
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient accumulated so far, or None."""
+        if Storage.capture is not None:
+            Storage.capture.grad_read(self)
+        if self._grad is None and not self.is_leaf and not self.retains_grad:
+            _warn_non_leaf_grad()
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"assigned grad expected to be a Tensor or None but got grad of type "
+                    f"{type(value).__name__}"
+                )
+            if value.shape != self.shape:
+                raise RuntimeError(
+                    f"assigned grad has data of a different size: expected {list(self.shape)}, "
+                    f"got {list(value.shape)}"
+                )
+            if value.dtype is not self.dtype:
+                raise RuntimeError(
+                    f"assigned grad has data of a different type: expected {self.dtype}, got {value.dtype}"
+                )
+        self._set_grad(value)
+
+    @grad.deleter
+    def grad(self) -> None:
+        self._set_grad(None)
+
+    def _set_grad(self, value: Tensor | None) -> None:
+        if Storage.capture is not None:
+            Storage.capture.grad_set(self)
+        self._grad = value
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether `retain_grad` was called on this non-leaf tensor."""
+        fn = self._fn
+        if fn is None or not fn.retained:
+            return False
+        ref = fn.retained.get(self._nr)
+        return ref is not None and ref() is self
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this non-leaf tensor in its ``grad``."""
+        if not self.requires_grad:
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        fn = self.grad_fn
+        if fn is not None:
+            if fn.retained is None:
+                fn.retained = {}
+            fn.retained[self._nr] = weakref.ref(self)
+
+    def register_hook(self, hook: Any) -> Any:
+        """Call ``hook(grad)`` whenever a gradient for this tensor was computed; it may return another one."""
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        fn = self.grad_fn
+        if fn is None:
+            if self._hooks is None:
+                self._hooks = OrderedDict()
+            return register(self._hooks, hook)
+        if fn.hooks is None:
+            fn.hooks = {}
+        return register(fn.hooks.setdefault(self._nr, OrderedDict()), hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Any) -> Any:
+        """Call ``hook(tensor)`` after a gradient was added to this leaf's ``grad``."""
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if self.grad_fn is not None:
+            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        if self._post_hooks is None:
+            self._post_hooks = OrderedDict()
+        return register(self._post_hooks, hook)
+
+    def detach(self) -> Tensor:
+        """The same memory outside the autograd graph."""
+        made = object.__new__(Tensor)
+        made._storage, made._view, made._counter = self._storage, self._view, self._counter
+        made._inference = self._inference
+        return made
+
+    def detach_(self) -> Tensor:
+        """Cut this tensor out of the autograd graph."""
+        if self._base is not None and self._creation == "multi":
+            raise RuntimeError("Can't detach views in-place: use detach() instead")
+        self._fn, self._rg, self._base, self._nr = None, False, None, 0
+        return self
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory, outside the autograd graph and its version checks."""
+        made = object.__new__(Tensor)
+        made._storage, made._view, made._counter = self._storage, self._view, Version()
+        return made
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"Variable data has to be a tensor, but got {type(value).__name__}")
+        if self._rg and not value._type.dtype.is_differentiable:
+            raise RuntimeError(
+                "data set to a tensor that requires gradients must be floating point or complex dtype, "
+                f"got {value.dtype}"
+            )
+        if Storage.capture is not None:
+            Storage.capture.rebound(self)
+        self._storage, self._view, self._cached = value._storage, value._view, None
+
+    # -- what it is ------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> Size:
+        return Size(self._type.shape)
+
+    @property
+    def dtype(self) -> dtype:
+        return _DTYPE_OF[self._type.dtype]
+
+    @property
+    def device(self) -> device:
+        return CPU
+
+    @property
+    def layout(self) -> layout:
+        return strided
+
+    @property
+    def ndim(self) -> int:
+        return len(self._type.shape)
+
+    @property
+    def itemsize(self) -> int:
+        return self._type.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.itemsize * self.numel()
+
+    @property
+    def is_cuda(self) -> bool:
+        return False
+
+    is_cpu = True
+    is_sparse = is_sparse_csr = is_quantized = is_meta = is_mkldnn = is_mps = is_nested = is_xpu = False
+    names = property(lambda self: (None,) * self.ndim)
+
+    @property
+    def _strides(self) -> tuple[Any, ...]:
+        view = self._view
+        return contiguous_strides(self._storage.value.type.shape) if view is None else view.strides
+
+    def numel(self) -> Any:
+        """The number of elements."""
+        return numel(self._type.shape)
+
+    @property
+    def _version(self) -> int:
+        """How often this memory was written to in place."""
+        return self._counter.number
+
+    def is_inference(self) -> bool:
+        """Whether this tensor was made in inference mode."""
+        return self._inference
+
+    def __len__(self) -> int:
+        if not self._type.shape:
+            raise TypeError("len() of a 0-d tensor")
+        return self._type.shape[0]  # type: ignore[return-value]
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def _ones_like(self) -> Tensor:
+        return from_value(_constant_one(self._type))
+
+
+def _constant_one(type_: Type) -> Value:
+    one = ops.constant(value=Literal.of(1, type_.dtype))
+    return ops.expand(one, shape=type_.shape) if type_.shape else one
+
+
+def _warn_non_leaf_grad() -> None:
+    warnings.warn(
+        "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute "
+        "won't "
+        "be populated during autograd.backward(). If you indeed want the .grad field to be populated for a "
+        "non-leaf Tensor, use .retain_grad() on the non-leaf Tensor.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _part_of_leaf(source: Leaf, base: Tensor | None, view: View | None) -> Value | None:
+    """A part of elements in memory as a leaf: no slice is recorded, so that a batch from another place of the
+    data finds the same program. A part with gaps is copied, unless it is large."""
+    if view is None or (base is not None and base._view is not None) or view.type.dtype is not source.dtype:
+        return None
+    if is_contiguous(view.type.shape, view.strides):
+        return Leaf(source.buffer.part(view.offset, view.type.shape))
+    if numel(view.type.shape) * view.type.dtype.itemsize > COPIED_PART:
+        return None
+    return Leaf(Buffer.of(np.ascontiguousarray(view.over(source.buffer.numpy()))))
+
+
+# ------------------------------------------------------------------------------------------ making tensors
+
+_object_new: Any = object.__new__
+_pending = running.pending
+
+
+def from_value(value: Value) -> Tensor:
+    """A new tensor outside the autograd graph."""
+    made: Tensor = _object_new(Tensor)
+    storage = made._storage = _object_new(Storage)  # its constructor in line: every operation makes one
+    storage.value = value
+    storage.epoch = 0
+    storage.host = None
+    made._counter = Version()
+    if modes.inference:
+        made._inference = True
+    if type(value) is Value:
+        _pending(storage)
+    elif Storage.capture is not None:
+        Storage.capture.local(storage)
+    return made
+
+
+def wrap(
+    name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...]
+) -> Any:
+    """The results of an operation as tensors, with their place in the autograd graph.
+
+    Args:
+        name: as PyTorch names the operation's node, without ``Backward0``.
+        outs: the values made: one, or a tuple.
+        tensors: for each of `values` the tensor it was read from; anything else for constants.
+        values: the operands.
+    """
+    if isinstance(outs, Value):
+        made = from_value(outs)
+        if modes.grad and _any_requires_grad(tensors):
+            _attach(name, (made,), (outs,), tensors, values)
+        return made
+    results = tuple([from_value(v) for v in outs])
+    if modes.grad and _any_requires_grad(tensors):
+        _attach(name, results, outs, tensors, values)
+    return results
+
+
+def _any_requires_grad(tensors: Sequence[Any]) -> bool:
+    for t in tensors:
+        if isinstance(t, Tensor) and (
+            t._rg or t._fn is not None or (t._base is not None and t.requires_grad)
+        ):
+            return True
+    return False
+
+
+def _attach(
+    name: str,
+    results: tuple[Tensor, ...],
+    outs: tuple[Value, ...],
+    tensors: Sequence[Any],
+    values: tuple[Value, ...],
+) -> None:
+    edges: list[Edge] = []
+    seen: list[Seen | None] = []
+    inference = False
+    for t in tensors:
+        if not isinstance(t, Tensor):
+            edges.append(None)
+            seen.append(None)
+            continue
+        if t._base is None:
+            fn = t._fn
+            if fn is not None:
+                edges.append((fn, t._nr))
+            elif t._rg:
+                edges.append(t._edge())
+            else:
+                edges.append(None)
+        else:
+            edges.append(t._edge() if t._type.dtype in _DIFFERENTIABLE else None)
+        seen.append(seen_of(t))
+        if t._inference:
+            inference = True
+    made = (seen_of(results[0]),) if len(results) == 1 else tuple([seen_of(r) for r in results])
+    fn = GradNode.of(name, outs, values, tuple(edges), tuple(seen), made)
+    used = False
+    for i, result in enumerate(results):
+        if outs[i].type.dtype in _DIFFERENTIABLE:
+            result._fn = fn
+            if i:
+                result._nr = i
+            used = True
+    if not used:
+        return
+    running.remember(fn)
+    if inference:
+        _refuse_inference(fn, tensors, values)
+
+
+def _refuse_inference(fn: GradNode, tensors: Sequence[Tensor | None], values: tuple[Value, ...]) -> None:
+    cotangents = [_constant_one(v.type) for v in fn.outputs]
+    read = fn.reads(fn.pull(cotangents), cotangents)
+    for tensor, value in zip(tensors, values, strict=True):
+        if isinstance(tensor, Tensor) and tensor._inference and value in read:
+            raise RuntimeError(
+                "Inference tensors cannot be saved for backward. Please do not use Tensors created in "
+                "inference mode in computation tracked by autograd. To work around this, you can make "
+                "a clone to get a normal tensor and use it in autograd, or use `torch.no_grad()` instead "
+                "of `torch.inference_mode()`."
+            )
+
+
+def make_view(
+    tensor: Tensor,
+    steps: tuple[Step, ...],
+    type_: Type,
+    offset: Any,
+    strides: tuple[Any, ...],
+    name: str,
+    creation: str = "",
+) -> Tensor:
+    """A tensor that shows the memory of `tensor` through further view steps."""
+    made = _object_new(Tensor)
+    before = tensor._view
+    made._storage, made._counter = tensor._storage, tensor._counter
+    made._view = View(steps if before is None else before.steps + steps, type_, offset, strides)
+    made._base = tensor._base if tensor._base is not None else tensor
+    made._fn_version = made._counter.number
+    made._name_of_view = name
+    if tensor._inference:
+        made._inference = True
+    if not modes.grad:
+        made._creation = "no_grad"
+        return made
+    if tensor.requires_grad:
+        made._tracked = True
+        if tensor._base is not None:
+            ref = weakref.ref(tensor) if tensor._fn is None else tensor  # a node may have hooks of its own
+            made._parent = ref, before, made._fn_version
+    if creation or tensor._creation:
+        made._creation = creation or tensor._creation
+    return made

@@ -1,0 +1,1 @@
+"""Tensors as files, pickles and shared memory."""

@@ -1,0 +1,158 @@
+"""Tensors taken apart for copying and pickling, and put together again; shared memory stays shared."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir.shape import contiguous_strides
+
+from .._deferred.storage import Leaf, Storage, ViewDtype
+from .._deferred.tensor import Tensor, from_value
+from .._ops.base import METHODS
+from .._ops.creation import from_array
+
+Parts = tuple[Storage, int, tuple[int, ...], tuple[int, ...]]
+
+
+def parts(tensor: Tensor) -> Parts:
+    """Storage, offset, size and strides, counted in elements."""
+    view = tensor._view
+    if view is not None and any(isinstance(step, ViewDtype) for step in view.steps):
+        tensor, view = tensor.detach().clone(), None  # another dtype than the storage's
+    if view is None:
+        size = tuple(tensor._type.shape)
+        return tensor._storage, 0, size, contiguous_strides(size)  # type: ignore[return-value]
+    return tensor._storage, view.offset, tuple(view.type.shape), tuple(view.strides)  # type: ignore[return-value, arg-type]
+
+
+def rebuilt(storage: Storage, offset: int, size: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+    """A tensor over the memory of `storage`, outside any autograd graph."""
+    base = from_value(storage.value)
+    base._storage = storage
+    if offset == 0 and size == tuple(base._type.shape) and strides == contiguous_strides(size):
+        return base
+    return base.reshape(-1).as_strided(size, strides, offset).detach()  # type: ignore[no-any-return]
+
+
+def user_attributes(tensor: Tensor) -> dict[str, Any]:
+    """What a program set on the tensor itself, such as ``p.name = "weight"``."""
+    return {k: v for k, v in tensor.__dict__.items() if not is_internal(k)}
+
+
+def is_internal(name: str) -> bool:
+    """Whether an attribute of a tensor belongs to its workings."""
+    return name in Tensor.__annotations__ or name in Tensor.__dict__
+
+
+def set_attributes(tensor: Any, attributes: Any) -> Any:
+    """Put back `user_attributes`; nothing else is taken from the dictionary."""
+    if isinstance(attributes, dict):
+        tensor.__dict__.update({k: v for k, v in attributes.items() if not is_internal(str(k))})
+    return tensor
+
+
+# ------------------------------------------------------------------------------------------ copy, pickle
+
+
+def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
+    if id(self) in memo:
+        return memo[id(self)]
+    if not self.is_leaf:
+        raise RuntimeError(
+            "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
+            "moment. If you were attempting to deepcopy a module, this may be because of a torch.nn.utils."
+            "weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001"
+        )
+    storage, *place = parts(self)
+    data = rebuilt(copy.deepcopy(storage, memo), *place)  # type: ignore[arg-type]
+    made = Tensor._make_subclass(self.__class__, data, self.requires_grad)
+    memo[id(self)] = made
+    if self._grad is not None:
+        made._grad = copy.deepcopy(self._grad, memo)
+    return set_attributes(made, copy.deepcopy(user_attributes(self), memo))  # type: ignore[no-any-return]
+
+
+def _rebuild(cls: type, storage: Storage, offset: int, size: tuple[int, ...], strides: tuple[int, ...],
+             requires_grad: bool, attributes: dict[str, Any]) -> Tensor:
+    made = Tensor._make_subclass(cls, rebuilt(storage, offset, size, strides), requires_grad)
+    return set_attributes(made, attributes)  # type: ignore[no-any-return]
+
+
+def _reduce_ex(self: Tensor, protocol: int) -> Any:
+    return _rebuild, (type(self), *parts(self), self.requires_grad, user_attributes(self))
+
+
+def _copy_storage(self: Storage, memo: dict[int, Any]) -> Storage:
+    return from_value(self.read())._storage  # values are immutable: a copy is the same value in another cell
+
+
+def _rebuild_storage(array: np.ndarray) -> Storage:
+    return from_array(array)._storage
+
+
+def _reduce_storage(self: Storage, protocol: int) -> Any:
+    return _rebuild_storage, (np.ascontiguousarray(elements(self)),)
+
+
+def elements(storage: Storage) -> np.ndarray:
+    """The elements of a storage as an array, computed if need be. Read only."""
+    base = object.__new__(Tensor)
+    base._storage = storage
+    return base._array()
+
+
+METHODS["__deepcopy__"], METHODS["__reduce_ex__"] = _deepcopy, _reduce_ex
+METHODS["__copy__"] = lambda self: set_attributes(
+    Tensor._make_subclass(self.__class__, self, self._rg), user_attributes(self))
+Storage.__deepcopy__ = _copy_storage  # type: ignore[attr-defined]
+Storage.__reduce_ex__ = _reduce_storage  # type: ignore[method-assign, assignment]
+
+
+# ------------------------------------------------------------------------------------------ from files
+
+
+class LoadedStorage:
+    """The elements of a storage in a file; the tensors made from it share memory.
+
+    `location` is the device that the file names. `cpu` and `cuda` serve functions given as ``map_location``.
+    """
+
+    def __init__(self, array: np.ndarray, location: str = "cpu"):
+        self.array = array
+        self.location = location
+        self._storage: Storage | None = None
+
+    def cpu(self) -> LoadedStorage:
+        return self
+
+    def cuda(self, device: Any = None) -> LoadedStorage:
+        raise RuntimeError("no CUDA device is available to graphtorch: return the storage itself, or its "
+                           ".cpu(), from the map_location function")
+
+    def nbytes(self) -> int:
+        return int(self.array.nbytes)
+
+    def tensor(self, offset: int, size: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+        """A tensor over these elements. Raises ValueError where it would reach outside them."""
+        check_bounds(self.array.size, offset, size, strides)
+        if self._storage is None:
+            whole = (offset == 0 and strides == contiguous_strides(size)
+                     and math.prod(size) == self.array.size)
+            leaf = Leaf.of(self.array.reshape(size if whole else -1))
+            self._storage = from_value(leaf)._storage
+        return rebuilt(self._storage, offset, size, strides)
+
+
+def check_bounds(count: int, offset: int, size: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    """Raise ValueError for a tensor that is not inside a storage of `count` elements."""
+    ints = (offset, *size, *strides)
+    if len(size) != len(strides) or not all(type(i) is int and i >= 0 for i in ints):
+        raise ValueError(f"a tensor with offset {offset}, size {size} and strides {strides} cannot be")
+    last = offset + sum((s - 1) * t for s, t in zip(size, strides, strict=True))
+    if 0 not in size and last >= count:
+        raise ValueError(f"a tensor of size {size} and strides {strides} at offset {offset} reaches beyond "
+                         f"its storage of {count} elements")

@@ -1,0 +1,202 @@
+"""Automatic casts: inside ``autocast`` contractions run in a 16-bit dtype and losses in float32.
+
+Which functions are cast is what PyTorch's autocast on CPUs casts; each says so where it is defined. Inside a
+function that is cast nothing more is. https://docs.pytorch.org/docs/stable/amp.html#cpu-op-specific-behavior
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from graphtorch.ir.dtype import DType, bf16, f16, f32
+
+from .._deferred.tensor import Tensor
+from .._deferred.write import cast_tensor
+from .._types import DTYPES, device, dtype
+
+F = TypeVar("F", bound=Callable[..., Any])
+_ELIGIBLE = frozenset({f16, bf16, f32})  # float64 stays what it is
+_SUPPORTED = (DTYPES["bfloat16"], DTYPES["float16"])
+
+
+class _State(threading.local):
+    """What casts in this thread: `target` is the 16-bit dtype of CPU autocast, None while nothing is cast."""
+
+    target: DType | None = None
+    depth = 0
+    cache = True
+
+    def __init__(self) -> None:
+        self.dtypes = {"cpu": DTYPES["bfloat16"], "cuda": DTYPES["float16"]}
+
+
+state = _State()
+
+
+def _cast(x: Any, target: DType) -> Any:
+    if isinstance(x, Tensor):
+        ir = x._type.dtype
+        return cast_tensor(x, target) if ir in _ELIGIBLE and ir is not target else x
+    if type(x) in (tuple, list):
+        return type(x)(_cast(v, target) for v in x)
+    return x
+
+
+def _casting(define: F, target_of: Callable[[DType], DType]) -> F:
+    @functools.wraps(define)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        active = state.target
+        if active is None:
+            return define(*args, **kwargs)
+        target = target_of(active)
+        state.target = None
+        try:
+            given = {k: _cast(v, target) for k, v in kwargs.items()}
+            return define(*[_cast(a, target) for a in args], **given)
+        finally:
+            state.target = active
+
+    return call  # type: ignore[return-value]
+
+
+def lower_precision(define: F) -> F:
+    """Decorator: inside autocast `define` gets its floating-point tensors in the 16-bit dtype."""
+    return _casting(define, lambda active: active)
+
+
+def single_precision(define: F) -> F:
+    """Decorator: inside autocast `define` gets 16-bit tensors as float32."""
+    return _casting(define, lambda active: f32)
+
+
+class autocast:
+    """``with autocast("cpu"):`` runs contractions in 16 bits and losses in float32; also a decorator.
+
+    Args:
+        device_type: "cpu"; "cuda" is accepted, and disabled with a warning where there is no GPU.
+        dtype: bfloat16 or float16; default that of the device, bfloat16 on CPUs.
+        cache_enabled: accepted. Equal casts of a weight are one operation of the graph either way.
+
+    Raises: RuntimeError for an unknown device type.
+    """
+
+    def __init__(self, device_type: str, dtype: dtype | None = None, enabled: bool = True,
+                 cache_enabled: bool | None = None):
+        if not isinstance(device_type, str):
+            raise ValueError(f"Expected `device_type` of type `str`, got: `{type(device_type)}`")
+        self.device = device(device_type).type
+        self.fast_dtype = state.dtypes.get(self.device, DTYPES["float16"]) if dtype is None else dtype
+        self._cache_enabled = state.cache if cache_enabled is None else cache_enabled
+        if self.device != "cpu" and enabled:
+            warnings.warn(f"{self.device.upper()} is not available or torch_xla is imported. Disabling "
+                          "autocast.", stacklevel=2)
+            enabled = False
+        if self.device == "cpu" and enabled and self.fast_dtype not in _SUPPORTED:
+            warnings.warn("In CPU autocast, but the target dtype is not supported. Disabling autocast.\nCPU "
+                          "Autocast only supports dtypes of torch.bfloat16, torch.float16 currently.",
+                          stacklevel=2)
+            enabled = False
+        self._enabled = enabled
+
+    def __enter__(self) -> autocast:
+        self._before = state.target, state.dtypes["cpu"], state.cache
+        state.depth += 1
+        state.cache = self._cache_enabled
+        if self.device == "cpu":
+            state.target = self.fast_dtype.ir if self._enabled else None
+            state.dtypes["cpu"] = self.fast_dtype
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        state.target, state.dtypes["cpu"], state.cache = self._before
+        state.depth -= 1
+
+    def __call__(self, function: F) -> F:
+        @functools.wraps(function)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return inside  # type: ignore[return-value]
+
+
+def is_autocast_enabled(device_type: str | None = None) -> bool:
+    """Whether autocast is on: for CUDA (the default), never; for "cpu", inside ``autocast("cpu")``."""
+    return device_type == "cpu" and state.target is not None
+
+
+def get_autocast_dtype(device_type: str) -> dtype:
+    """The 16-bit dtype of a device's autocast."""
+    kind = device(device_type).type
+    return state.dtypes.get(kind, DTYPES["float16"])
+
+
+def set_autocast_enabled(device_type: Any, enabled: bool | None = None) -> None:
+    """Turn autocast on or off for this thread."""
+    if enabled is None:
+        device_type, enabled = "cuda", device_type
+    if device_type == "cpu":
+        state.target = state.dtypes["cpu"].ir if enabled else None
+
+
+def set_autocast_dtype(device_type: str, dtype: dtype) -> None:
+    """Set the 16-bit dtype of a device's autocast."""
+    state.dtypes[device(device_type).type] = dtype
+    if device_type == "cpu" and state.target is not None:
+        state.target = dtype.ir
+
+
+def is_autocast_cache_enabled() -> bool:
+    """Whether `cache_enabled` is on."""
+    return state.cache
+
+
+def set_autocast_cache_enabled(enabled: bool) -> None:
+    """Set what `is_autocast_cache_enabled` says."""
+    state.cache = bool(enabled)
+
+
+def clear_autocast_cache() -> None:
+    """Nothing is kept."""
+
+
+def autocast_increment_nesting() -> int:
+    """One more level of autocast; returns how many there are."""
+    state.depth += 1
+    return state.depth
+
+
+def autocast_decrement_nesting() -> int:
+    """One level of autocast less; returns how many there are."""
+    state.depth -= 1
+    return state.depth
+
+
+def _deprecated(name: str, instead: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        warnings.warn(f"torch.{name} is deprecated. Please use torch.{instead} instead.", DeprecationWarning,
+                      stacklevel=2)
+        return function(*args)
+
+    call.__name__ = call.__qualname__ = name.removesuffix("()")
+    call.__doc__ = f"As ``torch.{instead}`` (deprecated)."
+    return call
+
+
+PUBLIC = {f.__name__: f for f in (
+    autocast, is_autocast_enabled, get_autocast_dtype, set_autocast_enabled, set_autocast_dtype,
+    is_autocast_cache_enabled, set_autocast_cache_enabled, clear_autocast_cache, autocast_increment_nesting,
+    autocast_decrement_nesting,
+    _deprecated("get_autocast_cpu_dtype()", "get_autocast_dtype('cpu')", lambda: get_autocast_dtype("cpu")),
+    _deprecated("get_autocast_gpu_dtype()", "get_autocast_dtype('cuda')", lambda: get_autocast_dtype("cuda")),
+    _deprecated("is_autocast_cpu_enabled()", "is_autocast_enabled('cpu')",
+                lambda: is_autocast_enabled("cpu")),
+    _deprecated("set_autocast_cpu_enabled()", "set_autocast_enabled('cpu', enabled)",
+                lambda enabled: set_autocast_enabled("cpu", enabled)),
+    _deprecated("set_autocast_cpu_dtype()", "set_autocast_dtype('cpu', dtype)",
+                lambda dtype: set_autocast_dtype("cpu", dtype)),
+)}

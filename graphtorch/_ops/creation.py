@@ -1,0 +1,467 @@
+"""Making tensors: from data, filled, ranges, and the legacy constructors."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import BY_NUMPY, DType, i64, number_dtype, promote
+from graphtorch.ir.graph import Value
+from graphtorch.ir.literal import Literal
+from graphtorch.ir.shape import SymInt
+
+from .. import _types
+from .._deferred.at_once import element
+from .._deferred.door import Buffer
+from .._deferred.storage import Leaf
+from .._deferred.tensor import Tensor, from_value
+from .._types import check_device, sparse_coo, to_ir
+from .base import FUNCTIONS, METHODS, shape_of, size_value, write_out
+
+
+def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
+    """A tensor that owns `array` (not copied: pass a fresh one)."""
+    made = from_value(Leaf.of(array))
+    return made.requires_grad_() if requires_grad else made
+
+
+# ------------------------------------------------------------------------------------------ from data
+
+
+def tensor(
+    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+) -> Tensor:
+    """A copy of `data`: a number, nested sequences, a NumPy array or a tensor.
+
+    Raises:
+        ValueError: rows of different lengths. TypeError: elements that are not numbers.
+        RuntimeError: `requires_grad` for integers.
+    """
+    check_device(device)
+    wanted = None if dtype is None else to_ir(dtype)
+    if isinstance(data, SymInt):
+        return from_value(size_value(data, i64 if wanted is None else wanted))
+    if isinstance(data, Tensor):
+        made = data.detach().clone()
+        made = made if wanted is None or wanted is made._type.dtype else made.to(_types.dtype._of[wanted])
+        return made.requires_grad_() if requires_grad else made
+    return from_array(array_from(data, wanted).copy(), requires_grad)
+
+
+def array_from(data: Any, wanted: DType | None) -> np.ndarray:
+    """`data` as an array of the dtype that PyTorch infers, or of `wanted`."""
+    if isinstance(data, Tensor):
+        array = data.detach()._array()
+        return array if wanted is None else _converted(array, wanted)
+    if not isinstance(data, np.ndarray) and not isinstance(data, np.generic):
+        if hasattr(data, "__array__") and not isinstance(data, (list, tuple)):
+            data = np.asarray(data)
+        else:
+            return _from_python(data, wanted)
+    array = np.asarray(data)
+    if array.dtype.byteorder not in "=|" and array.dtype.byteorder != np.dtype(np.int32).byteorder:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype in (np.uint16, np.uint32, np.uint64):
+        array = array.astype(np.int64)
+    try:
+        DType.of(array.dtype)
+    except TypeError:
+        raise TypeError(
+            f"can't convert np.ndarray of type {array.dtype}. The only supported types are: float64, "
+            f"float32, "
+            "float16, complex64, complex128, int64, int32, int16, int8, uint8, and bool."
+        ) from None
+    return array if wanted is None else _converted(array, wanted)
+
+
+def _converted(array: np.ndarray, wanted: DType) -> np.ndarray:
+    if array.dtype == wanted.numpy:
+        return array
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return array.astype(wanted.numpy)
+
+
+def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
+    shape, flat = [], [data]
+    first = data
+    while isinstance(first, (Sequence, np.ndarray)) and not isinstance(first, (str, bytes)):
+        shape.append(len(first))
+        if len(first) == 0:
+            break
+        first = first[0]
+    for depth, size in enumerate(shape):
+        flat = _level(flat, size, depth)
+    flat = [x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in flat]
+    dtype = wanted or _inferred(flat)
+    try:
+        if dtype.is_integer and wanted is not None:
+            return _integers(flat, dtype).reshape(shape)
+        with np.errstate(over="ignore"):  # a number too large for the dtype becomes inf, as in PyTorch
+            return np.array(flat, dtype.numpy).reshape(shape)
+    except OverflowError:
+        raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow") from None
+
+
+def _integers(flat: list[Any], dtype: DType) -> np.ndarray:
+    array = np.array([int(x) for x in flat], np.int64 if flat else dtype.numpy)
+    info = np.iinfo(dtype.numpy)
+    lowest = info.min if dtype.signed else -info.max
+    if dtype is not i64 and array.size and (array.max() > info.max or array.min() < lowest):
+        raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
+    return array.astype(dtype.numpy)
+
+
+def _level(rows: list[Any], size: int, depth: int) -> list[Any]:
+    result: list[Any] = []
+    for row in rows:
+        if not isinstance(row, (Sequence, np.ndarray, Tensor)) or isinstance(row, (str, bytes)):
+            raise TypeError(f"not a sequence: {row!r} at depth {depth}, where other entries are sequences")
+        if len(row) != size:
+            raise ValueError(f"expected sequence of length {size} at dim {depth} (got {len(row)})")
+        result.extend(row)
+    return result
+
+
+def _inferred(flat: list[Any]) -> DType:
+    found: DType | None = None
+    for kind in {type(x) for x in flat}:
+        if not issubclass(kind, (bool, int, float, complex)):
+            if kind is str:
+                raise TypeError("new(): invalid data type 'str'")
+            raise RuntimeError(f"Could not infer dtype of {kind.__name__}: pass numbers, or nested lists "
+                               "of them")
+        one = number_dtype(kind, _types.default_dtype())
+        found = one if found is None else promote(found, one)
+    return found or _types.default_dtype()
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """`data` as a tensor that shares memory with it where it can (a NumPy array, a tensor of that dtype)."""
+    check_device(device)
+    if isinstance(data, Tensor):
+        return data if dtype is None else data.to(dtype)
+    if isinstance(data, np.ndarray) and (dtype is None or to_ir(dtype).numpy == data.dtype):
+        try:
+            return from_numpy(data)
+        except (TypeError, ValueError):
+            pass
+    return tensor(data, dtype=dtype)
+
+
+asarray = as_tensor
+
+
+def from_numpy(ndarray: np.ndarray) -> Tensor:
+    """A tensor over the memory of an array: writes on either side show on the other."""
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
+    flags = ndarray.flags
+    if flags.c_contiguous and flags.writeable and ndarray.dtype in BY_NUMPY:
+        return shared(ndarray)
+    array_from(ndarray[:0] if ndarray.ndim else ndarray, None)  # raises for unsupported dtypes
+    if any(s < 0 for s in ndarray.strides):
+        raise ValueError(
+            "At least one stride in the given numpy array is negative, and tensors with negative strides are "
+            "not currently supported. (You can probably work around this by making a copy of your array "
+            "with array.copy().)"
+        )
+    if not flags.writeable:
+        warnings.warn(
+            "The given NumPy array is not writable, and PyTorch does not support non-writable tensors. It "
+            "was "
+            "copied.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return from_array(ndarray.copy())
+    return _shared_strided(ndarray)
+
+
+def shared(array: np.ndarray) -> Tensor:
+    """A tensor over a row-major array that code outside holds as well."""
+    made = from_value(Leaf(Buffer.of(array)))
+    made._storage.host = array
+    return made
+
+
+def _shared_strided(array: np.ndarray) -> Tensor:
+    """Over the memory from the array's first element to its last, seen with the array's strides."""
+    size = array.itemsize
+    if any(s % size for s in array.strides):
+        raise ValueError(
+            "given numpy array strides not a multiple of the element byte size. Copy the numpy array to "
+            "reallocate the memory."
+        )
+    if array.size == 0:
+        return from_array(array.copy())
+    strides = [s // size for s in array.strides]
+    last = sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True))
+    whole = shared(np.lib.stride_tricks.as_strided(array, (last + 1,), (size,)))
+    return FUNCTIONS["as_strided"](whole, array.shape, strides)
+
+
+def frombuffer(
+    buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False
+) -> Tensor:
+    """A tensor over the bytes of a buffer object."""
+    array = np.frombuffer(buffer, to_ir(dtype).numpy, count, offset)
+    made = from_numpy(array) if array.flags.writeable else from_array(array.copy())
+    return made.requires_grad_() if requires_grad else made
+
+
+# ------------------------------------------------------------------------------------------ filled
+
+
+def full_value(shape: tuple[Any, ...], number: Any, dtype: DType) -> Value:
+    """`number` repeated to `shape`."""
+    one = ops.constant(value=Literal.of(number, dtype))
+    return ops.expand(one, shape=tuple(shape)) if shape else one
+
+
+def _made(value: Value, requires_grad: bool, out: Tensor | None = None) -> Tensor:
+    made = from_value(value)
+    if out is not None:
+        return write_out("factory", made, out)
+    return made.requires_grad_() if requires_grad else made
+
+
+def _filled(number: int, name: str, doc: str) -> Callable[..., Tensor]:
+    def make(
+        *size: Any,
+        out: Tensor | None = None,
+        dtype: Any = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        pin_memory: bool = False,
+        memory_format: Any = None,
+        names: Any = None,
+    ) -> Tensor:
+        check_device(device)
+        ir = (_types.default_dtype() if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
+        return _made(full_value(_sizes(name, size), number, ir), requires_grad, out)
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = doc
+    return make
+
+
+def _sizes(name: str, size: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not size:
+        raise TypeError(f'{name}() missing 1 required positional arguments: "size"')
+    shape = shape_of(size)
+    if any(isinstance(s, int) and s < 0 for s in shape):
+        bad = next(s for s in shape if isinstance(s, int) and s < 0)
+        raise RuntimeError(f"Trying to create tensor with negative dimension {bad}: {list(shape)}")
+    return shape
+
+
+zeros = _filled(0, "zeros", "A tensor of zeros.")
+ones = _filled(1, "ones", "A tensor of ones.")
+empty = _filled(0, "empty", "A tensor with unspecified contents (zeros here).")
+
+
+def like(name: str, make: Callable[..., Tensor], size_last: bool = False) -> Callable[..., Tensor]:
+    """The function `name`: what `make` makes of the shape and dtype of a tensor, given first.
+
+    `make` takes the shape before its other arguments or (`size_last`) after them.
+    """
+    def made(
+        input: Tensor,
+        *args: Any,
+        dtype: Any = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+        pin_memory: bool = False,
+        generator: Any = None,
+        **named: Any,
+    ) -> Tensor:
+        if not isinstance(input, Tensor):
+            raise TypeError(
+                f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
+            )
+        if input.is_sparse and layout in (None, sparse_coo):
+            return input._like(name, dtype)  # type: ignore[no-any-return]
+        size = tuple(input._type.shape)
+        arguments = (*args, size) if size_last else (size, *args)
+        return make(
+            *arguments,
+            dtype=input.dtype if dtype is None else dtype,
+            device=device,
+            requires_grad=requires_grad,
+            **({} if generator is None else {"generator": generator}),
+            **named,
+        )
+
+    made.__name__ = made.__qualname__ = name
+    made.__doc__ = f"As `{make.__name__}`, with the shape and dtype of `input`."
+    return made
+
+
+zeros_like, ones_like, empty_like = (
+    like("zeros_like", zeros),
+    like("ones_like", ones),
+    like("empty_like", empty),
+)
+
+
+def full(
+    size: Any,
+    fill_value: Any,
+    *,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of `fill_value`, whose type decides the dtype."""
+    check_device(device)
+    if isinstance(fill_value, Tensor):
+        dtype = fill_value.dtype if dtype is None else dtype
+        fill_value = fill_value.item()
+    ir = number_dtype(type(fill_value), _types.default_dtype()) if dtype is None else to_ir(dtype)
+    size = size if isinstance(size, (tuple, list)) else (size,)
+    return _made(full_value(_sizes("full", (size,)), element(fill_value, ir), ir), requires_grad, out)
+
+
+full_like = like("full_like", full)
+
+
+def scalar_tensor(s: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A 0-d tensor."""
+    return full((), s, dtype=dtype or _types.get_default_dtype(), device=device, requires_grad=requires_grad)
+
+
+def empty_strided(size: Any, stride: Any, **options: Any) -> Tensor:
+    """A tensor with unspecified contents and the given strides."""
+    total = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if 0 not in size else 0
+    return FUNCTIONS["as_strided"](empty(total, **options), size, stride)
+
+
+def eye(
+    n: int,
+    m: int | None = None,
+    *,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Ones on the diagonal of an n x m matrix, zeros elsewhere."""
+    check_device(device)
+    m = n if m is None else m
+    if n < 0 or m < 0:
+        raise RuntimeError(f"n must be greater or equal to 0, got {min(n, m)}")
+    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    rows, columns = (ops.iota(shape=(n, m), dim=d, dtype=i64) for d in (0, 1))
+    return _made(ops.cast(ops.eq(rows, columns), dtype=ir), requires_grad, out)
+
+
+# ------------------------------------------------------------------------------------------ windows
+
+
+def _window(name: str, terms: tuple[float, ...]) -> Callable[..., Tensor]:
+    def make(
+        window_length: int,
+        periodic: bool = True,
+        *,
+        dtype: Any = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
+        n = window_length + 1 if periodic and window_length > 1 else window_length
+        x = np.arange(window_length) * (2 * math.pi / max(n - 1, 1))
+        line = np.ones(1) if window_length == 1 else sum(c * np.cos(k * x) for k, c in enumerate(terms))
+        return from_array(
+            np.asarray(line).astype((_types.default_dtype() if dtype is None else to_ir(dtype)).numpy),
+            requires_grad,
+        )
+
+    make.__name__ = name
+    make.__doc__ = f"The {name.replace('_', ' ')} of a length."
+    return make
+
+
+hann_window = _window("hann_window", (0.5, -0.5))
+hamming_window = _window("hamming_window", (0.54, -0.46))
+blackman_window = _window("blackman_window", (0.42, -0.5, 0.08))
+
+
+# ------------------------------------------------------------------------------------------ new_*, legacy
+
+
+def _new(make: Callable[..., Tensor], name: str) -> None:
+    def new(
+        self: Tensor,
+        *args: Any,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        layout: Any = None,
+        pin_memory: bool = False,
+        **more: Any,
+    ) -> Tensor:
+        args = (more.pop("size"), *args) if "size" in more else args
+        return make(
+            *args,
+            dtype=self.dtype if dtype is None else dtype,
+            device=device,
+            requires_grad=requires_grad,
+            **more,
+        )
+
+    new.__name__ = new.__qualname__ = name
+    new.__doc__ = f"As `{make.__name__}`, with the dtype of this tensor by default."
+    METHODS[name] = new
+
+
+for _make in (zeros, ones, empty, full):
+    _new(_make, "new_" + _make.__name__)
+
+
+def new_tensor(
+    self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A copy of `data`, with the dtype of this tensor by default."""
+    return tensor(
+        data, dtype=self.dtype if dtype is None else dtype, device=device, requires_grad=requires_grad
+    )
+
+
+METHODS["new_tensor"] = new_tensor
+
+
+PUBLIC = {
+    f.__name__: f
+    for f in (
+        tensor,
+        as_tensor,
+        from_numpy,
+        frombuffer,
+        zeros,
+        ones,
+        empty,
+        full,
+        zeros_like,
+        ones_like,
+        empty_like,
+        full_like,
+        scalar_tensor,
+        empty_strided,
+        eye,
+        hann_window,
+        hamming_window,
+        blackman_window,
+    )
+} | {"asarray": as_tensor}

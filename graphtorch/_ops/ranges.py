@@ -1,0 +1,197 @@
+"""Sequences of numbers: ranges, equal and logarithmic spacing, indices of triangles."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType, f64, i64
+from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.literal import Literal
+from graphtorch.ir.shape import SymInt
+
+from .. import _types
+from .._deferred.storage import Leaf
+from .._deferred.tensor import Tensor
+from .._types import check_device, to_ir
+from .base import size_value
+from .creation import _made, from_array
+
+
+def arange(
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """start, start + step, ... up to `end`, which is left out."""
+    check_device(device)
+    if end is None:
+        start, end = 0, start
+    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if isinstance(start, SymInt):
+        return arange(0, end - start, step, dtype=dtype, requires_grad=requires_grad) + start
+    if (end - start) * step < 0:
+        raise RuntimeError("upper bound and lower bound inconsistent with step sign")
+    whole = all(isinstance(x, (int, SymInt)) for x in (start, end, step))
+    ir = (i64 if whole else _types.default_dtype()) if dtype is None else to_ir(dtype)
+    if dtype is None and out is not None:
+        ir = out._type.dtype
+    count = -(-(end - start) // step) if whole else _count(start, end, step, ir)
+    if not whole and ir.is_integer:  # as PyTorch: the ends are truncated first
+        start, step, whole = int(start), int(step), True
+    return _made(_ramp(count, start, step, ir, i64 if whole else None), requires_grad, out)
+
+
+def _count(start: Any, end: Any, step: Any, ir: DType) -> int:
+    """How many numbers a range has whose ends are not all integers."""
+    if not all(math.isfinite(x) for x in (start, end, step)):
+        raise RuntimeError(f"unsupported range: {start} -> {end}")
+    if ir is i64:
+        first, last, by = int(start), int(end), int(step)
+        if by == 0:
+            raise RuntimeError("step must be nonzero")
+        return max(0, int((last - first + by - (1 if by > 0 else -1)) / by))
+    return max(0, math.ceil((end - start) / step))
+
+
+def _ramp(count: int, start: Any, step: Any, ir: DType, exact: DType | None = None) -> Value:
+    Type(ir, (count,))  # refuses more than can be addressed
+    if exact is not None:  # integers: exact in i64, then converted
+        line = ops.iota(shape=(count,), dim=0, dtype=i64)
+        if step != 1:
+            line = ops.mul(line, ops.constant(value=Literal.of(step, i64)))
+        if start != 0:
+            line = ops.add(line, ops.constant(value=Literal.of(start, i64)))
+        return line if ir is i64 else ops.cast(line, dtype=ir)
+    return Leaf.of((start + step * np.arange(count, dtype=np.float64)).astype(ir.numpy))
+
+
+def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor:
+    """As `arange`, with `end` included (deprecated)."""
+    warnings.warn(
+        "torch.range is deprecated and will be removed in a future release because its behavior is "
+        "inconsistent "
+        "with Python's range builtin. Instead, use torch.arange, which produces values in [start, end).",
+        UserWarning,
+        stacklevel=2,
+    )
+    if end is None:
+        start, end = 0, start
+    count = math.floor((end - start) / step) + 1
+    dtype = options.pop("dtype", None)
+    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    return _made(_ramp(count, start, step, ir), options.get("requires_grad", False), options.get("out"))
+
+
+def linspace(
+    start: Any,
+    end: Any,
+    steps: int,
+    *,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """`steps` numbers from start to end, both included."""
+    check_device(device)
+    if isinstance(steps, SymInt):
+        return _made(_symbolic_line(start, end, steps, dtype), requires_grad, out)
+    line, ir = _line(start, end, steps, dtype, out)
+    return _made(Leaf.of(_rounded(line, ir)), requires_grad, out)
+
+
+def _symbolic_line(start: Any, end: Any, steps: SymInt, dtype: Any) -> Value:
+    """`_line` where the number of steps may change: the same numbers, computed in the graph."""
+    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    if not ir.is_floating_point:
+        raise NotImplementedError(f"linspace of {ir.torch_name} with {steps} steps: give a known number")
+    first, last = (ops.constant(value=Literal.of(float(x), f64)) for x in (start, end))
+    at = ops.cast(ops.iota(shape=(steps,), dim=0, dtype=i64), dtype=f64)
+    one = ops.constant(value=Literal.of(1.0, f64))
+    gaps = ops.sub(size_value(steps, f64), one)
+    step = ops.div(ops.sub(last, first), ops.maximum(gaps, one))
+    low = ops.add(first, ops.mul(step, at))
+    high = ops.sub(last, ops.mul(step, ops.sub(gaps, at)))
+    half = ops.cast(size_value(steps // 2, i64), dtype=f64)
+    only = ops.eq(gaps, ops.constant(value=Literal.of(0.0, f64)))
+    return ops.cast(ops.where(ops.logical_or(ops.lt(at, half), only), low, high), dtype=ir)
+
+
+def logspace(
+    start: Any,
+    end: Any,
+    steps: int,
+    base: float = 10.0,
+    *,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """base ** linspace(start, end, steps)."""
+    check_device(device)
+    line, ir = _line(start, end, steps, dtype, out)
+    with np.errstate(all="ignore"):
+        powers = np.power(complex(base) if ir.is_complex else float(base), line)
+    return _made(Leaf.of(_rounded(powers, ir)), requires_grad, out)
+
+
+def _line(start: Any, end: Any, steps: int, dtype: Any, out: Tensor | None) -> tuple[np.ndarray, DType]:
+    """Equally spaced doubles, and the dtype that was asked for or follows from the ends."""
+    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+    complex_ends = isinstance(start, complex) or isinstance(end, complex)
+    default = _types.default_dtype().complex if complex_ends else _types.default_dtype()
+    ir = to_ir(dtype) if dtype is not None else default if out is None else out._type.dtype
+    Type(ir, (steps,))  # refuses more than can be addressed
+    if ir.is_integer:  # as PyTorch: the ends are truncated first
+        start, end = int(start), int(end)
+    if ir.is_floating_point and not complex_ends:  # the ends are rounded to the dtype first
+        start, end = (float(ir.numpy.type(x)) for x in (start, end))
+    first, last = np.float64(start) if not complex_ends else start, end
+    if steps == 1:
+        return np.array([first]), ir
+    step = (last - first) / max(steps - 1, 1)
+    at = np.arange(steps)
+    return np.where(at < steps // 2, first + step * at, last - step * (steps - 1 - at)), ir
+
+
+def _rounded(line: np.ndarray, ir: DType) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return line.astype(np.int64).astype(ir.numpy) if ir.is_integer else line.astype(ir.numpy)
+
+
+def tril_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+) -> Tensor:
+    """Indices of the lower triangle of a row x col matrix, as two rows."""
+    made = np.stack(np.tril_indices(row, offset, col))
+    return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
+
+
+def triu_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+) -> Tensor:
+    """Indices of the upper triangle of a row x col matrix, as two rows."""
+    made = np.stack(np.triu_indices(row, offset, col))
+    return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
+
+
+PUBLIC = {f.__name__: f for f in (arange, linspace, logspace, tril_indices, triu_indices)} | {"range": range_}

@@ -1,0 +1,117 @@
+"""graphtorch under the name ``torch``: an import hook for programs that were written for PyTorch.
+
+``import torch.nn.functional as F`` then gives `graphtorch.nn.functional`, the same object. Nothing is copied,
+so a tensor made under one name is one under the other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from ..version import __version__
+from .absent import nearest
+
+PACKAGE = "graphtorch"
+COMPATIBLE = "2.13.0"  # the PyTorch release whose behaviour graphtorch has
+RENAMED = {  # PyTorch's modules that are part of another file here
+    "torch._tensor": "graphtorch.tensor",
+    "torch.nn.modules.channelshuffle": "graphtorch.nn.modules.flatten",
+    "torch.nn.modules.fold": "graphtorch.nn.modules.flatten",
+    "torch.nn.modules.instancenorm": "graphtorch.nn.modules.batchnorm",
+    "torch.nn.modules.pixelshuffle": "graphtorch.nn.modules.flatten",
+    "torch.nn.modules.upsampling": "graphtorch.nn.modules.flatten",
+}
+
+
+def own_name(name: str) -> str:
+    """``torch.nn`` as ``graphtorch.nn``."""
+    return RENAMED.get(name) or PACKAGE + name.removeprefix("torch")
+
+
+class _SameModule(Loader):
+    """Loads a module by handing out graphtorch's, untouched."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(own_name(spec.name))
+        self.own = module.__spec__  # importing writes the new spec over it
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.own
+
+
+class _Finder(MetaPathFinder):
+    """Finds every module ``torch.x`` that graphtorch has as ``graphtorch.x``."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None,
+                  target: Any = None) -> ModuleSpec | None:
+        top, _, rest = fullname.partition(".")
+        if top not in ("torch", PACKAGE):
+            return None
+        found = _spec_of(own_name(fullname) if top == "torch" else fullname)
+        if found is None:
+            raise _no_module(rest)
+        if top == PACKAGE:
+            return None  # the usual finders load it
+        return ModuleSpec(fullname, _SameModule(), is_package=found.submodule_search_locations is not None)
+
+
+def _spec_of(own: str) -> ModuleSpec | None:
+    """The spec of one of our modules, None where there is none."""
+    loaded = sys.modules.get(own)
+    if loaded is not None:
+        return loaded.__spec__
+    parent = importlib.import_module(own.rpartition(".")[0])
+    places = getattr(parent, "__path__", None)
+    if places is None:
+        return None
+    return importlib.machinery.PathFinder.find_spec(own, places)
+
+
+def _no_module(rest: str) -> ModuleNotFoundError:
+    """The error about ``torch.<rest>``; without `name`, so that ``from torch import rest`` shows it too."""
+    parent, _, last = rest.rpartition(".")
+    home = sys.modules[f"{PACKAGE}.{parent}" if parent else PACKAGE]
+    modules = [m.name for m in pkgutil.iter_modules(getattr(home, "__path__", ()))]
+    return ModuleNotFoundError(
+        f"graphtorch has no 'torch.{rest}': neither a module nor an attribute of that name"
+        f"{nearest(last, {*dir(home), *modules})}")
+
+
+_finder = _Finder()
+
+
+def install_as_torch() -> None:
+    """Make ``import torch`` (and ``torch.nn``, ``torch.utils.data``, ...) mean graphtorch from now on.
+
+    ``torch.__version__`` becomes ``"2.13.0+graphtorch.<version>"``, so that programs that ask for a minimum
+    find it. Names that graphtorch lacks raise AttributeError or ModuleNotFoundError, listing the nearest.
+
+    Raises:
+        RuntimeError: PyTorch itself is already imported in this process.
+    """
+    present = sys.modules.get("torch")
+    own = sys.modules[PACKAGE]
+    if present is own:
+        return
+    if present is not None:
+        where = getattr(present, "__file__", "an unknown place")
+        raise RuntimeError(
+            f"install_as_torch(): 'torch' is already imported, from {where}; call "
+            "graphtorch.install_as_torch() before anything imports torch, or run the program with "
+            "python -m graphtorch run")
+    sys.meta_path.insert(0, _finder)
+    for name, module in list(sys.modules.items()):
+        if name == PACKAGE or name.startswith(PACKAGE + "."):
+            sys.modules["torch" + name.removeprefix(PACKAGE)] = module
+            # `from torch.nn.init import absent` asks the finder, and so is explained, in packages only
+            module.__dict__.setdefault("__path__", [])
+    own.__dict__["__version__"] = f"{COMPATIBLE}+graphtorch.{__version__}"

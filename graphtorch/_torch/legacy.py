@@ -1,0 +1,128 @@
+"""The typed tensor classes of old, such as ``torch.FloatTensor``, and their default."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from graphtorch.ir.dtype import DType
+
+from .. import _types
+from .._deferred.tensor import Tensor
+from .._ops.base import METHODS
+from .._ops.creation import empty, tensor
+from .._types import check_device
+
+
+def legacy_tensor(dtype: DType, args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+    """What ``torch.FloatTensor(...)`` makes: sizes give uninitialised memory, a sequence or array gives
+    data."""
+    check_device(options.get("device"))
+    front = _types.dtype._of[dtype]
+    if len(args) == 1 and isinstance(args[0], Tensor):
+        return args[0].detach() if args[0].dtype is front else _wrong_legacy(args[0], front)
+    if len(args) == 1 and isinstance(args[0], _types.Size):
+        return empty(args[0], dtype=front)
+    if len(args) == 1 and not isinstance(args[0], int):
+        return tensor(args[0], dtype=front)
+    if any(not isinstance(a, int) or isinstance(a, bool) for a in args):
+        raise TypeError(f"new(): expected sizes (ints) or one sequence of data, got {args!r}")
+    return empty(args or (0,), dtype=front)
+
+
+def new(self: Tensor, *args: Any, **options: Any) -> Tensor:
+    """``Tensor.new``: what the legacy class of this tensor's dtype makes."""
+    return legacy_tensor(self._type.dtype, args, options)
+
+
+def _wrong_legacy(given: Tensor, front: _types.dtype) -> Tensor:
+    raise TypeError(f"expected a tensor of {front} (got {given.dtype}): convert it with .to({front})")
+
+
+class _LegacyType(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Tensor) and instance._type.dtype is cls._dtype  # type: ignore[attr-defined]
+
+    def __call__(cls, *args: Any, **options: Any) -> Tensor:
+        return legacy_tensor(cls._dtype, args, options)  # type: ignore[attr-defined]
+
+    @property
+    def dtype(cls) -> Any:
+        return _types.dtype._of[cls._dtype]  # type: ignore[attr-defined]
+
+
+LEGACY = {
+    "FloatTensor": "float32",
+    "DoubleTensor": "float64",
+    "HalfTensor": "float16",
+    "BFloat16Tensor": "bfloat16",
+    "ByteTensor": "uint8",
+    "CharTensor": "int8",
+    "ShortTensor": "int16",
+    "IntTensor": "int32",
+    "LongTensor": "int64",
+    "BoolTensor": "bool",
+}
+LEGACY_TYPES = {
+    name: _LegacyType(
+        name,
+        (),
+        {
+            "_dtype": _types.DTYPES[d].ir,
+            "__module__": "torch",
+            "__doc__": f"Legacy constructor of {d} tensors.",
+        },
+    )
+    for name, d in LEGACY.items()
+}
+
+
+class _CudaType(type):
+    """A class of tensors on a GPU: it has a dtype, but no instances here."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return False
+
+    def __call__(cls, *args: Any, **options: Any) -> Tensor:
+        raise TypeError(
+            f"type torch.cuda.{cls.__name__} not available. Torch not compiled with CUDA enabled: use "
+            f"torch.{cls.__name__}"
+        )
+
+    @property
+    def dtype(cls) -> Any:
+        return _types.DTYPES[LEGACY[cls.__name__]]
+
+
+CUDA_TYPES = {
+    name: _CudaType(name, (), {"__module__": "torch.cuda", "__doc__": f"{d} tensors on a GPU."})
+    for name, d in LEGACY.items()
+}
+TYPE_NAMES = {**LEGACY, "ComplexFloatTensor": "complex64", "ComplexDoubleTensor": "complex128"}
+TYPE_NAME_OF = {_types.DTYPES[d].ir: name for name, d in TYPE_NAMES.items()}  # what ``tensor.type()`` says
+
+
+def refuse_cuda(t: Any) -> None:
+    """Raise where `t` is a type of tensors on a GPU, or its name."""
+    if isinstance(t, _CudaType) or (isinstance(t, str) and t.startswith("torch.cuda.")):
+        raise RuntimeError(f"Cannot initialize CUDA: {t} needs a GPU, and graphtorch runs on CPUs")
+
+
+def set_default_tensor_type(t: Any) -> None:
+    """Set the default dtype by a legacy tensor class or its name (deprecated)."""
+    warnings.warn(
+        "torch.set_default_tensor_type() is deprecated as of PyTorch 2.1, please use "
+        "torch.set_default_dtype() and "
+        "torch.set_default_device() as alternatives.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    name = t.rsplit(".", 1)[-1] if isinstance(t, str) else t.__name__
+    refuse_cuda(t)
+    if name not in LEGACY:
+        raise TypeError(f"invalid type object: {t!r}; expected one of {', '.join(LEGACY)}")
+    _types.set_default_dtype(_types.DTYPES[LEGACY[name]])
+
+
+METHODS["new"] = new
+Tensor._construct = staticmethod(legacy_tensor)

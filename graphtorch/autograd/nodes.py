@@ -1,0 +1,317 @@
+"""The autograd graph: one `GradNode` per recorded tensor operation.
+
+It holds the IR values the operation read and made, and for each operand where its gradient goes next.
+Gradients are not computed here: `pull` asks the IR's rules, which record ordinary nodes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import traceback
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from graphtorch.ir.graph import Node, Value, topological
+from graphtorch.ir.passes.autodiff import pullback, pullback_of, pullback_through
+
+from .._deferred.storage import Storage, Version, View, read_steps
+from .._settings import FOLDER
+from ..utils.hooks import register
+from .grad_mode import modes
+
+_sequence = itertools.count(1)
+
+Edge = tuple["GradNode", int] | None
+
+# Operations whose gradient PyTorch computes from the result: changing the operand in place is allowed.
+SAVES_RESULT = frozenset(
+    {
+        "relu", "exp", "sigmoid", "tanh", "sqrt", "rsqrt", "reciprocal", "softmax", "log_softmax", "exp2",
+        "expm1", "tan", "elu", "leaky_relu", "cumprod",
+    }
+)
+
+
+class Seen(NamedTuple):
+    """What a tensor looked like when an operation read or made it."""
+
+    version: Version
+    number: int
+    storage: weakref.ref[Storage]
+    epoch: int
+    view: View | None
+
+
+def look(version: Version, storage: Storage, view: View | None,
+         new: Any = tuple.__new__, kind: type = Seen, ref: Any = weakref.ref) -> Seen:
+    """A tensor as it is now. (Made two or three times an operation: the named tuple's own way is slower.)"""
+    return new(kind, (version, version.number, ref(storage), storage.epoch, view))  # type: ignore[no-any-return]
+
+
+def seen_of(tensor: Any) -> Seen:
+    """A tensor as it is now; what made it and what reads it share one record while nobody writes."""
+    version, storage, view = tensor._counter, tensor._storage, tensor._view
+    known: Seen | None = tensor._seen
+    if (
+        known is not None and known[1] == version.number and known[3] == storage.epoch
+        and known[0] is version and known[4] is view and known[2]() is storage
+    ):
+        return known
+    made: Seen = look(version, storage, view)
+    tensor._seen = made
+    return made
+
+
+_kinds: dict[str, type] = {}  # a class for each name of a node: tools that draw graphs ask for it
+_full_names: dict[str, str] = {}  # with PyTorch's "Backward0" behind it
+
+
+def _kind(name: str) -> type:
+    made = _kinds[name] = type(name, (GradNode,), {"__module__": "graphtorch.autograd"})
+    return made
+
+
+class GradNode:
+    """One operation in the autograd graph. `name`, also of its class, is PyTorch's: ``AddBackward0``."""
+
+    hooks: dict[int, OrderedDict[int, Any]] | None = None  # tensor hooks, by result
+    retained: dict[int, weakref.ref[Any]] | None = None  # tensors whose .grad is kept, by result
+    node_hooks: OrderedDict[int, Any] | None = None
+    node_prehooks: OrderedDict[int, Any] | None = None
+    freed = False
+    _metadata: dict[str, Any] | None = None
+
+    def __new__(cls, name: Any, *args: Any, new: Any = object.__new__) -> Any:
+        return new(_kinds.get(name) or _kind(name) if cls is GradNode else cls)
+
+    def __init__(
+        self,
+        name: str,
+        outputs: tuple[Value, ...],
+        operands: tuple[Value, ...],
+        edges: tuple[Edge, ...],
+        seen: tuple[Seen | None, ...],
+    ):
+        self._name = name
+        self.outputs = outputs
+        self.operands = operands
+        self.edges = edges
+        self.seen = seen
+        self.made: tuple[Seen | None, ...] = ()
+        self.sequence = next(_sequence)
+        self.types = [outputs[0].type] if len(outputs) == 1 else [v.type for v in outputs]
+        if modes.anomaly:
+            self.metadata["traceback_"] = _users_stack()
+
+    @staticmethod
+    def of(
+        name: str,
+        outputs: tuple[Value, ...],
+        operands: tuple[Value, ...],
+        edges: tuple[Edge, ...],
+        seen: tuple[Seen | None, ...],
+        made: tuple[Seen | None, ...],
+        new: Any = object.__new__,
+    ) -> GradNode:
+        """A node of an operation, `name` without ``Backward0``."""
+        full = _full_names.get(name) or _full_names.setdefault(name, name + "Backward0")
+        fn: GradNode = new(_kinds.get(full) or _kind(full))
+        GradNode.__init__(fn, full, outputs, operands, edges, seen)
+        fn.made = made
+        return fn
+
+    def unwatched(self) -> GradNode:
+        """The same node without hooks and without tensors that keep their gradient."""
+        made: GradNode = object.__new__(type(self))
+        made.__dict__.update(self.__dict__, hooks=None, retained=None)
+        return made
+
+    # -- PyTorch's view of it
+
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def next_functions(self) -> tuple[tuple[GradNode | None, int], ...]:
+        return tuple(e if e is not None else (None, 0) for e in self.edges)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        if self._metadata is None:
+            self._metadata = {}
+        return self._metadata
+
+    def register_hook(self, hook: Any) -> Any:
+        """Call ``hook(grad_inputs, grad_outputs)`` after this node; it may return new grad_inputs."""
+        if self.node_hooks is None:
+            self.node_hooks = OrderedDict()
+        return register(self.node_hooks, hook)
+
+    def register_prehook(self, hook: Any) -> Any:
+        """Call ``hook(grad_outputs)`` before this node; it may return new grad_outputs."""
+        if self.node_prehooks is None:
+            self.node_prehooks = OrderedDict()
+        return register(self.node_prehooks, hook)
+
+    def __repr__(self) -> str:
+        return f"<{self._name} object at {id(self):#x}>"
+
+    # -- gradients
+
+    def pull(self, cotangents: Sequence[Value | None]) -> list[Value | None]:
+        """The gradients of the operands, given those of the results."""
+        if self.freed:
+            raise RuntimeError(FREED)
+        gradients = self._rule(cotangents, self.operands, self.outputs)
+        if _any_changed(self.seen) or _any_changed(self.made):
+            gradients = self._check_changes(cotangents, gradients)
+        return gradients
+
+    def _rule(
+        self, cotangents: Sequence[Value | None], operands: tuple[Value, ...], outputs: tuple[Value, ...]
+    ) -> list[Value | None]:
+        node = outputs[0].node
+        if (
+            node is not None
+            and len(node.types) == len(outputs)
+            and node.operands == operands
+            and all(v.node is node for v in outputs)
+        ):
+            by_result: list[Value | None] = [None] * len(node.types)
+            for value, cotangent in zip(outputs, cotangents, strict=True):
+                by_result[value.index] = cotangent
+            return list(pullback(node, by_result, tuple([e is not None for e in self.edges])))
+        return list(pullback_through(outputs, cotangents, operands))
+
+    def reads(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> set[Value]:
+        """Which operands and results the rule read to make `gradients`."""
+        inner = set(topological(self.outputs, frozenset(self.operands)))
+        border = set(self.operands) | set(self.outputs)
+        given = {c for c in cotangents if c is not None}
+        found: set[Value] = set()
+        done: set[Node] = set()
+        stack = [g for g, e in zip(gradients, self.edges, strict=True) if g is not None and e is not None]
+        while stack:
+            value = stack.pop()
+            if value in given:
+                continue
+            if value in border:
+                found.add(value)
+            elif value.node is not None and value.node in inner:
+                found.add(self.outputs[0])
+            elif value.node is not None and value.node not in done:
+                done.add(value.node)
+                stack.extend(value.node.operands)
+        return found
+
+    def _check_changes(
+        self, cotangents: Sequence[Value | None], gradients: list[Value | None]
+    ) -> list[Value | None]:
+        read = self.reads(gradients, cotangents)
+        operands, outputs = list(self.operands), list(self.outputs)
+        result_saved = self._name.removesuffix("Backward0").lower() in SAVES_RESULT_NAMES
+        for seen, values, i in self._tensors():
+            if values[i] not in read or not _any_changed((seen,)):
+                continue
+            if seen.version.number != seen.number:
+                if result_saved and values is self.operands:
+                    continue
+                raise RuntimeError(self._modified(values[i], seen))
+            storage = seen.storage()
+            if storage is not None:  # written through .data: PyTorch reads the memory as it is now
+                now = read_steps(storage.read(), seen.view.steps if seen.view else ())
+                (operands if values is self.operands else outputs)[i] = now
+        if operands == list(self.operands) and outputs == list(self.outputs):
+            return gradients
+        node = self.outputs[0].node
+        if node is not None and node.operands == self.operands and len(outputs) == len(node.types) == 1:
+            return list(pullback_of(node, operands, outputs, cotangents))
+        return gradients
+
+    def _tensors(self) -> Any:
+        for i, seen in enumerate(self.seen):
+            if seen is not None:
+                yield seen, self.operands, i
+        for i, seen in enumerate(self.made):
+            if seen is not None:
+                yield seen, self.outputs, i
+
+    def _modified(self, value: Value, seen: Seen) -> str:
+        kind = value.dtype.torch_name
+        return (
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"[torch.{kind} {list(value.shape)}], which {self._name} reads, is at version "
+            f"{seen.version.number}; "
+            f"expected version {seen.number} instead. Hint: use the out-of-place form of the operation "
+            f"that changed "
+            "it, or clone() the tensor first"
+        )
+
+    def free(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> None:
+        """Let go of saved values after a backward pass, where the rule has any."""
+        key = None
+        node = self.outputs[0].node
+        if node is not None:
+            key = (
+                self._name,
+                node.op,
+                node.attrs,
+                *[v.type for v in self.operands],
+                *[e is None for e in self.edges],
+            )
+        saves = _saves.get(key) if key else None
+        if saves is None:
+            saves = bool(self.reads(gradients, cotangents))
+            if key:
+                _saves[key] = saves
+        if saves:
+            self.operands = self.outputs = self.seen = self.made = ()
+            self.freed = True
+
+
+_saves: dict[object, bool] = {}
+SAVES_RESULT_NAMES = frozenset(n.replace("_", "") for n in SAVES_RESULT)
+
+
+def _users_stack() -> list[str]:
+    """The calls that led here, without our own, as lines of a traceback."""
+    frames = [f for f in traceback.extract_stack() if not f.filename.startswith(FOLDER)]
+    return traceback.format_list(frames)
+
+
+FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have "
+    "already "
+    "been freed). Saved intermediate values of the graph are freed when you call .backward() or "
+    "autograd.grad(). "
+    "Specify retain_graph=True if you need to backward through the graph a second time or if you need to "
+    "access "
+    "saved tensors after calling backward."
+)
+
+
+def _any_changed(seen: Sequence[Seen | None]) -> bool:
+    for s in seen:
+        if s is not None:
+            version, number, storage, epoch, _ = s
+            if version.number != number:
+                return True
+            alive = storage()
+            if alive is not None and alive.epoch != epoch:
+                return True
+    return False
+
+
+class AccumulateGrad(GradNode):
+    """The end of a path: adds what arrives to the `grad` of a leaf tensor."""
+
+    def __init__(self, variable: Any):
+        super().__init__("AccumulateGrad", (), (), (), ())
+        self.variable = variable
+        self.sequence = 1 << 62  # runs as soon as it is ready, as in PyTorch
+        self.types = [variable._type]
+
+    def free(self, gradients: Any, cotangents: Any) -> None:
+        pass
