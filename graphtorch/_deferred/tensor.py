@@ -35,6 +35,7 @@ from .storage import (
     View,
     is_contiguous,
     read_steps,
+    recorder,
 )
 
 COPIED_PART = 1 << 20  # bytes: copying so few costs less than compiling a program for their place
@@ -117,8 +118,8 @@ class Tensor:
     def _value(self) -> Value:
         """The IR value this tensor shows now."""
         view = self._view
-        if Storage.capture is not None:
-            Storage.capture.seen(self)
+        if recorder.capture is not None:
+            recorder.capture.seen(self)
         if view is None:
             return self._storage.read()
         if self._storage.host is not None and not self.requires_grad:
@@ -141,7 +142,7 @@ class Tensor:
             type(source) is Leaf
             and any(type(s) is Slice for s in steps)
             and not self.requires_grad
-            and Storage.capture is None
+            and recorder.capture is None
         ):
             part = _part_of_leaf(source, self._base, self._view)
             if part is not None:
@@ -159,10 +160,10 @@ class Tensor:
         if storage.host is not None:
             running._refuse_in_capture()
             return storage.host
+        if recorder.capture is not None:
+            recorder.capture.value_read(storage)
         if type(storage.value) is not Leaf:
             running.settle(storage)
-        if Storage.capture is not None:
-            Storage.capture.value_read(storage)
         return storage.value.buffer.numpy()  # type: ignore[attr-defined, no-any-return]
 
     @property
@@ -294,8 +295,8 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The gradient accumulated so far, or None."""
-        if Storage.capture is not None:
-            Storage.capture.grad_read(self)
+        if recorder.capture is not None:
+            recorder.capture.grad_read(self)
         if self._grad is None and not self.is_leaf and not self.retains_grad:
             _warn_non_leaf_grad()
         return self._grad
@@ -324,8 +325,8 @@ class Tensor:
         self._set_grad(None)
 
     def _set_grad(self, value: Tensor | None) -> None:
-        if Storage.capture is not None:
-            Storage.capture.grad_set(self)
+        if recorder.capture is not None:
+            recorder.capture.grad_set(self)
         self._grad = value
 
     @property
@@ -400,8 +401,8 @@ class Tensor:
                 "data set to a tensor that requires gradients must be floating point or complex dtype, "
                 f"got {value.dtype}"
             )
-        if Storage.capture is not None:
-            Storage.capture.rebound(self)
+        if recorder.capture is not None:
+            recorder.capture.rebound(self)
         self._storage, self._view, self._cached = value._storage, value._view, None
 
     # -- what it is ------------------------------------------------------------------------------------
@@ -518,8 +519,8 @@ def from_value(value: Value) -> Tensor:
         made._inference = True
     if type(value) is Value:
         _pending(storage)
-    elif Storage.capture is not None:
-        Storage.capture.local(storage)
+    elif recorder.capture is not None:
+        recorder.capture.local(storage)
     return made
 
 
