@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +55,8 @@ class Tensor:
     the usual way is ``torch.tensor(data)``.
     """
 
+    __module__ = "graphtorch"  # as users know it
+
     if TYPE_CHECKING:  # the tables in _ops attach these
 
         def __getattr__(self, name: str) -> Any: ...
@@ -79,7 +81,7 @@ class Tensor:
         __ge__: Any
         __iter__: Any
 
-    _construct: Any = None  # what the class makes when called; given by legacy.py
+    _construct: Any  # what the class makes when called: one of the operations (see legacy.py)
     _storage: Storage
     _counter: Version
     _view: View | None = None
@@ -103,6 +105,12 @@ class Tensor:
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         made = Tensor._construct(default_dtype(), args, kwargs)
         return made if cls is Tensor else cls._make_subclass(cls, made, False)
+
+    @classmethod
+    def _take_over(cls, operations: Mapping[str, Any]) -> None:
+        """From now on `operations`, written in terms of this class, are its methods and properties."""
+        for name, operation in operations.items():
+            setattr(cls, name, operation)
 
     @staticmethod
     def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:

@@ -29,7 +29,7 @@ DENSE: set[type] = {Tensor}  # classes that have no behaviour of their own; Para
 Number = (bool, int, float, complex, np.number, np.bool_)
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}  # names in the package: torch.add
-METHODS: dict[str, Callable[..., Any]] = {}  # names on Tensor
+METHODS: dict[str, Any] = {}  # names on Tensor: functions and properties
 
 
 class SparseOperand(NotImplementedError):
@@ -37,8 +37,6 @@ class SparseOperand(NotImplementedError):
 
     Operations that sparse tensors have catch it, so that dense ones pay nothing for them.
     """
-
-    combine: Callable[..., Any]  # the binary operations; given by _sparse.py
 
     def __init__(self, tensor: Any):
         super().__init__(

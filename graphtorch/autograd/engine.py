@@ -12,7 +12,7 @@ from graphtorch.ir.graph import Value
 
 from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, from_value
-from .._ops.base import FUNCTIONS, SparseOperand
+from .._ops.base import FUNCTIONS, METHODS, SparseOperand
 from .._ops.creation import zeros_like
 from . import anomaly_mode
 from .grad_mode import modes
@@ -459,4 +459,4 @@ def _backward_method(
     backward((self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs)
 
 
-Tensor.backward = _backward_method  # type: ignore[attr-defined]
+METHODS["backward"] = _backward_method

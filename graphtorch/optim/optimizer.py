@@ -243,6 +243,7 @@ class Optimizer:
                     param.grad = param.grad.detach()
                     param.grad.zero_()
 
+    @_with_hooks
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient, and run what was recorded.
 
@@ -456,9 +457,6 @@ class Optimizer:
                                            prepend: bool = False) -> RemovableHandle:
         """``hook(optimizer)`` after `load_state_dict`."""
         return register(self._optimizer_load_state_dict_post_hooks, hook, prepend=prepend)
-
-
-Optimizer.step = _with_hooks(Optimizer.step)  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
