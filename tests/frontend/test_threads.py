@@ -327,6 +327,7 @@ def test_a_fork_while_other_threads_run_and_compile() -> None:
             assert torch.compile(lambda x: (x * 2).sum())(x).item() == 2 * size * (seed + 2)
             assert (x @ x.T).sum().item() == size * size * (seed + 2)
 
+    torch.compile(torch.exp)(torch.ones(1))  # imports what compiles: Python's own locks do not survive a fork
     threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
     for t in threads:
         t.start()
