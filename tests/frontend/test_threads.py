@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import signal
@@ -10,15 +11,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import graphtorch as torch
-from graphtorch import nn
 from graphtorch._deferred import programs
 
+TOOLS = Path(__file__).parent.parent.parent / "tools"
+sys.path.insert(0, str(TOOLS))
+fuzz = importlib.import_module("fuzz_threads")
+sys.path.remove(str(TOOLS))
 THREADS = 8
 
 
@@ -58,69 +63,8 @@ def switching() -> Iterator[None]:
 # ------------------------------------------------------------------------------------------ programs at once
 
 
-class Program:
-    """A random program of one thread: plain and compiled calls, training, in-place writes."""
-
-    def __init__(self, seed: int, shared: Callable[..., Any], compiled: Callable[..., Any]):
-        torch.manual_seed(seed)
-        self.random = random.Random(seed)
-        self.generator = torch.Generator()
-        self.generator.manual_seed(seed)
-        self.shared, self.compiled = shared, compiled
-        self.model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
-        self.compiled_model = torch.compile(self.model)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
-        self.state = torch.zeros(8)
-
-    def run(self, count: int) -> list[Any]:
-        steps = [self.plain, self.replayed, self.train, self.train_compiled, self.write, self.gradient,
-                 self.branch]
-        return [np.array(self.random.choice(steps)(self.batch())) for _ in range(count)]
-
-    def batch(self) -> Any:
-        return torch.randn(self.random.choice([2, 3, 8]), 8, generator=self.generator)
-
-    def plain(self, x: Any) -> Any:
-        return self.shared(x).detach().numpy()
-
-    def replayed(self, x: Any) -> Any:
-        return self.compiled(x).detach().numpy()
-
-    def train(self, x: Any, compiled: bool = False) -> Any:
-        loss = ((self.compiled_model if compiled else self.model)(x) ** 2).mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.item()
-
-    def train_compiled(self, x: Any) -> Any:
-        return self.train(x, True)
-
-    def write(self, x: Any) -> Any:
-        self.state.add_(x[0])
-        self.state[0] = 1.0
-        return self.state.tolist()
-
-    def gradient(self, x: Any) -> Any:
-        x.requires_grad_()
-        return torch.autograd.grad((self.shared(x) ** 2).sum(), x)[0].numpy()
-
-    def branch(self, x: Any) -> Any:
-        return (x * 2 if x.sum() > 0 else x - 1).cumsum(0).numpy()
-
-
 def test_programs_of_threads_give_what_each_gives_alone(switching: None) -> None:
-    torch.manual_seed(0)
-    shared = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
-    compiled = torch.compile(lambda x: torch.tanh(shared(x)) @ torch.ones(4, 2))
-
-    def made() -> list[Program]:
-        return [Program(seed, shared, compiled) for seed in range(THREADS)]
-
-    found = together([lambda p=p: p.run(60) for p in made()])  # type: ignore[misc]
-    for ours, program in zip(found, made(), strict=True):
-        for a, b in zip(ours, program.run(60), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert not fuzz.differences(range(THREADS), 40)
 
 
 def test_first_calls_of_one_compiled_function_at_once(switching: None) -> None:
