@@ -19,6 +19,7 @@ import pytest
 
 import graphtorch as torch
 from graphtorch._deferred import programs
+from graphtorch.ir.structure import skeleton
 
 TOOLS = Path(__file__).parent.parent.parent / "tools"
 sys.path.insert(0, str(TOOLS))
@@ -108,6 +109,21 @@ def test_a_graph_still_compiling_does_not_stop_other_threads(monkeypatch: pytest
     finally:
         leave.set()
         thread.join()
+
+
+def test_structures_never_share_a_number(switching: None) -> None:
+    keys = [[("structure", i, k) for k in range(300)] for i in range(THREADS)]
+    found = together([lambda own=own: [skeleton(k) for k in own] for own in keys])  # type: ignore[misc]
+    numbers = [n for own in found for n in own]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_threads_that_share_a_generator_draw_different_numbers(switching: None) -> None:
+    def draw() -> list[float]:
+        return [torch.rand(1).item() for _ in range(40)]
+
+    numbers = [n for own in together([draw] * THREADS) for n in own]
+    assert len(set(numbers)) > 0.99 * len(numbers)
 
 
 # ------------------------------------------------------------------------------------------ during a capture
