@@ -1,4 +1,4 @@
-"""What transforms are: the base class, inverses, compositions, and transforms of several dimensions at once."""
+"""What transforms are: the base class, inverses, compositions, and transforms of several dimensions."""
 
 from __future__ import annotations
 
