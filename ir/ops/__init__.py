@@ -11,8 +11,10 @@ from .attention import *
 from .binary import *
 from .control import *
 from .conv import *
+from .draws import *
 from .elementwise import *
 from .factor import *
+from .gamma import *
 from .index import *
 from .linalg import *
 from .loss import *
