@@ -305,6 +305,11 @@ RULES.update(
 )
 
 
+@rule("product")
+def _product(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr:
+    return unary("rounded", binary("mul", x, y))
+
+
 @rule("div")
 def _div(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr:
     return binary("div_u" if unsigned(x) else "div", x, y)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphtorch.ir.graph import Graph, Node
+from graphtorch.ir.graph import Node
 
 from . import attention, attention_grad
 from .window_grad import fits_vectors
@@ -24,8 +24,3 @@ def supports(node: Node) -> bool:
         if value.type.dtype.is_complex:
             return False
     return not any(t.dtype.is_complex for t in node.types)
-
-
-def has_native_types(graph: Graph) -> bool:
-    """Whether every value of `graph` has a type that code is generated for."""
-    return not any(v.dtype.is_complex for v in graph.values())
