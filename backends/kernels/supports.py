@@ -11,7 +11,15 @@ from .window_grad import fits_vectors
 WHOLE = frozenset({
     "relu", "silu", "gelu", "softplus", "log_sigmoid", "elu", "leaky_relu", "hardtanh", "hardsigmoid",
     "hardswish", "mish", "softsign", "square", "reciprocal", "rsqrt", "max_pool_grad"})
-CHOSEN = {"attention": attention.fits, "attention_grad": attention_grad.fits,
+
+
+def _keeps_elements(node: Node) -> bool:
+    """Whether a bitcast changes no sizes; bytes are cast."""
+    source, target = node.operands[0].dtype, node.types[0].dtype
+    return source.itemsize == target.itemsize > 1
+
+
+CHOSEN = {"bitcast": _keeps_elements, "attention": attention.fits, "attention_grad": attention_grad.fits,
           "max_pool_input_grad": fits_vectors}  # taken whole where this says so
 
 

@@ -26,7 +26,7 @@ from collections.abc import Container, Iterable
 
 from .. import ops
 from ..graph import Graph, Node, Value
-from ..ops import activation, binary, elementwise, random, special
+from ..ops import activation, binary, bits, elementwise, random, special
 from ..ops.checks import attrs_of
 from ..ops.control import RegionAttrs
 from ..ops.reduce import Position, Reduce
@@ -46,7 +46,8 @@ from ..shape import bounds, numel
 from ..views import STRIDED, strided_view
 from . import legalize
 
-POINTWISE = frozenset((*elementwise.__all__, *binary.__all__, *activation.__all__, *special.__all__))
+FAMILIES = elementwise, binary, activation, special, bits
+POINTWISE = frozenset(name for family in FAMILIES for name in family.__all__)
 MOVES = frozenset(("pad", "concat", "slice_update"))  # pointwise in the result; read operands elsewhere
 REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"])
 CONTRACTIONS = frozenset(["matmul", "conv", "conv_transpose", "conv_weight_grad"])

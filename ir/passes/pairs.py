@@ -292,6 +292,21 @@ def _constant(node: Node) -> Sequence[Parts]:
     return (Pair(*[ops.constant(value=Literal.of(part, real)) for part in (array.real, array.imag)]),)
 
 
+@rule("bitcast")
+def _bitcast(node: Node, x: Parts) -> Sequence[Parts]:
+    """Through the reals as they lie in memory."""
+    [memory], target = _joined(x), node.types[0]
+    if isinstance(x, Pair):
+        *lead, last, _ = (1, *memory.shape)
+        memory = ops.reshape(memory, shape=(*lead, last * 2))
+    elif memory.rank == 0:
+        memory = ops.reshape(memory, shape=(1,))
+    if not target.dtype.is_complex:
+        return (ops.reshape(ops.bitcast(memory, dtype=target.dtype), shape=target.shape),)
+    memory = ops.reshape(ops.bitcast(memory, dtype=target.dtype.real), shape=(*target.shape, 2))
+    return (Pair(*[_half(memory, i) for i in range(2)]),)
+
+
 @rule("size")
 def _size(node: Node, x: Pair) -> Sequence[Parts]:
     return (node.op.node((x.re,), node.attrs, node.location).result(),)
