@@ -23,7 +23,7 @@ from graphtorch.ir.shape import SymInt, bounds, broadcast, numel
 
 from . import _types
 from ._deferred.running import locate
-from ._deferred.storage import Leaf, Storage
+from ._deferred.storage import Leaf, recorder
 from ._deferred.tensor import Tensor, from_value
 from ._deferred.write import assign
 from ._ops.base import (
@@ -61,8 +61,8 @@ class Generator:
         seed = int(seed)
         if not -(1 << 63) <= seed < (1 << 64):
             raise RuntimeError(f"Overflow when unpacking long long: seed {seed} is outside [-2**63, 2**64)")
-        if Storage.capture is not None:
-            Storage.capture.reseeded(self)
+        if recorder.capture is not None:
+            recorder.capture.reseeded(self)
         self._seed = seed
         self._offset = 0
         return self
@@ -129,8 +129,8 @@ class Generator:
         used = (
             (count + 3) // 4 * 2
         )  # blocks of the widest element type: the stream does not depend on the dtype
-        if Storage.capture is not None:
-            return Storage.capture.random(self, used)
+        if recorder.capture is not None:
+            return recorder.capture.random(self, used)
         seed, offset = self._seed, self._offset
         self._offset = offset + used
         return Leaf.of(np.array(signed(seed))), Leaf.of(np.array(offset))

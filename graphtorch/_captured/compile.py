@@ -16,7 +16,7 @@ from graphtorch.ir.failure import InternalError
 from graphtorch.ir.graph import Graph, Value, _location
 from graphtorch.ir.shape import SymInt, bounds, symbol
 
-from .._deferred.storage import Storage, Version
+from .._deferred.storage import Version, recorder
 from .._deferred.tensor import Tensor
 from .._ops.autocast import state as autocast_state
 from .._ops.base import FUNCTIONS
@@ -129,11 +129,11 @@ def trace(
 
 
 def _value_within(capture: Capture, tensor: Tensor) -> Value:
-    Storage.capture = capture
+    recorder.capture = capture
     try:
         return tensor._value()
     finally:
-        Storage.capture = None
+        recorder.capture = None
 
 
 def _holder(function: Any, storage: Any) -> Tensor:
@@ -297,7 +297,7 @@ class Compiled:
         return self if owner is None else types.MethodType(self, owner)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if Storage.capture is not None:  # called inside another captured function: part of it
+        if recorder.capture is not None:  # called inside another captured function: part of it
             return self._function(*args, **kwargs)
         if self._seen != changes.count:
             self._check_modules()

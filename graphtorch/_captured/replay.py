@@ -17,7 +17,7 @@ from graphtorch.ir.passes.fuse import CHEAP
 from .._deferred import running
 from .._deferred.door import Buffer
 from .._deferred.programs import recorded_program
-from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, View, is_contiguous
+from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, View, is_contiguous, recorder
 from .._deferred.tensor import Tensor, from_value, make_view
 from .._deferred.write import assign
 from ..autograd.engine import Task
@@ -475,7 +475,7 @@ def _write(target: Any, leaf: Leaf, arguments: Sequence[Tensor]) -> None:
         storage.value = leaf
         storage.epoch += 1
     else:
-        storage.write(leaf)
+        running.store(storage, leaf)
 
 
 # ------------------------------------------------------------------------------------------ from a capture
@@ -503,7 +503,7 @@ def record(
     """
     result = capture.call(call)
     if not capture.off:
-        Storage.capture = capture
+        recorder.capture = capture
         try:
             made = Recording(capture, result, arguments, stands, dynamic)
         except Unreplayable:
@@ -513,13 +513,12 @@ def record(
             if not capture.off and not capture.call_off(True):
                 raise
         finally:
-            Storage.capture = None
+            recorder.capture = None
     if capture.off:
         return result
-    final = {g: g._offset for g in capture.generators}
     capture.restore()
     entry = made.entry
-    entry.generators = [(g, final[g] - state[1]) for g, state in capture.generators.items()]
+    entry.generators = list(capture.drawn.items())
     entry.program = recorded_program(entry.graph, made.stable, dynamic)
     return made
 
@@ -647,8 +646,7 @@ class Recording:
                     counted = owner._counter is t._counter
                     return "shown", _shown("argument", i, tensor, own)._replace(counted=counted)
             raise Unreplayable
-        known = isinstance(storage.value, Leaf) or storage in self.capture.writes
-        if known and storage not in self.capture.locals:
+        if not self.capture.owns(storage):
             if base is None:
                 return "tensor", tensor
             return "shown", _shown("tensor", base, tensor, base._view)
@@ -727,10 +725,10 @@ class Recording:
 
     def _sort_writes(self) -> None:
         entry, capture = self.entry, self.capture
-        for storage in capture.writes:
+        for storage, value in capture.writes.items():
             source: Any = capture.grad_sources.get(storage, storage)
             source = capture.arguments.get(storage, source)
-            entry.writes.append((source, self._number(storage.value)))
+            entry.writes.append((source, self._number(value)))
         for i, stand in self.stands.items():
             if stand._storage.epoch and self.positions[id(stand)] == i:
                 entry.writes.append((~i, self._number(stand._value())))

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from graphtorch.backends.effort import LOAD_NS, compiling_ns, stepping_ns
 from graphtorch.backends.llvm import debug
+from graphtorch.backends.locks import lock_across_forks
 from graphtorch.backends.reference.steps import run_steps
 from graphtorch.ir.dtype import boolean
 from graphtorch.ir.evaluate import Plan, places_of
@@ -41,6 +43,8 @@ RECORDINGS = 3  # so many of different sizes are needed for a guess
 LONG = 1 << 14  # numbers of a recording beyond which its sizes are not remembered
 
 GUESS_AT_ONCE = 0.5  # the patience that makes compiled functions guess at their second and third sizes
+
+_compiling = lock_across_forks()  # what is counted of structures, and their compilation
 
 REPORTS = debug.reports_programs()
 
@@ -279,9 +283,17 @@ class Recorded:
         return self.program
 
     def _find(self, dynamic: bool) -> None:
-        captured, outputs = self._captured, self._captured._closed.outputs
+        captured = self._captured
         key, sizes = captured.key()
         structure = _structure(hash(key), captured, GUESS_AT_ONCE)
+        with _compiling:
+            program = self._made(structure, key, sizes, dynamic)
+        self.program = program
+        if program is not None and program.extra is not None:
+            self._extra = program.extra(sizes)
+
+    def _made(self, structure: Structure, key: object, sizes: Sizes, dynamic: bool) -> Program | None:
+        captured, outputs = self._captured, self._captured._closed.outputs
         program = structure.find(sizes, dynamic) if structure.key == key else None
         if program is None and dynamic and structure.native:
             structure.note(sizes, 1.0)
@@ -289,9 +301,7 @@ class Recorded:
                 program = _generalized(structure, key, sizes, captured, outputs)
         if program is None and structure.native and not self._waits:
             program = _compiled(structure, key, sizes, captured, outputs)
-        self.program = program
-        if program is not None and program.extra is not None:
-            self._extra = program.extra(sizes)
+        return program
 
     def _step(self, inputs: Sequence[Buffer]) -> list[Buffer]:
         captured = self._captured
@@ -309,15 +319,30 @@ def _structure(number: int, walk: Walk | Captured, patience: float = SOON) -> St
     found = _structures.get(number)
     if found is None:
         if len(_structures) >= STRUCTURES_BOUND:
-            _structures.pop(next(iter(_structures)))
-        found = _structures[number] = Structure(walk, patience)
+            with suppress(KeyError, RuntimeError):  # another thread was faster
+                _structures.pop(next(iter(_structures)))
+        found = _structures.setdefault(number, Structure(walk, patience))
     return found
 
 
 def _consider(
     structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
 ) -> Program | None:
-    """A program for the recording, if it is worth one by now."""
+    """A program for the recording, if it is worth one by now.
+
+    While another thread compiles this one does not wait: its graph runs op by op, and is not counted.
+    """
+    if not _compiling.acquire(blocking=CHOSEN is not None or _settings.deterministic()):
+        return None
+    try:
+        return _considered(structure, key, sizes, walk, outputs)
+    finally:
+        _compiling.release()
+
+
+def _considered(
+    structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
+) -> Program | None:
     if CHOSEN is not None or _settings.deterministic():
         structure.note(sizes, 0.0)
         return _compiled(structure, key, sizes, walk, outputs) if structure.native else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from .storage import (
     View,
     is_contiguous,
     read_steps,
+    recorder,
 )
 
 COPIED_PART = 1 << 20  # bytes: copying so few costs less than compiling a program for their place
@@ -53,6 +54,8 @@ class Tensor:
     ``Tensor(2, 3)`` makes an uninitialised float tensor of that shape, ``Tensor([1, 2])`` one of that data;
     the usual way is ``torch.tensor(data)``.
     """
+
+    __module__ = "graphtorch"  # as users know it
 
     if TYPE_CHECKING:  # the tables in _ops attach these
 
@@ -78,7 +81,7 @@ class Tensor:
         __ge__: Any
         __iter__: Any
 
-    _construct: Any = None  # what the class makes when called; given by legacy.py
+    _construct: Any  # what the class makes when called: one of the operations (see legacy.py)
     _storage: Storage
     _counter: Version
     _view: View | None = None
@@ -103,6 +106,12 @@ class Tensor:
         made = Tensor._construct(default_dtype(), args, kwargs)
         return made if cls is Tensor else cls._make_subclass(cls, made, False)
 
+    @classmethod
+    def _take_over(cls, operations: Mapping[str, Any]) -> None:
+        """From now on `operations`, written in terms of this class, are its methods and properties."""
+        for name, operation in operations.items():
+            setattr(cls, name, operation)
+
     @staticmethod
     def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
         """A `cls` over the memory of `data`, outside any autograd graph."""
@@ -117,8 +126,8 @@ class Tensor:
     def _value(self) -> Value:
         """The IR value this tensor shows now."""
         view = self._view
-        if Storage.capture is not None:
-            Storage.capture.seen(self)
+        if recorder.capture is not None:
+            recorder.capture.seen(self)
         if view is None:
             return self._storage.read()
         if self._storage.host is not None and not self.requires_grad:
@@ -141,7 +150,7 @@ class Tensor:
             type(source) is Leaf
             and any(type(s) is Slice for s in steps)
             and not self.requires_grad
-            and Storage.capture is None
+            and recorder.capture is None
         ):
             part = _part_of_leaf(source, self._base, self._view)
             if part is not None:
@@ -159,10 +168,10 @@ class Tensor:
         if storage.host is not None:
             running._refuse_in_capture()
             return storage.host
+        if recorder.capture is not None:
+            recorder.capture.value_read(storage)
         if type(storage.value) is not Leaf:
             running.settle(storage)
-        if Storage.capture is not None:
-            Storage.capture.value_read(storage)
         return storage.value.buffer.numpy()  # type: ignore[attr-defined, no-any-return]
 
     @property
@@ -294,8 +303,8 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The gradient accumulated so far, or None."""
-        if Storage.capture is not None:
-            Storage.capture.grad_read(self)
+        if recorder.capture is not None:
+            recorder.capture.grad_read(self)
         if self._grad is None and not self.is_leaf and not self.retains_grad:
             _warn_non_leaf_grad()
         return self._grad
@@ -324,8 +333,8 @@ class Tensor:
         self._set_grad(None)
 
     def _set_grad(self, value: Tensor | None) -> None:
-        if Storage.capture is not None:
-            Storage.capture.grad_set(self)
+        if recorder.capture is not None:
+            recorder.capture.grad_set(self)
         self._grad = value
 
     @property
@@ -400,8 +409,8 @@ class Tensor:
                 "data set to a tensor that requires gradients must be floating point or complex dtype, "
                 f"got {value.dtype}"
             )
-        if Storage.capture is not None:
-            Storage.capture.rebound(self)
+        if recorder.capture is not None:
+            recorder.capture.rebound(self)
         self._storage, self._view, self._cached = value._storage, value._view, None
 
     # -- what it is ------------------------------------------------------------------------------------
@@ -518,8 +527,8 @@ def from_value(value: Value) -> Tensor:
         made._inference = True
     if type(value) is Value:
         _pending(storage)
-    elif Storage.capture is not None:
-        Storage.capture.local(storage)
+    elif recorder.capture is not None:
+        recorder.capture.local(storage)
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import math
 from typing import Any
 
@@ -94,7 +95,7 @@ def _rebuild_storage(array: np.ndarray) -> Storage:
     return from_array(array)._storage
 
 
-def _reduce_storage(self: Storage, protocol: int) -> Any:
+def _reduce_storage(self: Storage) -> Any:
     return _rebuild_storage, (np.ascontiguousarray(elements(self)),)
 
 
@@ -108,8 +109,7 @@ def elements(storage: Storage) -> np.ndarray:
 METHODS["__deepcopy__"], METHODS["__reduce_ex__"] = _deepcopy, _reduce_ex
 METHODS["__copy__"] = lambda self: set_attributes(
     Tensor._make_subclass(self.__class__, self, self._rg), user_attributes(self))
-Storage.__deepcopy__ = _copy_storage  # type: ignore[attr-defined]
-Storage.__reduce_ex__ = _reduce_storage  # type: ignore[method-assign, assignment]
+copyreg.pickle(Storage, _reduce_storage)  # type: ignore[type-var]
 
 
 # ------------------------------------------------------------------------------------------ from files

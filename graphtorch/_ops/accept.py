@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,11 +80,14 @@ def accepting(name: str, function: Callable[..., Any], module: str, owner: str =
     return call
 
 
-def add_methods(cls: type, methods: dict[str, Callable[..., Any]]) -> None:
-    """Attach methods. Those behind Python's operators stay as they are: nobody calls them by name."""
-    for name, method in methods.items():
-        plain = name.startswith("__")
-        setattr(cls, name, method if plain else accepting(name, method, cls.__module__, f"{cls.__name__}."))
+def accepting_all(methods: Mapping[str, Any], owner: type) -> dict[str, Any]:
+    """Methods of `owner`. Those behind Python's operators stay as they are: nobody calls them by name."""
+    return {
+        name: method
+        if name.startswith("_") or isinstance(method, property)
+        else accepting(name, method, owner.__module__, f"{owner.__name__}.")
+        for name, method in methods.items()
+    }
 
 
 def _respelled(name: str, function: Callable[..., Any], args: tuple[Any, ...],

@@ -18,7 +18,7 @@ from graphtorch.ir.shape import SymInt, normalize_axis
 from .. import _types
 from .._deferred.door import Buffer
 from .._deferred.running import flush, locate, user_line
-from .._deferred.storage import Leaf, Storage, number_in_all
+from .._deferred.storage import Leaf, number_in_all, recorder
 from .._deferred.tensor import Tensor, wrap
 from .._deferred.write import assign, cast_tensor, check_overlap
 from ..autograd.grad_mode import modes
@@ -29,7 +29,7 @@ DENSE: set[type] = {Tensor}  # classes that have no behaviour of their own; Para
 Number = (bool, int, float, complex, np.number, np.bool_)
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}  # names in the package: torch.add
-METHODS: dict[str, Callable[..., Any]] = {}  # names on Tensor
+METHODS: dict[str, Any] = {}  # names on Tensor: functions and properties
 
 
 class SparseOperand(NotImplementedError):
@@ -37,8 +37,6 @@ class SparseOperand(NotImplementedError):
 
     Operations that sparse tensors have catch it, so that dense ones pay nothing for them.
     """
-
-    combine: Callable[..., Any]  # the binary operations; given by _sparse.py
 
     def __init__(self, tensor: Any):
         super().__init__(
@@ -152,7 +150,7 @@ def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None,
     locate()
     values: list[Any] = []
     left_out = False
-    plain = Storage.capture is None
+    plain = recorder.capture is None
     for x in inputs:
         if isinstance(x, Tensor):
             storage = x._storage
@@ -206,7 +204,7 @@ def scalar(number: Any, dtype: DType) -> Value:
     counter) finds the same compiled graph. In a captured graph they are constants.
     """
     kind: Any = type(number)
-    if Storage.capture is None and (
+    if recorder.capture is None and (
         kind is float or (kind is int and not -1 <= number <= 2) or isinstance(number, np.generic)
     ):
         # each use is a leaf of its own: numbers that are equal by chance must not shape the graph
@@ -255,10 +253,10 @@ def elements_for_size(name: str, x: Tensor, instead: str) -> np.ndarray:
     Raises:
         RuntimeError: they are not known, in a function that is being captured; `instead` says what to write.
     """
-    known = Storage.capture is None or (
-        isinstance(x._storage.value, Leaf) and not Storage.capture.varies(x._storage)
+    known = recorder.capture is None or (
+        isinstance(x._storage.now(), Leaf) and not recorder.capture.varies(x._storage)
     )
-    if not known and not Storage.capture.call_off():
+    if not known and not recorder.capture.call_off():
         raise RuntimeError(
             f"{name}: the size of the result depends on the data, at {user_line()}, while it is "
             f"captured by compile() or trace(), whose graphs have sizes known before: {instead}; or move "
@@ -309,7 +307,7 @@ OUTSIDE = "index {} is out of bounds for dimension %d with size %s"
 def known_elements(x: Tensor) -> np.ndarray | None:
     """The elements of `x`, or the number that all are, where they are known without computing anything."""
     storage = x._storage
-    if Storage.capture is not None:
+    if recorder.capture is not None:
         return None
     if storage.host is not None or type(storage.value) is Leaf:
         return x._array()

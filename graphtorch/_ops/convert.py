@@ -285,7 +285,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
             "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first"
         )
     running._refuse_in_capture()
-    self._storage.share()
+    running.share(self._storage)
     array = self._array()
     return array.view() if self._view is None else array
 

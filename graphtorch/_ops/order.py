@@ -7,7 +7,7 @@ from typing import Any
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType
 
-from .._deferred.storage import Leaf, Storage
+from .._deferred.storage import Leaf, recorder
 from .._deferred.tensor import Tensor
 from .._types import DTYPES
 from .autocast import single_precision
@@ -212,7 +212,7 @@ def _points(name: str, input: Tensor, q: Any, interpolation: str) -> Tensor:
         raise RuntimeError(f"{name}() q must be a scalar or 1D tensor")
     if q.dtype is not input.dtype:
         raise RuntimeError(f"{name}() q tensor must be same dtype as the input tensor")
-    known = isinstance(q._storage.value, Leaf) and Storage.capture is None
+    known = isinstance(q._storage.value, Leaf) and recorder.capture is None
     if known and not bool(((q >= 0) & (q <= 1)).all()):
         raise RuntimeError(f"{name}() q values must be in the range [0, 1]")
     return q

@@ -16,7 +16,7 @@ from graphtorch.ir.shape import SymInt, assumed_equal, bounds, contiguous_stride
 from .._deferred.storage import Expand, Permute, Reshape, Slice, Step, is_contiguous
 from .._deferred.tensor import Tensor, make_view
 from .._types import to_ir
-from .base import axis_of, check_tensor, dims_of, register, run, shape_of, size_of
+from .base import FUNCTIONS, METHODS, axis_of, check_tensor, dims_of, register, run, shape_of, size_of
 from .creation import from_array
 
 # ------------------------------------------------------------------------------------------ shape changes
@@ -583,3 +583,18 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
         raise RuntimeError("Dimension specified as 0 but tensor has no dimensions")
     creation = input._creation or "multi"
     return tuple([_entry(input, axis, i, creation) for i in range(input._type.shape[axis])])  # type: ignore[arg-type]
+
+
+def _reversed(x: Tensor) -> Tensor:
+    return permute(x, tuple(range(x.ndim))[::-1])
+
+
+def _transposed(x: Tensor) -> Tensor:
+    return transpose(x, -2, -1)
+
+
+def _adjoint(x: Tensor) -> Tensor:
+    return FUNCTIONS["conj"](_transposed(x))  # type: ignore[no-any-return]
+
+
+METHODS.update(T=property(_reversed), mT=property(_transposed), H=property(_adjoint), mH=property(_adjoint))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._deferred.running import flush
-from .._deferred.storage import Storage
+from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops import autocast
 from ..autograd import enable_grad, grad, is_grad_enabled, no_grad
@@ -162,7 +162,7 @@ def _checkpointed(call: _Call, inputs: list[Tensor], reentrant: bool) -> Any:
     node = _Node(call.again, [*inputs, *leaves], _tensors_of(outputs), reentrant)
     made = _without_history(outputs, node)
     del outputs, tensors
-    if Storage.capture is None:
+    if recorder.capture is None:
         flush()  # the outputs are in memory now; what led to them need not stay
     return made
 
