@@ -41,19 +41,24 @@ class Block:
         """Args: size: a size class."""
         global _kept
         self.size = size
+        addresses = _free.get(size)
         try:
-            self.address = _free[size].pop()
-            _kept -= size
-        except (KeyError, IndexError):
+            self.address = addresses.pop()  # type: ignore[union-attr]
+        except (AttributeError, IndexError):
             self.address = _allocate(size)
+        else:
+            _kept -= size
 
     def __del__(self, free: dict[int, list[int]] = _free) -> None:
         global _kept
-        address = getattr(self, "address", 0)
-        if not address:
-            return
-        free.setdefault(self.size, []).append(address)
-        _kept += self.size
+        size = self.size
+        try:
+            free[size].append(self.address)
+        except KeyError:
+            free.setdefault(size, []).append(self.address)
+        except AttributeError:
+            return  # there was no memory for it
+        _kept += size
         if _kept > FREE_LIMIT:
             _trim()
 

@@ -26,6 +26,7 @@ from ..nn.modules._call import _global_tables as global_tables
 from ..nn.modules.module import Module
 from ..utils.hooks import changes
 from .capture import Capture, Closed, rebuild, tensors_in
+from .checks import Checks, sign_of
 from .guards import Watch
 from .replay import Entry, record
 
@@ -287,6 +288,7 @@ class Compiled:
         self._refused = False  # whether recording with symbols for sizes failed
         self._dynamic = None if isinstance(dynamic, Mapping) else dynamic
         self._entries: dict[Any, list[Entry]] = {}
+        self._last: tuple[Any, Entry] | None = None  # what served last, and what finds calls of its kind
         self._vain: dict[Any, tuple[int, str]] = {}  # how often recording a kind of call was in vain, and why
         self._modules = _modules_of(function)
         self._look_at_modules()
@@ -305,6 +307,13 @@ class Compiled:
             return self._function(*args, **kwargs)
         if self._seen != changes.count:
             self._check_modules()
+        last = self._last
+        if last is not None:
+            given = last[0](args, kwargs)
+            if given is not None:
+                state = last[1].state(given)
+                if state is not None:
+                    return last[1].replay(given, state)
         tensors: list[Tensor] = []
         key = self._key(args, kwargs, tensors)
         entries = self._entries.get(key)
@@ -312,7 +321,9 @@ class Compiled:
             for entry in entries:
                 state = entry.state(tensors)
                 if state is not None:
-                    entry.ran = True
+                    if not entry.ran:
+                        entry.ran, entry.matches = True, self._matching(args, kwargs)
+                    self._last = None if entry.matches is None else (entry.matches, entry)
                     return entry.replay(tensors, state)
         if key in self._vain and self._vain[key][0] >= VAIN:
             return self._function(*args, **kwargs)
@@ -334,11 +345,33 @@ class Compiled:
             return self._dynamic_key(key, args, kwargs)
         return key
 
+    def _matching(self, args: Any, kwargs: Any) -> Any:
+        """The tensors of arguments that have the key of these; None for others, or where there is no such
+        function: it is one written for these arguments, a fraction of what `_key` takes."""
+        if self._dims is not None:
+            return None
+        checks = Checks()
+        try:
+            names = write_signature(checks, args, kwargs)
+        except NotImplementedError:
+            return None
+        for text, value in (
+            (f"{checks.const(self)}._training", self._training),
+            (f"{checks.const(modes)}.grad", modes.grad),
+            (f"{checks.const(modes)}.inference", modes.inference),
+            (f"{checks.const(modes)}.anomaly", modes.anomaly),
+            (f"{checks.const(autocast_state)}.target", autocast_state.target),
+            (f"{checks.const(default_dtype)}()", default_dtype()),
+        ):
+            checks.value(text, value)
+        return checks.function("args, kwargs", [f"return [{', '.join(names)}]"], "None")
+
     def _check_modules(self) -> None:
         """Forget the recordings if a module got other members, attributes or hooks since."""
         state = _state_of(self._modules)
         if state != self._state:
             self._entries.clear()
+            self._last = None
             self._modules = _modules_of(self._function)
         self._look_at_modules()
 
@@ -441,10 +474,10 @@ class Compiled:
         before.update(new)
         self._modules = [*self._modules, *new]
         self._look_at_modules()  # the call itself may have set some
-        entry.holds = watch.guard()
         entry.bind(
             t for m in self._modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None
         )
+        entry.guard(watch)
         if new:
             self._training, after = tuple(before.values()), self._training
             key = self._key(args, kwargs, [])
@@ -564,19 +597,77 @@ def _signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None 
             return tree._type.dtype, tuple(shape), tree.requires_grad
         if tree._base is None and tree._view is None:  # the common case, without the properties' calls
             if tree._hooks is None and tree._post_hooks is None:
-                return tree._storage.value.type, tree._rg, tree._fn is None
-            return tree._type, tree._rg, tree._fn is None, _hooks_of(tree)
+                return type(tree), tree._storage.value.type, tree._rg, tree._fn is None, tree._inference
+            return type(tree), tree._type, tree._rg, tree._fn is None, tree._inference, _hooks_of(tree)
         view = tree._view
         strides = None if view is None else view.strides
-        return tree._type, tree.requires_grad, tree._rg, _hooks_of(tree), strides
+        return (type(tree), tree._type, tree.requires_grad, tree._rg, tree._inference, _hooks_of(tree),
+                strides)
     if isinstance(tree, (tuple, list)):
         return type(tree), *[_signature(v, tensors, axes) for v in tree]
     if isinstance(tree, dict):
         return dict, *[(k, _signature(v, tensors, axes)) for k, v in tree.items()]
     kind = type(tree)
     if kind in _BY_VALUE:
-        return kind, tree
+        return kind, tree, sign_of(tree)
     return _Same(tree)
+
+
+def write_signature(checks: Checks, args: Any, kwargs: Any) -> list[str]:
+    """The conditions under which arguments have the `_signature` of these; the names of the tensors in them.
+
+    Raises:
+        NotImplementedError: for tensors that are views, that share memory or that have hooks.
+    """
+    names: list[str] = []
+    tensors: list[Tensor] = []
+
+    def write(text: str, tree: Any) -> None:
+        kind = type(tree)
+        if isinstance(tree, Tensor):
+            _write_tensor(checks, f"(a{len(names)} := {text})", f"a{len(names)}", tree)
+            names.append(f"a{len(names)}")
+            tensors.append(tree)
+        elif kind in (tuple, list):
+            checks.add(f"type({text}) is {kind.__name__} and len({text}) == {len(tree)}")
+            for i, one in enumerate(tree):
+                write(f"{text}[{i}]", one)
+        elif kind is dict:
+            checks.add(f"type({text}) is dict and [*{text}] == {checks.const(list(tree))}")
+            for key, one in tree.items():
+                write(f"{text}[{checks.const(key)}]", one)
+        elif isinstance(tree, (tuple, list, dict)):
+            raise NotImplementedError
+        else:
+            checks.value(text, tree)
+
+    checks.add(f"len(args) == {len(args)}")
+    for i, one in enumerate(args):
+        write(f"args[{i}]", one)
+    if kwargs:
+        write("kwargs", kwargs)
+    else:
+        checks.add("not kwargs")
+    if _shared_by(tensors) is not None:
+        raise NotImplementedError
+    if len(names) > 1:
+        storages = ", ".join(f"{n}._storage" for n in names)
+        checks.add(f"len({{{storages}}}) == {len(names)}" if len(names) > 2 else
+                   " is not ".join(storages.split(", ")))
+    return names
+
+
+def _write_tensor(checks: Checks, first: str, name: str, tensor: Tensor) -> None:
+    plain = tensor._base is None and tensor._view is None
+    if type(tensor) is not Tensor or not plain or tensor._hooks is not None or tensor._post_hooks is not None:
+        raise NotImplementedError
+    checks.add(f"type({first}) is {checks.const(Tensor)}")
+    checks.add(f"{name}._storage.value.type is {checks.const(tensor._type)}")
+    for attribute in ("_base", "_view", "_hooks", "_post_hooks"):
+        checks.add(f"{name}.{attribute} is None")
+    checks.add(f"{name}._rg is {tensor._rg}")
+    checks.add(f"{name}._fn is {'' if tensor._fn is None else 'not '}None")
+    checks.add(f"{name}._inference is {tensor._inference}")
 
 
 _BY_VALUE = frozenset((int, float, bool, str, bytes, complex, type(None)))
@@ -634,7 +725,7 @@ def _kept(value: Any) -> Any:
         return [(k, _Same(v)) for k, v in value.items()]
     if isinstance(value, (tuple, list)):
         return [_kept(v) for v in value]
-    return (type(value), value) if type(value) in _BY_VALUE else _Same(value)
+    return (type(value), value, sign_of(value)) if type(value) in _BY_VALUE else _Same(value)
 
 
 def _modules_of(function: Any) -> list[Module]:

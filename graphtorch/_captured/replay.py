@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphtorch.ir import ops
 from graphtorch.ir.evaluate import bind_sizes
 from graphtorch.ir.evaluate import resolve as evaluated
 from graphtorch.ir.graph import Graph, Node, Type, Value, topological
+from graphtorch.ir.passes.fuse import CHEAP
 
 from .._deferred import running
 from .._deferred.door import Buffer
@@ -19,9 +21,12 @@ from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, View, is_
 from .._deferred.tensor import Tensor, from_value, make_view
 from .._deferred.write import assign
 from ..autograd.engine import Task
-from ..autograd.grad_mode import no_grad
-from ..autograd.nodes import FREED, AccumulateGrad, GradNode
+from ..autograd.grad_mode import modes, no_grad
+from ..autograd.nodes import FREED, AccumulateGrad, GradNode, _sequence, _users_stack
+from ..utils.hooks import changes
 from .capture import Boundary, Capture, Closed, buffer_of, rebuild, tensors_in
+from .checks import Checks
+from .guards import Watch
 
 
 class Backward:
@@ -46,10 +51,14 @@ class Backward:
             places
         )  # of the leaves among the inputs of the forward graph, where they are there
         self.results = tuple(results)  # of the forward graph that the outputs are
-        self.saved = tuple(saved)  # (whether an input, else a result of the forward program; which)
-        self.leaves = tuple(leaves)  # (whether an argument, its number; else the tensor)
+        picked = ", ".join([f"{'inputs' if is_input else 'results'}[{i}]" for is_input, i in saved])
+        # what of a call's buffers the gradient reads
+        self.pick: Callable[[Any, Any], list[Buffer]] = eval(f"lambda inputs, results: [{picked}]")
+        self.leaves = tuple(leaves)  # where gradients go: (whether an argument, its number; or the tensor)
+        self._ends: tuple[int, list[Any]] = -1, []  # what `_edges` found, and when
         self.outputs = tuple(outputs)  # which of the call's outputs are differentiable
-        self.types = tuple(types)
+        self.types = list(types)
+        self.is_static = all(t.is_static for t in types)
         self._program: Any = None
 
     @property
@@ -57,6 +66,15 @@ class Backward:
         if self._program is None:
             self._program = recorded_program(self.graph, (), self.dynamic)
         return self._program
+
+    def _edges(self, arguments: Sequence[Tensor]) -> list[Any]:
+        """Where gradients go. Ends at leaves are kept, so that the next call finds them made."""
+        edges = [arguments[t]._edge() if is_argument else t._edge() for is_argument, t in self.leaves]
+        if not any(is_argument for is_argument, _ in self.leaves) and all(map(_is_own_end, edges)):
+            self._ends = changes.count, edges
+        else:
+            self._ends = -1, []
+        return edges
 
     def unfolded(self, inputs: Sequence[Buffer], edges: Any) -> GradNode:
         """The call as one node of the autograd graph whose gradient can be differentiated again."""
@@ -85,29 +103,60 @@ class Backward:
         arguments: Sequence[Tensor],
     ) -> None:
         """Give the differentiable outputs of one call their history."""
-        saved = [inputs[i] if is_input else results[i] for is_input, i in self.saved]
-        edges = tuple([arguments[t]._edge() if is_argument else t._edge() for is_argument, t in self.leaves])
-        node = CompiledNode(self, saved, inputs, edges, [outputs[i] for i in self.outputs])
+        seen, edges = self._ends
+        if seen != changes.count:
+            edges = self._edges(arguments)
+        node: CompiledNode = _new(CompiledNode)  # without its constructors: every call makes one
+        node.edges = edges  # type: ignore[assignment]
+        node.sequence = next(_sequence)
+        node.owner = self
+        node.saved = self.pick(inputs, results)
+        node.inputs = inputs
+        node.types = self.types if self.is_static else [outputs[i]._type for i in self.outputs]
+        if modes.anomaly:
+            node.metadata["traceback_"] = _users_stack()
         for number, i in enumerate(self.outputs):
             outputs[i]._fn, outputs[i]._nr = node, number
+
+
+def fresh(buffer: Buffer) -> Tensor:
+    """A new tensor of these elements, outside the autograd graph; no capture is in progress."""
+    leaf: Leaf = _new(Leaf)  # constructors in line: every call makes some
+    leaf.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)  # type: ignore[misc]
+    leaf.node = None  # type: ignore[misc]
+    leaf.index = 0  # type: ignore[misc]
+    leaf.name = ""  # type: ignore[misc]
+    leaf.buffer = buffer
+    made: Tensor = _new(Tensor)
+    storage = made._storage = _new(Storage)
+    storage.value = leaf
+    storage.epoch = 0
+    storage.host = None
+    made._counter = _new(Version)
+    if modes.inference:
+        made._inference = True
+    return made
+
+
+_new: Any = object.__new__
+_TYPES = Type._table
+
+
+def _is_own_end(edge: Any) -> bool:
+    """Whether an edge leads to the end of the graph at a leaf, and nobody has put hooks there."""
+    end = edge[0]
+    return type(end) is AccumulateGrad and not (end.node_hooks or end.node_prehooks or end.hooks)
 
 
 class CompiledNode(GradNode):
     """The autograd node of one replayed call."""
 
-    def __init__(
-        self,
-        owner: Backward,
-        saved: list[Buffer],
-        inputs: Sequence[Buffer],
-        edges: Any,
-        outputs: Sequence[Tensor],
-    ):
-        super().__init__("CompiledFunctionBackward", (), (), edges, ())
-        self.types = [t._type for t in outputs]
-        self.owner = owner
-        self.saved: list[Buffer] | None = saved
-        self.inputs = inputs
+    outputs = operands = seen = made = ()  # it has none of an operation
+    _name = "CompiledFunctionBackward"
+
+    owner: Backward
+    saved: list[Buffer] | None
+    inputs: Sequence[Buffer]
 
     def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
         """Run the compiled gradient."""
@@ -158,8 +207,11 @@ class Entry:
     """One recording: its program, what guards it, and how it is fed."""
 
     backward: Backward | None = None
+    state: Callable[[Sequence[Tensor]], Any]  # made by `guard`
 
-    def __init__(self, structure: Any):
+    def __init__(self, structure: Any, count: int):
+        """Args: count: of the arguments that are tensors."""
+        self.count = count
         self.graph: Graph
         self.structure = structure
         self.fed: list[tuple[int, bool]] = []  # inputs: numbers of arguments, and whether with their storage
@@ -167,11 +219,8 @@ class Entry:
         self.types: list[Type] = []
         self.scalars: list[RuntimeScalar] = []
         self.guards: list[tuple[Tensor, bool]] = []
-        self.holds: Callable[[], Any] = object  # what Python read, see `Watch.guard`; an object is true
         self.values: list[tuple[Storage, int]] = []  # storages read in Python, and their writes until then
-        self.bound: list[Tensor] = []  # tensors that are not arguments: their storages, and whether they are
-        self.bound_storages: list[Storage] = []  # leaves that require grad, and whether they have a history
-        self.bound_flags: list[tuple[bool, bool]] = []
+        self.bound: list[Tensor] = []  # tensors that are not arguments: they are to be as they were
         self.own: frozenset[Storage] = frozenset()  # storages that are not arguments'
         self.shared: dict[int, Storage] = {}  # arguments that are to have one of those
         self.layouts: dict[int, Any] = {}  # arguments that are to lie in their storage as they did
@@ -187,58 +236,80 @@ class Entry:
         self.only: int | None = None  # the result to return, where that is all there is to deliver
         self.program: Any = None
         self.ran = False  # whether it was replayed
-        self._plain: bool | None = None  # whether no storage stands for a gradient
-        self._met: tuple[list[Value], list[Buffer]] = [], []  # what the storages were last seen to hold
+        self.matches: Callable[[Any, Any], Any] | None = None  # see `Compiled._matching`
+        self._met: list[Any] = [[], []]  # what the storages were last seen to hold: values, buffers
 
-    def state(self, arguments: Sequence[Tensor] = ()) -> list[Buffer] | None:
-        """What the program reads beside the arguments; None where that is not what was recorded."""
-        if not self.alive() or not self.holds():
-            return None
+    def guard(self, watch: Watch) -> None:
+        """From now on all has to be as it is: what `watch` saw, and the tensors that are not arguments.
+
+        It makes `state`: what the program reads beside the arguments it is given, or None where something is
+        not what was recorded.
+        """
+        checks = Checks()
+        for storage, epoch in self.values:
+            checks.add(f"{checks.const(storage)}.epoch == {epoch}")
+        for tensor in self.bound:
+            checks.tensor(tensor)
+        watch.write(checks)
         for tensor, absent in self.guards:
-            if (tensor._grad is None) is not absent:
-                return None
-        if self.shared or not self.own.isdisjoint([t._storage for t in arguments]):
-            for i, tensor in enumerate(arguments):
-                if (tensor._storage in self.own or i in self.shared) and self.shared.get(
-                    i
-                ) is not tensor._storage:
-                    return None
-        if self.layouts and any(layout_of(arguments[i]) != layout for i, layout in self.layouts.items()):
-            return None
-        sources = self._sources()
-        values = [s.value for s in sources]
-        if values == self._met[0] and not any(s.host is not None for s in sources):
-            return self._met[1]  # weights of a model that is not being trained
-        if [v.type for v in values] != self.types:
+            checks.add(f"{checks.const(tensor)}._grad is {'' if absent else 'not '}None")
+        if self.shared:
+            checks.add(f"{checks.const(self._apart)}(given)")
+        elif self.own:
+            for i in range(self.count):
+                checks.add(f"given[{i}]._storage not in {checks.const(self.own)}")
+        if self.layouts:
+            checks.add(f"{checks.const(self._lie_alike)}(given)")
+        self.state = checks.function("given", self._reading(checks), "None")
+
+    def _reading(self, checks: Checks) -> list[str]:
+        """The lines that read the storages."""
+        if not self.storages:
+            return ["return ()"]
+        names = [checks.const(s) + ("" if type(s) is Storage else "._grad._storage") for s in self.storages]
+        hosts = " is ".join([f"{n}.host" for n in names])
+        met = checks.const(self._met)
+        return [
+            f"values = [{', '.join([f'{n}.value' for n in names])}]",
+            f"if values == {met}[0] and {hosts} is None:",
+            f"    return {met}[1]",  # weights of a model that is not being trained
+            f"return {checks.const(self.read)}()",
+        ]
+
+    def read(self) -> list[Buffer] | None:
+        """What the storages hold; None where that is of other types than recorded."""
+        sources = [s if type(s) is Storage else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
+        if [s.value.type for s in sources] != self.types:
             return None
         buffers = [_settled(s) for s in sources]
         if not self.writes:  # a step's old weights are not to be held on to
-            self._met = [s.value for s in sources], buffers
+            self._met[:] = [s.value for s in sources], buffers
         return buffers
+
+    def _apart(self, arguments: Sequence[Tensor]) -> bool:
+        """Whether arguments use the storages that others use just where they did."""
+        return all(
+            (tensor._storage not in self.own and i not in self.shared)
+            or self.shared.get(i) is tensor._storage
+            for i, tensor in enumerate(arguments)
+        )
+
+    def _lie_alike(self, arguments: Sequence[Tensor]) -> bool:
+        return all(layout_of(arguments[i]) == layout for i, layout in self.layouts.items())
 
     def bind(self, tensors: Iterable[Tensor]) -> None:
         """From now on these have to be as they are now, too."""
         self.bound = list(dict.fromkeys((*self.bound, *tensors)))
-        self.bound_storages = [t._storage for t in self.bound]
-        self.bound_flags = [(t._rg, t._fn is None) for t in self.bound]
-
-    def _sources(self) -> list[Storage]:
-        """The storages that are read beside the arguments, those of gradients as they are now."""
-        if self._plain is None:
-            self._plain = all(type(s) is Storage for s in self.storages)
-        if self._plain:
-            return self.storages  # type: ignore[return-value]
-        return [s if type(s) is Storage else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
+        self._storages = [t._storage for t in self.bound]
+        self._flags = [(t._rg, t._fn is None) for t in self.bound]
 
     def alive(self) -> bool:
         """Whether this recording can still serve: the tensors it is bound to are as they were, and what
         Python read of others as well."""
-        if self.values and any(storage.epoch != epoch for storage, epoch in self.values):
-            return False
-        bound = self.bound
         return (
-            [t._storage for t in bound] == self.bound_storages  # a storage is equal to itself alone
-            and [(t._rg, t._fn is None) for t in bound] == self.bound_flags
+            all(storage.epoch == epoch for storage, epoch in self.values)
+            and [t._storage for t in self.bound] == self._storages  # a storage is equal to itself alone
+            and [(t._rg, t._fn is None) for t in self.bound] == self._flags
         )
 
     def replay(self, arguments: Sequence[Tensor], state: Sequence[Buffer]) -> Any:
@@ -251,10 +322,14 @@ class Entry:
                 inputs.append(value.buffer)
             else:
                 inputs.append(_settled(tensor._storage) if whole else buffer_of(tensor))
-        inputs += state
-        for scalar in self.scalars:
-            inputs.append(Buffer.of(np.array(scalar.getter(), scalar.dtype.numpy)))
-        results = self.program(inputs)
+        if self.scalars:
+            inputs += state
+            for scalar in self.scalars:
+                inputs.append(Buffer.of(np.array(scalar.getter(), scalar.dtype.numpy)))
+            results = self.program(inputs)
+        else:
+            results = self.program(inputs, state)
+            inputs += state
         for generator, used in self.generators:
             generator._offset += used
         return self._deliver(results, inputs, arguments)
@@ -263,20 +338,23 @@ class Entry:
         self, results: Sequence[Buffer], inputs: Sequence[Buffer], arguments: Sequence[Tensor]
     ) -> Any:
         if self.only is not None:
-            return from_value(Leaf(results[self.only]))
+            result = fresh(results[self.only])
+            if self.backward is not None:
+                self.backward.attach((result,), inputs, results, arguments)
+            return result
         for target, i in self.writes:
             _write(target, Leaf(results[i]), arguments)
         for counter, count in self.counts:
             (arguments[counter]._counter if type(counter) is int else counter).number += count  # type: ignore[union-attr]
         for owner, number in self.grads:
             tensor: Any = arguments[owner] if type(owner) is int else owner
-            tensor._grad = None if number is None else from_value(Leaf(results[number]))
-        bases = [from_value(Leaf(results[x])) for x in self.bases]
+            tensor._grad = None if number is None else fresh(results[number])
+        bases = [fresh(results[x]) for x in self.bases]
         made: list[Any] = []
         shown = False
         for kind, x in self.outputs:
             if kind == "result":
-                made.append(from_value(Leaf(results[x])))
+                made.append(fresh(results[x]))
             elif kind == "argument":
                 made.append(arguments[x])
             elif kind == "base":
@@ -286,7 +364,7 @@ class Entry:
             elif kind == "tensor":
                 made.append(x)
             elif kind == "leaf":
-                made.append(from_value(Leaf(results[x])))
+                made.append(fresh(results[x]))
                 made[-1]._rg = True
             else:
                 made.append(None)
@@ -480,7 +558,7 @@ class Recording:
         self.values: list[Value] = []
         tensors = tensors_in(result)
         entry = self.entry = Entry(
-            _SINGLE if isinstance(result, Tensor) else rebuild(result, lambda _: _HOLE)
+            _SINGLE if isinstance(result, Tensor) else rebuild(result, lambda _: _HOLE), len(arguments)
         )
         self.bases: list[Tensor] = []  # tensors of which outputs are views
         self._base_of: dict[Storage, int] = {}
@@ -507,7 +585,7 @@ class Recording:
         self._close(joint, places)
         (kind, number), *more = entry.outputs or [("", 0)]
         if kind == "result" and entry.structure is _SINGLE and not more:
-            effects = entry.writes or entry.counts or entry.grads or entry.backward or entry.spent
+            effects = entry.writes or entry.counts or entry.grads or entry.spent
             entry.only = None if effects else number
         entry.guards = list(capture.grad_guards.items())
         entry.values = list(capture.value_guards.items())
@@ -726,7 +804,7 @@ class Recording:
 
     def first_run(self) -> Any:
         """Run the entry for the call that was recorded."""
-        state = self.entry.state(self.given)
+        state = self.entry.read()
         assert state is not None  # it was recorded a moment ago
         return self.entry.replay(self.given, state)
 
@@ -824,4 +902,17 @@ def _frontier(gradients: Sequence[Value], cotangents: Sequence[Value]) -> list[V
     for v in gradients:
         if v not in given and v.node is not None and not depends[v.node] and varies[v.node]:
             saved[v] = None
-    return list(saved)
+    return _made_again(saved)
+
+
+def _made_again(saved: Mapping[Value, None]) -> list[Value]:
+    """`saved` without what is as well made from the others once more, such as the mask of a relu."""
+    kept = dict.fromkeys(saved)
+    for value in saved:
+        node = value.node
+        if node is None or node.op.name not in CHEAP:
+            continue
+        operands = [v for v in node.operands if not (v.node is not None and v.node.op is ops.constant)]
+        if operands and all(v in kept and v is not value for v in operands):
+            del kept[value]
+    return list(kept)

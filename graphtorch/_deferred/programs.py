@@ -263,16 +263,23 @@ class Recorded:
         self._waits = dynamic is True  # for a second run, or other sizes
         self._find(dynamic is not False)
 
-    def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
-        if self.program is None:
-            if self._waits and self._ran:
-                self._waits = False
-                self._find(True)
-            if self.program is None:
-                self._ran = True
-                return self._step(inputs)
-        self.program.runs += 1
-        return self.program.run([*inputs, *self._extra] if self._extra else inputs)
+    def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
+        """Run it; `more`: inputs after these, see `backends.Executable`."""
+        program = self.program
+        if program is None:
+            program = self._second_try()
+            if program is None:
+                return self._step([*inputs, *more])
+        program.runs += 1
+        return program.run([*inputs, *more, *self._extra]) if self._extra else program.run(inputs, more)
+
+    def _second_try(self) -> Program | None:
+        """The program, if waiting for one has come to an end."""
+        if self._waits and self._ran:
+            self._waits = False
+            self._find(True)
+        self._ran = True
+        return self.program
 
     def _find(self, dynamic: bool) -> None:
         captured = self._captured
