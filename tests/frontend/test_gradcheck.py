@@ -52,7 +52,7 @@ UNARY = [
 ]
 BINARY = [
     "atan2", "copysign", "div", "fmax", "fmin", "hypot", "logaddexp", "maximum", "minimum", "mul",
-    "nextafter", "sub",
+    "nextafter", "product", "sub",
 ]
 # fmt: on
 SAMPLES: list[Sample] = [
