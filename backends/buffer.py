@@ -153,6 +153,8 @@ class Buffer:
 
     def expose(self) -> np.ndarray:
         """A new array over the same memory; its base is an `Exposed`, which keeps this buffer alive."""
+        if not self.address and 0 not in self.shape:  # only its sizes count
+            return np.broadcast_to(np.zeros((), self.dtype.numpy), self.shape)
         array = np.asarray(Exposed(self))
         return array.view(self.dtype.numpy) if self.dtype is bf16 else array
 

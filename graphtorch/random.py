@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.backends.locks import lock_across_forks
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, i64
 from graphtorch.ir.graph import Type, Value
@@ -31,7 +32,7 @@ from ._ops.base import (
     METHODS,
     cast_value,
     checked,
-    elements_for_size,
+    elementwise,
     known_elements,
     register,
     run,
@@ -41,6 +42,7 @@ from ._ops.base import (
 from ._ops.creation import _sizes, from_array, like
 from ._types import CPU, check_device, to_ir
 
+_drawing = lock_across_forks()  # no number is drawn by two threads
 _STATE_BYTES = 5056  # as PyTorch's; only the first 24 mean something here
 
 
@@ -131,8 +133,9 @@ class Generator:
         )  # blocks of the widest element type: the stream does not depend on the dtype
         if recorder.capture is not None:
             return recorder.capture.random(self, used)
-        seed, offset = self._seed, self._offset
-        self._offset = offset + used
+        with _drawing:
+            seed, offset = self._seed, self._offset
+            self._offset = offset + used
         return Leaf.of(np.array(signed(seed))), Leaf.of(np.array(offset))
 
 
@@ -360,18 +363,56 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
 CHANCES = "bernoulli: expected all probabilities to be in [0, 1]"
 
 
+def _rates(name: str, *inputs: Tensor) -> None:
+    for x in inputs:
+        if not isinstance(x, Tensor) or not x._type.dtype.is_floating_point:
+            raise RuntimeError(f"{name}: expected a tensor of a floating point dtype, got "
+                               f"{getattr(x, 'dtype', type(x).__name__)}")
+
+
 @register(method=False)
 def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
-    """Poisson numbers with the elements of `input` as rates, drawn at once: not in captured functions."""
-    rates = elements_for_size("poisson", input, "draw them outside, and pass them in")
-    if not input._type.dtype.is_floating_point:
-        raise RuntimeError(f"poisson: expected rates of a floating point dtype, got {input.dtype}")
-    wide = np.asarray(rates, np.float64)
-    if not np.all(wide >= 0):
-        raise RuntimeError("invalid Poisson rate, expected rate to be non-negative")
-    seed = int(from_value(_integers(0, 1 << 62, (), i64, generator)).item())
-    drawn = np.random.Generator(np.random.PCG64(seed)).poisson(wide)
-    return from_array(np.asarray(drawn, np.float64)).to(input.dtype)
+    """Poisson numbers with the elements of `input`, none of them negative, as rates."""
+    _rates("poisson", input)
+    rates = checked(input, "not negative", "invalid Poisson rate, expected rate to be non-negative")
+    return run("Poisson", ops.poisson, rates, *_stream(generator, input._type.shape))
+
+
+@register(method=False)
+def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
+    """How many of `count` trials of probability `prob` succeed, the two broadcast against each other."""
+    _rates("binomial", count, prob)
+    if count._type.dtype is not prob._type.dtype:
+        raise RuntimeError(f"Found dtype {prob.dtype} but expected {count.dtype}")
+    count = checked(count, "not negative", "binomial expects all elements of count to be non-negative")
+    shape = broadcast(count._type.shape, prob._type.shape)
+    return run("Binomial", ops.binomial, count, prob, *_stream(generator, shape))
+
+
+@register(method=False)
+def _standard_gamma(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Gamma numbers of concentrations `input` and rate 1, differentiable in the concentrations."""
+    _rates("_standard_gamma", input)
+    return run("StandardGamma", ops.standard_gamma, input, *_stream(generator, input._type.shape))
+
+
+@register(method=False)
+def _standard_gamma_grad(input: Tensor, output: Tensor) -> Tensor:
+    """The derivative of gamma numbers `output` by their concentrations `input`."""
+    return elementwise("StandardGammaGrad", ops.standard_gamma_grad, input, output)
+
+
+@register(method=False)
+def _von_mises(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Angles around 0 of concentrations `input`."""
+    _rates("_von_mises", input)
+    return run("VonMises", ops.von_mises, input, *_stream(generator, input._type.shape))
+
+
+@register(method=False)
+def _dirichlet_grad(x: Tensor, alpha: Tensor, total: Tensor) -> Tensor:
+    """The derivative of elements of Dirichlet samples by their own concentrations, over 1 - x."""
+    return elementwise("DirichletGrad", ops.dirichlet_grad, x, alpha, total)
 
 
 @register()

@@ -9,17 +9,22 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from graphtorch.ir import ops
+
 from ._deferred.tensor import Tensor
 from ._ops.accept import accepting
-from ._ops.base import FUNCTIONS, check_tensor, rounded_once
+from ._ops.base import FUNCTIONS, check_tensor, common_dtype, elementwise, floating, rounded_once
 from ._torch.absent import attribute_of
+from ._types import get_default_dtype
+from .autograd.grad_mode import modes
 from .nn.functional import log_softmax, softmax
 
 # name here: name in `torch`
 _SAME = {name: name for name in (
-    "digamma", "erf", "erfc", "erfinv", "exp2", "expm1", "log1p", "logit", "logsumexp", "round", "sinc",
-    "xlogy",
-)} | {"expit": "sigmoid", "gammaln": "lgamma", "psi": "digamma"}
+    "digamma", "erf", "erfc", "erfinv", "exp2", "expm1", "i0", "log1p", "logit", "logsumexp", "polygamma",
+    "round", "sinc", "xlogy",
+)} | {"expit": "sigmoid", "gammainc": "igamma", "gammaincc": "igammac", "gammaln": "lgamma",
+      "multigammaln": "mvlgamma", "psi": "digamma"}
 
 
 @rounded_once
@@ -56,18 +61,60 @@ def ndtri(input: Tensor) -> Tensor:
 
 
 @rounded_once
-def multigammaln(input: Tensor, p: int) -> Tensor:
-    """The logarithm of the gamma function of dimension `p`, for elements greater than (p - 1) / 2."""
-    check_tensor("mvlgamma", "input", input)
-    if p < 1:
-        raise RuntimeError("p has to be greater than or equal to 1")
-    constant = p * (p - 1) / 4 * math.log(math.pi)
-    parts = [FUNCTIONS["lgamma"](input - i / 2) for i in range(p)]
-    return sum(parts[1:], parts[0]) + constant  # type: ignore[no-any-return]
+def log_ndtr(input: Tensor) -> Tensor:
+    """The logarithm of `ndtr`, exact also where that vanishes: on the left by `erfcx`."""
+    check_tensor("special_log_ndtr", "input", input)
+    where = FUNCTIONS["where"]
+    low = input < -1
+    left = where(low, input, -1.0)
+    right = where(low, 0.0, input)
+    scaled = erfcx(left * -math.sqrt(0.5))
+    return where(low, (scaled * 0.5).log() - left * left * 0.5,  # type: ignore[no-any-return]
+                 (FUNCTIONS["erfc"](right * math.sqrt(0.5)) * -0.5).log1p())
+
+
+@rounded_once
+def erfcx(input: Tensor) -> Tensor:
+    """exp(x^2) erfc(x)."""
+    check_tensor("special_erfcx", "input", input)
+    where = FUNCTIONS["where"]
+    dtype = input.dtype
+    x = input.double()
+    far, low = x > 5, x < -7
+    near, away = where(far | low, 0.0, x), where(far, x, 10.0)
+    tail = away
+    for k in range(40, 0, -1):  # the continued fraction, Abramowitz and Stegun 7.1.14
+        tail = away + (k / 2) / tail
+    found = where(far, math.sqrt(1 / math.pi) / tail, (near * near).exp() * FUNCTIONS["erfc"](near))
+    found = where(low, 2 * where(low, x, 0.0).square().exp(), found)
+    return found.to(dtype if dtype.is_floating_point else get_default_dtype())  # type: ignore[no-any-return]
+
+
+def _unary(name: str) -> Callable[..., Tensor]:
+    op = getattr(ops, name)
+
+    def define(input: Tensor) -> Tensor:
+        check_tensor(f"special_{name}", "input", input)
+        return elementwise(name.capitalize(), op, input, dtype=floating(input._type.dtype))
+
+    define.__name__ = define.__qualname__ = name
+    define.__doc__ = op.doc
+    return define
+
+
+i0e, i1, i1e = _unary("i0e"), _unary("i1"), _unary("i1e")
+
+
+def zeta(input: Any, other: Any) -> Tensor:
+    """Hurwitz's zeta function of s = `input` and q = `other`; it has a gradient by q only."""
+    if isinstance(input, Tensor) and input.requires_grad and modes.grad:
+        raise RuntimeError("the derivative for 'special_zeta: self' is not implemented: detach() it")
+    return elementwise("SpecialZeta", ops.zeta, input, other, dtype=floating(common_dtype(input, other)))
 
 
 def _public() -> dict[str, Callable[..., Any]]:
-    own = {f.__name__: f for f in (entr, log_softmax, multigammaln, ndtr, ndtri, softmax, xlog1py)}
+    own = {f.__name__: f for f in (entr, erfcx, i0e, i1, i1e, log_ndtr, log_softmax, ndtr, ndtri, softmax,
+                                   xlog1py, zeta)}
     found = {here: FUNCTIONS[there] for here, there in _SAME.items()}
     return {name: accepting(name, f, __name__) for name, f in {**found, **own}.items()}
 

@@ -165,13 +165,19 @@ def argument_names(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
         parameters = list(inspect.signature(target).parameters.values())
     except (TypeError, ValueError):
         parameters = []
+    by_place = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
+    taken = {p.name for p in parameters} | set(kwargs)
     names: list[str] = []
     for i in range(len(args)):
-        parameter = parameters[i] if i < len(parameters) else parameters[-1] if parameters else None
-        if parameter is None or (parameter.kind is parameter.VAR_POSITIONAL):
-            names.append(f"{parameter.name if parameter is not None else 'arg'}{i}")
-        else:
+        parameter = by_place[min(i, len(by_place) - 1)] if by_place else None
+        if parameter is not None and parameter.kind is not parameter.VAR_POSITIONAL:
             names.append(parameter.name)
+            continue
+        name = f"{parameter.name if parameter is not None else 'arg'}{i}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names.append(name)
     return names
 
 

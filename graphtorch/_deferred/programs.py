@@ -89,7 +89,7 @@ class Structure:
     """What is known of the recordings of one structure."""
 
     __slots__ = (
-        "costs", "fixed", "history", "key", "kinds", "lines", "native", "patience", "plan", "spent", "steps",
+        "costs", "fixed", "history", "key", "kinds", "lines", "patience", "plan", "spent", "steps",
         "symbolic", "total", "worth",
     )
 
@@ -107,7 +107,6 @@ class Structure:
         self.plan: tuple[object, Plan] | None = None  # of the last run op by op, and what it was for
         self.total = 0.0  # ns of running op by op since the last guess
         self.history: dict[Sizes, None] = {}  # the last recordings of different sizes
-        self.native = True  # whether code can be generated for it
         # how much of the cost of compiling is spent (how many new sizes of a compiled function come)
         # before the next guess
         self.patience = patience
@@ -300,11 +299,11 @@ class Recorded:
     def _made(self, structure: Structure, key: object, sizes: Sizes, dynamic: bool) -> Program | None:
         captured, outputs = self._captured, self._captured._closed.outputs
         program = structure.find(sizes, dynamic) if structure.key == key else None
-        if program is None and dynamic and structure.native:
+        if program is None and dynamic:
             structure.note(sizes, 1.0)
             if structure.total >= structure.patience and len(structure.history) > 1:
                 program = _generalized(structure, key, sizes, captured, outputs)
-        if program is None and structure.native and not self._waits:
+        if program is None and not self._waits:
             program = _compiled(structure, key, sizes, captured, outputs)
         return program
 
@@ -350,12 +349,12 @@ def _considered(
 ) -> Program | None:
     if CHOSEN is not None or _settings.deterministic():
         structure.note(sizes, 0.0)
-        return _compiled(structure, key, sizes, walk, outputs) if structure.native else None
+        return _compiled(structure, key, sizes, walk, outputs)
     ns = structure.costs.get(sizes)
     if ns is None:
         ns = stepping_ns(walk.nodes)
     spent = structure.note(sizes, ns)
-    if not structure.native or structure.total < LOAD_NS:
+    if structure.total < LOAD_NS:
         return None
     worth = structure.worth
     if not worth:
@@ -367,24 +366,19 @@ def _considered(
     return None
 
 
-def _prepare(structure: Structure, key: object, walk: Walk | Captured) -> bool:
-    """Whether code can be generated; from now on the structure is known by its key."""
-    if CHOSEN is None and not _has_native_types(walk):
-        structure.native = False
-        return False
+def _prepare(structure: Structure, key: object) -> None:
+    """From now on the structure is known by its key."""
     if structure.key != key:  # another structure had this hash
         structure.key = key
         structure.fixed.clear()
         structure.symbolic.clear()
-    return True
 
 
 def _compiled(
     structure: Structure, key: object, sizes: Sizes, walk: Walk | Captured, outputs: Sequence[Value]
-) -> Program | None:
+) -> Program:
     """A program for these sizes alone."""
-    if not _prepare(structure, key, walk):
-        return None
+    _prepare(structure, key)
     if len(structure.fixed) >= PROGRAMS_BOUND:
         structure.fixed.pop(next(iter(structure.fixed)))
     program = structure.fixed[sizes] = Program(walk.graph(outputs), walk, "fixed sizes")
@@ -397,8 +391,7 @@ def _generalized(
     """A program for changing sizes, if a rule for them is found."""
     structure.total = 0.0
     structure.patience *= 2  # a guess that fails, or that later sizes refute, makes the next one wait longer
-    if not _prepare(structure, key, walk):
-        return None
+    _prepare(structure, key)
     vectors = [*(v for v in structure.history if v != sizes), sizes]
     places = [row[2:] for row in walk.rows]
     wanted = walk.wanted if isinstance(walk, Captured) else [walk.reference(v) for v in outputs]
@@ -426,10 +419,3 @@ def _span(walk: Walk | Captured) -> tuple[Location | None, Location | None]:
     """The first and the last line of a recording."""
     lines = [n.location for n in walk.nodes if n.location is not None]
     return (lines[0], lines[-1]) if lines else (None, None)
-
-
-def _has_native_types(walk: Walk | Captured) -> bool:
-    """Whether every value has a type that code is generated for."""
-    return not any(t.dtype.is_complex for n in walk.nodes for t in n.types) and not any(
-        leaf.type.dtype.is_complex for leaf in walk.leaves
-    )

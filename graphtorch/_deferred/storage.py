@@ -335,6 +335,19 @@ class ViewDtype:
         return _split(new) if self.to_complex else _join(new)
 
 
+@dataclass(slots=True, eq=False)
+class Bits:
+    """View step to another dtype whose elements have the same bytes."""
+
+    dtype: DType
+
+    def read(self, x: Value) -> Value:
+        return ops.bitcast(x, dtype=self.dtype)
+
+    def write(self, x: Value, new: Value) -> Value:
+        return ops.bitcast(new, dtype=x.dtype)
+
+
 def _split(x: Value) -> Value:
     parts = [ops.reshape(p, shape=(*x.shape, 1)) for p in (ops.real(x), ops.imag(x))]
     return ops.concat(*parts, dim=x.rank)
@@ -347,7 +360,7 @@ def _join(x: Value) -> Value:
     return ops.complex(ops.reshape(real, shape=x.shape[:-1]), ops.reshape(imag, shape=x.shape[:-1]))
 
 
-Step = Reshape | Permute | Expand | Slice | Take | ViewDtype
+Step = Reshape | Permute | Expand | Slice | Take | ViewDtype | Bits
 
 
 class View:
@@ -400,7 +413,7 @@ def _places_of(shape: Shape, steps: tuple[Step, ...]) -> Take:
         elif isinstance(step, Take):
             places = places.reshape(-1)[step.index.numpy()].reshape(step.shape)
         else:
-            raise RuntimeError("a write to a part of an expanded view of complex numbers: clone() it first")
+            raise RuntimeError("a write to a part of an expanded view of another dtype: clone() it first")
     return Take(Literal.of(np.ascontiguousarray(places).reshape(-1)), places.shape)
 
 

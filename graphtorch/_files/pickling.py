@@ -11,7 +11,7 @@ import numpy as np
 
 from graphtorch.ir.shape import contiguous_strides
 
-from .._deferred.storage import Leaf, Storage, ViewDtype
+from .._deferred.storage import Bits, Leaf, Storage, ViewDtype
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import METHODS
 from .._ops.creation import from_array
@@ -22,7 +22,7 @@ Parts = tuple[Storage, int, tuple[int, ...], tuple[int, ...]]
 def parts(tensor: Tensor) -> Parts:
     """Storage, offset, size and strides, counted in elements."""
     view = tensor._view
-    if view is not None and any(isinstance(step, ViewDtype) for step in view.steps):
+    if view is not None and any(isinstance(step, (Bits, ViewDtype)) for step in view.steps):
         tensor, view = tensor.detach().clone(), None  # another dtype than the storage's
     if view is None:
         size = tuple(tensor._type.shape)

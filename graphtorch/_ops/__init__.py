@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import (
     compare,
     factor,
+    gamma,
     indexing,  # masks and index tensors
     linalg,
     norms,
@@ -28,6 +29,7 @@ __all__ = [
     "compare",
     "convert",
     "factor",
+    "gamma",
     "indexing",
     "linalg",
     "norms",

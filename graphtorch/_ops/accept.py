@@ -195,6 +195,7 @@ _OF: dict[tuple[str, str], Kind | None] = {  # of one function
     ("repeat_interleave", "repeats"): ("Tensor", lambda x: isinstance(x, Tensor) or _INTS[1](x)),
     ("einsum", "equation"): None, ("copy_", "src"): _OPERAND,
     ("broadcast_tensors", "tensors"): _TENSOR,
+    ("view", "shape"): ("tuple of ints", lambda x: isinstance(x, dtype) or _INTS[1](x)),
 }
 
 # Functions that PyTorch writes in Python: what is no tensor there lacks the attribute they ask for first.

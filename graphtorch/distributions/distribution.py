@@ -197,6 +197,22 @@ class Distribution:
                                       "custom __init__ method must also define a custom .expand() method.")
         return type(self).__new__(type(self)) if _instance is None else _instance
 
+    def _expanded(self, cls: type, batch_shape: Any, _instance: Any, *names: str) -> Any:
+        """`expand` of a class whose attributes of these names, if there, have the batch's shape."""
+        new = self._get_checked_instance(cls, _instance)
+        batch_shape = Size(batch_shape)
+        for name in names:
+            if name in self.__dict__:
+                setattr(new, name, self.__dict__[name].expand(batch_shape))
+        return self._finished(new, batch_shape)
+
+    def _finished(self, new: Any, batch_shape: Any, event_shape: Any = None) -> Any:
+        """`new`, whose parameters are set, with the shapes of a distribution and this one's validation."""
+        event_shape = self._event_shape if event_shape is None else event_shape
+        Distribution.__init__(new, batch_shape, event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_drawn"}
 

@@ -18,7 +18,10 @@ class ExponentialFamily(Distribution):
     F. Nielsen, R. Nock: Entropies and cross-entropies of exponential families.
     """
 
-    _mean_carrier_measure: Any = NotImplemented
+    @property
+    def _mean_carrier_measure(self) -> Any:
+        """The mean of the carrier measure."""
+        raise NotImplementedError
 
     @property
     def _natural_params(self) -> tuple[Tensor, ...]:
@@ -29,11 +32,12 @@ class ExponentialFamily(Distribution):
 
     def entropy(self) -> Tensor:
         """The log normalizer's Bregman divergence."""
+        measure = self._mean_carrier_measure
         with enable_grad():
             natural = [p.detach().requires_grad_() for p in self._natural_params]
             normalizer = self._log_normalizer(*natural)
             slopes = grad(normalizer.sum(), natural, create_graph=True)
-        result = normalizer - self._mean_carrier_measure
+        result = normalizer - measure
         for parameter, slope in zip(natural, slopes, strict=True):
             result = result - (parameter * slope).reshape((*self._batch_shape, -1)).sum(-1)
         return result

@@ -9,10 +9,13 @@ from __future__ import annotations
 from .activation import *
 from .attention import *
 from .binary import *
+from .bits import *
 from .control import *
 from .conv import *
+from .draws import *
 from .elementwise import *
 from .factor import *
+from .gamma import *
 from .index import *
 from .linalg import *
 from .loss import *

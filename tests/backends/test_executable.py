@@ -54,6 +54,18 @@ def test_one_compile_serves_all_sizes():
         call(run, floats(3, 5), floats(2))
 
 
+def test_outputs_that_are_constants():
+    """Nobody computes them, twice is not once, and calls do not share their memory."""
+    table = ops.constant(value=Literal.of(np.arange(5, dtype=np.float32)))
+    one = ops.constant(value=Literal.of(1.0, f32))
+    x = Value(Type(f32, (5,)), name="x")
+    program = compile(Graph("g", [x], [table, ops.add(x, table), table, one]), "llvm")
+    given = Buffer.of(np.ones(5, np.float32))
+    first, second = ([b.numpy() for b in program([given])] for _ in range(2))
+    first[0][:] = 7
+    assert [a.tolist() for a in second] == [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5], [0, 1, 2, 3, 4], 1]
+
+
 def test_inputs_are_checked():
     run = compile(Graph("g", [given((2, 3), name="weight")], []))
     with pytest.raises(TypeError, match="takes 1 inputs, but got 2"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import graphtorch as torch
@@ -179,3 +181,14 @@ def test_training_step_is_one_program_from_the_start(make):
         losses.append([run(torch.ones(4, 3)).item() for _ in range(4)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert len({id(e.program.program) for kind in run._entries.values() for e in kind.entries}) == 1
+
+
+def test_positional_arguments_beside_keyword_only_ones() -> None:
+    def total(a1: Any, *a: Any, scale: Any = 2.0, **more: Any) -> Any:
+        return (a1 + sum(a)) * scale + sum(more.values())
+
+    x = torch.ones(2)
+    compiled = torch.compile(total, fullgraph=True)
+    for _ in range(2):
+        assert compiled(x, x, x, x).tolist() == [8, 8]
+        assert compiled(x, x, x, scale=x, a2=x).tolist() == [4, 4]

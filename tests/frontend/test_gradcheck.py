@@ -20,7 +20,10 @@ from tensor_cases import CASES, Case
 
 APART = {
     **dict.fromkeys(("scan", "cond", "while_loop"), "bodies that are graphs: tested with what makes them"),
-    "bernoulli": "its gradient is zero by definition; differences see the jumps",
+    **dict.fromkeys(("bernoulli", "poisson", "binomial", "von_mises"),
+                    "its gradient is zero by definition; differences see the jumps"),
+    "standard_gamma": "samples by rejection jump; tests/frontend/test_special.py has its gradient",
+    **dict.fromkeys(("igamma", "igammac", "zeta"), "one operand only, or once only: test_special.py"),
 }
 NO_SECOND: dict[str, str] = {}  # cases without a second derivative, and why
 
@@ -54,6 +57,8 @@ BINARY = [
 # fmt: on
 SAMPLES: list[Sample] = [
     *[plain(name, TEN) for name in UNARY],
+    *[plain(name, TEN) for name in ("i0", "i0e", "i1", "i1e")],
+    *[plain("polygamma", np.concatenate([UNIT, ABOVE]), n=n) for n in (1, 2)],
     *[plain(name, COMPLEX) for name in ("abs", "angle", "conj", "exp", "imag", "log", "real", "sqrt", "sin")],
     *[plain(name, UNIT) for name in ("acos", "asin", "atanh", "erfinv", "log1p")],
     *[plain(name, ABOVE) for name in ("acosh", "log", "log10", "log2", "rsqrt", "sqrt")],

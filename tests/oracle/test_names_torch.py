@@ -17,8 +17,8 @@ NUMBERS = np.array([-2.5, -1.0, 0.0, 0.2, 0.7, 1.0, 3.0, math.nan], np.float32)
 
 
 @pytest.mark.parametrize("name", [
-    "digamma", "entr", "erf", "erfc", "erfinv", "exp2", "expit", "expm1", "gammaln", "log1p", "logit", "ndtr",
-    "ndtri", "psi", "sinc",
+    "digamma", "entr", "erf", "erfc", "erfcx", "erfinv", "exp2", "expit", "expm1", "gammaln", "i0", "i0e",
+    "i1", "i1e", "log1p", "log_ndtr", "logit", "ndtr", "ndtri", "psi", "sinc",
 ])
 def test_special_functions(name: str) -> None:
     mine, theirs = (getattr(t.special, name)(t.tensor(NUMBERS)).numpy() for t in (gt, torch))
@@ -33,6 +33,25 @@ def test_special_functions_of_two() -> None:
                       t.special.multigammaln(t.tensor([3.0, 4.5]), 3), t.special.softmax(x[:4], 0)])
     for mine, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(mine.numpy(), theirs.numpy(), 2e-5, 1e-6)
+
+
+SOME = np.concatenate([np.exp(np.linspace(-4, 4, 40)), [0.0, math.inf, math.nan, 1.0]])
+
+
+@pytest.mark.parametrize("name", ["gammainc", "gammaincc", "zeta"])
+def test_special_functions_with_loops(name: str) -> None:
+    a, b = np.meshgrid(SOME[np.isfinite(SOME)] if name == "zeta" else SOME, SOME)
+    mine, theirs = (getattr(t.special, name)(t.tensor(a), t.tensor(b)).numpy() for t in (gt, torch))
+    np.testing.assert_allclose(mine, theirs, 1e-7, 1e-12)
+    compiled = gt.compile(getattr(gt.special, name), fullgraph=True)
+    np.testing.assert_allclose(compiled(gt.tensor(a), gt.tensor(b)).numpy(), mine, 1e-12, 1e-12)
+
+
+def test_polygamma() -> None:
+    x = np.concatenate([SOME[:40], -SOME[:40] + 0.123])
+    for n in (0, 1, 2, 3, 5):
+        mine, theirs = (t.special.polygamma(n, t.tensor(x)).numpy() for t in (gt, torch))
+        np.testing.assert_allclose(mine, theirs, 1e-8, 1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "int64"])
