@@ -63,8 +63,9 @@ class Mixed:
         self._parts.append(Part(run, tuple([self._places[v] for v in operands]),
                                 tuple([self._places[v] for v in results]), run.explain))
 
-    def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
-        """The outputs; inputs that could be taken over are left as they are."""
+    def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
+        """The outputs; inputs that could be taken over are left as they are. `more`: see `Executable`."""
+        inputs = [*inputs, *more]
         kept = [*inputs, *[_NOTHING] * (len(self._places) - len(inputs))]
         for part in self._parts:
             for place, made in zip(part.results, part.run([kept[i] for i in part.operands]), strict=True):

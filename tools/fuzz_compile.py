@@ -50,10 +50,17 @@ RARE = (
     "cfg.kept = {v}", "{o} = {v} * float({v}.max().item() > 0.5)", "{v}.sum().backward()",
     "with torch.no_grad(): {o} = {v} * 3", "table['k'] = 0.5", "p.grad = None",
     "for one in items: {o} = {v} * one",
+    "if {v}.sum().item() > 0: {o} = {v} * 2", "if {v}.mean() < 0: {t}.add_(1)",
+    "for _ in range(int(({v}.sum() > 0).item()) + 1): {o} = {v} + 1", "cnt.add_(1)",
+    "{o} = {v} * (cnt.item() % 2 + 1)", "{o} = {v} * int(({v} > 0).sum() % 3)", "k = cfg.k",
+    "if ({v} > 0.5).any(): {v}.sum().backward()", "while {v}.norm().item() > k: {o} = {o} * 0.5; break",
+    "if bool(({v} > 0).all()) or {v}[0, 0] > 0: {o} = {v}[:, :1] + {v}", "n = {v}.sum().item()",
+    "{o} = {v} + torch.rand(3) if torch.rand(()) > 0.5 else {v}", "if {v}.sum(): optimizer.step()",
+    "assert {v}.sum() < 3", "{o} = {v}[({v}[0] > 0)].sum() + {v}", "m = {v}.max().item()",
     "{o} = torch.cond(({v}.sum() > 0), lambda x: x * 2, lambda x: x - 1, ({v},))",
 )
 RESULTS = ("{v}", "{v}[1:]", "{v}.t()", "{v}.sum()", "{v}.view(9)", "{v}.detach()", "buf", "p", "w[0]", "a",
-           "{v}[:, 1]")
+           "{v}[:, 1]", "{v}.sum().item()", "cnt", "{v}.argmax().item()")
 
 
 def source(draw: random.Random) -> str:
@@ -95,6 +102,7 @@ def world(draw: random.Random, text: str) -> dict[str, Any]:
         "items": [1.0, 0.5], "buf": torch.randn(N, N), "w": torch.randn(N, N),
         "p": nn.Parameter(torch.randn(N, N)),
         "net": nn.Linear(N, N), "helper": lambda x: x * 0.5,
+        "cnt": torch.zeros((), dtype=torch.int64), "k": 2.0,
     }
     made["optimizer"] = torch.optim.SGD([made["p"], *made["net"].parameters()], lr=0.1)
     exec(text, made)
@@ -201,7 +209,7 @@ def run(seed: int, wrap: Callable[[Any], Any]) -> list[Any]:
                 leaf.grad = None  # how far a pass comes that fails is not compared
         for i, one in enumerate(listed):
             one.detach()[...] = one.detach() * 0.5 + i * 0.125
-        state = [now[k] for k in ("buf", "w", "p", "cfg", "table", "items")]
+        state = [now[k] for k in ("buf", "w", "p", "cfg", "table", "items", "cnt")]
         weights = list(now["net"].parameters())
         found.append(seen([held, listed, state, weights, sorted(now["table"].items())]))
         now["buf"] = now["buf"].detach()

@@ -11,7 +11,10 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from types import CodeType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import i64
@@ -25,6 +28,7 @@ from .._deferred.tensor import Tensor
 from .._deferred.walk import stand_for
 from ..autograd.nodes import GradNode
 from ..random import signed
+from .segments import FEW, READS, Read, comparison, goes_out, key_of
 
 
 class Boundary(GradNode):
@@ -43,6 +47,16 @@ class Boundary(GradNode):
 
     def free(self, gradients: Any, cotangents: Any) -> None:
         pass
+
+
+class _Exactly:
+    """In the place of an array of one element, whose ``item`` is this very object."""
+
+    def __init__(self, number: Any):
+        self._number = number
+
+    def item(self) -> Any:
+        return self._number
 
 
 class Known(NamedTuple):
@@ -93,6 +107,9 @@ class Capture:
         self.stood: list[tuple[Tensor, Tensor]] = []  # stand-ins, and the arguments that they stand for
         self.stood_leaves: list[bool] = []  # whether the stand-ins were leaves that require grad
         self.why = ""  # it was called off
+        self.reads: list[Read] = []  # of values that Python asked for
+        self.numbers: list[tuple[Any, Value]] = []  # those that nothing but the result depends on
+        self.root: CodeType | None = None  # what calls the function
 
     # -- what happens during the call
 
@@ -156,6 +173,61 @@ class Capture:
         if not isinstance(storage.value, Leaf):
             running.settle_for(self, storage)
         self.value_guards.setdefault(storage, storage.epoch)
+
+    def reveal(self, tensor: Tensor, caller: Any = None) -> np.ndarray | None:
+        """Elements that Python asks for, where the recording can go on: a replay looks at them and follows
+        the path that they led to. None for others.
+
+        Args:
+            caller: the frame whose call ``tensor.item()`` is under way.
+        """
+        storage, type_ = tensor._storage, tensor._type
+        if self.off or self.constants or self.fullgraph or self.stood or not type_.is_static:
+            return None
+        if isinstance(storage.value, Leaf) if self.owns(storage) else (
+            storage not in self.writes and not self.varies(storage)
+        ):
+            return None  # numbers that are the same in each call, or guarded
+        compared = None
+        if caller is not None and type_.dtype.is_floating_point:
+            if self.root is not None and goes_out(caller, self.root):
+                return self._handed_out(tensor)
+            compared = comparison(caller)
+        if type_.numel > FEW or (type_.dtype.is_differentiable and compared is None):
+            return None  # they are others in nearly every call
+        if len(self.reads) >= READS:
+            return None
+        value = tensor._value()
+        buffer = self._computed(value)
+        self.reads.append(Read(value, compared, key_of(buffer, compared)))
+        return buffer.numpy().copy()
+
+    def _handed_out(self, tensor: Tensor) -> Any:
+        """The number of a tensor, made anew at each replay: nothing depends on it."""
+        value = tensor._value()
+        number = self._computed(value).numpy().item()
+        self.numbers.append((number, value))
+        return _Exactly(number)
+
+    def _computed(self, value: Value) -> Buffer:
+        """The elements of a value in this call."""
+        held = self.leaves.get(value)
+        if held is not None:
+            return held.buffer
+        recorder.capture = None
+        try:
+            for place, leaf in self.leaves.items():
+                stand_for(place, leaf)
+            made = Storage(value)
+            running.settle(made)
+        except BaseException:
+            recorder.capture = self
+            self.call_off(True)
+            raise
+        recorder.capture = self
+        leaf_made = made.value
+        assert isinstance(leaf_made, Leaf)
+        return leaf_made.buffer
 
     def local(self, storage: Storage) -> None:
         if not isinstance(storage.value, RuntimeScalar):
@@ -377,6 +449,7 @@ class Closed:
             for i, result in enumerate(made.results()):
                 table[Value(node.types[i], node, i)] = result
         found = [table.get(v) or self._leaf(v, table, nodes) for v in outputs]
+        self.table = table  # the graph's values, by the recorded ones
         extra = [table[s] for s in self.scalars]
         self.graph = Graph(name, [*[table[v] for v in inputs], *extra], found, nodes)
 

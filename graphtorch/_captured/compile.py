@@ -11,9 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from operator import is_
 from typing import Any
+from weakref import WeakValueDictionary
 
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.graph import Graph, Value, _location
+from graphtorch.ir.ops.require import RAISED
 from graphtorch.ir.shape import SymInt, bounds, symbol
 
 from .._deferred.storage import Version, recorder
@@ -28,7 +30,8 @@ from ..utils.hooks import changes
 from .capture import Capture, Closed, rebuild, tensors_in
 from .checks import Checks, sign_of
 from .guards import Watch
-from .replay import Entry, record
+from .replay import OTHER, Entry, Failed, record
+from .segments import LEAVES, Known, Segment, is_refuted
 
 SIGNATURES_BOUND = 128  # kinds of call that a function keeps recordings of; the oldest goes first
 ENTRIES_BOUND = 8  # recordings of one kind of call, for different states
@@ -278,6 +281,19 @@ def _check_sizes(dims: Mapping[str, Mapping[int, Dim]], given: Mapping[str, Any]
                     )
 
 
+class Kind:
+    """The recordings of calls of one kind, the latest first, and what finds the tensors of such calls."""
+
+    __slots__ = ("entries", "matches")
+
+    def __init__(self, entries: list[Entry]):
+        self.entries = entries
+        self.matches: Any = _UNKNOWN  # see `Compiled._matching`
+
+
+_UNKNOWN = object()
+
+
 class Compiled:
     """A function that is recorded at its first call with given types, and replayed from then on."""
 
@@ -287,8 +303,9 @@ class Compiled:
         self._dims = dynamic if isinstance(dynamic, Mapping) else None
         self._refused = False  # whether recording with symbols for sizes failed
         self._dynamic = None if isinstance(dynamic, Mapping) else dynamic
-        self._entries: dict[Any, list[Entry]] = {}
-        self._last: tuple[Any, Entry] | None = None  # what served last, and what finds calls of its kind
+        self._entries: dict[Any, Kind] = {}
+        self._segments: WeakValueDictionary[Any, Segment] = WeakValueDictionary()
+        self._last: tuple[Any, Kind] | None = None  # what served last: a copy of its `matches`, and the kind
         self._vain: dict[Any, tuple[int, str]] = {}  # how often recording a kind of call was in vain, and why
         self._modules = _modules_of(function)
         self._look_at_modules()
@@ -311,23 +328,53 @@ class Compiled:
         if last is not None:
             given = last[0](args, kwargs)
             if given is not None:
-                state = last[1].state(given)
-                if state is not None:
-                    return last[1].replay(given, state)
+                result = self._serve(last[1], given, args, kwargs)
+                if result is not OTHER:
+                    return result
         tensors: list[Tensor] = []
         key = self._key(args, kwargs, tensors)
-        entries = self._entries.get(key)
-        if entries is not None:
-            for entry in entries:
-                state = entry.state(tensors)
-                if state is not None:
-                    if not entry.ran:
-                        entry.ran, entry.matches = True, self._matching(args, kwargs)
-                    self._last = None if entry.matches is None else (entry.matches, entry)
-                    return entry.replay(tensors, state)
+        kind = self._entries.get(key)
+        if kind is not None:
+            result = self._serve(kind, tensors, args, kwargs)
+            if result is not OTHER:
+                if kind.matches is _UNKNOWN:
+                    kind.matches = self._matching(args, kwargs)
+                self._last = None if kind.matches is None else (kind.matches, kind)
+                return result
         if key in self._vain and self._vain[key][0] >= VAIN:
             return self._function(*args, **kwargs)
         return self._record(key, tensors, args, kwargs)
+
+    def _serve(self, kind: Kind, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """The result of the first recording that fits; OTHER where none does."""
+        known: Known = {}
+        for entry in kind.entries:
+            if known and is_refuted(entry.steps, known):
+                continue
+            state = entry.state(tensors)
+            if state is None:
+                continue
+            try:
+                result = entry.replay(tensors, state, known)
+            except Failed as failure:
+                return self._plainly(args, kwargs, failure.__cause__)
+            if result is not OTHER:
+                entry.ran = True
+                return result
+        return OTHER
+
+    def _plainly(self, args: Any, kwargs: Any, error: BaseException | None) -> Any:
+        """What the plain call gives where a program failed, and what it leaves behind: what it wrote before.
+
+        Raises:
+            The program's `error`, which names the line, in the place of one of its type.
+        """
+        try:
+            return self._function(*args, **kwargs)
+        except RAISED as own:
+            if error is None or type(own) is not type(error):
+                raise
+        raise error
 
     def _key(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         key = (
@@ -408,6 +455,7 @@ class Compiled:
         given = self._given(capture, stands, names, args, kwargs, dims)
 
         def call() -> Any:
+            capture.root = call.__code__
             watch.start()
             try:
                 result = self._function(*given[0], **given[1])
@@ -421,7 +469,7 @@ class Compiled:
             return result
 
         try:
-            made = record(capture, call, tensors, stands, self._dynamic)
+            made = record(capture, call, tensors, stands, self._dynamic, self._segments)
         except (TypeError, ValueError, RuntimeError, IndexError, InternalError) as error:
             if not dims or capture.off:
                 raise
@@ -440,7 +488,10 @@ class Compiled:
             return made
         self.recorded += 1
         entry = made.entry
-        result = made.first_run()
+        try:
+            result = made.first_run()
+        except Failed as failure:
+            return self._plainly(args, kwargs, failure.__cause__)
         reached = watch.reached()
         ids = set(map(id, reached))
         entry.shared.update((i, t._storage) for i, t in enumerate(tensors) if id(t) in ids)
@@ -482,17 +533,32 @@ class Compiled:
             self._training, after = tuple(before.values()), self._training
             key = self._key(args, kwargs, [])
             self._training = after
-        kept = [e for e in self._entries.pop(key, []) if e.alive()]
+        old = self._entries.pop(key, None)
+        kept = [] if old is None else [e for e in old.entries if e.alive()]
+        self._last = None
+        if entry.steps and sum(bool(e.steps) for e in kept) >= LEAVES:
+            self._give_up(key)
+            return
         if len(kept) >= ENTRIES_BOUND and not any(e.ran for e in kept):
             self._vain[key] = VAIN, "what it reads in Python is another at each call"
             return
         if len(self._entries) >= SIGNATURES_BOUND:
             self._entries.pop(next(iter(self._entries)))
-        self._entries[key] = [entry, *kept][:ENTRIES_BOUND]
+        self._entries[key] = Kind([entry, *kept][:ENTRIES_BOUND])
+
+    def _give_up(self, key: Any) -> None:
+        """From now on calls of a kind run line by line: values that Python reads lead to ever new paths."""
+        self._vain[key] = VAIN, f"values that it reads in Python led to more than {LEAVES} paths"
+        warnings.warn(
+            f"compile(): {getattr(self, '__name__', 'the function')}() took more than {LEAVES} paths, by "
+            "values of tensors that it reads in Python. It runs line by line from now on; torch.where, "
+            "torch.cond and tensor arithmetic in the place of .item() keep it compiled",
+            stacklevel=5,
+        )
 
     def explain(self) -> str:
         """What was compiled: for each recorded graph its kernels, memory, FLOPs and bytes."""
-        entries = [e for group in self._entries.values() for e in group]
+        entries = [e for kind in self._entries.values() for e in kind.entries]
         texts = [e.explain() for e in entries]
         texts += [f"runs line by line: {why}" for _, why in self._vain.values()]
         return "\n".join(dict.fromkeys(texts)) or "nothing recorded yet: call the function once"
@@ -500,7 +566,7 @@ class Compiled:
     @property
     def graphs(self) -> list[Graph]:
         """The recorded graphs, as recorded."""
-        return [e.graph for group in self._entries.values() for e in group]
+        return [e.whole for kind in self._entries.values() for e in kind.entries]
 
 
 class CompiledModule(Module):

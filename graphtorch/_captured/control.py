@@ -69,6 +69,9 @@ class Recording:
         if self.outer is not None and not self.owns(storage):
             self.outer.value_read(storage)
 
+    def reveal(self, tensor: Tensor, caller: Any = None) -> None:
+        """Nothing is known in the body of a loop or branch."""
+
     def call_off(self, always: bool = False) -> bool:
         return False
 

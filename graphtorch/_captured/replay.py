@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.evaluate import bind_sizes
 from graphtorch.ir.evaluate import resolve as evaluated
 from graphtorch.ir.graph import Graph, Node, Type, Value, topological
+from graphtorch.ir.ops.require import RAISED
 from graphtorch.ir.passes.fuse import CHEAP
 
 from .._deferred import running
@@ -27,6 +29,7 @@ from ..utils.hooks import changes
 from .capture import Boundary, Capture, Closed, buffer_of, rebuild, tensors_in
 from .checks import Checks
 from .guards import Watch
+from .segments import Known, Path, Segment, Step, Unreplayable, follow, number_now
 
 
 class Backward:
@@ -40,16 +43,14 @@ class Backward:
         outputs: Sequence[int],
         types: Sequence[Type],
         forward: Entry,
-        places: Sequence[int | None],
+        held: Sequence[Value | None],
         results: Sequence[int],
         dynamic: bool | None,
     ):
         self.graph = graph.graph
         self.dynamic = dynamic
         self.forward = forward
-        self.places = tuple(
-            places
-        )  # of the leaves among the inputs of the forward graph, where they are there
+        self.held = tuple(held)  # what the leaves hold, in the whole forward graph, where they are there
         self.results = tuple(results)  # of the forward graph that the outputs are
         picked = ", ".join([f"{'inputs' if is_input else 'results'}[{i}]" for is_input, i in saved])
         # what of a call's buffers the gradient reads
@@ -78,8 +79,8 @@ class Backward:
 
     def unfolded(self, inputs: Sequence[Buffer], edges: Any) -> GradNode:
         """The call as one node of the autograd graph whose gradient can be differentiated again."""
-        graph, places = self.forward.graph, self.places
-        if None in places or graph.symbols():
+        graph, held = self.forward.whole, self.held
+        if None in held or graph.symbols():
             raise RuntimeError(
                 "gradients of this compiled function cannot be differentiated again (create_graph=True): "
                 "call the function without compile(), or put the whole computation inside it"
@@ -92,17 +93,18 @@ class Backward:
             )
             table.update(zip(node.results(), made.results(), strict=True))
         outputs = tuple([table[graph.outputs[i]] for i in self.results])
-        operands = tuple([leaves[i] for i in places])  # type: ignore[index]
+        operands = tuple([table[v] for v in held])  # type: ignore[index]
         return GradNode("CompiledFunctionBackward", outputs, operands, edges, (None,) * len(operands))
 
     def attach(
         self,
         outputs: Sequence[Any],
         inputs: Sequence[Buffer],
+        whole: Sequence[Buffer],
         results: Sequence[Buffer],
         arguments: Sequence[Tensor],
     ) -> None:
-        """Give the differentiable outputs of one call their history."""
+        """Give the differentiable outputs of one call their history; `whole`: inputs of the whole graph."""
         seen, edges = self._ends
         if seen != changes.count:
             edges = self._edges(arguments)
@@ -111,7 +113,7 @@ class Backward:
         node.sequence = next(_sequence)
         node.owner = self
         node.saved = self.pick(inputs, results)
-        node.inputs = inputs
+        node.inputs = whole
         node.types = self.types if self.is_static else [outputs[i]._type for i in self.outputs]
         if modes.anomaly:
             node.metadata["traceback_"] = _users_stack()
@@ -213,11 +215,14 @@ class Entry:
         """Args: count: of the arguments that are tensors."""
         self.count = count
         self.graph: Graph
+        self.whole: Graph  # the same from the start on, without what segments keep
+        self.whole_scalars: list[RuntimeScalar] = []
         self.structure = structure
         self.fed: list[tuple[int, bool]] = []  # inputs: numbers of arguments, and whether with their storage
         self.storages: list[Storage | Tensor] = []  # inputs after these; a Tensor stands for its gradient
         self.types: list[Type] = []
         self.scalars: list[RuntimeScalar] = []
+        self.steps: list[Step] = []  # values that Python read, on which the rest depends
         self.guards: list[tuple[Tensor, bool]] = []
         self.values: list[tuple[Storage, int]] = []  # storages read in Python, and their writes until then
         self.bound: list[Tensor] = []  # tensors that are not arguments: they are to be as they were
@@ -236,8 +241,7 @@ class Entry:
         self.only: int | None = None  # the result to return, where that is all there is to deliver
         self.program: Any = None
         self.ran = False  # whether it was replayed
-        self.matches: Callable[[Any, Any], Any] | None = None  # see `Compiled._matching`
-        self._met: list[Any] = [[], []]  # what the storages were last seen to hold: values, buffers
+        self._met: list[Any] = [([], [])]  # what the storages were last seen to hold: values, buffers
 
     def guard(self, watch: Watch) -> None:
         """From now on all has to be as it is: what `watch` saw, and the tensors that are not arguments.
@@ -271,8 +275,9 @@ class Entry:
         met = checks.const(self._met)
         return [
             f"values = [{', '.join([f'{n}.value' for n in names])}]",
-            f"if values == {met}[0] and {hosts} is None:",
-            f"    return {met}[1]",  # weights of a model that is not being trained
+            f"met = {met}[0]",
+            f"if values == met[0] and {hosts} is None:",
+            "    return met[1]",  # weights of a model that is not being trained
             f"return {checks.const(self.read)}()",
         ]
 
@@ -281,9 +286,12 @@ class Entry:
         sources = [s if type(s) is Storage else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
         if [s.value.type for s in sources] != self.types:
             return None
-        buffers = [_settled(s) for s in sources]
+        for storage in sources:
+            running.settle(storage)
+        values: list[Any] = [s.value for s in sources]
+        buffers = [_fitting(v.buffer, s) for v, s in zip(values, sources, strict=True)]
         if not self.writes:  # a step's old weights are not to be held on to
-            self._met[:] = [s.value for s in sources], buffers
+            self._met[0] = values, buffers
         return buffers
 
     def _apart(self, arguments: Sequence[Tensor]) -> bool:
@@ -312,8 +320,45 @@ class Entry:
             and [(t._rg, t._fn is None) for t in self.bound] == self._flags
         )
 
-    def replay(self, arguments: Sequence[Tensor], state: Sequence[Buffer]) -> Any:
-        """Run the recorded call on other arguments, in a `state` that was found to fit."""
+    def replay(self, arguments: Sequence[Tensor], state: Sequence[Buffer], known: Known | None = None) -> Any:
+        """Run the recorded call on other arguments, in a `state` that was found to fit.
+
+        Args:
+            known: what segments of other recordings made in this call.
+
+        Returns:
+            OTHER where a value that Python reads leads to another path.
+
+        Raises:
+            Failed: an error that data has led to; nothing has been changed yet.
+        """
+        inputs = self._inputs(arguments)
+        kept: list[Buffer] = []
+        try:
+            if self.steps:
+                found = follow(self.steps, [*inputs, *state], {} if known is None else known)
+                if found is None:
+                    return OTHER
+                kept = found
+            given = [*inputs, *kept] if kept else inputs
+            numbers = [number_now(s) for s in self.scalars] if self.scalars else []
+            results = self.program([*given, *state, *numbers]) if numbers else self.program(given, state)
+        except RAISED as error:
+            if self.graph.symbols():
+                raise  # sizes that are not what their Dims say
+            raise Failed from error
+        whole: list[Buffer] = []
+        if self.backward is not None:
+            given = [*given, *state]
+            if kept:
+                whole = [*inputs, *state, *[number_now(s) for s in self.whole_scalars]]
+            else:
+                whole = [*given, *numbers] if numbers else given
+        for generator, used in self.generators:
+            generator._offset += used
+        return self._deliver(results, given, whole, arguments)
+
+    def _inputs(self, arguments: Sequence[Tensor]) -> list[Buffer]:
         inputs: list[Buffer] = []
         for i, whole in self.fed:
             tensor = arguments[i]
@@ -322,25 +367,19 @@ class Entry:
                 inputs.append(value.buffer)
             else:
                 inputs.append(_settled(tensor._storage) if whole else buffer_of(tensor))
-        if self.scalars:
-            inputs += state
-            for scalar in self.scalars:
-                inputs.append(Buffer.of(np.array(scalar.getter(), scalar.dtype.numpy)))
-            results = self.program(inputs)
-        else:
-            results = self.program(inputs, state)
-            inputs += state
-        for generator, used in self.generators:
-            generator._offset += used
-        return self._deliver(results, inputs, arguments)
+        return inputs
 
     def _deliver(
-        self, results: Sequence[Buffer], inputs: Sequence[Buffer], arguments: Sequence[Tensor]
+        self,
+        results: Sequence[Buffer],
+        inputs: Sequence[Buffer],
+        whole: Sequence[Buffer],
+        arguments: Sequence[Tensor],
     ) -> Any:
         if self.only is not None:
             result = fresh(results[self.only])
             if self.backward is not None:
-                self.backward.attach((result,), inputs, results, arguments)
+                self.backward.attach((result,), inputs, whole, results, arguments)
             return result
         for target, i in self.writes:
             _write(target, Leaf(results[i]), arguments)
@@ -355,6 +394,8 @@ class Entry:
         for kind, x in self.outputs:
             if kind == "result":
                 made.append(fresh(results[x]))
+            elif kind == "number":
+                made.append(results[x].numpy().item())
             elif kind == "argument":
                 made.append(arguments[x])
             elif kind == "base":
@@ -372,7 +413,7 @@ class Entry:
         if self.backward is not None or self.spent:
             carriers = [*bases, *made]
             if self.backward is not None:
-                self.backward.attach(carriers, inputs, results, arguments)
+                self.backward.attach(carriers, inputs, whole, results, arguments)
             for i in self.spent:
                 carriers[i]._fn = Spent(carriers[i])
         if shown:
@@ -406,7 +447,8 @@ class Entry:
 
     def explain(self) -> str:
         """What runs."""
-        text = self.program.explain()
+        texts = [s.segment.program.explain() for s in self.steps if s.segment.program is not None]
+        text = "".join([*dict.fromkeys(texts), self.program.explain()])
         return text if self.backward is None else text + "\nbackward:\n" + self.backward.program.explain()
 
 
@@ -455,10 +497,14 @@ _SINGLE = object()
 def _settled(storage: Storage) -> Buffer:
     """The elements of a storage, computed if need be."""
     running.settle(storage)
-    buffer: Buffer = storage.value.buffer  # type: ignore[attr-defined]
+    return _fitting(storage.value.buffer, storage)  # type: ignore[attr-defined]
+
+
+def _fitting(buffer: Buffer, storage: Storage) -> Buffer:
+    """The elements of a storage for a program; code outside may have written to memory that is shared with
+    it, so that what was packed of it is stale."""
     if storage.host is None:
         return buffer
-    # code outside may have written to it: what was packed of it is stale
     return Buffer(buffer.address, buffer.dtype, buffer.shape, buffer.owner)
 
 
@@ -481,8 +527,11 @@ def _write(target: Any, leaf: Leaf, arguments: Sequence[Tensor]) -> None:
 # ------------------------------------------------------------------------------------------ from a capture
 
 
-class Unreplayable(Exception):
-    """The call did something that a replay could not do again."""
+class Failed(Exception):
+    """A program ended with an error that its data led to."""
+
+
+OTHER = object()  # in the place of a result: the call is on another path
 
 
 def record(
@@ -491,12 +540,14 @@ def record(
     arguments: Sequence[Tensor],
     stands: Mapping[int, Tensor],
     dynamic: bool | None,
+    segments: MutableMapping[Any, Segment],
 ) -> Recording | Any:
     """Record one call and compile it.
 
     Args:
         call: the function on what stands for its arguments.
         stands: by number, arguments that something else stands for.
+        segments: those of other recordings of the function, by what they do; new ones are added.
 
     Returns:
         A `Recording`, which is still to be run; the call's result where the capture was called off.
@@ -505,7 +556,7 @@ def record(
     if not capture.off:
         recorder.capture = capture
         try:
-            made = Recording(capture, result, arguments, stands, dynamic)
+            made = Recording(capture, result, arguments, stands, dynamic, segments)
         except Unreplayable:
             if not capture.call_off(True):
                 raise RuntimeError("the function cannot be recorded with symbols for sizes") from None
@@ -544,8 +595,10 @@ class Recording:
         arguments: Sequence[Tensor],
         stands: Mapping[int, Tensor],
         dynamic: bool | None,
+        segments: MutableMapping[Any, Segment],
     ):
         self.capture, self.dynamic = capture, dynamic
+        self.whole: Closed | None = None
         self.arguments = [stands.get(i, t) for i, t in enumerate(arguments)]
         self.given, self.stands = arguments, stands
         self.positions: dict[int, int] = {}
@@ -556,6 +609,8 @@ class Recording:
             self.holders.setdefault(t._storage, i)
         self._check_known()
         self.values: list[Value] = []
+        self.numbers: dict[int, Value] = {}  # of stand-ins for numbers in the result, by their ids
+        result = self._with_stand_ins(result)
         tensors = tensors_in(result)
         entry = self.entry = Entry(
             _SINGLE if isinstance(result, Tensor) else rebuild(result, lambda _: _HOLE), len(arguments)
@@ -578,10 +633,12 @@ class Recording:
                 carriers[i] = None
         joint = _joint_gradient(carriers, self.positions)
         saved = [] if joint is None else joint.saved
-        self._sort_inputs([*self.values, *saved])
-        places = self._saved_places(saved)
+        self._sort_inputs([*self.values, *saved, *[r.value for r in capture.reads]])
         if capture.escaped(self._kept(tensors)):
             raise Unreplayable
+        if capture.reads:
+            self._follow_reads(joint, segments)
+        places = self._saved_places(saved)
         self._close(joint, places)
         (kind, number), *more = entry.outputs or [("", 0)]
         if kind == "result" and entry.structure is _SINGLE and not more:
@@ -606,6 +663,27 @@ class Recording:
             lost = stand._fn is not None and not isinstance(stand._fn, Boundary)
             if stand._view is not None or stand._rg is not flag or lost:
                 raise Unreplayable
+
+    def _with_stand_ins(self, tree: Any) -> Any:
+        """A result with a tensor for each number that is made anew at each call."""
+        for number, value in self.capture.numbers:
+            if tree is number:
+                made: Tensor = object.__new__(Tensor)
+                made._storage, made._counter = Storage(value), Version()
+                self.numbers[id(made)] = value
+                return made
+        if not self.capture.numbers or isinstance(tree, Tensor):
+            return tree
+        if isinstance(tree, dict):
+            made_dict = copy.copy(tree)
+            for k, v in tree.items():
+                made_dict[k] = self._with_stand_ins(v)
+            return made_dict
+        if isinstance(tree, (tuple, list)):
+            parts = [self._with_stand_ins(v) for v in tree]
+            return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+        return tree
+
     def _number(self, value: Value) -> int:
         self.values.append(value)
         return len(self.values) - 1
@@ -630,6 +708,8 @@ class Recording:
         number = self.positions.get(id(tensor))
         if number is not None:
             return "argument", number
+        if id(tensor) in self.numbers:
+            return "number", self._number(self.numbers[id(tensor)])
         storage, view, base = tensor._storage, tensor._view, tensor._base
         holder = self.holders.get(storage)
         if holder is not None:
@@ -701,7 +781,9 @@ class Recording:
         parts = {value: t for value, t in parts.items() if value in used}
         entry.fed += [(numbers[id(t)], False) for t in parts.values()]
         entry.fed += [(capture.arguments[s], True) for s in ours]
-        self.places = [*capture.stand_ins, *parts, *[capture.inputs[s] for s in (*ours, *rest)]]
+        self.begin = [*capture.stand_ins, *parts, *[capture.inputs[s] for s in ours]]
+        self.rest = [capture.inputs[s] for s in rest]
+        self.places = [*self.begin, *self.rest]
         for storage in rest:
             entry.storages.append(capture.grad_sources.get(storage, storage))
             entry.types.append(storage.value.type)
@@ -720,6 +802,18 @@ class Recording:
         entry.layouts = {
             i: layout_of(t) for i, t in enumerate(self.given) if t._view is not None and t._storage in whole
         }
+
+    def _follow_reads(self, joint: _Joint | None, segments: MutableMapping[Any, Segment]) -> None:
+        """Give each read of the call its segment; what these keep are inputs of what follows."""
+        entry = self.entry
+        sources: list[Any] = [*entry.fed, *entry.storages]
+        wanted = [*self.values, *([] if joint is None else [*joint.saved, *joint.gradients])]
+        path = Path(self.capture.reads, self.places, sources, wanted, Closed, segments, self.dynamic)
+        entry.steps = path.steps
+        if path.kept:
+            self.whole = Closed("main", self.places, self.values)
+        self.places = [*self.begin, *path.kept, *self.rest]
+        self.stable = [i + len(path.kept) for i in self.stable]
 
     # -- writes and gradients
 
@@ -761,8 +855,10 @@ class Recording:
 
     def _close(self, joint: _Joint | None, places: list[tuple[bool, int]]) -> None:
         entry = self.entry
-        closed = Closed("main", self.places, self.values)
+        closed = self.closed = Closed("main", self.places, self.values)
         entry.graph, entry.scalars = closed.graph, closed.scalars
+        whole = self.whole or closed
+        entry.whole, entry.whole_scalars = whole.graph, whole.scalars
         constants = closed.constants
         if joint is not None:
             backward = Closed("backward", [*joint.saved, *joint.cotangents], joint.gradients)
@@ -775,23 +871,18 @@ class Recording:
                 joint.outputs,
                 types,
                 entry,
-                self._leaf_places(joint.leaves),
+                self._leaf_values(joint.leaves),
                 self._carried(joint.outputs),
                 self.dynamic,
             )
         if constants:
             raise Unreplayable  # elements of a tensor whose reading was not seen
 
-    def _leaf_places(self, leaves: Sequence[tuple[bool, Any]]) -> list[int | None]:
-        """Which inputs hold the elements of leaves; None for one that is a view of what is there."""
-        fed = {
-            i: n for n, (i, whole) in enumerate(self.entry.fed) if not whole or self.given[i]._view is None
-        }
-        held: dict[Any, int] = {s: len(self.entry.fed) + n for n, s in enumerate(self.entry.storages)}
-        return [
-            fed.get(which) if is_argument else held.get(which._storage) if which._view is None else None
-            for is_argument, which in leaves
-        ]
+    def _leaf_values(self, leaves: Sequence[tuple[bool, Any]]) -> list[Value | None]:
+        """What leaves hold, in the whole graph; None for one that this does not read."""
+        table = (self.whole or self.closed).table
+        tensors = [self.arguments[which] if is_argument else which for is_argument, which in leaves]
+        return [table.get(t._value()) for t in tensors]
 
     def _carried(self, outputs: Sequence[int]) -> list[int]:
         """Which results the tensors are that carry the history."""

@@ -233,6 +233,11 @@ class Captured:
         return self._closed
 
 
+def graph_key(graph: Graph) -> object:
+    """What graphs that compute the same in the same way have in common."""
+    return Captured(graph, ()).key()
+
+
 def recorded_program(graph: Graph, stable: Sequence[int] = (), dynamic: bool | None = None) -> Any:
     """What runs a graph of a compiled function: called with buffers, and ``explain()``.
 

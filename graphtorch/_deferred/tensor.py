@@ -159,6 +159,10 @@ class Tensor:
 
     def _array(self) -> np.ndarray:
         """The elements, computed if need be; strided like the tensor, sharing its memory. Read only."""
+        if recorder.capture is not None:
+            shown = recorder.capture.reveal(self)
+            if shown is not None:
+                return shown  # type: ignore[no-any-return]
         array = self._base_array()
         return array if self._view is None else self._view.over(array)
 

@@ -256,6 +256,10 @@ def elements_for_size(name: str, x: Tensor, instead: str) -> np.ndarray:
     known = recorder.capture is None or (
         isinstance(x._storage.now(), Leaf) and not recorder.capture.varies(x._storage)
     )
+    if not known:
+        shown = recorder.capture.reveal(x.detach())
+        if shown is not None:
+            return shown
     if not known and not recorder.capture.call_off():
         raise RuntimeError(
             f"{name}: the size of the result depends on the data, at {user_line()}, while it is "

@@ -210,3 +210,32 @@ def test_size_classes():
         assert size_class(size_class(size)) == size_class(size)
     assert Buffer.empty(f32, (0, 3)).numpy().shape == (0, 3)
     assert Buffer.empty(f32, ()).numpy().shape == ()
+
+
+def test_outputs_that_are_constants_or_inputs_are_filled():
+    c = ops.constant(value=Literal.of([2, 3], i64))
+    x = Value(Type(f32, (2,)), name="x")
+    total = ops.add(c, c)
+    graph = Graph("f", [x], [c, x, c, total, x], [c.node, total.node])
+    run = compile(graph)
+    for _ in range(2):
+        found = [b.numpy().tolist() for b in run([Buffer.of(np.array([5, 6], np.float32))])]
+        assert found == [[2, 3], [5, 6], [2, 3], [4, 6], [5, 6]]
+    assert [b.numpy().tolist() for b in compile(Graph("g", [], [c], [c.node]))([])] == [[2, 3]]
+
+
+def test_inputs_that_stay_are_given_apart():
+    x, w = Value(Type(f32, (2,)), name="x"), Value(Type(f32, (2,)), name="w")
+    out = ops.mul(x, w)
+    run = compile(Graph("f", [x, w], [out], [out.node]), stable=(1,))
+    one, fixed = Buffer.of(np.array([1, 2], np.float32)), [Buffer.of(np.array([3, 4], np.float32))]
+    for weights in (fixed, fixed, [Buffer.of(np.array([5, 6], np.float32))], fixed):
+        expected = [1 * weights[0].numpy()[0], 2 * weights[0].numpy()[1]]
+        assert run([one], weights)[0].numpy().tolist() == expected
+        assert run([one, *weights])[0].numpy().tolist() == expected
+    with pytest.raises(RuntimeError, match="shape"):
+        run([one], [Buffer.of(np.zeros(3, np.float32))])
+    with pytest.raises(TypeError, match="takes 2 inputs"):
+        run([one], [*fixed, *fixed])
+    with pytest.raises(TypeError, match="takes 2 inputs"):
+        run([], fixed)
