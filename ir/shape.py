@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeVar, Union
+from typing import Any, Protocol, TypeAlias, TypeVar, Union
 
 from .dtype import BY_NAME
 
@@ -102,6 +102,8 @@ class SymInt:
     def __add__(self, other: Dim) -> Dim:
         if type(other) is int:
             return self._plus(other)
+        if isinstance(other, float):
+            raise SizeNeeded(self)
         return _sum(_terms(self), _terms(other)) if isinstance(other, (int, SymInt)) else NotImplemented
 
     __radd__ = __add__
@@ -125,7 +127,7 @@ class SymInt:
         return self * -1
 
     def __sub__(self, other: Dim) -> Dim:
-        return self + other * -1 if isinstance(other, (int, SymInt)) else NotImplemented
+        return self + other * -1 if isinstance(other, (int, float, SymInt)) else NotImplemented  # type: ignore[operator]
 
     def __rsub__(self, other: Dim) -> Dim:
         return self * -1 + other
@@ -133,6 +135,8 @@ class SymInt:
     def __mul__(self, other: Dim) -> Dim:
         if type(other) is int:
             return self._times(other)
+        if isinstance(other, float):
+            raise SizeNeeded(self)
         if not isinstance(other, (int, SymInt)):
             return NotImplemented
         products: dict[Monomial, int] = {}
@@ -169,9 +173,27 @@ class SymInt:
         return not _decide(other, self, "<=")
 
     def __int__(self) -> int:
-        raise TypeError(f"size {self} is symbolic here, not an integer: keep it in shape arithmetic")
+        raise SizeNeeded(self)
 
     __index__ = __int__
+
+    def __float__(self) -> float:
+        raise SizeNeeded(self)
+
+    def __truediv__(self, other: object) -> float:
+        if isinstance(other, (int, float, SymInt)):
+            raise SizeNeeded(self)
+        return NotImplemented
+
+    __rtruediv__ = __rpow__ = __truediv__
+
+    def __pow__(self, exponent: Any) -> Dim:
+        if type(exponent) is not int or exponent < 0:
+            return self.__truediv__(exponent)  # type: ignore[return-value]
+        product: Dim = 1
+        for _ in range(exponent):
+            product = self * product
+        return product
 
     def __bool__(self) -> bool:
         low, high = bounds(self)
@@ -193,6 +215,18 @@ class SymInt:
         return text
 
     __repr__ = __str__
+
+
+class SizeNeeded(TypeError):
+    """A symbolic size is needed as a number of Python.
+
+    Attributes:
+        names: of its symbols.
+    """
+
+    def __init__(self, size: SymInt):
+        super().__init__(f"size {size} is symbolic here, not an integer: keep it in shape arithmetic")
+        self.names = frozenset(s.name for s in symbols([size]))
 
 
 Dim: TypeAlias = Union[int, SymInt]
@@ -219,6 +253,11 @@ def assuming(judge: J) -> Iterator[J]:
         yield judge
     finally:
         _judge.reset(token)
+
+
+def is_judged() -> bool:
+    """Whether some judge decides here."""
+    return _judge.get() is not None
 
 
 class Known:

@@ -14,9 +14,20 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from graphtorch.ir.failure import InternalError
+from graphtorch.ir.generalize import Hints
 from graphtorch.ir.graph import Graph, Value, _location
+from graphtorch.ir.op import forget_types
 from graphtorch.ir.ops.require import RAISED
-from graphtorch.ir.shape import SymInt, bounds, symbol
+from graphtorch.ir.shape import (
+    Condition,
+    SizeNeeded,
+    SymInt,
+    assuming,
+    bounds,
+    is_judged,
+    symbol,
+    without_implied,
+)
 
 from .._deferred.storage import Version, recorder
 from .._deferred.tensor import Tensor
@@ -65,10 +76,15 @@ class TracedGraph:
         parameters: tensors that the function read beside its arguments, by input name: ``conv1.weight`` for
             those of a module, ``state0`` and so on for others.
         inputs: names of the inputs that are arguments, in order.
+        conditions: what the sizes of the arguments have to be, beside the ranges of their `Dim`s:
+            expressions that are at least 0. Comparisons that the ranges leave open went as those of the
+            example did.
     """
 
-    def __init__(self, graph: Graph, parameters: dict[str, Tensor], inputs: tuple[str, ...], structure: Any):
+    def __init__(self, graph: Graph, parameters: dict[str, Tensor], inputs: tuple[str, ...], structure: Any,
+                 conditions: Sequence[Condition] = ()):
         self.graph = graph
+        self.conditions = tuple(conditions)
         self.parameters = parameters
         self.inputs = inputs
         self._structure = structure
@@ -91,8 +107,7 @@ def trace(
 
     Args:
         function: a function or module of tensors. What it reads beside its arguments becomes `parameters`;
-        numbers in it
-            become constants.
+            numbers in it become constants.
         args, kwargs: example arguments; tensors become inputs, others are fixed.
         dynamic: for an argument (by name or position) its axes that may vary, ``{"x": {0: Dim("batch")}}``.
 
@@ -104,6 +119,40 @@ def trace(
     """
     if isinstance(function, Tensor):  # ``torch.trace`` of PyTorch: the sum of a matrix's diagonal
         return FUNCTIONS["trace"](function)  # type: ignore[no-any-return]
+    if not dynamic or is_judged():
+        return _traced(function, args, kwargs, dynamic)
+    forget_types()
+    try:
+        with assuming(Hints(example_sizes(function, args, kwargs, dynamic))) as hints:
+            traced = _traced(function, args, kwargs, dynamic)
+    finally:
+        forget_types()
+    traced.conditions = tuple(without_implied(hints.conditions))
+    return traced
+
+
+def trace_but_for_numbers(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Any
+) -> TracedGraph:
+    """`trace`, where sizes that are needed as numbers of Python stay as the example's, with a warning."""
+    names = argument_names(function, args, kwargs)
+    dims = dynamic_axes(dynamic, names, args)
+    while True:
+        try:
+            return trace(function, *args, dynamic=dims, **kwargs)
+        except SizeNeeded as needed:
+            left = {name: {axis: dim for axis, dim in axes.items() if dim.name not in needed.names}
+                    for name, axes in dims.items()}
+            if left == dims:
+                raise
+            kept = ", ".join(sorted(needed.names))
+            warnings.warn(f"{needed}. {kept} stays the example's size", stacklevel=4)
+            dims = left
+
+
+def _traced(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Any
+) -> TracedGraph:
     names = argument_names(function, args, kwargs)
     dims = dynamic_axes(dynamic, names, args)
     capture = Capture(constants=True)

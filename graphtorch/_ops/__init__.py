@@ -8,6 +8,7 @@ from . import (
     gamma,
     indexing,  # masks and index tensors
     linalg,
+    matrix_functions,
     norms,
     order,
     pointwise,
@@ -32,6 +33,7 @@ __all__ = [
     "gamma",
     "indexing",
     "linalg",
+    "matrix_functions",
     "norms",
     "order",
     "pointwise",

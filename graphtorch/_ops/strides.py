@@ -10,14 +10,14 @@ import numpy as np
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Type
 from graphtorch.ir.literal import Literal
-from graphtorch.ir.shape import contiguous_strides, numel
+from graphtorch.ir.shape import SymInt, contiguous_strides, numel
 
 from .._deferred.running import _refuse_in_capture, settle
 from .._deferred.storage import Leaf, Take, ViewDtype, is_contiguous
 from .._deferred.tensor import Tensor, from_value, make_view
 from .._deferred.write import check_writable
 from .._types import Size
-from .base import axis_of, check_tensor, register, shape_of
+from .base import FUNCTIONS, axis_of, check_tensor, register, shape_of
 from .creation import full_value
 from .storages import TypedStorage, UntypedStorage
 from .views import _offset, narrow, reshape, squeeze, t, transpose, unsqueeze
@@ -97,6 +97,8 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
         raise RuntimeError(f"maximum size for tensor at dimension {axis} is {shape[axis]} but size is {size}")
     if step <= 0:
         raise RuntimeError(f"step is {step} but must be > 0")
+    if any(isinstance(n, SymInt) for n in shape):
+        return _windows(self, axis, size, step)
     flat = np.arange(numel(shape)).reshape(shape)
     places = np.lib.stride_tricks.sliding_window_view(flat, size, axis)
     places = places[tuple(slice(None, None, step) if i == axis else slice(None) for i in range(len(shape)))]
@@ -104,6 +106,16 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     if self.ndim == 0:
         return _taken(self, places.reshape(-1), _offset(self), (1,), "UnfoldBackward0")
     return _taken(self, places, _offset(self), (*moved, strides[axis]), "UnfoldBackward0")
+
+
+def _windows(x: Tensor, axis: int, size: int, step: int) -> Tensor:
+    """`unfold` of a tensor with symbolic sizes: a copy."""
+    count = (x._type.shape[axis] - size) // step + 1
+    starts = FUNCTIONS["arange"](count).unsqueeze(1) * step
+    places = (starts + FUNCTIONS["arange"](size)).reshape(-1)
+    taken = FUNCTIONS["index_select"](x, axis, places)
+    shape = x._type.shape
+    return taken.reshape((*shape[:axis], count, size, *shape[axis + 1 :])).movedim(axis + 1, -1)
 
 
 @register()

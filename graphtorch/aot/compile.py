@@ -23,7 +23,7 @@ from graphtorch.ir.graph import Graph
 from graphtorch.ir.op import forget_types
 from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, Known, assuming, bounds, without_implied
 
-from .._captured.compile import example_sizes, trace
+from .._captured.compile import example_sizes, trace_but_for_numbers
 from ..version import __version__
 from . import link
 from .header import header_text
@@ -91,7 +91,7 @@ def compile(model: Any, example: Any, path: str | Path, *,
     forget_types()
     try:
         with assuming(Hints(example_sizes(model, arguments, {}, dynamic))) as hints:
-            traced = trace(model, *arguments, dynamic=dynamic)
+            traced = trace_but_for_numbers(model, arguments, {}, dynamic)
     finally:
         forget_types()
     if not traced.graph.outputs:

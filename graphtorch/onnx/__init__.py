@@ -16,7 +16,14 @@ from graphtorch.ir.generalize import Hints
 from graphtorch.ir.op import forget_types
 from graphtorch.ir.shape import assuming, without_implied
 
-from .._captured.compile import Dim, TracedGraph, argument_names, example_sizes, trace
+from .._captured.compile import (
+    Dim,
+    TracedGraph,
+    argument_names,
+    example_sizes,
+    trace,
+    trace_but_for_numbers,
+)
 from .._deferred.tensor import Tensor
 from ..nn.modules.module import Module
 from .export import DEFAULT_OPSET, to_model
@@ -164,7 +171,7 @@ def _trace(model: Any, args: tuple[Any, ...], named: Mapping[str, Any],
            dynamic: dict[Any, Any]) -> TracedGraph:
     """The graph; where the sizes marked as dynamic turn out to depend on fixed ones, with fixed sizes."""
     try:
-        return trace(model, *args, dynamic=dynamic, **named)
+        return trace_but_for_numbers(model, args, named, dynamic)
     except (RuntimeError, TypeError) as problem:
         if not dynamic:
             raise

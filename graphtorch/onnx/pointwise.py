@@ -12,6 +12,7 @@ from graphtorch.ir.graph import Node
 
 from .builder import ELEM_TYPE, ModelBuilder
 
+UINT64 = 13  # of onnx.TensorProto
 Emit = Callable[[ModelBuilder, Node, list[str]], "str | list[str]"]
 E = TypeVar("E", bound=Emit)
 POINTWISE: dict[str, Emit] = {}
@@ -137,6 +138,34 @@ def _log1p(b: ModelBuilder, node: Node, x: list[str]) -> str:
 @emits("erfc")
 def _erfc(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("Sub", [b.scalar(1.0, _like(node)), b.op("Erf", x)])
+
+
+@emits("shift_left", "shift_right")
+def _shift(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    """In 64 bits, as products and quotients with powers of two: ONNX's BitShift takes unsigned numbers only.
+
+    By less than 0 or as many as there are bits: 0, or the sign for a shift to the right.
+    """
+    dtype = node.types[0].dtype
+    value, by = (cast(b, name, dt.i64) for name in x)
+    zero, bits = b.constant(0, dt.i64), b.constant(dtype.bits, dt.i64)
+    wrong = b.op("Or", [b.op("Less", [by, zero]), b.op("GreaterOrEqual", [by, bits])])
+    if node.op.name == "shift_left":
+        moved = b.op("Mul", [value, _power_of_two(b, b.op("Where", [wrong, zero, by]))])
+        return cast(b, b.op("Where", [wrong, zero, moved]), dtype)
+    by = b.op("Where", [wrong, b.constant(dtype.bits - (1 if dtype.signed else 0), dt.i64), by])
+    half = b.op("Div", [by, b.constant(2, dt.i64)])  # in two steps: no power of two is the 64th then
+    for part in (half, b.op("Sub", [by, half])):
+        power = _power_of_two(b, part)
+        value = b.op("Div", [b.op("Sub", [value, b.op("Mod", [value, power])]), power])
+    return cast(b, value, dtype)
+
+
+def _power_of_two(b: ModelBuilder, exponent: str) -> str:
+    """2 ** exponent in i64, for exponents below 64."""
+    one = b.op("Cast", [b.constant(1, dt.i64)], to=UINT64)
+    moved = b.op("BitShift", [one, b.op("Cast", [exponent], to=UINT64)], direction="LEFT")
+    return b.op("Cast", [moved], to=ELEM_TYPE[dt.i64])
 
 
 @emits("trunc")

@@ -304,6 +304,10 @@ def _adaptive_avg_pool(b: ModelBuilder, node: Node, x: list[str]) -> str:
 @_emits
 def _adaptive_max_pool(b: ModelBuilder, node: Node, x: list[str]) -> list[str]:
     sizes, wanted = node.operands[0].shape[2:], node.attrs.output_size
+    if all(w == 1 for w in wanted):
+        lines = b.op("Reshape", [x[0], b.ints([0, 0, -1])])
+        place = b.op("ArgMax", [lines], axis=2, keepdims=1)
+        return [b.op("GlobalMaxPool", x), b.op("Reshape", [place, b.ints([0, 0, *wanted])])]
     if not all(isinstance(s, int) and isinstance(w, int) and s % w == 0
                for s, w in zip(sizes, wanted, strict=True)):
         raise unsupported(node, f"pooling {list(sizes)} to {list(wanted)} needs windows of equal size")

@@ -183,8 +183,9 @@ def test_a_size_in_python():
     for function, message in ((branches, r"3 <= batch depends on the run: narrow the range"),
                               (lambda x: x * len(x), "size batch is symbolic here"),
                               (lambda x: sum(list(x)), "size batch is symbolic here")):
-        with pytest.raises(TypeError, match=message):
-            torch.trace(function, torch.ones(5), dynamic={0: {0: batch()}})
+        if function is not branches:  # a comparison becomes a condition of a traced graph
+            with pytest.raises(TypeError, match=message):
+                torch.trace(function, torch.ones(5), dynamic={0: {0: batch()}})
         compiled = torch.compile(function, dynamic={0: {0: batch()}})
         with pytest.warns(UserWarning, match=message + ".*recorded for each size instead"):
             compiled(torch.ones(5))
@@ -230,3 +231,11 @@ def test_one_onnx_file_serves_every_batch(name, tmp_path):
         x = torch.randn(n, *shape)
         found, = session.run(None, {"x": x.numpy()})
         np.testing.assert_allclose(found, made(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_traced_graph_assumes_of_its_sizes():
+    dims = {0: {0: batch(), 1: torch.Dim("t", min=1)}}
+    traced = torch.trace(lambda x: x[:, :3] * 2 if x.shape[1] > 4 else x, torch.ones(2, 6), dynamic=dims)
+    assert [str(c) for c in traced.conditions] == ["t-5"]  # at least 0; of which t-3 >= 0 follows
+    assert "[batch, 3]" in str(traced.graph)
+    assert torch.trace(lambda x: x + 1, torch.ones(2, 6), dynamic=dims).conditions == ()

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import graphtorch as torch
-from graphtorch import nn
+from graphtorch import aot, nn
 from graphtorch.nn import functional as F
 
 onnxruntime = pytest.importorskip("onnxruntime")
+needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="needs a linker")
 
 SEQUENCE = {0: "b", 1: "t"}, [(2, 5, 4), (3, 9, 4), (1, 7, 4)]
 IMAGE = {0: "b", 2: "h", 3: "w"}, [(1, 3, 8, 8), (2, 3, 12, 10), (1, 3, 6, 14)]
+
+
+LSTM = nn.LSTM(4, 3, batch_first=True)
 
 
 class Last(nn.Module):
@@ -66,6 +72,24 @@ SEQUENCES: dict[str, Callable[[Any], Any]] = {
     "attention": lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True),
     "encoder": nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
     "mean": lambda x: x.sum(0) / x.shape[0],
+    "chunks": lambda x: torch.cat(x.chunk(2, 2)[::-1], 2),
+    "running mean": lambda x: x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None],
+    "positions by sines": lambda x: x + torch.sin(torch.arange(x.shape[1])[:, None] * torch.ones(4)),
+    "zeros like": lambda x: torch.cat([torch.zeros(x.shape[0], 1, x.shape[2]), x], 1),
+    "mask by lengths": lambda x: x * (torch.arange(x.shape[1]) < x.shape[1] - 1)[None, :, None],
+    "upper triangle": lambda x: (x @ x.mT).triu(1),
+    "softmax over time": lambda x: (x * x.mean(2, keepdim=True).softmax(1)).sum(1),
+    "layer norm": nn.LayerNorm(4),
+    "flatten": lambda x: x.flatten(0, 1) * 2,
+    "flip": lambda x: x.flip(1),
+    "convolution over time": lambda x: F.conv1d(x.transpose(1, 2), torch.ones(2, 4, 3), padding=1),
+    "lstm": lambda x: LSTM(x)[0],
+    "outer": lambda x: torch.einsum("bti,bsi->bts", x, x),
+    "stack": lambda x: torch.stack([x, x * 2], 2).reshape(x.shape[0], -1, x.shape[2]),
+    "max over time": lambda x: F.adaptive_max_pool1d(x.transpose(1, 2), 1).squeeze(2),
+    "half": lambda x: x[:, : (x.shape[1] + 1) // 2],
+    "at least four": lambda x: x[:, : max(x.shape[1], 4)],
+    "new_full": lambda x: x.new_full((x.shape[0], x.shape[1]), 0.5) + x[..., 0],
 }
 IMAGES: dict[str, Callable[[Any], Any]] = {
     "nearest": nn.Upsample(scale_factor=2),
@@ -89,6 +113,20 @@ IMAGES: dict[str, Callable[[Any], Any]] = {
     "unfold": lambda x: F.unfold(x, 3, padding=1),
     "strided convolution": nn.Conv2d(3, 4, 3, 2, 1),
     "group norm": nn.GroupNorm(1, 3),
+    "average pool": nn.AvgPool2d(2),
+    "adaptive pool": nn.AdaptiveAvgPool2d(1),
+    "adaptive max pool": nn.AdaptiveMaxPool2d(1),
+    "transposed convolution": nn.ConvTranspose2d(3, 2, 2, 2),
+    "pixel_shuffle": lambda x: F.pixel_shuffle(torch.cat([x, x[:, :1]], 1), 2),
+    "batch norm": nn.BatchNorm2d(3),
+    "tokens": lambda x: x.flatten(2).transpose(1, 2),
+    "patches": lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2),
+    "global mean": lambda x: x.mean((2, 3)),
+    "crop by half": lambda x: x[..., x.shape[2] // 2 :, : x.shape[3] // 2],
+    "affine grid": lambda x: F.affine_grid(torch.eye(2, 3).expand(x.shape[0], 2, 3), x.shape,
+                                           align_corners=False),
+    "grid_sample": lambda x: F.grid_sample(x, F.affine_grid(
+        torch.eye(2, 3).expand(x.shape[0], 2, 3), x.shape, align_corners=False), align_corners=False),
     "coordinates": lambda x: x + torch.arange(x.shape[3]) * torch.arange(x.shape[2])[:, None],
 }
 CASES = {**{k: (f, SEQUENCE) for k, f in SEQUENCES.items()}, **{k: (f, IMAGE) for k, f in IMAGES.items()}}
@@ -122,6 +160,29 @@ def test_three_sizes(name: str) -> None:
         np.testing.assert_allclose(found, wanted, 1e-4, 1e-4)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_three_sizes_compiled(name: str) -> None:
+    function, (_, shapes) = CASES[name]
+    net = Wrapped(function).eval()
+    compiled = torch.compile(net)
+    for shape in (*shapes, *shapes):
+        x = torch.tensor(np.random.default_rng(1).standard_normal(shape).astype(np.float32))
+        np.testing.assert_allclose(compiled(x).detach().numpy(), net(x).detach().numpy(), 1e-4, 1e-4)
+
+
+@needs_cc
+@pytest.mark.parametrize("name", CASES)
+def test_three_sizes_as_a_library(name: str, tmp_path: Path) -> None:
+    function, (axes, shapes) = CASES[name]
+    xs = [np.random.default_rng(0).standard_normal(s).astype(np.float32) for s in shapes]
+    net = Wrapped(function).eval()
+    dims = {axis: torch.Dim(label, min=1) for axis, label in axes.items()}
+    compiled = aot.compile(net, torch.tensor(xs[0]), tmp_path / "m.so", dynamic={0: dims})
+    with compiled.load() as library:
+        for x in xs:
+            np.testing.assert_allclose(library(x)[0], net(torch.tensor(x)).detach().numpy(), 1e-4, 1e-4)
+
+
 def conditions(model: Any) -> list[str]:
     return [c for p in model.metadata_props if p.key == "graphtorch.conditions" for c in json.loads(p.value)]
 
@@ -137,8 +198,28 @@ def test_what_a_model_assumes_of_its_sizes_is_written_down() -> None:
     assert {"-(h%2) >= 0", "-(w%2) >= 0"} <= set(odd)
 
 
-def test_a_size_needed_in_python_is_said() -> None:
-    with pytest.warns(UserWarning, match="exported with fixed sizes.*size t is symbolic"):
-        model = torch.onnx.export(Wrapped(lambda x: x / float(x.shape[1])), (torch.ones(2, 5, 4),),
-                                  input_names=["x"], dynamic_axes={"x": {1: "t"}})
-    assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [2, 5, 4]
+NUMBERS: dict[str, Callable[[Any], Any]] = {
+    "float": lambda x: x / float(x.shape[1]),
+    "len": lambda x: x * len(x[0]),
+    "int of a half": lambda x: x[:, : int(x.shape[1] / 2)],
+    "root": lambda x: x / x.shape[1] ** 0.5,
+    "range": lambda x: sum(x[:, i] for i in range(x.shape[1])),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_sizes_needed_in_python_stay_with_a_warning(name: str, tmp_path: Path) -> None:
+    """The other sizes stay free."""
+    function, x = NUMBERS[name], torch.ones(2, 5, 4)
+    with pytest.warns(UserWarning, match="size t is symbolic here.*t stays the example's size"):
+        model = torch.onnx.export(Wrapped(function), (x,), input_names=["x"],
+                                  dynamic_axes={"x": {0: "b", 1: "t"}})
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_value or d.dim_param for d in shape] == ["b", 5, 4]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    y = torch.arange(60.0).reshape(3, 5, 4)
+    np.testing.assert_allclose(session.run(None, {"x": y.numpy()})[0], function(y).numpy(), 1e-5)
+    with pytest.warns(UserWarning, match="t stays the example's size"):
+        dims = {0: torch.Dim("b"), 1: torch.Dim("t")}
+        compiled = aot.compile(function, x, tmp_path / "m.a", dynamic={0: dims})
+    assert "[b, 5, 4]" in compiled.header.read_text()

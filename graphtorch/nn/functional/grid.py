@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from graphtorch.ir.shape import SymInt
+
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision
 from ..._ops.base import FUNCTIONS, check_tensor, rounded_once
@@ -51,11 +53,17 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     return flat.matmul(theta.transpose(1, 2)).reshape(size[0], *size[2:], dims)
 
 
-def _ticks(size: int, align_corners: bool, dtype: Any) -> Tensor:
+def _ticks(size: Any, align_corners: bool, dtype: Any) -> Tensor:
     if size <= 1:
         return FUNCTIONS["zeros"](size, dtype=dtype)
     ticks = FUNCTIONS["linspace"](-1, 1, size, dtype=dtype)
+    size = _number(size)
     return ticks if align_corners else ticks * ((size - 1) / size)
+
+
+def _number(size: Any) -> Any:
+    """A size for arithmetic: a symbolic one as a tensor of its value."""
+    return FUNCTIONS["tensor"](size) if isinstance(size, SymInt) else size
 
 
 def _aligned(given: bool | None) -> bool:
@@ -117,7 +125,7 @@ class _Sampler:
 
     def __init__(self, image: Tensor, grid: Tensor, padding: str, aligned: bool):
         self.image, self.padding, self.aligned = image, padding, aligned
-        self.sizes = tuple(image.shape[2:])
+        self.sizes = tuple(map(_number, image.shape[2:]))
         self.flat = image.reshape(*image.shape[:2], -1)
         self.target = tuple(grid.shape[1:-1])
         parts = grid.unbind(-1)[::-1]  # x comes first in the grid and last in the image
@@ -149,17 +157,18 @@ class _Sampler:
             total = total + self._read([t.round() for t in taps]) * weight
         return total
 
-    def _pixels(self, c: Tensor, size: int) -> Tensor:
+    def _pixels(self, c: Tensor, size: Any) -> Tensor:
         return (c + 1) / 2 * (size - 1) if self.aligned else ((c + 1) * size - 1) / 2
 
-    def _padded(self, c: Tensor, size: int) -> Tensor:
+    def _padded(self, c: Tensor, size: Any) -> Tensor:
         """Coordinates after what `padding_mode` does to those outside; their gradient is 0 at the border."""
         if self.padding == "zeros":
             return c
         if self.padding == "reflection":
             c = _reflected(c, 0, 2 * (size - 1)) if self.aligned else _reflected(c, -1, 2 * size - 1)
         low = where(c > 0, c, 0.0)
-        return where(low < size - 1, low, float(size - 1))
+        high = (size - 1).to(low.dtype) if isinstance(size, Tensor) else float(size - 1)
+        return where(low < size - 1, low, high)
 
     def _read(self, index: Sequence[Tensor]) -> Tensor:
         """The pixels [N, C, *T] at whole coordinates, 0 outside."""
@@ -175,9 +184,9 @@ class _Sampler:
         return where(inside.unsqueeze(1), found, 0.0)
 
 
-def _reflected(c: Tensor, low: int, high: int) -> Tensor:
+def _reflected(c: Tensor, low: int, high: Any) -> Tensor:
     """Coordinates mirrored into low/2 .. high/2 as often as it takes."""
-    if low == high:
+    if not isinstance(high, Tensor) and low == high:
         return c * 0
     start, span = low / 2, (high - low) / 2
     distance = (c - start).abs()

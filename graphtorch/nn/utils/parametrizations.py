@@ -1,4 +1,4 @@
-"""Ready parametrizations: weight and spectral normalisation."""
+"""Ready parametrizations: weight and spectral normalisation, orthogonal matrices."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ...autograd import no_grad
 from ..functional import normalize
 from ..modules import Module
 from . import parametrize
+from .orthogonal import orthogonal as orthogonal
 from .spectral_norm import as_matrix, default_dim, iterate, start_vectors
 from .weight_norm import norm_except_dim, weight_of
 
