@@ -35,6 +35,16 @@ class Twice(torch.autograd.Function):
         x, = ctx.saved_tensors
         return 2 * g * x.abs() * cfg.k
 
+class Noisy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, g):
+        log.append(round(float(g.sum()), 2) if cfg.flag else len(log))
+        return g * len(items)
+
 class Net(nn.Module):
     gain = 1.0
 
@@ -123,6 +133,7 @@ torch.stack([{v}[0], {v}[1], {v}[2]])
 inner({v})
 inner({v}, 3)
 Twice.apply({v})
+Noisy.apply({v})
 checkpoint(helper, {v}, use_reentrant=False)
 checkpoint(lambda x: x.tanh() * p, {v}, use_reentrant=False)
 torch.polar({v}.abs(), {v}).real

@@ -93,6 +93,7 @@ class Capture:
         self.stood: list[tuple[Tensor, Tensor]] = []  # stand-ins, and the arguments that they stand for
         self.stood_leaves: list[bool] = []  # whether the stand-ins were leaves that require grad
         self.why = ""  # it was called off
+        self.forward: int | None = None  # so many of `created` are older than the gradient of its results
 
     # -- what happens during the call
 
@@ -267,7 +268,8 @@ class Capture:
             Storage.capture = None
         for value, leaf in self.leaves.items():
             stand_for(value, leaf)
-        for storage in dict.fromkeys((*[r() for r in self.created], *self.writes)):
+        created = self.created[: self.forward]  # gradients of no particular cotangents are nobody's work
+        for storage in dict.fromkeys((*[r() for r in created], *self.writes)):
             if storage is None or isinstance(storage.value, Leaf):
                 continue
             held = self.leaves.get(storage.value)
