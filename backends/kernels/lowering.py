@@ -100,7 +100,7 @@ class Lowering:
         )
         self._slots.update(zip(graph.inputs, self.inputs, strict=True))
         for value, slot in zip(graph.outputs, self.outputs, strict=True):
-            if value.node is None or value.node.op.name != "constant":  # those are copied
+            if value.node is None or value.node.op.name != "constant":  # nobody computes those: a copy
                 self._slots.setdefault(value, slot)
         self.program = Program(graph.name, graph.symbols(), self.inputs, self.outputs)
         self._block: list[Item] = self.program.launches

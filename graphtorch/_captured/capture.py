@@ -110,6 +110,7 @@ class Capture:
         self.reads: list[Read] = []  # of values that Python asked for
         self.numbers: list[tuple[Any, Value]] = []  # those that nothing but the result depends on
         self.root: CodeType | None = None  # what calls the function
+        self.forward: list[weakref.ref[Storage]] | None = None  # `created` before the gradient of its results
 
     # -- what happens during the call
 
@@ -361,7 +362,9 @@ class Capture:
             recorder.capture = None
         for value, leaf in self.leaves.items():
             stand_for(value, leaf)
-        for storage in [r() for r in self.created.values()]:
+        # gradients of no particular cotangents are nobody's work
+        created = self.created.values() if self.forward is None else self.forward
+        for storage in [r() for r in created]:
             if storage is None or isinstance(storage.value, Leaf):
                 continue
             held = self.leaves.get(storage.value)

@@ -417,11 +417,13 @@ class Watch:
         if isinstance(value, types.MethodType):
             self._meet(value.__self__)
             value = value.__func__
-        while isinstance(value, types.FunctionType):
+        if isinstance(value, types.FunctionType):
             self._functions.setdefault(value.__code__, value)
             for one in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
                 self._known[id(one)] = one
-            value = getattr(value, "__wrapped__", None)
+        wrapped = _own(value).get("__wrapped__")
+        if wrapped is not None:  # by a decorator, or compiled by itself
+            self._meet(wrapped)
         if isinstance(value, partial):
             self._meet(value.func)
             for one in (*value.args, *value.keywords.values()):

@@ -631,6 +631,7 @@ class Recording:
             if carrier is not None and _ends_of([carrier])[1]:
                 entry.spent.append(i)
                 carriers[i] = None
+        capture.forward = list(capture.created.values())
         joint = _joint_gradient(carriers, self.positions)
         saved = [] if joint is None else joint.saved
         self._sort_inputs([*self.values, *saved, *[r.value for r in capture.reads]])
@@ -966,8 +967,8 @@ def _ends_of(tensors: Sequence[Tensor]) -> tuple[list[Any], bool]:
             ends.append(node)
             continue
         freed = freed or node.freed
-        if node.hooks or node.retained or node.node_hooks or node.node_prehooks:
-            raise Unreplayable  # they are to run at each backward pass
+        if node.hooks or node.retained or node.node_hooks or node.node_prehooks or node.runs_hooks:
+            raise Unreplayable  # hooks are to run at each backward pass
         stack.extend(e[0] for e in node.edges if e is not None)
     return ends, freed
 

@@ -138,7 +138,7 @@ def _memory(x: Tensor) -> np.ndarray | None:
     """The elements of `x` to write to; None where the write has to be recorded, or refused."""
     if modes.grad and (x.requires_grad or (x._base is not None and x._base.requires_grad)):
         return None
-    if x._inference and not modes.inference:
+    if x._inference is True and not modes.inference:
         return None
     if x.is_sparse:
         return None

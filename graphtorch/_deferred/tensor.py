@@ -47,6 +47,8 @@ _DIFFERENTIABLE = frozenset(d for d in ALL if d.is_differentiable)
 # version of their memory then.
 Parent = tuple[Any, "View | None", int]
 
+DETACHED = "detached"  # what `_inference` is of an alias that leaves inference mode: it may be written to
+
 
 class Tensor:
     """An array whose elements are computed when they are needed.
@@ -99,7 +101,7 @@ class Tensor:
     _hooks: OrderedDict[int, Any] | None = None
     _post_hooks: OrderedDict[int, Any] | None = None
     _accumulator: weakref.ref[AccumulateGrad] | None = None
-    _inference = False
+    _inference: bool | str = False
     _seen: Seen | None = None  # see `seen_of`
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -387,7 +389,7 @@ class Tensor:
         """The same memory outside the autograd graph."""
         made = object.__new__(Tensor)
         made._storage, made._view, made._counter = self._storage, self._view, self._counter
-        made._inference = self._inference
+        made._inference = self._inference and (self._inference if modes.inference else DETACHED)
         return made
 
     def detach_(self) -> Tensor:
@@ -402,6 +404,7 @@ class Tensor:
         """The same memory, outside the autograd graph and its version checks."""
         made = object.__new__(Tensor)
         made._storage, made._view, made._counter = self._storage, self._view, Version()
+        made._inference = self._inference and (self._inference if modes.inference else DETACHED)
         return made
 
     @data.setter
@@ -471,7 +474,7 @@ class Tensor:
 
     def is_inference(self) -> bool:
         """Whether this tensor was made in inference mode."""
-        return self._inference
+        return bool(self._inference)
 
     def __len__(self) -> int:
         if not self._type.shape:

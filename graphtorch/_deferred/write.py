@@ -20,7 +20,7 @@ CHAIN_BOUND = 16  # writes to parts, each to what the one before left, that wait
 
 def check_writable(tensor: Tensor) -> None:
     """Raise where autograd or aliasing forbids an in-place operation on `tensor`."""
-    if tensor._inference and not modes.inference:
+    if tensor._inference is True and not modes.inference:
         raise RuntimeError(
             "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone "
             "to get a normal tensor before doing inplace update."

@@ -311,7 +311,7 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     dtype = self._type.dtype
     if not arrays:
         assign(
-            _full_view(self) if part is self and self.ndim else part,
+            _full_view(self) if part is self and self.ndim and key != (Ellipsis,) else part,
             _source(value, part),
             fills=not isinstance(value, Tensor),
         )

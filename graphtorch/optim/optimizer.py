@@ -240,8 +240,7 @@ class Optimizer:
                 if set_to_none:
                     param.grad = None
                 else:
-                    param.grad = param.grad.detach()
-                    param.grad.zero_()
+                    _zeroed(param)
 
     @_with_hooks
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -470,6 +469,15 @@ def existing() -> Iterator[None]:
             running.flush()
     finally:
         recorder.capture = capture
+
+
+def _zeroed(param: Tensor) -> None:
+    """Zeros in the place of a gradient: in its own memory, outside of any graph."""
+    gradient = param.grad
+    assert gradient is not None
+    if gradient.grad_fn is not None or gradient.requires_grad:
+        param.grad = gradient = gradient.detach()
+    gradient.zero_()
 
 
 def is_complex(value: Any) -> bool:

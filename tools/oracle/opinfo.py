@@ -6,13 +6,13 @@
     python tools/oracle/opinfo.py --dtype float16 --ends  both ends of a 16-bit range
     python tools/oracle/opinfo.py --op linalg.norm -v     one entry, every failing sample
     python tools/oracle/opinfo.py --surface names.tsv     only entries for the names in a table's first column
-    python tools/oracle/opinfo.py --compiled              each sample in a compiled function as well, called
-                                                          three times; --every 40: one in 40 of each entry
+    python tools/oracle/opinfo.py --compiled              each sample in a compiled function as well, which is
+                                                          called three times; --every 40: one sample in 40
 
 The samples, the dtypes an operator takes, and the expected values are those of ``torch.testing``'s operator
-database. Every sample that differs is listed with the reason; of compiled functions those samples count whose
-plain results (and gradients) are PyTorch's. `GRAPHTORCH_TARGET=reference` saves the time that compiling
-takes. Needs ``pip install -e ".[oracle]"``.
+database. Every sample that differs is listed with the reason; of compiled functions those
+samples count whose plain results (and gradients) are PyTorch's. `GRAPHTORCH_TARGET=reference` spares the time
+that compiling takes. Needs ``pip install -e ".[oracle]"``.
 """
 
 from __future__ import annotations
