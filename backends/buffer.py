@@ -51,13 +51,14 @@ class Block:
 
     def __del__(self, free: dict[int, list[int]] = _free) -> None:
         global _kept
-        size = self.size
         try:
-            free[size].append(self.address)
-        except KeyError:
-            free.setdefault(size, []).append(self.address)
+            size, address = self.size, self.address
         except AttributeError:
             return  # there was no memory for it
+        try:
+            free[size].append(address)
+        except KeyError:
+            free.setdefault(size, []).append(address)
         _kept += size
         if _kept > FREE_LIMIT:
             _trim()

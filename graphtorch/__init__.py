@@ -109,6 +109,7 @@ _LAZY = frozenset({  # modules that cost time to import and that few programs us
     "cuda",
     "distributed",
     "distributions",
+    "fft",
     "fx",
     "hub",
     "jit",

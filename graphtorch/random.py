@@ -384,7 +384,6 @@ def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) ->
     _rates("binomial", count, prob)
     if count._type.dtype is not prob._type.dtype:
         raise RuntimeError(f"Found dtype {prob.dtype} but expected {count.dtype}")
-    count = checked(count, "not negative", "binomial expects all elements of count to be non-negative")
     shape = broadcast(count._type.shape, prob._type.shape)
     return run("Binomial", ops.binomial, count, prob, *_stream(generator, shape))
 

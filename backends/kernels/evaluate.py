@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from graphtorch.ir.dtype import boolean, i64
 from graphtorch.ir.graph import Node, Value
+from graphtorch.ir.ops.index import PlacesAttrs
 from graphtorch.ir.shape import Dim, bounds
 
 from .ir import Const, Expr, KType, Stmt, binary, cast, select
@@ -242,7 +243,9 @@ def bounded(
     e: Evaluator, node: Node, position: Result, size: Dim, dim: int, mask: Mask | None, wraps: bool
 ) -> tuple[Dim, Mask]:
     """A loaded position as an index below `size`, and where it is valid; elsewhere the call fails."""
-    site = e.scope.lowering.fail_site(node, f"index is out of bounds for dimension {dim} with size {size}")
+    kind = node.attrs.kind if isinstance(node.attrs, PlacesAttrs) else "index"
+    message = f"index is out of bounds for dimension {dim} with size {size}"
+    site = e.scope.lowering.fail_site(node, message, kind)
     b, depth = e.scope.b, max(position.depth, mask.depth if mask else 0)
     with b.hoisted(depth):
         limit = e.scope.expr(size)

@@ -17,8 +17,8 @@ from graphtorch.ir.shape import SymInt, normalize_axis
 
 from .. import _types
 from .._deferred.door import Buffer
-from .._deferred.running import flush, locate, user_line
-from .._deferred.storage import Leaf, number_in_all, recorder
+from .._deferred.running import flush, locate, settle, user_line
+from .._deferred.storage import Leaf, Storage, number_in_all, recorder
 from .._deferred.tensor import Tensor, wrap
 from .._deferred.write import assign, cast_tensor, check_overlap
 from ..autograd.grad_mode import modes
@@ -306,6 +306,34 @@ def check_places(
 
 
 OUTSIDE = "index {} is out of bounds for dimension %d with size %s"
+
+
+def failing_now(found: Any, *operands: Tensor) -> Any:
+    """`found`, a tensor or several, computed now where all elements of the operands are in memory.
+
+    For what fails by its data: the error belongs to the call then, as PyTorch's does, where the program may
+    wait for it. Of operands still to be computed the run takes care.
+    """
+    if recorder.capture is None and all(_at_hand(x._storage) for x in operands):
+        settle((found[0] if isinstance(found, tuple) else found)._storage)
+    return found
+
+
+def _at_hand(storage: Storage) -> bool:
+    """Whether its elements are in memory, or follow from numbers of the program alone (``-torch.eye(3)``)."""
+    if storage.host is not None or type(storage.value) is Leaf:
+        return True
+    waiting, seen = [storage.value], 0
+    while waiting:
+        value = waiting.pop()
+        seen += 1
+        if seen > FEW_NODES or (value.node is None and value.rank):
+            return False
+        waiting += value.node.operands if value.node is not None else ()
+    return True
+
+
+FEW_NODES = 16  # so many are looked at
 
 
 def known_elements(x: Tensor) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from graphtorch.ir.shape import broadcast
 from .._deferred.tensor import Tensor
 from .._types import DTYPES, finfo
 from ..return_types import define
-from .base import FUNCTIONS, check_tensor, register, run, write_out
+from .base import FUNCTIONS, check_tensor, failing_now, register, run, write_out
 from .linalg import matmul
 
 SVD = define("linalg_svd", ("U", "S", "Vh"))
@@ -28,9 +28,7 @@ LU_FACTOR_EX = define("linalg_lu_factor_ex", ("LU", "pivots", "info"))
 LU = define("linalg_lu", ("P", "L", "U"))
 OLD_TRIANGULAR = define("triangular_solve", ("solution", "cloned_coefficient"))
 LSTSQ = define("linalg_lstsq", ("solution", "residuals", "rank", "singular_values"))
-NOT_FINITE = (
-    "linalg.svd: The algorithm failed to converge because the input matrix contained non-finite values."
-)
+NOT_FINITE = "{}: The algorithm failed to converge because the input matrix contained non-finite values."
 
 
 def _given(name: str, out: Any, found: Any) -> Any:
@@ -48,17 +46,23 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None, out
     Raises RuntimeError for integers and fewer than two dimensions, LinAlgError for a matrix with a NaN.
     """
     check_tensor("linalg.svd", "A", A)
-    u, s, vh = run("LinalgSvd", _svd, A)
+    u, s, vh = failing_now(run("LinalgSvd", _svd, A), A)
     if full_matrices:
         u, vh = _completed(u), _completed(vh.mH).mH
     return _given("linalg.svd", out, SVD(u, s, vh))
 
 
 def _svd(x: Value) -> tuple[Value, ...]:
-    if x.rank >= 2:
-        missing = ops.any(ops.isnan(x), dims=(x.rank - 2, x.rank - 1), keepdim=False)
-        x = ops.require(x, ops.cast(missing, dtype=i32), message=NOT_FINITE)
-    return ops.svd(x)  # type: ignore[no-any-return]
+    return ops.svd(_finite("linalg.svd", x))  # type: ignore[no-any-return]
+
+
+def _finite(name: str, x: Value) -> Value:
+    """Matrices, once it is known that there is no NaN in them."""
+    if x.rank < 2:
+        return x
+    missing = ops.any(ops.isnan(x), dims=(x.rank - 2, x.rank - 1), keepdim=False)
+    message = NOT_FINITE.format(name)
+    return ops.require(x, ops.cast(missing, dtype=i32), message=message)  # type: ignore[no-any-return]
 
 
 def _completed(u: Tensor) -> Tensor:
@@ -73,7 +77,8 @@ def _completed(u: Tensor) -> Tensor:
 def svdvals(A: Tensor, *, driver: str | None = None, out: Any = None) -> Tensor:
     """The singular values of A [*, m, n] in descending order."""
     check_tensor("linalg.svdvals", "A", A)
-    return _given("linalg.svdvals", out, run("LinalgSvd", lambda v: _svd(v)[1], A))
+    values = failing_now(run("LinalgSvd", lambda v: _svd(v)[1], A), A)
+    return _given("linalg.svdvals", out, values)
 
 
 @register("svd")
@@ -195,13 +200,19 @@ def old_qr(input: Tensor, some: bool = True, *, out: Any = None) -> Any:
 def eigh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Any:
     """(eigenvalues, eigenvectors) of symmetric or Hermitian A [*, n, n]; reads the triangle `UPLO`.
 
-    The largest component of a vector (the first of such) is positive.
+    The largest component of a vector (the first of such) is positive. Raises LinAlgError for a NaN in it.
     """
     check_tensor("linalg.eigh", "A", A)
     if UPLO.upper() not in ("L", "U"):
         raise RuntimeError(f"Expected UPLO argument to be 'L' or 'U', but got {UPLO}")
-    found = run("LinalgEigh", ops.eigh, A if UPLO.upper() == "L" else A.mH)
-    return _given("linalg.eigh", out, EIGH(*found))
+    found = run("LinalgEigh", _eigh, A if UPLO.upper() == "L" else A.mH)
+    return _given("linalg.eigh", out, EIGH(*failing_now(found, A)))
+
+
+def _eigh(x: Value) -> tuple[Value, ...]:
+    if x.rank < 2 or x.shape[-1] != x.shape[-2]:
+        return ops.eigh(x)  # type: ignore[no-any-return]  # which refuses it
+    return ops.eigh(_finite("linalg.eigh", ops.tril(x, diagonal=0)))  # type: ignore[no-any-return]
 
 
 def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Tensor:
@@ -235,7 +246,7 @@ def cholesky(A: Tensor, *, upper: bool = False, out: Any = None) -> Tensor:
             "positive-definite",
         )
 
-    factor = run("LinalgCholeskyEx", apply, A.mH if upper else A)
+    factor = failing_now(run("LinalgCholeskyEx", apply, A.mH if upper else A), A)
     return _given("linalg.cholesky", out, factor.mH if upper else factor)
 
 
@@ -255,8 +266,11 @@ def cholesky_solve(input: Tensor, L: Tensor, upper: bool = False) -> Tensor:
 @register(out=True)
 def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
     """The inverse of the matrix whose Cholesky factor `input` is."""
+    info = (input.diagonal(0, -2, -1) == 0).any(-1).to(DTYPES["int32"])
+    factor = run("CholeskyInverse", lambda v, i: ops.require(v, i, message=NO_FACTOR), input, info)
+    factor = failing_now(factor, input)
     unit = FUNCTIONS["eye"](input.shape[-1], dtype=input.dtype).expand(input.shape)
-    return cholesky_solve(unit, input, upper)
+    return cholesky_solve(unit, factor, upper)
 
 
 # ------------------------------------------------------------------------------------------ L U, solving
@@ -264,19 +278,25 @@ def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
 
 def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False, out: Any = None) -> Any:
     """(LU, pivots, info): both factors in one matrix; info is the position of the first zero pivot."""
+    return _given("linalg.lu_factor_ex", out, _lu_factor("torch.linalg.lu_factor_ex", A, pivot, check_errors))
+
+
+def _lu_factor(name: str, A: Tensor, pivot: bool, check_errors: bool) -> Any:
     check_tensor("linalg.lu_factor_ex", "A", A)
     if not pivot:
         raise RuntimeError("linalg.lu_factor: LU without pivoting is not implemented on the CPU")
     packed, _, pivots, info = run("LinalgLuFactorEx", ops.lu, A)
     if check_errors:
-        packed = run("LinalgLuFactorEx", lambda v, i: ops.require(v, i, message=SINGULAR), packed, info)
-    found = LU_FACTOR_EX(packed, (pivots + 1).to(DTYPES["int32"]), info)  # LAPACK counts rows from 1
-    return _given("linalg.lu_factor_ex", out, found)
+        def apply(v: Value, i: Value) -> Value:
+            return ops.require(v, i, message=SINGULAR.format(name), kind="runtime")  # type: ignore[no-any-return]
+
+        packed = failing_now(run("LinalgLuFactorEx", apply, packed, info), A)
+    return LU_FACTOR_EX(packed, (pivots + 1).to(DTYPES["int32"]), info)  # LAPACK counts rows from 1
 
 
 def lu_factor(A: Tensor, *, pivot: bool = True, out: Any = None) -> Any:
-    """(LU, pivots) of A [*, m, n] for `lu_solve`."""
-    found = lu_factor_ex(A, pivot=pivot)
+    """(LU, pivots) of A [*, m, n] for `lu_solve`. Raises RuntimeError where a diagonal element of U is 0."""
+    found = _lu_factor("torch.linalg.lu_factor", A, pivot, True)
     return _given("linalg.lu_factor", out, LU_FACTOR(found.LU, found.pivots))
 
 
@@ -412,8 +432,15 @@ def old_triangular_solve(
     return _given("triangular_solve", out, found)
 
 
-SINGULAR = "linalg.lu_factor: a diagonal element of U is zero: the matrix is singular"
+SINGULAR = (
+    "{}: a diagonal element of U is zero and using it on lu_solve would result in a division by zero. If you "
+    "still want to perform the factorization, consider calling linalg.lu_factor_ex(A, pivot)"
+)
 UNSOLVABLE = "torch.linalg.solve: The solver failed because the input matrix is singular."
+NO_FACTOR = (
+    "cholesky_inverse: A diagonal element is zero, the inversion could not be completed because the input "
+    "matrix is singular."
+)
 NO_INVERSE = (
     "linalg.inv: A diagonal element is zero, the inversion could not be completed because the input matrix "
     "is singular."
@@ -433,7 +460,8 @@ def _solution(A: Tensor, B: Tensor, message: str | None) -> tuple[Tensor, Tensor
         inner = ops.triangular_solve(packed, moved, upper=False, unit=True)
         return ops.triangular_solve(packed, inner, upper=True), info
 
-    return run("LinalgSolveEx", apply, a, b)  # type: ignore[no-any-return]
+    found = run("LinalgSolveEx", apply, a, b)
+    return found if message is None else failing_now(found, A, B)  # type: ignore[no-any-return]
 
 
 def _is_vector(A: Tensor, B: Tensor) -> bool:

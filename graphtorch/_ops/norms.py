@@ -117,6 +117,12 @@ def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
 @rounded_once
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Each slice along `dim` scaled so that its p-norm is at most `maxnorm`."""
+    if not p > 0:
+        raise RuntimeError("renorm: non-positive-norm not supported")
+    if maxnorm < 0:
+        raise RuntimeError(f"renorm: expected maxnorm to be >= 0 but got {maxnorm}")
+    if input.ndim < 2:
+        raise RuntimeError(f"renorm: input needs at least 2 dimensions, got {input.ndim} dimensions")
     axis = axis_of(dim, input.ndim)
     rest = [i for i in range(input.ndim) if i != axis]
     size = vector_norm(input, p, rest, True)

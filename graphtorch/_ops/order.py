@@ -7,11 +7,10 @@ from typing import Any
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType
 
-from .._deferred.storage import Leaf, recorder
 from .._deferred.tensor import Tensor
 from .._types import DTYPES
 from .autocast import single_precision
-from .base import FUNCTIONS, axis_of, cast_value, check_tensor, register, run, write_out
+from .base import FUNCTIONS, axis_of, cast_value, check_tensor, checked, register, run, write_out
 from .reduce import _check_size, _long, _pick, pair
 
 
@@ -212,10 +211,7 @@ def _points(name: str, input: Tensor, q: Any, interpolation: str) -> Tensor:
         raise RuntimeError(f"{name}() q must be a scalar or 1D tensor")
     if q.dtype is not input.dtype:
         raise RuntimeError(f"{name}() q tensor must be same dtype as the input tensor")
-    known = isinstance(q._storage.value, Leaf) and recorder.capture is None
-    if known and not bool(((q >= 0) & (q <= 1)).all()):
-        raise RuntimeError(f"{name}() q values must be in the range [0, 1]")
-    return q
+    return checked(q, "probability", f"{name}() q values must be in the range [0, 1]")
 
 
 def _interpolated(ordered: Tensor, place: Tensor, interpolation: str) -> Tensor:

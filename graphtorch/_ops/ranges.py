@@ -178,10 +178,17 @@ def _rounded(line: np.ndarray, ir: DType) -> np.ndarray:
         return line.astype(np.int64).astype(ir.numpy) if ir.is_integer else line.astype(ir.numpy)
 
 
+def _check_sides(row: int, col: int) -> None:
+    for name, size in (("row", row), ("col", col)):
+        if size < 0:
+            raise RuntimeError(f"{name} must be non-negative, got{size}")
+
+
 def tril_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
 ) -> Tensor:
     """Indices of the lower triangle of a row x col matrix, as two rows."""
+    _check_sides(row, col)
     made = np.stack(np.tril_indices(row, offset, col))
     return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
 
@@ -190,6 +197,7 @@ def triu_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
 ) -> Tensor:
     """Indices of the upper triangle of a row x col matrix, as two rows."""
+    _check_sides(row, col)
     made = np.stack(np.triu_indices(row, offset, col))
     return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
 

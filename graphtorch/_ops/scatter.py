@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from graphtorch.ir import ops
 from graphtorch.ir.shape import broadcast
 
 from .._deferred.tensor import Tensor, from_value
 from .._deferred.write import assign
 from .._types import DTYPES, iinfo
-from .base import FUNCTIONS, OUTSIDE, axis_of, check_places, register, run, scalar
+from .base import FUNCTIONS, OUTSIDE, axis_of, check_places, checked, known_elements, register, run, scalar
 from .indexing import Arrays, _basic, _index, _put, _sliced, _source, full_number, getitem
 from .strides import as_strided, diagonal
 from .views import reshape, select, slice_view
@@ -75,7 +77,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
         raise RuntimeError("Index tensor must have the same number of dimensions as input tensor")
     _check_fits("gather", input, index, axis, "input")
     _check_entries(input, axis, index, "runtime")
-    return run("Gather", lambda v, i: ops.gather(v, _index(i), dim=axis), input, index)
+    return run("Gather", lambda v, i: ops.gather(v, _index(i), dim=axis, kind="runtime"), input, index)
 
 
 def _check_fits(name: str, x: Tensor, index: Tensor, axis: int, what: str) -> None:
@@ -83,12 +85,14 @@ def _check_fits(name: str, x: Tensor, index: Tensor, axis: int, what: str) -> No
         if i != axis and isinstance(a, int) and isinstance(b, int) and a > b:
             raise RuntimeError(
                 f"Size does not match at dimension {i} expected index {list(index.shape)} to be no larger "
-                f"than "
-                f"{what} {list(x.shape)} apart from dimension {axis}"
+                f"than {what} {list(x.shape)} apart from dimension {axis}"
             )
 
 
-def _scatter(name: str, input: Tensor, dim: int, index: Tensor, src: Any, apply: Any) -> Tensor:
+def _scatter(
+    name: str, input: Tensor, dim: int, index: Tensor, src: Any, kind: str = "runtime"
+) -> Tensor:
+    """`scatter` or `scatter_add`; `kind` is that of the error for a place outside of the dimension."""
     check_index_dtype(name, index)
     axis = _axis(input, dim)
     dtype = input._type.dtype
@@ -99,17 +103,18 @@ def _scatter(name: str, input: Tensor, dim: int, index: Tensor, src: Any, apply:
             f"{name}(): Expected self.dtype to be equal to src.dtype: {input.dtype} and {src.dtype}"
         )
     if input.ndim == 0:
-        flat = _scatter(name, reshape(input, (1,)), 0, reshape(index, (-1,)), reshape(src, (-1,)), apply)
+        flat = _scatter(name, reshape(input, (1,)), 0, reshape(index, (-1,)), reshape(src, (-1,)), kind)
         return reshape(flat, ())
     if index.numel() == 0:
         return input.clone()
     _check_fits(name, input, index, axis, "self")
     _check_fits(name, src, index, -1, "src")
-    _check_entries(input, axis, index, "runtime")
+    _check_entries(input, axis, index, kind)
     shape = index._type.shape
     if src._type.shape != shape:
         src = slice_view(src, (0,) * len(shape), shape, (1,) * len(shape))
-    return run(name.capitalize(), lambda v, i, s: apply(v, _index(i), s, axis), input, index, src)
+    op = getattr(ops, name)
+    return run(name.capitalize(), lambda v, i, s: op(v, _index(i), s, dim=axis, kind=kind), input, index, src)
 
 
 def _number_like(index: Tensor, value: Any, dtype: Any) -> Tensor:
@@ -136,15 +141,13 @@ def scatter(
         )
     if reduce is not None:
         raise RuntimeError("reduce argument must be either add or multiply.")
-    return _scatter("scatter", input, dim, index, src, lambda v, i, s, axis: ops.scatter(v, i, s, dim=axis))
+    return _scatter("scatter", input, dim, index, src)
 
 
 @register(inplace=True, out=True)
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """A copy with `src` added at `index` along `dim`."""
-    return _scatter(
-        "scatter_add", input, dim, index, src, lambda v, i, s, axis: ops.scatter_add(v, i, s, dim=axis)
-    )
+    return _scatter("scatter_add", input, dim, index, src)
 
 
 @register(inplace=True, out=True)
@@ -152,23 +155,31 @@ def scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
     """A copy with `src` combined at `index` along `dim` by sum, mean, prod, amax or amin."""
+    return _reduced(input, dim, index, src, reduce, include_self, "runtime")
+
+
+def _reduced(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool, kind: str
+) -> Tensor:
+    """`scatter_reduce`; `kind` is that of the error for a place outside of the dimension."""
     start = {"sum": 0, "mean": 0, "prod": 1, "amax": None, "amin": None}
     if reduce not in start:
         raise RuntimeError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}.")
     if input.ndim == 0:
         lines = [reshape(t, (-1,)) for t in (input, index, src)]
-        return reshape(scatter_reduce(lines[0], 0, lines[1], lines[2], reduce, include_self=include_self), ())
+        return reshape(_reduced(lines[0], 0, lines[1], lines[2], reduce, include_self, kind), ())
     if input._type.dtype.is_bool:
         wide = DTYPES["uint8"]
         logical = {"sum": "amax", "mean": "amin", "prod": "amin"}.get(reduce, reduce)
-        found = scatter_reduce(input.to(wide), dim, index, src.to(wide), logical, include_self=include_self)
+        found = _reduced(input.to(wide), dim, index, src.to(wide), logical, include_self, kind)
         return found.to(input.dtype)
-    touched = scatter_add(FUNCTIONS["zeros_like"](input), dim, index, FUNCTIONS["ones_like"](src))
+    nothing, ones = FUNCTIONS["zeros_like"](input), FUNCTIONS["ones_like"](src)
+    touched = _scatter("scatter_add", nothing, dim, index, ones, kind)
     base = (
         input if include_self else FUNCTIONS["where"](touched > 0, start[reduce] or 0, input).to(input.dtype)
     )
     if reduce in ("sum", "mean"):
-        total = scatter_add(base, dim, index, src)
+        total = _scatter("scatter_add", base, dim, index, src, kind)
         if reduce == "sum":
             return total
         count = touched + 1 if include_self else touched.clamp(min=1)
@@ -177,11 +188,12 @@ def scatter_reduce(
             if input.dtype.is_floating_point
             else FUNCTIONS["div"](total, count, rounding_mode="floor")
         )
-    return _reduce_by_rounds(input, _axis(input, dim), index, src, reduce, include_self, touched)
+    return _reduce_by_rounds(input, _axis(input, dim), index, src, reduce, include_self, touched, kind)
 
 
 def _reduce_by_rounds(
-    x: Tensor, axis: int, index: Tensor, src: Tensor, reduce: str, include_self: bool, touched: Tensor
+    x: Tensor, axis: int, index: Tensor, src: Tensor, reduce: str, include_self: bool, touched: Tensor,
+    kind: str,
 ) -> Tensor:
     """prod, amax and amin: each entry along `axis` of `src` in turn."""
     combine = {"prod": FUNCTIONS["mul"], "amax": FUNCTIONS["maximum"], "amin": FUNCTIONS["minimum"]}[reduce]
@@ -194,7 +206,7 @@ def _reduce_by_rounds(
     blank = FUNCTIONS["full_like"](x, neutral)
     for at in range(index.shape[axis]):
         i = index.narrow(axis, at, 1)
-        result = combine(result, scatter(blank, axis, i, src.narrow(axis, at, 1)))
+        result = combine(result, _scatter("scatter", blank, axis, i, src.narrow(axis, at, 1), kind))
     return result
 
 
@@ -218,7 +230,8 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     _check_entries(input, axis, index)
     if source.ndim == 0:
         source = reshape(source, (1,) * input.ndim)
-    return scatter_add(input, axis, _spread_index(input, axis, index, source._type.shape), source)
+    places = _spread_index(input, axis, index, source._type.shape)
+    return _scatter("scatter_add", input, axis, places, source, "index")
 
 
 @register(inplace=True, out=True)
@@ -236,7 +249,7 @@ def index_reduce(
         return reshape(index_reduce(input, 0, index, source, reduce, include_self=include_self), ())
     _check_entries(input, axis, index)
     spread = _spread_index(input, axis, index, source._type.shape)
-    return scatter_reduce(input, axis, spread, source, reduce, include_self=include_self)
+    return _reduced(input, axis, spread, source, reduce, include_self, "index")
 
 
 @register(inplace=True, out=True)
@@ -249,7 +262,8 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     _check_entries(input, axis, index)
     if source.ndim == 0:
         source = reshape(source, (1,) * input.ndim)
-    return scatter(input, axis, _spread_index(input, axis, index, source._type.shape), source)
+    places = _spread_index(input, axis, index, source._type.shape)
+    return _scatter("scatter", input, axis, places, source, "index")
 
 
 @register(inplace=True)
@@ -266,7 +280,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
         return input.clone().fill_(value)
     _check_entries(input, axis, index)
     hit = FUNCTIONS["zeros"](input._type.shape[axis], dtype=DTYPES["bool"])
-    hit = scatter(hit, 0, reshape(index, (-1,)), True)
+    hit = _scatter("scatter", hit, 0, reshape(index, (-1,)), True, "index")
     return FUNCTIONS["masked_fill"](input, _along(hit, axis, input.ndim), value)
 
 
@@ -283,7 +297,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     if dim is None:
         return take_along_dim(reshape(input, (-1,)), reshape(indices, (-1,)), 0)
     axis = _axis(input, dim)
-    indices = FUNCTIONS["where"](indices < 0, indices + input.shape[axis], indices)
+    if input.shape[axis]:  # all are taken modulo the size
+        indices = indices % input.shape[axis]
     one = lambda s: tuple(1 if i == axis else d for i, d in enumerate(s))  # noqa: E731
     shape = broadcast(one(input._type.shape), one(indices._type.shape))
     with_size = lambda n: tuple(n if i == axis else d for i, d in enumerate(shape))  # noqa: E731
@@ -300,13 +315,21 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
     return reshape(made, input.shape)
 
 
+TOO_FEW = "Number of elements of source < number of ones in mask"
+
+
 @register(inplace=True)
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """A copy with the elements of `source`, in order, where mask holds."""
     shape = broadcast(input._type.shape, mask._type.shape)
     x, m = input.expand(shape), mask.expand(shape)
-    rank = FUNCTIONS["cumsum"](reshape(m, (-1,)), 0) - 1
     count = source.numel()
+    taken = FUNCTIONS["cumsum"](reshape(m, (-1,)), 0)
+    known = known_elements(mask)
+    if known is not None and np.broadcast_to(known, tuple(shape)).sum() > count:
+        raise RuntimeError(TOO_FEW)
+    left = checked(count - taken, "not negative", TOO_FEW)
+    rank = count - left - 1
     chosen = reshape(getitem(reshape(source, (-1,)), rank.clamp(0, max(count - 1, 0))), shape)
     return FUNCTIONS["where"](m, chosen, x)
 

@@ -26,3 +26,4 @@ from .reduce import *
 from .require import *
 from .shape import *
 from .special import *
+from .spectral import *

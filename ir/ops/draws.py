@@ -177,8 +177,9 @@ poisson = _draw("poisson", "Samples of the Poisson distribution of a rate; NaN f
 def _binomial(n: Expr, p: Expr, seed: Expr, offset: Expr) -> Expr:
     """Of the rarer of success and failure."""
     seed = _own_seed(seed, offset)
-    known = (n >= 0) & (n < math.inf) & (p >= 0) & (p <= 1)
-    n_, p_ = finite_or(known, fn.floor(n), 0), finite_or(known, p, 0)
+    known = fn.eq(p, p) & (n < math.inf)
+    n_ = finite_or(known & (n > 0), fn.floor(n), 0)
+    p_ = fn.maximum(fn.minimum(finite_or(known, p, 0), constant(p, 1)), constant(p, 0))
     often = p_ > 0.5
     q = fn.where(often, 1 - p_, p_)
     small = n_ * q < SMALL
@@ -208,7 +209,7 @@ def _binomial(n: Expr, p: Expr, seed: Expr, offset: Expr) -> Expr:
 
 
 binomial = _draw(
-    "binomial", "How many of n trials of probability p succeed; NaN for n < 0 and p outside 0 .. 1.",
+    "binomial", "How many of n trials of probability p succeed; p is clipped to 0 .. 1, n at 0.",
     ("n", "p"), _binomial,
 )
 

@@ -1,6 +1,6 @@
 """Ops whose element positions are data: gather and scatter, advanced indexing, sorting and searching.
 
-A position outside its dimension is an IndexError of the run, never a read or write elsewhere.
+A position outside its dimension is an error of the run, never a read or write elsewhere.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..op import Attrs, NoGradient, Op
 from ..shape import Shape, broadcast
 from .checks import attrs_of, check_axis, ints, listed
 from .common import number, ops, sum_to, wide, zeros, zeros_like
+from .require import FAILURES
 from .shape import DimAttrs, slice_dim
 
 __all__ = [
@@ -30,11 +31,18 @@ def _check_index_dtype(index: Type, what: str) -> None:
         )
 
 
-def _check_range(positions: np.ndarray, size: int, dim: int, lowest: int = 0) -> None:
+@dataclass(frozen=True)
+class PlacesAttrs(DimAttrs):
+    """kind: what a position outside the dimension raises, one of `require.FAILURES`."""
+
+    kind: str = "index"
+
+
+def _check_range(positions: np.ndarray, size: int, dim: int, lowest: int = 0, kind: str = "index") -> None:
     """Raise for the first position outside lowest..size-1."""
     bad = (positions < lowest) | (positions >= size)
     if bad.any():
-        raise IndexError(
+        raise FAILURES[kind](
             f"index {positions[bad].flat[0]} is out of bounds for dimension {dim} with size {size}"
         )
 
@@ -79,8 +87,8 @@ def _coordinates(index: np.ndarray, dim: int) -> Any:
     return tuple(grid)
 
 
-def _gather_reference(attrs: DimAttrs, x: np.ndarray, index: np.ndarray) -> np.ndarray:
-    _check_range(index, x.shape[attrs.dim], attrs.dim)
+def _gather_reference(attrs: PlacesAttrs, x: np.ndarray, index: np.ndarray) -> np.ndarray:
+    _check_range(index, x.shape[attrs.dim], attrs.dim, kind=attrs.kind)
     return x[_coordinates(index, attrs.dim)]
 
 
@@ -88,7 +96,7 @@ gather = Op(
     "gather",
     "Along dim the element at index, elsewhere at the result's own position.",
     ("x", "index"),
-    attrs=DimAttrs,
+    attrs=PlacesAttrs,
     infer=_gather_infer,
     vjp=_gather_vjp,
     reference=_gather_reference,
@@ -130,8 +138,8 @@ def _used_source(index: np.ndarray, src: np.ndarray) -> np.ndarray:
     return src[tuple(slice(n) for n in index.shape)]
 
 
-def _scatter_reference(attrs: DimAttrs, x: np.ndarray, index: np.ndarray, src: np.ndarray) -> np.ndarray:
-    _check_range(index, x.shape[attrs.dim], attrs.dim)
+def _scatter_reference(attrs: PlacesAttrs, x: np.ndarray, index: np.ndarray, src: np.ndarray) -> np.ndarray:
+    _check_range(index, x.shape[attrs.dim], attrs.dim, kind=attrs.kind)
     result = x.copy()
     result[_coordinates(index, attrs.dim)] = _used_source(index, src)
     return result
@@ -141,7 +149,7 @@ scatter = Op(
     "scatter",
     "x with the element at index along dim replaced by src; the last of several writes stays.",
     ("x", "index", "src"),
-    attrs=DimAttrs,
+    attrs=PlacesAttrs,
     infer=_scatter_infer,
     vjp=_scatter_vjp,
     reference=_scatter_reference,
@@ -155,8 +163,10 @@ def _accumulate(x: np.ndarray, where: Any, src: np.ndarray) -> np.ndarray:
     return total.astype(x.dtype)
 
 
-def _scatter_add_reference(attrs: DimAttrs, x: np.ndarray, index: np.ndarray, src: np.ndarray) -> np.ndarray:
-    _check_range(index, x.shape[attrs.dim], attrs.dim)
+def _scatter_add_reference(
+    attrs: PlacesAttrs, x: np.ndarray, index: np.ndarray, src: np.ndarray
+) -> np.ndarray:
+    _check_range(index, x.shape[attrs.dim], attrs.dim, kind=attrs.kind)
     return _accumulate(x, _coordinates(index, attrs.dim), _used_source(index, src))
 
 
@@ -164,7 +174,7 @@ scatter_add = Op(
     "scatter_add",
     "x with src added to the elements at index along dim.",
     ("x", "index", "src"),
-    attrs=DimAttrs,
+    attrs=PlacesAttrs,
     infer=_scatter_infer,
     vjp=lambda node, g: (g, None, _source_gradient(node, g)),
     reference=_scatter_add_reference,
