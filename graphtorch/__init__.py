@@ -99,9 +99,12 @@ Tensor._take_over(_accepting_all(_public.METHODS, Tensor))
 _LAZY = frozenset({  # modules that cost time to import and that few programs use
     "_C",
     "__config__",
+    "_dynamo",
+    "_inductor",
     "accelerator",
     "amp",
     "aot",
+    "compiler",
     "cpu",
     "cuda",
     "distributed",

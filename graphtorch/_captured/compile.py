@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import sys
 import types
 import warnings
 from collections import OrderedDict
@@ -43,6 +44,7 @@ from .checks import Checks, sign_of
 from .guards import Watch
 from .replay import OTHER, Entry, Failed, record
 from .segments import LEAVES, Known, Segment, is_refuted
+from .status import BACKENDS, MODES, InvalidBackend, compiled, status
 
 SIGNATURES_BOUND = 128  # kinds of call that a function keeps recordings of; the oldest goes first
 ENTRIES_BOUND = 8  # recordings of one kind of call, for different states
@@ -359,10 +361,15 @@ class Compiled:
         self._modules = _modules_of(function)
         self._look_at_modules()
         self.recorded = 0  # graphs recorded so far
+        compiled.add(self)
         functools.update_wrapper(self, function if not isinstance(function, Module) else function.forward)
+        self._torchdynamo_orig_callable = function
 
     def __reduce__(self) -> Any:
-        """A copy is made of the function, and records anew."""
+        """A copy is made of the function, and records anew; one that stands in a module is known by name."""
+        name, place = getattr(self, "__qualname__", ""), sys.modules.get(getattr(self, "__module__", ""))
+        if name and functools.reduce(lambda o, n: getattr(o, n, None), name.split("."), place) is self:
+            return name
         return type(self), (self._function, self._dims or self._dynamic, self._fullgraph)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
@@ -370,6 +377,8 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if recorder.capture is not None:  # called inside another captured function: part of it
+            return self._function(*args, **kwargs)
+        if status.stance != "default" and not self._may_serve():
             return self._function(*args, **kwargs)
         if self._seen != changes.count:
             self._check_modules()
@@ -391,8 +400,38 @@ class Compiled:
                 self._last = None if kind.matches is None else (kind.matches, kind)
                 return result
         if key in self._vain and self._vain[key][0] >= VAIN:
-            return self._function(*args, **kwargs)
+            return self._line_by_line(args, kwargs)
+        if status.stance in ("eager_on_recompile", "fail_on_recompile"):
+            return self._unrecorded(args, kwargs)
         return self._record(key, tensors, args, kwargs)
+
+    def _line_by_line(self, args: Any, kwargs: Any) -> Any:
+        status.depth += 1
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            status.depth -= 1
+
+    def _may_serve(self) -> bool:
+        """Whether the stance of this thread lets calls be replayed."""
+        return status.stance != "force_eager"
+
+    def _unrecorded(self, args: Any, kwargs: Any) -> Any:
+        """A call that no recording serves, where none is to be made."""
+        if status.stance == "eager_on_recompile":
+            return self._function(*args, **kwargs)
+        code = getattr(inspect.unwrap(self._function), "__code__", None)
+        raise RuntimeError(
+            "Detected recompile when torch.compile stance is 'fail_on_recompile'. filename: "
+            f"'{getattr(code, 'co_filename', '')}', function name: '{getattr(self, '__name__', '')}', "
+            f"line number: {getattr(code, 'co_firstlineno', 0)}"
+        )
+
+    def reset(self) -> None:
+        """Forget what was recorded."""
+        self._entries.clear()
+        self._vain.clear()
+        self._last = None
 
     def _serve(self, kind: Kind, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """The result of the first recording that fits; OTHER where none does."""
@@ -419,7 +458,7 @@ class Compiled:
             The program's `error`, which names the line, in the place of one of its type.
         """
         try:
-            return self._function(*args, **kwargs)
+            return self._line_by_line(args, kwargs)
         except RAISED as own:
             if error is None or type(own) is not type(error):
                 raise
@@ -505,11 +544,13 @@ class Compiled:
 
         def call() -> Any:
             capture.root = call.__code__
+            status.depth += 1
             watch.start()
             try:
                 result = self._function(*given[0], **given[1])
             finally:
                 watch.stop()
+                status.depth -= 1
             if not capture.off and (
                 watch.impure or not watch.knows(result) or not watch.is_unchanged()
                 or self._key(args, kwargs, []) != key
@@ -618,12 +659,13 @@ class Compiled:
         return [e.whole for kind in self._entries.values() for e in kind.entries]
 
 
-class CompiledModule(Module):
+class OptimizedModule(Module):
     """A module whose `forward` is compiled; parameters, buffers and state_dict are those of the module it
     wraps."""
 
     def __init__(self, module: Module, dynamic: Any = None, fullgraph: bool = False):
         super().__init__()
+        del self.__dict__["training"]  # that of `module`
         self._orig_mod = module
         object.__setattr__(self, "_compiled", Compiled(module, dynamic, fullgraph))
 
@@ -631,13 +673,34 @@ class CompiledModule(Module):
         return self._compiled(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks:
+            return super().__call__(*args, **kwargs)
         return self._compiled(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
+            if name == "_orig_mod":
+                raise
             return getattr(super().__getattr__("_orig_mod"), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What is set is set on the module that this one wraps."""
+        if name == "_orig_mod":
+            super().__setattr__(name, value)
+        elif name in self.__dict__ or (hasattr(type(self), name) and name != "training"):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._orig_mod, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        (super().__delattr__ if name in self.__dict__ else self._orig_mod.__delattr__)(name)
+
+    @property
+    def training(self) -> bool:  # type: ignore[override]
+        """Whether the module that this one wraps is in training mode."""
+        return self._orig_mod.training  # type: ignore[no-any-return]
 
     def explain(self) -> str:
         """What was compiled; see `Compiled.explain`."""
@@ -657,47 +720,79 @@ class CompiledModule(Module):
 def compile(
     model: Any = None,
     *,
-    dynamic: Any = None,
     fullgraph: bool = False,
+    dynamic: Any = None,
     backend: Any = None,
-    mode: Any = None,
-    options: Any = None,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    name: str | None = None,
     disable: bool = False,
+    recompile_limit: int | None = None,
+    isolate_recompiles: bool = False,
+    shapes_spec: Any = None,
 ) -> Any:
     """A function or module that records one call and replays it with next to no Python.
 
     A compiled call gives what the plain call gives, or it is not replayed. A recording serves later calls for
     which what it depends on is as it was: dtypes, shapes and flags of tensors, other arguments, and what the
     function read in Python; another call records anew. Parameters, buffers, gradients and optimizer state
-    that the function touches are inputs and outputs of the graph without being named. Calls that need a
-    tensor's value in Python, or change something there, run line by line.
+    that the function touches are inputs and outputs of the graph without being named. Values that Python asks
+    for lead to paths, each with a recording; calls that use them otherwise, or change something in Python,
+    run line by line.
 
     Args:
-        model: a function or `Module`; None makes a decorator.
+        model: a function or `Module`; None makes a decorator. Of a class, its instances' calls are compiled.
+        fullgraph: whether a value that is needed in Python is an error.
         dynamic: None: sizes and Python numbers that change from call to call become symbols of one program.
             False: each size has a program of its own; True: sizes that come once have none. Or for an
             argument (by name or position) its axes that may vary, such as ``{"x": {0: Dim("batch",
             max=64)}}``; one recording then serves all sizes in the range.
-        fullgraph: whether a value that is needed in Python is an error.
-        backend, mode, options: accepted as PyTorch's.
+        backend: a name of PyTorch's: all of them mean this compiler. A function is not called, which warns.
+        mode, options: checked as PyTorch's, of which they choose between schedules; they change nothing here.
         disable: return `model` as it is.
+        name, recompile_limit, isolate_recompiles, shapes_spec: accepted as PyTorch's.
 
     Raises:
-        TypeError: `model` cannot be called, or `dynamic` is none of these.
-        RuntimeError: with `fullgraph`, at the first call, where the function needs a value in Python.
+        AssertionError: `model` cannot be called.
+        TypeError: `dynamic` is none of these.
+        InvalidBackend: (a RuntimeError) there is no backend of this name.
+        RuntimeError: no such mode, or both `mode` and `options`; with `fullgraph`, at the first call, where
+            the function needs a value in Python.
     """
     if model is None:
-        return lambda f: compile(f, dynamic=dynamic, fullgraph=fullgraph, disable=disable)
+        return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode,
+                                 options=options, disable=disable)
+    if mode is not None and options is not None:
+        raise RuntimeError(
+            "Either mode or options can be specified, but both can't be specified at the same time."
+        )
+    if not callable(model):
+        raise AssertionError(f"A callable function is expected, but {type(model)} is provided.")
+    _check_backend(backend, mode)
     if disable:
         return model
-    if not callable(model):
-        raise TypeError(f"compile() takes a function or a Module, not {type(model).__name__}")
     if not (dynamic is None or isinstance(dynamic, (bool, Mapping))):
         raise TypeError(
             "compile(): dynamic must be True, False, None or {argument: {axis: Dim}}, not "
             f"{type(dynamic).__name__}"
         )
-    return (CompiledModule if isinstance(model, Module) else Compiled)(model, dynamic, fullgraph)
+    if inspect.isclass(model):
+        setattr(model, "__call__", Compiled(model.__call__, dynamic, fullgraph))  # noqa: B010
+        return model
+    return (OptimizedModule if isinstance(model, Module) else Compiled)(model, dynamic, fullgraph)
+
+
+def _check_backend(backend: Any, mode: Any) -> None:
+    if mode is not None and mode not in MODES:
+        raise RuntimeError(f"Unrecognized mode={mode}, should be one of: {', '.join(MODES)}")
+    if isinstance(backend, str) and backend not in BACKENDS:
+        raise InvalidBackend(backend)
+    if callable(backend):
+        warnings.warn(
+            f"compile(): the backend {getattr(backend, '__name__', backend)!r} is not called: it works on "
+            "graphs of torch.fx, and functions are compiled without them",
+            stacklevel=3,
+        )
 
 
 def _signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None = None) -> Any:

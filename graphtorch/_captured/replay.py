@@ -39,6 +39,7 @@ class Backward:
         self,
         graph: Closed,
         saved: Sequence[tuple[bool, int]],
+        watched: Sequence[tuple[int, Any]],
         leaves: Sequence[tuple[bool, Any]],
         outputs: Sequence[int],
         types: Sequence[Type],
@@ -52,6 +53,7 @@ class Backward:
         self.forward = forward
         self.held = tuple(held)  # what the leaves hold, in the whole forward graph, where they are there
         self.results = tuple(results)  # of the forward graph that the outputs are
+        self.watched = tuple(watched)  # tensors that the gradient reads: kind, and number or tensor
         picked = ", ".join([f"{'inputs' if is_input else 'results'}[{i}]" for is_input, i in saved])
         # what of a call's buffers the gradient reads
         self.pick: Callable[[Any, Any], list[Buffer]] = eval(f"lambda inputs, results: [{picked}]")
@@ -115,6 +117,12 @@ class Backward:
         node.saved = self.pick(inputs, results)
         node.inputs = whole
         node.types = self.types if self.is_static else [outputs[i]._type for i in self.outputs]
+        node.versions = versions = []
+        for kind, which in self.watched:
+            counter = (
+                which if kind == TENSOR else arguments[which] if kind == ARGUMENT else outputs[which]
+            )._counter
+            versions.append((counter, counter.number))
         if modes.anomaly:
             node.metadata["traceback_"] = _users_stack()
         for number, i in enumerate(self.outputs):
@@ -140,6 +148,7 @@ def fresh(buffer: Buffer) -> Tensor:
     return made
 
 
+ARGUMENT, TENSOR, OUTPUT = range(3)  # what a gradient reads, and nobody may have written to since
 _new: Any = object.__new__
 _TYPES = Type._table
 
@@ -160,10 +169,20 @@ class CompiledNode(GradNode):
     saved: list[Buffer] | None
     inputs: Sequence[Buffer]
 
+    versions: list[tuple[Version, int]]
+
     def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
         """Run the compiled gradient."""
         if self.saved is None:
             raise RuntimeError(FREED)
+        for counter, number in self.versions:
+            if counter.number != number:
+                raise RuntimeError(
+                    "one of the variables needed for gradient computation has been modified by an inplace "
+                    f"operation: a tensor that {self._name} reads is at version {counter.number}; expected "
+                    f"version {number} instead. Hint: use the out-of-place form of the operation that "
+                    "changed it, or clone() the tensor first"
+                )
         if task.create_graph:
             gradients: list[Any] = task._recorded(self.owner.unfolded(self.inputs, self.edges), cotangents)
         else:
@@ -174,7 +193,7 @@ class CompiledNode(GradNode):
             results = self.owner.program([*self.saved, *given])
             gradients = [from_value(Leaf(b)) for b in results]
         if not task.retain_graph:
-            self.saved, self.inputs = None, ()
+            self.saved, self.inputs, self.versions = None, (), []
             self.freed = True
         return gradients
 
@@ -850,6 +869,23 @@ class Recording:
         inputs = {v: i for i, v in enumerate(self.places)}
         return [(True, inputs[v]) if v in inputs else (False, self._number(v)) for v in saved]
 
+    def _watched(self, saved: Sequence[Value]) -> list[tuple[int, Any]]:
+        """The tensors that hold what a gradient reads: arguments, others from outside, outputs."""
+        inputs = {v: i for i, v in enumerate(self.begin)}
+        storages = {v: s for s, v in self.capture.inputs.items()}
+        holders = {t._storage: t for t in self.capture.known}
+        found: list[tuple[int, Any]] = []
+        for value in saved:
+            if value in inputs:
+                found.append((ARGUMENT, self.entry.fed[inputs[value]][0]))
+            elif storages.get(value) in holders:
+                found.append((TENSOR, holders[storages[value]]))
+            else:
+                first = len(self.entry.bases)
+                found += [(OUTPUT, first + i) for i, (kind, x) in enumerate(self.entry.outputs)
+                          if kind == "result" and self.values[x] == value]
+        return list(dict.fromkeys(found))
+
     def _kept(self, tensors: Sequence[Tensor]) -> list[Storage]:
         grads = [t._grad._storage for t in self.capture.grads if t._grad is not None]
         return [*[t._storage for t in tensors], *grads, *[s._storage for s in self.arguments]]
@@ -868,6 +904,7 @@ class Recording:
             entry.backward = Backward(
                 backward,
                 places,
+                self._watched(joint.saved),
                 joint.leaves,
                 joint.outputs,
                 types,

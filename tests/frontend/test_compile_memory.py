@@ -383,11 +383,46 @@ def values_and_parts(compile: Compile) -> Any:
     return found
 
 
+def changed_before_backward(compile: Compile) -> Any:
+    """What a gradient reads must not have been written to in place since; what it does not may have."""
+    layer, found = filled(nn.Linear(2, 2)), []
+
+    def f(x: Any, w: Any) -> Any:
+        return layer(x).exp(), (x * w).sum(), x + 1
+
+    def outcome(y: Any) -> Any:
+        try:
+            y.sum().backward()
+        except RuntimeError as error:
+            return "inplace operation" in str(error)
+        return layer.weight.grad, layer.bias.grad
+
+    run = compile(f)
+    for which in range(6):
+        layer.zero_grad()
+        x, w = vector(1, 2).requires_grad_(), vector(3, 4)
+        a, b, c = run(x, w)
+        with torch.no_grad():
+            if which == 0:
+                layer.weight.add_(1)
+            if which == 1:
+                w.mul_(2)
+            if which == 2:
+                a.mul_(2)
+            if which == 3:
+                c.mul_(2)
+            if which == 4:
+                layer.bias.add_(1)
+        found += [outcome(a + b), x.grad is None]
+    return found
+
+
 PROGRAMS = [one_tensor_twice, overlapping_views, an_argument_that_is_a_global, parts_that_are_written,
             changed_arguments, counted_writes, memory_of_numpy, views_of_arguments, views_of_views,
             views_of_state, views_of_each_other, gradients_of_views, kinds_of_containers,
             history_of_arguments, backward_inside, backward_twice, parts_of_a_freed_graph,
-            second_derivatives, writes_with_a_history, hooks_inside, complex_numbers, values_and_parts]
+            second_derivatives, writes_with_a_history, hooks_inside, complex_numbers, values_and_parts,
+            changed_before_backward]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
