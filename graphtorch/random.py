@@ -42,7 +42,7 @@ from ._ops.base import (
 from ._ops.creation import _sizes, from_array, like
 from ._types import CPU, check_device, to_ir
 
-_drawing = lock_across_forks()  # no number is drawn by two threads
+drawing = lock_across_forks()  # no number is drawn by two threads
 _STATE_BYTES = 5056  # as PyTorch's; only the first 24 mean something here
 
 
@@ -133,7 +133,7 @@ class Generator:
         )  # blocks of the widest element type: the stream does not depend on the dtype
         if recorder.capture is not None:
             return recorder.capture.random(self, used)
-        with _drawing:
+        with drawing:
             seed, offset = self._seed, self._offset
             self._offset = offset + used
         return Leaf.of(np.array(signed(seed))), Leaf.of(np.array(offset))
