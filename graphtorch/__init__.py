@@ -82,7 +82,8 @@ Tensor._take_over(_accepting_all(_METHODS, Tensor))
 
 from . import nn, optim, return_types, serialization, utils  # isort: skip  # noqa: E402
 from .nn.functional import public as _public  # isort: skip  # noqa: E402
-from ._captured.compile import Dim, TracedGraph, compile, trace  # isort: skip  # noqa: E402
+from ._captured.compile import compile  # isort: skip  # noqa: E402
+from ._captured.tracing import Dim, TracedGraph, trace  # isort: skip  # noqa: E402
 from ._captured.control import cond, scan, while_loop  # isort: skip  # noqa: E402
 from .func import vmap  # isort: skip  # noqa: E402
 from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402

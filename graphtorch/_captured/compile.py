@@ -1,4 +1,4 @@
-"""`trace`: a function as a graph. `compile`: a function recorded once and replayed with next to no Python."""
+"""`compile`: a function recorded once and replayed with next to no Python."""
 
 from __future__ import annotations
 
@@ -8,328 +8,34 @@ import itertools
 import sys
 import types
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from operator import is_
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
 from graphtorch.ir.failure import InternalError
-from graphtorch.ir.generalize import Hints
-from graphtorch.ir.graph import Graph, Value, _location
-from graphtorch.ir.op import forget_types
+from graphtorch.ir.graph import Graph
 from graphtorch.ir.ops.require import RAISED
-from graphtorch.ir.shape import (
-    Condition,
-    SizeNeeded,
-    SymInt,
-    assuming,
-    bounds,
-    is_judged,
-    symbol,
-    without_implied,
-)
 
-from .._deferred.storage import Version, recorder
+from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._ops.autocast import state as autocast_state
-from .._ops.base import FUNCTIONS
 from .._types import default_dtype
 from ..autograd.grad_mode import modes
-from ..nn.modules._call import _global_tables as global_tables
 from ..nn.modules.module import Module
 from ..utils.hooks import changes
-from .capture import Capture, Closed, rebuild, tensors_in
-from .checks import Checks, sign_of
+from .capture import Capture
+from .checks import Checks
+from .entry import OTHER, Entry, Failed
 from .guards import Watch
-from .replay import OTHER, Entry, Failed, record
+from .recording import record
 from .segments import LEAVES, Known, Segment, is_refuted
+from .signature import modules_of, shared_by, signature, state_of, write_signature
 from .status import BACKENDS, MODES, InvalidBackend, compiled, status
+from .tracing import Dim, argument_names, check_sizes, dynamic_axes, stand_ins, symbolic
 
 SIGNATURES_BOUND = 128  # kinds of call that a function keeps recordings of; the oldest goes first
 ENTRIES_BOUND = 8  # recordings of one kind of call, for different states
 VAIN = 3  # recordings in vain after which a kind of call runs line by line
-
-
-class Dim:
-    """A size that may differ from call to call, within ``min..max``: ``Dim("batch", min=1, max=64)``.
-
-    Dims of one name are one size. Sizes 0 and 1 are not special.
-
-    Raises:
-        ValueError: `name` is not an identifier, or min > max.
-    """
-
-    def __init__(self, name: str, *, min: int = 0, max: int | None = None):
-        self.name = name
-        self.min, self.max = min, max
-        self.size: SymInt = symbol(name, min, max)
-
-    def __repr__(self) -> str:
-        limit = "" if self.max is None else f", max={self.max}"
-        return f"Dim({self.name!r}, min={self.min}{limit})"
-
-
-class TracedGraph:
-    """What `trace` returns.
-
-    Attributes:
-        graph: the graph; its inputs are the tensor arguments by their names, then `parameters` by theirs.
-        parameters: tensors that the function read beside its arguments, by input name: ``conv1.weight`` for
-            those of a module, ``state0`` and so on for others.
-        inputs: names of the inputs that are arguments, in order.
-        conditions: what the sizes of the arguments have to be, beside the ranges of their `Dim`s:
-            expressions that are at least 0. Comparisons that the ranges leave open went as those of the
-            example did.
-    """
-
-    def __init__(self, graph: Graph, parameters: dict[str, Tensor], inputs: tuple[str, ...], structure: Any,
-                 conditions: Sequence[Condition] = ()):
-        self.graph = graph
-        self.conditions = tuple(conditions)
-        self.parameters = parameters
-        self.inputs = inputs
-        self._structure = structure
-
-    def print(self) -> None:
-        """Print the graph in its text form."""
-        self.graph.print()
-
-    def __str__(self) -> str:
-        return str(self.graph)
-
-
-def trace(
-    function: Callable[..., Any],
-    *args: Any,
-    dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
-    **kwargs: Any,
-) -> TracedGraph:
-    """The graph that `function` computes, recorded by one call. (Of a matrix: the sum of its diagonal.)
-
-    Args:
-        function: a function or module of tensors. What it reads beside its arguments becomes `parameters`;
-            numbers in it become constants.
-        args, kwargs: example arguments; tensors become inputs, others are fixed.
-        dynamic: for an argument (by name or position) its axes that may vary, ``{"x": {0: Dim("batch")}}``.
-
-    Returns:
-        A `TracedGraph`. In-place updates of module buffers are not part of it: trace modules in ``eval()``.
-
-    Raises:
-        RuntimeError: the function needs a tensor's value in Python; the message names the line.
-    """
-    if isinstance(function, Tensor):  # ``torch.trace`` of PyTorch: the sum of a matrix's diagonal
-        return FUNCTIONS["trace"](function)  # type: ignore[no-any-return]
-    if not dynamic or is_judged():
-        return _traced(function, args, kwargs, dynamic)
-    forget_types()
-    try:
-        with assuming(Hints(example_sizes(function, args, kwargs, dynamic))) as hints:
-            traced = _traced(function, args, kwargs, dynamic)
-    finally:
-        forget_types()
-    traced.conditions = tuple(without_implied(hints.conditions))
-    return traced
-
-
-def trace_but_for_numbers(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Any
-) -> TracedGraph:
-    """`trace`, where sizes that are needed as numbers of Python stay as the example's, with a warning."""
-    names = argument_names(function, args, kwargs)
-    dims = dynamic_axes(dynamic, names, args)
-    while True:
-        try:
-            return trace(function, *args, dynamic=dims, **kwargs)
-        except SizeNeeded as needed:
-            left = {name: {axis: dim for axis, dim in axes.items() if dim.name not in needed.names}
-                    for name, axes in dims.items()}
-            if left == dims:
-                raise
-            kept = ", ".join(sorted(needed.names))
-            warnings.warn(f"{needed}. {kept} stays the example's size", stacklevel=4)
-            dims = left
-
-
-def _traced(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Any
-) -> TracedGraph:
-    names = argument_names(function, args, kwargs)
-    dims = dynamic_axes(dynamic, names, args)
-    capture = Capture(constants=True)
-    known = {t._storage: path for path, t in _members(function)}
-    taken = set(known.values())
-    stands: list[str] = []
-
-    def stand_in(name: str, tensor: Tensor, axes: Mapping[int, Dim]) -> Tensor:
-        label = name if name not in taken else name + "_input"
-        stands.append(label)
-        return capture.stand_in(tensor, _symbolic(tensor, axes, name), label)
-
-    given = _stand_ins(names, args, kwargs, dims, stand_in)
-    result = capture.call(lambda: function(*given[0], **given[1]))
-    outputs = tensors_in(result)
-    values = [_value_within(capture, t) for t in outputs]
-    capture.restore()
-    _location.set(None)  # what is built by hand from here on is not of the function's last line
-    order = {storage: i for i, storage in enumerate(known)}  # of the module, whichever was read first
-    storages = sorted(capture.inputs, key=lambda s: order.get(s, len(order)))
-    for storage in storages:
-        capture.inputs[storage].name = known.get(storage, capture.inputs[storage].name)
-    closed = Closed("main", [*capture.stand_ins, *(capture.inputs[s] for s in storages)], values)
-    parameters = {capture.inputs[s].name: _holder(function, s) for s in storages}
-    return TracedGraph(closed.graph, parameters, tuple(stands), result)
-
-
-def _value_within(capture: Capture, tensor: Tensor) -> Value:
-    recorder.capture = capture
-    try:
-        return tensor._value()
-    finally:
-        recorder.capture = None
-
-
-def _holder(function: Any, storage: Any) -> Tensor:
-    for _, tensor in _members(function):
-        if tensor._storage is storage:
-            return tensor
-    made = object.__new__(Tensor)
-    made._storage, made._counter = storage, Version()
-    return made
-
-
-def _members(function: Any) -> list[tuple[str, Tensor]]:
-    module = function if isinstance(function, Module) else getattr(function, "__self__", None)
-    if not isinstance(module, Module):
-        return []
-    return [*module.named_parameters(), *module.named_buffers()]
-
-
-# ------------------------------------------------------------------------------------------ arguments
-
-
-def argument_names(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
-    """A name for each positional argument."""
-    target = function.forward if isinstance(function, Module) else function
-    try:
-        parameters = list(inspect.signature(target).parameters.values())
-    except (TypeError, ValueError):
-        parameters = []
-    by_place = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
-    taken = {p.name for p in parameters} | set(kwargs)
-    names: list[str] = []
-    for i in range(len(args)):
-        parameter = by_place[min(i, len(by_place) - 1)] if by_place else None
-        if parameter is not None and parameter.kind is not parameter.VAR_POSITIONAL:
-            names.append(parameter.name)
-            continue
-        name = f"{parameter.name if parameter is not None else 'arg'}{i}"
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        names.append(name)
-    return names
-
-
-def dynamic_axes(dynamic: Any, names: Sequence[str], args: Sequence[Any]) -> dict[str, dict[int, Dim]]:
-    """`dynamic` with names for positions and axes counted from the front.
-
-    Raises:
-        ValueError: no such argument. TypeError: an axis is not marked with a Dim. IndexError: no such axis.
-    """
-    found: dict[str, dict[int, Dim]] = {}
-    for key, axes in (dynamic or {}).items():
-        name = names[key] if isinstance(key, int) and -len(names) <= key < len(names) else key
-        if isinstance(name, int):
-            raise ValueError(f"dynamic: there is no argument {key}: got {len(names)}")
-        if not isinstance(axes, Mapping):
-            raise TypeError(
-                f"dynamic: expected {{axis: Dim}} for argument {name!r}, got {type(axes).__name__}"
-            )
-        for axis, dim in axes.items():
-            if not isinstance(dim, Dim):
-                raise TypeError(
-                    f"dynamic: axis {axis} of {name!r} must be marked with a Dim, not {type(dim).__name__}"
-                )
-        found[name] = dict(axes)
-    return found
-
-
-def example_sizes(
-    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic: Any
-) -> dict[str, Any]:
-    """The sizes that the arguments have in the place of each `Dim`, by its name."""
-    names = argument_names(function, tuple(args), dict(kwargs))
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    return {
-        dim.name: given[name].shape[axis]
-        for name, axes in dynamic_axes(dynamic, names, args).items()
-        if isinstance(given.get(name), Tensor)
-        for axis, dim in axes.items()
-        if -given[name].dim() <= axis < given[name].dim()
-    }
-
-
-def _symbolic(tensor: Tensor, axes: Mapping[int, Dim], name: str) -> tuple[Any, ...]:
-    shape = list(tensor._type.shape)
-    for axis, dim in axes.items():
-        if not -len(shape) <= axis < len(shape):
-            raise IndexError(f"dynamic: argument {name!r} of shape {shape} has no axis {axis}")
-        size = shape[axis]
-        low, high = bounds(dim.size)
-        if not low <= size <= high:
-            raise RuntimeError(f"dynamic: argument {name!r} has size {size} at axis {axis}, outside {dim!r}")
-        shape[axis] = dim.size
-    return tuple(shape)
-
-
-def _stand_ins(
-    names: Sequence[str],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    dims: Mapping[str, Mapping[int, Dim]],
-    make: Callable[[str, Tensor, Mapping[int, Dim]], Tensor],
-) -> tuple[list[Any], dict[str, Any]]:
-    def replaced(name: str, tree: Any) -> Any:
-        found = tensors_in(tree)
-        single = len(found) == 1 and tree is found[0]
-        if not found:
-            return tree
-        axes = dims.get(name, {})
-        made = [make(name if single else f"{name}{i}", t, axes) for i, t in enumerate(found)]
-        if all(map(is_, made, found)):
-            return tree  # itself, so that a list that is changed is the caller's
-        position = iter(made)
-        return rebuild(tree, lambda _: next(position))
-
-    unknown = set(dims) - set(names) - set(kwargs)
-    if unknown:
-        raise ValueError(
-            f"dynamic: there is no argument {sorted(unknown)[0]!r}: the function takes {[*names, *kwargs]}"
-        )
-    return [replaced(n, a) for n, a in zip(names, args, strict=True)], {
-        k: replaced(k, v) for k, v in kwargs.items()
-    }
-
-
-# ------------------------------------------------------------------------------------------ compile
-
-
-def _check_sizes(dims: Mapping[str, Mapping[int, Dim]], given: Mapping[str, Any]) -> None:
-    """Raise where sizes are not what the Dims say: out of range, or different for one Dim."""
-    found: dict[str, tuple[str, Tensor, int]] = {}
-    for name, axes in dims.items():
-        for tensor in tensors_in(given.get(name)):
-            _symbolic(tensor, axes, name)
-            for axis, dim in axes.items():
-                first, other, place = found.setdefault(dim.name, (name, tensor, axis))
-                if other._type.shape[place] != tensor._type.shape[axis]:
-                    raise RuntimeError(
-                        f"sizes that were given one Dim must be equal: {first} has shape "
-                        f"{list(other._type.shape)}, {name} has shape {list(tensor._type.shape)}, with Dim "
-                        f"{dim.name!r} at axis {place} and {axis}"
-                    )
 
 
 class Kind:
@@ -358,7 +64,7 @@ class Compiled:
         self._segments: WeakValueDictionary[Any, Segment] = WeakValueDictionary()
         self._last: tuple[Any, Kind] | None = None  # what served last: a copy of its `matches`, and the kind
         self._vain: dict[Any, tuple[int, str]] = {}  # how often recording a kind of call was in vain, and why
-        self._modules = _modules_of(function)
+        self._modules = modules_of(function)
         self._look_at_modules()
         self.recorded = 0  # graphs recorded so far
         compiled.add(self)
@@ -466,15 +172,15 @@ class Compiled:
 
     def _key(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         key = (
-            (tuple, *[_signature(a, tensors) for a in args]),
-            _signature(kwargs, tensors) if kwargs else None,
+            (tuple, *[signature(a, tensors) for a in args]),
+            signature(kwargs, tensors) if kwargs else None,
             modes.grad,
             modes.inference,
             modes.anomaly,
             autocast_state.target,
             _default_dtypes(),
             self._training,
-            _shared_by(tensors) if len(tensors) > 1 else None,
+            shared_by(tensors) if len(tensors) > 1 else None,
         )
         if self._dims is not None and not self._refused:
             return self._dynamic_key(key, args, kwargs)
@@ -503,16 +209,16 @@ class Compiled:
 
     def _check_modules(self) -> None:
         """Forget the recordings if a module got other members, attributes or hooks since."""
-        state = _state_of(self._modules)
+        state = state_of(self._modules)
         if state != self._state:
             self._entries.clear()
             self._last = None
-            self._modules = _modules_of(self._function)
+            self._modules = modules_of(self._function)
         self._look_at_modules()
 
     def _look_at_modules(self) -> None:
         """Note what recordings made now depend on; valid until something is assigned to some module."""
-        self._state = _state_of(self._modules)
+        self._state = state_of(self._modules)
         self._training = tuple([m.training for m in self._modules])
         self._seen = changes.count
 
@@ -521,7 +227,7 @@ class Compiled:
         dims = dynamic_axes(self._dims, names, args)
         return (
             *[
-                (_signature(a, [], dims.get(n)), n)
+                (signature(a, [], dims.get(n)), n)
                 for n, a in (*zip(names, args, strict=True), *kwargs.items())
             ],
             *key[2:],
@@ -530,13 +236,13 @@ class Compiled:
     def _record(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         names = argument_names(self._function, args, kwargs)
         dims = dynamic_axes(self._dims, names, args)
-        if dims and not self._refused and _shared_by(tensors) is not None:
+        if dims and not self._refused and shared_by(tensors) is not None:
             self._refused = True  # what stands for arguments with symbols for sizes has memory of its own
             return self(*args, **kwargs)
         if dims and self._refused:
-            _check_sizes(dims, dict(zip(names, args, strict=True)) | kwargs)
+            check_sizes(dims, dict(zip(names, args, strict=True)) | kwargs)
             dims = {}
-        watch = Watch(self._function, (*args, *kwargs.values()), _state_of)
+        watch = Watch(self._function, (*args, *kwargs.values()), state_of)
         before = {m: m.training for m in self._modules}
         capture = Capture(False, self._fullgraph)
         stands: dict[int, Tensor] = {}
@@ -602,10 +308,10 @@ class Compiled:
             if not dims:
                 capture.give(tensor, number, name)
                 return tensor
-            made = stands[number] = capture.stand_in(tensor, _symbolic(tensor, axes, name), name)
+            made = stands[number] = capture.stand_in(tensor, symbolic(tensor, axes, name), name)
             return made
 
-        return _stand_ins(names, args, kwargs, dims, stand_in)
+        return stand_ins(names, args, kwargs, dims, stand_in)
 
     def _keep(
         self, key: Any, entry: Entry, watch: Watch, before: dict[Any, bool], args: Any, kwargs: Any
@@ -795,165 +501,5 @@ def _check_backend(backend: Any, mode: Any) -> None:
         )
 
 
-def _signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None = None) -> Any:
-    """What must be equal for a recording to serve: types of tensors, values of other arguments."""
-    if isinstance(tree, Tensor):
-        tensors.append(tree)
-        if axes:
-            shape = list(tree._type.shape)
-            for axis, dim in axes.items():
-                if -len(shape) <= axis < len(shape) and dim.min <= shape[axis] <= (dim.max or shape[axis]):
-                    shape[axis] = dim.name
-            return tree._type.dtype, tuple(shape), tree.requires_grad
-        if tree._base is None and tree._view is None:  # the common case, without the properties' calls
-            if tree._hooks is None and tree._post_hooks is None:
-                return type(tree), tree._storage.value.type, tree._rg, tree._fn is None, tree._inference
-            return type(tree), tree._type, tree._rg, tree._fn is None, tree._inference, _hooks_of(tree)
-        view = tree._view
-        strides = None if view is None else view.strides
-        return (type(tree), tree._type, tree.requires_grad, tree._rg, tree._inference, _hooks_of(tree),
-                strides)
-    if isinstance(tree, (tuple, list)):
-        return type(tree), *[_signature(v, tensors, axes) for v in tree]
-    if isinstance(tree, dict):
-        return dict, *[(k, _signature(v, tensors, axes)) for k, v in tree.items()]
-    kind = type(tree)
-    if kind in _BY_VALUE:
-        return kind, tree, sign_of(tree)
-    return _Same(tree)
-
-
-def write_signature(checks: Checks, args: Any, kwargs: Any) -> list[str]:
-    """The conditions under which arguments have the `_signature` of these; the names of the tensors in them.
-
-    Raises:
-        NotImplementedError: for tensors that are views, that share memory or that have hooks.
-    """
-    names: list[str] = []
-    tensors: list[Tensor] = []
-
-    def write(text: str, tree: Any) -> None:
-        kind = type(tree)
-        if isinstance(tree, Tensor):
-            _write_tensor(checks, f"(a{len(names)} := {text})", f"a{len(names)}", tree)
-            names.append(f"a{len(names)}")
-            tensors.append(tree)
-        elif kind in (tuple, list):
-            checks.add(f"type({text}) is {kind.__name__} and len({text}) == {len(tree)}")
-            for i, one in enumerate(tree):
-                write(f"{text}[{i}]", one)
-        elif kind is dict:
-            checks.add(f"type({text}) is dict and [*{text}] == {checks.const(list(tree))}")
-            for key, one in tree.items():
-                write(f"{text}[{checks.const(key)}]", one)
-        elif isinstance(tree, (tuple, list, dict)):
-            raise NotImplementedError
-        else:
-            checks.value(text, tree)
-
-    checks.add(f"len(args) == {len(args)}")
-    for i, one in enumerate(args):
-        write(f"args[{i}]", one)
-    if kwargs:
-        write("kwargs", kwargs)
-    else:
-        checks.add("not kwargs")
-    if _shared_by(tensors) is not None:
-        raise NotImplementedError
-    if len(names) > 1:
-        storages = ", ".join(f"{n}._storage" for n in names)
-        checks.add(f"len({{{storages}}}) == {len(names)}" if len(names) > 2 else
-                   " is not ".join(storages.split(", ")))
-    return names
-
-
-def _write_tensor(checks: Checks, first: str, name: str, tensor: Tensor) -> None:
-    plain = tensor._base is None and tensor._view is None
-    if type(tensor) is not Tensor or not plain or tensor._hooks is not None or tensor._post_hooks is not None:
-        raise NotImplementedError
-    checks.add(f"type({first}) is {checks.const(Tensor)}")
-    checks.add(f"{name}._storage.value.type is {checks.const(tensor._type)}")
-    for attribute in ("_base", "_view", "_hooks", "_post_hooks"):
-        checks.add(f"{name}.{attribute} is None")
-    checks.add(f"{name}._rg is {tensor._rg}")
-    checks.add(f"{name}._fn is {'' if tensor._fn is None else 'not '}None")
-    checks.add(f"{name}._inference is {tensor._inference}")
-
-
-_BY_VALUE = frozenset((int, float, bool, str, bytes, complex, type(None)))
-
-
-def _hooks_of(tensor: Tensor) -> Any:
-    return tuple(tensor._hooks or ()), tuple(tensor._post_hooks or ())
-
-
-def _shared_by(tensors: Sequence[Tensor]) -> Any:
-    """Which tensors are the same, and which use one storage; None where all is apart."""
-    storages = [t._storage for t in tensors]
-    if len(set(storages)) == len(storages):
-        return None
-    ids = [id(t) for t in tensors]
-    return tuple(map(storages.index, storages)), tuple(map(ids.index, ids))
-
-
 def _default_dtypes() -> Any:
     return default_dtype()
-
-
-class _Same:
-    """Equal to another one of the same object only; keeps it alive, so that no new object takes its id."""
-
-    __slots__ = ("object",)
-
-    def __init__(self, object: Any):
-        self.object = object
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.object is other.object
-
-    def __hash__(self) -> int:
-        return id(self.object)
-
-
-def _state_of(modules: Sequence[Module]) -> list[Any]:
-    """What recordings of these modules depend on beside tensors' elements: members, attributes and hooks."""
-    state: list[Any] = [[list(table) for table in global_tables]]
-    for module in modules:
-        tables = (module._parameters, module._buffers, module._modules)
-        state.append([[(name, _Same(member)) for name, member in table.items()] for table in tables])
-        state.append({k: _kept(v) for k, v in module.__dict__.items() if k not in _APART})
-        state.append([_hooks_of(t) for t in module._parameters.values() if t is not None])
-    return state
-
-
-_APART = frozenset(("training", "_parameters", "_buffers", "_modules"))
-
-
-def _kept(value: Any) -> Any:
-    """An attribute to compare with later: plain values and what is in tables of hooks; others by identity."""
-    if isinstance(value, OrderedDict):
-        return [(k, _Same(v)) for k, v in value.items()]
-    if isinstance(value, (tuple, list)):
-        return [_kept(v) for v in value]
-    return (type(value), value, sign_of(value)) if type(value) in _BY_VALUE else _Same(value)
-
-
-def _modules_of(function: Any) -> list[Module]:
-    """Modules a function can reach: their ``training`` flags are guarded."""
-    roots: list[Any] = [function, getattr(function, "__self__", None)]
-    plain: Any = None if isinstance(function, Module) else \
-        inspect.unwrap(getattr(function, "__func__", function))
-    code = getattr(plain, "__code__", None)
-    if code is not None:
-        for cell in plain.__closure__ or ():
-            try:
-                roots.append(cell.cell_contents)
-            except ValueError:
-                continue
-        roots += [plain.__globals__[n] for n in code.co_names if n in plain.__globals__]
-    found: dict[int, Module] = {}
-    for root in roots:
-        for one in root if isinstance(root, (list, tuple)) else (root,):
-            if isinstance(one, Module):
-                found.update({id(m): m for m in one.modules()})
-    return list(found.values())

@@ -13,9 +13,7 @@ them, which a replay would leave out.
 
 from __future__ import annotations
 
-import dis
 import enum
-import functools
 import io
 import os
 import random
@@ -34,9 +32,10 @@ from .._deferred.tensor import Tensor
 from .._settings import FOLDER
 from .._types import device, dtype
 from ..nn.modules._members import Members
-from ..nn.modules.module import Module
 from ..optim.optimizer import Optimizer
-from .checks import ATOMS, Checks, contents, identical, same_contents
+from .chains import Chain, Code, codes
+from .checks import ATOMS, Checks, contents
+from .owners import STOP, OptimizerGuard, write_module
 
 # Files of ours that keep Python numbers between calls, and are followed as the user's own are.
 _STATEFUL = tuple(
@@ -45,8 +44,6 @@ _STATEFUL = tuple(
 )
 _FOREIGN = sys.stdlib_module_names | {"graphtorch", "torch", "numpy"}
 _FIXED = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType)
-_DEPTH = 6  # containers in containers are compared so far
-
 # Calls whose result, or effect, a replay would leave out.
 _IMPURE = frozenset(
     (
@@ -65,114 +62,6 @@ _IMPURE = frozenset(
     )
 )
 _IMPURE_OWNERS = (random.Random, np.random.RandomState, np.random.Generator, io.IOBase)
-
-Chain = tuple[str, str, tuple[tuple[str, Any], ...]]  # kind of root, its name, steps
-
-
-class _Code:
-    """What the code of a function loads and stores."""
-
-    __slots__ = ("inner", "loads", "names", "stores", "watches_all")
-
-    def __init__(self, code: types.CodeType):
-        self.inner = {c for c in code.co_consts if isinstance(c, types.CodeType)}
-        arguments = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 2])
-        self.names = _all_names(code)
-        self.watches_all = bool({"getattr", "vars", "hasattr", "setattr"} & set(code.co_names))
-        loads: dict[tuple[Chain, bool], None] = {}  # and whether what it leads to is used as a whole
-        stores: dict[Chain, None] = {}
-        aliases: dict[str, set[Chain]] = {}
-        for _ in range(3):  # a local name stands for the chains assigned to it; those may start at others
-            before = len(loads), sum(map(len, aliases.values()))
-            _scan(code, arguments, aliases, loads, stores)
-            if before == (len(loads), sum(map(len, aliases.values()))):
-                break
-        self.loads, self.stores = tuple(loads), tuple(stores)
-
-
-_codes: dict[types.CodeType, _Code] = {}
-_KEEPS = frozenset(("CACHE", "PRECALL", "PUSH_NULL", "RESUME", "COPY", "EXTENDED_ARG", "NOP", "KW_NAMES"))
-
-
-def _scan(
-    code: types.CodeType,
-    arguments: set[str],
-    aliases: dict[str, set[Chain]],
-    loads: dict[tuple[Chain, bool], None],
-    stores: dict[Chain, None],
-) -> None:
-    now: list[Chain] = []  # chains that the value on top may have come from
-    last: list[Chain] = []  # those of the value below
-    constant: Any = None
-    has_constant = False
-
-    def end(whole: bool) -> None:
-        for chain in now:
-            loads[chain, whole] = None
-
-    for ins in dis.get_instructions(code):
-        name = ins.opname
-        if name in _KEEPS:
-            continue
-        if has_constant:
-            has_constant = False
-            if name in ("BINARY_SUBSCR", "STORE_SUBSCR") or (name == "BINARY_OP" and ins.argrepr == "[]"):
-                if name == "STORE_SUBSCR":
-                    for kind, root, steps in now:
-                        stores[kind, root, (*steps, ("item", constant))] = None
-                    now = []
-                else:
-                    now = [(kind, root, (*steps, ("item", constant))) for kind, root, steps in now]
-                continue
-            end(True)
-            last, now = now, []
-        if name in ("LOAD_GLOBAL", "LOAD_NAME"):
-            end(True)
-            last, now = now, [("global", ins.argval, ())]
-        elif name in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE"):
-            end(True)
-            last, now = now, [("cell", ins.argval, ())]
-        elif name.startswith("LOAD_FAST"):
-            names = ins.argval if isinstance(ins.argval, tuple) else (ins.argval,)
-            for n in names:  # some versions load two at once
-                end(True)
-                roots: list[Chain] = [("local", n, ())] if n in arguments else []
-                last, now = now, [*roots, *aliases.get(n, ())]
-        elif name in ("LOAD_ATTR", "LOAD_METHOD") and now:
-            now = [(kind, root, (*steps, ("attr", ins.argval))) for kind, root, steps in now]
-        elif name == "LOAD_CONST" and now and isinstance(ins.argval, (str, int)):
-            constant, has_constant = ins.argval, True
-        elif name in ("GET_ITER", "UNPACK_SEQUENCE") and now:
-            end(True)
-            now = [(kind, root, (*steps, ("each", None))) for kind, root, steps in now if len(steps) < _DEPTH]
-        elif name == "FOR_ITER":
-            pass  # what follows stores an element
-        elif name == "BINARY_SUBSCR" or (name == "BINARY_OP" and ins.argrepr == "[]"):
-            end(True)
-            now = [(k, r, (*steps, ("each", None))) for k, r, steps in last if len(steps) < _DEPTH]
-            last = []
-        elif name == "STORE_FAST":
-            end(True)
-            if now:
-                aliases.setdefault(ins.argval, set()).update(c for c in now if len(c[2]) < _DEPTH)
-            last = []
-        elif name in ("STORE_ATTR", "DELETE_ATTR"):
-            for kind, root, steps in now:
-                stores[kind, root, (*steps, ("attr", ins.argval))] = None
-            last, now = [], []
-        elif name in ("STORE_GLOBAL", "STORE_DEREF"):
-            end(True)
-            stores["global" if name == "STORE_GLOBAL" else "cell", ins.argval, ()] = None
-            last, now = [], []
-        elif name in ("STORE_SUBSCR", "DELETE_SUBSCR"):
-            for chain in last:
-                stores[(*chain[:2], (*chain[2], ("each", None)))] = None
-            end(True)
-            last, now = [], []
-        else:
-            end(True)
-            last, now = now, []
-    end(True)
 
 
 class Watch:
@@ -258,16 +147,16 @@ class Watch:
                 self.optimizers[id(owner)] = owner
 
     def _enter(self, frame: Any, code: types.CodeType) -> None:
-        found = _codes.get(code)
+        found = codes.get(code)
         if found is None:
-            found = _codes[code] = _Code(code)
+            found = codes[code] = Code(code)
         self._ran.add(code)
         values = frame.f_locals
         function = self._functions.get(code)
         if (
             function is None
             and code.co_freevars
-            and not any(code in _codes[c].inner for c in self._ran if c in _codes)
+            and not any(code in codes[c].inner for c in self._ran if c in codes)
         ):
             function = self._function_of(code)
         names = [c[1] for c, _ in found.loads if c[0] != "global"]
@@ -327,7 +216,7 @@ class Watch:
                 return  # a builtin
             self._known[id(owner)] = owner
             found = self._hop(owner, "item" if kind == "global" else "attr", key, stored and not steps)
-            owners = [] if found is _STOP else [found]
+            owners = [] if found is STOP else [found]
         for i, (step, key) in enumerate(steps):
             last = stored and i == len(steps) - 1
             reached: list[Any] = []
@@ -339,7 +228,7 @@ class Watch:
                     reached += _elements(owner)
                     continue
                 found = self._hop(owner, step, key, last)
-                if found is not _STOP:
+                if found is not STOP:
                     reached.append(found)
                 elif isinstance(owner, (list, dict, tuple, set)):
                     self._content(owner)
@@ -354,12 +243,12 @@ class Watch:
                         self._hop(owner, "attr", key)
 
     def _hop(self, owner: Any, step: str, key: Any, stored: bool = False) -> Any:
-        """One step from an object: what it leads to, or _STOP."""
+        """One step from an object: what it leads to, or STOP."""
         if step == "attr":
             if isinstance(owner, Members):
                 self._module(owner)
                 value, own = _member(owner, key)
-                if value is not _STOP:
+                if value is not STOP:
                     self._meet(value)
                     if not own:
                         self._of_class(owner, key)
@@ -369,22 +258,22 @@ class Watch:
             if isinstance(owner, types.ModuleType) and owner.__name__.partition(".")[0] in _FOREIGN:
                 value = owner.__dict__.get(key)
                 self._note_impure(value)
-                return value if isinstance(value, types.ModuleType) else _STOP
+                return value if isinstance(value, types.ModuleType) else STOP
             if isinstance(owner, _IMPURE_OWNERS) and owner not in self._streams:
                 self.impure = self.impure or f"{type(owner).__name__}.{key}"
             if not _is_plain_attribute(owner, key) and not stored:
-                return _STOP
+                return STOP
         try:
             value = getattr(owner, key) if step == "attr" else owner[key]
         except Exception:
             if not stored:
-                return _STOP
+                return STOP
             value = _MISSING
         if isinstance(value, (types.MethodType, types.BuiltinMethodType)) and step == "attr":
             if isinstance(value, types.MethodType):
                 self._meet(value)
                 self._of_class(owner, key)
-            return _STOP
+            return STOP
         self._note_impure(value)
         place = id(owner), step, key
         if id(owner) in self._given:
@@ -511,83 +400,15 @@ class Watch:
             checks.contents(checks.const(owner), content)
         if not all_of_it:
             return
-        codes = [_codes[c] for c in self._ran]
-        names = None if any(c.watches_all for c in codes) else frozenset().union(*[c.names for c in codes])
+        ran = [codes[c] for c in self._ran]
+        names = None if any(c.watches_all for c in ran) else frozenset().union(*[c.names for c in ran])
         for module in self.modules:
-            _write_module(checks, module, names)
+            write_module(checks, module, names)
         for optimizer in self.optimizers.values():
-            checks.add(f"{checks.const(_OptimizerGuard(optimizer))}()")
+            checks.add(f"{checks.const(OptimizerGuard(optimizer))}()")
 
 
-def _write_module(checks: Checks, module: Any, names: frozenset[str] | None) -> None:
-    """A module has the members and hooks it has now, and those attributes that the code that ran may have
-    read: `names` (None: any) or what code of ours reads. `Members` counts what is set; this sees what is
-    written straight into ``__dict__`` as well."""
-    if names is not None:
-        names |= _names_in(type(module))  # type: ignore[arg-type]
-    own = module.__dict__
-    name = checks.const(own)
-    checks.add(f"len({name}) == {len(own)}")
-    ours = type(module).__module__.startswith("graphtorch.")  # whose code is not followed
-    for key, value in own.items():
-        text = f"{name}[{key!r}]"
-        if key in _MEMBERS:
-            _write_members(checks, text, value)
-        elif key in _HOOKS:
-            checks.identical(text, list(value.values()))
-        elif key not in _UNCALLED and (names is None or key in names):
-            checks.value(text, value)
-            flat = isinstance(value, tuple) and all(isinstance(v, ATOMS) for v in value)  # it never changes
-            if ours and not flat and isinstance(value, (list, dict, set, tuple)):
-                checks.contents(text, contents(value))
-
-
-@functools.cache
-def _names_in(kind: type) -> frozenset[str]:
-    """The names that methods of a class of modules load, where its code is ours and so is not followed."""
-    found: set[str] = set()
-    for one in kind.__mro__:
-        if one is Module:
-            break
-        for name, method in vars(one).items():
-            if isinstance(method, types.FunctionType) and name not in _NOT_CALLED:
-                found.update(_all_names(method.__code__))
-    return frozenset(found)
-
-
-def _all_names(code: types.CodeType) -> set[str]:
-    return set(code.co_names).union(*[_all_names(c) for c in code.co_consts if isinstance(c, types.CodeType)])
-
-
-_NOT_CALLED = frozenset(("__init__", "__repr__", "extra_repr", "reset_parameters", "__setstate__"))
-
-
-def _write_members(checks: Checks, text: str, table: dict[str, Any]) -> None:
-    if not table:
-        checks.add(f"not {text}")
-        return
-    if all(type(v).__eq__ is object.__eq__ for v in table.values()):  # modules: their order matters
-        checks.add(f"[*{text}.values()] == {checks.const(list(table.values()))}")
-        return
-    if len(table) > _FEW:
-        checks.identical(text, list(table.values()))
-        return
-    checks.add(f"len(t := {text}) == {len(table)}")
-    for key, value in table.items():
-        checks.add(f"t[{key!r}] is {checks.const(value)}")
-
-
-_MEMBERS = frozenset(("_parameters", "_buffers", "_modules"))
-_HOOKS = frozenset(("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"))
-# What calls do not read, or only where one of the hooks is there.
-_UNCALLED = frozenset((
-    "_non_persistent_buffers_set", "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called", "_is_full_backward_hook", "_state_dict_hooks", "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
-))
-_FEW = 6  # members that are compared one by one, in the text
 _OURS, _USERS, _METHOD, _EMITS = range(4)
-_STOP: Any = object()
 _MISSING: Any = object()  # in the place of a value that is not there, where the code stores one
 
 
@@ -649,7 +470,7 @@ def _member(module: Any, name: str) -> tuple[Any, bool]:
     for table in (module._parameters, module._buffers, module._modules):
         if name in table:
             return table[name], True
-    return getattr(type(module), name) if _is_plain_attribute(module, name) else _STOP, False
+    return getattr(type(module), name) if _is_plain_attribute(module, name) else STOP, False
 
 
 def _own(owner: Any) -> Any:
@@ -693,74 +514,3 @@ class _Noted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-class _OptimizerGuard:
-    """Whether an optimizer has the groups, options and state it had; some numbers are read anew."""
-
-    __slots__ = ("groups", "hooks", "options", "owner", "params", "states", "values")
-
-    def __init__(self, owner: Optimizer):
-        self.owner = owner
-        self.groups = list(owner.param_groups)
-        self.options = [_options(owner, g) for g in self.groups]
-        self.params = [list(g["params"]) for g in self.groups]
-        self.states = list(owner.state.values())
-        self.values = [list(s.values()) if isinstance(s, dict) else [] for s in self.states]
-        self.hooks = _hooks_of(owner)
-
-    def __call__(self) -> bool:
-        owner = self.owner
-        if not identical(owner.param_groups, self.groups) or not identical(
-            owner.state.values(), self.states
-        ):
-            return False
-        for group, options, params in zip(self.groups, self.options, self.params):  # noqa: B905
-            if not identical(group["params"], params):
-                return False
-            for name, before, kept, sign in options:
-                now = group.get(name, _STOP)
-                if now is before and kept is before:
-                    continue
-                if not ((sign and _sign(now) == _sign(before)) or same_contents(now, kept)):
-                    return False
-        for state, values in zip(self.states, self.values):  # noqa: B905
-            if isinstance(state, dict):
-                if len(state) != len(values):
-                    return False
-                for now, before in zip(state.values(), values):  # noqa: B905
-                    if now is not before and (isinstance(before, Tensor) or isinstance(now, Tensor)):
-                        return False
-        return self.hooks == _hooks_of(owner)
-
-
-def _hooks_of(owner: Optimizer) -> Any:
-    return tuple(owner._optimizer_step_pre_hooks), tuple(owner._optimizer_step_post_hooks)
-
-
-# Numbers that our optimizers read at each replay (`Numbers`): a recording depends on their signs alone.
-_READ_ANEW = {"lr", "weight_decay", "momentum", "dampening", "betas", "eps", "alpha", "rho"}
-_READ_ANEW |= {"beta2_decay", "d", "etas", "step_sizes", "lr_decay", "momentum_decay", "lambd", "t0"}
-_UNREAD = {"params", "param_names", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
-
-
-def _options(owner: Optimizer, group: dict[str, Any]) -> list[tuple[str, Any, Any, bool]]:
-    """What of a group a recording depends on: name, value, a copy of a container, whether by sign alone."""
-    if type(owner).__name__ in ("SparseAdam", "LBFGS") or not type(owner).__module__.startswith(
-        "graphtorch."
-    ):
-        return [(k, v, contents(v), False) for k, v in group.items() if k != "params"]
-    anew = _READ_ANEW
-    if type(owner).__name__ in ("Muon", "Adafactor"):
-        anew = {"lr", "weight_decay"}
-    return [
-        (k, v, v if isinstance(v, tuple) and k in anew else contents(v), k in anew)
-        for k, v in group.items()
-        if k not in _UNREAD
-    ]
-
-
-def _sign(value: Any) -> Any:
-    if isinstance(value, float):
-        return "float", (value > 0) - (value < 0)
-    return [_sign(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -23,7 +23,7 @@ from graphtorch.ir.graph import Graph
 from graphtorch.ir.op import forget_types
 from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, Known, assuming, bounds, without_implied
 
-from .._captured.compile import example_sizes, trace_but_for_numbers
+from .._captured.tracing import example_sizes, trace_but_for_numbers
 from ..version import __version__
 from . import link
 from .header import header_text

@@ -16,7 +16,7 @@ from graphtorch.ir.generalize import Hints
 from graphtorch.ir.op import forget_types
 from graphtorch.ir.shape import assuming, without_implied
 
-from .._captured.compile import (
+from .._captured.tracing import (
     Dim,
     TracedGraph,
     argument_names,

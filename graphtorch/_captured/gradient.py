@@ -1,0 +1,287 @@
+"""The gradient of a recorded call: a program of its own, and its node in the autograd graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.graph import Graph, Node, Type, Value, topological
+from graphtorch.ir.passes.fuse import CHEAP
+
+from .._deferred.door import Buffer
+from .._deferred.programs import recorded_program
+from .._deferred.storage import Leaf, RuntimeScalar, Version
+from .._deferred.tensor import Tensor, from_value
+from ..autograd.engine import Task
+from ..autograd.grad_mode import modes
+from ..autograd.nodes import FREED, AccumulateGrad, GradNode, _sequence, _users_stack
+from ..utils.hooks import changes
+from .capture import Boundary, Closed, buffer_of
+from .segments import Unreplayable
+
+
+class Backward:
+    """The gradient of a recorded call: a graph of its own, compiled at the first backward pass."""
+
+    def __init__(
+        self,
+        graph: Closed,
+        saved: Sequence[tuple[bool, int]],
+        watched: Sequence[tuple[int, Any]],
+        leaves: Sequence[tuple[bool, Any]],
+        outputs: Sequence[int],
+        types: Sequence[Type],
+        whole: Graph,
+        held: Sequence[Value | None],
+        results: Sequence[int],
+        dynamic: bool | None,
+    ):
+        self.graph = graph.graph
+        self.dynamic = dynamic
+        self.whole = whole  # the forward graph
+        self.held = tuple(held)  # what the leaves hold, in the whole forward graph, where they are there
+        self.results = tuple(results)  # of the forward graph that the outputs are
+        self.watched = tuple(watched)  # tensors that the gradient reads: kind, and number or tensor
+        picked = ", ".join([f"{'inputs' if is_input else 'results'}[{i}]" for is_input, i in saved])
+        # what of a call's buffers the gradient reads
+        self.pick: Callable[[Any, Any], list[Buffer]] = eval(f"lambda inputs, results: [{picked}]")
+        self.leaves = tuple(leaves)  # where gradients go: (whether an argument, its number; or the tensor)
+        self._ends: tuple[int, list[Any]] = -1, []  # what `_edges` found, and when
+        self.outputs = tuple(outputs)  # which of the call's outputs are differentiable
+        self.types = list(types)
+        self.is_static = all(t.is_static for t in types)
+        self._program: Any = None
+
+    @property
+    def program(self) -> Any:
+        if self._program is None:
+            self._program = recorded_program(self.graph, (), self.dynamic)
+        return self._program
+
+    def _edges(self, arguments: Sequence[Tensor]) -> list[Any]:
+        """Where gradients go. Ends at leaves are kept, so that the next call finds them made."""
+        edges = [arguments[t]._edge() if is_argument else t._edge() for is_argument, t in self.leaves]
+        if not any(is_argument for is_argument, _ in self.leaves) and all(map(_is_own_end, edges)):
+            self._ends = changes.count, edges
+        else:
+            self._ends = -1, []
+        return edges
+
+    def unfolded(self, inputs: Sequence[Buffer], edges: Any) -> GradNode:
+        """The call as one node of the autograd graph whose gradient can be differentiated again."""
+        graph, held = self.whole, self.held
+        if None in held or graph.symbols():
+            raise RuntimeError(
+                "gradients of this compiled function cannot be differentiated again (create_graph=True): "
+                "call the function without compile(), or put the whole computation inside it"
+            )
+        leaves = [Leaf(b) for b in inputs]
+        table: dict[Value, Value] = dict(zip(graph.inputs, leaves, strict=True))
+        for node in graph.nodes:
+            made = Node(
+                node.op, tuple([table[v] for v in node.operands]), node.attrs, node.types, node.location
+            )
+            table.update(zip(node.results(), made.results(), strict=True))
+        outputs = tuple([table[graph.outputs[i]] for i in self.results])
+        operands = tuple([table[v] for v in held])  # type: ignore[index]
+        return GradNode("CompiledFunctionBackward", outputs, operands, edges, (None,) * len(operands))
+
+    def attach(
+        self,
+        outputs: Sequence[Any],
+        inputs: Sequence[Buffer],
+        whole: Sequence[Buffer],
+        results: Sequence[Buffer],
+        arguments: Sequence[Tensor],
+    ) -> None:
+        """Give the differentiable outputs of one call their history; `whole`: inputs of the whole graph."""
+        seen, edges = self._ends
+        if seen != changes.count:
+            edges = self._edges(arguments)
+        node: CompiledNode = _new(CompiledNode)  # without its constructors: every call makes one
+        node.edges = edges  # type: ignore[assignment]
+        node.sequence = next(_sequence)
+        node.owner = self
+        node.saved = self.pick(inputs, results)
+        node.inputs = whole
+        node.types = self.types if self.is_static else [outputs[i]._type for i in self.outputs]
+        node.versions = versions = []
+        for kind, which in self.watched:
+            counter = (
+                which if kind == TENSOR else arguments[which] if kind == ARGUMENT else outputs[which]
+            )._counter
+            versions.append((counter, counter.number))
+        if modes.anomaly:
+            node.metadata["traceback_"] = _users_stack()
+        for number, i in enumerate(self.outputs):
+            outputs[i]._fn, outputs[i]._nr = node, number
+
+
+ARGUMENT, TENSOR, OUTPUT = range(3)  # what a gradient reads, and nobody may have written to since
+_new: Any = object.__new__
+
+
+def _is_own_end(edge: Any) -> bool:
+    """Whether an edge leads to the end of the graph at a leaf, and nobody has put hooks there."""
+    end = edge[0]
+    return type(end) is AccumulateGrad and not (end.node_hooks or end.node_prehooks or end.hooks)
+
+
+class CompiledNode(GradNode):
+    """The autograd node of one replayed call."""
+
+    outputs = operands = seen = made = ()  # it has none of an operation
+    _name = "CompiledFunctionBackward"
+
+    owner: Backward
+    saved: list[Buffer] | None
+    inputs: Sequence[Buffer]
+
+    versions: list[tuple[Version, int]]
+
+    def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
+        """Run the compiled gradient."""
+        if self.saved is None:
+            raise RuntimeError(FREED)
+        for counter, number in self.versions:
+            if counter.number != number:
+                raise RuntimeError(
+                    "one of the variables needed for gradient computation has been modified by an inplace "
+                    f"operation: a tensor that {self._name} reads is at version {counter.number}; expected "
+                    f"version {number} instead. Hint: use the out-of-place form of the operation that "
+                    "changed it, or clone() the tensor first"
+                )
+        if task.create_graph:
+            gradients: list[Any] = task._recorded(self.owner.unfolded(self.inputs, self.edges), cotangents)
+        else:
+            given = [
+                Buffer.of(np.zeros(t.shape, t.dtype.numpy)) if c is None else buffer_of(c)
+                for c, t in zip(cotangents, self.types, strict=True)
+            ]
+            results = self.owner.program([*self.saved, *given])
+            gradients = [from_value(Leaf(b)) for b in results]
+        if not task.retain_graph:
+            self.saved, self.inputs, self.versions = None, (), []
+            self.freed = True
+        return gradients
+
+
+class Spent(GradNode):
+    """The autograd node of results whose backward pass ran inside the recorded call."""
+
+    freed = True
+
+    def __init__(self, tensor: Tensor):
+        super().__init__("CompiledFunctionBackward", (), (), (), ())
+        self.types = [tensor._type]
+
+    def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
+        """There is nothing left to differentiate."""
+        raise RuntimeError(FREED)
+
+
+class Joint:
+    """The gradient of a call's outputs, and what of the forward pass it reads."""
+
+    def __init__(
+        self,
+        gradients: list[Value],
+        cotangents: list[Value],
+        leaves: list[tuple[bool, Any]],
+        outputs: list[int],
+    ):
+        self.gradients, self.cotangents, self.leaves, self.outputs = gradients, cotangents, leaves, outputs
+        self.saved = _frontier(gradients, cotangents)
+
+
+def joint_gradient(carriers: Sequence[Tensor | None], positions: Mapping[int, int]) -> Joint | None:
+    """The gradient of results (None for those without a history of their own)."""
+    numbers = [i for i, t in enumerate(carriers) if t is not None and not t._rg and t.requires_grad]
+    roots = [carriers[i] for i in numbers]
+    ends = ends_of(roots)[0]  # type: ignore[arg-type]
+    if not ends:
+        return None
+    cotangents = [Value(t._type, name=f"cotangent{n}") for n, t in enumerate(roots)]  # type: ignore[union-attr]
+    task = Task(True, False, accumulates=False)
+    task.runs_hooks = False  # they run when a gradient gets there
+    for position, node in enumerate(ends):
+        task.wanted[node, 0] = [position]
+    edges = [t._edge() for t in roots]  # type: ignore[union-attr]
+    beyond = {e: e.edges for e in ends if isinstance(e, Boundary)}
+    for end in beyond:
+        end.edges = ()
+    try:
+        task.run([(e, from_value(c)) for e, c in zip(edges, cotangents, strict=True)])  # type: ignore[misc]
+    finally:
+        for end, outer in beyond.items():
+            end.edges = outer
+    captured = [(ends[p].variable, g) for p, g in sorted(task.captured.items()) if g is not None]
+    if any(g.is_sparse for _, g in captured):
+        raise Unreplayable  # of a look-up table: its program would have to give indices and rows
+    found = [(variable, g._value()) for variable, g in captured]
+    leaves = [(True, positions[id(t)]) if id(t) in positions else (False, t) for t, _ in found]
+    return Joint([v for _, v in found], cotangents, leaves, numbers)
+
+
+def ends_of(tensors: Sequence[Tensor]) -> tuple[list[Any], bool]:
+    """The ends of the autograd graph behind some tensors, and whether part of it was freed."""
+    ends: list[Any] = []
+    seen: set[GradNode] = set()
+    stack = [t.grad_fn for t in tensors]
+    freed = False
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, AccumulateGrad):
+            ends.append(node)
+            continue
+        if node.hooks or node.retained or node.node_hooks or node.node_prehooks or node.runs_hooks:
+            raise Unreplayable  # hooks are to run at each backward pass
+        if isinstance(node, Boundary):
+            ends.append(node)
+            continue
+        freed = freed or node.freed
+        stack.extend(e[0] for e in node.edges if e is not None)
+    return ends, freed
+
+
+def _frontier(gradients: Sequence[Value], cotangents: Sequence[Value]) -> list[Value]:
+    """Values of the forward pass that the nodes of the gradient read, constants apart."""
+    depends: dict[Any, bool] = {}
+    varies: dict[Any, bool] = {}
+    given = set(cotangents)
+    order = topological(gradients)
+    for node in order:
+        depends[node] = any(v in given if v.node is None else depends[v.node] for v in node.operands)
+        varies[node] = any(v not in given if v.node is None else varies[v.node] for v in node.operands)
+    saved: dict[Value, None] = {}
+    for node in order:
+        if not depends[node]:
+            continue
+        for v in node.operands:
+            if v in given or (isinstance(v, Leaf) and not isinstance(v, RuntimeScalar)):
+                continue
+            if v.node is None or (not depends[v.node] and varies[v.node]):
+                saved[v] = None
+    for v in gradients:
+        if v not in given and v.node is not None and not depends[v.node] and varies[v.node]:
+            saved[v] = None
+    return _made_again(saved)
+
+
+def _made_again(saved: Mapping[Value, None]) -> list[Value]:
+    """`saved` without what is as well made from the others once more, such as the mask of a relu."""
+    kept = dict.fromkeys(saved)
+    for value in saved:
+        node = value.node
+        if node is None or node.op.name not in CHEAP:
+            continue
+        operands = [v for v in node.operands if not (v.node is not None and v.node.op is ops.constant)]
+        if operands and all(v in kept and v is not value for v in operands):
+            del kept[value]
+    return list(kept)
