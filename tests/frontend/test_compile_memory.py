@@ -376,6 +376,20 @@ def hooks_on_older_tensors(compile: Compile) -> Any:
     return found, seen
 
 
+def sparse_gradients_outside(compile: Compile) -> Any:
+    table = nn.Embedding(5, 2, sparse=True)
+    with torch.no_grad():
+        table.weight.copy_(torch.arange(10.0).reshape(5, 2) / 10)
+    optimizer = torch.optim.SparseAdam(list(table.parameters()), lr=0.1)
+    run, found = compile(lambda i: table(i).square().sum()), []
+    for k in range(4):
+        optimizer.zero_grad()
+        run(torch.tensor([k, k, 1])).backward()
+        found += [table.weight.grad.is_sparse, table.weight.grad.to_dense()]
+        optimizer.step()
+    return found, table.weight
+
+
 def hooks_inside(compile: Compile) -> Any:
     kept: list[Any] = []
 
@@ -453,6 +467,7 @@ PROGRAMS = [one_tensor_twice, overlapping_views, an_argument_that_is_a_global, p
             views_of_state, views_of_each_other, gradients_of_views, kinds_of_containers,
             history_of_arguments, backward_inside, backward_twice, parts_of_a_freed_graph,
             second_derivatives, writes_with_a_history, hooks_inside, hooks_on_older_tensors,
+            sparse_gradients_outside,
             complex_numbers, values_and_parts,
             changed_before_backward]
 
