@@ -73,8 +73,7 @@ def array_from(data: Any, wanted: DType | None) -> np.ndarray:
     except TypeError:
         raise TypeError(
             f"can't convert np.ndarray of type {array.dtype}. The only supported types are: float64, "
-            f"float32, "
-            "float16, complex64, complex128, int64, int32, int16, int8, uint8, and bool."
+            "float32, float16, complex64, complex128, int64, int32, int16, int8, uint8, and bool."
         ) from None
     return array if wanted is None else _converted(array, wanted)
 
@@ -174,8 +173,7 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     if not flags.writeable:
         warnings.warn(
             "The given NumPy array is not writable, and PyTorch does not support non-writable tensors. It "
-            "was "
-            "copied.",
+            "was copied.",
             UserWarning,
             stacklevel=2,
         )

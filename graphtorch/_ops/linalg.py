@@ -72,8 +72,7 @@ def _check_inner(a: Tensor, b: Tensor) -> None:
         if len(left) == len(right) == 1:
             raise RuntimeError(
                 f"inconsistent tensor size, expected tensor [{left[0]}] and src [{right[0]}] to have the "
-                f"same "
-                "number of elements"
+                "same number of elements"
             )
         raise RuntimeError(
             f"mat1 and mat2 shapes cannot be multiplied ({numel(left[:-1])}x{left[-1]} and "
@@ -251,9 +250,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
             b = b.sum(j, True, dtype=b.dtype) if a.shape[i] == 1 else b
         elif a.shape[i] != b.shape[j]:
             raise RuntimeError(
-                f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and "
-                f"second has "
-                f"size {b.shape[j]} in dim {j}"
+                f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and second "
+                f"has size {b.shape[j]} in dim {j}"
             )
     keep_a = [i for i in range(a.ndim) if i not in left]
     keep_b = [i for i in range(b.ndim) if i not in right]
@@ -373,9 +371,8 @@ def _without_dots(
         extra = x.ndim - len(term.replace("...", ""))
         if extra < 0 or (extra and "..." not in term):
             raise RuntimeError(
-                f"einsum(): the number of subscripts in the equation ({len(term)}) does not match the "
-                f"number of "
-                f"dimensions ({x.ndim}) for operand and no ellipsis was given"
+                f"einsum(): the number of subscripts in the equation ({len(term)}) does not match the number "
+                f"of dimensions ({x.ndim}) for operand and no ellipsis was given"
             )
         most = max(most, extra)
         result.append((term, extra))

@@ -159,9 +159,9 @@ def _check_lengths(steps: Tensor, sizes: np.ndarray, batch_first: bool) -> None:
                            "'lengths' that is <= 0")
     if (np.diff(sizes) > 0).any():
         raise RuntimeError("`lengths` array must be sorted in decreasing order when `enforce_sorted` is "
-                           "True. You can "
-                           "pass `enforce_sorted=False` to pack_padded_sequence and/or pack_sequence "
-                           "to sidestep this requirement if you do not need ONNX exportability.")
+                           "True. You can pass `enforce_sorted=False` to pack_padded_sequence and/or "
+                           "pack_sequence to sidestep this requirement if you do not need ONNX "
+                           "exportability.")
     if sizes[0] > steps.shape[0]:
         raise RuntimeError(f"a sequence of length {sizes[0]} is longer than the input of shape "
                            f"{list(steps.transpose(0, 1).shape if batch_first else steps.shape)}")
