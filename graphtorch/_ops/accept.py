@@ -188,7 +188,8 @@ _NAMED: dict[str, Kind] = {  # by name, where the annotation says nothing
 
 _OF: dict[tuple[str, str], Kind | None] = {  # of one function
     ("interpolate", "mode"): None, ("upsample", "mode"): None, ("manual_seed", "seed"): None,
-    ("dropout", "p"): None, ("relu", "inplace"): None, ("group_norm", "num_groups"): None,
+    ("dropout", "p"): None, ("randint", "high"): None, ("relu", "inplace"): None,
+    ("group_norm", "num_groups"): None,
     ("repeat_interleave", "repeats"): ("Tensor", lambda x: isinstance(x, Tensor) or _INTS[1](x)),
     ("einsum", "equation"): None, ("copy_", "src"): _OPERAND,
     ("broadcast_tensors", "tensors"): _TENSOR,

@@ -54,6 +54,7 @@ def _comparison(name: str, aliases: tuple[str, ...]) -> Callable[..., Tensor]:
     op = getattr(ops, name)
 
     def define(input: Any, other: Any) -> Tensor:
+        check_tensor(name, "input", input)
         _both(name, input, other)
         return elementwise(name, op, input, other)
 
@@ -154,6 +155,9 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any =
     check_tensor("where", "condition", condition)
     if input is None and other is None:
         return FUNCTIONS["nonzero"](condition, as_tuple=True)
+    if input is None or other is None:
+        raise TypeError("where() received an invalid combination of arguments: it takes both 'input' and "
+                        "'other', or neither")
     dtype = common_dtype(input, other)
     given = [x if isinstance(x, Tensor) else scalar(x, dtype) for x in (input, other)]
 

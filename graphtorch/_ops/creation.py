@@ -324,6 +324,8 @@ def full(
     """A tensor of `fill_value`, whose type decides the dtype."""
     check_device(device)
     if isinstance(fill_value, Tensor):
+        if fill_value.ndim:
+            raise TypeError("full(): argument 'fill_value' (position 2) must be Number, not Tensor")
         dtype = fill_value.dtype if dtype is None else dtype
         fill_value = fill_value.item()
     ir = number_dtype(type(fill_value), _types.default_dtype()) if dtype is None else to_ir(dtype)

@@ -12,7 +12,19 @@ from graphtorch.ir.shape import broadcast
 from .._deferred.tensor import Tensor, from_value
 from .._deferred.write import assign
 from .._types import DTYPES, iinfo
-from .base import FUNCTIONS, OUTSIDE, axis_of, check_places, checked, known_elements, register, run, scalar
+from .base import (
+    FUNCTIONS,
+    OUTSIDE,
+    Number,
+    axis_of,
+    check_places,
+    check_tensor,
+    checked,
+    known_elements,
+    register,
+    run,
+    scalar,
+)
 from .indexing import Arrays, _basic, _index, _put, _sliced, _source, full_number, getitem
 from .strides import as_strided, diagonal
 from .views import reshape, select, slice_view
@@ -130,7 +142,7 @@ def scatter(
     """A copy with `src` (a tensor or a number) written at `index` along `dim`."""
     src = value if src is None else src
     if reduce == "add":
-        return scatter_add(input, dim, index, src)
+        return _scatter("scatter_add", input, dim, index, src)
     if reduce == "multiply":
         return scatter_reduce(
             input,
@@ -147,6 +159,7 @@ def scatter(
 @register(inplace=True, out=True)
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """A copy with `src` added at `index` along `dim`."""
+    check_tensor("scatter_add", "src", src, 3)
     return _scatter("scatter_add", input, dim, index, src)
 
 
@@ -378,6 +391,9 @@ def searchsorted(
     if sorter is not None:
         sorted_sequence = gather(sorted_sequence, -1, sorter)
     number = not isinstance(input, Tensor)
+    if number and not isinstance(input, Number):
+        raise TypeError("searchsorted(): argument 'input' (position 2) must be Tensor or Number, not "
+                        f"{type(input).__name__}")
     values = FUNCTIONS["tensor"](input, dtype=sorted_sequence.dtype) if number else input
     flat = values.ndim == 0
     values = reshape(values, (1,)) if flat else values

@@ -113,6 +113,8 @@ def view_dtype(self: Tensor, target: Any) -> Tensor:
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The same elements under another shape: a view where memory allows, a copy otherwise."""
     check_tensor("reshape", "input", input)
+    if not shape:
+        raise TypeError('reshape() missing 1 required positional arguments: "shape"')
     before = input._type.shape
     target = resolve_shape(shape_of(shape), before)
     strides = view_strides(before, input._strides, target)
@@ -226,8 +228,14 @@ def _permuted(x: Tensor, dims: tuple[int, ...], name: str) -> Tensor:
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """Dimensions in another order."""
     check_tensor("permute", "input", input)
+    if not dims:
+        raise TypeError('permute() missing 1 required positional arguments: "dims"')
     if len(dims) == 1 and isinstance(dims[0], (tuple, list)):
         dims = tuple(dims[0])
+    for d in dims:
+        if not hasattr(d, "__index__"):
+            raise TypeError("permute(): argument 'dims' (position 2) must be tuple of ints, not "
+                            f"{type(d).__name__}")
     rank = input.ndim
     if len(dims) != rank:
         raise RuntimeError(
@@ -349,6 +357,9 @@ def expand_as(self: Tensor, other: Tensor) -> Tensor:
 def broadcast_to(input: Tensor, size: Any) -> Tensor:
     """Expanded to `size`."""
     check_tensor("broadcast_to", "input", input)
+    if not isinstance(size, (tuple, list)):
+        raise TypeError("broadcast_to(): argument 'size' (position 2) must be tuple of ints, not "
+                        f"{type(size).__name__}")
     return expand(input, size)
 
 
@@ -518,6 +529,8 @@ def split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> tuple[Ten
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` pieces of equal size; the last may be smaller."""
     check_tensor("chunk", "input", input)
+    if isinstance(chunks, bool):
+        raise TypeError("chunk(): argument 'chunks' (position 2) must be int, not bool")
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     size = input._type.shape[axis_of(dim, input.ndim)]

@@ -25,6 +25,8 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0), elementwise; any real dtype."""
     if input.dtype.is_complex:
         raise RuntimeError(f"relu is not supported for complex dtypes, got {input.dtype}")
+    if input._type.dtype.is_bool:
+        raise RuntimeError("Boolean inputs not supported for relu")
     return in_place(input, call("relu", input), inplace)
 
 

@@ -148,6 +148,9 @@ def _class_loss(name: str, input: Tensor, target: Tensor, weight: Tensor | None,
     single = input.dim() == 1
     x, t = (input.unsqueeze(0), target.unsqueeze(0)) if single and target.dim() == 0 else (input, target)
     if single and target.dim() == 1:
+        if target.shape[0] != 1:
+            raise ValueError("For 1D input, 1D target must have size 1, but got target size: "
+                             f"{target.shape[0]}")
         x = input.unsqueeze(0)
     classes = x.shape[0] if x.dim() == 1 else x.shape[1]
     check_places(t, classes, "Target {} is out of bounds.", but=ignore_index)
