@@ -188,8 +188,8 @@ _NAMED: dict[str, Kind] = {  # by name, where the annotation says nothing
 
 _OF: dict[tuple[str, str], Kind | None] = {  # of one function
     ("interpolate", "mode"): None, ("upsample", "mode"): None, ("manual_seed", "seed"): None,
-    ("dropout", "p"): None, ("randint", "high"): None, ("relu", "inplace"): None,
-    ("group_norm", "num_groups"): None,
+    ("dropout", "p"): None, ("randint", "high"): None, ("select", "index"): None, ("relu", "inplace"): None,
+    ("group_norm", "num_groups"): None, ("max", "dim"): None, ("min", "dim"): None, ("type", "dtype"): None,
     ("repeat_interleave", "repeats"): ("Tensor", lambda x: isinstance(x, Tensor) or _INTS[1](x)),
     ("einsum", "equation"): None, ("copy_", "src"): _OPERAND,
     ("broadcast_tensors", "tensors"): _TENSOR,
@@ -201,7 +201,8 @@ _ASKS = {
                      "binary_cross_entropy_with_logits", "huber_loss", "instance_norm", "l1_loss", "mse_loss",
                      "smooth_l1_loss"), "size"),
     **dict.fromkeys(("glu", "group_norm", "interpolate"), "dim"),
-    "softmax": "softmax", "log_softmax": "log_softmax", "split": "split", "norm": "layout",
+    "batch_norm": "size", "normalize": "norm", "softmax": "softmax", "log_softmax": "log_softmax",
+    "split": "split", "norm": "layout",
 }
 # flags that such functions use as Python does
 _PYTHONS = frozenset({"inplace", "training", "return_indices"})

@@ -500,7 +500,8 @@ def shape_of(sizes: Any) -> tuple[Any, ...]:
     """Sizes given as ``(2, 3)``, as ``((2, 3),)`` or as ``(Size,)``."""
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         sizes = sizes[0]
-    return tuple(size_of(s) for s in sizes)
+    # PyTorch looks at the first alone: True and False after it are 1 and 0
+    return tuple(int(s) if i and isinstance(s, bool) else size_of(s) for i, s in enumerate(sizes))
 
 
 def size_of(size: Any) -> Any:

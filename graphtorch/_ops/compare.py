@@ -220,6 +220,8 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`value` where mask holds, input elsewhere."""
     check_tensor("masked_fill", "mask", mask)
+    if value is None:
+        raise TypeError("masked_fill(): argument 'value' (position 3) must be Tensor or Number, not NoneType")
     if not mask._type.dtype.is_bool:
         raise RuntimeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype}")
     dtype = input._type.dtype

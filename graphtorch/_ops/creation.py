@@ -96,6 +96,9 @@ def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
         first = first[0]
     for depth, size in enumerate(shape):
         flat = _level(flat, size, depth)
+    for x in flat:
+        if isinstance(x, Tensor) and x.numel() != 1:
+            raise ValueError("only one element tensors can be converted to Python scalars")
     flat = [x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in flat]
     dtype = wanted or _inferred(flat)
     try:

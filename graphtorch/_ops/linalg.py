@@ -157,6 +157,8 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
 @register("outer", "ger", out=True)
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """All products of the elements of two vectors."""
+    check_tensor("outer", "input", input)
+    check_tensor("outer", "vec2", vec2, 2)
     if input.ndim != 1 or vec2.ndim != 1:
         raise RuntimeError(
             f"outer: Expected 1-D argument self and vec2, but got {input.ndim}-D and {vec2.ndim}-D"

@@ -55,10 +55,10 @@ def check_index_dtype(name: str, index: Any) -> None:
 @register(out=True)
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries `index` along `dim`."""
-    check_index_dtype("index_select", index)
+    axis = axis_of(dim, input.ndim)
     if index.ndim > 1:
         raise IndexError("index_select(): Index is supposed to be a vector, but got dim: " + str(index.ndim))
-    axis = axis_of(dim, input.ndim)
+    check_index_dtype("index_select", index)
     if input.ndim == 0:
         return reshape(index_select(reshape(input, (1,)), 0, index), ())
     _check_entries(input, axis, index)

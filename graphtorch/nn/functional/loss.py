@@ -9,7 +9,7 @@ from typing import Any
 
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision
-from ..._ops.base import FUNCTIONS, check_places, checked, rounded_once
+from ..._ops.base import FUNCTIONS, check_places, check_tensor, checked, rounded_once
 from ._common import call, constant_like, where
 from .activation import log_softmax, logsigmoid
 from .distance import pairwise_distance
@@ -245,6 +245,8 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     reduction = legacy_reduction(reduction, size_average, reduce)
     if tuple(input.shape) != tuple(target.shape):
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
+    if weight is not None:
+        check_tensor("binary_cross_entropy_with_logits", "weight", weight, 3)
     positive = 1 if pos_weight is None else (pos_weight - 1) * target + 1
     return reduce_weighted((1 - target) * input - positive * logsigmoid(input), weight, reduction)
 

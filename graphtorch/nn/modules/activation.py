@@ -93,8 +93,9 @@ class PReLU(Module):
     def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None):
         super().__init__()
         self.num_parameters = num_parameters
+        sizes = num_parameters if isinstance(num_parameters, (tuple, list)) else (num_parameters,)
         self.init = init
-        self.weight = Parameter(buffer("ones", (num_parameters,), device, dtype) * init)
+        self.weight = Parameter(buffer("ones", sizes, device, dtype) * init)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.prelu(input, self.weight)
