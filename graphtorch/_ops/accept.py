@@ -188,7 +188,10 @@ _NAMED: dict[str, Kind] = {  # by name, where the annotation says nothing
 
 _OF: dict[tuple[str, str], Kind | None] = {  # of one function
     ("interpolate", "mode"): None, ("upsample", "mode"): None, ("manual_seed", "seed"): None,
-    ("dropout", "p"): None, ("randint", "high"): None, ("select", "index"): None, ("relu", "inplace"): None,
+    ("dropout", "p"): None, ("randint", "high"): None, ("select", "index"): None,
+    ("unique", "return_counts"): None, ("unique", "return_inverse"): None, ("relu", "inplace"): None,
+    **{(name, key): ("Number", lambda x: isinstance(x, Tensor) or _NUMBER[1](x))
+       for name in ("linspace", "logspace") for key in ("start", "end")},
     ("group_norm", "num_groups"): None, ("max", "dim"): None, ("min", "dim"): None, ("type", "dtype"): None,
     ("repeat_interleave", "repeats"): ("Tensor", lambda x: isinstance(x, Tensor) or _INTS[1](x)),
     ("einsum", "equation"): None, ("copy_", "src"): _OPERAND,
@@ -205,7 +208,7 @@ _ASKS = {
     "split": "split", "norm": "layout",
 }
 # flags that such functions use as Python does
-_PYTHONS = frozenset({"inplace", "training", "return_indices"})
+_PYTHONS = frozenset({"inplace", "training", "return_counts", "return_indices", "return_inverse"})
 
 # ... and those of them that check sizes and options before kinds: ours do so in the same order.
 _IN_ORDER = frozenset({"embedding_bag", "fractional_max_pool2d", "fractional_max_pool3d",

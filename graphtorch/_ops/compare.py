@@ -143,6 +143,7 @@ def allclose(
 @register()
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether both have the same shape and elements; a Python bool."""
+    check_tensor("equal", "other", other, 2)
     return input.shape == other.shape and bool(eq(input, other).all())
 
 
@@ -158,6 +159,9 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any =
     if input is None or other is None:
         raise TypeError("where() received an invalid combination of arguments: it takes both 'input' and "
                         "'other', or neither")
+    if condition._type.dtype.name not in ("bool", "u8"):
+        raise RuntimeError("where expected condition to be a boolean tensor, but got a tensor with dtype "
+                           f"{condition.dtype}")
     dtype = common_dtype(input, other)
     given = [x if isinstance(x, Tensor) else scalar(x, dtype) for x in (input, other)]
 

@@ -229,6 +229,8 @@ def _extreme(
         if isinstance(dim, Tensor) or other is not None:
             result: Any = both(input, dim if isinstance(dim, Tensor) else other)
         elif dim is None:
+            if keepdim is not False:
+                raise TypeError(f"{name}() received an invalid combination of arguments: keepdim without dim")
             _check_not_empty(name, input)
             result = _amount(name.capitalize(), amount, input, None, False)
         else:

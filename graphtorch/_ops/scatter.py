@@ -44,12 +44,12 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
     return _put(part, values, arrays, tuple(a for a, _ in arrays), bool(accumulate))
 
 
-def check_index_dtype(name: str, index: Any) -> None:
+def check_index_dtype(name: str, index: Any, error: type[Exception] = RuntimeError) -> None:
     """Raise unless `index` is an int64 tensor."""
     if not isinstance(index, Tensor):
         raise TypeError(f"{name}(): argument 'index' must be Tensor, not {type(index).__name__}")
     if index._type.dtype.name not in ("i64", "i32"):
-        raise RuntimeError(f"{name}(): Expected dtype int64 for index, got {index.dtype}")
+        raise error(f"{name}(): Expected dtype int64 for index, got {index.dtype}")
 
 
 @register(out=True)
@@ -282,7 +282,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 @register(inplace=True)
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy with `value` written at `index` along `dim`."""
-    check_index_dtype("index_fill", index)
+    check_index_dtype("index_fill", index, IndexError)
     axis = _axis(input, dim)
     if isinstance(value, Tensor) and value.ndim:
         raise RuntimeError(

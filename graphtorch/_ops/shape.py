@@ -336,6 +336,8 @@ def repeat_interleave(
     input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None
 ) -> Tensor:
     """Each element repeated in place, `repeats` times (a number, or one per entry of `dim`)."""
+    if isinstance(repeats, str):
+        raise TypeError("repeat_interleave(): argument 'repeats' (position 2) must be Tensor or int, not str")
     if repeats is None:
         input, repeats = FUNCTIONS["arange"](input.shape[0]), input
     if dim is None:

@@ -57,7 +57,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         RuntimeError: `input` is not a vector of non-negative integers, or `weights` has another size.
     """
     check_tensor("bincount", "input", input)
-    if input._type.dtype.is_floating_point and input.numel():
+    if input._type.dtype.is_floating_point:
         raise NotImplementedError(f"\"bincount_cpu\" not implemented for '{input.dtype}': it counts integers")
     if input.ndim != 1 or not input._type.dtype.is_integer:
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")

@@ -85,6 +85,8 @@ def _reshaped(x: Tensor, target: tuple[Any, ...], strides: tuple[Any, ...], name
 @register(function=False)
 def view(self: Tensor, *shape: Any) -> Tensor:
     """The same memory under another shape, or (given a dtype) under another element type."""
+    if not shape:
+        raise TypeError("view() received an invalid combination of arguments: it takes a shape or a dtype")
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, SymInt, Tensor)):
         return view_dtype(self, shape[0])
     before = self._type.shape

@@ -131,7 +131,14 @@ def pack_padded_sequence(input: Tensor, lengths: Any, batch_first: bool = False,
         RuntimeError: a length is 0 or less or larger than T, there is not one for each sequence, or they do
             not fall although `enforce_sorted` asks for it.
     """
+    if isinstance(lengths, str):
+        raise TypeError("new(): invalid data type 'str'")
+    if isinstance(lengths, (int, float)) or (isinstance(lengths, Tensor) and lengths.ndim != 1):
+        raise RuntimeError("'lengths' argument should be a 1D CPU int64 tensor, but got "
+                           f"{getattr(lengths, 'ndim', 0)}D")
     given = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
+    if any(isinstance(n, Tensor) and n.numel() != 1 for n in given):
+        raise TypeError("only integer tensors of a single element can be converted to an index")
     sizes = np.asarray([int(n) for n in given], np.int64)
     order = None
     if not enforce_sorted:
