@@ -168,6 +168,7 @@ _INTS: Kind = "tuple of ints", lambda x: x is None or isinstance(x, str) or _is_
 _OPERAND: Kind = "Tensor or Number", lambda x: x is None or isinstance(x, Tensor) or _is_number(x)
 _NUMBER: Kind = "Number", lambda x: x is None or isinstance(x, str) or _is_number(x)
 _DTYPE: Kind = "torch.dtype", lambda x: x is None or isinstance(x, (dtype, type))
+_ANYTHING: Kind = "anything", lambda x: True  # the function looks at it itself
 _DECLARED: dict[str, Kind] = {  # by annotation
     "Tensor": _TENSOR, "bool": _BOOL, "int": _INT, "float": _FLOAT,
     "str": ("str", lambda x: isinstance(x, str)),
@@ -188,11 +189,12 @@ _NAMED: dict[str, Kind] = {  # by name, where the annotation says nothing
 
 _OF: dict[tuple[str, str], Kind | None] = {  # of one function
     ("interpolate", "mode"): None, ("upsample", "mode"): None, ("manual_seed", "seed"): None,
-    ("dropout", "p"): None, ("randint", "high"): None, ("select", "index"): None,
+    ("dropout", "p"): None, ("randint", "high"): _ANYTHING, ("select", "index"): _ANYTHING,
     ("unique", "return_counts"): None, ("unique", "return_inverse"): None, ("relu", "inplace"): None,
     **{(name, key): ("Number", lambda x: isinstance(x, Tensor) or _NUMBER[1](x))
        for name in ("linspace", "logspace") for key in ("start", "end")},
-    ("group_norm", "num_groups"): None, ("max", "dim"): None, ("min", "dim"): None, ("type", "dtype"): None,
+    ("group_norm", "num_groups"): None, ("max", "dim"): _ANYTHING, ("min", "dim"): _ANYTHING,
+    ("type", "dtype"): _ANYTHING,
     ("repeat_interleave", "repeats"): ("Tensor", lambda x: isinstance(x, Tensor) or _INTS[1](x)),
     ("einsum", "equation"): None, ("copy_", "src"): _OPERAND,
     ("broadcast_tensors", "tensors"): _TENSOR,

@@ -141,6 +141,8 @@ def scatter(
 ) -> Tensor:
     """A copy with `src` (a tensor or a number) written at `index` along `dim`."""
     src = value if src is None else src
+    if src is None:
+        raise TypeError("scatter() received an invalid combination of arguments: it needs src or value")
     if reduce == "add":
         return _scatter("scatter_add", input, dim, index, src)
     if reduce == "multiply":

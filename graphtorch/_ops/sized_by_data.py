@@ -81,6 +81,10 @@ def unique(
     dim: int | None = None,
 ) -> Any:
     """The distinct elements in order, or slices along `dim`; where each went, and how often it occurs."""
+    for name, flag in (("return_inverse", return_inverse), ("return_counts", return_counts)):
+        if not isinstance(flag, bool):
+            bool(flag)  # which tensors and arrays of several elements refuse
+            raise TypeError(f"_unique2(): argument '{name}' must be bool, not {type(flag).__name__}")
     check_tensor("unique", "input", input)
     array = elements_for_size("unique", input, "sort and compare neighbours, which keeps the size")
     values, inverse, counts = np.unique(

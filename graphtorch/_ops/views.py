@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
+from graphtorch.ir.dtype import i64
 from graphtorch.ir.graph import Type
 from graphtorch.ir.shape import SymInt, assumed_equal, bounds, contiguous_strides, floordiv, numel
 
@@ -548,7 +549,12 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     check_tensor("tensor_split", "input", input)
     axis = axis_of(dim, input.ndim)
     size = input._type.shape[axis]
-    given = indices_or_sections.tolist() if isinstance(indices_or_sections, Tensor) else indices_or_sections
+    given = indices_or_sections
+    if isinstance(given, Tensor):
+        if given._type.dtype is not i64:
+            raise RuntimeError("tensor_split expected tensor_indices_or_sections to have dtype of long, but "
+                               f"got {given.dtype}")
+        given = given.tolist()
     if isinstance(given, (list, tuple)):
         cuts = [min(max(i + size if i < 0 else i, 0), size) for i in given]
         ends = [*cuts, size]

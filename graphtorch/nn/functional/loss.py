@@ -165,6 +165,9 @@ def _class_loss(name: str, input: Tensor, target: Tensor, weight: Tensor | None,
 def _check_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> None:
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'")
+    if name == "nll_loss" and input.dim() > 1 and input.shape[0] != (target.shape[0] if target.dim() else 0):
+        raise ValueError(f"Expected input batch_size ({input.shape[0]}) to match target batch_size "
+                         f"({target.shape[0] if target.dim() else 0}).")
     if str(target.dtype) not in ("torch.int64", "torch.uint8"):
         raise RuntimeError(f"{name}: expected scalar type Long but found {target.dtype}: convert the target "
                            "with .long()")
