@@ -21,8 +21,12 @@ TARGETS = {"llvm": ".llvm.compiler", "reference": ".reference.compiler"}
 class Executable(Protocol):
     """A compiled graph."""
 
-    def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+    def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
         """The graph's outputs. Inputs that an output takes over (`Graph.donates`) are no longer valid.
+
+        Args:
+            more: the inputs after `inputs`; what never changes, so that the same object brings the same
+                buffers.
 
         Raises:
             TypeError, RuntimeError: an input's dtype or shape is not what the graph was compiled for.

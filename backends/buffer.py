@@ -41,19 +41,25 @@ class Block:
         """Args: size: a size class."""
         global _kept
         self.size = size
+        addresses = _free.get(size)
         try:
-            self.address = _free[size].pop()
-            _kept -= size
-        except (KeyError, IndexError):
+            self.address = addresses.pop()  # type: ignore[union-attr]
+        except (AttributeError, IndexError):
             self.address = _allocate(size)
+        else:
+            _kept -= size
 
     def __del__(self, free: dict[int, list[int]] = _free) -> None:
         global _kept
-        address = getattr(self, "address", 0)
-        if not address:
-            return
-        free.setdefault(self.size, []).append(address)
-        _kept += self.size
+        try:
+            size, address = self.size, self.address
+        except AttributeError:
+            return  # there was no memory for it
+        try:
+            free[size].append(address)
+        except KeyError:
+            free.setdefault(size, []).append(address)
+        _kept += size
         if _kept > FREE_LIMIT:
             _trim()
 
@@ -148,6 +154,8 @@ class Buffer:
 
     def expose(self) -> np.ndarray:
         """A new array over the same memory; its base is an `Exposed`, which keeps this buffer alive."""
+        if not self.address and 0 not in self.shape:  # only its sizes count
+            return np.broadcast_to(np.zeros((), self.dtype.numpy), self.shape)
         array = np.asarray(Exposed(self))
         return array.view(self.dtype.numpy) if self.dtype is bf16 else array
 

@@ -39,7 +39,7 @@ from ._deferred.tensor import Tensor  # isort: skip
 from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
 from ._ops.accept import accepting as _accepting
-from ._ops.accept import add_methods as _add_methods
+from ._ops.accept import accepting_all as _accepting_all
 from ._ops import autocast as _autocast, creation as _creation, ranges as _ranges, sparse as _sparse
 from ._deferred import printing as _printing
 from ._files import dlpack as _dlpack, pickling as _pickling, shared as _shared
@@ -77,15 +77,8 @@ _INTERNAL = frozenset({"no_grad", "full_number"})
 globals().update({k: _accepting(k, v, __name__) for k, v in _FUNCTIONS.items() if k not in _INTERNAL})
 globals().update(_legacy.LEGACY_TYPES)
 set_default_tensor_type = _legacy.set_default_tensor_type
-_add_methods(Tensor, _METHODS)
-Tensor.T = property(lambda self: self.permute(tuple(_range(self.ndim))[::-1]))  # type: ignore[attr-defined]
-Tensor.mT = property(lambda self: self.transpose(-2, -1))  # type: ignore[attr-defined]
-Tensor.H = property(lambda self: self.transpose(-2, -1).conj())  # type: ignore[attr-defined]
-Tensor.mH = property(lambda self: self.transpose(-2, -1).conj())  # type: ignore[attr-defined]
-Tensor.real = property(_FUNCTIONS["real"])  # type: ignore[attr-defined]
-Tensor.imag = property(_FUNCTIONS["imag"])  # type: ignore[attr-defined]
-Tensor.__repr__ = _printing.tensor_text  # type: ignore[method-assign]
-Tensor.__module__ = __name__  # as users know it
+_METHODS["__repr__"] = _printing.tensor_text
+Tensor._take_over(_accepting_all(_METHODS, Tensor))
 
 from . import nn, optim, return_types, serialization, utils  # isort: skip  # noqa: E402
 from .nn.functional import public as _public  # isort: skip  # noqa: E402
@@ -98,21 +91,25 @@ globals().update({k: _accepting(k, v, __name__) for k, v in _public.FUNCTIONS.it
 from ._ops import foreach as _lists, number_theory as _number_theory  # isort: skip  # noqa: E402
 globals().update(_lists.PUBLIC)
 globals().update({k: _accepting(k, v, __name__) for k, v in _number_theory.PUBLIC.items()})
-_add_methods(Tensor, _number_theory.METHODS)
+Tensor._take_over(_accepting_all(_number_theory.METHODS, Tensor))
 _FUNCTIONS["compile"] = compile  # for nn.Module.compile
-_add_methods(Tensor, _public.METHODS)
+Tensor._take_over(_accepting_all(_public.METHODS, Tensor))
 
 
 _LAZY = frozenset({  # modules that cost time to import and that few programs use
     "_C",
     "__config__",
+    "_dynamo",
+    "_inductor",
     "accelerator",
     "amp",
     "aot",
+    "compiler",
     "cpu",
     "cuda",
     "distributed",
     "distributions",
+    "fft",
     "fx",
     "hub",
     "jit",

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.backends.locks import lock_across_forks
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, i64
 from graphtorch.ir.graph import Type, Value
@@ -23,7 +24,7 @@ from graphtorch.ir.shape import SymInt, bounds, broadcast, numel
 
 from . import _types
 from ._deferred.running import locate
-from ._deferred.storage import Leaf, Storage
+from ._deferred.storage import Leaf, recorder
 from ._deferred.tensor import Tensor, from_value
 from ._deferred.write import assign
 from ._ops.base import (
@@ -41,6 +42,7 @@ from ._ops.base import (
 from ._ops.creation import _sizes, from_array, like
 from ._types import CPU, check_device, to_ir
 
+drawing = lock_across_forks()  # no number is drawn by two threads
 _STATE_BYTES = 5056  # as PyTorch's; only the first 24 mean something here
 
 
@@ -61,8 +63,8 @@ class Generator:
         seed = int(seed)
         if not -(1 << 63) <= seed < (1 << 64):
             raise RuntimeError(f"Overflow when unpacking long long: seed {seed} is outside [-2**63, 2**64)")
-        if Storage.capture is not None:
-            Storage.capture.reseeded(self)
+        if recorder.capture is not None:
+            recorder.capture.reseeded(self)
         self._seed = seed
         self._offset = 0
         return self
@@ -129,10 +131,11 @@ class Generator:
         used = (
             (count + 3) // 4 * 2
         )  # blocks of the widest element type: the stream does not depend on the dtype
-        if Storage.capture is not None:
-            return Storage.capture.random(self, used)
-        seed, offset = self._seed, self._offset
-        self._offset = offset + used
+        if recorder.capture is not None:
+            return recorder.capture.random(self, used)
+        with drawing:
+            seed, offset = self._seed, self._offset
+            self._offset = offset + used
         return Leaf.of(np.array(signed(seed))), Leaf.of(np.array(offset))
 
 

@@ -10,6 +10,7 @@ empty, so that rules of shape inference branch on them.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any, TypeAlias
 
@@ -25,6 +26,7 @@ TABLE_LIMIT = 1 << 15  # records remembered; beyond it the table of splits start
 SHAPE_FIELDS = frozenset(("shape", "spatial"))  # whose 0 and 1 decide as a size of an operand does
 
 _skeletons: dict[object, int] = {}
+_numbers = itertools.count(1)  # of skeletons: each once, whichever threads ask at the same time
 _splits: dict[Attrs, Split] = {}
 _types: dict[Type, Split] = {}
 _fields: dict[type, tuple[tuple[str, bool], ...]] = {}
@@ -35,7 +37,8 @@ _skeletons[None] = 0
 
 def skeleton(key: object) -> int:
     """The number that stands for `key`."""
-    return _skeletons.setdefault(key, len(_skeletons))
+    found = _skeletons.get(key)
+    return _skeletons.setdefault(key, next(_numbers)) if found is None else found
 
 
 def split_type(type: Type) -> Split:

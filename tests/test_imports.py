@@ -140,3 +140,45 @@ def test_nothing_is_called_ir_or_backends_at_top_level() -> None:
                 [node.module or ""] if not node.level else []
             tops = {n.split(".")[0] for n in names}
             assert not tops & {"ir", "backends"}, f"{module}: {ast.unparse(node)}"
+
+
+def patches(tree: ast.AST) -> list[str]:
+    """Assignments to attributes of classes that come from another file. Classes are what has
+    the name of one."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    foreign = {a.asname or a.name for node in imports for a in node.names}
+    found = []
+    for node in ast.walk(tree):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            inner = [t for outer in node.targets for t in ast.walk(outer)]
+            targets = [t for t in inner if isinstance(t, ast.Attribute)]
+        elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+            targets = [node.target]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("setattr", "type.__setattr__"):
+            targets = [ast.Attribute(node.args[0], "?", ast.Store())]
+        for target in targets:
+            if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
+                name = target.value.id
+                if name in foreign and name.lstrip("_")[:1].isupper():
+                    found.append(ast.unparse(node))
+    return found
+
+
+def test_no_class_is_patched_from_another_file() -> None:
+    found = [f"{module}: {text}" for module, path in MODULES.items()
+             for text in patches(ast.parse(path.read_text(encoding="utf-8")))]
+    assert not found
+
+
+@pytest.mark.parametrize("text", [
+    "Tensor.add = add", "Tensor.count += 1", "setattr(Tensor, name, f)", "Tensor.a, b = 1, 2",
+    "_Base.x: int = 3",
+])
+def test_a_patch_is_found(text: str) -> None:
+    assert len(patches(ast.parse(f"from .tensor import Tensor, _Base\n{text}"))) == 1
+    assert not patches(ast.parse(f"class Tensor: pass\nclass _Base: pass\n{text}"))
+
+
+def test_few_files_stand_beside_the_rooms() -> None:
+    assert len(list((ROOT / "graphtorch").glob("*.py"))) <= 24

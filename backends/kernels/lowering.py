@@ -100,7 +100,8 @@ class Lowering:
         )
         self._slots.update(zip(graph.inputs, self.inputs, strict=True))
         for value, slot in zip(graph.outputs, self.outputs, strict=True):
-            self._slots.setdefault(value, slot)
+            if value.node is None or value.node.op.name != "constant":  # nobody computes those: a copy
+                self._slots.setdefault(value, slot)
         self.program = Program(graph.name, graph.symbols(), self.inputs, self.outputs)
         self._block: list[Item] = self.program.launches
         self.cut: set[Value] = set()  # values of which many slices are read (pieces.py)

@@ -40,7 +40,7 @@ def emit_op(b: Builder, node: Node, operands: Iterable[Expr]) -> Expr:
             "reference backend"
         )
     xs = list(operands)
-    if name not in ("cast", "nextafter"):
+    if name not in ("cast", "nextafter", "bitcast"):
         xs = [
             b.let(cast(x, wide(x.type.dtype)), "x") if wide(x.type.dtype) is not x.type.dtype else x
             for x in xs
@@ -305,6 +305,11 @@ RULES.update(
 )
 
 
+@rule("product")
+def _product(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr:
+    return unary("rounded", binary("mul", x, y))
+
+
 @rule("div")
 def _div(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr:
     return binary("div_u" if unsigned(x) else "div", x, y)
@@ -541,6 +546,12 @@ def _shift_right(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr
 @rule("where")
 def _where(b: Builder, attrs: Any, dtype: DType, condition: Expr, x: Expr, y: Expr) -> Expr:
     return select(cast(condition, boolean), x, y)
+
+
+@rule("bitcast")
+def _bitcast(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
+    bits = Unary("bitcast_int", x, KType(DType.named(f"i{dtype.bits}"), x.type.lanes))
+    return Unary("bitcast_float", bits, KType(dtype, x.type.lanes)) if dtype.is_floating_point else bits
 
 
 @rule("cast")

@@ -118,6 +118,8 @@ class Space:
 
     def delinear(self, position: Dim, shape: Shape) -> tuple[Dim, ...]:
         """The index of a position in a row-major array of `shape`."""
+        if 0 in shape:  # it has no elements; nobody comes here
+            return (0,) * len(shape)
         index: list[Dim] = []
         for axis, stride in enumerate(contiguous_strides(shape)):
             step = 0 if shape[axis] == 1 else self.div(position, stride)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphtorch.ir.graph import Graph, Node
+from graphtorch.ir.graph import Node
 
 from . import attention, attention_grad
 from .window_grad import fits_vectors
@@ -11,7 +11,15 @@ from .window_grad import fits_vectors
 WHOLE = frozenset({
     "relu", "silu", "gelu", "softplus", "log_sigmoid", "elu", "leaky_relu", "hardtanh", "hardsigmoid",
     "hardswish", "mish", "softsign", "square", "reciprocal", "rsqrt", "max_pool_grad"})
-CHOSEN = {"attention": attention.fits, "attention_grad": attention_grad.fits,
+
+
+def _keeps_elements(node: Node) -> bool:
+    """Whether a bitcast changes no sizes; bytes are cast."""
+    source, target = node.operands[0].dtype, node.types[0].dtype
+    return source.itemsize == target.itemsize > 1
+
+
+CHOSEN = {"bitcast": _keeps_elements, "attention": attention.fits, "attention_grad": attention_grad.fits,
           "max_pool_input_grad": fits_vectors}  # taken whole where this says so
 
 
@@ -24,8 +32,3 @@ def supports(node: Node) -> bool:
         if value.type.dtype.is_complex:
             return False
     return not any(t.dtype.is_complex for t in node.types)
-
-
-def has_native_types(graph: Graph) -> bool:
-    """Whether every value of `graph` has a type that code is generated for."""
-    return not any(v.dtype.is_complex for v in graph.values())

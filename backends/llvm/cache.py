@@ -19,7 +19,6 @@ import json
 import os
 import stat
 import tempfile
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,10 +29,12 @@ import llvmlite.binding as llvm
 
 from graphtorch import ir
 
+from ..locks import lock_across_forks
+
 SUFFIX = ".gto"
 LIMIT_MB = 1024
 EVICT_EVERY = 16  # stores of this process between two looks at the folder's size
-_lock = threading.Lock()
+_lock = lock_across_forks()
 _stores = os.getpid()  # most processes store little and need not look; together they look often enough
 _warned = False
 

@@ -7,9 +7,11 @@ import weakref
 from collections.abc import Sequence
 
 from graphtorch.ir.graph import Graph
+from graphtorch.ir.passes import pairs
 from graphtorch.ir.printer import print_graph
 from graphtorch.ir.shape import assumed
 
+from .. import mixed
 from . import cache, debug
 from .executable import Executable
 from .image import Image, remember
@@ -26,16 +28,25 @@ compiled_count = 0  # executables made so far in this process, from the cache or
 _alive: weakref.WeakValueDictionary[str, Executable] = weakref.WeakValueDictionary()
 
 
-def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable:
+def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable | mixed.Mixed:
     """Native code for `graph` on this machine, from the cache where it was compiled before.
+
+    Ops on complex numbers that have no native code are run by their references, between parts that are
+    compiled.
 
     Args:
         graph: as recorded.
         stable: positions of inputs that seldom change: what is packed from them is kept between calls.
 
     Raises:
-        NotImplementedError: an op or dtype that has no native code, naming it and the user's line.
+        NotImplementedError: an op that has no native code, naming it and the user's line.
     """
+    foreign = pairs.foreign(graph)
+    return mixed.Mixed(graph, foreign, compile_native) if foreign else compile_native(graph, stable)
+
+
+def compile_native(graph: Graph, stable: Sequence[int] = ()) -> Executable:
+    """Native code for a graph all of whose nodes have some."""
     global compiled_count
     compiled_count += 1
     name = cache.key(cache_text(graph), repr(host()), repr(tuple(stable)), repr(assumed()))

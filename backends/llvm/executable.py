@@ -7,7 +7,8 @@ import struct
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
@@ -19,14 +20,23 @@ from .native import Code
 from .record import Record
 from .runtime import pool
 
+_new = object.__new__
+FIRST = 8 * SIZES  # where in a frame the words of a call begin
 SIZES_LIMIT = 1024  # combinations of symbol values remembered
+SMALL, SHARED = 1024, 4096  # bytes: small outputs lie in one block, which costs as much to get as each
 
 
-class Sized(NamedTuple):
-    """A program at one choice of symbol values; `table` is the address of what its launches add to words."""
+@dataclass(slots=True, eq=False)
+class Sized:
+    """A program at one choice of symbol values; `table` is the address of what its launches add to words.
+
+    Outputs are given as dtype, shape, size class, alias, and the offset in the memory that small ones share
+    (-1 for one with memory of its own); `shared` is that memory's size.
+    """
 
     inputs: tuple[tuple[DType, tuple[int, ...]], ...]
-    outputs: tuple[tuple[DType, tuple[int, ...], int, int | None], ...]  # dtype, shape, size class, alias
+    outputs: tuple[tuple[DType, tuple[int, ...], int, int | None, int], ...]
+    shared: int
     symbols: tuple[int, ...]
     arena: int
     table: int
@@ -36,33 +46,35 @@ class Sized(NamedTuple):
 class Checked:
     """Stable inputs that were found to fit, and what follows from them. It keeps them until others come."""
 
-    __slots__ = ("buffers", "packed", "sized", "words")
+    __slots__ = ("block", "buffers", "packed", "sized", "words")
 
     def __init__(self, sized: Sized, buffers: Sequence[Buffer], words: list[int]):
         self.sized = sized
         self.buffers = buffers
         self.words = words
-        self.packed: Block | None = None
+        self.packed = 0  # address of what was made of them, and its owner
+        self.block: Block | None = None
 
 
 class Context:
     """What one call at a time may use: the frame of its table's walk, and an arena."""
 
-    __slots__ = ("arena", "arguments", "pointer", "size")
+    __slots__ = ("address", "arena", "arguments", "pointer", "size")
 
     def __init__(self, words: Sequence[int]):
         self.arguments = (ctypes.c_int64 * len(words))(*words)
         self.pointer = ctypes.addressof(self.arguments)
         self.arena: Block | None = None
-        self.size = 0
+        self.address = self.size = 0
 
     def reserve(self, size: int) -> int:
         """Address of an arena of at least `size` bytes."""
-        if size > self.size or self.arena is None:
+        if size > self.size:
             self.arena = None  # back to the free list before the larger one is taken
             self.size = size_class(size)
             self.arena = Block(self.size)
-        return self.arena.address
+            self.address = self.arena.address
+        return self.address
 
 
 class Executable:
@@ -80,40 +92,56 @@ class Executable:
         self._static = None if record.symbols else self._at(())
         self._donated = tuple(sorted({a.alias for a in record.outputs if a.alias is not None}))
         self._packed = Packed(record, self._linked)
+        self._packs = record.prologue is not None
         self._fixed = _stable_tail(len(record.inputs), stable)  # inputs from here on seldom change
         self._checked: Checked | None = None  # those of the last call
 
-    def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
+    def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
         """The outputs, in new memory or in that of the inputs they take over.
+
+        Args:
+            more: the inputs after `inputs`. The same object as at the call before is not looked at again: it
+                must not be changed.
 
         Raises:
             TypeError, RuntimeError: number, dtype or shape of an input is not what was compiled for.
             IndexError: an index in the data is out of range; names the op and the user's line.
         """
+        checked = self._checked
+        if checked is None or checked.buffers is not more or checked.sized is not self._static:
+            checked, inputs, more = self._check([*inputs, *more], more)
+        sized = checked.sized
+        if len(inputs) + len(checked.words) != len(sized.inputs):
+            raise TypeError(f"{self.record.name} takes {len(sized.inputs)} inputs, but got "
+                            f"{len(inputs) + len(more)}")
+        words = [sized.table]
+        for b, (dtype, shape) in zip(inputs, sized.inputs):  # noqa: B905  # those of `more` come after
+            if b.shape != shape or b.dtype is not dtype:
+                self._refuse([*inputs, *more])
+            words.append(b.address)
+        words += checked.words
+        if self._donated:
+            inputs, more = self._unshared([*inputs, *more], words), ()
+        outputs = _outputs(sized, inputs, words)
+        self._run(inputs, more, words, checked)
+        return outputs
+
+    def _check(self, inputs: list[Buffer], more: Sequence[Buffer]) -> tuple[Checked, Sequence[Buffer], Any]:
+        """What is known of the last inputs, and all of them as those before these and these."""
         sized = self._static or self._sized(inputs)
         if len(inputs) != len(sized.inputs):
             raise TypeError(f"{self.record.name} takes {len(sized.inputs)} inputs, but got {len(inputs)}")
-        fixed, tail, checked = self._fixed, inputs[self._fixed:], self._checked
-        words = self._addresses(inputs[:fixed], sized.inputs, inputs)
-        if checked is not None and checked.sized is sized and checked.buffers == tail:  # the same objects
-            words += checked.words
-        else:
-            checked = Checked(sized, tail, self._addresses(tail, sized.inputs[fixed:], inputs))
-            words += checked.words
-            self._checked = checked
-        if self._donated:
-            inputs = self._unshared(inputs, words)
-        outputs = []
-        for dtype, shape, size, alias in sized.outputs:
-            if alias is None:
-                block = Block(size)
-                made = Buffer(block.address, dtype, shape, block)
-            else:
-                made = Buffer(inputs[alias].address, dtype, shape, inputs[alias].owner)
-            outputs.append(made)
-            words.append(made.address)
-        self._run(inputs, words, sized, checked)
-        return outputs
+        count = len(inputs) - len(more) if more else self._fixed
+        checked = self._checked
+        if count < self._fixed or self._static is None:
+            count, more = self._fixed, ()
+        tail: Sequence[Buffer] = more or inputs[count:] or ()
+        if checked is None or checked.sized is not sized or checked.buffers != tail:  # the same objects
+            words = self._addresses(tail, sized.inputs[count:], inputs)
+            checked = self._checked = Checked(sized, tail, words)
+        elif more:
+            checked.buffers = more
+        return checked, inputs[:count], tail
 
     def _addresses(self, buffers: Sequence[Buffer], expected: Sequence[tuple[DType, tuple[int, ...]]],
                    inputs: Sequence[Buffer]) -> list[int]:
@@ -124,22 +152,27 @@ class Executable:
             words.append(b.address)
         return words
 
-    def _run(self, inputs: Sequence[Buffer], words: list[int], sized: Sized, checked: Checked) -> None:
+    def _run(self, inputs: Sequence[Buffer], more: Sequence[Buffer], words: list[int],
+             checked: Checked) -> None:
         try:
             context = self._contexts.pop()
         except IndexError:
             context = Context(self._linked.launches)
-        arena = context.reserve(sized.arena) if sized.arena else 0
-        packed = checked.packed
-        if packed is None and self._packed.needed:
-            packed = self._packed.get(inputs, words, sized)
-            if self._packed.first >= self._fixed:
-                checked.packed = packed
-        self._pack(context.arguments, 8 * SIZES, sized.table, *words, arena, packed.address if packed else 0)
+        size = checked.sized.arena
+        packed = checked.packed or (self._pack_inputs(inputs, more, words, checked) if self._packs else 0)
+        self._pack(context.arguments, FIRST, *words, context.reserve(size) if size else 0, packed)
         status = self._walk(context.pointer)
         self._contexts.append(context)
         if status:
             raise self.record.errors[status - 1].error()
+
+    def _pack_inputs(self, inputs: Sequence[Buffer], more: Sequence[Buffer], words: list[int],
+                     checked: Checked) -> int:
+        """The address of what the prologue makes of the inputs that seldom change."""
+        block = self._packed.get([*inputs, *more], words, checked.sized)
+        if self._packed.first >= len(inputs):
+            checked.packed, checked.block = block.address, block
+        return block.address
 
     def explain(self) -> str:
         """What runs: a line a kernel, memory, and totals."""
@@ -175,14 +208,18 @@ class Executable:
                 )
         sizes = {s.name: v for s, v in zip(record.symbols, values, strict=True)}
         inputs = tuple((DType.named(a.dtype), _shape(a.shape, sizes)) for a in record.inputs)
-        outputs = []
+        outputs, shared = [], 0
+        several = sum(a.alias is None for a in record.outputs) > 1
         for a in record.outputs:
             dtype, shape = DType.named(a.dtype), _shape(a.shape, sizes)
-            outputs.append((dtype, shape, size_class(int(numel(shape)) * dtype.itemsize), a.alias))
+            size, offset = size_class(int(numel(shape)) * dtype.itemsize), -1
+            if several and a.alias is None and size <= SMALL and shared + size <= SHARED:
+                shared, offset = shared + size, shared
+            outputs.append((dtype, shape, size, a.alias, offset))
         table = (ctypes.c_int64 * len(record.launches.sizes))(
             *(int(evaluate(d, sizes)) for d in record.launches.sizes))
-        return Sized(inputs, tuple(outputs), values, int(evaluate(record.arena, sizes)),
-                     ctypes.addressof(table), table)
+        return Sized(inputs, tuple(outputs), size_class(shared) if shared else 0, values,
+                     int(evaluate(record.arena, sizes)), ctypes.addressof(table), table)
 
     def _refuse(self, inputs: Sequence[Buffer]) -> None:
         """Say which input is not what was compiled for."""
@@ -201,7 +238,8 @@ class Executable:
                            f"{', '.join(shapes)}")
 
     def _unshared(self, inputs: Sequence[Buffer], words: list[int]) -> Sequence[Buffer]:
-        """`inputs` with a copy of each donated one whose memory another input also reads."""
+        """`inputs` with a copy of each donated one whose memory another input also reads; `words` begins with
+        the table's."""
         spans = [(b.address, b.address + b.nbytes) for b in inputs]
         for i in self._donated:
             low, high = spans[i]
@@ -209,7 +247,7 @@ class Executable:
                 copy = Buffer.empty(inputs[i].dtype, inputs[i].shape)
                 copy.numpy()[...] = inputs[i].numpy()
                 inputs = [*inputs[:i], copy, *inputs[i + 1:]]
-                words[i] = copy.address
+                words[1 + i] = copy.address
         return inputs
 
 
@@ -242,7 +280,6 @@ class Packed:
     """What the prologue made of the stable inputs; made anew when one of them is another buffer."""
 
     def __init__(self, record: Record, linked: Linked):
-        self.needed = record.prologue is not None
         self._record = record
         self._inputs = record.prologue or ()
         self.first = min(self._inputs, default=0)
@@ -265,7 +302,7 @@ class Packed:
         block = Block(size_class(int(evaluate(self._record.packed, sizes))))
         arena = Block(size_class(sized.arena))
         frame = Context(self._linked.prologue)
-        arguments = [sized.table, *words, arena.address, block.address]
+        arguments = [*words, arena.address, block.address]
         for i, word in enumerate(arguments, SIZES):
             frame.arguments[i] = word
         status = pool().run(frame.pointer)
@@ -273,6 +310,27 @@ class Packed:
             raise self._record.errors[status - 1].error()
         self._held = (sized.symbols, [weakref.ref(inputs[i]) for i in self._inputs], block)
         return block
+
+
+def _outputs(sized: Sized, inputs: Sequence[Buffer], words: list[int]) -> list[Buffer]:
+    """Memory for the outputs; their addresses go to `words`."""
+    outputs = []
+    common: Block | None = None
+    for dtype, shape, size, alias, offset in sized.outputs:
+        made: Buffer = _new(Buffer)  # its constructor in line: every call makes some
+        made.dtype, made.shape = dtype, shape
+        if alias is not None:
+            made.address, made.owner = inputs[alias].address, inputs[alias].owner
+        elif offset < 0:
+            made.owner = block = Block(size)
+            made.address = block.address
+        else:
+            if common is None:
+                common = Block(sized.shared)
+            made.owner, made.address = common, common.address + offset
+        outputs.append(made)
+        words.append(made.address)
+    return outputs
 
 
 def _stable_tail(count: int, stable: Sequence[int]) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..locks import lock_across_forks
 from . import cache, debug
 
-_lock = threading.Lock()
+_lock = lock_across_forks()
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
 
+from ..locks import lock_across_forks
 from .target import Target, host
 
 T = TypeVar("T")
-_lock = threading.Lock()  # the linker is shared
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
-
-
-os.register_at_fork(after_in_child=_after_fork)
+_lock = lock_across_forks()  # the linker is shared
 
 
 @functools.cache

@@ -17,8 +17,8 @@ class Interpreted:
     def __init__(self, graph: Graph):
         self.graph = graph
 
-    def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
-        return [Buffer.of(a) for a in run(self.graph, [b.numpy() for b in inputs])]
+    def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
+        return [Buffer.of(a) for a in run(self.graph, [b.numpy() for b in (*inputs, *more)])]
 
     def explain(self) -> str:
         """One line an op: nothing is fused here."""

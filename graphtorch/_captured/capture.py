@@ -11,7 +11,10 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from types import CodeType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import i64
@@ -20,11 +23,12 @@ from graphtorch.ir.literal import Literal
 
 from .._deferred import running
 from .._deferred.door import Buffer
-from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, is_contiguous
+from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, is_contiguous, recorder
 from .._deferred.tensor import Tensor
 from .._deferred.walk import stand_for
 from ..autograd.nodes import GradNode
 from ..random import signed
+from .segments import FEW, READS, Read, comparison, goes_out, key_of
 
 
 class Boundary(GradNode):
@@ -37,12 +41,35 @@ class Boundary(GradNode):
 
     def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
         """What arrives goes on to the graph outside: a backward pass that does so is no replay's."""
-        if isinstance(Storage.capture, Capture):
-            Storage.capture.call_off(True)
+        if isinstance(recorder.capture, Capture):
+            recorder.capture.call_off(True)
         return cotangents
 
     def free(self, gradients: Any, cotangents: Any) -> None:
         pass
+
+    def register_hook(self, hook: Any) -> Any:
+        """Of the node in whose place this one is: it would have to be done at every call."""
+        return self._older().register_hook(hook)
+
+    def register_prehook(self, hook: Any) -> Any:
+        """As `register_hook`."""
+        return self._older().register_prehook(hook)
+
+    def _older(self) -> GradNode:
+        if isinstance(recorder.capture, Capture):
+            recorder.capture.call_off(True)
+        return self.edges[0][0]  # type: ignore[index]
+
+
+class _Exactly:
+    """In the place of an array of one element, whose ``item`` is this very object."""
+
+    def __init__(self, number: Any):
+        self._number = number
+
+    def item(self) -> Any:
+        return self._number
 
 
 class Known(NamedTuple):
@@ -71,15 +98,15 @@ class Capture:
         self.constants = constants
         self.fullgraph = fullgraph
         self.off = False
-        self.created: list[weakref.ref[Storage]] = []
+        self.created: dict[int, weakref.ref[Storage]] = {}  # storages made during the call, by their ids
         self.inputs: dict[Storage, Value] = {}
         self.leaves: dict[Value, Leaf] = {}  # what the inputs hold
         self.locals: dict[Storage, Value | None] = {}
-        self.writes: dict[Storage, Leaf] = {}
+        self.writes: dict[Storage, Value] = {}  # what was written to older ones, which stay as they are
         self.grads: dict[Tensor, Any] = {}  # tensors whose grad was set: the grad before
         self.grad_guards: dict[Tensor, bool] = {}  # tensors whose grad was read: whether it was None
         self.grad_sources: dict[Storage, Tensor] = {}
-        self.generators: dict[Any, tuple[int, int]] = {}  # state at the start
+        self.drawn: dict[Any, int] = {}  # of generators: how far they moved on
         self.value_guards: dict[Storage, int] = {}  # read in Python: their writes so far
         self.known: dict[Tensor, Known] = {}  # tensors from outside that were read or written
         self.counters: dict[Version, int] = {}  # of writes to tensors from outside: before the call
@@ -93,17 +120,28 @@ class Capture:
         self.stood: list[tuple[Tensor, Tensor]] = []  # stand-ins, and the arguments that they stand for
         self.stood_leaves: list[bool] = []  # whether the stand-ins were leaves that require grad
         self.why = ""  # it was called off
+        self.reads: list[Read] = []  # of values that Python asked for
+        self.numbers: list[tuple[Any, Value]] = []  # those that nothing but the result depends on
+        self.root: CodeType | None = None  # what calls the function
+        self.forward: list[weakref.ref[Storage]] | None = None  # `created` before the gradient of its results
 
     # -- what happens during the call
 
     def read(self, storage: Storage) -> Value:
+        written = self.writes.get(storage)
+        if written is not None:
+            return written
         value = storage.value
         if not isinstance(value, Leaf):
-            return value
+            if self.owns(storage):
+                return value
+            running.settle_for(self, storage)  # another thread's work
+            value = storage.value
+            assert isinstance(value, Leaf)
         if isinstance(value, RuntimeScalar):
             return _constant(value) if self.constants else value
-        if storage in self.locals:
-            made = self.locals[storage]
+        if self.owns(storage):
+            made = self.locals.get(storage)
             if made is None:
                 made = self.locals[storage] = _constant(value)
             return made
@@ -117,10 +155,8 @@ class Capture:
 
     def seen(self, tensor: Tensor) -> None:
         """A tensor is about to be read."""
-        if tensor._base is None and tensor not in self.known:
-            storage = tensor._storage
-            if storage in self.writes or (isinstance(storage.value, Leaf) and storage not in self.locals):
-                self.meet(tensor)
+        if tensor._base is None and tensor not in self.known and not self.owns(tensor._storage):
+            self.meet(tensor)
 
     def meet(self, tensor: Tensor) -> None:
         """A tensor that is older than the call: its history ends at the function's border."""
@@ -142,21 +178,97 @@ class Capture:
 
     def value_read(self, storage: Storage) -> None:
         """Elements were read in Python: a replay needs them unchanged."""
-        if self.varies(storage):
+        if self.owns(storage):
+            return  # numbers that the function put there; what it computed is refused, or calls this off
+        if storage in self.writes or self.varies(storage):
             if not self.call_off():
                 running._refuse_in_capture()
-        elif storage not in self.locals:
-            self.value_guards.setdefault(storage, storage.epoch)
+            return
+        if not isinstance(storage.value, Leaf):
+            running.settle_for(self, storage)
+        self.value_guards.setdefault(storage, storage.epoch)
+
+    def reveal(self, tensor: Tensor, caller: Any = None) -> np.ndarray | None:
+        """Elements that Python asks for, where the recording can go on: a replay looks at them and follows
+        the path that they led to. None for others.
+
+        Args:
+            caller: the frame whose call ``tensor.item()`` is under way.
+        """
+        storage, type_ = tensor._storage, tensor._type
+        if self.off or self.constants or self.fullgraph or self.stood or not type_.is_static:
+            return None
+        if isinstance(storage.value, Leaf) if self.owns(storage) else (
+            storage not in self.writes and not self.varies(storage)
+        ):
+            return None  # numbers that are the same in each call, or guarded
+        compared = None
+        if caller is not None and type_.dtype.is_floating_point:
+            if self.root is not None and goes_out(caller, self.root):
+                return self._handed_out(tensor)
+            compared = comparison(caller)
+        if type_.numel > FEW or (type_.dtype.is_differentiable and compared is None):
+            return None  # they are others in nearly every call
+        if len(self.reads) >= READS:
+            return None
+        value = tensor._value()
+        buffer = self._computed(value)
+        self.reads.append(Read(value, compared, key_of(buffer, compared)))
+        return buffer.numpy().copy()
+
+    def _handed_out(self, tensor: Tensor) -> Any:
+        """The number of a tensor, made anew at each replay: nothing depends on it."""
+        value = tensor._value()
+        number = self._computed(value).numpy().item()
+        self.numbers.append((number, value))
+        return _Exactly(number)
+
+    def _computed(self, value: Value) -> Buffer:
+        """The elements of a value in this call."""
+        held = self.leaves.get(value)
+        if held is not None:
+            return held.buffer
+        recorder.capture = None
+        try:
+            for place, leaf in self.leaves.items():
+                stand_for(place, leaf)
+            made = Storage(value)
+            running.settle(made)
+        except BaseException:
+            recorder.capture = self
+            self.call_off(True)
+            raise
+        recorder.capture = self
+        leaf_made = made.value
+        assert isinstance(leaf_made, Leaf)
+        return leaf_made.buffer
 
     def local(self, storage: Storage) -> None:
         if not isinstance(storage.value, RuntimeScalar):
             self.locals[storage] = None
 
-    def written(self, storage: Storage) -> None:
-        value = storage.value
-        if isinstance(value, Leaf) and storage not in self.locals:
-            self.writes.setdefault(storage, value)
-        self.locals.pop(storage, None)
+    def owns(self, storage: Storage) -> bool:
+        """Whether `storage` was made during the call."""
+        made = self.created.get(id(storage))
+        return (made is not None and made() is storage) or storage in self.locals
+
+    def adopt(self, storage: Storage) -> None:
+        """`storage`, just made, holds what the function computes."""
+        self.created[id(storage)] = weakref.ref(storage)
+
+    def write(self, storage: Storage, value: Value) -> bool:
+        """Keep what is written to a storage that is older than the call, if it is: others must not see it."""
+        if self.owns(storage):
+            self.locals.pop(storage, None)
+            self.adopt(storage)
+            return False
+        self.writes[storage] = value
+        return True
+
+    def watched(self, tensor: Tensor) -> None:
+        """A hook is about to come to a tensor, or its gradient is to be kept: of older ones at every call."""
+        if not self.owns(tensor._storage):
+            self.call_off(True)
 
     def grad_set(self, tensor: Tensor) -> None:
         self.grads.setdefault(tensor, tensor._grad)
@@ -176,8 +288,8 @@ class Capture:
             )
 
     def random(self, generator: Any, used: int) -> tuple[Value, Value]:
-        start = self.generators.setdefault(generator, generator.__getstate__())
-        ahead = generator._offset - start[1]
+        ahead = self.drawn.get(generator, 0)
+        self.drawn[generator] = ahead + used
         seed, offset = generator._seed, generator._offset
         generator._offset = offset + used
         if self.constants:
@@ -199,6 +311,7 @@ class Capture:
         self.stand_ins.append(value)
         made = object.__new__(Tensor)
         made._storage, made._counter = Storage(value), Version()
+        self.adopt(made._storage)
         edge = tensor._edge() if tensor.requires_grad else None
         if edge is not None and not self.constants and not tensor._rg:
             made._fn = Boundary(made, edge)
@@ -226,12 +339,12 @@ class Capture:
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Run `function` while this capture watches; what it changed is put back afterwards by `restore`."""
-        if Storage.capture is not None:
+        if recorder.capture is not None:
             return function()
         running.flush()
         for tensor in self.given:
             running.settle(tensor._storage)
-        Storage.capture = self
+        recorder.capture = self
         try:
             for tensor in self.given:
                 if tensor._view is not None:
@@ -239,12 +352,12 @@ class Capture:
             return function()
         except BaseException:
             if not self.off and not self.call_off(True):
-                Storage.capture = None
+                recorder.capture = None
                 self.restore()
             raise
         finally:
-            if Storage.capture is self:
-                Storage.capture = None
+            if recorder.capture is self:
+                recorder.capture = None
 
     def call_off(self, always: bool = False) -> bool:
         """Stop recording: what was recorded becomes pending work, as if nobody had watched.
@@ -263,18 +376,22 @@ class Capture:
         self.why = "a call that a replay could not repeat"
         if not always:
             self.why = f"a value needed in Python at {running.user_line()}"
-        if Storage.capture is self:
-            Storage.capture = None
+        if recorder.capture is self:
+            recorder.capture = None
         for value, leaf in self.leaves.items():
             stand_for(value, leaf)
-        for storage in dict.fromkeys((*[r() for r in self.created], *self.writes)):
+        # gradients of no particular cotangents are nobody's work
+        created = self.created.values() if self.forward is None else self.forward
+        for storage in [r() for r in created]:
             if storage is None or isinstance(storage.value, Leaf):
                 continue
             held = self.leaves.get(storage.value)
             if held is not None:
-                storage.value = held
+                storage.put(held)
             else:
                 running.pending(storage)
+        for storage, value in self.writes.items():
+            running.store(storage, self.leaves.get(value, value))
         self._uncut()
         return True
 
@@ -285,12 +402,10 @@ class Capture:
 
     def restore(self) -> None:
         """Put storages, gradients, generators and histories back to where they were before the call."""
-        for storage, leaf in self.writes.items():
-            storage.value = leaf
         for tensor, grad in self.grads.items():
             tensor._grad = grad
-        for generator, state in self.generators.items():
-            generator.__setstate__(state)
+        for generator, drawn in self.drawn.items():
+            generator._offset -= drawn
         for counter, number in self.counters.items():
             counter.number = number
         self._uncut()
@@ -306,7 +421,7 @@ class Capture:
         return found
 
     def _alive(self, known: set[Storage]) -> list[Storage]:
-        found = [r() for r in self.created]
+        found = [r() for r in self.created.values()]
         return [
             s
             for s in dict.fromkeys(found)
@@ -355,6 +470,7 @@ class Closed:
             for i, result in enumerate(made.results()):
                 table[Value(node.types[i], node, i)] = result
         found = [table.get(v) or self._leaf(v, table, nodes) for v in outputs]
+        self.table = table  # the graph's values, by the recorded ones
         extra = [table[s] for s in self.scalars]
         self.graph = Graph(name, [*[table[v] for v in inputs], *extra], found, nodes)
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import sys
 import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from operator import is_
 from typing import Any
+from weakref import WeakValueDictionary
 
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.generalize import Hints
 from graphtorch.ir.graph import Graph, Value, _location
 from graphtorch.ir.op import forget_types
+from graphtorch.ir.ops.require import RAISED
 from graphtorch.ir.shape import (
     Condition,
     SizeNeeded,
@@ -27,7 +30,7 @@ from graphtorch.ir.shape import (
     without_implied,
 )
 
-from .._deferred.storage import Storage, Version
+from .._deferred.storage import Version, recorder
 from .._deferred.tensor import Tensor
 from .._ops.autocast import state as autocast_state
 from .._ops.base import FUNCTIONS
@@ -37,8 +40,11 @@ from ..nn.modules._call import _global_tables as global_tables
 from ..nn.modules.module import Module
 from ..utils.hooks import changes
 from .capture import Capture, Closed, rebuild, tensors_in
+from .checks import Checks, sign_of
 from .guards import Watch
-from .replay import Entry, record
+from .replay import OTHER, Entry, Failed, record
+from .segments import LEAVES, Known, Segment, is_refuted
+from .status import BACKENDS, MODES, InvalidBackend, compiled, status
 
 SIGNATURES_BOUND = 128  # kinds of call that a function keeps recordings of; the oldest goes first
 ENTRIES_BOUND = 8  # recordings of one kind of call, for different states
@@ -177,11 +183,11 @@ def _traced(
 
 
 def _value_within(capture: Capture, tensor: Tensor) -> Value:
-    Storage.capture = capture
+    recorder.capture = capture
     try:
         return tensor._value()
     finally:
-        Storage.capture = None
+        recorder.capture = None
 
 
 def _holder(function: Any, storage: Any) -> Tensor:
@@ -326,6 +332,19 @@ def _check_sizes(dims: Mapping[str, Mapping[int, Dim]], given: Mapping[str, Any]
                     )
 
 
+class Kind:
+    """The recordings of calls of one kind, the latest first, and what finds the tensors of such calls."""
+
+    __slots__ = ("entries", "matches")
+
+    def __init__(self, entries: list[Entry]):
+        self.entries = entries
+        self.matches: Any = _UNKNOWN  # see `Compiled._matching`
+
+
+_UNKNOWN = object()
+
+
 class Compiled:
     """A function that is recorded at its first call with given types, and replayed from then on."""
 
@@ -335,37 +354,115 @@ class Compiled:
         self._dims = dynamic if isinstance(dynamic, Mapping) else None
         self._refused = False  # whether recording with symbols for sizes failed
         self._dynamic = None if isinstance(dynamic, Mapping) else dynamic
-        self._entries: dict[Any, list[Entry]] = {}
+        self._entries: dict[Any, Kind] = {}
+        self._segments: WeakValueDictionary[Any, Segment] = WeakValueDictionary()
+        self._last: tuple[Any, Kind] | None = None  # what served last: a copy of its `matches`, and the kind
         self._vain: dict[Any, tuple[int, str]] = {}  # how often recording a kind of call was in vain, and why
         self._modules = _modules_of(function)
         self._look_at_modules()
         self.recorded = 0  # graphs recorded so far
+        compiled.add(self)
         functools.update_wrapper(self, function if not isinstance(function, Module) else function.forward)
+        self._torchdynamo_orig_callable = function
 
     def __reduce__(self) -> Any:
-        """A copy is made of the function, and records anew."""
+        """A copy is made of the function, and records anew; one that stands in a module is known by name."""
+        name, place = getattr(self, "__qualname__", ""), sys.modules.get(getattr(self, "__module__", ""))
+        if name and functools.reduce(lambda o, n: getattr(o, n, None), name.split("."), place) is self:
+            return name
         return type(self), (self._function, self._dims or self._dynamic, self._fullgraph)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else types.MethodType(self, owner)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if Storage.capture is not None:  # called inside another captured function: part of it
+        if recorder.capture is not None:  # called inside another captured function: part of it
+            return self._function(*args, **kwargs)
+        if status.stance != "default" and not self._may_serve():
             return self._function(*args, **kwargs)
         if self._seen != changes.count:
             self._check_modules()
+        last = self._last
+        if last is not None:
+            given = last[0](args, kwargs)
+            if given is not None:
+                result = self._serve(last[1], given, args, kwargs)
+                if result is not OTHER:
+                    return result
         tensors: list[Tensor] = []
         key = self._key(args, kwargs, tensors)
-        entries = self._entries.get(key)
-        if entries is not None:
-            for entry in entries:
-                state = entry.state(tensors)
-                if state is not None:
-                    entry.ran = True
-                    return entry.replay(tensors, state)
+        kind = self._entries.get(key)
+        if kind is not None:
+            result = self._serve(kind, tensors, args, kwargs)
+            if result is not OTHER:
+                if kind.matches is _UNKNOWN:
+                    kind.matches = self._matching(args, kwargs)
+                self._last = None if kind.matches is None else (kind.matches, kind)
+                return result
         if key in self._vain and self._vain[key][0] >= VAIN:
-            return self._function(*args, **kwargs)
+            return self._line_by_line(args, kwargs)
+        if status.stance in ("eager_on_recompile", "fail_on_recompile"):
+            return self._unrecorded(args, kwargs)
         return self._record(key, tensors, args, kwargs)
+
+    def _line_by_line(self, args: Any, kwargs: Any) -> Any:
+        status.depth += 1
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            status.depth -= 1
+
+    def _may_serve(self) -> bool:
+        """Whether the stance of this thread lets calls be replayed."""
+        return status.stance != "force_eager"
+
+    def _unrecorded(self, args: Any, kwargs: Any) -> Any:
+        """A call that no recording serves, where none is to be made."""
+        if status.stance == "eager_on_recompile":
+            return self._function(*args, **kwargs)
+        code = getattr(inspect.unwrap(self._function), "__code__", None)
+        raise RuntimeError(
+            "Detected recompile when torch.compile stance is 'fail_on_recompile'. filename: "
+            f"'{getattr(code, 'co_filename', '')}', function name: '{getattr(self, '__name__', '')}', "
+            f"line number: {getattr(code, 'co_firstlineno', 0)}"
+        )
+
+    def reset(self) -> None:
+        """Forget what was recorded."""
+        self._entries.clear()
+        self._vain.clear()
+        self._last = None
+
+    def _serve(self, kind: Kind, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """The result of the first recording that fits; OTHER where none does."""
+        known: Known = {}
+        for entry in kind.entries:
+            if known and is_refuted(entry.steps, known):
+                continue
+            state = entry.state(tensors)
+            if state is None:
+                continue
+            try:
+                result = entry.replay(tensors, state, known)
+            except Failed as failure:
+                return self._plainly(args, kwargs, failure.__cause__)
+            if result is not OTHER:
+                entry.ran = True
+                return result
+        return OTHER
+
+    def _plainly(self, args: Any, kwargs: Any, error: BaseException | None) -> Any:
+        """What the plain call gives where a program failed, and what it leaves behind: what it wrote before.
+
+        Raises:
+            The program's `error`, which names the line, in the place of one of its type.
+        """
+        try:
+            return self._line_by_line(args, kwargs)
+        except RAISED as own:
+            if error is None or type(own) is not type(error):
+                raise
+        raise error
 
     def _key(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         key = (
@@ -383,11 +480,33 @@ class Compiled:
             return self._dynamic_key(key, args, kwargs)
         return key
 
+    def _matching(self, args: Any, kwargs: Any) -> Any:
+        """The tensors of arguments that have the key of these; None for others, or where there is no such
+        function: it is one written for these arguments, a fraction of what `_key` takes."""
+        if self._dims is not None:
+            return None
+        checks = Checks()
+        try:
+            names = write_signature(checks, args, kwargs)
+        except NotImplementedError:
+            return None
+        for text, value in (
+            (f"{checks.const(self)}._training", self._training),
+            (f"{checks.const(modes)}.grad", modes.grad),
+            (f"{checks.const(modes)}.inference", modes.inference),
+            (f"{checks.const(modes)}.anomaly", modes.anomaly),
+            (f"{checks.const(autocast_state)}.target", autocast_state.target),
+            (f"{checks.const(default_dtype)}()", default_dtype()),
+        ):
+            checks.value(text, value)
+        return checks.function("args, kwargs", [f"return [{', '.join(names)}]"], "None")
+
     def _check_modules(self) -> None:
         """Forget the recordings if a module got other members, attributes or hooks since."""
         state = _state_of(self._modules)
         if state != self._state:
             self._entries.clear()
+            self._last = None
             self._modules = _modules_of(self._function)
         self._look_at_modules()
 
@@ -424,11 +543,14 @@ class Compiled:
         given = self._given(capture, stands, names, args, kwargs, dims)
 
         def call() -> Any:
+            capture.root = call.__code__
+            status.depth += 1
             watch.start()
             try:
                 result = self._function(*given[0], **given[1])
             finally:
                 watch.stop()
+                status.depth -= 1
             if not capture.off and (
                 watch.impure or not watch.knows(result) or not watch.is_unchanged()
                 or self._key(args, kwargs, []) != key
@@ -437,7 +559,7 @@ class Compiled:
             return result
 
         try:
-            made = record(capture, call, tensors, stands, self._dynamic)
+            made = record(capture, call, tensors, stands, self._dynamic, self._segments)
         except (TypeError, ValueError, RuntimeError, IndexError, InternalError) as error:
             if not dims or capture.off:
                 raise
@@ -456,7 +578,10 @@ class Compiled:
             return made
         self.recorded += 1
         entry = made.entry
-        result = made.first_run()
+        try:
+            result = made.first_run()
+        except Failed as failure:
+            return self._plainly(args, kwargs, failure.__cause__)
         reached = watch.reached()
         ids = set(map(id, reached))
         entry.shared.update((i, t._storage) for i, t in enumerate(tensors) if id(t) in ids)
@@ -490,25 +615,40 @@ class Compiled:
         before.update(new)
         self._modules = [*self._modules, *new]
         self._look_at_modules()  # the call itself may have set some
-        entry.holds = watch.guard()
         entry.bind(
             t for m in self._modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None
         )
+        entry.guard(watch)
         if new:
             self._training, after = tuple(before.values()), self._training
             key = self._key(args, kwargs, [])
             self._training = after
-        kept = [e for e in self._entries.pop(key, []) if e.alive()]
+        old = self._entries.pop(key, None)
+        kept = [] if old is None else [e for e in old.entries if e.alive()]
+        self._last = None
+        if entry.steps and sum(bool(e.steps) for e in kept) >= LEAVES:
+            self._give_up(key)
+            return
         if len(kept) >= ENTRIES_BOUND and not any(e.ran for e in kept):
             self._vain[key] = VAIN, "what it reads in Python is another at each call"
             return
         if len(self._entries) >= SIGNATURES_BOUND:
             self._entries.pop(next(iter(self._entries)))
-        self._entries[key] = [entry, *kept][:ENTRIES_BOUND]
+        self._entries[key] = Kind([entry, *kept][:ENTRIES_BOUND])
+
+    def _give_up(self, key: Any) -> None:
+        """From now on calls of a kind run line by line: values that Python reads lead to ever new paths."""
+        self._vain[key] = VAIN, f"values that it reads in Python led to more than {LEAVES} paths"
+        warnings.warn(
+            f"compile(): {getattr(self, '__name__', 'the function')}() took more than {LEAVES} paths, by "
+            "values of tensors that it reads in Python. It runs line by line from now on; torch.where, "
+            "torch.cond and tensor arithmetic in the place of .item() keep it compiled",
+            stacklevel=5,
+        )
 
     def explain(self) -> str:
         """What was compiled: for each recorded graph its kernels, memory, FLOPs and bytes."""
-        entries = [e for group in self._entries.values() for e in group]
+        entries = [e for kind in self._entries.values() for e in kind.entries]
         texts = [e.explain() for e in entries]
         texts += [f"runs line by line: {why}" for _, why in self._vain.values()]
         return "\n".join(dict.fromkeys(texts)) or "nothing recorded yet: call the function once"
@@ -516,15 +656,16 @@ class Compiled:
     @property
     def graphs(self) -> list[Graph]:
         """The recorded graphs, as recorded."""
-        return [e.graph for group in self._entries.values() for e in group]
+        return [e.whole for kind in self._entries.values() for e in kind.entries]
 
 
-class CompiledModule(Module):
+class OptimizedModule(Module):
     """A module whose `forward` is compiled; parameters, buffers and state_dict are those of the module it
     wraps."""
 
     def __init__(self, module: Module, dynamic: Any = None, fullgraph: bool = False):
         super().__init__()
+        del self.__dict__["training"]  # that of `module`
         self._orig_mod = module
         object.__setattr__(self, "_compiled", Compiled(module, dynamic, fullgraph))
 
@@ -532,13 +673,34 @@ class CompiledModule(Module):
         return self._compiled(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks:
+            return super().__call__(*args, **kwargs)
         return self._compiled(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
+            if name == "_orig_mod":
+                raise
             return getattr(super().__getattr__("_orig_mod"), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What is set is set on the module that this one wraps."""
+        if name == "_orig_mod":
+            super().__setattr__(name, value)
+        elif name in self.__dict__ or (hasattr(type(self), name) and name != "training"):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._orig_mod, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        (super().__delattr__ if name in self.__dict__ else self._orig_mod.__delattr__)(name)
+
+    @property
+    def training(self) -> bool:  # type: ignore[override]
+        """Whether the module that this one wraps is in training mode."""
+        return self._orig_mod.training  # type: ignore[no-any-return]
 
     def explain(self) -> str:
         """What was compiled; see `Compiled.explain`."""
@@ -558,47 +720,79 @@ class CompiledModule(Module):
 def compile(
     model: Any = None,
     *,
-    dynamic: Any = None,
     fullgraph: bool = False,
+    dynamic: Any = None,
     backend: Any = None,
-    mode: Any = None,
-    options: Any = None,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    name: str | None = None,
     disable: bool = False,
+    recompile_limit: int | None = None,
+    isolate_recompiles: bool = False,
+    shapes_spec: Any = None,
 ) -> Any:
     """A function or module that records one call and replays it with next to no Python.
 
     A compiled call gives what the plain call gives, or it is not replayed. A recording serves later calls for
     which what it depends on is as it was: dtypes, shapes and flags of tensors, other arguments, and what the
     function read in Python; another call records anew. Parameters, buffers, gradients and optimizer state
-    that the function touches are inputs and outputs of the graph without being named. Calls that need a
-    tensor's value in Python, or change something there, run line by line.
+    that the function touches are inputs and outputs of the graph without being named. Values that Python asks
+    for lead to paths, each with a recording; calls that use them otherwise, or change something in Python,
+    run line by line.
 
     Args:
-        model: a function or `Module`; None makes a decorator.
+        model: a function or `Module`; None makes a decorator. Of a class, its instances' calls are compiled.
+        fullgraph: whether a value that is needed in Python is an error.
         dynamic: None: sizes and Python numbers that change from call to call become symbols of one program.
             False: each size has a program of its own; True: sizes that come once have none. Or for an
             argument (by name or position) its axes that may vary, such as ``{"x": {0: Dim("batch",
             max=64)}}``; one recording then serves all sizes in the range.
-        fullgraph: whether a value that is needed in Python is an error.
-        backend, mode, options: accepted as PyTorch's.
+        backend: a name of PyTorch's: all of them mean this compiler. A function is not called, which warns.
+        mode, options: checked as PyTorch's, of which they choose between schedules; they change nothing here.
         disable: return `model` as it is.
+        name, recompile_limit, isolate_recompiles, shapes_spec: accepted as PyTorch's.
 
     Raises:
-        TypeError: `model` cannot be called, or `dynamic` is none of these.
-        RuntimeError: with `fullgraph`, at the first call, where the function needs a value in Python.
+        AssertionError: `model` cannot be called.
+        TypeError: `dynamic` is none of these.
+        InvalidBackend: (a RuntimeError) there is no backend of this name.
+        RuntimeError: no such mode, or both `mode` and `options`; with `fullgraph`, at the first call, where
+            the function needs a value in Python.
     """
     if model is None:
-        return lambda f: compile(f, dynamic=dynamic, fullgraph=fullgraph, disable=disable)
+        return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode,
+                                 options=options, disable=disable)
+    if mode is not None and options is not None:
+        raise RuntimeError(
+            "Either mode or options can be specified, but both can't be specified at the same time."
+        )
+    if not callable(model):
+        raise AssertionError(f"A callable function is expected, but {type(model)} is provided.")
+    _check_backend(backend, mode)
     if disable:
         return model
-    if not callable(model):
-        raise TypeError(f"compile() takes a function or a Module, not {type(model).__name__}")
     if not (dynamic is None or isinstance(dynamic, (bool, Mapping))):
         raise TypeError(
             "compile(): dynamic must be True, False, None or {argument: {axis: Dim}}, not "
             f"{type(dynamic).__name__}"
         )
-    return (CompiledModule if isinstance(model, Module) else Compiled)(model, dynamic, fullgraph)
+    if inspect.isclass(model):
+        setattr(model, "__call__", Compiled(model.__call__, dynamic, fullgraph))  # noqa: B010
+        return model
+    return (OptimizedModule if isinstance(model, Module) else Compiled)(model, dynamic, fullgraph)
+
+
+def _check_backend(backend: Any, mode: Any) -> None:
+    if mode is not None and mode not in MODES:
+        raise RuntimeError(f"Unrecognized mode={mode}, should be one of: {', '.join(MODES)}")
+    if isinstance(backend, str) and backend not in BACKENDS:
+        raise InvalidBackend(backend)
+    if callable(backend):
+        warnings.warn(
+            f"compile(): the backend {getattr(backend, '__name__', backend)!r} is not called: it works on "
+            "graphs of torch.fx, and functions are compiled without them",
+            stacklevel=3,
+        )
 
 
 def _signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None = None) -> Any:
@@ -613,19 +807,77 @@ def _signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None 
             return tree._type.dtype, tuple(shape), tree.requires_grad
         if tree._base is None and tree._view is None:  # the common case, without the properties' calls
             if tree._hooks is None and tree._post_hooks is None:
-                return tree._storage.value.type, tree._rg, tree._fn is None
-            return tree._type, tree._rg, tree._fn is None, _hooks_of(tree)
+                return type(tree), tree._storage.value.type, tree._rg, tree._fn is None, tree._inference
+            return type(tree), tree._type, tree._rg, tree._fn is None, tree._inference, _hooks_of(tree)
         view = tree._view
         strides = None if view is None else view.strides
-        return tree._type, tree.requires_grad, tree._rg, _hooks_of(tree), strides
+        return (type(tree), tree._type, tree.requires_grad, tree._rg, tree._inference, _hooks_of(tree),
+                strides)
     if isinstance(tree, (tuple, list)):
         return type(tree), *[_signature(v, tensors, axes) for v in tree]
     if isinstance(tree, dict):
         return dict, *[(k, _signature(v, tensors, axes)) for k, v in tree.items()]
     kind = type(tree)
     if kind in _BY_VALUE:
-        return kind, tree
+        return kind, tree, sign_of(tree)
     return _Same(tree)
+
+
+def write_signature(checks: Checks, args: Any, kwargs: Any) -> list[str]:
+    """The conditions under which arguments have the `_signature` of these; the names of the tensors in them.
+
+    Raises:
+        NotImplementedError: for tensors that are views, that share memory or that have hooks.
+    """
+    names: list[str] = []
+    tensors: list[Tensor] = []
+
+    def write(text: str, tree: Any) -> None:
+        kind = type(tree)
+        if isinstance(tree, Tensor):
+            _write_tensor(checks, f"(a{len(names)} := {text})", f"a{len(names)}", tree)
+            names.append(f"a{len(names)}")
+            tensors.append(tree)
+        elif kind in (tuple, list):
+            checks.add(f"type({text}) is {kind.__name__} and len({text}) == {len(tree)}")
+            for i, one in enumerate(tree):
+                write(f"{text}[{i}]", one)
+        elif kind is dict:
+            checks.add(f"type({text}) is dict and [*{text}] == {checks.const(list(tree))}")
+            for key, one in tree.items():
+                write(f"{text}[{checks.const(key)}]", one)
+        elif isinstance(tree, (tuple, list, dict)):
+            raise NotImplementedError
+        else:
+            checks.value(text, tree)
+
+    checks.add(f"len(args) == {len(args)}")
+    for i, one in enumerate(args):
+        write(f"args[{i}]", one)
+    if kwargs:
+        write("kwargs", kwargs)
+    else:
+        checks.add("not kwargs")
+    if _shared_by(tensors) is not None:
+        raise NotImplementedError
+    if len(names) > 1:
+        storages = ", ".join(f"{n}._storage" for n in names)
+        checks.add(f"len({{{storages}}}) == {len(names)}" if len(names) > 2 else
+                   " is not ".join(storages.split(", ")))
+    return names
+
+
+def _write_tensor(checks: Checks, first: str, name: str, tensor: Tensor) -> None:
+    plain = tensor._base is None and tensor._view is None
+    if type(tensor) is not Tensor or not plain or tensor._hooks is not None or tensor._post_hooks is not None:
+        raise NotImplementedError
+    checks.add(f"type({first}) is {checks.const(Tensor)}")
+    checks.add(f"{name}._storage.value.type is {checks.const(tensor._type)}")
+    for attribute in ("_base", "_view", "_hooks", "_post_hooks"):
+        checks.add(f"{name}.{attribute} is None")
+    checks.add(f"{name}._rg is {tensor._rg}")
+    checks.add(f"{name}._fn is {'' if tensor._fn is None else 'not '}None")
+    checks.add(f"{name}._inference is {tensor._inference}")
 
 
 _BY_VALUE = frozenset((int, float, bool, str, bytes, complex, type(None)))
@@ -683,7 +935,7 @@ def _kept(value: Any) -> Any:
         return [(k, _Same(v)) for k, v in value.items()]
     if isinstance(value, (tuple, list)):
         return [_kept(v) for v in value]
-    return (type(value), value) if type(value) in _BY_VALUE else _Same(value)
+    return (type(value), value, sign_of(value)) if type(value) in _BY_VALUE else _Same(value)
 
 
 def _modules_of(function: Any) -> list[Module]:

@@ -7,6 +7,7 @@ they read from around them become operands, and gradients flow to those as well.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from graphtorch.ir.ops.control import CondAttrs, WhileAttrs
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 
 from .._deferred.running import locate, user_line
-from .._deferred.storage import Storage, Version
+from .._deferred.storage import Leaf, Storage, Version, recorder
 from .._deferred.tensor import Tensor, from_value, wrap
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import Edge, GradNode
@@ -40,19 +41,36 @@ class Recording:
     def __init__(self, what: str, outer: Any):
         self.what = what
         self.outer = outer
-        self.created: list[Any] = []
-        self.own: set[int] = set()
+        self.writes: dict[Storage, Value] = {} if outer is None else outer.writes
+        self.own: dict[int, Any] = {}  # storages that were made inside, by their ids
+
+    def owns(self, storage: Storage) -> bool:
+        """Whether `storage` was made inside."""
+        ref = self.own.get(id(storage))
+        return ref is not None and ref() is storage
+
+    def adopt(self, storage: Storage) -> None:
+        self.own[id(storage)] = weakref.ref(storage)
 
     def read(self, storage: Storage) -> Value:
-        Storage.capture = self.outer
+        if self.owns(storage) and not isinstance(storage.value, Leaf):
+            return storage.value
+        recorder.capture = self.outer
         try:
             return storage.read()
         finally:
-            Storage.capture = self
+            recorder.capture = self
 
     def seen(self, tensor: Tensor) -> None:
-        if self.outer is not None:
+        if self.outer is not None and not self.owns(tensor._storage):
             self.outer.seen(tensor)
+
+    def value_read(self, storage: Storage) -> None:
+        if self.outer is not None and not self.owns(storage):
+            self.outer.value_read(storage)
+
+    def reveal(self, tensor: Tensor, caller: Any = None) -> None:
+        """Nothing is known in the body of a loop or branch."""
 
     def call_off(self, always: bool = False) -> bool:
         return False
@@ -67,13 +85,18 @@ class Recording:
         pass  # a tensor of the body's own
 
     def local(self, storage: Storage) -> None:
-        self.own.add(id(storage))
+        self.adopt(storage)
         if self.outer is not None:
             self.outer.local(storage)
 
-    def written(self, storage: Storage) -> None:
-        if id(storage) not in self.own and not any(r() is storage for r in self.created):
+    def write(self, storage: Storage, value: Value) -> bool:
+        if not self.owns(storage):
             self._refuse("writes into a tensor from outside: return the new value instead")
+        return False
+
+    def watched(self, tensor: Tensor) -> None:
+        if not self.owns(tensor._storage):
+            self._refuse("registers a hook on a tensor from outside: register it before")
 
     def grad_set(self, tensor: Tensor) -> None:
         self._refuse("sets a .grad: call backward() after it, or use autograd.grad")
@@ -146,19 +169,19 @@ class Body:
 
 @contextmanager
 def _recording(what: str) -> Iterator[Recording]:
-    outer = Storage.capture
-    Storage.capture = recording = Recording(what, outer)
+    outer = recorder.capture
+    recorder.capture = recording = Recording(what, outer)
     try:
         yield recording
     finally:
-        Storage.capture = outer
+        recorder.capture = outer
 
 
 def _stand_in(recording: Recording, value: Value, gradient: bool) -> Tensor:
     made = object.__new__(Tensor)
     made._storage, made._counter = Storage(value), Version()
     made._rg = gradient
-    recording.own.add(id(made._storage))
+    recording.adopt(made._storage)
     return made
 
 

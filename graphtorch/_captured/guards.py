@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dis
 import enum
+import functools
 import io
 import os
 import random
@@ -25,7 +26,6 @@ import types
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from operator import is_
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,9 @@ from .._deferred.tensor import Tensor
 from .._settings import FOLDER
 from .._types import device, dtype
 from ..nn.modules._members import Members
+from ..nn.modules.module import Module
 from ..optim.optimizer import Optimizer
+from .checks import ATOMS, Checks, contents, identical, same_contents
 
 # Files of ours that keep Python numbers between calls, and are followed as the user's own are.
 _STATEFUL = tuple(
@@ -42,7 +44,6 @@ _STATEFUL = tuple(
     for p in (("optim", "lr_scheduler"), ("optim", "swa_utils"), ("amp", "grad_scaler"))
 )
 _FOREIGN = sys.stdlib_module_names | {"graphtorch", "torch", "numpy"}
-_ATOMS = (int, float, bool, str, bytes, complex, type(None))
 _FIXED = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType)
 _DEPTH = 6  # containers in containers are compared so far
 
@@ -71,11 +72,12 @@ Chain = tuple[str, str, tuple[tuple[str, Any], ...]]  # kind of root, its name, 
 class _Code:
     """What the code of a function loads and stores."""
 
-    __slots__ = ("inner", "loads", "stores", "watches_all")
+    __slots__ = ("inner", "loads", "names", "stores", "watches_all")
 
     def __init__(self, code: types.CodeType):
         self.inner = {c for c in code.co_consts if isinstance(c, types.CodeType)}
         arguments = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 2])
+        self.names = _all_names(code)
         self.watches_all = bool({"getattr", "vars", "hasattr", "setattr"} & set(code.co_names))
         loads: dict[tuple[Chain, bool], None] = {}  # and whether what it leads to is used as a whole
         stores: dict[Chain, None] = {}
@@ -392,7 +394,7 @@ class Watch:
                 self._meet(value)
                 self._hops[place] = owner, value, False
             else:
-                ref, fixed = _weak(owner), isinstance(value, (*_ATOMS, *_FIXED)) or value is _MISSING
+                ref, fixed = _weak(owner), isinstance(value, (*ATOMS, *_FIXED)) or value is _MISSING
                 if ref is not None and (fixed or _weak(value) is not None):
                     self._hops[place] = ref, value if fixed else _weak(value), True
         return value
@@ -409,17 +411,19 @@ class Watch:
 
     def _meet(self, value: Any) -> None:
         """An object that is older than the call."""
-        if isinstance(value, _ATOMS):
+        if isinstance(value, ATOMS):
             return
         self._known[id(value)] = value
         if isinstance(value, types.MethodType):
             self._meet(value.__self__)
             value = value.__func__
-        while isinstance(value, types.FunctionType):
+        if isinstance(value, types.FunctionType):
             self._functions.setdefault(value.__code__, value)
             for one in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
                 self._known[id(one)] = one
-            value = getattr(value, "__wrapped__", None)
+        wrapped = _own(value).get("__wrapped__")
+        if wrapped is not None:  # by a decorator, or compiled by itself
+            self._meet(wrapped)
         if isinstance(value, partial):
             self._meet(value.func)
             for one in (*value.args, *value.keywords.values()):
@@ -442,7 +446,7 @@ class Watch:
             and place not in self._given
             and isinstance(owner, (list, tuple, dict, set, frozenset, np.ndarray))
         ):
-            if isinstance(owner, tuple) and all(isinstance(v, _ATOMS) for v in owner):
+            if isinstance(owner, tuple) and all(isinstance(v, ATOMS) for v in owner):
                 return  # never changes
             self._contents[place] = owner, contents(owner)
             for one in _elements(owner):
@@ -467,73 +471,121 @@ class Watch:
             return all(map(self.knows, result.values()))
         if isinstance(result, (tuple, list)):
             return all(map(self.knows, result))
-        plain = isinstance(result, (*_ATOMS, Tensor, *_FIXED, dtype, device, enum.Enum))
+        plain = isinstance(result, (*ATOMS, Tensor, *_FIXED, dtype, device, enum.Enum))
         return plain or id(result) in self._known
 
     def is_unchanged(self) -> bool:
         """Whether the call itself left everything as it was: else a replay would leave out what it did."""
+        checks = Checks()
+        self.write(checks, False)
         return (
             all(
                 m.training is t and self._state_of([m]) == self._states[id(m)]
                 for m, t in self.modules.items()
             )
-            and self.guard(False)()
+            and checks.function()()
         )
 
-    def guard(self, optimizers: bool = True) -> Callable[[], bool]:
-        """Whether everything is still as it was before the call."""
-        space: dict[str, Any] = {}
-        names: dict[int, str] = {}
+    def write(self, checks: Checks, all_of_it: bool = True) -> None:
+        """The conditions under which everything is still as it was before the call.
 
-        def const(value: Any) -> str:
-            name = names.get(id(value))
-            if name is None:
-                name = names[id(value)] = f"c{len(names)}"
-                space[name] = value
-            return name
-
-        terms: list[str] = []
-
-        def term(owner: Any, step: str, key: Any, value: Any) -> None:
-            if value is _MISSING:
-                terms.append(f"missing({const(owner)}, {step!r}, {key!r})")
-                return
-            text = f"{const(owner)}.{key}" if step == "attr" else f"{const(owner)}[{key!r}]"
-            if value is None or isinstance(value, bool) or not isinstance(value, _ATOMS):
-                terms.append(f"{text} is {const(value)}")
-            else:
-                c = const(value)
-                terms.append(f"((v := {text}) is {c} or (type(v) is {const(type(value))} and v == {c}))")
-
+        Args:
+            all_of_it: those of modules and optimizers as well, as they are now.
+        """
         for (_, step, key), (owner, value, weak) in self._hops.items():
             if weak:
                 owner = owner()
-                if not isinstance(value, (*_ATOMS, *_FIXED)) and value is not _MISSING:
+                if not isinstance(value, (*ATOMS, *_FIXED)) and value is not _MISSING:
                     value = value()
                     if value is None:
                         continue
                 if owner is None:
                     continue  # made during the call, and gone
-            term(owner, step, key, value)
+            c = checks.const(owner)
+            if value is _MISSING:
+                checks.space["missing"] = _missing
+                checks.add(f"missing({c}, {step!r}, {key!r})")
+            else:
+                checks.value(f"{c}.{key}" if step == "attr" else f"{c}[{key!r}]", value)
         for owner, content in self._contents.values():
-            terms.append(f"same({const(owner)}, {const(content)})")
+            checks.contents(checks.const(owner), content)
+        if not all_of_it:
+            return
+        codes = [_codes[c] for c in self._ran]
+        names = None if any(c.watches_all for c in codes) else frozenset().union(*[c.names for c in codes])
         for module in self.modules:
-            for table in (module._parameters, module._buffers, module._modules):
-                if table:
-                    terms.append(f"identical({const(table)}.values(), {const(list(table.values()))})")
-        for optimizer in self.optimizers.values() if optimizers else ():
-            terms.append(f"{const(_OptimizerGuard(optimizer))}()")
-        if not terms:
-            return _always
-        space["same"], space["identical"], space["missing"] = same_contents, _identical, _missing
-        body = " and ".join(dict.fromkeys(terms))
-        exec(
-            f"def check():\n    try:\n        return {body}\n    except Exception:\n        return False",
-            space,
-        )
-        return space["check"]  # type: ignore[no-any-return]
+            _write_module(checks, module, names)
+        for optimizer in self.optimizers.values():
+            checks.add(f"{checks.const(_OptimizerGuard(optimizer))}()")
 
 
+def _write_module(checks: Checks, module: Any, names: frozenset[str] | None) -> None:
+    """A module has the members and hooks it has now, and those attributes that the code that ran may have
+    read: `names` (None: any) or what code of ours reads. `Members` counts what is set; this sees what is
+    written straight into ``__dict__`` as well."""
+    if names is not None:
+        names |= _names_in(type(module))  # type: ignore[arg-type]
+    own = module.__dict__
+    name = checks.const(own)
+    checks.add(f"len({name}) == {len(own)}")
+    ours = type(module).__module__.startswith("graphtorch.")  # whose code is not followed
+    for key, value in own.items():
+        text = f"{name}[{key!r}]"
+        if key in _MEMBERS:
+            _write_members(checks, text, value)
+        elif key in _HOOKS:
+            checks.identical(text, list(value.values()))
+        elif key not in _UNCALLED and (names is None or key in names):
+            checks.value(text, value)
+            flat = isinstance(value, tuple) and all(isinstance(v, ATOMS) for v in value)  # it never changes
+            if ours and not flat and isinstance(value, (list, dict, set, tuple)):
+                checks.contents(text, contents(value))
+
+
+@functools.cache
+def _names_in(kind: type) -> frozenset[str]:
+    """The names that methods of a class of modules load, where its code is ours and so is not followed."""
+    found: set[str] = set()
+    for one in kind.__mro__:
+        if one is Module:
+            break
+        for name, method in vars(one).items():
+            if isinstance(method, types.FunctionType) and name not in _NOT_CALLED:
+                found.update(_all_names(method.__code__))
+    return frozenset(found)
+
+
+def _all_names(code: types.CodeType) -> set[str]:
+    return set(code.co_names).union(*[_all_names(c) for c in code.co_consts if isinstance(c, types.CodeType)])
+
+
+_NOT_CALLED = frozenset(("__init__", "__repr__", "extra_repr", "reset_parameters", "__setstate__"))
+
+
+def _write_members(checks: Checks, text: str, table: dict[str, Any]) -> None:
+    if not table:
+        checks.add(f"not {text}")
+        return
+    if all(type(v).__eq__ is object.__eq__ for v in table.values()):  # modules: their order matters
+        checks.add(f"[*{text}.values()] == {checks.const(list(table.values()))}")
+        return
+    if len(table) > _FEW:
+        checks.identical(text, list(table.values()))
+        return
+    checks.add(f"len(t := {text}) == {len(table)}")
+    for key, value in table.items():
+        checks.add(f"t[{key!r}] is {checks.const(value)}")
+
+
+_MEMBERS = frozenset(("_parameters", "_buffers", "_modules"))
+_HOOKS = frozenset(("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"))
+# What calls do not read, or only where one of the hooks is there.
+_UNCALLED = frozenset((
+    "_non_persistent_buffers_set", "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called", "_is_full_backward_hook", "_state_dict_hooks", "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+))
+_FEW = 6  # members that are compared one by one, in the text
 _OURS, _USERS, _METHOD, _EMITS = range(4)
 _STOP: Any = object()
 _MISSING: Any = object()  # in the place of a value that is not there, where the code stores one
@@ -545,10 +597,6 @@ def _missing(owner: Any, step: str, key: Any) -> bool:
     except (AttributeError, LookupError, ValueError):
         return True
     return False
-
-
-def _always() -> bool:
-    return True
 
 
 def _kind_of(frame: Any) -> int:
@@ -582,7 +630,7 @@ def _weak(owner: Any) -> Any:
 
 def _is_leaf(value: Any) -> bool:
     """Whether nothing that is reached from it is a guard."""
-    return isinstance(value, (*_ATOMS, Tensor, types.FunctionType, types.BuiltinFunctionType))
+    return isinstance(value, (*ATOMS, Tensor, types.FunctionType, types.BuiltinFunctionType))
 
 
 def _elements(owner: Any) -> list[Any]:
@@ -631,45 +679,6 @@ def _is_plain_attribute(owner: Any, name: str) -> bool:
     return False
 
 
-# ------------------------------------------------------------------------------------------ contents
-
-
-def contents(value: Any, depth: int = 0) -> Any:
-    """A copy of a container to compare it with later: see `same_contents`."""
-    if depth < _DEPTH:
-        if isinstance(value, (list, tuple)):
-            return [contents(v, depth + 1) for v in value]
-        if isinstance(value, dict):
-            return {k: contents(v, depth + 1) for k, v in value.items()}
-        if isinstance(value, (set, frozenset)):
-            return set(value)
-        if isinstance(value, np.ndarray):
-            return value.copy()
-    return value
-
-
-def same_contents(value: Any, before: Any) -> bool:
-    """Whether a container holds what it held when `before` was made by `contents`."""
-    kind = type(before)
-    if kind is list and isinstance(value, (list, tuple)):
-        return len(value) == len(before) and all(
-            a is b or same_contents(a, b) for a, b in zip(value, before, strict=True)
-        )
-    if kind is dict and isinstance(value, dict):
-        return list(value) == list(before) and all(
-            a is b or same_contents(a, b) for a, b in zip(value.values(), before.values(), strict=True)
-        )
-    if kind is set:
-        return bool(value == before)
-    if kind is np.ndarray:
-        return (
-            value.dtype == before.dtype
-            and value.shape == before.shape
-            and (value.tobytes() == before.tobytes())
-        )
-    return type(value) is kind and kind in _ATOMS and bool(value == before)
-
-
 class _Noted:
     """An output stream that tells a watch what is written to it by the thread that is watched."""
 
@@ -702,12 +711,12 @@ class _OptimizerGuard:
 
     def __call__(self) -> bool:
         owner = self.owner
-        if not _identical(owner.param_groups, self.groups) or not _identical(
+        if not identical(owner.param_groups, self.groups) or not identical(
             owner.state.values(), self.states
         ):
             return False
         for group, options, params in zip(self.groups, self.options, self.params):  # noqa: B905
-            if not _identical(group["params"], params):
+            if not identical(group["params"], params):
                 return False
             for name, before, kept, sign in options:
                 now = group.get(name, _STOP)
@@ -755,7 +764,3 @@ def _sign(value: Any) -> Any:
     if isinstance(value, float):
         return "float", (value > 0) - (value < 0)
     return [_sign(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _identical(now: Any, before: Sequence[Any]) -> bool:
-    return len(now) == len(before) and all(map(is_, now, before))

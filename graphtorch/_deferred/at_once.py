@@ -18,7 +18,7 @@ from graphtorch.ir.dtype import DType, f16, f32, f64, i32, i64, u8
 from graphtorch.ir.ops.binary import Cast
 
 from ..autograd.grad_mode import modes
-from .storage import Leaf, overlaps
+from .storage import Leaf, overlaps, recorder
 from .tensor import Tensor
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -138,7 +138,7 @@ def _memory(x: Tensor) -> np.ndarray | None:
     """The elements of `x` to write to; None where the write has to be recorded, or refused."""
     if modes.grad and (x.requires_grad or (x._base is not None and x._base.requires_grad)):
         return None
-    if x._inference and not modes.inference:
+    if x._inference is True and not modes.inference:
         return None
     if x.is_sparse:
         return None
@@ -153,7 +153,9 @@ def _written(x: Tensor) -> None:
 
 def _is_at_hand(value: Any, dtype: DType) -> bool:
     """Whether `value` is a tensor without history that is in memory and that a tensor of `dtype` takes."""
-    if not isinstance(value, Tensor) or value.is_sparse or (modes.grad and value.requires_grad):
+    if recorder.capture is not None or not isinstance(value, Tensor):
+        return False
+    if value.is_sparse or (modes.grad and value.requires_grad):
         return False
     storage = value._storage
     return (type(storage.value) is Leaf or storage.host is not None) and (

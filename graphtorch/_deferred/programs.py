@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from graphtorch.backends.effort import LOAD_NS, compiling_ns, stepping_ns
 from graphtorch.backends.llvm import debug
+from graphtorch.backends.locks import lock_across_forks
 from graphtorch.backends.reference.steps import run_steps
 from graphtorch.ir.dtype import boolean
 from graphtorch.ir.evaluate import Plan, places_of
@@ -41,6 +43,8 @@ RECORDINGS = 3  # so many of different sizes are needed for a guess
 LONG = 1 << 14  # numbers of a recording beyond which its sizes are not remembered
 
 GUESS_AT_ONCE = 0.5  # the patience that makes compiled functions guess at their second and third sizes
+
+_compiling = lock_across_forks()  # what is counted of structures, and their compilation
 
 REPORTS = debug.reports_programs()
 
@@ -85,7 +89,7 @@ class Structure:
     """What is known of the recordings of one structure."""
 
     __slots__ = (
-        "costs", "fixed", "history", "key", "kinds", "lines", "native", "patience", "plan", "spent", "steps",
+        "costs", "fixed", "history", "key", "kinds", "lines", "patience", "plan", "spent", "steps",
         "symbolic", "total", "worth",
     )
 
@@ -103,7 +107,6 @@ class Structure:
         self.plan: tuple[object, Plan] | None = None  # of the last run op by op, and what it was for
         self.total = 0.0  # ns of running op by op since the last guess
         self.history: dict[Sizes, None] = {}  # the last recordings of different sizes
-        self.native = True  # whether code can be generated for it
         # how much of the cost of compiling is spent (how many new sizes of a compiled function come)
         # before the next guess
         self.patience = patience
@@ -230,6 +233,11 @@ class Captured:
         return self._closed
 
 
+def graph_key(graph: Graph) -> object:
+    """What graphs that compute the same in the same way have in common."""
+    return Captured(graph, ()).key()
+
+
 def recorded_program(graph: Graph, stable: Sequence[int] = (), dynamic: bool | None = None) -> Any:
     """What runs a graph of a compiled function: called with buffers, and ``explain()``.
 
@@ -260,31 +268,44 @@ class Recorded:
         self._waits = dynamic is True  # for a second run, or other sizes
         self._find(dynamic is not False)
 
-    def __call__(self, inputs: Sequence[Buffer]) -> list[Buffer]:
-        if self.program is None:
-            if self._waits and self._ran:
-                self._waits = False
-                self._find(True)
-            if self.program is None:
-                self._ran = True
-                return self._step(inputs)
-        self.program.runs += 1
-        return self.program.run([*inputs, *self._extra] if self._extra else inputs)
+    def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
+        """Run it; `more`: inputs after these, see `backends.Executable`."""
+        program = self.program
+        if program is None:
+            program = self._second_try()
+            if program is None:
+                return self._step([*inputs, *more])
+        program.runs += 1
+        return program.run([*inputs, *more, *self._extra]) if self._extra else program.run(inputs, more)
+
+    def _second_try(self) -> Program | None:
+        """The program, if waiting for one has come to an end."""
+        if self._waits and self._ran:
+            self._waits = False
+            self._find(True)
+        self._ran = True
+        return self.program
 
     def _find(self, dynamic: bool) -> None:
-        captured, outputs = self._captured, self._captured._closed.outputs
+        captured = self._captured
         key, sizes = captured.key()
         structure = _structure(hash(key), captured, GUESS_AT_ONCE)
-        program = structure.find(sizes, dynamic) if structure.key == key else None
-        if program is None and dynamic and structure.native:
-            structure.note(sizes, 1.0)
-            if structure.total >= structure.patience and len(structure.history) > 1:
-                program = _generalized(structure, key, sizes, captured, outputs)
-        if program is None and structure.native and not self._waits:
-            program = _compiled(structure, key, sizes, captured, outputs)
+        with _compiling:
+            program = self._made(structure, key, sizes, dynamic)
         self.program = program
         if program is not None and program.extra is not None:
             self._extra = program.extra(sizes)
+
+    def _made(self, structure: Structure, key: object, sizes: Sizes, dynamic: bool) -> Program | None:
+        captured, outputs = self._captured, self._captured._closed.outputs
+        program = structure.find(sizes, dynamic) if structure.key == key else None
+        if program is None and dynamic:
+            structure.note(sizes, 1.0)
+            if structure.total >= structure.patience and len(structure.history) > 1:
+                program = _generalized(structure, key, sizes, captured, outputs)
+        if program is None and not self._waits:
+            program = _compiled(structure, key, sizes, captured, outputs)
+        return program
 
     def _step(self, inputs: Sequence[Buffer]) -> list[Buffer]:
         captured = self._captured
@@ -302,23 +323,38 @@ def _structure(number: int, walk: Walk | Captured, patience: float = SOON) -> St
     found = _structures.get(number)
     if found is None:
         if len(_structures) >= STRUCTURES_BOUND:
-            _structures.pop(next(iter(_structures)))
-        found = _structures[number] = Structure(walk, patience)
+            with suppress(KeyError, RuntimeError):  # another thread was faster
+                _structures.pop(next(iter(_structures)))
+        found = _structures.setdefault(number, Structure(walk, patience))
     return found
 
 
 def _consider(
     structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
 ) -> Program | None:
-    """A program for the recording, if it is worth one by now."""
+    """A program for the recording, if it is worth one by now.
+
+    While another thread compiles this one does not wait: its graph runs op by op, and is not counted.
+    """
+    if not _compiling.acquire(blocking=CHOSEN is not None or _settings.deterministic()):
+        return None
+    try:
+        return _considered(structure, key, sizes, walk, outputs)
+    finally:
+        _compiling.release()
+
+
+def _considered(
+    structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
+) -> Program | None:
     if CHOSEN is not None or _settings.deterministic():
         structure.note(sizes, 0.0)
-        return _compiled(structure, key, sizes, walk, outputs) if structure.native else None
+        return _compiled(structure, key, sizes, walk, outputs)
     ns = structure.costs.get(sizes)
     if ns is None:
         ns = stepping_ns(walk.nodes)
     spent = structure.note(sizes, ns)
-    if not structure.native or structure.total < LOAD_NS:
+    if structure.total < LOAD_NS:
         return None
     worth = structure.worth
     if not worth:
@@ -330,24 +366,19 @@ def _consider(
     return None
 
 
-def _prepare(structure: Structure, key: object, walk: Walk | Captured) -> bool:
-    """Whether code can be generated; from now on the structure is known by its key."""
-    if CHOSEN is None and not _has_native_types(walk):
-        structure.native = False
-        return False
+def _prepare(structure: Structure, key: object) -> None:
+    """From now on the structure is known by its key."""
     if structure.key != key:  # another structure had this hash
         structure.key = key
         structure.fixed.clear()
         structure.symbolic.clear()
-    return True
 
 
 def _compiled(
     structure: Structure, key: object, sizes: Sizes, walk: Walk | Captured, outputs: Sequence[Value]
-) -> Program | None:
+) -> Program:
     """A program for these sizes alone."""
-    if not _prepare(structure, key, walk):
-        return None
+    _prepare(structure, key)
     if len(structure.fixed) >= PROGRAMS_BOUND:
         structure.fixed.pop(next(iter(structure.fixed)))
     program = structure.fixed[sizes] = Program(walk.graph(outputs), walk, "fixed sizes")
@@ -360,8 +391,7 @@ def _generalized(
     """A program for changing sizes, if a rule for them is found."""
     structure.total = 0.0
     structure.patience *= 2  # a guess that fails, or that later sizes refute, makes the next one wait longer
-    if not _prepare(structure, key, walk):
-        return None
+    _prepare(structure, key)
     vectors = [*(v for v in structure.history if v != sizes), sizes]
     places = [row[2:] for row in walk.rows]
     wanted = walk.wanted if isinstance(walk, Captured) else [walk.reference(v) for v in outputs]
@@ -389,10 +419,3 @@ def _span(walk: Walk | Captured) -> tuple[Location | None, Location | None]:
     """The first and the last line of a recording."""
     lines = [n.location for n in walk.nodes if n.location is not None]
     return (lines[0], lines[-1]) if lines else (None, None)
-
-
-def _has_native_types(walk: Walk | Captured) -> bool:
-    """Whether every value has a type that code is generated for."""
-    return not any(t.dtype.is_complex for n in walk.nodes for t in n.types) and not any(
-        leaf.type.dtype.is_complex for leaf in walk.leaves
-    )

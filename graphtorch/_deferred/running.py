@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from graphtorch.backends.kernels.cost import FREE
+from graphtorch.backends.locks import lock_across_forks
 from graphtorch.ir.graph import Location, Value, _location
 from graphtorch.ir.ops.require import RAISED
 
 from .._settings import FOLDER
 from ..autograd.grad_mode import modes
 from . import programs
-from .storage import Leaf, Storage
+from .storage import Leaf, Storage, recorder
 from .walk import Walk
 
 ROUND = 48  # results recorded in a round of a loop that is worth running by itself
@@ -36,15 +37,11 @@ EXPENSIVE = frozenset({
 })
 
 _ref = weakref.ref
-_lock = threading.RLock()
-_pending: list[weakref.ref[Storage]] = []
-_differentiable: list[weakref.ref[Any]] = []  # nodes of the autograd graph made since the last run
+_keeping = lock_across_forks()  # what nodes remember of their results
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.RLock()  # another thread of the parent may have held it
-    _pending.clear()  # the parent computes these; a value that is needed here is computed all the same
+    recorder.pending.clear()  # the parent computes these; a value needed here is computed all the same
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -78,7 +75,7 @@ def locate() -> None:
     _location.set(place)
 
 
-class _Round:
+class _Round(threading.local):
     """Notices that a program that needs no gradients came back to where it began to record: one round
     of a loop.
 
@@ -90,9 +87,9 @@ class _Round:
     last: Location | None = None
 
     def pass_by(self, place: Location) -> None:
-        if place is self.start and self.last is not place and len(_pending) >= ROUND:
+        if place is self.start and self.last is not place and len(recorder.pending) >= ROUND:
             flush()
-        if self.start is None or not _pending:
+        if self.start is None or not recorder.pending:
             self.start = place
         self.last = place
 
@@ -112,27 +109,56 @@ def user_line() -> str:
 
 def pending(storage: Storage) -> None:
     """Remember a storage whose value waits to be computed."""
-    if Storage.capture is not None:
-        Storage.capture.created.append(weakref.ref(storage))
+    if recorder.capture is not None:
+        recorder.capture.adopt(storage)
         return
-    _pending.append(_ref(storage))
-    if len(_pending) > PENDING_BOUND:
+    waiting = recorder.pending
+    waiting.append(_ref(storage))
+    if len(waiting) > PENDING_BOUND:
         flush()
 
 
+def store(storage: Storage, value: Value) -> None:
+    """Replace the value of a storage; in memory that is shared with code outside this runs at once."""
+    capture = recorder.capture
+    if capture is not None and capture.write(storage, value):
+        return
+    host = storage.shared_memory()
+    if host is not None:
+        np.copyto(host, array_of(value))
+        storage.epoch += 1
+        return
+    storage.put(value)
+    if type(value) is Value:
+        pending(storage)
+
+
+def share(storage: Storage) -> np.ndarray:
+    """The elements as an array that code outside may keep; from now on writes land in it."""
+    settle(storage)
+    return storage.expose()
+
+
 def flush() -> None:
-    """Compute every pending value that a live storage holds."""
-    if Storage.capture is None:
-        with _lock:
-            _run(())
+    """Compute every pending value of this thread that a live storage holds."""
+    if recorder.capture is None:
+        _run(())
 
 
 def settle(storage: Storage) -> None:
     """Make the storage's value a leaf."""
     if not isinstance(storage.value, Leaf):
         _refuse_in_capture()
-        with _lock:
-            _run((storage,))
+        _run((storage,))
+
+
+def settle_for(capture: Any, storage: Storage) -> None:
+    """Compute what another thread left pending in `storage`, which a capture of this thread reads."""
+    recorder.capture = None
+    try:
+        _run((storage,))
+    finally:
+        recorder.capture = capture
 
 
 def array_of(value: Value) -> np.ndarray:
@@ -147,12 +173,12 @@ def array_of(value: Value) -> np.ndarray:
 
 def remember(fn: Any) -> None:
     """While `fn`, a node of the autograd graph, lives, what its gradient may read is kept when it is made."""
-    if Storage.capture is None:
-        _differentiable.append(_ref(fn))
+    if recorder.capture is None:
+        recorder.differentiable.append(_ref(fn))
 
 
 def _refuse_in_capture() -> None:
-    if Storage.capture is not None and not Storage.capture.call_off():
+    if recorder.capture is not None and not recorder.capture.call_off():
         raise RuntimeError(
             f"a tensor's value is needed in Python at {user_line()} while the function is being captured by "
             "compile(fullgraph=True) or trace(): the captured graph cannot depend on it. Keep it a tensor "
@@ -165,16 +191,15 @@ def _refuse_in_capture() -> None:
 
 
 def _run(wanted: Sequence[Storage]) -> None:
-    storages = list(wanted)
-    for ref in _pending:
-        storage = ref()
-        if storage is not None and not isinstance(storage.value, Leaf):
-            storages.append(storage)
-    _pending.clear()
+    waiting, recorder.pending = recorder.pending, []
+    held: list[tuple[Storage, Value]] = []
+    for storage in (*wanted, *[r() for r in waiting]):
+        if storage is not None and not isinstance(value := storage.value, Leaf):
+            held.append((storage, value))
     _round.start = None
-    outputs = list(dict.fromkeys(s.value for s in storages))
+    outputs = list(dict.fromkeys([v for _, v in held]))
     if not outputs:
-        _differentiable.clear()  # else a loop whose results nobody keeps would make it grow for ever
+        recorder.differentiable.clear()  # else a loop whose results nobody keeps would make it grow for ever
         return
     walk = Walk(outputs)
     saved = _saved(walk)
@@ -183,18 +208,19 @@ def _run(wanted: Sequence[Storage]) -> None:
     try:
         outputs, leaves = _execute(walk, outputs, saved)
     except RAISED:
-        if len(storages) > 1:
-            _run_apart(storages)
+        if len(held) > 1:
+            _run_apart([s for s, _ in held])
         raise
-    for value, leaf in zip(outputs, leaves, strict=True):
-        node = value.node
-        if node is not None:
-            if node.memory is None:
-                node.memory = {}
-            node.memory[value.index] = leaf
+    with _keeping:
+        for value, leaf in zip(outputs, leaves, strict=True):
+            node = value.node
+            if node is not None:
+                if node.memory is None:
+                    node.memory = {}
+                node.memory[value.index] = leaf
     found = dict(zip(outputs, leaves, strict=True))
-    for storage in storages:
-        storage.value = found.get(storage.value, storage.value)
+    for storage, value in held:
+        storage.computed(value, found[value])
 
 
 def _run_apart(storages: Sequence[Storage]) -> None:
@@ -208,7 +234,7 @@ def _run_apart(storages: Sequence[Storage]) -> None:
 def _saved(walk: Walk) -> list[Value]:
     """The values to compute that a gradient may read, and that are not just views of others."""
     found: dict[Value, None] = {}
-    for ref in _differentiable:
+    for ref in recorder.differentiable:
         fn = ref()
         if fn is None or fn.freed:
             continue
@@ -216,7 +242,7 @@ def _saved(walk: Walk) -> list[Value]:
             node = value.node
             if node is not None and node in walk.numbers and node.op.name not in FREE:
                 found[value] = None
-    _differentiable.clear()
+    recorder.differentiable.clear()
     return list(found)
 
 
@@ -247,6 +273,3 @@ def _with_own_line(message: str, walk: Walk, lines: Sequence[Location | None]) -
             return f"{message.removesuffix(end)} at {node.location})"
     return message
 
-
-Storage.settle = staticmethod(settle)
-Storage.elements = staticmethod(array_of)

@@ -7,13 +7,15 @@ the value; tensors that share the storage read through their chain of view steps
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 from sys import getrefcount
 from typing import Any
-from weakref import getweakrefcount
+from weakref import getweakrefcount, ref
 
 import numpy as np
 
+from graphtorch.backends.locks import lock_across_forks
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16
 from graphtorch.ir.graph import Type, Value
@@ -57,6 +59,35 @@ class RuntimeScalar(Leaf):
         self.getter = getter
 
 
+class Recorder(threading.local):
+    """What a thread has recorded and not yet run. What one thread records never holds another's writes.
+
+    Attributes:
+        capture: the capture in progress in this thread; it watches reads and writes.
+        pending: storages whose values wait to be computed.
+        differentiable: nodes of the autograd graph made since the last run.
+    """
+
+    capture: Any = None
+
+    def __init__(self) -> None:
+        self.pending: list[ref[Storage]] = []
+        self.differentiable: list[ref[Any]] = []
+
+
+    def adopt(self, storage: Storage) -> None:
+        """`storage`, just made, has a value that waits to be computed."""
+        capture = self.capture
+        if capture is None:
+            self.pending.append(ref(storage))
+        else:
+            capture.adopt(storage)
+
+
+recorder = Recorder()
+_replacing = lock_across_forks()  # what the value that goes leaves behind may write to another storage
+
+
 class Version:
     """Counts in-place writes; shared by a tensor, its views and its detached aliases."""
 
@@ -74,10 +105,6 @@ class Storage:
 
     __slots__ = ("__weakref__", "epoch", "host", "value")
 
-    capture: Any = None  # the capture in progress (compile.py); it watches reads and writes
-    settle: Any = None  # computes the value of a storage; given by running.py, which builds on this file
-    elements: Any = None  # the elements of a value as an array; likewise
-
     def __init__(self, value: Value):
         self.value = value
         self.epoch = 0
@@ -85,8 +112,8 @@ class Storage:
 
     def read(self) -> Value:
         """The value now. Memory shared with NumPy is copied: later writes there must not be seen."""
-        if Storage.capture is not None:
-            return Storage.capture.read(self)
+        if recorder.capture is not None:
+            return recorder.capture.read(self)
         if self.host is None:
             return self.value
         if _held_by_us_alone(self.host):
@@ -96,38 +123,55 @@ class Storage:
 
     def read_part(self, view: View) -> Leaf | None:
         """A part of memory shared with NumPy, copied; None where `read` copies nothing, or no more."""
-        if self.host is None or Storage.capture is not None or _held_by_us_alone(self.host):
+        if self.host is None or recorder.capture is not None or _held_by_us_alone(self.host):
             return None
         if view.type.numel >= self.host.size:
             return None
         return Leaf.of(view.over(self.host).copy())
 
-    def write(self, value: Value) -> None:
-        """Replace the value."""
-        if Storage.capture is not None:
-            Storage.capture.written(self)
-        self.epoch += 1
-        if self.host is None or _held_by_us_alone(self.host):
-            self.host = None
-            self.value = value
-        else:
-            np.copyto(self.host, Storage.elements(value))  # a write to shared memory runs at once
+    def now(self) -> Value:
+        """The value as this thread sees it: what a capture in progress wrote, else what everybody sees."""
+        capture = recorder.capture
+        return self.value if capture is None else capture.writes.get(self, self.value)  # type: ignore[no-any-return]
 
-    def share(self) -> np.ndarray:
-        """The elements as an array that code outside may keep; from now on writes land in it."""
+    def put(self, value: Value) -> None:
+        """Replace the value of memory that is not shared with code outside."""
+        with _replacing:
+            self.epoch += 1
+            self.value = value
+
+    def computed(self, before: Value, leaf: Leaf) -> None:
+        """The elements of the value `before` are known; another thread may have written since."""
+        with _replacing:
+            if self.value is before:
+                self.value = leaf
+
+    def shared_memory(self) -> np.ndarray | None:
+        """The array of code outside, in which writes have to land; None where there is none any more."""
+        if self.host is not None and _held_by_us_alone(self.host):
+            self.host = None
+        return self.host
+
+    def expose(self) -> np.ndarray:
+        """Elements in memory as an array that code outside may keep; from now on writes land in it."""
         if self.host is None:
-            Storage.settle(self)
             if not self._is_sole_reader():
                 self.value = Leaf(_copied(self.value.buffer))  # type: ignore[attr-defined]
             self.host = self.value.buffer.expose()  # type: ignore[attr-defined]
         return self.host
+
+    def __deepcopy__(self, memo: Any) -> Storage:
+        made = Storage(self.read())  # values are immutable: a copy is the same value in another cell
+        if type(made.value) is Value:
+            recorder.adopt(made)
+        return made
 
     def memory(self) -> np.ndarray | None:
         """The elements, for a write that runs at once and that nobody sees who read them before.
 
         None where they are pending, and where a capture has to see the write.
         """
-        if Storage.capture is not None:
+        if recorder.capture is not None:
             return None
         if self.host is not None:
             return self.host
@@ -291,6 +335,19 @@ class ViewDtype:
         return _split(new) if self.to_complex else _join(new)
 
 
+@dataclass(slots=True, eq=False)
+class Bits:
+    """View step to another dtype whose elements have the same bytes."""
+
+    dtype: DType
+
+    def read(self, x: Value) -> Value:
+        return ops.bitcast(x, dtype=self.dtype)
+
+    def write(self, x: Value, new: Value) -> Value:
+        return ops.bitcast(new, dtype=x.dtype)
+
+
 def _split(x: Value) -> Value:
     parts = [ops.reshape(p, shape=(*x.shape, 1)) for p in (ops.real(x), ops.imag(x))]
     return ops.concat(*parts, dim=x.rank)
@@ -303,7 +360,7 @@ def _join(x: Value) -> Value:
     return ops.complex(ops.reshape(real, shape=x.shape[:-1]), ops.reshape(imag, shape=x.shape[:-1]))
 
 
-Step = Reshape | Permute | Expand | Slice | Take | ViewDtype
+Step = Reshape | Permute | Expand | Slice | Take | ViewDtype | Bits
 
 
 class View:
@@ -356,7 +413,7 @@ def _places_of(shape: Shape, steps: tuple[Step, ...]) -> Take:
         elif isinstance(step, Take):
             places = places.reshape(-1)[step.index.numpy()].reshape(step.shape)
         else:
-            raise RuntimeError("a write to a part of an expanded view of complex numbers: clone() it first")
+            raise RuntimeError("a write to a part of an expanded view of another dtype: clone() it first")
     return Take(Literal.of(np.ascontiguousarray(places).reshape(-1)), places.shape)
 
 

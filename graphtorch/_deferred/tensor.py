@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from .storage import (
     View,
     is_contiguous,
     read_steps,
+    recorder,
 )
 
 COPIED_PART = 1 << 20  # bytes: copying so few costs less than compiling a program for their place
@@ -46,6 +47,8 @@ _DIFFERENTIABLE = frozenset(d for d in ALL if d.is_differentiable)
 # version of their memory then.
 Parent = tuple[Any, "View | None", int]
 
+DETACHED = "detached"  # what `_inference` is of an alias that leaves inference mode: it may be written to
+
 
 class Tensor:
     """An array whose elements are computed when they are needed.
@@ -53,6 +56,8 @@ class Tensor:
     ``Tensor(2, 3)`` makes an uninitialised float tensor of that shape, ``Tensor([1, 2])`` one of that data;
     the usual way is ``torch.tensor(data)``.
     """
+
+    __module__ = "graphtorch"  # as users know it
 
     if TYPE_CHECKING:  # the tables in _ops attach these
 
@@ -78,7 +83,7 @@ class Tensor:
         __ge__: Any
         __iter__: Any
 
-    _construct: Any = None  # what the class makes when called; given by legacy.py
+    _construct: Any  # what the class makes when called: one of the operations (see legacy.py)
     _storage: Storage
     _counter: Version
     _view: View | None = None
@@ -96,12 +101,18 @@ class Tensor:
     _hooks: OrderedDict[int, Any] | None = None
     _post_hooks: OrderedDict[int, Any] | None = None
     _accumulator: weakref.ref[AccumulateGrad] | None = None
-    _inference = False
+    _inference: bool | str = False
     _seen: Seen | None = None  # see `seen_of`
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         made = Tensor._construct(default_dtype(), args, kwargs)
         return made if cls is Tensor else cls._make_subclass(cls, made, False)
+
+    @classmethod
+    def _take_over(cls, operations: Mapping[str, Any]) -> None:
+        """From now on `operations`, written in terms of this class, are its methods and properties."""
+        for name, operation in operations.items():
+            setattr(cls, name, operation)
 
     @staticmethod
     def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
@@ -117,8 +128,8 @@ class Tensor:
     def _value(self) -> Value:
         """The IR value this tensor shows now."""
         view = self._view
-        if Storage.capture is not None:
-            Storage.capture.seen(self)
+        if recorder.capture is not None:
+            recorder.capture.seen(self)
         if view is None:
             return self._storage.read()
         if self._storage.host is not None and not self.requires_grad:
@@ -141,7 +152,7 @@ class Tensor:
             type(source) is Leaf
             and any(type(s) is Slice for s in steps)
             and not self.requires_grad
-            and Storage.capture is None
+            and recorder.capture is None
         ):
             part = _part_of_leaf(source, self._base, self._view)
             if part is not None:
@@ -150,6 +161,10 @@ class Tensor:
 
     def _array(self) -> np.ndarray:
         """The elements, computed if need be; strided like the tensor, sharing its memory. Read only."""
+        if recorder.capture is not None:
+            shown = recorder.capture.reveal(self)
+            if shown is not None:
+                return shown  # type: ignore[no-any-return]
         array = self._base_array()
         return array if self._view is None else self._view.over(array)
 
@@ -159,10 +174,10 @@ class Tensor:
         if storage.host is not None:
             running._refuse_in_capture()
             return storage.host
+        if recorder.capture is not None:
+            recorder.capture.value_read(storage)
         if type(storage.value) is not Leaf:
             running.settle(storage)
-        if Storage.capture is not None:
-            Storage.capture.value_read(storage)
         return storage.value.buffer.numpy()  # type: ignore[attr-defined, no-any-return]
 
     @property
@@ -294,8 +309,8 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The gradient accumulated so far, or None."""
-        if Storage.capture is not None:
-            Storage.capture.grad_read(self)
+        if recorder.capture is not None:
+            recorder.capture.grad_read(self)
         if self._grad is None and not self.is_leaf and not self.retains_grad:
             _warn_non_leaf_grad()
         return self._grad
@@ -324,8 +339,8 @@ class Tensor:
         self._set_grad(None)
 
     def _set_grad(self, value: Tensor | None) -> None:
-        if Storage.capture is not None:
-            Storage.capture.grad_set(self)
+        if recorder.capture is not None:
+            recorder.capture.grad_set(self)
         self._grad = value
 
     @property
@@ -337,10 +352,16 @@ class Tensor:
         ref = fn.retained.get(self._nr)
         return ref is not None and ref() is self
 
+    def _is_watched(self) -> None:
+        """Somebody is about to ask for the gradient of this tensor."""
+        if recorder.capture is not None:
+            recorder.capture.watched(self)
+
     def retain_grad(self) -> None:
         """Keep the gradient of this non-leaf tensor in its ``grad``."""
         if not self.requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        self._is_watched()
         fn = self.grad_fn
         if fn is not None:
             if fn.retained is None:
@@ -351,6 +372,7 @@ class Tensor:
         """Call ``hook(grad)`` whenever a gradient for this tensor was computed; it may return another one."""
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        self._is_watched()
         fn = self.grad_fn
         if fn is None:
             if self._hooks is None:
@@ -366,6 +388,7 @@ class Tensor:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self.grad_fn is not None:
             raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        self._is_watched()
         if self._post_hooks is None:
             self._post_hooks = OrderedDict()
         return register(self._post_hooks, hook)
@@ -374,7 +397,7 @@ class Tensor:
         """The same memory outside the autograd graph."""
         made = object.__new__(Tensor)
         made._storage, made._view, made._counter = self._storage, self._view, self._counter
-        made._inference = self._inference
+        made._inference = self._inference and (self._inference if modes.inference else DETACHED)
         return made
 
     def detach_(self) -> Tensor:
@@ -389,6 +412,7 @@ class Tensor:
         """The same memory, outside the autograd graph and its version checks."""
         made = object.__new__(Tensor)
         made._storage, made._view, made._counter = self._storage, self._view, Version()
+        made._inference = self._inference and (self._inference if modes.inference else DETACHED)
         return made
 
     @data.setter
@@ -400,8 +424,8 @@ class Tensor:
                 "data set to a tensor that requires gradients must be floating point or complex dtype, "
                 f"got {value.dtype}"
             )
-        if Storage.capture is not None:
-            Storage.capture.rebound(self)
+        if recorder.capture is not None:
+            recorder.capture.rebound(self)
         self._storage, self._view, self._cached = value._storage, value._view, None
 
     # -- what it is ------------------------------------------------------------------------------------
@@ -458,7 +482,7 @@ class Tensor:
 
     def is_inference(self) -> bool:
         """Whether this tensor was made in inference mode."""
-        return self._inference
+        return bool(self._inference)
 
     def __len__(self) -> int:
         if not self._type.shape:
@@ -517,8 +541,8 @@ def from_value(value: Value) -> Tensor:
         made._inference = True
     if type(value) is Value:
         _pending(storage)
-    elif Storage.capture is not None:
-        Storage.capture.local(storage)
+    elif recorder.capture is not None:
+        recorder.capture.local(storage)
     return made
 
 

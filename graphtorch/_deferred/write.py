@@ -12,7 +12,7 @@ from graphtorch.ir.ops.common import zeros
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import GradNode, look
 from . import at_once, running
-from .storage import Leaf, Storage, overlaps, write_steps
+from .storage import Leaf, Storage, overlaps, recorder, write_steps
 from .tensor import Tensor, wrap
 
 CHAIN_BOUND = 16  # writes to parts, each to what the one before left, that wait before they are computed
@@ -20,7 +20,7 @@ CHAIN_BOUND = 16  # writes to parts, each to what the one before left, that wait
 
 def check_writable(tensor: Tensor) -> None:
     """Raise where autograd or aliasing forbids an in-place operation on `tensor`."""
-    if tensor._inference and not modes.inference:
+    if tensor._inference is True and not modes.inference:
         raise RuntimeError(
             "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone "
             "to get a normal tensor before doing inplace update."
@@ -131,7 +131,7 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
     if tensor._view is None:
         replaces = keep_history and tensor.requires_grad and not (updates and result.requires_grad)
         fn = _replacement(tensor, result, value) if replaces else None
-        tensor._storage.write(value)
+        running.store(tensor._storage, value)
         _written(tensor)
         if keep_history:
             _continue(tensor, *((fn, 0) if replaces else _history(result)))
@@ -149,7 +149,7 @@ def _write_view(tensor: Tensor, result: Tensor, value: Value, keep_history: bool
     after = write_steps(before, rest, value) if rest else value
     edges = (base._edge(), result._edge()) if keep_history else None
     storage = tensor._storage
-    storage.write(write_steps(storage.read(), own + rest, value) if own else after)
+    running.store(storage, write_steps(storage.read(), own + rest, value) if own else after)
     _written(tensor)
     if edges is None:
         _end_of_chain(storage)
@@ -162,12 +162,12 @@ def _write_view(tensor: Tensor, result: Tensor, value: Value, keep_history: bool
 
 def _end_of_chain(storage: Storage) -> None:
     """Compute what a loop of writes made of pending elements: its further writes find them in memory."""
-    node = storage.value.node
+    node = storage.now().node
     for _ in range(CHAIN_BOUND):
         if node is None or node.op is not ops.slice_update:
             return
         node = node.operands[0].node
-    if Storage.capture is None:
+    if recorder.capture is None:
         running.settle(storage)
 
 
@@ -198,12 +198,9 @@ def _history(result: Tensor) -> tuple[GradNode | None, int]:
 
 
 def _written(tensor: Tensor) -> None:
-    if Storage.capture is not None:
-        Storage.capture.counts(tensor)
+    if recorder.capture is not None:
+        recorder.capture.counts(tensor)
     tensor._counter.number += 1
-    storage = tensor._storage
-    if type(storage.value) is Value:
-        running.pending(storage)
 
 
 def _continue(tensor: Tensor, fn: GradNode | None, number: int) -> None:

@@ -71,7 +71,7 @@ def _dlpack(self: Tensor, *, stream: Any = None, max_version: Any = None, dl_dev
     running._refuse_in_capture()
     source = self.clone() if copy else self
     if self._type.dtype is bf16:
-        source._storage.share()
+        running.share(source._storage)
         return _retype(source._array().view(np.uint16).__dlpack__(), _UINT, _BFLOAT)
     array = source.numpy()
     return array.__dlpack__(max_version=max_version) if max_version and _NEW_NUMPY else array.__dlpack__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from graphtorch.ir.shape import contiguous_strides
 
-from .._deferred.storage import Leaf, Storage, ViewDtype
+from .._deferred.storage import Bits, Leaf, Storage, ViewDtype
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import METHODS
 from .._ops.creation import from_array
@@ -21,7 +22,7 @@ Parts = tuple[Storage, int, tuple[int, ...], tuple[int, ...]]
 def parts(tensor: Tensor) -> Parts:
     """Storage, offset, size and strides, counted in elements."""
     view = tensor._view
-    if view is not None and any(isinstance(step, ViewDtype) for step in view.steps):
+    if view is not None and any(isinstance(step, (Bits, ViewDtype)) for step in view.steps):
         tensor, view = tensor.detach().clone(), None  # another dtype than the storage's
     if view is None:
         size = tuple(tensor._type.shape)
@@ -94,7 +95,7 @@ def _rebuild_storage(array: np.ndarray) -> Storage:
     return from_array(array)._storage
 
 
-def _reduce_storage(self: Storage, protocol: int) -> Any:
+def _reduce_storage(self: Storage) -> Any:
     return _rebuild_storage, (np.ascontiguousarray(elements(self)),)
 
 
@@ -108,8 +109,7 @@ def elements(storage: Storage) -> np.ndarray:
 METHODS["__deepcopy__"], METHODS["__reduce_ex__"] = _deepcopy, _reduce_ex
 METHODS["__copy__"] = lambda self: set_attributes(
     Tensor._make_subclass(self.__class__, self, self._rg), user_attributes(self))
-Storage.__deepcopy__ = _copy_storage  # type: ignore[attr-defined]
-Storage.__reduce_ex__ = _reduce_storage  # type: ignore[method-assign, assignment]
+copyreg.pickle(Storage, _reduce_storage)  # type: ignore[type-var]
 
 
 # ------------------------------------------------------------------------------------------ from files

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,11 +80,14 @@ def accepting(name: str, function: Callable[..., Any], module: str, owner: str =
     return call
 
 
-def add_methods(cls: type, methods: dict[str, Callable[..., Any]]) -> None:
-    """Attach methods. Those behind Python's operators stay as they are: nobody calls them by name."""
-    for name, method in methods.items():
-        plain = name.startswith("__")
-        setattr(cls, name, method if plain else accepting(name, method, cls.__module__, f"{cls.__name__}."))
+def accepting_all(methods: Mapping[str, Any], owner: type) -> dict[str, Any]:
+    """Methods of `owner`. Those behind Python's operators stay as they are: nobody calls them by name."""
+    return {
+        name: method
+        if name.startswith("_") or isinstance(method, property)
+        else accepting(name, method, owner.__module__, f"{owner.__name__}.")
+        for name, method in methods.items()
+    }
 
 
 def _respelled(name: str, function: Callable[..., Any], args: tuple[Any, ...],
@@ -198,6 +201,7 @@ _OF: dict[tuple[str, str], Kind | None] = {  # of one function
     ("repeat_interleave", "repeats"): ("Tensor", lambda x: isinstance(x, Tensor) or _INTS[1](x)),
     ("einsum", "equation"): None, ("copy_", "src"): _OPERAND,
     ("broadcast_tensors", "tensors"): _TENSOR,
+    ("view", "shape"): ("tuple of ints", lambda x: isinstance(x, dtype) or _INTS[1](x)),
 }
 
 # Functions that PyTorch writes in Python: what is no tensor there lacks the attribute they ask for first.

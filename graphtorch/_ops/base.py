@@ -18,7 +18,7 @@ from graphtorch.ir.shape import SymInt, normalize_axis
 from .. import _types
 from .._deferred.door import Buffer
 from .._deferred.running import flush, locate, settle, user_line
-from .._deferred.storage import Leaf, Storage, number_in_all
+from .._deferred.storage import Leaf, Storage, number_in_all, recorder
 from .._deferred.tensor import Tensor, wrap
 from .._deferred.write import assign, cast_tensor, check_overlap
 from ..autograd.grad_mode import modes
@@ -29,7 +29,7 @@ DENSE: set[type] = {Tensor}  # classes that have no behaviour of their own; Para
 Number = (bool, int, float, complex, np.number, np.bool_)
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}  # names in the package: torch.add
-METHODS: dict[str, Callable[..., Any]] = {}  # names on Tensor
+METHODS: dict[str, Any] = {}  # names on Tensor: functions and properties
 
 
 class SparseOperand(NotImplementedError):
@@ -37,8 +37,6 @@ class SparseOperand(NotImplementedError):
 
     Operations that sparse tensors have catch it, so that dense ones pay nothing for them.
     """
-
-    combine: Callable[..., Any]  # the binary operations; given by _sparse.py
 
     def __init__(self, tensor: Any):
         super().__init__(
@@ -160,7 +158,7 @@ def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None,
     locate()
     values: list[Any] = []
     left_out = False
-    plain = Storage.capture is None
+    plain = recorder.capture is None
     for x in inputs:
         if isinstance(x, Tensor):
             storage = x._storage
@@ -214,7 +212,7 @@ def scalar(number: Any, dtype: DType) -> Value:
     counter) finds the same compiled graph. In a captured graph they are constants.
     """
     kind: Any = type(number)
-    if Storage.capture is None and (
+    if recorder.capture is None and (
         kind is float or (kind is int and not -1 <= number <= 2) or isinstance(number, np.generic)
     ):
         # each use is a leaf of its own: numbers that are equal by chance must not shape the graph
@@ -263,10 +261,14 @@ def elements_for_size(name: str, x: Tensor, instead: str) -> np.ndarray:
     Raises:
         RuntimeError: they are not known, in a function that is being captured; `instead` says what to write.
     """
-    known = Storage.capture is None or (
-        isinstance(x._storage.value, Leaf) and not Storage.capture.varies(x._storage)
+    known = recorder.capture is None or (
+        isinstance(x._storage.now(), Leaf) and not recorder.capture.varies(x._storage)
     )
-    if not known and not Storage.capture.call_off():
+    if not known:
+        shown = recorder.capture.reveal(x.detach())
+        if shown is not None:
+            return shown
+    if not known and not recorder.capture.call_off():
         raise RuntimeError(
             f"{name}: the size of the result depends on the data, at {user_line()}, while it is "
             f"captured by compile() or trace(), whose graphs have sizes known before: {instead}; or move "
@@ -320,7 +322,7 @@ def failing_now(found: Any, *operands: Tensor) -> Any:
     For what fails by its data: the error belongs to the call then, as PyTorch's does, where the program may
     wait for it. Of operands still to be computed the run takes care.
     """
-    if Storage.capture is None and all(_at_hand(x._storage) for x in operands):
+    if recorder.capture is None and all(_at_hand(x._storage) for x in operands):
         settle((found[0] if isinstance(found, tuple) else found)._storage)
     return found
 
@@ -345,7 +347,7 @@ FEW_NODES = 16  # so many are looked at
 def known_elements(x: Tensor) -> np.ndarray | None:
     """The elements of `x`, or the number that all are, where they are known without computing anything."""
     storage = x._storage
-    if Storage.capture is not None:
+    if recorder.capture is not None:
         return None
     if storage.host is not None or type(storage.value) is Leaf:
         return x._array()

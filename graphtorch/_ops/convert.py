@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from graphtorch.ir.shape import broadcast
 
 from .. import _types
 from .._deferred import at_once, running
+from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, from_value
 from .._deferred.write import assign, cast_tensor, check_overlap
 from .._torch.legacy import LEGACY, TYPE_NAME_OF, refuse_cuda
@@ -171,6 +173,8 @@ def is_nonzero(input: Tensor) -> bool:
             if input.numel()
             else "Boolean value of Tensor with no values is ambiguous"
         )
+    if recorder.capture is not None and not input._type.dtype.is_bool:
+        input = FUNCTIONS["ne"](input, 0)  # all that counts: a recording can go on with that
     return bool(input.item())
 
 
@@ -207,6 +211,10 @@ def item(self: Tensor) -> Any:
     """The one element as a Python number."""
     if self._type.shape and self.numel() != 1:
         raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
+    if recorder.capture is not None:
+        shown = recorder.capture.reveal(self, sys._getframe(1))
+        if shown is not None:
+            return shown.item()
     array, view = self._base_array(), self._view
     if view is not None:
         if array.dtype != view.type.dtype.numpy:
@@ -287,7 +295,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
             "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first"
         )
     running._refuse_in_capture()
-    self._storage.share()
+    running.share(self._storage)
     array = self._array()
     return array.view() if self._view is None else array
 

@@ -13,7 +13,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim, SymInt, broadcast
 
 from .._deferred.at_once import element, write_item
-from .._deferred.storage import Leaf, Storage
+from .._deferred.storage import Leaf, recorder
 from .._deferred.tensor import Tensor, from_value
 from .._deferred.write import assign, check_overlap
 from .._types import DTYPES
@@ -170,7 +170,7 @@ def _converted(key: tuple[Any, ...]) -> list[Any]:
 
 
 def _scalar_index(item: Tensor) -> Any:
-    known = isinstance(item._storage.value, Leaf) and Storage.capture is None
+    known = isinstance(item._storage.value, Leaf) and recorder.capture is None
     return int(item.item()) if known else item
 
 
@@ -310,7 +310,7 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     dtype = self._type.dtype
     if not arrays:
         assign(
-            _full_view(self) if part is self and self.ndim else part,
+            _full_view(self) if part is self and self.ndim and key != (Ellipsis,) else part,
             _source(value, part),
             fills=not isinstance(value, Tensor),
         )

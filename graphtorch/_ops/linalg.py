@@ -13,7 +13,6 @@ from .autocast import lower_precision
 from .base import (
     FUNCTIONS,
     METHODS,
-    SparseOperand,
     axis_of,
     check_tensor,
     common_dtype,
@@ -87,7 +86,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The matrix product; vectors are rows or columns, leading dimensions broadcast."""
     _check_product("matmul", input, other)
     if input.is_sparse or other.is_sparse:
-        return SparseOperand.combine("matmul", input, other)
+        return (input if input.is_sparse else other)._combined("matmul", input, other)
     if input.ndim == 0 or other.ndim == 0:
         raise RuntimeError(
             f"both arguments to matmul need to be at least 1D, but they are {input.ndim}D and {other.ndim}D"
@@ -109,7 +108,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices."""
     _ranks("mm", input, mat2, (2, 2), "mm: self and mat2 must be matrices")
     if input.is_sparse or mat2.is_sparse:
-        return SparseOperand.combine("matmul", input, mat2)
+        return (input if input.is_sparse else mat2)._combined("matmul", input, mat2)
     return run("Mm", ops.matmul, input, mat2)
 
 

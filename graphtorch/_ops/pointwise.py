@@ -15,6 +15,7 @@ from .._deferred.tensor import Tensor, from_value
 from .._deferred.write import cast_tensor
 from .base import (
     FUNCTIONS,
+    METHODS,
     Number,
     SparseOperand,
     cast_value,
@@ -243,6 +244,9 @@ def imag(input: Tensor) -> Tensor:
     return FUNCTIONS["view_as_real"](input)[..., 1]
 
 
+METHODS.update(real=property(real), imag=property(imag))
+
+
 @register(out=True)
 def angle(input: Tensor) -> Tensor:
     """The argument of complex numbers; 0 or pi for real ones."""
@@ -327,8 +331,8 @@ def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """input + alpha * other."""
     try:
         return _scaled("add", "Add", ops.add, ops.logical_or, input, other, alpha)
-    except SparseOperand:
-        return SparseOperand.combine("add", input, other, alpha)
+    except SparseOperand as sparse:
+        return sparse.tensor._combined("add", input, other, alpha)
 
 
 @register("sub", "subtract", inplace=True, out=True)
@@ -336,8 +340,8 @@ def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """input - alpha * other."""
     try:
         return _scaled("sub", "Sub", ops.sub, None, input, other, alpha)
-    except SparseOperand:
-        return SparseOperand.combine("sub", input, other, alpha)
+    except SparseOperand as sparse:
+        return sparse.tensor._combined("sub", input, other, alpha)
 
 
 @register()
@@ -359,8 +363,8 @@ def mul(input: Any, other: Any) -> Tensor:
     dtype = common_dtype(input, other)
     try:
         return elementwise("Mul", ops.logical_and if dtype.is_bool else ops.mul, input, other, dtype=dtype)
-    except SparseOperand:
-        return SparseOperand.combine("mul", input, other)
+    except SparseOperand as sparse:
+        return sparse.tensor._combined("mul", input, other)
 
 
 @register("div", "divide", inplace=True, out=True)
@@ -371,8 +375,8 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode is None:
         try:
             return elementwise("Div", ops.div, input, other, dtype=floating(dtype))
-        except SparseOperand:
-            return SparseOperand.combine("div", input, other)
+        except SparseOperand as sparse:
+            return sparse.tensor._combined("div", input, other)
     if rounding_mode not in ("trunc", "floor"):
         raise RuntimeError(
             f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"

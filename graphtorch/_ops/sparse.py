@@ -39,6 +39,11 @@ class SparseTensor(Tensor):
     _merged: bool  # whether coalesced: indices unique and sorted
     _leaf = False  # made a leaf by requires_grad_
 
+    @staticmethod
+    def _combined(name: str, a: Any, b: Any, alpha: Any = 1) -> Any:
+        """A binary operation of which at least one operand is sparse."""
+        return _COMBINE[name](a, b, alpha)
+
     # -- what it is ----------------------------------------------------------------------------
 
     @property
@@ -412,11 +417,6 @@ def made(indices: Tensor, values: Tensor, size: Any, merged: bool = False) -> Sp
 # ------------------------------------------------------------------------------------------ arithmetic
 
 
-def combined(name: str, a: Any, b: Any, alpha: Any = 1) -> Any:
-    """A binary operation of which at least one operand is sparse."""
-    return _COMBINE[name](a, b, alpha)
-
-
 def _is_sparse(x: Any) -> bool:
     return isinstance(x, SparseTensor)
 
@@ -494,7 +494,6 @@ def _matmul(a: Any, b: Any, alpha: Any) -> Any:
 _COMBINE: dict[str, Callable[[Any, Any, Any], Any]] = {
     "add": _add, "sub": _sub, "mul": _mul, "div": _div, "matmul": _matmul,
 }
-SparseOperand.combine = staticmethod(combined)
 
 
 # ------------------------------------------------------------------------------------------ making
@@ -623,7 +622,7 @@ for _name in ("_indices", "_values", "_nnz"):
 def mm(sparse: Any, dense: Any) -> Any:
     """The product of a sparse and a dense matrix, with gradients for both."""
     check_tensor("mm", "mat1", sparse)
-    return combined("matmul", sparse, dense) if _is_sparse(sparse) or _is_sparse(dense) else sparse.mm(dense)
+    return _matmul(sparse, dense, 1) if _is_sparse(sparse) or _is_sparse(dense) else sparse.mm(dense)
 
 
 def addmm(mat: Tensor, mat1: Any, mat2: Any, *, beta: Any = 1.0, alpha: Any = 1.0) -> Tensor:

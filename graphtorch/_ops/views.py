@@ -7,18 +7,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import i64
+from graphtorch.ir.dtype import DType, i64
 from graphtorch.ir.graph import Type
+from graphtorch.ir.ops.common import SCALAR_NAMES
 from graphtorch.ir.shape import SymInt, assumed_equal, bounds, contiguous_strides, floordiv, numel
 
-from .._deferred.storage import Expand, Permute, Reshape, Slice, Step, is_contiguous
+from .._deferred.storage import Bits, Expand, Permute, Reshape, Slice, Step, is_contiguous
 from .._deferred.tensor import Tensor, make_view
 from .._types import to_ir
-from .base import axis_of, check_tensor, dims_of, register, run, shape_of, size_of
-from .creation import from_array
+from .base import FUNCTIONS, METHODS, axis_of, check_tensor, dims_of, register, run, shape_of, size_of
 
 # ------------------------------------------------------------------------------------------ shape changes
 
@@ -102,14 +100,43 @@ def view(self: Tensor, *shape: Any) -> Tensor:
 
 
 def view_dtype(self: Tensor, target: Any) -> Tensor:
-    """The bytes as another element type; the same memory only where the dtype stays."""
-    dtype = to_ir(target)
-    if dtype is self._type.dtype:
-        return view(self, self.shape)
-    if self.requires_grad:
-        raise RuntimeError("view(dtype) of a tensor that requires grad is not supported: detach() it first")
-    array = np.ascontiguousarray(self._array()).view(dtype.numpy)
-    return from_array(array.copy())
+    """The same memory as another element type; it takes no part in gradients.
+
+    Raises:
+        RuntimeError: elements of another size, and strides or sizes that make no whole number of them.
+    """
+    before, dtype = self._type.dtype, to_ir(target)
+    shape, strides, offset = self._type.shape, tuple(self._strides), _offset(self)
+    if dtype.itemsize < before.itemsize:
+        ratio = before.itemsize // dtype.itemsize
+        _check_last(self, dtype, "")
+        shape = (*shape[:-1], shape[-1] * ratio)
+        strides, offset = (*[s * ratio for s in strides[:-1]], 1), offset * ratio
+    elif dtype.itemsize > before.itemsize:
+        ratio = dtype.itemsize // before.itemsize
+        _check_last(self, dtype, f"divisible by {ratio} to view {_names(before, dtype)}", ratio)
+        shape = (*shape[:-1], shape[-1] // ratio)
+        strides, offset = (*[s // ratio for s in strides[:-1]], 1), offset // ratio
+    source = self.detach() if self.requires_grad else self
+    return make_view(source, (Bits(dtype),), Type(dtype, shape), offset, strides, "ViewBackward0")
+
+
+def _names(before: DType, after: DType) -> str:
+    return f"{SCALAR_NAMES[before.name]} as {SCALAR_NAMES[after.name]} (different element sizes)"
+
+
+def _check_last(x: Tensor, dtype: DType, what: str, ratio: int = 1) -> None:
+    """Elements of another size have to lie side by side, and larger ones to begin where they can."""
+    names, strides = _names(x._type.dtype, dtype), x._strides
+    if not x.ndim:
+        raise RuntimeError(f"self.dim() cannot be 0 to view {names}")
+    if strides[-1] != 1 and x._type.shape[-1] != 1:
+        raise RuntimeError(f"self.stride(-1) must be 1 to view {names}, but got {strides[-1]}")
+    checked = [("size(-1)", x._type.shape[-1]), ("storage_offset()", _offset(x)),
+               *[(f"stride({i})", s) for i, s in enumerate(strides[:-1])]]
+    for name, value in checked:
+        if value % ratio != 0:
+            raise RuntimeError(f"self.{name} must be {what}, but got {value}")
 
 
 @register()
@@ -604,3 +631,18 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
         raise RuntimeError("Dimension specified as 0 but tensor has no dimensions")
     creation = input._creation or "multi"
     return tuple([_entry(input, axis, i, creation) for i in range(input._type.shape[axis])])  # type: ignore[arg-type]
+
+
+def _reversed(x: Tensor) -> Tensor:
+    return permute(x, tuple(range(x.ndim))[::-1])
+
+
+def _transposed(x: Tensor) -> Tensor:
+    return transpose(x, -2, -1)
+
+
+def _adjoint(x: Tensor) -> Tensor:
+    return FUNCTIONS["conj"](_transposed(x))  # type: ignore[no-any-return]
+
+
+METHODS.update(T=property(_reversed), mT=property(_transposed), H=property(_adjoint), mH=property(_adjoint))

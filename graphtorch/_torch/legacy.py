@@ -124,4 +124,4 @@ def set_default_tensor_type(t: Any) -> None:
 
 
 METHODS["new"] = new
-Tensor._construct = staticmethod(legacy_tensor)
+METHODS["_construct"] = staticmethod(legacy_tensor)

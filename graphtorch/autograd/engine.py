@@ -6,16 +6,19 @@ import heapq
 from collections.abc import Sequence
 from typing import Any
 
+from graphtorch.backends.locks import lock_across_forks
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 
-from .._deferred.storage import Storage
+from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, from_value
-from .._ops.base import FUNCTIONS, SparseOperand
+from .._ops.base import FUNCTIONS, METHODS, SparseOperand
 from .._ops.creation import zeros_like
 from . import anomaly_mode
 from .grad_mode import modes
 from .nodes import AccumulateGrad, GradNode
+
+_accumulating = lock_across_forks()  # gradients that several threads add to one leaf all count
 
 
 class Task:
@@ -280,16 +283,17 @@ def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
         return
     shared = not isinstance(gradient, Value)  # else this tensor is the only one of its storage
     gradient = _tensor(gradient)
-    if Storage.capture is not None:
-        Storage.capture.grad_read(variable)
+    if recorder.capture is not None:
+        recorder.capture.grad_read(variable)
     if gradient._type.dtype is not variable._type.dtype:
         gradient = gradient.to(variable.dtype)
-    if variable._grad is None:
-        variable._set_grad(gradient.detach() if shared and not create_graph else gradient)
-    elif create_graph or (variable._grad.is_sparse and not gradient.is_sparse):
-        variable._set_grad(_added(variable._grad, gradient))
-    else:
-        variable._grad.add_(gradient)
+    with _accumulating:
+        if variable._grad is None:
+            variable._set_grad(gradient.detach() if shared and not create_graph else gradient)
+        elif create_graph or (variable._grad.is_sparse and not gradient.is_sparse):
+            variable._set_grad(_added(variable._grad, gradient))
+        else:
+            variable._grad.add_(gradient)
     hooks = variable._post_hooks
     if hooks:
         for hook in list(hooks.values()):
@@ -460,4 +464,4 @@ def _backward_method(
     backward((self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs)
 
 
-Tensor.backward = _backward_method  # type: ignore[attr-defined]
+METHODS["backward"] = _backward_method

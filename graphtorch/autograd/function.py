@@ -72,6 +72,7 @@ class PythonNode(GradNode):
         self.types = [t._type for t in outputs]
         self.ctx = ctx
         self.cls = cls
+        self.runs_hooks = getattr(cls, "runs_hooks", False)
         self.saved: list[tuple[Any, Seen, int | None] | None] | None = []
 
     def save(self, outputs: list[Tensor]) -> None:

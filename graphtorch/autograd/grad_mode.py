@@ -75,7 +75,7 @@ class _GradMode(_Mode):
 
     def __enter__(self) -> None:
         self._before = modes.grad
-        modes.grad = self.value
+        modes.grad = self.value and not modes.inference  # nothing is recorded there, whatever is asked for
 
     def __exit__(self, *exc: object) -> None:
         modes.grad = self._before
@@ -104,10 +104,10 @@ class set_grad_enabled(_GradMode):
                             f"{type(mode).__name__}")
         self._before = modes.grad
         self.value = mode
-        modes.grad = self.value
+        modes.grad = mode and not modes.inference
 
     def __enter__(self) -> None:
-        modes.grad = self.value
+        modes.grad = self.value and not modes.inference
 
     def clone(self) -> _Mode:
         return type(self)(self.value)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import linalg
-from .._deferred.storage import Storage
+from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._types import finfo
@@ -423,7 +423,7 @@ def first_broken(checks: Sequence[tuple[Constraint, Tensor]]) -> int | None:
     While a call is captured the numbers are not there, and nothing is checked (PyTorch's compiler turns these
     checks off, too). Otherwise this is the point where the values are computed, all of them in one run.
     """
-    if Storage.capture is not None:
+    if recorder.capture is not None:
         return None
     for i, (constraint, value) in enumerate(checks):
         shown = value._array() if constraint._takes_arrays else value.detach()

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from .._deferred.storage import Storage
+from .._deferred.storage import recorder
 from .._torch.absent import message
 from ..autograd import no_grad
 from ..nn import Module
@@ -43,7 +43,7 @@ def is_scripting() -> bool:
 
 def is_tracing() -> bool:
     """Whether `compile` or `trace` is recording now."""
-    return Storage.capture is not None
+    return recorder.capture is not None
 
 
 def ignore(drop: Any = False, **kwargs: Any) -> Any:

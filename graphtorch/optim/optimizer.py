@@ -20,7 +20,7 @@ import numpy as np
 from graphtorch.ir.dtype import f64
 
 from .._deferred import running
-from .._deferred.storage import Leaf, RuntimeScalar, Storage
+from .._deferred.storage import Leaf, RuntimeScalar, recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import FUNCTIONS
 from .._types import DTYPES, get_default_dtype, to_ir
@@ -69,7 +69,7 @@ class Numbers:
         return made
 
     def _rounded(self, read: Callable[[], Any]) -> Tensor:
-        if Storage.capture is None:
+        if recorder.capture is None:
             value = read()
             if not isinstance(value, Tensor):  # what `exact` and `to` would give, without two operations
                 return from_value(Leaf.of(np.array(value, to_ir(self.dtype).numpy)))
@@ -85,7 +85,7 @@ class Numbers:
         value = read()
         if isinstance(value, Tensor):
             return value.detach().double().reshape(())
-        if Storage.capture is not None:
+        if recorder.capture is not None:
             return from_value(RuntimeScalar(lambda: float(read()), f64))
         return from_value(Leaf.of(np.array(value, np.float64)))
 
@@ -240,9 +240,9 @@ class Optimizer:
                 if set_to_none:
                     param.grad = None
                 else:
-                    param.grad = param.grad.detach()
-                    param.grad.zero_()
+                    _zeroed(param)
 
+    @_with_hooks
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient, and run what was recorded.
 
@@ -458,20 +458,26 @@ class Optimizer:
         return register(self._optimizer_load_state_dict_post_hooks, hook, prepend=prepend)
 
 
-Optimizer.step = _with_hooks(Optimizer.step)  # type: ignore[method-assign]
-
-
 @contextlib.contextmanager
 def existing() -> Iterator[None]:
     """Tensors made inside are older than a capture in progress: the first recorded step can be replayed."""
-    capture, Storage.capture = Storage.capture, None
+    capture, recorder.capture = recorder.capture, None
     try:
         with no_grad():
             yield
         if capture is not None:
             running.flush()
     finally:
-        Storage.capture = capture
+        recorder.capture = capture
+
+
+def _zeroed(param: Tensor) -> None:
+    """Zeros in the place of a gradient: in its own memory, outside of any graph."""
+    gradient = param.grad
+    assert gradient is not None
+    if gradient.grad_fn is not None or gradient.requires_grad:
+        param.grad = gradient = gradient.detach()
+    gradient.zero_()
 
 
 def is_complex(value: Any) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._deferred.running import flush
-from .._deferred.storage import Storage
+from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops import autocast
 from ..autograd import enable_grad, grad, is_grad_enabled, no_grad
@@ -39,13 +39,13 @@ def noop_context_fn() -> Contexts:
 class _Node(GradNode):
     """The autograd node of a checkpointed call: computes it again, and keeps none of its values."""
 
-    def __init__(self, again: Callable[[], Any], tensors: list[Tensor], outputs: list[Tensor],
-                 keeps_input_gradients_only: bool):
-        edges = tuple(t._edge() for t in tensors)
+    def __init__(self, again: Callable[[list[Tensor]], Any], inputs: list[Tensor], leaves: list[Tensor],
+                 outputs: list[Tensor], keeps_input_gradients_only: bool):
+        edges = tuple(t._edge() for t in (*inputs, *leaves))
         super().__init__("CheckpointFunctionBackward", (), (), edges, ())
         self.types = [o._type for o in outputs]
-        self.again: Callable[[], Any] | None = again
-        self.tensors = tensors
+        self.again: Callable[[list[Tensor]], Any] | None = again
+        self.inputs, self.leaves = inputs, leaves
         self.reentrant = keeps_input_gradients_only
 
     def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
@@ -54,8 +54,9 @@ class _Node(GradNode):
             raise RuntimeError(FREED)
         if self.reentrant and not task.accumulates:
             raise RuntimeError(INCOMPATIBLE)
-        with enable_grad():
-            outputs = _tensors_of(self.again())
+        with enable_grad():  # aliases: one input may be what another was computed from, and have hooks
+            stands = [t.view_as(t) for t in self.inputs]
+            outputs = _tensors_of(self.again(stands))
         if [o._type for o in outputs] != self.types:
             raise CheckpointError(
                 "torch.utils.checkpoint: Recomputed values for the following tensors have different metadata "
@@ -63,24 +64,42 @@ class _Node(GradNode):
                 f"{[str(t) for t in self.types]}. The function has to compute the same each time")
         arrived = [(o, c) for o, c in zip(outputs, cotangents, strict=True)
                    if c is not None and o.requires_grad]
-        found = self._gradients(arrived, task)
+        with _without_hooks(self.leaves):
+            found = self._gradients(arrived, [*stands, *self.leaves], task)
         if not task.retain_graph:
-            self.again, self.tensors, self.freed = None, [], True
+            self.again, self.inputs, self.leaves, self.freed = None, [], [], True
         return found
 
-    def _gradients(self, arrived: list[tuple[Tensor, Any]], task: Any) -> list[Any]:
+    def _gradients(self, arrived: list[tuple[Tensor, Any]], tensors: list[Tensor], task: Any) -> list[Any]:
         if not arrived:
-            return [None] * len(self.tensors)
+            return [None] * len(tensors)
         if not any(o._fn is not None for o, _ in arrived):
             raise RuntimeError("none of output has requires_grad=True, this checkpoint() is not necessary")
-        return list(grad([o for o, _ in arrived], self.tensors, [c for _, c in arrived],
+        return list(grad([o for o, _ in arrived], tensors, [c for _, c in arrived],
                          create_graph=task.create_graph, allow_unused=True))
+
+
+@contextlib.contextmanager
+def _without_hooks(leaves: list[Tensor]) -> Iterator[None]:
+    """Inside, hooks of these tensors wait: they run when what comes out reaches the tensors themselves."""
+    kept = [leaf._hooks for leaf in leaves]
+    for leaf in leaves:
+        leaf._hooks = None
+    try:
+        yield
+    finally:
+        for leaf, hooks in zip(leaves, kept, strict=True):
+            leaf._hooks = hooks
 
 
 def _tensors_of(outputs: Any) -> list[Tensor]:
     """The tensors among what a function returned."""
     listed = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
     return [o for o in listed if isinstance(o, Tensor)]
+
+
+def _is_input(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.requires_grad
 
 
 class _Call:
@@ -97,15 +116,18 @@ class _Call:
         with self.contexts[0]:
             return self.function(*self.args, **self.kwargs)
 
-    def again(self) -> Any:
-        """Once more, with the random numbers and casts of the first time."""
+    def again(self, inputs: list[Tensor]) -> Any:
+        """Once more, with the random numbers and casts of the first time, on what stands for the inputs."""
+        stands = iter(inputs)
+        args = [next(stands) if _is_input(t) else t for t in self.args]
+        kwargs = {k: next(stands) if _is_input(t) else t for k, t in self.kwargs.items()}
         now, cast = default_generator.__getstate__(), autocast.state.target
         if self.random is not None:
             default_generator.__setstate__(self.random)
         autocast.state.target = self.cast
         try:
             with self.contexts[1]:
-                return self.function(*self.args, **self.kwargs)
+                return self.function(*args, **kwargs)
         finally:
             autocast.state.target = cast
             if self.random is not None:
@@ -142,7 +164,7 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
         if context_fn is not noop_context_fn or debug:
             raise ValueError("Passing `context_fn` or `debug` is only supported when use_reentrant=False.")
     call = _Call(function, args, kwargs, preserve, context_fn())
-    inputs = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.requires_grad]
+    inputs = [t for t in (*args, *kwargs.values()) if _is_input(t)]
     if use_reentrant and not inputs:
         warnings.warn("None of the inputs have requires_grad=True. Gradients will be None", stacklevel=2)
         with no_grad():
@@ -159,10 +181,10 @@ def _checkpointed(call: _Call, inputs: list[Tensor], reentrant: bool) -> Any:
     leaves = [leaf for leaf in _leaves_before(tensors, inputs) if id(leaf) not in known]
     if not tensors or not (inputs or leaves):
         return outputs
-    node = _Node(call.again, [*inputs, *leaves], _tensors_of(outputs), reentrant)
+    node = _Node(call.again, inputs, leaves, _tensors_of(outputs), reentrant)
     made = _without_history(outputs, node)
     del outputs, tensors
-    if Storage.capture is None:
+    if recorder.capture is None:
         flush()  # the outputs are in memory now; what led to them need not stay
     return made
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .activation import *
 from .attention import *
 from .binary import *
+from .bits import *
 from .control import *
 from .conv import *
 from .draws import *
@@ -25,3 +26,4 @@ from .reduce import *
 from .require import *
 from .shape import *
 from .special import *
+from .spectral import *

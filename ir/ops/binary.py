@@ -46,8 +46,8 @@ from .elementwise import CONDITION, ZERO, Formula, decomposition
 __all__ = [
     "add", "atan2", "bitwise_and", "bitwise_or", "bitwise_xor", "cast", "complex", "copysign", "div", "eq",
     "floor_div", "fmax", "fmin", "fmod", "ge", "gt", "hypot", "le", "logaddexp", "logical_and", "logical_or",
-    "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "nextafter", "pow", "remainder", "shift_left",
-    "shift_right", "sub", "trunc_div", "where", "xlogy",
+    "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "nextafter", "pow", "product", "remainder",
+    "shift_left", "shift_right", "sub", "trunc_div", "where", "xlogy",
 ]
 
 COMPLEX_OF = {f32: c64, f64: c128}
@@ -156,6 +156,13 @@ sub = binary(
     hint="use the `^` operator or logical_xor() for bools",
 )
 mul = binary("mul", "x * y.", np.multiply, _mul_rule, NUMERIC, hint="use logical_and for bools")
+product = binary(
+    "product",
+    "x * y rounded by itself, never as one with a sum: what mul gives where it is not fused.",
+    np.multiply,
+    _mul_rule,
+    REAL_FLOATING,
+)
 div = binary("div", "x / y of floating-point or complex numbers.", np.true_divide, _div_rule, FLOATING)
 floor_div = binary(
     "floor_div", "floor(x / y), exact as Python's //; 0 for an integer x / 0.", np.floor_divide, ZERO, REAL

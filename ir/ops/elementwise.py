@@ -196,7 +196,11 @@ LN2, LN10 = math.log(2), math.log(10)
 
 
 def _exp2_numpy(x: np.ndarray) -> np.ndarray:
-    return np.exp(x * LN2) if np.iscomplexobj(x) else np.exp2(x)
+    if np.iscomplexobj(x):
+        # part by part: a complex LN2 would turn inf into nan
+        parts = np.ascontiguousarray(x)[..., None].view(x.real.dtype) * LN2
+        return np.exp(parts.astype(x.real.dtype).view(x.dtype)[..., 0])
+    return np.exp2(x)
 
 
 def _sigmoid_numpy(x: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from collections.abc import Container, Iterable
 
 from .. import ops
 from ..graph import Graph, Node, Value
-from ..ops import activation, binary, elementwise, random, special
+from ..ops import activation, binary, bits, elementwise, random, special
 from ..ops.checks import attrs_of
 from ..ops.control import RegionAttrs
 from ..ops.reduce import Position, Reduce
@@ -46,7 +46,8 @@ from ..shape import bounds, numel
 from ..views import STRIDED, strided_view
 from . import legalize
 
-POINTWISE = frozenset((*elementwise.__all__, *binary.__all__, *activation.__all__, *special.__all__))
+FAMILIES = elementwise, binary, activation, special, bits
+POINTWISE = frozenset(name for family in FAMILIES for name in family.__all__)
 MOVES = frozenset(("pad", "concat", "slice_update"))  # pointwise in the result; read operands elsewhere
 REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"])
 CONTRACTIONS = frozenset(["matmul", "conv", "conv_transpose", "conv_weight_grad"])
@@ -63,7 +64,8 @@ JOINED = frozenset(("loop", "contraction", "window"))  # kinds of groups that pr
 # What costs about as much as the load it saves; the rest is not computed again for each broadcast copy.
 CHEAP = frozenset((
     "neg", "abs", "sign", "square", "floor", "ceil", "round", "trunc", "isnan", "isinf", "isfinite",
-    "logical_not", "bitwise_not", "conj", "real", "imag", "relu", "add", "sub", "mul", "maximum", "minimum",
+    "logical_not", "bitwise_not", "conj", "real", "imag", "relu", "add", "sub", "mul", "product",
+    "maximum", "minimum",
     "fmax", "fmin", "copysign", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
     "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "shift_left", "shift_right", "complex",
     "where", "cast",

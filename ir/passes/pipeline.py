@@ -5,6 +5,8 @@
     fold        before cse: equal constants are made here and become one there
     cse         before legalize: equal composites are merged while they are one node each
     dce         before legalize: a target need not support what nobody uses
+    pairs       before all that follows: targets compute with real numbers; complex inputs and outputs get a
+                last dimension of 2
     pools       before legalize: a target need not take what it makes
     pads        before fuse: a concatenation is stored piece by piece by whoever computes the pieces
     legalize    needs the target; from here on every op is one that it supports
@@ -15,8 +17,9 @@
     fuse        ensures that the graph consists of regions and constants
 
 Bodies of loops and branches go through each pass before the graph around them does.
-Each pass takes a valid graph and gives one with the same inputs, donations and results; up to rounding where
-legalize replaces a composite, pools reorders a sum or pads leaves out a zero, otherwise to the last bit.
+Each pass takes a valid graph and gives one with the same inputs, donations and results (pairs: the same bytes
+of complex ones); up to rounding where legalize replaces a composite, pairs a complex function, pools reorders
+a sum or pads leaves out a zero, otherwise to the last bit.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from typing import NamedTuple, TypeAlias
 from .. import failure
 from ..graph import Graph, Node
 from ..verify import Legal, verify
-from . import cse, dce, detach, fold, fuse, legalize, nested, pads, pools, simplify
+from . import cse, dce, detach, fold, fuse, legalize, nested, pads, pairs, pools, simplify
 from .legalize import Supports
 
 Observer: TypeAlias = Callable[[str, Graph], None]
@@ -77,6 +80,7 @@ def stages(supports: Supports, target: str = "the target") -> list[Stage]:
         Stage("fold", fold.run),
         Stage("cse", cse.run),
         Stage("dce", dce.run),
+        Stage("pairs", pairs.run),
         Stage("pools", pools.run),
         Stage("pads", pads.run),
         Stage("legalize", expand, supports),
@@ -87,7 +91,9 @@ def stages(supports: Supports, target: str = "the target") -> list[Stage]:
         Stage("dce-legal", dce.run, supports),
         Stage("fuse", fuse.run, partial(_is_fused, supports)),
     ]
-    return [stage._replace(run=nested.everywhere(stage.run)) for stage in passes]
+    # `pairs` rewrites loops and branches itself, since what goes in and out of them changes
+    return [stage if stage.run is pairs.run else stage._replace(run=nested.everywhere(stage.run))
+            for stage in passes]
 
 
 def run(graph: Graph, supports: Supports, target: str = "the target", *,

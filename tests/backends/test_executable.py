@@ -16,6 +16,7 @@ from graphtorch.backends.llvm.record import Record, dim_from_json, dim_to_json
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import ALL, f32, i64
 from graphtorch.ir.graph import Graph, Location, Type, Value, located
+from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import symbol
 
 
@@ -51,6 +52,18 @@ def test_one_compile_serves_all_sizes():
         call(run, floats(3, 4), floats(3))
     with pytest.raises(RuntimeError, match="must be equal"):
         call(run, floats(3, 5), floats(2))
+
+
+def test_outputs_that_are_constants():
+    """Nobody computes them, twice is not once, and calls do not share their memory."""
+    table = ops.constant(value=Literal.of(np.arange(5, dtype=np.float32)))
+    one = ops.constant(value=Literal.of(1.0, f32))
+    x = Value(Type(f32, (5,)), name="x")
+    program = compile(Graph("g", [x], [table, ops.add(x, table), table, one]), "llvm")
+    given = Buffer.of(np.ones(5, np.float32))
+    first, second = ([b.numpy() for b in program([given])] for _ in range(2))
+    first[0][:] = 7
+    assert [a.tolist() for a in second] == [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5], [0, 1, 2, 3, 4], 1]
 
 
 def test_inputs_are_checked():
@@ -197,3 +210,32 @@ def test_size_classes():
         assert size_class(size_class(size)) == size_class(size)
     assert Buffer.empty(f32, (0, 3)).numpy().shape == (0, 3)
     assert Buffer.empty(f32, ()).numpy().shape == ()
+
+
+def test_outputs_that_are_constants_or_inputs_are_filled():
+    c = ops.constant(value=Literal.of([2, 3], i64))
+    x = Value(Type(f32, (2,)), name="x")
+    total = ops.add(c, c)
+    graph = Graph("f", [x], [c, x, c, total, x], [c.node, total.node])
+    run = compile(graph)
+    for _ in range(2):
+        found = [b.numpy().tolist() for b in run([Buffer.of(np.array([5, 6], np.float32))])]
+        assert found == [[2, 3], [5, 6], [2, 3], [4, 6], [5, 6]]
+    assert [b.numpy().tolist() for b in compile(Graph("g", [], [c], [c.node]))([])] == [[2, 3]]
+
+
+def test_inputs_that_stay_are_given_apart():
+    x, w = Value(Type(f32, (2,)), name="x"), Value(Type(f32, (2,)), name="w")
+    out = ops.mul(x, w)
+    run = compile(Graph("f", [x, w], [out], [out.node]), stable=(1,))
+    one, fixed = Buffer.of(np.array([1, 2], np.float32)), [Buffer.of(np.array([3, 4], np.float32))]
+    for weights in (fixed, fixed, [Buffer.of(np.array([5, 6], np.float32))], fixed):
+        expected = [1 * weights[0].numpy()[0], 2 * weights[0].numpy()[1]]
+        assert run([one], weights)[0].numpy().tolist() == expected
+        assert run([one, *weights])[0].numpy().tolist() == expected
+    with pytest.raises(RuntimeError, match="shape"):
+        run([one], [Buffer.of(np.zeros(3, np.float32))])
+    with pytest.raises(TypeError, match="takes 2 inputs"):
+        run([one], [*fixed, *fixed])
+    with pytest.raises(TypeError, match="takes 2 inputs"):
+        run([], fixed)

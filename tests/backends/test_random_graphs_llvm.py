@@ -9,12 +9,13 @@ import pytest
 
 from graphtorch.backends import Buffer, compile
 from graphtorch.ir.passes import pipeline
-from random_graphs import Generator, assert_close, evaluate
+from random_graphs import ComplexGenerator, Generator, assert_close, evaluate
 
 CHUNKS, CHUNK = 20, 25
 ALL = pipeline.stages
 NAMES = [stage.name for stage in ALL(lambda node: True)]
-VARIANTS = {"none": ("legalize",), **{n: (n, "legalize") for n in NAMES if n != "fuse" and "legal" not in n},
+ALONE = [n for n in NAMES if n not in ("fuse", "pairs") and "legal" not in n]
+VARIANTS = {"none": ("legalize",), **{n: (n, "legalize") for n in ALONE},
             "fuse": ("legalize", "fuse")}  # lowering needs what `legalize` leaves, so that is always there
 
 
@@ -40,3 +41,13 @@ def test_llvm_agrees_with_the_references(
             monkeypatch.setattr(pipeline, "stages", chosen)
             found = [b.numpy() for b in compile(graph, "llvm")(arrays)]
             assert_close(graph, found, expected, f"seed {seed}, passes {what}")
+
+
+@pytest.mark.parametrize("chunk", range(6))
+def test_complex_graphs(chunk: int) -> None:
+    for seed in range(chunk * 10, (chunk + 1) * 10):
+        generator = ComplexGenerator(seed)
+        graph = generator.graph(4 + seed % 12)
+        expected = evaluate(graph, generator.arrays(seed))
+        found = [b.numpy() for b in compile(graph, "llvm")([Buffer.of(a) for a in generator.arrays(seed)])]
+        assert_close(graph, found, expected, f"seed {seed}")

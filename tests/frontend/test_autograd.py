@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import graphtorch as torch
+from graphtorch._deferred import programs
 
 
 def param(*values):
@@ -182,8 +183,6 @@ def test_modes():
 
 
 def test_numbers_that_change_compile_nothing():
-    from graphtorch._deferred import programs
-
     x = torch.ones(7, 3)
 
     def step(lr):
@@ -198,8 +197,6 @@ def test_numbers_that_change_compile_nothing():
 
 
 def test_hand_written_loop_runs_one_graph_an_iteration():
-    from graphtorch._deferred import programs
-
     w = torch.zeros(3, requires_grad=True)
     x = torch.arange(6.0).reshape(2, 3)
     counts = []
@@ -210,3 +207,25 @@ def test_hand_written_loop_runs_one_graph_an_iteration():
         w.grad = None
         counts.append(programs.new_count)
     assert counts[-1] == counts[2]
+
+
+@pytest.mark.parametrize(("name", "loss"), [
+    ("attention", lambda q, w: torch.nn.functional.scaled_dot_product_attention(q, q, q).square().mean()),
+    ("conv", lambda q, w: torch.nn.functional.conv2d(q, w).square().mean()),
+    ("linear", lambda q, w: torch.nn.functional.linear(q, w[0, 0]).square().mean()),
+])
+def test_what_a_printed_loss_computed_is_not_computed_again_for_its_gradient(monkeypatch, name, loss):
+    runs = []
+
+    def find(walk, outputs):
+        runs.append(sum(node.op.name == name for node in walk.nodes))
+        return found(walk, outputs)
+
+    found = programs.find
+    q, w = torch.randn(2, 4, 6, 5, requires_grad=True), torch.randn(3, 4, 5, 5, requires_grad=True)
+    monkeypatch.setattr(programs, "find", find)
+    value = loss(q, w)
+    value.item()
+    value.backward()
+    q.grad.numpy()
+    assert sum(runs) == 1

@@ -562,6 +562,72 @@ def generators(compile: Compile) -> Any:
     return [list(run(vector(1))) for _ in range(3)]
 
 
+def written_past_setattr(compile: Compile) -> Any:
+    model, found = filled(nn.Sequential(Scaled(), nn.Dropout(0.0), nn.LeakyReLU(0.5))), []
+    run = compile(model)
+
+    def call() -> None:
+        found.append(run(vector(1, -2, 3)))
+
+    for _ in range(2):
+        call()
+    model[0].__dict__["scale"] = 3.0
+    call()
+    model[0]._parameters.pop("extra", None)
+    model[0].fc._parameters["bias"] = nn.Parameter(torch.ones(2))
+    call()
+    model[0]._buffers["shift"] = torch.full((2,), -5.0)
+    call()
+    model[2].__dict__["negative_slope"] = -0.5
+    call()
+    model._modules["1"] = nn.Tanh()
+    call()
+    handle = model[0].fc.register_forward_hook(lambda m, a, y: y * 2)
+    call()
+    model[0].fc._forward_hooks.clear()
+    call()
+    del handle
+    model[0].__dict__["scale"] = True
+    call()
+    return found
+
+
+def signed_zeros(compile: Compile) -> Any:
+    one, f = Plain(k=0.0), compile(lambda x, k: 1 / (x * k))
+    g = compile(lambda x: 1 / (x * one.k))
+    found = [f(vector(1), 0.0), f(vector(1), -0.0), g(vector(1))]
+    one.k = -0.0
+    return [*found, g(vector(1)), f(vector(1), 0.0)]
+
+
+def classes_of_tensors(compile: Compile) -> Any:
+    def f(x: Any) -> Any:
+        return x * 2 if isinstance(x, nn.Parameter) else x * 3
+
+    run = compile(f)
+    return [run(nn.Parameter(vector(1))), run(vector(1).requires_grad_()), run(nn.Parameter(vector(1)))]
+
+
+def hooks_at_the_end_of_the_graph(compile: Compile) -> Any:
+    model, seen = filled(nn.Linear(2, 1)), []
+    run = compile(model)
+
+    def hooked(x: Any) -> Any:
+        y = run(x)
+        node = next(n for n, _ in model.weight.view_as(model.weight).grad_fn.next_functions)
+        node.register_hook(lambda inputs, outputs: seen.append(outputs[0].sum().item()))
+        y.sum().backward()
+        return len(seen)
+
+    found = []
+    for _ in range(3):
+        run(vector(1, 2)).sum().backward()
+        found.append(len(seen))
+    found.append(hooked(vector(1, 2)))
+    run(vector(1, 2)).sum().backward()
+    return [*found, len(seen), model.weight.grad]
+
+
 # -- values needed in Python
 
 
@@ -592,7 +658,8 @@ PROGRAMS = [defaults, objects, functions, class_attributes, methods_replaced, mo
             parameters_replaced, parameters_tied, frozen_parameters, frozen_while_training, hooks,
             hooks_of_a_backward_inside, optimizer_options, another_optimizer, a_scheduler_inside, modes,
             arrays, tensors_by_name, counters, containers, kept_results, random_numbers, a_seed_inside,
-            printing, failures, generators, branches]
+            printing, failures, generators, branches, written_past_setattr, signed_zeros,
+            classes_of_tensors, hooks_at_the_end_of_the_graph]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
@@ -683,8 +750,8 @@ def test_what_keeps_changing_runs_line_by_line() -> None:
     run = torch.compile(f)
     assert [run(vector(1)).item() for _ in range(6)] == [1, 2, 3, 4, 5, 6]
     assert run.recorded == 0 and "runs line by line" in run.explain()
-    reads = torch.compile(lambda x: x * 2 if x.sum() > 0 else x)
-    assert [reads(vector(v)).item() for v in (1, -1, 2)] == [2, -1, 4]
+    reads = torch.compile(lambda x: x * x.sum().item())
+    assert [reads(vector(v)).item() for v in (1, -1, 2)] == [1, 1, 4]
     assert "a value needed in Python at" in reads.explain()
 
 

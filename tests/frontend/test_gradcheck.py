@@ -52,7 +52,7 @@ UNARY = [
 ]
 BINARY = [
     "atan2", "copysign", "div", "fmax", "fmin", "hypot", "logaddexp", "maximum", "minimum", "mul",
-    "nextafter", "sub",
+    "nextafter", "product", "sub",
 ]
 # fmt: on
 SAMPLES: list[Sample] = [
@@ -70,6 +70,7 @@ SAMPLES: list[Sample] = [
     *[plain("affine", LINE[0, :, 0], x, MATRIX) for x in (LINE, LINE[0], LINE[0, 0])],
     plain("affine", COMPLEX[:2], COMPLEX, MATRIX + 1j * MATRIX[::-1]),
     plain("mul", COMPLEX, COMPLEX + 1),
+    *[plain("fft", COMPLEX, dim=0, inverse=inverse) for inverse in (False, True)],
     plain("complex", TEN, UNIT[:1]),
     plain("pow", np.abs(TEN), TEN),
     plain("pow", TEN, np.array(3.0)),

@@ -66,7 +66,7 @@ def is_exact(value: Value) -> bool:
     return value.node.op.name in EXACT and all(map(is_exact, value.node.operands))
 
 
-PRECISION = {"bf16": 0.1, "f16": 0.02, "f32": 2e-4, "f64": 1e-9}
+PRECISION = {"bf16": 0.1, "f16": 0.02, "f32": 2e-4, "f64": 1e-9, "c64": 2e-4, "c128": 1e-9}
 
 
 def tolerance(value: Value) -> float:
@@ -88,9 +88,10 @@ def assert_close(
         if a.dtype.kind in "bui":
             np.testing.assert_array_equal(a, b, err_msg=f"{what}: output {i}")
         else:
+            wide = np.complex128 if a.dtype.kind == "c" else np.float64
             np.testing.assert_allclose(
-                a.astype(np.float64),
-                b.astype(np.float64),
+                a.astype(wide),
+                b.astype(wide),
                 rtol=limit,
                 atol=limit,
                 err_msg=f"{what}: output {i}",
@@ -107,6 +108,20 @@ def evaluate(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         for value, array in zip(node.results(), found if isinstance(found, tuple) else (found,), strict=True):
             known[value] = np.ascontiguousarray(array).reshape(array.shape)
     return [known[v] for v in flat.outputs]
+
+
+def as_pairs(array: np.ndarray) -> np.ndarray:
+    """Complex numbers as the reals that lie in memory."""
+    if array.dtype.kind != "c":
+        return array
+    return np.ascontiguousarray(array).reshape(-1).view(array.real.dtype).reshape(*array.shape, 2)
+
+
+def as_complex(array: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """The opposite, where `like` is complex."""
+    if like.dtype.kind != "c":
+        return array
+    return np.ascontiguousarray(array).reshape(-1).view(like.dtype).reshape(like.shape)
 
 
 class Generator:
@@ -344,6 +359,77 @@ class Generator:
         return ops.gather(x, ops.expand(aligned, shape=shape), dim=dim)
 
 
+class ComplexGenerator(Generator):
+    """Graphs of complex values and real ones, which meet."""
+
+    def __init__(self, seed: int):
+        super().__init__(seed)
+        numbers = (dt.c64, dt.c64, dt.c128, dt.f32)
+        self.inputs = [Value(Type(self.random.choice(numbers), self.shape()), name=f"x{i}") for i in range(3)]
+        self.inputs.append(Value(Type(dt.c64, self.shape(2)), name="x3"))
+        self.values = list(self.inputs)
+
+    def number(self, dtype: DType) -> Value:
+        if not dtype.is_complex:
+            return super().number(dtype)
+        return ops.constant(value=Literal.of(self.random.choice((0.5, 2, -1, 1j, 0.5 - 2j)), dtype))
+
+    def unary(self) -> Value | None:
+        x = self.pick(lambda v: v.dtype.is_complex)
+        if x is None or self.random.random() < 0.2:
+            return super().unary() if x is None or x.dtype.is_floating_point else None
+        if self.random.random() < 0.3:
+            return getattr(ops, self.random.choice(("abs", "real", "imag")))(x)
+        bounded = ops.div(x, ops.cast(ops.add(ops.abs(x), self.one(x)), dtype=x.dtype))
+        names = ("exp", "log1p", "sqrt", "sin", "cosh", "tanh", "conj", "neg", "square", "reciprocal", "asin")
+        name = self.random.choice(names)
+        # away from poles and cuts, where a difference in the last bit is none in the first
+        shifted = ops.add(bounded, ops.constant(value=Literal.of(1.5 + 1.5j, x.dtype)))
+        return getattr(ops, name)(shifted)
+
+    def one(self, x: Value) -> Value:
+        return ops.constant(value=Literal.of(1, x.dtype.real))
+
+    def binary(self) -> Value | None:
+        x = self.pick(lambda v: v.dtype.is_complex)
+        y = self.partner(x) if x is not None else None
+        if x is None or y is None:
+            return super().binary()
+        if self.random.random() < 0.2:
+            y = ops.add(ops.mul(y, ops.conj(y)), ops.constant(value=Literal.of(1, x.dtype)))
+            return ops.div(x, y)
+        return getattr(ops, self.random.choice(("add", "sub", "mul")))(*self.random.sample((x, y), 2))
+
+    def compare(self) -> Value | None:
+        return None
+
+    def cast(self) -> Value | None:
+        x = self.pick()
+        if x is None or x.dtype.is_bool or x.dtype.is_integer:
+            return None
+        if self.random.random() < 0.5 and x.dtype is not dt.c128:
+            targets = (dt.c64, dt.c128) if x.dtype is dt.f32 else (dt.c128, dt.f32)
+            return ops.cast(x, dtype=self.random.choice(targets))
+        return None if x.dtype.is_complex or x.dtype is dt.f64 else ops.complex(x, ops.neg(x))
+
+    def reduce(self) -> Value | None:
+        x = self.pick(lambda v: v.dtype.is_complex and v.rank > 0 and all(d > 1 for d in v.shape))
+        if x is None:
+            return super().reduce()
+        dims = tuple(sorted(self.random.sample(range(x.rank), self.random.randint(1, x.rank))))
+        name = self.random.choice(("sum", "mean", "var", "cumsum", "prod"))
+        if name == "cumsum":
+            return ops.cumsum(x, dim=dims[0])
+        extra = {"correction": 1.0} if name == "var" else {}
+        return getattr(ops, name)(x, dims=dims[:1] if name == "prod" else dims, keepdim=True, **extra)
+
+    def matmul(self) -> Value | None:
+        x = self.pick(lambda v: v.rank >= 2 and v.dtype.is_complex)
+        if x is None:
+            return None
+        return ops.matmul(x, ops.permute(x, dims=(*range(x.rank - 2), x.rank - 1, x.rank - 2)))
+
+
 def _size(value: Value) -> int:
     return int(np.prod(value.shape, dtype=np.int64))
 
@@ -368,4 +454,6 @@ def _array(type: Type, rng: np.random.Generator) -> np.ndarray:
         return rng.integers(0, 2, shape).astype(bool)
     if type.dtype.is_integer:
         return rng.integers(-5, 6, shape).astype(type.dtype.numpy)
+    if type.dtype.is_complex:
+        return np.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(type.dtype.numpy)
     return rng.normal(size=shape).astype(type.dtype.numpy)

@@ -128,6 +128,7 @@ BINARY: dict[str, list[Case]] = {
     "add": [numeric(torch.add)],
     "sub": [numeric(torch.sub)],
     "mul": [numeric(torch.mul)],
+    "product": [Case(torch.mul)],
     "div": [analytic(torch.div)],
     "floor_div": [Case(lambda x, y: torch.div(x, y, rounding_mode="floor"), integers=True)],
     "trunc_div": [Case(lambda x, y: torch.div(x, y, rounding_mode="trunc"), integers=True)],

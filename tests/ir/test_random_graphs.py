@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from graphtorch.ir.graph import Graph, Node
-from graphtorch.ir.passes import cse, dce, detach, fold, fuse, legalize, pipeline, simplify
+from graphtorch.ir.passes import cse, dce, detach, fold, fuse, legalize, pairs, pipeline, simplify
 from graphtorch.ir.text import parse
 from graphtorch.ir.verify import verify
-from random_graphs import Generator, assert_close, evaluate
+from random_graphs import ComplexGenerator, Generator, as_complex, as_pairs, assert_close, evaluate
 
 CHUNKS, CHUNK = 20, 25
 
@@ -49,3 +49,18 @@ def test_passes_keep_the_meaning(chunk: int) -> None:
 def assert_same(graph: Graph, found: list[np.ndarray], expected: list[np.ndarray], what: str) -> None:
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
         np.testing.assert_array_equal(a, b, err_msg=f"{what}: output {i}")
+
+
+@pytest.mark.parametrize("chunk", range(4))
+def test_complex_values_become_pairs(chunk: int) -> None:
+    for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+        generator = ComplexGenerator(seed)
+        graph = generator.graph(4 + seed % 12)
+        arrays = generator.arrays(seed)
+        expected = evaluate(graph, arrays)
+        real = pairs.run(graph)
+        verify(real, "pairs")
+        assert parse(str(real)) == real
+        found = evaluate(real, [as_pairs(a) for a in arrays])
+        complexes = [as_complex(a, b) for a, b in zip(found, expected, strict=True)]
+        assert_close(graph, complexes, expected, f"seed {seed}")

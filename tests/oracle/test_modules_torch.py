@@ -18,6 +18,13 @@ sys.path.remove(str(TOOLS))
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_compiled_samples() -> None:
+    tally = modules.replay(torch.float32, every=24, compiled=True)
+    assert not tally.reasons
+    assert tally.counts["forward"] > 20 and tally.counts["replayed"] > 15
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_samples_of_every_twelfth_class() -> None:
     tally = modules.replay(torch.float32, every=12)
     assert not tally.reasons

@@ -3,6 +3,7 @@
     python tools/oracle/modules.py                        float32, in training and in evaluation mode
     python tools/oracle/modules.py --dtype float64
     python tools/oracle/modules.py --module nn.GRU -v     one class, every failing sample
+    python tools/oracle/modules.py --compiled             each module compiled, and called three times
 
 Weights are PyTorch's, copied over by ``state_dict``. Every sample that differs is listed with the reason.
 Needs ``pip install -e ".[oracle]"``.
@@ -57,7 +58,9 @@ def leaves_of(x: Any) -> Any:
 class Replay:
     """All samples of one class, at one dtype and in one mode."""
 
-    def __init__(self, info: Any, dtype: torch.dtype, training: bool, tally: Tally, shown: bool):
+    def __init__(self, info: Any, dtype: torch.dtype, training: bool, tally: Tally, shown: bool,
+                 compiled: bool = False):
+        self.compiled = compiled
         self.info, self.dtype, self.training, self.tally, self.shown = info, dtype, training, tally, shown
         self.tolerance = TOLERANCE[str(dtype).split(".")[1]]
         self.cls: Any = graphtorch
@@ -90,8 +93,13 @@ class Replay:
         wanted = theirs(*args, **kwargs)
         try:
             mine = self.built(given, state, args, kwargs)
+            if self.compiled:
+                run = self.repeated(mine, state, args, kwargs)
+                self.tally.counts["replayed"] += run.recorded > 0
+            else:
+                run = mine
             leaves = []
-            result = mine(*converted(args, leaves), **converted(kwargs, leaves))
+            result = run(*converted(args, leaves), **converted(kwargs, leaves))
             wrong = self.compare(result, wanted) or self.statistics(mine, theirs)
         except Exception as error:
             wrong = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
@@ -104,8 +112,19 @@ class Replay:
         mine = mine.to(getattr(graphtorch, str(self.dtype).split(".")[1])).train(self.training)
         if self.info.is_lazy:
             mine(*converted(args), **converted(kwargs))
-        mine.load_state_dict({k: graphtorch.tensor(v.numpy()) for k, v in state.items()})
+        self.loaded(mine, state)
         return mine
+
+    def loaded(self, mine: Any, state: dict[str, torch.Tensor]) -> None:
+        mine.load_state_dict({k: graphtorch.tensor(v.numpy()) for k, v in state.items()})
+
+    def repeated(self, mine: Any, state: dict[str, torch.Tensor], args: Any, kwargs: Any) -> Any:
+        """The module compiled, after two calls; what they did to its buffers is undone."""
+        run = graphtorch.compile(mine)
+        for _ in range(2):
+            run(*converted(args), **converted(kwargs))
+            self.loaded(mine, state)
+        return run
 
     def compare(self, result: Any, wanted: Any) -> str | None:
         got, expected = tensors(result, graphtorch.Tensor), tensors(wanted)
@@ -191,7 +210,8 @@ def errors(info: Any, tally: Tally, shown: bool) -> None:
             print(f"    {info.name}{brief(given.args)}: {got} instead of {wanted}")
 
 
-def replay(dtype: torch.dtype, only: str | None = None, shown: bool = False, every: int = 1) -> Tally:
+def replay(dtype: torch.dtype, only: str | None = None, shown: bool = False, every: int = 1,
+           compiled: bool = False) -> Tally:
     """All classes (or each `every`-th) at one dtype."""
     tally = Tally()
     before = torch.get_default_dtype()
@@ -199,7 +219,7 @@ def replay(dtype: torch.dtype, only: str | None = None, shown: bool = False, eve
     try:
         for info in [i for i in module_db if only in (None, i.name)][::every]:
             for training in (True, False) if info.train_and_eval_differ else (True,):
-                Replay(info, dtype, training, tally, shown).run()
+                Replay(info, dtype, training, tally, shown, compiled).run()
             errors(info, tally, shown)
     finally:
         torch.set_default_dtype(before)
@@ -210,13 +230,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--module", help="one class, such as nn.GRU")
     parser.add_argument("--dtype", default="float32", choices=sorted(TOLERANCE))
+    parser.add_argument("--compiled", action="store_true", help="each module compiled")
     parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    tally = replay(getattr(torch, given.dtype), given.module, given.v)
+    tally = replay(getattr(torch, given.dtype), given.module, given.v, compiled=given.compiled)
     tally.report()
     total, same = tally.counts["error"], tally.counts["error equal"]
+    if given.compiled:
+        print(f"  compiled modules that were replayed: {tally.counts['replayed']}")
     print(f"  errors: {same} of {total} of the same type")
 
 

@@ -6,9 +6,13 @@
     python tools/oracle/opinfo.py --dtype float16 --ends  both ends of a 16-bit range
     python tools/oracle/opinfo.py --op linalg.norm -v     one entry, every failing sample
     python tools/oracle/opinfo.py --surface names.tsv     only entries for the names in a table's first column
+    python tools/oracle/opinfo.py --compiled              each sample in a compiled function as well, which is
+                                                          called three times; --every 40: one sample in 40
 
 The samples, the dtypes an operator takes, and the expected values are those of ``torch.testing``'s operator
-database. Every sample that differs is listed with the reason. Needs ``pip install -e ".[oracle]"``.
+database. Every sample that differs is listed with the reason; of compiled functions those
+samples count whose plain results (and gradients) are PyTorch's. `GRAPHTORCH_TARGET=reference` spares the time
+that compiling takes. Needs ``pip install -e ".[oracle]"``.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import argparse
 import functools
 import itertools
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -194,6 +199,9 @@ def names_of(op: Any) -> set[str]:
     return found
 
 
+KINDS = "forward", "gradient", "second gradient", "compiled forward", "compiled gradient"
+
+
 @dataclass
 class Tally:
     """Counts, and the reason of each sample that differs."""
@@ -209,13 +217,15 @@ class Tally:
             self.reasons.setdefault(f"{entry} {kind}", Counter())[reason[:160]] += 1
 
     def report(self) -> None:
-        for kind in ("forward", "gradient", "second gradient"):
+        for kind in KINDS:
             total, equal = self.counts[kind], self.counts[kind + " equal"]
             if total:
                 print(f"  {kind}: {equal} of {total} samples equal ({100 * equal / total:.2f} %)")
         for name in ("no such name", "random", "no sample"):
             if self.counts[name]:
                 print(f"  {name}: {self.counts[name]} entries")
+        if self.counts["compiled forward"]:
+            print(f"  compiled functions that were replayed: {self.counts['replayed']}")
         for entry, reasons in sorted(self.reasons.items()):
             for reason, count in reasons.most_common():
                 print(f"    {entry}: {count} x {reason}")
@@ -350,6 +360,63 @@ class Replay:
         return self.compare(filled, self.wanted(wanted, leaves), 100)
 
 
+# ------------------------------------------------------------------------------------------ compiled
+
+CALLS = 3  # of each compiled function: the second and third replay what the first recorded
+
+
+class Compiled(Replay):
+    """Each sample in a compiled function as well."""
+
+    every = 1  # one sample in so many of each entry
+
+    def samples(self) -> Iterator[Any]:
+        return itertools.islice(super().samples(), zlib.crc32(self.op.full_name.encode()) % self.every, None,
+                                self.every)
+
+    def forward(self, args: Any, kwargs: Any, wanted: list[np.ndarray]) -> str | None:
+        wrong = super().forward(args, kwargs, wanted)
+        if wrong is None:
+            found = self.caught(lambda: self.replayed(args, kwargs, wanted))
+            self.note("compiled forward", found, args, kwargs)
+        return wrong
+
+    def replayed(self, args: Any, kwargs: Any, wanted: list[np.ndarray]) -> str | None:
+        function = compiled(self.function)
+        wrong = None
+        for _ in range(CALLS):
+            result = function(ours(args), ours(kwargs))
+            got = [elements(t) for t in tensors(result, graphtorch.Tensor)]
+            wrong = wrong or self.compare(got, wanted, 1)
+        self.tally.counts["replayed"] += function.recorded > 0
+        return wrong
+
+    def first_order(
+        self, args: Any, sample: Any, seeds: Any, found: Any, again: bool, state: dict[str, Any]
+    ) -> str | None:
+        wrong = super().first_order(args, sample, seeds, found, again, state)
+        if wrong is None:
+            plain, self.function = self.function, self.spread(compiled(self.function))
+            first = super().first_order
+            wrongs = [self.caught(lambda: first(args, sample, seeds, found, again, {})) for _ in range(CALLS)]
+            self.function = plain
+            self.note("compiled gradient", next((w for w in wrongs if w), None), args, sample.kwargs)
+        return wrong
+
+    def spread(self, function: Any) -> Any:
+        return lambda *args, **kwargs: function(args, kwargs)
+
+    def note(self, kind: str, wrong: str | None, args: Any, kwargs: Any) -> None:
+        self.tally.note(kind, self.op.full_name, wrong)
+        if wrong is not None and self.shown:
+            print(f"    {self.op.full_name} {brief(args)} {brief(kwargs)}: {kind} {wrong}")
+
+
+def compiled(function: Any) -> Any:
+    """A compiled function of a sample's arguments, in a tuple and a dict."""
+    return graphtorch.compile(lambda args, kwargs: function(*args, **kwargs))
+
+
 # ------------------------------------------------------------------------------------------ both ends
 
 LARGEST = (30000.0, 300.0, 2.0**-9, 2.0**-13)  # largest elements: near an end, or with squares beyond it
@@ -453,18 +520,21 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="a dtype's name, or 'others'")
     parser.add_argument("--second", action="store_true", help="second gradients too")
     parser.add_argument("--ends", action="store_true", help="elements at both ends of a 16-bit range")
+    parser.add_argument("--compiled", action="store_true", help="each sample in a compiled function as well")
+    parser.add_argument("--every", type=int, default=1, help="with --compiled: one sample in so many")
     parser.add_argument("--surface", type=Path, help="a table whose first column names what to replay")
     parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    Compiled.every = given.every
     surface = None
     if given.surface:
         surface = {line.split("\t")[0] for line in given.surface.read_text(encoding="utf8").splitlines()}
     for name in OTHERS if given.dtype == "others" else (given.dtype,):
         print(name, flush=True)
         replay(getattr(torch, name), given.op, surface, given.second, given.v,
-               Ends if given.ends else Replay).report()
+               Ends if given.ends else Compiled if given.compiled else Replay).report()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from graphtorch.ir.graph import Graph, Type, Value, located
 from graphtorch.ir.ops.common import full
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 
-from ..._deferred.storage import Storage
+from ..._deferred.storage import recorder
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision
 from ..._ops.base import FUNCTIONS, run
@@ -192,7 +192,7 @@ def _lengths(given: Any, other: Any, name: str, n: int) -> tuple[Tensor, list[in
         if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype.name == "bool":
             raise RuntimeError(f"{name} must be integral, got {given.dtype}")
         tensor = given.detach().long().reshape(-1)
-        known = tensor.tolist() if Storage.capture is None else None
+        known = tensor.tolist() if recorder.capture is None else None
     else:
         known = [int(x) for x in given]
         tensor = FUNCTIONS["tensor"](known, dtype=FUNCTIONS["arange"](0).dtype)

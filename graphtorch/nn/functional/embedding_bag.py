@@ -6,7 +6,7 @@ import math
 import warnings
 from typing import Any, Protocol
 
-from ..._deferred.storage import Storage
+from ..._deferred.storage import recorder
 from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS, check_places
 from ._common import constant_like, where
@@ -204,7 +204,7 @@ def _padding_row(padding_idx: int | None, rows: int) -> int | None:
 
 def _check_offsets(offsets: Tensor, length: int) -> None:
     """What the values of `offsets` have to be; inside a captured function an index out of range tells."""
-    if Storage.capture is not None or not offsets.shape[0]:
+    if recorder.capture is not None or not offsets.shape[0]:
         return
     first, last = offsets[0].item(), offsets[-1].item()
     if first != 0:

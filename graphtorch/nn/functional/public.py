@@ -6,7 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._deferred.tensor import Tensor
-from . import activation, conv, distance, dropouts, loss, normalization, pooling, recurrent, sparse, vision
+from . import (
+    activation,
+    conv,
+    distance,
+    dropouts,
+    loss,
+    normalization,
+    pooling,
+    recurrent,
+    sparse,
+    spectral,
+    vision,
+)
 
 Function = Callable[..., Any]
 
@@ -72,6 +84,7 @@ FUNCTIONS: dict[str, Function] = {
     **_named(pooling, "adaptive_avg_pool1d adaptive_max_pool1d avg_pool1d max_pool1d max_pool2d max_pool3d "
                       "max_pool1d_with_indices"),
     **_named(recurrent, "gru gru_cell lstm lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell"),
+    **_named(spectral, "istft stft"),
     **_named(vision, "channel_shuffle pixel_shuffle pixel_unshuffle"),
     "batch_norm": _batch_norm, "dropout": _dropout, "dropout_": _dropout_, "embedding": _embedding,
     "feature_dropout": _feature_dropout, "instance_norm": _instance_norm, "layer_norm": _layer_norm,
@@ -79,5 +92,5 @@ FUNCTIONS: dict[str, Function] = {
 }
 METHODS: dict[str, Function] = {
     "hardshrink": activation.hardshrink, "log_softmax": _log_softmax, "prelu": activation.prelu,
-    "softmax": _softmax,
+    "istft": spectral.istft, "softmax": _softmax, "stft": spectral.stft,
 }

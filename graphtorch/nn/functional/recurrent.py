@@ -18,7 +18,7 @@ from graphtorch.ir.dtype import boolean
 from graphtorch.ir.graph import Graph, Type, Value, located
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 
-from ..._deferred.storage import Leaf, Storage
+from ..._deferred.storage import Leaf, recorder
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import lower_precision
 from ..._ops.base import FUNCTIONS, run
@@ -193,7 +193,7 @@ class Packing(NamedTuple):
 def known_sizes(batch_sizes: Tensor) -> np.ndarray:
     """The numbers of a tensor that Python decides by; inside a captured function, of one that was made there
     from Python numbers."""
-    storage, capture = batch_sizes._storage, Storage.capture
+    storage, capture = batch_sizes._storage, recorder.capture
     if isinstance(storage.value, Leaf) and storage in getattr(capture, "locals", ()):
         return np.asarray(storage.value.buffer.numpy())
     return np.asarray(batch_sizes.tolist(), np.int64)

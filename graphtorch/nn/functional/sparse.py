@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._deferred.storage import Storage
+from ..._deferred.storage import recorder
 from ..._deferred.tensor import Tensor
 from ..._ops.base import check_places, elements_for_size
 from ..._ops.sparse import row_gradient
@@ -62,7 +62,7 @@ class SparseRows(Function):
         index = ctx.index
         if ctx.padding is not None:
             kept = index != ctx.padding
-            if Storage.capture is None:
+            if recorder.capture is None:
                 index, gradient = index[kept], gradient[kept]
             else:  # how many are kept depends on data: zeros stay in
                 gradient = where(kept.unsqueeze(1), gradient, constant_like(gradient, 0))

@@ -9,8 +9,10 @@ from ..._deferred.tensor import Tensor
 from ...autograd import Function
 
 
-class _Watch(Function):
+class Watch(Function):
     """The identity on any number of tensors; `seen` gets all their gradients together."""
+
+    runs_hooks = True
 
     @staticmethod
     def forward(ctx: Any, seen: Callable[..., Any], *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -57,7 +59,7 @@ class BackwardHooks:
         spots = tuple(i for i, v in enumerate(values) if isinstance(v, Tensor))
         if not any(values[i].requires_grad for i in spots):
             return values, None
-        tensors = _Watch.apply(seen, *(values[i] for i in spots))
+        tensors = Watch.apply(seen, *(values[i] for i in spots))
         tensors = tensors if isinstance(tensors, tuple) else (tensors,)
         replaced = list(values)
         for i, tensor in zip(spots, tensors, strict=True):

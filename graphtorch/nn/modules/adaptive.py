@@ -6,7 +6,7 @@ from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
 
-from ..._deferred.storage import Storage
+from ..._deferred.storage import recorder
 from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
 from .. import functional as F
@@ -92,7 +92,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         if input.dim() != target.dim() + 1:
             raise RuntimeError(f"{target.dim()}D target tensor expects {target.dim() + 1}D input tensors, "
                                f"but found inputs with size {input.size()}")
-        if Storage.capture is None and target.numel():
+        if recorder.capture is None and target.numel():
             low, high = int(target.min().item()), int(target.max().item())
             if low < 0 or high >= self.n_classes:
                 raise RuntimeError(f"Target values should be in [0, {self.n_classes - 1}], but values in "

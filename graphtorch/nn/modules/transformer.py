@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..._deferred.storage import Storage
+from ..._deferred.storage import recorder
 from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
 from ...autograd.grad_mode import modes
@@ -171,7 +171,7 @@ class TransformerEncoder(Module):
 
     def _skips_padding(self, src: Tensor, padding: Tensor) -> bool:
         first = self.layers[0]
-        if not self.use_nested_tensor or first.training or src.dim() != 3 or Storage.capture is not None:
+        if not self.use_nested_tensor or first.training or src.dim() != 3 or recorder.capture is not None:
             return False
         if modes.grad and (src.requires_grad or any(p.requires_grad for p in first.parameters())):
             return False
