@@ -270,6 +270,8 @@ def randint(
         low, high = 0, low
     if size is None:
         raise TypeError("randint() missing 1 required positional argument: 'size'")
+    if not isinstance(size, (tuple, list)):
+        raise TypeError("randint(): argument 'size' must be tuple of ints, not " + type(size).__name__)
     if low >= high:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
     ir = i64 if dtype is None else to_ir(dtype)
@@ -320,6 +322,9 @@ def normal(
     """Normal numbers: of the shape of `mean` or `std`, or of `size` for two numbers."""
     check_device(device)
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
+    for x in (mean, std):
+        if isinstance(x, complex):
+            raise TypeError("normal() received an invalid combination of arguments: a complex number")
     if isinstance(std, (int, float)) and std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     if isinstance(std, Tensor):

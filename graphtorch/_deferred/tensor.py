@@ -504,9 +504,8 @@ def _constant_one(type_: Type) -> Value:
 def _warn_non_leaf_grad() -> None:
     warnings.warn(
         "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute "
-        "won't "
-        "be populated during autograd.backward(). If you indeed want the .grad field to be populated for a "
-        "non-leaf Tensor, use .retain_grad() on the non-leaf Tensor.",
+        "won't be populated during autograd.backward(). If you indeed want the .grad field to be populated "
+        "for a non-leaf Tensor, use .retain_grad() on the non-leaf Tensor.",
         UserWarning,
         stacklevel=3,
     )

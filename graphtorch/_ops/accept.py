@@ -171,6 +171,7 @@ _INTS: Kind = "tuple of ints", lambda x: x is None or isinstance(x, str) or _is_
 _OPERAND: Kind = "Tensor or Number", lambda x: x is None or isinstance(x, Tensor) or _is_number(x)
 _NUMBER: Kind = "Number", lambda x: x is None or isinstance(x, str) or _is_number(x)
 _DTYPE: Kind = "torch.dtype", lambda x: x is None or isinstance(x, (dtype, type))
+_ANYTHING: Kind = "anything", lambda x: True  # the function looks at it itself
 _DECLARED: dict[str, Kind] = {  # by annotation
     "Tensor": _TENSOR, "bool": _BOOL, "int": _INT, "float": _FLOAT,
     "str": ("str", lambda x: isinstance(x, str)),
@@ -191,7 +192,12 @@ _NAMED: dict[str, Kind] = {  # by name, where the annotation says nothing
 
 _OF: dict[tuple[str, str], Kind | None] = {  # of one function
     ("interpolate", "mode"): None, ("upsample", "mode"): None, ("manual_seed", "seed"): None,
-    ("dropout", "p"): None, ("relu", "inplace"): None, ("group_norm", "num_groups"): None,
+    ("dropout", "p"): None, ("randint", "high"): _ANYTHING, ("select", "index"): _ANYTHING,
+    ("unique", "return_counts"): None, ("unique", "return_inverse"): None, ("relu", "inplace"): None,
+    **{(name, key): ("Number", lambda x: isinstance(x, Tensor) or _NUMBER[1](x))
+       for name in ("linspace", "logspace") for key in ("start", "end")},
+    ("group_norm", "num_groups"): None, ("max", "dim"): _ANYTHING, ("min", "dim"): _ANYTHING,
+    ("type", "dtype"): _ANYTHING,
     ("repeat_interleave", "repeats"): ("Tensor", lambda x: isinstance(x, Tensor) or _INTS[1](x)),
     ("einsum", "equation"): None, ("copy_", "src"): _OPERAND,
     ("broadcast_tensors", "tensors"): _TENSOR,
@@ -204,10 +210,11 @@ _ASKS = {
                      "binary_cross_entropy_with_logits", "huber_loss", "instance_norm", "l1_loss", "mse_loss",
                      "smooth_l1_loss"), "size"),
     **dict.fromkeys(("glu", "group_norm", "interpolate"), "dim"),
-    "softmax": "softmax", "log_softmax": "log_softmax", "split": "split", "norm": "layout",
+    "batch_norm": "size", "normalize": "norm", "softmax": "softmax", "log_softmax": "log_softmax",
+    "split": "split", "norm": "layout",
 }
 # flags that such functions use as Python does
-_PYTHONS = frozenset({"inplace", "training", "return_indices"})
+_PYTHONS = frozenset({"inplace", "training", "return_counts", "return_indices", "return_inverse"})
 
 # ... and those of them that check sizes and options before kinds: ours do so in the same order.
 _IN_ORDER = frozenset({"embedding_bag", "fractional_max_pool2d", "fractional_max_pool3d",

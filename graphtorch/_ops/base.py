@@ -100,6 +100,9 @@ UNCOMPARED = frozenset({
 })
 
 
+SAME_DTYPE = frozenset({"amax", "amin"})  # their ``out=`` is not cast to
+
+
 def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
     """The form of an operation that takes ``out=``: a tensor, or a tuple of tensors, to write results to."""
 
@@ -107,6 +110,8 @@ def with_out(name: str, define: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         if out is None:
             return define(*args, **kwargs)
+        if not isinstance(out, (Tensor, tuple, list)):
+            raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
         if isinstance(out, Tensor) and name not in UNCOMPARED:
             for x in args:
                 for part in x if isinstance(x, (tuple, list)) else (x,):
@@ -126,6 +131,9 @@ def write_out(name: str, result: Any, out: Any) -> Any:
         return type(result)(*out) if hasattr(result, "_fields") else tuple(out)
     if not isinstance(out, Tensor):
         raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+    if name in SAME_DTYPE and result._type.dtype is not out._type.dtype:
+        raise RuntimeError(f"Expected the dtype for input and out to match, but got {result.dtype} for "
+                           f"input's dtype and {out.dtype} for out's dtype.")
     if modes.grad and (result.requires_grad or out.requires_grad):
         raise RuntimeError(
             f"{name}(): functions with out=... arguments don't support automatic differentiation, but one "
@@ -494,7 +502,8 @@ def shape_of(sizes: Any) -> tuple[Any, ...]:
     """Sizes given as ``(2, 3)``, as ``((2, 3),)`` or as ``(Size,)``."""
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         sizes = sizes[0]
-    return tuple(size_of(s) for s in sizes)
+    # PyTorch looks at the first alone: True and False after it are 1 and 0
+    return tuple(int(s) if i and isinstance(s, bool) else size_of(s) for i, s in enumerate(sizes))
 
 
 def size_of(size: Any) -> Any:

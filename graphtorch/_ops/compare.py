@@ -54,6 +54,7 @@ def _comparison(name: str, aliases: tuple[str, ...]) -> Callable[..., Tensor]:
     op = getattr(ops, name)
 
     def define(input: Any, other: Any) -> Tensor:
+        check_tensor(name, "input", input)
         _both(name, input, other)
         return elementwise(name, op, input, other)
 
@@ -142,6 +143,7 @@ def allclose(
 @register()
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether both have the same shape and elements; a Python bool."""
+    check_tensor("equal", "other", other, 2)
     return input.shape == other.shape and bool(eq(input, other).all())
 
 
@@ -154,6 +156,12 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any =
     check_tensor("where", "condition", condition)
     if input is None and other is None:
         return FUNCTIONS["nonzero"](condition, as_tuple=True)
+    if input is None or other is None:
+        raise TypeError("where() received an invalid combination of arguments: it takes both 'input' and "
+                        "'other', or neither")
+    if condition._type.dtype.name not in ("bool", "u8"):
+        raise RuntimeError("where expected condition to be a boolean tensor, but got a tensor with dtype "
+                           f"{condition.dtype}")
     dtype = common_dtype(input, other)
     given = [x if isinstance(x, Tensor) else scalar(x, dtype) for x in (input, other)]
 
@@ -216,6 +224,8 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`value` where mask holds, input elsewhere."""
     check_tensor("masked_fill", "mask", mask)
+    if value is None:
+        raise TypeError("masked_fill(): argument 'value' (position 3) must be Tensor or Number, not NoneType")
     if not mask._type.dtype.is_bool:
         raise RuntimeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype}")
     dtype = input._type.dtype

@@ -111,6 +111,8 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
         raise TypeError("type(): dtype must be a type, str, or dtype object, not a Tensor: use type_as()")
     refuse_cuda(dtype)
     name = dtype.rsplit(".", 1)[-1] if isinstance(dtype, str) else getattr(dtype, "__name__", "")
+    if isinstance(dtype, str) and name not in LEGACY and name not in DTYPES:
+        raise ValueError(f"invalid type: '{dtype}'")
     return to(self, DTYPES[LEGACY[name]] if name in LEGACY else dtype)
 
 

@@ -73,8 +73,7 @@ def array_from(data: Any, wanted: DType | None) -> np.ndarray:
     except TypeError:
         raise TypeError(
             f"can't convert np.ndarray of type {array.dtype}. The only supported types are: float64, "
-            f"float32, "
-            "float16, complex64, complex128, int64, int32, int16, int8, uint8, and bool."
+            "float32, float16, complex64, complex128, int64, int32, int16, int8, uint8, and bool."
         ) from None
     return array if wanted is None else _converted(array, wanted)
 
@@ -97,6 +96,9 @@ def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
         first = first[0]
     for depth, size in enumerate(shape):
         flat = _level(flat, size, depth)
+    for x in flat:
+        if isinstance(x, Tensor) and x.numel() != 1:
+            raise ValueError("only one element tensors can be converted to Python scalars")
     flat = [x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in flat]
     dtype = wanted or _inferred(flat)
     try:
@@ -174,8 +176,7 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     if not flags.writeable:
         warnings.warn(
             "The given NumPy array is not writable, and PyTorch does not support non-writable tensors. It "
-            "was "
-            "copied.",
+            "was copied.",
             UserWarning,
             stacklevel=2,
         )
@@ -326,6 +327,8 @@ def full(
     """A tensor of `fill_value`, whose type decides the dtype."""
     check_device(device)
     if isinstance(fill_value, Tensor):
+        if fill_value.ndim:
+            raise TypeError("full(): argument 'fill_value' (position 2) must be Number, not Tensor")
         dtype = fill_value.dtype if dtype is None else dtype
         fill_value = fill_value.item()
     ir = number_dtype(type(fill_value), _types.default_dtype()) if dtype is None else to_ir(dtype)

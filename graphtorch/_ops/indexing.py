@@ -114,8 +114,7 @@ def _index(value: Value) -> Value:
 def _no_dims() -> Any:
     raise IndexError(
         "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to "
-        "convert "
-        "a 0-dim tensor to a number"
+        "convert a 0-dim tensor to a number"
     )
 
 
@@ -328,8 +327,7 @@ def _check_mask(x: Tensor, mask: Tensor) -> None:
         if size != x._type.shape[i]:
             raise IndexError(
                 f"The shape of the mask {list(mask.shape)} at index {i} does not match the shape of the "
-                f"indexed "
-                f"tensor {list(x.shape)} at index {i}"
+                f"indexed tensor {list(x.shape)} at index {i}"
             )
 
 
@@ -384,8 +382,7 @@ def _put(x: Tensor, source: Tensor, arrays: Arrays, dims: tuple[int, ...], accum
     if broadcast_fails(source._type.shape, shape):
         raise RuntimeError(
             f"shape mismatch: value tensor of shape {list(source.shape)} cannot be broadcast to indexing "
-            f"result "
-            f"of shape {list(shape)}"
+            f"result of shape {list(shape)}"
         )
 
     def apply(v: Value, s: Value, *indices: Value) -> Value:

@@ -71,8 +71,7 @@ def _check_inner(a: Tensor, b: Tensor) -> None:
         if len(left) == len(right) == 1:
             raise RuntimeError(
                 f"inconsistent tensor size, expected tensor [{left[0]}] and src [{right[0]}] to have the "
-                f"same "
-                "number of elements"
+                "same number of elements"
             )
         raise RuntimeError(
             f"mat1 and mat2 shapes cannot be multiplied ({numel(left[:-1])}x{left[-1]} and "
@@ -157,6 +156,8 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
 @register("outer", "ger", out=True)
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """All products of the elements of two vectors."""
+    check_tensor("outer", "input", input)
+    check_tensor("outer", "vec2", vec2, 2)
     if input.ndim != 1 or vec2.ndim != 1:
         raise RuntimeError(
             f"outer: Expected 1-D argument self and vec2, but got {input.ndim}-D and {vec2.ndim}-D"
@@ -250,9 +251,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
             b = b.sum(j, True, dtype=b.dtype) if a.shape[i] == 1 else b
         elif a.shape[i] != b.shape[j]:
             raise RuntimeError(
-                f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and "
-                f"second has "
-                f"size {b.shape[j]} in dim {j}"
+                f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and second "
+                f"has size {b.shape[j]} in dim {j}"
             )
     keep_a = [i for i in range(a.ndim) if i not in left]
     keep_b = [i for i in range(b.ndim) if i not in right]
@@ -372,9 +372,8 @@ def _without_dots(
         extra = x.ndim - len(term.replace("...", ""))
         if extra < 0 or (extra and "..." not in term):
             raise RuntimeError(
-                f"einsum(): the number of subscripts in the equation ({len(term)}) does not match the "
-                f"number of "
-                f"dimensions ({x.ndim}) for operand and no ellipsis was given"
+                f"einsum(): the number of subscripts in the equation ({len(term)}) does not match the number "
+                f"of dimensions ({x.ndim}) for operand and no ellipsis was given"
             )
         most = max(most, extra)
         result.append((term, extra))

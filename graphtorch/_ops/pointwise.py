@@ -300,6 +300,11 @@ def _scaled(
             return run(node, op, input, other)
     _both(name, input, other)
     dtype = common_dtype(input, other)
+    if bool_op is None and not dtype.is_bool and (_is_bool(input) or _is_bool(other)):
+        raise RuntimeError(
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert "
+            "a mask, use the `~` or `logical_not()` operator instead."
+        )
     if isinstance(alpha, float) and not dtype.is_differentiable:
         raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
     if dtype.is_bool:
@@ -315,6 +320,10 @@ def _scaled(
         return elementwise(node, op, input, other * alpha, dtype=dtype)
     factor = scalar(alpha, dtype)
     return elementwise(node, lambda a, b: op(a, ops.mul(b, factor)), input, other, dtype=dtype)
+
+
+def _is_bool(x: Any) -> bool:
+    return x._type.dtype.is_bool if isinstance(x, Tensor) else isinstance(x, bool)
 
 
 @register(inplace=True, out=True)
@@ -483,6 +492,8 @@ def _extremum(name: str, op: Callable[..., Value], bool_op: Callable[..., Value]
         check_tensor(name, "input", input)
         check_tensor(name, "other", other, 2)
         dtype = common_dtype(input, other)
+        if dtype.is_complex and name in ("maximum", "minimum"):
+            raise RuntimeError(f"{name} not implemented for complex tensors.")
         return elementwise(_camel(name), bool_op if dtype.is_bool else op, input, other, dtype=dtype)
 
     define.__name__ = define.__qualname__ = name

@@ -83,8 +83,8 @@ def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor
     """As `arange`, with `end` included (deprecated)."""
     warnings.warn(
         "torch.range is deprecated and will be removed in a future release because its behavior is "
-        "inconsistent "
-        "with Python's range builtin. Instead, use torch.arange, which produces values in [start, end).",
+        "inconsistent with Python's range builtin. Instead, use torch.arange, which produces values in "
+        "[start, end).",
         UserWarning,
         stacklevel=2,
     )

@@ -223,9 +223,14 @@ def _extreme(
         input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None
     ) -> Any:
         check_tensor(name, "input", input)
+        if isinstance(dim, Tensor) and keepdim is not False:
+            raise TypeError(f"{name}() received an invalid combination of arguments: after a tensor there is "
+                            "only 'out'")
         if isinstance(dim, Tensor) or other is not None:
             result: Any = both(input, dim if isinstance(dim, Tensor) else other)
         elif dim is None:
+            if keepdim is not False:
+                raise TypeError(f"{name}() received an invalid combination of arguments: keepdim without dim")
             _check_not_empty(name, input)
             result = _amount(name.capitalize(), amount, input, None, False)
         else:

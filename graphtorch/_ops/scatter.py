@@ -12,7 +12,19 @@ from graphtorch.ir.shape import broadcast
 from .._deferred.tensor import Tensor, from_value
 from .._deferred.write import assign
 from .._types import DTYPES, iinfo
-from .base import FUNCTIONS, OUTSIDE, axis_of, check_places, checked, known_elements, register, run, scalar
+from .base import (
+    FUNCTIONS,
+    OUTSIDE,
+    Number,
+    axis_of,
+    check_places,
+    check_tensor,
+    checked,
+    known_elements,
+    register,
+    run,
+    scalar,
+)
 from .indexing import Arrays, _basic, _index, _put, _sliced, _source, full_number, getitem
 from .strides import as_strided, diagonal
 from .views import reshape, select, slice_view
@@ -32,21 +44,21 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
     return _put(part, values, arrays, tuple(a for a, _ in arrays), bool(accumulate))
 
 
-def check_index_dtype(name: str, index: Any) -> None:
+def check_index_dtype(name: str, index: Any, error: type[Exception] = RuntimeError) -> None:
     """Raise unless `index` is an int64 tensor."""
     if not isinstance(index, Tensor):
         raise TypeError(f"{name}(): argument 'index' must be Tensor, not {type(index).__name__}")
     if index._type.dtype.name not in ("i64", "i32"):
-        raise RuntimeError(f"{name}(): Expected dtype int64 for index, got {index.dtype}")
+        raise error(f"{name}(): Expected dtype int64 for index, got {index.dtype}")
 
 
 @register(out=True)
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries `index` along `dim`."""
-    check_index_dtype("index_select", index)
+    axis = axis_of(dim, input.ndim)
     if index.ndim > 1:
         raise IndexError("index_select(): Index is supposed to be a vector, but got dim: " + str(index.ndim))
-    axis = axis_of(dim, input.ndim)
+    check_index_dtype("index_select", index)
     if input.ndim == 0:
         return reshape(index_select(reshape(input, (1,)), 0, index), ())
     _check_entries(input, axis, index)
@@ -129,8 +141,10 @@ def scatter(
 ) -> Tensor:
     """A copy with `src` (a tensor or a number) written at `index` along `dim`."""
     src = value if src is None else src
+    if src is None:
+        raise TypeError("scatter() received an invalid combination of arguments: it needs src or value")
     if reduce == "add":
-        return scatter_add(input, dim, index, src)
+        return _scatter("scatter_add", input, dim, index, src)
     if reduce == "multiply":
         return scatter_reduce(
             input,
@@ -147,6 +161,7 @@ def scatter(
 @register(inplace=True, out=True)
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """A copy with `src` added at `index` along `dim`."""
+    check_tensor("scatter_add", "src", src, 3)
     return _scatter("scatter_add", input, dim, index, src)
 
 
@@ -269,7 +284,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 @register(inplace=True)
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy with `value` written at `index` along `dim`."""
-    check_index_dtype("index_fill", index)
+    check_index_dtype("index_fill", index, IndexError)
     axis = _axis(input, dim)
     if isinstance(value, Tensor) and value.ndim:
         raise RuntimeError(
@@ -378,6 +393,9 @@ def searchsorted(
     if sorter is not None:
         sorted_sequence = gather(sorted_sequence, -1, sorter)
     number = not isinstance(input, Tensor)
+    if number and not isinstance(input, Number):
+        raise TypeError("searchsorted(): argument 'input' (position 2) must be Tensor or Number, not "
+                        f"{type(input).__name__}")
     values = FUNCTIONS["tensor"](input, dtype=sorted_sequence.dtype) if number else input
     flat = values.ndim == 0
     values = reshape(values, (1,)) if flat else values

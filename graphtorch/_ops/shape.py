@@ -319,11 +319,25 @@ def tile(input: Tensor, *dims: Any) -> Tensor:
     return repeat(input, (1,) * (input.ndim - len(times)) + times)
 
 
+def _tile_to(input: Tensor, dims: Any) -> Tensor:
+    if not isinstance(dims, (tuple, list)):
+        raise TypeError("tile(): argument 'dims' (position 2) must be tuple of ints, not "
+                        f"{type(dims).__name__}")
+    return tile(input, dims)
+
+
+_tile_to.__name__ = _tile_to.__qualname__ = "tile"
+_tile_to.__doc__ = tile.__doc__
+FUNCTIONS["tile"] = _tile_to
+
+
 @register()
 def repeat_interleave(
     input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None
 ) -> Tensor:
     """Each element repeated in place, `repeats` times (a number, or one per entry of `dim`)."""
+    if isinstance(repeats, str):
+        raise TypeError("repeat_interleave(): argument 'repeats' (position 2) must be Tensor or int, not str")
     if repeats is None:
         input, repeats = FUNCTIONS["arange"](input.shape[0]), input
     if dim is None:

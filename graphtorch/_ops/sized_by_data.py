@@ -57,6 +57,8 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         RuntimeError: `input` is not a vector of non-negative integers, or `weights` has another size.
     """
     check_tensor("bincount", "input", input)
+    if input._type.dtype.is_floating_point:
+        raise NotImplementedError(f"\"bincount_cpu\" not implemented for '{input.dtype}': it counts integers")
     if input.ndim != 1 or not input._type.dtype.is_integer:
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
     numbers = elements_for_size("bincount", input, "use torch.zeros(n).scatter_add(0, x, ones)")
@@ -79,6 +81,10 @@ def unique(
     dim: int | None = None,
 ) -> Any:
     """The distinct elements in order, or slices along `dim`; where each went, and how often it occurs."""
+    for name, flag in (("return_inverse", return_inverse), ("return_counts", return_counts)):
+        if not isinstance(flag, bool):
+            bool(flag)  # which tensors and arrays of several elements refuse
+            raise TypeError(f"_unique2(): argument '{name}' must be bool, not {type(flag).__name__}")
     check_tensor("unique", "input", input)
     array = elements_for_size("unique", input, "sort and compare neighbours, which keeps the size")
     values, inverse, counts = np.unique(

@@ -141,8 +141,7 @@ def view_as_complex(input: Tensor) -> Tensor:
     if not dtype.is_floating_point or dtype.itemsize < 4:
         raise RuntimeError(
             "view_as_complex is only supported for half, float and double tensors, but got a tensor of "
-            "scalar "
-            f"type: {dtype.torch_name}"
+            f"scalar type: {dtype.torch_name}"
         )
     if not shape or shape[-1] != 2:
         raise RuntimeError("Tensor must have a last dimension of size 2")

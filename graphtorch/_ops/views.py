@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType
+from graphtorch.ir.dtype import DType, i64
 from graphtorch.ir.graph import Type
 from graphtorch.ir.ops.common import SCALAR_NAMES
 from graphtorch.ir.shape import SymInt, assumed_equal, bounds, contiguous_strides, floordiv, numel
@@ -84,6 +84,8 @@ def _reshaped(x: Tensor, target: tuple[Any, ...], strides: tuple[Any, ...], name
 @register(function=False)
 def view(self: Tensor, *shape: Any) -> Tensor:
     """The same memory under another shape, or (given a dtype) under another element type."""
+    if not shape:
+        raise TypeError("view() received an invalid combination of arguments: it takes a shape or a dtype")
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, SymInt, Tensor)):
         return view_dtype(self, shape[0])
     before = self._type.shape
@@ -141,6 +143,8 @@ def _check_last(x: Tensor, dtype: DType, what: str, ratio: int = 1) -> None:
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The same elements under another shape: a view where memory allows, a copy otherwise."""
     check_tensor("reshape", "input", input)
+    if not shape:
+        raise TypeError('reshape() missing 1 required positional arguments: "shape"')
     before = input._type.shape
     target = resolve_shape(shape_of(shape), before)
     strides = view_strides(before, input._strides, target)
@@ -254,8 +258,14 @@ def _permuted(x: Tensor, dims: tuple[int, ...], name: str) -> Tensor:
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """Dimensions in another order."""
     check_tensor("permute", "input", input)
+    if not dims:
+        raise TypeError('permute() missing 1 required positional arguments: "dims"')
     if len(dims) == 1 and isinstance(dims[0], (tuple, list)):
         dims = tuple(dims[0])
+    for d in dims:
+        if not hasattr(d, "__index__"):
+            raise TypeError("permute(): argument 'dims' (position 2) must be tuple of ints, not "
+                            f"{type(d).__name__}")
     rank = input.ndim
     if len(dims) != rank:
         raise RuntimeError(
@@ -377,6 +387,9 @@ def expand_as(self: Tensor, other: Tensor) -> Tensor:
 def broadcast_to(input: Tensor, size: Any) -> Tensor:
     """Expanded to `size`."""
     check_tensor("broadcast_to", "input", input)
+    if not isinstance(size, (tuple, list)):
+        raise TypeError("broadcast_to(): argument 'size' (position 2) must be tuple of ints, not "
+                        f"{type(size).__name__}")
     return expand(input, size)
 
 
@@ -546,6 +559,8 @@ def split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> tuple[Ten
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` pieces of equal size; the last may be smaller."""
     check_tensor("chunk", "input", input)
+    if isinstance(chunks, bool):
+        raise TypeError("chunk(): argument 'chunks' (position 2) must be int, not bool")
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     size = input._type.shape[axis_of(dim, input.ndim)]
@@ -561,7 +576,12 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     check_tensor("tensor_split", "input", input)
     axis = axis_of(dim, input.ndim)
     size = input._type.shape[axis]
-    given = indices_or_sections.tolist() if isinstance(indices_or_sections, Tensor) else indices_or_sections
+    given = indices_or_sections
+    if isinstance(given, Tensor):
+        if given._type.dtype is not i64:
+            raise RuntimeError("tensor_split expected tensor_indices_or_sections to have dtype of long, but "
+                               f"got {given.dtype}")
+        given = given.tolist()
     if isinstance(given, (list, tuple)):
         cuts = [min(max(i + size if i < 0 else i, 0), size) for i in given]
         ends = [*cuts, size]

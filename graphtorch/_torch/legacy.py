@@ -112,8 +112,7 @@ def set_default_tensor_type(t: Any) -> None:
     """Set the default dtype by a legacy tensor class or its name (deprecated)."""
     warnings.warn(
         "torch.set_default_tensor_type() is deprecated as of PyTorch 2.1, please use "
-        "torch.set_default_dtype() and "
-        "torch.set_default_device() as alternatives.",
+        "torch.set_default_dtype() and torch.set_default_device() as alternatives.",
         FutureWarning,
         stacklevel=2,
     )

@@ -92,8 +92,8 @@ class Library:
         try:
             function = getattr(self._library, name)
         except AttributeError:
-            raise OSError(f"{self.path.name} has no function {name}: "
-                          "pass name= as given to aot.compile") from None
+            raise OSError(f"{self.path.name} has no function {name}: pass name= as given to "
+                          "aot.compile") from None
         function.restype, function.argtypes = result, arguments
         return function
 

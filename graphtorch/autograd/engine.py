@@ -378,6 +378,11 @@ def grad(
     outputs, inputs = _listed(outputs), _listed(inputs)
     if not inputs:
         raise RuntimeError("`inputs` argument to `grad()` cannot be empty.")
+    if not all(isinstance(x, Tensor) for x in outputs):
+        raise AssertionError("Expected output to be a torch.Tensor")
+    for x in inputs:
+        if not isinstance(x, Tensor):
+            raise RuntimeError(f"all inputs have to be Tensors or GradientEdges, but got {type(x).__name__}")
     if is_grads_batched:
         rows = zip(*[g.unbind(0) for g in _listed(grad_outputs)], strict=True)
         many = [grad(outputs, inputs, row, True, create_graph, True, allow_unused, False, materialize_grads)

@@ -27,9 +27,8 @@ class FunctionCtx:
         for t in tensors:
             if t is not None and not isinstance(t, Tensor):
                 raise TypeError(
-                    f"save_for_backward can only save variables, but argument is of type "
-                    f"{type(t).__name__}; keep other "
-                    "things as attributes of ctx"
+                    f"save_for_backward can only save variables, but argument is of type {type(t).__name__}; "
+                    "keep other things as attributes of ctx"
                 )
         self._to_save = tensors
 
@@ -155,8 +154,7 @@ def _fitted(gradient: Tensor, wanted: Any, name: str, position: int) -> Tensor:
         except RuntimeError:
             raise RuntimeError(
                 f"Function {name} returned an invalid gradient at index {position} - got "
-                f"{list(gradient.shape)} but "
-                f"expected shape compatible with {list(wanted.shape)}"
+                f"{list(gradient.shape)} but expected shape compatible with {list(wanted.shape)}"
             ) from None
     return gradient
 
@@ -192,9 +190,8 @@ class Function(FunctionCtx):
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """One gradient for each input of `forward`; None where there is none."""
         raise NotImplementedError(
-            "You must implement either the backward or vjp method for your custom autograd.Function to "
-            "use it "
-            "with backward mode AD."
+            "You must implement either the backward or vjp method for your custom autograd.Function to use "
+            "it with backward mode AD."
         )
 
     @classmethod

@@ -321,8 +321,7 @@ class _Check:
                     raise GradcheckError(
                         "Backward is not reentrant, i.e., running backward with same input and grad_output "
                         "multiple times gives different values, although analytical gradient matches "
-                        "numerical gradient."
-                        f"The tolerance for nondeterminism was {self.nondet_tol}."
+                        f"numerical gradient.The tolerance for nondeterminism was {self.nondet_tol}."
                     )
 
     # -- along one direction

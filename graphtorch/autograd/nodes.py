@@ -244,10 +244,8 @@ class GradNode:
         return (
             "one of the variables needed for gradient computation has been modified by an inplace operation: "
             f"[torch.{kind} {list(value.shape)}], which {self._name} reads, is at version "
-            f"{seen.version.number}; "
-            f"expected version {seen.number} instead. Hint: use the out-of-place form of the operation "
-            f"that changed "
-            "it, or clone() the tensor first"
+            f"{seen.version.number}; expected version {seen.number} instead. Hint: use the out-of-place form "
+            "of the operation that changed it, or clone() the tensor first"
         )
 
     def free(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> None:
@@ -284,12 +282,9 @@ def _users_stack() -> list[str]:
 
 FREED = (
     "Trying to backward through the graph a second time (or directly access saved tensors after they have "
-    "already "
-    "been freed). Saved intermediate values of the graph are freed when you call .backward() or "
-    "autograd.grad(). "
-    "Specify retain_graph=True if you need to backward through the graph a second time or if you need to "
-    "access "
-    "saved tensors after calling backward."
+    "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
+    "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time or "
+    "if you need to access saved tensors after calling backward."
 )
 
 

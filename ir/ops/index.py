@@ -464,10 +464,9 @@ def _searchsorted_infer(attrs: SearchAttrs, sequence: Type, x: Type) -> tuple[Ty
         raise RuntimeError(f"searchsorted does not support complex dtypes, got {x.dtype}")
     if sequence.rank == 0 or (sequence.rank > 1 and sequence.shape[:-1] != x.shape[:-1]):
         raise RuntimeError(
-            "searchsorted: boundaries tensor should be 1 dimension or the first N-1 dimensions of "
-            "boundaries tensor "
-            f"and input value tensor must match, but we got boundaries tensor {listed(sequence.shape)} and "
-            f"input value tensor {listed(x.shape)}"
+            "searchsorted: boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries "
+            "tensor and input value tensor must match, but we got boundaries tensor "
+            f"{listed(sequence.shape)} and input value tensor {listed(x.shape)}"
         )
     return (Type(i64, x.shape),)
 

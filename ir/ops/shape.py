@@ -76,8 +76,8 @@ def _permute_infer(attrs: DimsAttrs, x: Type) -> tuple[Type, ...]:
     if len(attrs.dims) != x.rank:
         raise RuntimeError(
             "permute: number of dimensions in the tensor input does not match the length of the desired "
-            "ordering "
-            f"of dimensions i.e. input.dim() = {x.rank} is not equal to len(dims) = {len(attrs.dims)}"
+            f"ordering of dimensions i.e. input.dim() = {x.rank} is not equal to len(dims) = "
+            f"{len(attrs.dims)}"
         )
     check_axes(attrs.dims, x, "permute")
     return (x.with_shape([x.shape[d] for d in attrs.dims]),)

@@ -227,3 +227,35 @@ def test_writing_that_fails_costs_one_warning(folder, monkeypatch):
         compile(graph(9))
         compile(graph(10))
     assert len(caught) == 1
+
+
+FAILING = textwrap.dedent("""\
+    import graphtorch as torch
+    i, w = torch.tensor([0, 9]), torch.ones(3, 3)
+    for function in (
+        lambda: w.exp()[i + 0] * 2,
+        lambda: (w * 3).gather(0, i[:, None] + 0),
+        lambda: torch.linalg.inv((w + i.sum() - i.sum()) * 2),
+        lambda: torch.linalg.cholesky(-w * 2 - i.sum()),
+        lambda: torch.bernoulli(w * 3 + i.sum()),
+        lambda: i // (i - i),
+    ):
+        compiled = torch.compile(function)
+        for call in (function, compiled, compiled):
+            try:
+                call().sum().item()
+            except Exception as error:
+                print(str(error).rsplit(":", 1)[1].rstrip(")"))
+    """)
+
+
+def test_failures_of_programs_from_the_cache_name_the_script_that_runs(tmp_path: Path) -> None:
+    """Two scripts with the same functions at other lines share a cache."""
+    env = {**os.environ, "GRAPHTORCH_CACHE": str(tmp_path / "cache")}
+    for _ in range(2):  # written, then read
+        for above in (0, 5):
+            script = tmp_path / f"script{above}.py"
+            script.write_text("\n" * above + FAILING)
+            run = subprocess.run([sys.executable, str(script)], env=env, text=True, capture_output=True)
+            lines = [str(line + above) for line in range(4, 10) for _ in range(3)]
+            assert run.stdout.split() == lines, run.stderr

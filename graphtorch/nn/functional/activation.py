@@ -25,6 +25,8 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0), elementwise; any real dtype."""
     if input.dtype.is_complex:
         raise RuntimeError(f"relu is not supported for complex dtypes, got {input.dtype}")
+    if input._type.dtype.is_bool:
+        raise RuntimeError("Boolean inputs not supported for relu")
     return in_place(input, call("relu", input), inplace)
 
 
@@ -248,6 +250,8 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 
 
 def _soft(name: str, x: Tensor, dim: int | None, dtype: Any) -> Tensor:
+    if isinstance(dim, bool):
+        raise TypeError(f"{name}(): argument 'dim' (position 1) must be int, not bool")
     if dim is None:
         warnings.warn(f"Implicit dimension choice for {name} has been deprecated. Change the call to include "
                       "dim=X as an argument.", stacklevel=3)

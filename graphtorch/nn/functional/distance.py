@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..._deferred.tensor import Tensor
-from ..._ops.base import FUNCTIONS, rounded_once
+from ..._ops.base import FUNCTIONS, check_tensor, rounded_once
 from ._common import vector_norm
 
 
@@ -13,6 +13,8 @@ from ._common import vector_norm
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
                       keepdim: bool = False) -> Tensor:
     """||x1 - x2 + eps||_p along the last dim."""
+    check_tensor("pairwise_distance", "x1", x1)
+    check_tensor("pairwise_distance", "x2", x2, 2)
     return vector_norm(x1 - x2 + eps, p, -1, keepdim)
 
 

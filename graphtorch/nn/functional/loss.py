@@ -9,7 +9,7 @@ from typing import Any
 
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision
-from ..._ops.base import FUNCTIONS, check_places, checked, rounded_once
+from ..._ops.base import FUNCTIONS, check_places, check_tensor, checked, rounded_once
 from ._common import call, constant_like, where
 from .activation import log_softmax, logsigmoid
 from .distance import pairwise_distance
@@ -148,6 +148,9 @@ def _class_loss(name: str, input: Tensor, target: Tensor, weight: Tensor | None,
     single = input.dim() == 1
     x, t = (input.unsqueeze(0), target.unsqueeze(0)) if single and target.dim() == 0 else (input, target)
     if single and target.dim() == 1:
+        if target.shape[0] != 1:
+            raise ValueError("For 1D input, 1D target must have size 1, but got target size: "
+                             f"{target.shape[0]}")
         x = input.unsqueeze(0)
     classes = x.shape[0] if x.dim() == 1 else x.shape[1]
     check_places(t, classes, "Target {} is out of bounds.", but=ignore_index)
@@ -162,6 +165,9 @@ def _class_loss(name: str, input: Tensor, target: Tensor, weight: Tensor | None,
 def _check_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> None:
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction: expected 'none', 'mean' or 'sum'")
+    if name == "nll_loss" and input.dim() > 1 and input.shape[0] != (target.shape[0] if target.dim() else 0):
+        raise ValueError(f"Expected input batch_size ({input.shape[0]}) to match target batch_size "
+                         f"({target.shape[0] if target.dim() else 0}).")
     if str(target.dtype) not in ("torch.int64", "torch.uint8"):
         raise RuntimeError(f"{name}: expected scalar type Long but found {target.dtype}: convert the target "
                            "with .long()")
@@ -242,6 +248,8 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     reduction = legacy_reduction(reduction, size_average, reduce)
     if tuple(input.shape) != tuple(target.shape):
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
+    if weight is not None:
+        check_tensor("binary_cross_entropy_with_logits", "weight", weight, 3)
     positive = 1 if pos_weight is None else (pos_weight - 1) * target + 1
     return reduce_weighted((1 - target) * input - positive * logsigmoid(input), weight, reduction)
 

@@ -22,6 +22,10 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     place by `momentum` (the variance unbiased); otherwise the running ones are used.
     Raises ValueError for a single value per channel, or an `eps` that is not positive, in training.
     """
+    if not isinstance(training, bool):
+        bool(training)  # which arrays refuse
+        raise TypeError("batch_norm(): argument 'training' (position 6) must be bool, not "
+                        f"{type(training).__name__}")
     if eps < 0 or (training and eps == 0):
         rule = "positive during training" if training else "non-negative"
         raise ValueError(f"batch_norm eps must be {rule}, but got {eps}")

@@ -32,7 +32,7 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     "trilinear" (5-D). Raises ValueError for contradicting arguments, NotImplementedError for a mode that
     does not fit the input's rank.
     """
-    if mode not in _RANKS or input.dim() not in _RANKS[mode]:
+    if not isinstance(mode, str) or mode not in _RANKS or input.dim() not in _RANKS[mode]:
         raise NotImplementedError("Input Error: Only 3D, 4D and 5D input Tensors supported (got "
                                   f"{input.dim()}D) for the modes: nearest | linear | bilinear | bicubic | "
                                   f"trilinear | area | nearest-exact (got {mode})")

@@ -33,8 +33,8 @@ CELU = thin("CELU", F.celu, lambda alpha=1.0, inplace=False: None,
             "x where x > 0, else alpha (exp(x / alpha) - 1).",
             shown=with_inplace("alpha={self.alpha}"))
 LeakyReLU = thin("LeakyReLU", F.leaky_relu, lambda negative_slope=0.01, inplace=False: None,
-                 "x where x > 0, else "
-                 "negative_slope x.", shown=with_inplace("negative_slope={self.negative_slope}"))
+                 "x where x > 0, else negative_slope "
+                 "x.", shown=with_inplace("negative_slope={self.negative_slope}"))
 RReLU = thin("RReLU", F.rrelu, lambda lower=1.0 / 8, upper=1.0 / 3, inplace=False: None,
              "`LeakyReLU` with random slopes in training.", added=("training",),
              shown=with_inplace("lower={self.lower}, upper={self.upper}"))
@@ -93,8 +93,9 @@ class PReLU(Module):
     def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None):
         super().__init__()
         self.num_parameters = num_parameters
+        sizes = num_parameters if isinstance(num_parameters, (tuple, list)) else (num_parameters,)
         self.init = init
-        self.weight = Parameter(buffer("ones", (num_parameters,), device, dtype) * init)
+        self.weight = Parameter(buffer("ones", sizes, device, dtype) * init)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.prelu(input, self.weight)

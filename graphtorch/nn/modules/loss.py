@@ -111,8 +111,8 @@ MultiMarginLoss = _loss("MultiMarginLoss", F.multi_margin_loss,
                         "Hinge loss between the target and the other classes.",
                         weighted=True, order="p margin weight " + _FLAGS, p=1, margin=1.0)
 CosineEmbeddingLoss = _loss("CosineEmbeddingLoss", F.cosine_embedding_loss,
-                            "1 - cos where t = 1, max(0, cos - "
-                            "margin) where t = -1.", order="margin " + _FLAGS, margin=0.0)
+                            "1 - cos where t = 1, max(0, cos - margin) where t = "
+                            "-1.", order="margin " + _FLAGS, margin=0.0)
 TripletMarginLoss = _loss("TripletMarginLoss", F.triplet_margin_loss, "max(0, d(a, p) - d(a, n) + margin).",
                           order="margin p eps swap " + _FLAGS, margin=1.0, p=2.0, eps=1e-6, swap=False)
 TripletMarginWithDistanceLoss = _loss(

@@ -16,7 +16,8 @@ class _PadNd(Module):
 
     def __init__(self, padding: Any):
         super().__init__()
-        self.padding = tuple_of(padding, 2 * self.rank, "padding")
+        several = isinstance(padding, (tuple, list))  # of any number: the call looks at it
+        self.padding = tuple(padding) if several else tuple_of(padding, 2 * self.rank, "padding")
 
     def forward(self, input: Tensor) -> Tensor:
         if self.mode == "circular" and input.dim() not in (self.rank + 1, self.rank + 2):

@@ -131,7 +131,14 @@ def pack_padded_sequence(input: Tensor, lengths: Any, batch_first: bool = False,
         RuntimeError: a length is 0 or less or larger than T, there is not one for each sequence, or they do
             not fall although `enforce_sorted` asks for it.
     """
+    if isinstance(lengths, str):
+        raise TypeError("new(): invalid data type 'str'")
+    if isinstance(lengths, (int, float)) or (isinstance(lengths, Tensor) and lengths.ndim != 1):
+        raise RuntimeError("'lengths' argument should be a 1D CPU int64 tensor, but got "
+                           f"{getattr(lengths, 'ndim', 0)}D")
     given = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
+    if any(isinstance(n, Tensor) and n.numel() != 1 for n in given):
+        raise TypeError("only integer tensors of a single element can be converted to an index")
     sizes = np.asarray([int(n) for n in given], np.int64)
     order = None
     if not enforce_sorted:
@@ -159,9 +166,9 @@ def _check_lengths(steps: Tensor, sizes: np.ndarray, batch_first: bool) -> None:
                            "'lengths' that is <= 0")
     if (np.diff(sizes) > 0).any():
         raise RuntimeError("`lengths` array must be sorted in decreasing order when `enforce_sorted` is "
-                           "True. You can "
-                           "pass `enforce_sorted=False` to pack_padded_sequence and/or pack_sequence "
-                           "to sidestep this requirement if you do not need ONNX exportability.")
+                           "True. You can pass `enforce_sorted=False` to pack_padded_sequence and/or "
+                           "pack_sequence to sidestep this requirement if you do not need ONNX "
+                           "exportability.")
     if sizes[0] > steps.shape[0]:
         raise RuntimeError(f"a sequence of length {sizes[0]} is longer than the input of shape "
                            f"{list(steps.transpose(0, 1).shape if batch_first else steps.shape)}")
