@@ -402,7 +402,7 @@ def test_a_sample_of_random_programs() -> None:
 
 def test_five_hundred_random_programs() -> None:
     """Recorded and replayed as ever; what is replayed runs op by op, which spares the time for compiling."""
-    run = subprocess.run([sys.executable, str(TOOLS / "fuzz_compile.py"), "--count", "500", "--first", "1000"],
-                         env={**os.environ, "GRAPHTORCH_TARGET": "reference"}, text=True,
+    command = [sys.executable, str(TOOLS / "fuzz_compile.py"), "--count", "500", "--first", "1000"]
+    run = subprocess.run(command, env={**os.environ, "GRAPHTORCH_TARGET": "reference"}, text=True,
                          capture_output=True)
     assert run.returncode == 0, run.stdout + run.stderr
