@@ -9,9 +9,9 @@ modules and global state, closures, defaults, branches on values and on numbers,
 checkpoint, hooks, optimizer steps, nested compiled functions, exceptions (`fuzz_programs.py` has the tables);
 it is called on tensors that overlap, that have a history or that are leaves. Between calls numbers change,
 tensors are replaced, layers are frozen, hooks come and go, optimizers step. Compared are results, what shares
-memory (results are written to), gradients, flags, everything the function can reach, and exceptions by type.
-A seed names a program: `--first SEED --count 1`. `--oracle` compares plain functions with PyTorch's as well,
-where it is installed; `GRAPHTORCH_TARGET=reference` spares the time that compiling takes.
+memory (results are written to), gradients, flags, everything the function can reach, and exceptions by their
+type. A seed names a program: `--first SEED --count 1`. `--oracle` compares plain functions with PyTorch's as
+well, where it is installed; `GRAPHTORCH_TARGET=reference` spares the time that compiling takes.
 """
 
 from __future__ import annotations

@@ -198,8 +198,8 @@ LN2, LN10 = math.log(2), math.log(10)
 def _exp2_numpy(x: np.ndarray) -> np.ndarray:
     if np.iscomplexobj(x):
         # part by part: a complex LN2 would turn inf into nan
-        parts = np.ascontiguousarray(x)[..., None].view(x.real.dtype) * LN2
-        return np.exp(parts.astype(x.real.dtype).view(x.dtype)[..., 0])
+        parts = np.ascontiguousarray(x).reshape(x.shape)[..., None].view(x.real.dtype) * LN2
+        return np.asarray(np.exp(parts.astype(x.real.dtype).view(x.dtype)[..., 0]))
     return np.exp2(x)
 
 

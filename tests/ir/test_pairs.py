@@ -91,6 +91,12 @@ def test_functions(name: str, dtype: DType) -> None:
     check(getattr(ops, name)(x), {x: random(500, dtype=dtype)}, 2e-6 if dtype is c64 else 1e-14)
 
 
+def test_numbers_without_dimensions() -> None:
+    x = tensor("x")
+    names = [*FUNCTIONS, "abs", "angle"]
+    check([getattr(ops, n)(x) for n in names], {x: np.asarray(0.5 - 0.25j, np.complex64)})
+
+
 # At these NumPy keeps a zero (or pi / 2) beside a NaN.
 BESIDE_NAN = frozenset(("asin", "acos", "acosh", "atanh", "asinh", "atan"))
 

@@ -19,10 +19,14 @@ sys.path.remove(str(ORACLE))
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("dtype, every", [(torch.float32, 150), (torch.complex64, 150)])
-def test_compiled_samples(dtype: torch.dtype, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opinfo.Compiled, "every", every)
-    tally = opinfo.replay(dtype, None, None, False, kind=opinfo.Compiled)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_compiled_samples(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sample in seven of one entry in twelve."""
+    monkeypatch.setattr(opinfo.Compiled, "every", 7)
+    tally = opinfo.Tally()
+    for op in opinfo.entries(None, None)[::12]:
+        if dtype in op.supported_dtypes("cpu"):
+            opinfo.Compiled(op, dtype, tally, False).run()
     wrong = {entry: reasons for entry, reasons in tally.reasons.items() if "compiled" in entry}
     assert not wrong
     assert tally.counts["compiled forward"] > 20 and tally.counts["compiled gradient"] > 10
