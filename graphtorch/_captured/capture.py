@@ -48,6 +48,19 @@ class Boundary(GradNode):
     def free(self, gradients: Any, cotangents: Any) -> None:
         pass
 
+    def register_hook(self, hook: Any) -> Any:
+        """Of the node in whose place this one is: it would have to be done at every call."""
+        return self._older().register_hook(hook)
+
+    def register_prehook(self, hook: Any) -> Any:
+        """As `register_hook`."""
+        return self._older().register_prehook(hook)
+
+    def _older(self) -> GradNode:
+        if isinstance(recorder.capture, Capture):
+            recorder.capture.call_off(True)
+        return self.edges[0][0]  # type: ignore[index]
+
 
 class _Exactly:
     """In the place of an array of one element, whose ``item`` is this very object."""
@@ -251,6 +264,11 @@ class Capture:
             return False
         self.writes[storage] = value
         return True
+
+    def watched(self, tensor: Tensor) -> None:
+        """A hook is about to come to a tensor, or its gradient is to be kept: of older ones at every call."""
+        if not self.owns(tensor._storage):
+            self.call_off(True)
 
     def grad_set(self, tensor: Tensor) -> None:
         self.grads.setdefault(tensor, tensor._grad)

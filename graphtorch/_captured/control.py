@@ -94,6 +94,10 @@ class Recording:
             self._refuse("writes into a tensor from outside: return the new value instead")
         return False
 
+    def watched(self, tensor: Tensor) -> None:
+        if not self.owns(tensor._storage):
+            self._refuse("registers a hook on a tensor from outside: register it before")
+
     def grad_set(self, tensor: Tensor) -> None:
         self._refuse("sets a .grad: call backward() after it, or use autograd.grad")
 

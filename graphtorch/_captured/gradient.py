@@ -238,12 +238,15 @@ def ends_of(tensors: Sequence[Tensor]) -> tuple[list[Any], bool]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if isinstance(node, (AccumulateGrad, Boundary)):
+        if isinstance(node, AccumulateGrad):
+            ends.append(node)
+            continue
+        if node.hooks or node.retained or node.node_hooks or node.node_prehooks or node.runs_hooks:
+            raise Unreplayable  # hooks are to run at each backward pass
+        if isinstance(node, Boundary):
             ends.append(node)
             continue
         freed = freed or node.freed
-        if node.hooks or node.retained or node.node_hooks or node.node_prehooks or node.runs_hooks:
-            raise Unreplayable  # hooks are to run at each backward pass
         stack.extend(e[0] for e in node.edges if e is not None)
     return ends, freed
 

@@ -352,10 +352,16 @@ class Tensor:
         ref = fn.retained.get(self._nr)
         return ref is not None and ref() is self
 
+    def _is_watched(self) -> None:
+        """Somebody is about to ask for the gradient of this tensor."""
+        if recorder.capture is not None:
+            recorder.capture.watched(self)
+
     def retain_grad(self) -> None:
         """Keep the gradient of this non-leaf tensor in its ``grad``."""
         if not self.requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        self._is_watched()
         fn = self.grad_fn
         if fn is not None:
             if fn.retained is None:
@@ -366,6 +372,7 @@ class Tensor:
         """Call ``hook(grad)`` whenever a gradient for this tensor was computed; it may return another one."""
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        self._is_watched()
         fn = self.grad_fn
         if fn is None:
             if self._hooks is None:
@@ -381,6 +388,7 @@ class Tensor:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self.grad_fn is not None:
             raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        self._is_watched()
         if self._post_hooks is None:
             self._post_hooks = OrderedDict()
         return register(self._post_hooks, hook)

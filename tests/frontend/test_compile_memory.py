@@ -345,6 +345,37 @@ def writes_with_a_history(compile: Compile) -> Any:
     return found
 
 
+def hooks_on_older_tensors(compile: Compile) -> Any:
+    weight = vector(1, 2).requires_grad_()
+    seen: list[Any] = []
+
+    def hooked(x: Any) -> Any:
+        x.register_hook(lambda g: g * 2)
+        return x
+
+    def kept(x: Any) -> Any:
+        x.retain_grad()
+        return x * 3
+
+    def noted(x: Any) -> Any:
+        weight.register_hook(lambda g: seen.append(g.sum().item()))
+        return x * weight
+
+    def node(x: Any) -> Any:
+        x.grad_fn.register_hook(lambda inputs, outputs: seen.append(outputs[0].sum().item()))
+        return x + 1
+
+    found: list[Any] = []
+    runs = [compile(f) for f in (hooked, kept, noted, node)]
+    for run in runs:
+        for _ in range(3):
+            leaf = vector(1, 2).requires_grad_()
+            x = leaf * 2
+            (run(x).sum() + x.sum()).backward()
+            found += [leaf.grad, x.grad, weight.grad]
+    return found, seen
+
+
 def hooks_inside(compile: Compile) -> Any:
     kept: list[Any] = []
 
@@ -421,7 +452,8 @@ PROGRAMS = [one_tensor_twice, overlapping_views, an_argument_that_is_a_global, p
             changed_arguments, counted_writes, memory_of_numpy, views_of_arguments, views_of_views,
             views_of_state, views_of_each_other, gradients_of_views, kinds_of_containers,
             history_of_arguments, backward_inside, backward_twice, parts_of_a_freed_graph,
-            second_derivatives, writes_with_a_history, hooks_inside, complex_numbers, values_and_parts,
+            second_derivatives, writes_with_a_history, hooks_inside, hooks_on_older_tensors,
+            complex_numbers, values_and_parts,
             changed_before_backward]
 
 
