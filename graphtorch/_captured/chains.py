@@ -25,7 +25,7 @@ class Code:
         aliases: dict[str, set[Chain]] = {}
         for _ in range(3):  # a local name stands for the chains assigned to it; those may start at others
             before = len(loads), sum(map(len, aliases.values()))
-            _scan(code, arguments, aliases, loads, stores)
+            _Scan(arguments, aliases, loads, stores).run(code)
             if before == (len(loads), sum(map(len, aliases.values()))):
                 break
         self.loads, self.stores = tuple(loads), tuple(stores)
@@ -35,85 +35,111 @@ codes: dict[types.CodeType, Code] = {}
 _KEEPS = frozenset(("CACHE", "PRECALL", "PUSH_NULL", "RESUME", "COPY", "EXTENDED_ARG", "NOP", "KW_NAMES"))
 
 
-def _scan(
-    code: types.CodeType,
-    arguments: set[str],
-    aliases: dict[str, set[Chain]],
-    loads: dict[tuple[Chain, bool], None],
-    stores: dict[Chain, None],
-) -> None:
-    now: list[Chain] = []  # chains that the value on top may have come from
-    last: list[Chain] = []  # those of the value below
-    constant: Any = None
-    has_constant = False
+class _Scan:
+    """One pass over the instructions of a code, which notes the chains that are loaded and stored."""
 
-    def end(whole: bool) -> None:
-        for chain in now:
-            loads[chain, whole] = None
+    def __init__(
+        self,
+        arguments: set[str],
+        aliases: dict[str, set[Chain]],
+        loads: dict[tuple[Chain, bool], None],
+        stores: dict[Chain, None],
+    ):
+        self.arguments, self.aliases, self.loads, self.stores = arguments, aliases, loads, stores
+        self.now: list[Chain] = []  # chains that the value on top may have come from
+        self.last: list[Chain] = []  # those of the value below
+        self.constant: Any = _NONE  # the value above them both, if it is a name or a number
 
-    for ins in dis.get_instructions(code):
-        name = ins.opname
-        if name in _KEEPS:
-            continue
-        if has_constant:
-            has_constant = False
-            if name in ("BINARY_SUBSCR", "STORE_SUBSCR") or (name == "BINARY_OP" and ins.argrepr == "[]"):
-                if name == "STORE_SUBSCR":
-                    for kind, root, steps in now:
-                        stores[kind, root, (*steps, ("item", constant))] = None
-                    now = []
-                else:
-                    now = [(kind, root, (*steps, ("item", constant))) for kind, root, steps in now]
+    def run(self, code: types.CodeType) -> None:
+        """Go through a code."""
+        for ins in dis.get_instructions(code):
+            name = ins.opname
+            if name in _KEEPS:
                 continue
-            end(True)
-            last, now = now, []
-        if name in ("LOAD_GLOBAL", "LOAD_NAME"):
-            end(True)
-            last, now = now, [("global", ins.argval, ())]
-        elif name in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE"):
-            end(True)
-            last, now = now, [("cell", ins.argval, ())]
-        elif name.startswith("LOAD_FAST"):
-            names = ins.argval if isinstance(ins.argval, tuple) else (ins.argval,)
-            for n in names:  # some versions load two at once
-                end(True)
-                roots: list[Chain] = [("local", n, ())] if n in arguments else []
-                last, now = now, [*roots, *aliases.get(n, ())]
-        elif name in ("LOAD_ATTR", "LOAD_METHOD") and now:
-            now = [(kind, root, (*steps, ("attr", ins.argval))) for kind, root, steps in now]
-        elif name == "LOAD_CONST" and now and isinstance(ins.argval, (str, int)):
-            constant, has_constant = ins.argval, True
-        elif name in ("GET_ITER", "UNPACK_SEQUENCE") and now:
-            end(True)
-            now = [(kind, root, (*steps, ("each", None))) for kind, root, steps in now if len(steps) < DEPTH]
-        elif name == "FOR_ITER":
-            pass  # what follows stores an element
-        elif name == "BINARY_SUBSCR" or (name == "BINARY_OP" and ins.argrepr == "[]"):
-            end(True)
-            now = [(k, r, (*steps, ("each", None))) for k, r, steps in last if len(steps) < DEPTH]
-            last = []
-        elif name == "STORE_FAST":
-            end(True)
-            if now:
-                aliases.setdefault(ins.argval, set()).update(c for c in now if len(c[2]) < DEPTH)
-            last = []
-        elif name in ("STORE_ATTR", "DELETE_ATTR"):
-            for kind, root, steps in now:
-                stores[kind, root, (*steps, ("attr", ins.argval))] = None
-            last, now = [], []
-        elif name in ("STORE_GLOBAL", "STORE_DEREF"):
-            end(True)
-            stores["global" if name == "STORE_GLOBAL" else "cell", ins.argval, ()] = None
-            last, now = [], []
-        elif name in ("STORE_SUBSCR", "DELETE_SUBSCR"):
-            for chain in last:
-                stores[(*chain[:2], (*chain[2], ("each", None)))] = None
-            end(True)
-            last, now = [], []
+            is_item = name == "BINARY_SUBSCR" or (name == "BINARY_OP" and ins.argrepr == "[]")
+            if self.constant is not _NONE and self._took_constant(name, is_item):
+                continue
+            if is_item:
+                self._element()
+            elif not self._load(name, ins.argval) and not self._store(name, ins.argval):
+                self._push([])
+        self._end()
+
+    def _end(self) -> None:
+        for chain in self.now:
+            self.loads[chain, True] = None
+
+    def _push(self, chains: list[Chain]) -> None:
+        self._end()
+        self.last, self.now = self.now, chains
+
+    def _took_constant(self, name: str, is_item: bool) -> bool:
+        """An entry that is read or stored under a constant; else that is a value like others."""
+        constant, self.constant = self.constant, _NONE
+        if is_item:
+            self.now = _further(self.now, "item", constant)
+        elif name == "STORE_SUBSCR":
+            self._note_stores(self.now, "item", constant)
+            self.now = []
         else:
-            end(True)
-            last, now = now, []
-    end(True)
+            self._push([])
+            return False
+        return True
+
+    def _element(self) -> None:
+        self._end()
+        self.now, self.last = _further(self.last, "each", None, DEPTH), []
+
+    def _load(self, name: str, value: Any) -> bool:
+        if name in ("LOAD_GLOBAL", "LOAD_NAME"):
+            self._push([("global", value, ())])
+        elif name in ("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_CLOSURE"):
+            self._push([("cell", value, ())])
+        elif name.startswith("LOAD_FAST"):
+            for n in value if isinstance(value, tuple) else (value,):  # some versions load two at once
+                roots: list[Chain] = [("local", n, ())] if n in self.arguments else []
+                self._push([*roots, *self.aliases.get(n, ())])
+        elif name in ("LOAD_ATTR", "LOAD_METHOD") and self.now:
+            self.now = _further(self.now, "attr", value)
+        elif name == "LOAD_CONST" and self.now and isinstance(value, (str, int)):
+            self.constant = value
+        elif name in ("GET_ITER", "UNPACK_SEQUENCE") and self.now:
+            self._end()
+            self.now = _further(self.now, "each", None, DEPTH)
+        else:
+            return name == "FOR_ITER"  # what follows stores an element
+        return True
+
+    def _store(self, name: str, value: Any) -> bool:
+        if name == "STORE_FAST":
+            self._end()
+            if self.now:
+                self.aliases.setdefault(value, set()).update(c for c in self.now if len(c[2]) < DEPTH)
+            self.last = []
+            return True
+        if name in ("STORE_ATTR", "DELETE_ATTR"):
+            self._note_stores(self.now, "attr", value)
+        elif name in ("STORE_GLOBAL", "STORE_DEREF"):
+            self._end()
+            self.stores["global" if name == "STORE_GLOBAL" else "cell", value, ()] = None
+        elif name in ("STORE_SUBSCR", "DELETE_SUBSCR"):
+            self._note_stores(self.last, "each", None)
+            self._end()
+        else:
+            return False
+        self.last, self.now = [], []
+        return True
+
+    def _note_stores(self, chains: list[Chain], step: str, key: Any) -> None:
+        self.stores.update(dict.fromkeys(_further(chains, step, key)))
+
+
+_NONE: Any = object()
+
+
+def _further(chains: list[Chain], step: str, key: Any, limit: int = 1 << 30) -> list[Chain]:
+    """Chains shorter than `limit` with one more step."""
+    return [(kind, root, (*steps, (step, key))) for kind, root, steps in chains if len(steps) < limit]
 
 
 def all_names(code: types.CodeType) -> set[str]:

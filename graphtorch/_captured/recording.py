@@ -197,6 +197,8 @@ class Recording:
         storage, view, base = tensor._storage, tensor._view, tensor._base
         holder = self.holders.get(storage)
         if holder is not None:
+            if tensor._rg and base is None:
+                raise Unreplayable  # a leaf of its own over the memory of an argument
             owner = tensor if base is None else base
             for i, t in enumerate(self.arguments):
                 own = t._view

@@ -428,6 +428,19 @@ def values_and_parts(compile: Compile) -> Any:
     return found
 
 
+def leaves_over_arguments(compile: Compile) -> Any:
+    run, found = compile(lambda x: (x.detach().requires_grad_(), x.detach())), []
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        x = vector(1, 2)
+        for _ in range(2):
+            with mode():
+                leaf, plain = run(x)
+            found += [leaf.requires_grad, plain.requires_grad, leaf.is_leaf, leaf]
+    (leaf * 2).sum().backward()
+    leaf.detach().mul_(3)
+    return [*found, leaf.grad, x]
+
+
 def changed_before_backward(compile: Compile) -> Any:
     """What a gradient reads must not have been written to in place since; what it does not may have."""
     layer, found = filled(nn.Linear(2, 2)), []
@@ -469,7 +482,7 @@ PROGRAMS = [one_tensor_twice, overlapping_views, an_argument_that_is_a_global, p
             second_derivatives, writes_with_a_history, hooks_inside, hooks_on_older_tensors,
             sparse_gradients_outside,
             complex_numbers, values_and_parts,
-            changed_before_backward]
+            changed_before_backward, leaves_over_arguments]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
