@@ -123,6 +123,7 @@ class Capture:
         self.reads: list[Read] = []  # of values that Python asked for
         self.numbers: list[tuple[Any, Value]] = []  # those that nothing but the result depends on
         self.root: CodeType | None = None  # what calls the function
+        self.aliases: dict[Tensor, Tensor] = {}  # made inside, of older tensors
         self.forward: list[weakref.ref[Storage]] | None = None  # `created` before the gradient of its results
 
     # -- what happens during the call
@@ -264,6 +265,11 @@ class Capture:
             return False
         self.writes[storage] = value
         return True
+
+    def aliased(self, made: Tensor, source: Tensor) -> None:
+        """`made` is a new tensor over the memory that `source` shows."""
+        if not self.owns(source._storage):
+            self.aliases[made] = self.aliases.get(source, source)
 
     def watched(self, tensor: Tensor) -> None:
         """A hook is about to come to a tensor, or its gradient is to be kept: of older ones at every call."""

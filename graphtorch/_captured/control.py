@@ -94,6 +94,10 @@ class Recording:
             self._refuse("writes into a tensor from outside: return the new value instead")
         return False
 
+    def aliased(self, made: Tensor, source: Tensor) -> None:
+        if self.outer is not None and not self.owns(source._storage):
+            self.outer.aliased(made, source)
+
     def watched(self, tensor: Tensor) -> None:
         if not self.owns(tensor._storage):
             self._refuse("registers a hook on a tensor from outside: register it before")

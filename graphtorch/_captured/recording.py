@@ -213,9 +213,13 @@ class Recording:
                     return "shown", _shown("argument", i, tensor, own)._replace(counted=counted)
             raise Unreplayable
         if not self.capture.owns(storage):
-            if base is None:
+            source = self.capture.aliases.get(tensor) if base is None else base
+            if source is None:
                 return "tensor", tensor
-            return "shown", _shown("tensor", base, tensor, base._view)
+            if base is None and tensor._rg:
+                raise Unreplayable  # a leaf of its own over memory from outside
+            shown = _shown("tensor", source, tensor, source._view)
+            return "shown", shown._replace(counted=tensor._counter is source._counter)
         if type(tensor) is not Tensor:
             raise Unreplayable
         whole = storage.value.type

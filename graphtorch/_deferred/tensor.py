@@ -398,6 +398,8 @@ class Tensor:
         made = object.__new__(Tensor)
         made._storage, made._view, made._counter = self._storage, self._view, self._counter
         made._inference = self._inference and (self._inference if modes.inference else DETACHED)
+        if recorder.capture is not None:
+            recorder.capture.aliased(made, self)
         return made
 
     def detach_(self) -> Tensor:
@@ -413,6 +415,8 @@ class Tensor:
         made = object.__new__(Tensor)
         made._storage, made._view, made._counter = self._storage, self._view, Version()
         made._inference = self._inference and (self._inference if modes.inference else DETACHED)
+        if recorder.capture is not None:
+            recorder.capture.aliased(made, self)
         return made
 
     @data.setter

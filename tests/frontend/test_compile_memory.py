@@ -390,6 +390,23 @@ def sparse_gradients_outside(compile: Compile) -> Any:
     return found, table.weight
 
 
+def aliases_of_older_tensors(compile: Compile) -> Any:
+    weight, buffer = vector(1, 2).requires_grad_(), vector(3, 4)
+    found: list[Any] = []
+    for f in (lambda: weight.detach(), lambda: weight.data, lambda: buffer.detach(),
+              lambda: buffer[1:].detach(),
+              lambda: buffer, lambda: weight.detach().detach()[1:], lambda: buffer.detach().requires_grad_()):
+        run = compile(f)
+        results = [run() for _ in range(3)]
+        results[0].requires_grad_()
+        found += [len({id(r) for r in results}), [r.requires_grad for r in results], buffer.requires_grad]
+        with torch.no_grad():
+            results[1].mul_(2)
+        buffer.requires_grad_(False)
+        found += [results[2], weight, buffer, weight._version, buffer._version]
+    return found
+
+
 def hooks_inside(compile: Compile) -> Any:
     kept: list[Any] = []
 
@@ -480,7 +497,7 @@ PROGRAMS = [one_tensor_twice, overlapping_views, an_argument_that_is_a_global, p
             views_of_state, views_of_each_other, gradients_of_views, kinds_of_containers,
             history_of_arguments, backward_inside, backward_twice, parts_of_a_freed_graph,
             second_derivatives, writes_with_a_history, hooks_inside, hooks_on_older_tensors,
-            sparse_gradients_outside,
+            sparse_gradients_outside, aliases_of_older_tensors,
             complex_numbers, values_and_parts,
             changed_before_backward, leaves_over_arguments]
 

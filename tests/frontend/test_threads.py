@@ -296,7 +296,7 @@ def test_a_fork_while_other_threads_run_and_compile() -> None:
             time.sleep(0.02)
             child = os.fork()
             if child == 0:
-                signal.alarm(60)
+                signal.alarm(110)
                 total = torch.compile(lambda x: x.exp().sum())(torch.zeros(5, size + 1)).item()
                 os._exit(0 if total == 5 * (size + 1) else 1)
             assert os.waitpid(child, 0)[1] == 0
@@ -310,6 +310,8 @@ class Interrupt(KeyboardInterrupt):
     """Sent by a timer."""
 
 
+# one that lands in a destructor is printed, not raised
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_calls_after_an_interrupt_work() -> None:
     armed = False
 
