@@ -13,7 +13,7 @@ from graphtorch.ir.passes.fuse import CHEAP
 
 from .._deferred.door import Buffer
 from .._deferred.programs import recorded_program
-from .._deferred.storage import Leaf, RuntimeScalar, Version
+from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, View
 from .._deferred.tensor import Tensor, from_value
 from ..autograd.engine import Task
 from ..autograd.grad_mode import modes
@@ -30,7 +30,7 @@ class Backward:
         self,
         graph: Closed,
         saved: Sequence[tuple[bool, int]],
-        watched: Sequence[tuple[int, Any]],
+        watched: Sequence[tuple[int, Any, int]],
         leaves: Sequence[tuple[bool, Any]],
         outputs: Sequence[int],
         types: Sequence[Type],
@@ -44,7 +44,8 @@ class Backward:
         self.whole = whole  # the forward graph
         self.held = tuple(held)  # what the leaves hold, in the whole forward graph, where they are there
         self.results = tuple(results)  # of the forward graph that the outputs are
-        self.watched = tuple(watched)  # tensors that the gradient reads: kind, and number or tensor
+        # tensors that the gradient reads: kind, number or tensor, and which of the saved buffers it holds
+        self.watched = tuple(watched)
         picked = ", ".join([f"{'inputs' if is_input else 'results'}[{i}]" for is_input, i in saved])
         # what of a call's buffers the gradient reads
         self.pick: Callable[[Any, Any], list[Buffer]] = eval(f"lambda inputs, results: [{picked}]")
@@ -109,11 +110,10 @@ class Backward:
         node.inputs = whole
         node.types = self.types if self.is_static else [outputs[i]._type for i in self.outputs]
         node.versions = versions = []
-        for kind, which in self.watched:
-            counter = (
-                which if kind == TENSOR else arguments[which] if kind == ARGUMENT else outputs[which]
-            )._counter
-            versions.append((counter, counter.number))
+        for kind, which, place in self.watched:
+            tensor = which if kind == TENSOR else arguments[which] if kind == ARGUMENT else outputs[which]
+            counter, storage = tensor._counter, tensor._storage
+            versions.append((counter, counter.number, storage, storage.epoch, tensor._view, place))
         if modes.anomaly:
             node.metadata["traceback_"] = _users_stack()
         for number, i in enumerate(self.outputs):
@@ -140,13 +140,16 @@ class CompiledNode(GradNode):
     saved: list[Buffer] | None
     inputs: Sequence[Buffer]
 
-    versions: list[tuple[Version, int]]
+    # counts of writes to what it reads, those through ``.data`` included, and where that is
+    versions: list[tuple[Version, int, Storage, int, View | None, int]]
 
     def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
         """Run the compiled gradient."""
         if self.saved is None:
             raise RuntimeError(FREED)
-        for counter, number in self.versions:
+        for counter, number, storage, epoch, view, place in self.versions:
+            if storage.epoch != epoch and counter.number == number:  # as in PyTorch, what is there now counts
+                self.saved[place] = _shown(storage, view, self.saved[place])
             if counter.number != number:
                 raise RuntimeError(
                     "one of the variables needed for gradient computation has been modified by an inplace "
@@ -167,6 +170,17 @@ class CompiledNode(GradNode):
             self.saved, self.inputs, self.versions = None, (), []
             self.freed = True
         return gradients
+
+
+def _shown(storage: Storage, view: View | None, before: Buffer) -> Buffer:
+    """The elements of a storage now, or those that a view shows where `before` held just them."""
+    made = object.__new__(Tensor)
+    made._storage = storage
+    whole = buffer_of(made)
+    if view is None or whole.shape == before.shape:
+        return whole
+    made._view = view
+    return buffer_of(made)
 
 
 class Spent(GradNode):

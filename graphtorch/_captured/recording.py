@@ -339,22 +339,23 @@ class Recording:
         inputs = {v: i for i, v in enumerate(self.places)}
         return [(True, inputs[v]) if v in inputs else (False, self._number(v)) for v in saved]
 
-    def _watched(self, saved: Sequence[Value]) -> list[tuple[int, Any]]:
-        """The tensors that hold what a gradient reads: arguments, others from outside, outputs."""
+    def _watched(self, saved: Sequence[Value]) -> list[tuple[int, Any, int]]:
+        """The tensors that hold what a gradient reads: arguments, others from outside, outputs; and which of
+        `saved` each holds."""
         inputs = {v: i for i, v in enumerate(self.begin)}
         storages = {v: s for s, v in self.capture.inputs.items()}
         holders = {t._storage: t for t in self.capture.known}
-        found: list[tuple[int, Any]] = []
-        for value in saved:
+        found: list[tuple[int, Any, int]] = []
+        for place, value in enumerate(saved):
             if value in inputs:
-                found.append((ARGUMENT, self.entry.fed[inputs[value]][0]))
+                found.append((ARGUMENT, self.entry.fed[inputs[value]][0], place))
             elif storages.get(value) in holders:
-                found.append((TENSOR, holders[storages[value]]))
+                found.append((TENSOR, holders[storages[value]], place))
             else:
                 first = len(self.entry.bases)
-                found += [(OUTPUT, first + i) for i, (kind, x) in enumerate(self.entry.outputs)
+                found += [(OUTPUT, first + i, place) for i, (kind, x) in enumerate(self.entry.outputs)
                           if kind == "result" and self.values[x] == value]
-        return list(dict.fromkeys(found))
+        return found
 
     def _kept(self, tensors: Sequence[Tensor]) -> list[Storage]:
         grads = [t._grad._storage for t in self.capture.grads if t._grad is not None]

@@ -407,6 +407,23 @@ def aliases_of_older_tensors(compile: Compile) -> Any:
     return found
 
 
+def writes_through_data_before_the_gradient(compile: Compile) -> Any:
+    weight, found = vector(1, 2).requires_grad_(), []
+    run = compile(lambda x: (x * weight).sin().sum() + weight.square().sum())
+    for which in range(4):
+        x = vector(3, 4).requires_grad_()
+        given = x if which < 3 else x[:]
+        loss = run(given)
+        if which == 1:
+            weight.data.mul_(2)
+        if which > 1:
+            given.data[0] = 7.0
+        weight.grad = None
+        loss.backward()
+        found += [x.grad, weight.grad]
+    return found
+
+
 def hooks_inside(compile: Compile) -> Any:
     kept: list[Any] = []
 
@@ -497,7 +514,7 @@ PROGRAMS = [one_tensor_twice, overlapping_views, an_argument_that_is_a_global, p
             views_of_state, views_of_each_other, gradients_of_views, kinds_of_containers,
             history_of_arguments, backward_inside, backward_twice, parts_of_a_freed_graph,
             second_derivatives, writes_with_a_history, hooks_inside, hooks_on_older_tensors,
-            sparse_gradients_outside, aliases_of_older_tensors,
+            writes_through_data_before_the_gradient, sparse_gradients_outside, aliases_of_older_tensors,
             complex_numbers, values_and_parts,
             changed_before_backward, leaves_over_arguments]
 
