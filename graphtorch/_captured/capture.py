@@ -281,6 +281,8 @@ class Capture:
 
     def grad_read(self, tensor: Tensor) -> None:
         if tensor not in self.grads and tensor not in self.grad_guards:
+            if tensor._grad is not None and tensor._grad.is_sparse and self.call_off(True):
+                return  # indices and rows: no recording has such inputs
             self.grad_guards[tensor] = tensor._grad is None
             if tensor._grad is not None:
                 self.grad_sources[tensor._grad._storage] = tensor

@@ -14,6 +14,12 @@ from against_torch import compare
 
 torch = pytest.importorskip("torch")
 
+
+@pytest.fixture(autouse=True)
+def checks() -> None:
+    """PyTorch's compiler, where a test before used it, has turned the checks of PyTorch's arguments off."""
+    torch.distributions.Distribution.set_default_validate_args(True)
+
 rng = np.random.default_rng(5)
 
 

@@ -16,6 +16,12 @@ from graphtorch._deferred import running
 
 torch = pytest.importorskip("torch")
 
+
+@pytest.fixture(autouse=True)
+def checks() -> None:
+    """PyTorch's compiler, where a test before used it, has turned the checks of PyTorch's arguments off."""
+    torch.distributions.Distribution.set_default_validate_args(True)
+
 rng = np.random.default_rng(0)
 LOGITS, OTHER = rng.normal(size=(2, 4, 3)).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32)
 PROBS = rng.uniform(0.1, 0.9, (4, 3)).astype(np.float32)
