@@ -263,6 +263,7 @@ class Capture:
             self.locals.pop(storage, None)
             self.adopt(storage)
             return False
+        storage.epoch += 1  # nodes of this thread look there for writes that `.data` did not count
         self.writes[storage] = value
         return True
 

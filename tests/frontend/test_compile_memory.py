@@ -421,6 +421,17 @@ def writes_through_data_before_the_gradient(compile: Compile) -> Any:
         weight.grad = None
         loss.backward()
         found += [x.grad, weight.grad]
+
+    def inside(x: Any) -> Any:
+        made = x * weight
+        weight.data.mul_(0.9)
+        return made
+
+    again = compile(inside)
+    for _ in range(3):
+        weight.grad = None
+        again(weight * 2).sum().backward()
+        found += [weight.grad, weight]
     return found
 
 
