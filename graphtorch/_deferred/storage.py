@@ -417,8 +417,23 @@ def _places_of(shape: Shape, steps: tuple[Step, ...]) -> Take:
     return Take(Literal.of(np.ascontiguousarray(places).reshape(-1)), places.shape)
 
 
+def _without_idle(value: Value, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The steps without expansions that repeat nothing (``x.expand(x.shape)``)."""
+    if not any(type(step) is Expand for step in steps):
+        return steps
+    kept: list[Step] = []
+    for step in steps:
+        before, value = value, step.read(value)
+        if type(step) is not Expand or before.shape != step.shape:
+            kept.append(step)
+    return tuple(kept)
+
+
 def write_steps(value: Value, steps: tuple[Step, ...], new: Value) -> Value:
     """`value` after `new` was written through a chain of view steps."""
+    steps = _without_idle(value, steps)
+    if not steps:
+        return new
     if any(type(step) is Expand for step in steps[:-1]):
         steps = (_places_of(value.shape, steps),)  # a part of repeated elements: all repeats see the write
     passed = [value]

@@ -270,3 +270,19 @@ def test_a_change_of_what_the_gradient_needs_is_found() -> None:
         x[0] = 3
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             y.backward()
+
+
+@pytest.mark.parametrize("write", [
+    lambda t, x: x.expand(3, 3).add_(1),
+    lambda t, x: x.expand(3, 3)[1].mul_(5),
+    lambda t, x: x.expand(-1, 3).t().expand(3, 3)[1:].fill_(2),
+    lambda t, x: x.expand(3, 3).view(t.int32).__setitem__(0, 7),
+    lambda t, x: (x * 1).expand(1, 3, 3)[0].detach().view(t.int32).add_(1),
+])
+def test_writes_through_expansions_that_repeat_nothing(write: Any) -> None:
+    found = []
+    for lib in (graphtorch, torch):
+        x = lib.arange(9.0).reshape(3, 3) + 1
+        made = write(lib, x)
+        found.append([x.tolist(), None if made is None else made.tolist()])
+    assert found[0] == found[1]
