@@ -418,14 +418,20 @@ def _places_of(shape: Shape, steps: tuple[Step, ...]) -> Take:
 
 
 def _without_idle(value: Value, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """The steps without expansions that repeat nothing (``x.expand(x.shape)``)."""
+    """The steps without expansions that repeat nothing (``x.expand(1, *x.shape)``)."""
     if not any(type(step) is Expand for step in steps):
         return steps
     kept: list[Step] = []
     for step in steps:
         before, value = value, step.read(value)
-        if type(step) is not Expand or before.shape != step.shape:
+        if type(step) is not Expand:
             kept.append(step)
+            continue
+        lead = len(step.shape) - before.rank
+        if step.shape[lead:] != before.shape or any(d != 1 for d in step.shape[:lead]):
+            kept.append(step)
+        elif lead:
+            kept.append(Reshape(step.shape, before.shape))
     return tuple(kept)
 
 
