@@ -12,7 +12,6 @@ from graphtorch.ir.printer import print_graph
 from graphtorch.ir.shape import assumed
 
 from .. import mixed
-from ..locks import lock_across_forks
 from . import cache, debug
 from .executable import Executable
 from .image import Image, remember
@@ -22,7 +21,6 @@ from .target import host
 # Ops whose errors name a line; those whose names begin so are of the same kinds.
 CHECKED = ("index", "gather", "scatter", "nll_loss", "cross_entropy", "max_pool_grad", "require", "within")
 
-_building = lock_across_forks(waits=True)  # a child that forks now would find LLVM's own locks held for ever
 compiled_count = 0  # executables made so far in this process, from the cache or not
 
 # Programs in use, by the name of their cache entry: a step recorded again with gradients in place of None is
@@ -52,11 +50,10 @@ def compile_native(graph: Graph, stable: Sequence[int] = ()) -> Executable:
     global compiled_count
     compiled_count += 1
     name = cache.key(cache_text(graph), repr(host()), repr(tuple(stable)), repr(assumed()))
-    with _building:
-        known = _alive.get(name)
-        if known is None or debug.wanted():
-            known = _alive[name] = _load(name, stable) or _build(name, graph, stable)
-        return known
+    known = _alive.get(name)
+    if known is None or debug.wanted():
+        known = _alive[name] = _load(name, stable) or _build(name, graph, stable)
+    return known
 
 
 def _load(name: str, stable: Sequence[int]) -> Executable | None:
