@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
 
-from ..locks import lock_across_forks
+from ..locks import lock_across_forks, open_after_forks
 from .target import Target, host
 
 T = TypeVar("T")
 _lock = lock_across_forks()  # the linker is shared
+# llvmlite lets one thread at a time into most of LLVM, by a lock that a child would find held for ever
+open_after_forks(llvm.ffi.lib._lock._lock)
 
 
 @functools.cache

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import random
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -272,6 +274,36 @@ def test_processes_made_after_use(method: str, tmp_path: Any) -> None:
     path = tmp_path / "program.py"
     path.write_text(f"METHOD = {method!r}\n{SCRIPT}")
     subprocess.run([sys.executable, str(path)], check=True, timeout=200)
+
+
+def test_a_fork_while_other_threads_run_and_compile() -> None:
+    stop = threading.Event()
+
+    def work(seed: int) -> None:
+        size = 3
+        while not stop.is_set():
+            size += 1
+            x = torch.ones(size, seed + 2)
+            assert torch.compile(lambda x: (x * 2).sum())(x).item() == 2 * size * (seed + 2)
+            assert (x @ x.T).sum().item() == size * size * (seed + 2)
+
+    torch.compile(torch.exp)(torch.ones(1))  # imports what compiles: Python's own locks do not survive a fork
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for t in threads:
+        t.start()
+    try:
+        for size in range(6):
+            time.sleep(0.02)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(110)
+                total = torch.compile(lambda x: x.exp().sum())(torch.zeros(5, size + 1)).item()
+                os._exit(0 if total == 5 * (size + 1) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
 
 
 class Interrupt(KeyboardInterrupt):
