@@ -277,10 +277,7 @@ class Compiled:
             )
             return self(*args, **kwargs)
         if capture.off:
-            count = self._vain.pop(key, (0, ""))[0] + (VAIN if watch.impure or "Python" in capture.why else 1)
-            if len(self._vain) >= SIGNATURES_BOUND:
-                self._vain.pop(next(iter(self._vain)))
-            self._vain[key] = count, f"calls {watch.impure}" if watch.impure else capture.why
+            self._note_vain(key, watch, capture)
             return made
         self.recorded += 1
         entry = made.entry
@@ -296,6 +293,13 @@ class Compiled:
         entry.own |= frozenset(entry.shared.values())
         self._keep(key, entry, watch, before, args, kwargs)
         return result
+
+    def _note_vain(self, key: Any, watch: Watch, capture: Capture) -> None:
+        """Recording a call of this kind was in vain: after some more nobody tries again."""
+        count = self._vain.pop(key, (0, ""))[0] + (VAIN if watch.impure or "Python" in capture.why else 1)
+        if len(self._vain) >= SIGNATURES_BOUND:
+            self._vain.pop(next(iter(self._vain)))
+        self._vain[key] = count, f"calls {watch.impure}" if watch.impure else capture.why
 
     def _given(
         self, capture: Capture, stands: dict[int, Tensor], names: Any, args: Any, kwargs: Any, dims: Any

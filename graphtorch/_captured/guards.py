@@ -14,6 +14,7 @@ them, which a replay would leave out.
 from __future__ import annotations
 
 import enum
+import gc
 import io
 import os
 import random
@@ -187,8 +188,6 @@ class Watch:
                 return
 
     def _function_of(self, code: types.CodeType) -> types.FunctionType | None:
-        import gc
-
         for one in gc.get_referrers(code):
             if isinstance(one, types.FunctionType) and one.__code__ is code:
                 self._functions[code] = one

@@ -139,3 +139,20 @@ def test_short_time(options: dict[str, Any], shape: tuple[int, ...]) -> None:
              numbers("rfft", *shape))
         same(lambda p, x: p.istft(p.stft(x, 8, return_complex=True, **given(p)), 8, length=shape[-1],
                                   **given(p)), numbers("rfft", *shape))
+
+
+def test_short_time_as_one_graph_and_windows_that_leave_places_out() -> None:
+    window = gt.hann_window(8, dtype=gt.float64)
+    x = gt.tensor(numbers("rfft", 40))
+
+    def there_and_back(x: Any) -> Any:
+        spectrum = gt.stft(x, 8, window=window, return_complex=True)
+        return gt.istft(spectrum, 8, window=window, length=40)
+
+    np.testing.assert_allclose(gt.compile(there_and_back, fullgraph=True)(x).numpy(), x.numpy(), atol=1e-12)
+    for package in (torch, gt):
+        edge = package.hann_window(8, dtype=package.float64)
+        spectrum = package.stft(package.tensor(numbers("rfft", 40)), 8, window=edge, center=False,
+                                return_complex=True)
+        with pytest.raises(RuntimeError, match="window overlap add min"):
+            package.istft(spectrum, 8, window=edge, center=False)
