@@ -6,25 +6,19 @@ import math
 from typing import Any
 
 from .._deferred.tensor import Tensor
-from .._ops.base import FUNCTIONS
-from . import constraints
+from .half import Half
 from .normal import Normal
-from .transformed_distribution import TransformedDistribution
 from .transforms import AbsTransform
 
 __all__ = ["HalfNormal"]
 
 
-class HalfNormal(TransformedDistribution):
+class HalfNormal(Half):
     """Sizes of normal numbers of mean 0.
 
     Args:
         scale: of those numbers, positive.
     """
-
-    arg_constraints = {"scale": constraints.positive}  # noqa: RUF012
-    support = constraints.nonnegative
-    has_rsample = True
 
     def __init__(self, scale: Any, validate_args: bool | None = None):
         super().__init__(Normal(0, scale, validate_args=False), AbsTransform(), validate_args=validate_args)
@@ -33,35 +27,9 @@ class HalfNormal(TransformedDistribution):
         return super().expand(batch_shape, self._get_checked_instance(HalfNormal, _instance))
 
     @property
-    def scale(self) -> Tensor:
-        """Of the numbers with a sign."""
-        return self.base_dist.scale
-
-    @property
-    def mode(self) -> Tensor:
-        return FUNCTIONS["zeros_like"](self.scale)
-
-    @property
     def mean(self) -> Tensor:
         return self.scale * math.sqrt(2 / math.pi)
 
     @property
     def variance(self) -> Tensor:
         return self.scale.pow(2) * (1 - 2 / math.pi)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        inside = self.base_dist.log_prob(value) + math.log(2)
-        return FUNCTIONS["where"](value >= 0, inside, -math.inf)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        return 2 * self.base_dist.cdf(value) - 1
-
-    def icdf(self, value: Tensor) -> Tensor:
-        return self.base_dist.icdf((value + 1) / 2)
-
-    def entropy(self) -> Tensor:
-        return self.base_dist.entropy() - math.log(2)

@@ -10,8 +10,9 @@ from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._types import Size
 from . import constraints
+from .covariance import Covariance
 from .distribution import Distribution
-from .utils import gaussian, lazy_property
+from .utils import gaussian
 
 __all__ = ["MultivariateNormal"]
 
@@ -46,7 +47,7 @@ def log_det_of_factor(factor: Tensor) -> Tensor:
     return factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-class MultivariateNormal(Distribution):
+class MultivariateNormal(Covariance, Distribution):
     """Normal vectors of a mean and a covariance.
 
     Args:
@@ -96,22 +97,6 @@ class MultivariateNormal(Distribution):
 
     def _of_batch(self, matrix: Tensor) -> Tensor:
         return matrix.expand(self._batch_shape + self._event_shape + self._event_shape)
-
-    @lazy_property
-    def scale_tril(self) -> Tensor:
-        """The lower Cholesky factor of the covariance."""
-        return self._of_batch(self._unbroadcasted_scale_tril)
-
-    @lazy_property
-    def covariance_matrix(self) -> Tensor:
-        """The covariance."""
-        factor = self._unbroadcasted_scale_tril
-        return self._of_batch(factor @ factor.mT)
-
-    @lazy_property
-    def precision_matrix(self) -> Tensor:
-        """The inverse of the covariance."""
-        return self._of_batch(FUNCTIONS["cholesky_inverse"](self._unbroadcasted_scale_tril))
 
     @property
     def mean(self) -> Tensor:

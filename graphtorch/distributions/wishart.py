@@ -12,14 +12,15 @@ from .._ops.base import FUNCTIONS
 from .._types import Size, finfo
 from . import constraints
 from .chi2 import Chi2
+from .covariance import Covariance
 from .exp_family import ExponentialFamily
 from .multivariate_normal import precision_to_scale_tril
-from .utils import above, all_numbers, gaussian, lazy_property
+from .utils import above, all_numbers, gaussian
 
 __all__ = ["Wishart"]
 
 
-class Wishart(ExponentialFamily):
+class Wishart(Covariance, ExponentialFamily):
     """Sums of squares of normal vectors.
 
     M. Bartlett: On the theory of statistical regression (1933), for the samples.
@@ -93,22 +94,6 @@ class Wishart(ExponentialFamily):
 
     def _of_batch(self, matrix: Tensor) -> Tensor:
         return matrix.expand(self._batch_shape + self._event_shape)
-
-    @lazy_property
-    def scale_tril(self) -> Tensor:
-        """The lower Cholesky factor of the covariance."""
-        return self._of_batch(self._unbroadcasted_scale_tril)
-
-    @lazy_property
-    def covariance_matrix(self) -> Tensor:
-        """The covariance of the vectors."""
-        factor = self._unbroadcasted_scale_tril
-        return self._of_batch(factor @ factor.mT)
-
-    @lazy_property
-    def precision_matrix(self) -> Tensor:
-        """The inverse of the covariance."""
-        return self._of_batch(FUNCTIONS["cholesky_inverse"](self._unbroadcasted_scale_tril))
 
     def _beside_matrices(self, value: Tensor) -> Tensor:
         return value.reshape((*value.shape, 1, 1))
