@@ -66,14 +66,13 @@ def array_from(data: Any, wanted: DType | None) -> np.ndarray:
     array = np.asarray(data)
     if array.dtype.byteorder not in "=|" and array.dtype.byteorder != np.dtype(np.int32).byteorder:
         array = array.astype(array.dtype.newbyteorder("="))
-    if array.dtype in (np.uint16, np.uint32, np.uint64):
-        array = array.astype(np.int64)
     try:
         DType.of(array.dtype)
     except TypeError:
         raise TypeError(
             f"can't convert np.ndarray of type {array.dtype}. The only supported types are: float64, "
-            "float32, float16, complex64, complex128, int64, int32, int16, int8, uint8, and bool."
+            "float32, float16, complex64, complex128, int64, int32, int16, int8, uint64, uint32, uint16, "
+            "uint8, and bool."
         ) from None
     return array if wanted is None else _converted(array, wanted)
 
