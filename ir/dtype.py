@@ -3,12 +3,14 @@
 A `DType` is one of fifteen interned objects (`f32`, `i64`, ...), so `is` compares them. Promotion
 follows https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion: operands fall into
 three ranks (tensors with dimensions, 0-d tensors, Python numbers); a lower rank only changes the result
-when its category (bool < integer < float < complex) is higher. u16, u32 and u64 meet floats only, as in PyTorch.
+when its category (bool < integer < float < complex) is higher. As in PyTorch, u16, u32 and u64 promote with
+floats only.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -86,6 +88,16 @@ class DType:
     @property
     def is_differentiable(self) -> bool:
         return self.kind >= Kind.FLOAT
+
+    @property
+    def ends(self) -> tuple[bool | int | float, bool | int | float]:
+        """The lowest and the highest value, of floats the infinities; complex numbers have none."""
+        if self.is_bool:
+            return False, True
+        if self.is_differentiable:
+            return -math.inf, math.inf
+        span = 1 << self.bits
+        return (-span // 2, span // 2 - 1) if self.signed else (0, span - 1)
 
     @property
     def real(self) -> DType:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, i64
+from graphtorch.ir.dtype import SCALAR_NAMES, DType, i64
 from graphtorch.ir.graph import Type
 from graphtorch.ir.shape import SymInt, assumed_equal, bounds, contiguous_strides, floordiv, numel
 
