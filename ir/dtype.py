@@ -196,9 +196,14 @@ def promote_weak(strong: DType, weak: DType) -> DType:
 
 
 def number_dtype(number: type, default: DType = f32) -> DType:
-    """The dtype a Python number takes on its own: bool, i64, the default float, its complex type."""
+    """The dtype a Python number takes on its own: bool, i64, the default float, its complex type.
+
+    ``np.uint64`` stands for the integers that only u64 holds.
+    """
     if issubclass(number, (bool, np.bool_)):
         return boolean
+    if number is np.uint64:
+        return u64
     if issubclass(number, (int, np.integer)):
         return i64
     if issubclass(number, (float, np.floating)):

@@ -99,6 +99,7 @@ def element(number: Any, dtype: DType) -> Any:
 
     Raises:
         RuntimeError: out of its range; complex where `dtype` is not.
+        OverflowError: an integer out of every dtype's range.
     """
     kind = type(number)
     if dtype.is_bool:
@@ -110,6 +111,7 @@ def element(number: Any, dtype: DType) -> Any:
         if kind is float and not math.isfinite(number):
             raise _overflow(dtype)
         number = int(number)
+        check_64_bits(number)
         lowest, largest = _bounds(dtype)
         if not lowest <= number <= largest:
             raise _overflow(dtype)
@@ -119,6 +121,12 @@ def element(number: Any, dtype: DType) -> Any:
     elif dtype is f16 and abs(number) >= _LARGEST_HALF:
         return math.copysign(math.inf, number)
     return number
+
+
+def check_64_bits(number: int) -> None:
+    """Raise OverflowError for an integer that neither int64 nor uint64 holds."""
+    if not -(1 << 63) <= number < 1 << 64:
+        raise OverflowError(f"int too big to convert: {number} does not fit 64 bits")
 
 
 def _overflow(dtype: DType) -> RuntimeError:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import BY_NUMPY, DType, i64, number_dtype, promote
+from graphtorch.ir.dtype import BY_NUMPY, DType, i64, number_dtype, promote, u64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt
@@ -100,20 +100,29 @@ def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
             raise ValueError("only one element tensors can be converted to Python scalars")
     flat = [x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in flat]
     dtype = wanted or _inferred(flat)
+    if dtype.is_integer:
+        return _integers(flat if wanted is None else [int(x) for x in flat], dtype).reshape(shape)
     try:
-        if dtype.is_integer and wanted is not None:
-            return _integers(flat, dtype).reshape(shape)
         with np.errstate(over="ignore"):  # a number too large for the dtype becomes inf, as in PyTorch
             return np.array(flat, dtype.numpy).reshape(shape)
     except OverflowError:
         raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow") from None
 
 
-def _integers(flat: list[Any], dtype: DType) -> np.ndarray:
-    array = np.array([int(x) for x in flat], np.int64 if flat else dtype.numpy)
-    info = np.iinfo(dtype.numpy)
-    lowest = info.min if dtype.signed else -info.max
-    if dtype is not i64 and array.size and (array.max() > info.max or array.min() < lowest):
+def _integers(flat: list[int], dtype: DType) -> np.ndarray:
+    if dtype is u64:  # the others are read as int64, and unsigned ones wrap
+        try:
+            return np.array(flat, np.uint64)
+        except OverflowError:
+            raise OverflowError("can't convert an int that is negative or does not fit 64 bits to uint64") \
+                from None
+    try:
+        array = np.array(flat, np.int64 if flat else dtype.numpy)
+    except OverflowError:
+        raise ValueError("Overflow when unpacking long long: an int does not fit int64") from None
+    low, high = dtype.ends
+    lowest = low if dtype.signed else -high
+    if dtype is not i64 and array.size and (array.max() > high or array.min() < lowest):
         raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
     return array.astype(dtype.numpy)
 

@@ -64,8 +64,8 @@ def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: 
     try:
         onnx.checker.check_model(model, full_check=model.ByteSize() < 2**30)
     except onnx.shape_inference.InferenceError as error:
-        raise RuntimeError(f"onnx.export: an ONNX operator does not take these operands: {error}; where it is "
-                           "their dtype, convert them with .to(dtype)") from None
+        raise RuntimeError(f"onnx.export: an ONNX operator does not take these operands: {error}; where it "
+                           "is their dtype, convert them with .to(dtype)") from None
     return model
 
 
