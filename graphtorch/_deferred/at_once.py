@@ -208,10 +208,9 @@ def _part(item: Any, arrays: bool) -> Any:
     if not isinstance(item, Tensor) or not _is_at_hand(item, i64):
         return _ELSEWHERE
     dtype = item._type.dtype
-    whole = dtype.is_integer and dtype is not u8  # bytes are a mask
     if not item._type.shape:
-        return int(item._array()) if whole else _ELSEWHERE
-    return item._array() if arrays and (whole or dtype.is_bool) else _ELSEWHERE
+        return int(item._array()) if dtype.is_integer and dtype is not u8 else _ELSEWHERE  # bytes are a mask
+    return item._array() if arrays and (dtype in (i32, i64) or dtype.is_bool) else _ELSEWHERE
 
 
 def _is_bound(x: Any) -> bool:

@@ -98,8 +98,10 @@ def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
     for x in flat:
         if isinstance(x, Tensor) and x.numel() != 1:
             raise ValueError("only one element tensors can be converted to Python scalars")
-    flat = [x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in flat]
-    dtype = wanted or _inferred(flat)
+    given = flat
+    flat = [x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in given]
+    dtype = wanted or _inferred({type(x if isinstance(x, np.generic) else plain)
+                                 for x, plain in zip(given, flat, strict=True)})
     if dtype.is_integer:
         return _integers(flat if wanted is None else [int(x) for x in flat], dtype).reshape(shape)
     try:
@@ -138,15 +140,17 @@ def _level(rows: list[Any], size: int, depth: int) -> list[Any]:
     return result
 
 
-def _inferred(flat: list[Any]) -> DType:
+def _inferred(kinds: set[type]) -> DType:
+    """The dtype of data by the types of its numbers; those of NumPy have one of their own."""
     found: DType | None = None
-    for kind in {type(x) for x in flat}:
-        if not issubclass(kind, (bool, int, float, complex)):
+    for kind in kinds:
+        own = issubclass(kind, np.generic)
+        if not own and not issubclass(kind, (bool, int, float, complex)):
             if kind is str:
                 raise TypeError("new(): invalid data type 'str'")
             raise RuntimeError(f"Could not infer dtype of {kind.__name__}: pass numbers, or nested lists "
                                "of them")
-        one = number_dtype(kind, _types.default_dtype())
+        one = DType.of(kind) if own else number_dtype(kind, _types.default_dtype())
         found = one if found is None else promote(found, one)
     return found or _types.default_dtype()
 

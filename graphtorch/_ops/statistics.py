@@ -196,7 +196,7 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
     if any(s < 0 for s in sizes):
         raise ValueError(f"'shape' cannot have negative values, but got {sizes}")
     found: list[Tensor] = []
-    rest: Any = indices
+    rest: Any = indices.to(FUNCTIONS["promote_types"](indices.dtype, _types.DTYPES["int64"]))
     for size in reversed(sizes):
         found.insert(0, rest % size)
         rest = rest // size
