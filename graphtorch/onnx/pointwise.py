@@ -167,7 +167,7 @@ def _erfc(b: ModelBuilder, node: Node, x: list[str]) -> str:
 
 @emits("shift_left", "shift_right")
 def _shift(b: ModelBuilder, node: Node, x: list[str]) -> str:
-    """In 64 bits, as products and quotients with powers of two: ONNX's BitShift takes unsigned numbers only.
+    """In 64 bits, signed as products and quotients with powers of two: BitShift takes unsigned numbers only.
 
     By less than 0 or as many as there are bits: 0, or the sign for a shift to the right.
     """
@@ -178,7 +178,11 @@ def _shift(b: ModelBuilder, node: Node, x: list[str]) -> str:
     if node.op.name == "shift_left":
         moved = b.op("Mul", [value, _power_of_two(b, b.op("Where", [wrong, zero, by]))])
         return cast(b, b.op("Where", [wrong, zero, moved]), dtype)
-    by = b.op("Where", [wrong, b.constant(dtype.bits - (1 if dtype.signed else 0), dt.i64), by])
+    if not dtype.signed:
+        number, by = cast(b, x[0], dt.u64), cast(b, b.op("Where", [wrong, zero, by]), dt.u64)
+        moved = cast(b, b.op("BitShift", [number, by], direction="RIGHT"), dt.i64)
+        return cast(b, b.op("Where", [wrong, zero, moved]), dtype)
+    by = b.op("Where", [wrong, b.constant(dtype.bits - 1, dt.i64), by])
     half = b.op("Div", [by, b.constant(2, dt.i64)])  # in two steps: no power of two is the 64th then
     for part in (half, b.op("Sub", [by, half])):
         power = _power_of_two(b, part)
@@ -190,17 +194,6 @@ def _power_of_two(b: ModelBuilder, exponent: str) -> str:
     """2 ** exponent in i64, for exponents below 64."""
     moved = b.op("BitShift", [b.constant(1, dt.u64), cast(b, exponent, dt.u64)], direction="LEFT")
     return cast(b, moved, dt.i64)
-
-
-def _shift_unsigned(b: ModelBuilder, node: Node, x: list[str]) -> str:
-    """By ONNX's own operator, in u64, which ONNX Runtime has; 0 for as many as there are bits and more."""
-    dtype = node.types[0].dtype
-    value, by = (cast(b, name, dt.u64) for name in x)
-    zero = b.constant(0, dt.u64)
-    wrong = b.op("GreaterOrEqual", [by, b.constant(dtype.bits, dt.u64)])
-    direction = "LEFT" if node.op.name == "shift_left" else "RIGHT"
-    moved = b.op("BitShift", [value, b.op("Where", [wrong, zero, by])], direction=direction)
-    return cast(b, b.op("Where", [wrong, zero, moved]), dtype)
 
 
 def _no_pow(b: ModelBuilder, node: Node, x: list[str]) -> str:
@@ -219,8 +212,7 @@ ON_INTEGERS: dict[str, Emit] = {
 }
 ON_UNSIGNED: dict[str, Emit] = {
     "neg": lambda b, node, x: b.op("Sub", [b.constant(0, _like(node)), x[0]]),
-    "relu": _direct("Identity"), "shift_left": _shift_unsigned, "shift_right": _shift_unsigned,
-    "pow": _no_pow,
+    "relu": _direct("Identity"), "pow": _no_pow,
 }
 
 

@@ -68,6 +68,8 @@ CASES = [
     *(Case(f"{n} i64", [I, I], getattr(ops, n)) for n in INTEGER),
     *(Case(f"{n} bool", [B, B], getattr(ops, n)) for n in ("logical_and", "logical_or", "logical_xor", "eq",
                                                              "bitwise_and", "bitwise_or", "bitwise_xor")),
+    *(Case(f"{n} {d}", [Type(d, (3, 4))] * 2, getattr(ops, n))
+      for n in ("shift_left", "shift_right") for d in (dt.u8, dt.u32, dt.u64, dt.i64)),
     Case("bitwise_not bool", [B], ops.bitwise_not, None, 17),
     *(Case(f"gelu {a} opset {o}", [F], lambda x, a=a: ops.gelu(x, approximate=a), None, o)
       for a in ("none", "tanh") for o in (17, 20)),
