@@ -253,3 +253,29 @@ def test_memory_is_shared_with_numpy(dtype: str) -> None:
     assert array[0, 0] == 7 and x[1, 1] == 8 and x.numpy().dtype == array.dtype
     assert graphtorch.tensor(array.T).dtype is getattr(graphtorch, dtype)
     assert graphtorch.tensor([array[0, 3], array[0, 1]]).dtype is x.dtype
+
+
+SHARED = """
+    t.where(x == x, x, 300); t.where(x == x, x, -300); x.masked_fill(x == x, 300); x.clamp(min=300)
+    x.clamp(-1, 9); x.index_fill(0, t.tensor([0]), 2 ** 40); x.masked_fill(x == x, 1e10)
+    x.masked_fill(x == x, float("nan"))
+    t.isin(x, -56); t.isin(x, 512 + 1); t.isin(x, t.tensor(-56)); x.lerp(y, 0.5); x.nanmean(); t.histc(x, 4)
+    t.arange(10)[x]; t.arange(10)[:, None][x]; put(t.arange(10), x, 3); t.arange(10)[x[0]]
+    t.arange(10).take(x)
+    t.unravel_index(x, (2, 3)); t.repeat_interleave(t.arange(3), x); x * 2 ** 64; x == -(2 ** 70); x + 2 ** 63
+    t.full_like(x, 2 ** 64); t.tensor([2 ** 63], dtype=x.dtype); t.tensor(-(2 ** 63) - 1)
+    t.tensor([[x[0].numpy()]])
+"""
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
+def test_numbers_and_indices_of_other_integers(dtype: str) -> None:
+    """What the wide unsigned dtypes brought up for all: the same results, or errors of the same type."""
+    given = [np.array([1, 0, 2], dtype), np.array([3, 1, 0], dtype)]
+    for text in expressions(SHARED):
+        expected, found = (outcome(t, text, given) for t in (torch, graphtorch))
+        if isinstance(expected, Exception):
+            assert type(found) is type(expected), (text, expected, found)
+        else:
+            assert not isinstance(found, Exception), (text, found)
+            assert_same(text, found, expected)
