@@ -25,10 +25,11 @@ import numpy as np
 
 from .dtype import DType, boolean
 from .graph import Graph, Node, Type, Value, located
+from .judge import assuming
 from .literal import Literal
 from .ops.checks import attrs_of
 from .ops.shape import ConstantAttrs
-from .shape import Condition, Dim, SymInt, assuming, evaluate, floordiv, numel, symbol
+from .shape import Condition, Dim, SymInt, evaluate, floordiv, numel, symbol
 from .structure import Number, holds_shape, split_attrs, with_numbers
 
 Vector: TypeAlias = tuple[Number, ...]
@@ -109,6 +110,18 @@ class Hints:
         assert isinstance(condition, SymInt)
         self.conditions[condition] = None
         return found >= 0
+
+    def is_zero(self, difference: SymInt) -> bool:
+        """Whether ``difference == 0``."""
+        if evaluate(difference, self.sizes) == 0:
+            return self.at_least(difference) and self.at_least(difference * -1)  # type: ignore[arg-type]
+        # of a square: one condition for both sides of 0
+        self.conditions[difference * difference - 1] = None  # type: ignore[index]
+        return False
+
+    def number(self, size: SymInt) -> int | None:
+        """None: a graph is to hold for other sizes, too."""
+        return None
 
 
 class _Guess:

@@ -10,14 +10,13 @@ from typing import Any
 
 from graphtorch.ir.generalize import Hints
 from graphtorch.ir.graph import Graph, Value, _location
-from graphtorch.ir.op import forget_types
+from graphtorch.ir.judge import judge_here
+from graphtorch.ir.op import judging
 from graphtorch.ir.shape import (
     Condition,
     SizeNeeded,
     SymInt,
-    assuming,
     bounds,
-    is_judged,
     symbol,
     without_implied,
 )
@@ -99,14 +98,10 @@ def trace(
     """
     if isinstance(function, Tensor):  # ``torch.trace`` of PyTorch: the sum of a matrix's diagonal
         return FUNCTIONS["trace"](function)  # type: ignore[no-any-return]
-    if not dynamic or is_judged():
+    if not dynamic or judge_here() is not None:
         return _traced(function, args, kwargs, dynamic)
-    forget_types()
-    try:
-        with assuming(Hints(example_sizes(function, args, kwargs, dynamic))) as hints:
-            traced = _traced(function, args, kwargs, dynamic)
-    finally:
-        forget_types()
+    with judging(Hints(example_sizes(function, args, kwargs, dynamic))) as hints:
+        traced = _traced(function, args, kwargs, dynamic)
     traced.conditions = tuple(without_implied(hints.conditions))
     return traced
 
