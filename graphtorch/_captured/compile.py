@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
-from graphtorch.ir.failure import InternalError
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.ops.require import RAISED
 
@@ -26,12 +25,13 @@ from ..utils.hooks import changes
 from .capture import Capture
 from .checks import Checks
 from .entry import OTHER, Entry, Failed
-from .guards import Watch
+from .guards import Effect, Watch
 from .recording import record
 from .segments import LEAVES, Known, Segment, is_refuted
 from .signature import modules_of, shared_by, signature, state_of, write_signature
-from .status import BACKENDS, MODES, InvalidBackend, compiled, status
-from .tracing import Dim, argument_names, check_sizes, dynamic_axes, stand_ins, symbolic
+from .sizes import Assumed, Axes, Call, SizesOf
+from .status import BACKENDS, MODES, ConstraintViolationError, InvalidBackend, compiled, status
+from .tracing import argument_names, stand_ins, symbolic
 
 SIGNATURES_BOUND = 128  # kinds of call that a function keeps recordings of; the oldest goes first
 ENTRIES_BOUND = 8  # recordings of one kind of call, for different states
@@ -57,9 +57,8 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], dynamic: Any = None, fullgraph: bool = False):
         self._function = function
         self._fullgraph = fullgraph
-        self._dims = dynamic if isinstance(dynamic, Mapping) else None
-        self._refused = False  # whether recording with symbols for sizes failed
-        self._dynamic = None if isinstance(dynamic, Mapping) else dynamic
+        self._sizes = SizesOf(function, dynamic)
+        self._dynamic = dynamic
         self._entries: dict[Any, Kind] = {}
         self._segments: WeakValueDictionary[Any, Segment] = WeakValueDictionary()
         self._last: tuple[Any, Kind] | None = None  # what served last: a copy of its `matches`, and the kind
@@ -76,7 +75,7 @@ class Compiled:
         name, place = getattr(self, "__qualname__", ""), sys.modules.get(getattr(self, "__module__", ""))
         if name and functools.reduce(lambda o, n: getattr(o, n, None), name.split("."), place) is self:
             return name
-        return type(self), (self._function, self._dims or self._dynamic, self._fullgraph)
+        return type(self), (self._function, self._dynamic, self._fullgraph)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else types.MethodType(self, owner)
@@ -138,6 +137,7 @@ class Compiled:
         self._entries.clear()
         self._vain.clear()
         self._last = None
+        self._sizes = SizesOf(self._function, self._dynamic)
 
     def _serve(self, kind: Kind, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """The result of the first recording that fits; OTHER where none does."""
@@ -171,9 +171,10 @@ class Compiled:
         raise error
 
     def _key(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
-        key = (
-            (tuple, *[signature(a, tensors) for a in args]),
-            signature(kwargs, tensors) if kwargs else None,
+        axes = self._sizes.axes(args, kwargs) if self._sizes.active else None
+        return (
+            (tuple, *[signature(a, tensors, axes) for a in args]),
+            signature(kwargs, tensors, axes) if kwargs else None,
             modes.grad,
             modes.inference,
             modes.anomaly,
@@ -182,18 +183,14 @@ class Compiled:
             self._training,
             shared_by(tensors) if len(tensors) > 1 else None,
         )
-        if self._dims is not None and not self._refused:
-            return self._dynamic_key(key, args, kwargs)
-        return key
 
     def _matching(self, args: Any, kwargs: Any) -> Any:
         """The tensors of arguments that have the key of these; None for others, or where there is no such
         function: it is one written for these arguments, a fraction of what `_key` takes."""
-        if self._dims is not None:
-            return None
         checks = Checks()
+        axes = self._sizes.axes(args, kwargs) if self._sizes.active else {}
         try:
-            names = write_signature(checks, args, kwargs)
+            names = write_signature(checks, args, kwargs, axes)
         except NotImplementedError:
             return None
         for text, value in (
@@ -222,34 +219,80 @@ class Compiled:
         self._training = tuple([m.training for m in self._modules])
         self._seen = changes.count
 
-    def _dynamic_key(self, key: Any, args: Any, kwargs: Any) -> Any:
-        names = argument_names(self._function, args, kwargs)
-        dims = dynamic_axes(self._dims, names, args)
-        return (
-            *[
-                (signature(a, [], dims.get(n)), n)
-                for n, a in (*zip(names, args, strict=True), *kwargs.items())
-            ],
-            *key[2:],
-        )
-
     def _record(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
-        names = argument_names(self._function, args, kwargs)
-        dims = dynamic_axes(self._dims, names, args)
-        if dims and not self._refused and shared_by(tensors) is not None:
-            self._refused = True  # what stands for arguments with symbols for sizes has memory of its own
+        """The result of a call that no recording serves; it is recorded, if that can be.
+
+        With symbols for sizes a recording may fail where one for these sizes would not: then fewer are
+        symbols from then on.
+        """
+        call = Call(argument_names(self._function, args, kwargs), args, kwargs, tensors)
+        if self._sizes.meet(call):
             return self(*args, **kwargs)
-        if dims and self._refused:
-            check_sizes(dims, dict(zip(names, args, strict=True)) | kwargs)
-            dims = {}
-        watch = Watch(self._function, (*args, *kwargs.values()), state_of)
+        axes = self._sizes.axes(args, kwargs) if self._sizes.active else {}
+        if not any(axes.values()):
+            return self._attempt(key, call, {})
+        try:
+            return self._attempt(key, call, axes)
+        except ConstraintViolationError:
+            raise
+        except (Exception, Effect) as error:
+            before, reason = self._sizes.narrow(), str(error)
+        try:
+            result = self(*args, **kwargs)
+        except BaseException:
+            self._sizes.widen(before)
+            raise
+        if self._sizes.are_named:
+            warnings.warn(
+                f"compile(): {(reason or 'it failed').splitlines()[0]}. The function is recorded for each "
+                "size instead, and sizes that change are found by comparing the recordings",
+                stacklevel=4 if isinstance(self._function, Module) else 3,
+            )
+        return result
+
+    def _attempt(self, key: Any, call: Call, axes: Axes) -> Any:
+        """The result of a call, recorded with symbols for some sizes."""
+        watch = Watch(self._function, (*call.args, *call.kwargs.values()), state_of, bool(axes))
         before = {m: m.training for m in self._modules}
         capture = Capture(False, self._fullgraph)
-        stands: dict[int, Tensor] = {}
-        given = self._given(capture, stands, names, args, kwargs, dims)
+        stands, judge, symbols = self._stands(capture, call, axes)
+        run = self._watched(key, call, capture, watch, stands)
+        made = record(capture, run, call.tensors, stands, self._program_sizes, self._segments,
+                      judge if stands else None, symbols)
+        if capture.off:
+            self._note_vain(key, watch, capture)
+            return made
+        entry = made.entry
+        if stands:
+            self._sizes.note(judge, symbols)
+            key = self._key(call.args, call.kwargs, [])
+        self.recorded += 1
+        try:
+            result = made.first_run()
+        except Failed as failure:
+            return self._plainly(call.args, call.kwargs, failure.__cause__)
+        reached = watch.reached()
+        ids = set(map(id, reached))
+        entry.shared.update((i, t._storage) for i, t in enumerate(call.tensors) if id(t) in ids)
+        ids = set(map(id, call.tensors))
+        entry.bind(t for t in reached if id(t) not in ids)
+        entry.own |= frozenset(entry.shared.values())
+        self._keep(key, entry, watch, before, call.args, call.kwargs)
+        return result
 
-        def call() -> Any:
-            capture.root = call.__code__
+    @property
+    def _program_sizes(self) -> bool | None:
+        """Whether one program may serve other sizes as well."""
+        return self._dynamic if isinstance(self._dynamic, bool) else None
+
+    def _watched(
+        self, key: Any, call: Call, capture: Capture, watch: Watch, stands: Mapping[int, Tensor]
+    ) -> Callable[[], Any]:
+        """What makes the call, watches its Python, and ends the capture if a replay cannot repeat it."""
+        given = self._given(capture, call, stands)
+
+        def run() -> Any:
+            capture.root = run.__code__
             status.depth += 1
             watch.start()
             try:
@@ -259,40 +302,12 @@ class Compiled:
                 status.depth -= 1
             if not capture.off and (
                 watch.impure or not watch.knows(result) or not watch.is_unchanged()
-                or self._key(args, kwargs, []) != key
+                or self._key(call.args, call.kwargs, []) != key
             ) and not capture.call_off(True):
                 raise RuntimeError("the function does something in Python that a replay could not repeat")
             return result
 
-        try:
-            made = record(capture, call, tensors, stands, self._dynamic, self._segments)
-        except (TypeError, ValueError, RuntimeError, IndexError, InternalError) as error:
-            if not dims or capture.off:
-                raise
-            self._refused = True  # if it is the user's fault, recording without them will tell
-            warnings.warn(
-                f"compile(): {str(error).splitlines()[0]}. The function is recorded for each size instead, "
-                "and sizes that change are found by comparing the recordings",
-                stacklevel=4 if isinstance(self._function, Module) else 3,
-            )
-            return self(*args, **kwargs)
-        if capture.off:
-            self._note_vain(key, watch, capture)
-            return made
-        self.recorded += 1
-        entry = made.entry
-        try:
-            result = made.first_run()
-        except Failed as failure:
-            return self._plainly(args, kwargs, failure.__cause__)
-        reached = watch.reached()
-        ids = set(map(id, reached))
-        entry.shared.update((i, t._storage) for i, t in enumerate(tensors) if id(t) in ids)
-        ids = set(map(id, tensors))
-        entry.bind(t for t in reached if id(t) not in ids)
-        entry.own |= frozenset(entry.shared.values())
-        self._keep(key, entry, watch, before, args, kwargs)
-        return result
+        return run
 
     def _note_vain(self, key: Any, watch: Watch, capture: Capture) -> None:
         """Recording a call of this kind was in vain: after some more nobody tries again."""
@@ -301,21 +316,37 @@ class Compiled:
             self._vain.pop(next(iter(self._vain)))
         self._vain[key] = count, f"calls {watch.impure}" if watch.impure else capture.why
 
+    def _stands(
+        self, capture: Capture, call: Call, axes: Axes
+    ) -> tuple[dict[int, Tensor], Assumed, list[tuple[str, int, int]]]:
+        """What stands for arguments with symbols for sizes, by number; who decides how those compare; and
+        where they stand."""
+        names = list(call.names_of_tensors())
+        stands: dict[int, Tensor] = {}
+        sizes: dict[str, Any] = {}
+        symbols = []
+        for number, tensor in enumerate(call.tensors):
+            dims = axes.get(id(tensor))
+            if dims:
+                shape = symbolic(tensor, dims, names[number])
+                stands[number] = capture.stand_in(tensor, shape, names[number])
+                sizes.update((dim.name, tensor._type.shape[axis]) for axis, dim in dims.items())
+                symbols += [(dim.name, number, axis) for axis, dim in dims.items()]
+        return stands, Assumed(sizes), symbols
+
     def _given(
-        self, capture: Capture, stands: dict[int, Tensor], names: Any, args: Any, kwargs: Any, dims: Any
+        self, capture: Capture, call: Call, stands: Mapping[int, Tensor]
     ) -> tuple[list[Any], dict[str, Any]]:
         """The arguments to record with: themselves, or what stands for those whose sizes are symbols."""
         numbers = itertools.count()
 
-        def stand_in(name: str, tensor: Tensor, axes: Mapping[int, Dim]) -> Tensor:
+        def stand_in(name: str, tensor: Tensor, _: Any) -> Tensor:
             number = next(numbers)
-            if not dims:
+            if number not in stands:
                 capture.give(tensor, number, name)
-                return tensor
-            made = stands[number] = capture.stand_in(tensor, symbolic(tensor, axes, name), name)
-            return made
+            return stands.get(number, tensor)
 
-        return stand_ins(names, args, kwargs, dims, stand_in)
+        return stand_ins(call.names, call.args, call.kwargs, {}, stand_in)
 
     def _keep(
         self, key: Any, entry: Entry, watch: Watch, before: dict[Any, bool], args: Any, kwargs: Any

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
-from graphtorch.ir.evaluate import bind_sizes
 from graphtorch.ir.evaluate import resolve as evaluated
 from graphtorch.ir.graph import Graph, Type
 from graphtorch.ir.ops.require import RAISED
+from graphtorch.ir.shape import Condition, Dim, evaluate, symbol, symbols
 
 from .._deferred import running
 from .._deferred.door import Buffer
@@ -23,6 +24,7 @@ from .checks import Checks
 from .gradient import Backward, Spent
 from .guards import Watch
 from .segments import Known, Step, follow, number_now
+from .sizes import Symbols
 
 
 def fresh(buffer: Buffer) -> Tensor:
@@ -95,6 +97,9 @@ class Entry:
         self.grads: list[tuple[Tensor | int, int | None]] = []
         self.only: int | None = None  # the result to return, where that is all there is to deliver
         self.program: Any = None
+        self.symbols: Symbols = ()  # where sizes of arguments are symbols
+        self.pinned: dict[str, int] = {}  # symbols that have to be one number
+        self.conditions: Sequence[Condition] = ()  # what is assumed of the others
         self.ran = False  # whether it was replayed
         self._met: list[Any] = [([], [])]  # what the storages were last seen to hold: values, buffers
 
@@ -105,6 +110,7 @@ class Entry:
         not what was recorded.
         """
         checks = Checks()
+        self._write_sizes(checks)
         for storage, epoch in self.values:
             checks.add(f"{checks.const(storage)}.epoch == {epoch}")
         for tensor in self.bound:
@@ -120,6 +126,24 @@ class Entry:
         if self.layouts:
             checks.add(f"{checks.const(self._lie_alike)}(given)")
         self.state = checks.function("given", self._reading(checks), "None")
+
+    def _write_sizes(self, checks: Checks) -> None:
+        """Symbols are one size wherever they stand, and what was assumed of them holds."""
+        names: dict[str, str] = {}
+        needed = {s.name for s in symbols(self.conditions)} | set(self.pinned)
+        counts = Counter(name for name, *_ in self.symbols)
+        for name, number, axis in self.symbols:
+            size = f"given[{number}]._type.shape[{axis}]"
+            if name in names:
+                checks.add(f"{size} == {names[name]}")
+            elif name in self.pinned:
+                checks.add(f"{size} == {self.pinned[name]}")
+            elif name in needed or counts[name] > 1:
+                names[name] = f"size{len(names)}"
+                checks.add(f"({names[name]} := {size}) >= 0")
+        renamed = {name: symbol(new) for name, new in names.items()}
+        for condition in self.conditions:
+            checks.add(f"{evaluate(condition, renamed)} >= 0")
 
     def _reading(self, checks: Checks) -> list[str]:
         """The lines that read the storages."""
@@ -205,8 +229,6 @@ class Entry:
             numbers = [number_now(s) for s in self.scalars] if self.scalars else []
             results = self.program([*given, *state, *numbers]) if numbers else self.program(given, state)
         except RAISED as error:
-            if self.graph.symbols():
-                raise  # sizes that are not what their Dims say
             raise Failed from error
         whole: list[Buffer] = []
         if self.backward is not None:
@@ -257,6 +279,8 @@ class Entry:
                 made.append(fresh(results[x]))
             elif kind == "number":
                 made.append(results[x].numpy().item())
+            elif kind == "size":
+                made.append(evaluate(x, self._sizes(arguments)))
             elif kind == "argument":
                 made.append(arguments[x])
             elif kind == "base":
@@ -289,14 +313,15 @@ class Entry:
         position = iter(made)
         return rebuild(self.structure, lambda _: next(position))
 
+    def _sizes(self, arguments: Sequence[Tensor]) -> dict[str, Dim]:
+        return {name: arguments[number]._type.shape[axis] for name, number, axis in self.symbols}
+
     def _sized(self, shown: Shown, arguments: Sequence[Tensor]) -> Shown:
         """`shown` with the sizes of this call in the place of symbols."""
         view = shown.view
         if view is None or view.type.is_static:
             return shown
-        values = self.graph.inputs[: len(self.fed)]
-        shapes = [arguments[i]._type.shape for i, _ in self.fed]
-        sizes = bind_sizes(values, shapes)  # type: ignore[arg-type]
+        sizes = self._sizes(arguments)
         shape, strides, offset = evaluated((view.type.shape, view.strides, view.offset), sizes)
         steps = tuple(
             [

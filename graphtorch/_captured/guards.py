@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.ir.shape import SymInt
+
 from .._deferred.tensor import Tensor
 from .._settings import FOLDER
 from .._types import device, dtype
@@ -65,6 +67,10 @@ _IMPURE = frozenset(
 _IMPURE_OWNERS = (random.Random, np.random.RandomState, np.random.Generator, io.IOBase)
 
 
+class Effect(BaseException):
+    """In a call that may have to be made again something is about to happen that must not happen twice."""
+
+
 class Watch:
     """Notes what Python a call reads, from `start` to `stop`.
 
@@ -73,9 +79,15 @@ class Watch:
         modules: modules whose code ran or whose attributes were read, with their ``training`` before.
     """
 
-    def __init__(self, function: Any, given: Iterable[Any], state_of: Callable[[Sequence[Any]], Any]):
-        """Args: state_of: what of modules a recording depends on beside their tensors, to be compared."""
+    def __init__(self, function: Any, given: Iterable[Any], state_of: Callable[[Sequence[Any]], Any],
+                 repeats: bool = False):
+        """Args:
+        state_of: what of modules a recording depends on beside their tensors, to be compared.
+        repeats: whether the call may have to be made again, so that an `Effect` is raised before it
+            changes something in Python.
+        """
         self.impure = ""
+        self._repeats = repeats
         self._state_of = state_of
         self._states: dict[int, Any] = {}
         self.modules: dict[Any, bool] = {}
@@ -139,7 +151,7 @@ class Watch:
         if kind == _USERS:
             self._enter(frame, code)
         elif kind == _EMITS:
-            self.impure = self.impure or "a logger"
+            self._note("a logger")
         else:
             owner = frame.f_locals.get("self")
             if isinstance(owner, Members):
@@ -223,6 +235,7 @@ class Watch:
                 if _is_leaf(owner):
                     continue
                 if step == "each":
+                    self._about_to_change(owner, "an element", last)
                     self._content(owner)
                     reached += _elements(owner)
                     continue
@@ -236,13 +249,14 @@ class Watch:
             for owner in owners:
                 self._content(owner)
                 if isinstance(owner, io.IOBase):
-                    self.impure = self.impure or "a file"
+                    self._note("a file")
                 if deep and not _is_leaf(owner) and not isinstance(owner, (Members, Optimizer, *_FIXED)):
                     for key in list(_own(owner)):
                         self._hop(owner, "attr", key)
 
     def _hop(self, owner: Any, step: str, key: Any, stored: bool = False) -> Any:
         """One step from an object: what it leads to, or STOP."""
+        self._about_to_change(owner, key, stored)
         if step == "attr":
             if isinstance(owner, Members):
                 self._module(owner)
@@ -259,7 +273,7 @@ class Watch:
                 self._note_impure(value)
                 return value if isinstance(value, types.ModuleType) else STOP
             if isinstance(owner, _IMPURE_OWNERS) and owner not in self._streams:
-                self.impure = self.impure or f"{type(owner).__name__}.{key}"
+                self._note(f"{type(owner).__name__}.{key}")
             if not _is_plain_attribute(owner, key) and not stored:
                 return STOP
         try:
@@ -295,7 +309,19 @@ class Watch:
         except TypeError:
             impure = False
         if impure or isinstance(getattr(value, "__self__", None), _IMPURE_OWNERS):
-            self.impure = getattr(value, "__qualname__", str(value))
+            self._note(getattr(value, "__qualname__", str(value)))
+
+    def _note(self, impure: str) -> None:
+        """A replay would leave out a call of this."""
+        self.impure = self.impure or impure
+        if self._repeats:
+            raise Effect(impure)
+
+    def _about_to_change(self, owner: Any, key: Any, stored: bool) -> None:
+        """Code is about to run that stores to an object, or calls a method of a container: of older ones."""
+        changes = stored or (isinstance(owner, (list, dict, set)) and key in _CHANGING)
+        if self._repeats and changes and id(owner) in self._known:
+            raise Effect(f"{type(owner).__name__}.{key}")
 
     def _meet(self, value: Any) -> None:
         """An object that is older than the call."""
@@ -360,7 +386,7 @@ class Watch:
         if isinstance(result, (tuple, list)):
             return all(map(self.knows, result))
         plain = isinstance(result, (*ATOMS, Tensor, *_FIXED, dtype, device, enum.Enum))
-        return plain or id(result) in self._known
+        return plain or isinstance(result, SymInt) or id(result) in self._known
 
     def is_unchanged(self) -> bool:
         """Whether the call itself left everything as it was: else a replay would leave out what it did."""
@@ -408,6 +434,8 @@ class Watch:
 
 
 _OURS, _USERS, _METHOD, _EMITS = range(4)
+_CHANGING = frozenset(("append", "extend", "insert", "pop", "popitem", "remove", "clear", "sort", "reverse",
+                       "add", "discard", "update", "setdefault", "appendleft", "popleft"))
 _MISSING: Any = object()  # in the place of a value that is not there, where the code stores one
 
 
@@ -423,7 +451,7 @@ def _kind_of(frame: Any) -> int:
     """Whose code a frame runs: the user's, a method of ours that is noted, or any other."""
     code, file = frame.f_code, frame.f_code.co_filename
     root = str(frame.f_globals.get("__name__")).partition(".")[0]
-    if root in ("llvmlite", "ml_dtypes"):
+    if root in ("llvmlite", "ml_dtypes", "threadpoolctl"):
         return _OURS
     if root == "graphtorch":
         if file.startswith(_STATEFUL):
@@ -508,7 +536,7 @@ class _Noted:
     def write(self, text: Any) -> Any:
         """Write on, and note that."""
         if threading.get_ident() == self._thread:
-            self._watch.impure = self._watch.impure or "print"
+            self._watch._note("print")
         return self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:

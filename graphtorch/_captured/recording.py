@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-from graphtorch.ir.graph import Value, topological
+from graphtorch.ir.dtype import boolean
+from graphtorch.ir.evaluate import specialize
+from graphtorch.ir.graph import Type, Value, topological
+from graphtorch.ir.op import judging
+from graphtorch.ir.shape import SymInt
 
 from .._deferred.programs import recorded_program
 from .._deferred.storage import Storage, Version, View, is_contiguous, recorder
@@ -15,6 +20,7 @@ from .capture import Boundary, Capture, Closed, rebuild, tensors_in
 from .entry import SINGLE, Entry, Shown, layout_of
 from .gradient import ARGUMENT, OUTPUT, TENSOR, Backward, Joint, ends_of, joint_gradient
 from .segments import Path, Segment, Unreplayable
+from .sizes import Assumed, Symbols
 
 
 def record(
@@ -24,6 +30,8 @@ def record(
     stands: Mapping[int, Tensor],
     dynamic: bool | None,
     segments: MutableMapping[Any, Segment],
+    judge: Assumed | None = None,
+    symbols: Symbols = (),
 ) -> Recording | Any:
     """Record one call and compile it.
 
@@ -31,30 +39,42 @@ def record(
         call: the function on what stands for its arguments.
         stands: by number, arguments that something else stands for.
         segments: those of other recordings of the function, by what they do; new ones are added.
+        judge: decides how sizes compare where some are symbols.
+        symbols: where these stand.
 
     Returns:
         A `Recording`, which is still to be run; the call's result where the capture was called off.
     """
-    result = capture.call(call)
-    if not capture.off:
-        recorder.capture = capture
-        try:
-            made = Recording(capture, result, arguments, stands, dynamic, segments)
-        except Unreplayable:
-            if not capture.call_off(True):
-                raise RuntimeError("the function cannot be recorded with symbols for sizes") from None
-        except (RuntimeError, NotImplementedError):
-            if not capture.off and not capture.call_off(True):
-                raise
-        finally:
-            recorder.capture = None
-    if capture.off:
-        return result
+    with nullcontext() if judge is None else judging(judge):
+        result = capture.call(call)
+        made = None if capture.off else _sorted(capture, result, arguments, stands, dynamic, segments)
+        if made is None or capture.off:
+            return result
+        if judge is not None:
+            made.assume(judge, symbols)
     capture.restore()
     entry = made.entry
     entry.generators = list(capture.drawn.items())
-    entry.program = recorded_program(entry.graph, made.stable, dynamic)
+    entry.program = recorded_program(entry.graph, made.stable, dynamic, entry.conditions)
     return made
+
+
+def _sorted(capture: Capture, result: Any, *others: Any) -> Recording | None:
+    """What a finished capture holds; None where it is called off."""
+    recorder.capture = capture
+    try:
+        return Recording(capture, result, *others)
+    except Unreplayable:
+        if not capture.call_off(True):
+            capture.restore()
+            raise RuntimeError("the function cannot be recorded with symbols for sizes") from None
+    except (RuntimeError, NotImplementedError):
+        if not capture.off and not capture.call_off(True):
+            capture.restore()
+            raise
+    finally:
+        recorder.capture = None
+    return None
 
 
 def _shown(kind: str, which: Any, tensor: Tensor, own: View | None) -> Shown:
@@ -92,7 +112,8 @@ class Recording:
             self.holders.setdefault(t._storage, i)
         self._check_known()
         self.values: list[Value] = []
-        self.numbers: dict[int, Value] = {}  # of stand-ins for numbers in the result, by their ids
+        self.numbers: dict[int, Value | SymInt] = {}  # of stand-ins for those in the result, by their ids
+        self._kept_apart: list[Tensor] = []  # the stand-ins themselves
         result = self._with_stand_ins(result)
         tensors = tensors_in(result)
         entry = self.entry = Entry(
@@ -147,16 +168,31 @@ class Recording:
             lost = stand._fn is not None and not isinstance(stand._fn, Boundary)
             if stand._view is not None or stand._rg is not flag or lost:
                 raise Unreplayable
+            if stand in capture.grads or stand in capture.grad_guards:
+                raise Unreplayable  # the argument may have a gradient
+
+    def assume(self, judge: Assumed, symbols: Symbols) -> None:
+        """Note what the recording assumed of its sizes; symbols that can be but one number become that."""
+        entry, pinned = self.entry, judge.pinned()
+        entry.graph = specialize(entry.graph, pinned)
+        entry.symbols, entry.pinned, entry.conditions = tuple(symbols), pinned, tuple(judge.open())
+        if entry.backward is not None:
+            entry.backward.assume(entry.symbols, pinned, entry.conditions)
 
     def _with_stand_ins(self, tree: Any) -> Any:
         """A result with a tensor for each number that is made anew at each call."""
+        found: Any = tree if isinstance(tree, SymInt) else None
         for number, value in self.capture.numbers:
             if tree is number:
-                made: Tensor = object.__new__(Tensor)
-                made._storage, made._counter = Storage(value), Version()
-                self.numbers[id(made)] = value
-                return made
-        if not self.capture.numbers or isinstance(tree, Tensor):
+                found = value
+        if found is not None:
+            made: Tensor = object.__new__(Tensor)
+            made._storage = Storage(_NOTHING if isinstance(found, SymInt) else found)
+            made._counter = Version()
+            self.numbers[id(made)] = found
+            self._kept_apart.append(made)
+            return made
+        if not (self.capture.numbers or self.stands) or isinstance(tree, Tensor):
             return tree
         if isinstance(tree, dict):
             made_dict = copy.copy(tree)
@@ -193,7 +229,8 @@ class Recording:
         if number is not None:
             return "argument", number
         if id(tensor) in self.numbers:
-            return "number", self._number(self.numbers[id(tensor)])
+            made = self.numbers[id(tensor)]
+            return ("size", made) if isinstance(made, SymInt) else ("number", self._number(made))
         storage, view, base = tensor._storage, tensor._view, tensor._base
         holder = self.holders.get(storage)
         if holder is not None:
@@ -413,4 +450,5 @@ def _in_order(view: View) -> bool:
     return is_contiguous(view.type.shape, view.strides)
 
 
+_NOTHING = Value(Type(boolean))  # in the place of what a size of the result would be as a tensor
 _HOLE = object.__new__(Tensor)  # stands for a tensor in the structure of a result

@@ -41,10 +41,19 @@ class Dim:
         self.name = name
         self.min, self.max = min, max
         self.size: SymInt = symbol(name, min, max)
+        self.marker = name  # what stands for the size in the signature of a call
 
     def __repr__(self) -> str:
         limit = "" if self.max is None else f", max={self.max}"
         return f"Dim({self.name!r}, min={self.min}{limit})"
+
+
+class Unnamed(Dim):
+    """A size that is a symbol without having been given a name."""
+
+    def __init__(self, name: str, *, min: int, max: int | None):
+        super().__init__(name, min=min, max=max)
+        self.marker = "*"
 
 
 class TracedGraph:
@@ -273,14 +282,19 @@ def stand_ins(
         position = iter(made)
         return rebuild(tree, lambda _: next(position))
 
+    check_names(dims, names, kwargs)
+    return [replaced(n, a) for n, a in zip(names, args, strict=True)], {
+        k: replaced(k, v) for k, v in kwargs.items()
+    }
+
+
+def check_names(dims: Mapping[str, Any], names: Sequence[str], kwargs: Mapping[str, Any]) -> None:
+    """Raise where Dims are of arguments that are not there."""
     unknown = set(dims) - set(names) - set(kwargs)
     if unknown:
         raise ValueError(
             f"dynamic: there is no argument {sorted(unknown)[0]!r}: the function takes {[*names, *kwargs]}"
         )
-    return [replaced(n, a) for n, a in zip(names, args, strict=True)], {
-        k: replaced(k, v) for k, v in kwargs.items()
-    }
 
 
 def check_sizes(dims: Mapping[str, Mapping[int, Dim]], given: Mapping[str, Any]) -> None:

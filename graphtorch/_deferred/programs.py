@@ -238,14 +238,20 @@ def graph_key(graph: Graph) -> object:
     return Captured(graph, ()).key()
 
 
-def recorded_program(graph: Graph, stable: Sequence[int] = (), dynamic: bool | None = None) -> Any:
+def recorded_program(
+    graph: Graph, stable: Sequence[int] = (), dynamic: bool | None = None,
+    conditions: Sequence[Condition] = (),
+) -> Any:
     """What runs a graph of a compiled function: called with buffers, and ``explain()``.
 
     Args:
         stable: positions of inputs that seldom change.
         dynamic: whether one program may serve other sizes as well: False: no; True: from the first on.
+        conditions: what the graph assumes of its symbols; whoever calls tests it.
     """
-    return captured_program(graph, stable) if graph.symbols() else Recorded(graph, stable, dynamic)
+    if graph.symbols():
+        return captured_program(graph, stable, conditions)
+    return Recorded(graph, stable, dynamic)
 
 
 class Recorded:
