@@ -96,19 +96,32 @@ class Compiled:
                     return result
         tensors: list[Tensor] = []
         key = self._key(args, kwargs, tensors)
-        kind = self._entries.get(key)
-        if kind is not None:
-            result = self._serve(kind, tensors, args, kwargs)
+        result = self._find(key, tensors, args, kwargs, {})
+        if result is not OTHER:
+            return result
+        axes = self._sizes.axes(args, kwargs) if self._sizes.active else {}
+        if axes:  # else these sizes have recordings of their own, which are the faster ones
+            key = self._key(args, kwargs, [], axes)
+            result = self._find(key, tensors, args, kwargs, axes)
             if result is not OTHER:
-                if kind.matches is _UNKNOWN:
-                    kind.matches = self._matching(args, kwargs)
-                self._last = None if kind.matches is None else (kind.matches, kind)
                 return result
         if key in self._vain and self._vain[key][0] >= VAIN:
             return self._line_by_line(args, kwargs)
         if status.stance in ("eager_on_recompile", "fail_on_recompile"):
             return self._unrecorded(args, kwargs)
-        return self._record(key, tensors, args, kwargs)
+        return self._record(key, tensors, args, kwargs, axes)
+
+    def _find(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any, axes: Axes) -> Any:
+        """The result of a recording under a key; OTHER where none fits."""
+        kind = self._entries.get(key)
+        if kind is None:
+            return OTHER
+        result = self._serve(kind, tensors, args, kwargs)
+        if result is not OTHER:
+            if kind.matches is _UNKNOWN:
+                kind.matches = self._matching(args, kwargs, axes)
+            self._last = None if kind.matches is None else (kind.matches, kind)
+        return result
 
     def _line_by_line(self, args: Any, kwargs: Any) -> Any:
         status.depth += 1
@@ -170,8 +183,7 @@ class Compiled:
                 raise
         raise error
 
-    def _key(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
-        axes = self._sizes.axes(args, kwargs) if self._sizes.active else None
+    def _key(self, args: Any, kwargs: Any, tensors: list[Tensor], axes: Axes | None = None) -> Any:
         return (
             (tuple, *[signature(a, tensors, axes) for a in args]),
             signature(kwargs, tensors, axes) if kwargs else None,
@@ -184,11 +196,10 @@ class Compiled:
             shared_by(tensors) if len(tensors) > 1 else None,
         )
 
-    def _matching(self, args: Any, kwargs: Any) -> Any:
+    def _matching(self, args: Any, kwargs: Any, axes: Axes) -> Any:
         """The tensors of arguments that have the key of these; None for others, or where there is no such
         function: it is one written for these arguments, a fraction of what `_key` takes."""
         checks = Checks()
-        axes = self._sizes.axes(args, kwargs) if self._sizes.active else {}
         try:
             names = write_signature(checks, args, kwargs, axes)
         except NotImplementedError:
@@ -219,7 +230,7 @@ class Compiled:
         self._training = tuple([m.training for m in self._modules])
         self._seen = changes.count
 
-    def _record(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+    def _record(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any, axes: Axes) -> Any:
         """The result of a call that no recording serves; it is recorded, if that can be.
 
         With symbols for sizes a recording may fail where one for these sizes would not: then fewer are
@@ -228,8 +239,7 @@ class Compiled:
         call = Call(argument_names(self._function, args, kwargs), args, kwargs, tensors)
         if self._sizes.meet(call):
             return self(*args, **kwargs)
-        axes = self._sizes.axes(args, kwargs) if self._sizes.active else {}
-        if not any(axes.values()):
+        if not axes:
             return self._attempt(key, call, {})
         try:
             return self._attempt(key, call, axes)
@@ -256,7 +266,7 @@ class Compiled:
         before = {m: m.training for m in self._modules}
         capture = Capture(False, self._fullgraph)
         stands, judge, symbols = self._stands(capture, call, axes)
-        run = self._watched(key, call, capture, watch, stands)
+        run = self._watched(key, call, axes, capture, watch, stands)
         made = record(capture, run, call.tensors, stands, self._program_sizes, self._segments,
                       judge if stands else None, symbols)
         if capture.off:
@@ -265,7 +275,8 @@ class Compiled:
         entry = made.entry
         if stands:
             self._sizes.note(judge, symbols)
-            key = self._key(call.args, call.kwargs, [])
+            axes = self._sizes.axes(call.args, call.kwargs)  # as later calls of these sizes will have
+            key = self._key(call.args, call.kwargs, [], axes)
         self.recorded += 1
         try:
             result = made.first_run()
@@ -277,7 +288,7 @@ class Compiled:
         ids = set(map(id, call.tensors))
         entry.bind(t for t in reached if id(t) not in ids)
         entry.own |= frozenset(entry.shared.values())
-        self._keep(key, entry, watch, before, call.args, call.kwargs)
+        self._keep(key, entry, watch, before, call, axes)
         return result
 
     @property
@@ -286,7 +297,7 @@ class Compiled:
         return self._dynamic if isinstance(self._dynamic, bool) else None
 
     def _watched(
-        self, key: Any, call: Call, capture: Capture, watch: Watch, stands: Mapping[int, Tensor]
+        self, key: Any, call: Call, axes: Axes, capture: Capture, watch: Watch, stands: Mapping[int, Tensor]
     ) -> Callable[[], Any]:
         """What makes the call, watches its Python, and ends the capture if a replay cannot repeat it."""
         given = self._given(capture, call, stands)
@@ -302,7 +313,7 @@ class Compiled:
                 status.depth -= 1
             if not capture.off and (
                 watch.impure or not watch.knows(result) or not watch.is_unchanged()
-                or self._key(call.args, call.kwargs, []) != key
+                or self._key(call.args, call.kwargs, [], axes) != key
             ) and not capture.call_off(True):
                 raise RuntimeError("the function does something in Python that a replay could not repeat")
             return result
@@ -349,7 +360,7 @@ class Compiled:
         return stand_ins(call.names, call.args, call.kwargs, {}, stand_in)
 
     def _keep(
-        self, key: Any, entry: Entry, watch: Watch, before: dict[Any, bool], args: Any, kwargs: Any
+        self, key: Any, entry: Entry, watch: Watch, before: dict[Any, bool], call: Call, axes: Axes
     ) -> None:
         """Remember a recording for later calls."""
         new = {m: training for m, training in watch.modules.items() if m not in before}
@@ -362,7 +373,7 @@ class Compiled:
         entry.guard(watch)
         if new:
             self._training, after = tuple(before.values()), self._training
-            key = self._key(args, kwargs, [])
+            key = self._key(call.args, call.kwargs, [], axes)
             self._training = after
         old = self._entries.pop(key, None)
         kept = [] if old is None else [e for e in old.entries if e.alive()]

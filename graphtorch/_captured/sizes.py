@@ -105,9 +105,10 @@ class SizesOf:
 
     def __init__(self, function: Any, dynamic: Any):
         self._function = function
+        self._dynamic = dynamic
         self._dims = dynamic if isinstance(dynamic, Mapping) else None
-        self._every = dynamic is True
-        self._stage = ASKED
+        self._every = dynamic is True or dynamic is None
+        self._stage = CHANGED if dynamic is None else ASKED
         self._marks: dict[Place, Mark] = {}
         self._changed: set[Place] = set()
         self._last: dict[Place, int] = {}
@@ -127,6 +128,8 @@ class SizesOf:
         if self._dims is not None:
             return self._named(Call.of(self._function, args, kwargs))
         found: dict[int, dict[int, Dim]] = {}
+        if self._yields(tensors):
+            return found
         dims: dict[tuple[int, int, int | None], Dim] = {}
         for number, tensor in enumerate(tensors):
             if not _is_plain(tensor):
@@ -141,6 +144,15 @@ class SizesOf:
                     found.setdefault(id(tensor), {})[axis] = dim
         return found
 
+    def _yields(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether sizes are symbols only where that makes one recording of all: there are programs for
+        changing sizes without that."""
+        return self._dynamic is None and any(
+            self._apart.get((number, axis), ()) is None
+            for number, tensor in enumerate(tensors)
+            for axis in range(len(tensor._type.shape))
+        )
+
     def _mark_of(self, place: Place, size: int) -> Mark | None:
         """How the size at a place is a symbol, if it is one."""
         mark = self._marks.get(place, _UNMARKED if self._every else None)
@@ -153,12 +165,13 @@ class SizesOf:
 
     def _named(self, call: Call) -> Axes:
         dims = dynamic_axes(self._dims, call.names, call.args)
-        return {
-            id(tensor): {a: d for a, d in axes.items() if self._is_open(number, tensor, a, d)}
-            for number, (tensor, axes) in enumerate(
-                (t, dims.get(name, {})) for name, tree in call.named().items() for t in tensors_in(tree)
-            )
-        }
+        owners = [name for name, tree in call.named().items() for _ in tensors_in(tree)]
+        found: dict[int, dict[int, Dim]] = {}
+        for number, (name, tensor) in enumerate(zip(owners, call.tensors, strict=True)):
+            for axis, dim in dims.get(name, {}).items():
+                if self._is_open(number, tensor, axis, dim):
+                    found.setdefault(id(tensor), {})[axis] = dim
+        return found
 
     def _is_open(self, number: int, tensor: Tensor, axis: int, dim: Dim) -> bool:
         shape = tensor._type.shape
