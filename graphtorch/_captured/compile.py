@@ -273,6 +273,9 @@ class Compiled:
             self._note_vain(key, watch, capture)
             return made
         entry = made.entry
+        if watch.unrepeatable:
+            self._note_vain(key, watch, capture)
+            return made.first_run()
         if stands:
             self._sizes.note(judge, symbols)
             axes = self._sizes.axes(call.args, call.kwargs)  # as later calls of these sizes will have
@@ -311,11 +314,15 @@ class Compiled:
             finally:
                 watch.stop()
                 status.depth -= 1
-            if not capture.off and (
-                watch.impure or not watch.knows(result) or not watch.is_unchanged()
+            if capture.off:
+                return result
+            known = watch.knows(result)
+            watch.unrepeatable = (
+                not known or bool(watch.impure) or not watch.is_unchanged()
                 or self._key(call.args, call.kwargs, [], axes) != key
-            ) and not capture.call_off(True):
-                raise RuntimeError("the function does something in Python that a replay could not repeat")
+            )
+            if watch.unrepeatable and not capture.call_off(True) and not known:
+                raise RuntimeError("the function returns objects of its own making")
             return result
 
         return run

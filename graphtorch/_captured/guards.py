@@ -76,6 +76,7 @@ class Watch:
 
     Attributes:
         impure: a call whose effect a replay would leave out, or "".
+        unrepeatable: whether what was seen afterwards says that a replay could not do what the call did.
         modules: modules whose code ran or whose attributes were read, with their ``training`` before.
     """
 
@@ -87,6 +88,7 @@ class Watch:
             changes something in Python.
         """
         self.impure = ""
+        self.unrepeatable = False
         self._repeats = repeats
         self._state_of = state_of
         self._states: dict[int, Any] = {}

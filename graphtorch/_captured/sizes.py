@@ -112,8 +112,8 @@ class SizesOf:
         self._marks: dict[Place, Mark] = {}
         self._changed: set[Place] = set()
         self._last: dict[Place, int] = {}
-        self._apart: dict[Place, set[int] | None] = {}  # sizes with recordings of their own; None: all
-        self._numbers: set[Place] = set()  # needed as a number of Python by some recording
+        # where sizes were needed as numbers of Python: the one with a recording of its own; None: all have
+        self._apart: dict[Place, int | None] = {}
         self.active = bool(self._dims) or self._every
 
     # -- which
@@ -148,20 +148,19 @@ class SizesOf:
         """Whether sizes are symbols only where that makes one recording of all: there are programs for
         changing sizes without that."""
         return self._dynamic is None and any(
-            self._apart.get((number, axis), ()) is None
+            self._apart.get((number, axis), -1) is None
             for number, tensor in enumerate(tensors)
             for axis in range(len(tensor._type.shape))
         )
 
     def _mark_of(self, place: Place, size: int) -> Mark | None:
         """How the size at a place is a symbol, if it is one."""
-        mark = self._marks.get(place, _UNMARKED if self._every else None)
+        mark = self._marks.get(place)
+        if mark is None and self._every and (self._stage == ASKED or place in self._changed):
+            mark = _UNMARKED
         if mark is None or not mark.dynamic or not mark.min <= size <= (mark.max or size):
             return None
-        if self._stage == CHANGED and place not in self._changed:
-            return None
-        apart = self._apart.get(place, ())
-        return None if apart is None or size in apart else mark
+        return None if self._apart.get(place, -1) in (None, size) else mark
 
     def _named(self, call: Call) -> Axes:
         dims = dynamic_axes(self._dims, call.names, call.args)
@@ -177,8 +176,7 @@ class SizesOf:
         shape = tensor._type.shape
         if not -len(shape) <= axis < len(shape) or not dim.min <= shape[axis] <= (dim.max or shape[axis]):
             return False
-        apart = self._apart.get((number, axis), ())
-        return apart is not None and shape[axis] not in apart
+        return self._apart.get((number, axis), -1) not in (None, shape[axis])
 
     # -- what calls and recordings tell
 
@@ -226,14 +224,8 @@ class SizesOf:
         """
         pinned = judge.pinned()
         for name, number, axis in symbols_:
-            place = number, axis
-            if name not in pinned:
-                continue
-            if name in judge.numbers:
-                self._is_number(place, name, pinned[name])
-            apart = self._apart.setdefault(place, set())
-            if apart is not None:
-                apart.add(pinned[name])
+            if name in pinned and name in judge.numbers:
+                self._is_number((number, axis), name, pinned[name])
 
     def _is_number(self, place: Place, name: str, size: int) -> None:
         """A size was needed as a number of Python; if that comes again, all of them are recorded apart."""
@@ -244,15 +236,13 @@ class SizesOf:
                 f"function needs its size as a number of Python, which was {size}: use maybe_mark_dynamic, "
                 "or leave it to arithmetic and comparisons"
             )
-        if self._dims is not None and not self._numbers:
+        if self._dims is not None and not self._apart:
             warnings.warn(
                 f"compile(): size {name} is needed as a number of Python. The function is recorded for each "
                 "size instead, and sizes that change are found by comparing the recordings",
                 stacklevel=7,
             )
-        if place in self._numbers:
-            self._apart[place] = None
-        self._numbers.add(place)
+        self._apart[place] = None if place in self._apart else size
 
 
 _UNMARKED = Mark(True)
