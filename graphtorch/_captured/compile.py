@@ -8,7 +8,8 @@ import itertools
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -24,9 +25,10 @@ from ..nn.modules.module import Module
 from ..utils.hooks import changes
 from .capture import Capture
 from .checks import Checks
-from .entry import OTHER, Entry, Failed
+from .entry import OTHER, Entry, Failed, Replay
 from .guards import Effect, Watch
-from .recording import record
+from .outputs import Given
+from .recording import Made, record
 from .segments import LEAVES, Known, Segment, is_refuted
 from .signature import modules_of, shared_by, signature, state_of, write_signature
 from .sizes import Assumed, Axes, Call, SizesOf
@@ -41,10 +43,11 @@ VAIN = 3  # recordings in vain after which a kind of call runs line by line
 class Kind:
     """The recordings of calls of one kind, the latest first, and what finds the tensors of such calls."""
 
-    __slots__ = ("entries", "matches")
+    __slots__ = ("entries", "matches", "ran")
 
-    def __init__(self, entries: list[Entry]):
+    def __init__(self, entries: list[Entry], ran: bool):
         self.entries = entries
+        self.ran = ran  # whether some recording was replayed
         self.matches: Any = _UNKNOWN  # see `Compiled._matching`
 
 
@@ -156,17 +159,17 @@ class Compiled:
         """The result of the first recording that fits; OTHER where none does."""
         known: Known = {}
         for entry in kind.entries:
-            if known and is_refuted(entry.steps, known):
+            if known and is_refuted(entry.replay.steps, known):
                 continue
             state = entry.state(tensors)
             if state is None:
                 continue
             try:
-                result = entry.replay(tensors, state, known)
+                result = entry.replay.run(tensors, state, known)
             except Failed as failure:
                 return self._plainly(args, kwargs, failure.__cause__)
             if result is not OTHER:
-                entry.ran = True
+                kind.ran = True
                 return result
         return OTHER
 
@@ -267,31 +270,24 @@ class Compiled:
         capture = Capture(False, self._fullgraph)
         stands, judge, symbols = self._stands(capture, call, axes)
         run = self._watched(key, call, axes, capture, watch, stands)
-        made = record(capture, run, call.tensors, stands, self._program_sizes, self._segments,
+        made = record(capture, run, Given(call.tensors, stands), self._program_sizes, self._segments,
                       judge if stands else None, symbols)
         if capture.off:
             self._note_vain(key, watch, capture)
             return made
-        entry = made.entry
         if watch.unrepeatable:
             self._note_vain(key, watch, capture)
-            return made.first_run()
-        if stands:
+        elif stands:
             self._sizes.note(judge, symbols)
             axes = self._sizes.axes(call.args, call.kwargs)  # as later calls of these sizes will have
             key = self._key(call.args, call.kwargs, [], axes)
-        self.recorded += 1
         try:
-            result = made.first_run()
+            result = _first(made.replay, call.tensors)
         except Failed as failure:
             return self._plainly(call.args, call.kwargs, failure.__cause__)
-        reached = watch.reached()
-        ids = set(map(id, reached))
-        entry.shared.update((i, t._storage) for i, t in enumerate(call.tensors) if id(t) in ids)
-        ids = set(map(id, call.tensors))
-        entry.bind(t for t in reached if id(t) not in ids)
-        entry.own |= frozenset(entry.shared.values())
-        self._keep(key, entry, watch, before, call, axes)
+        if not watch.unrepeatable:
+            self.recorded += 1
+            self._keep(key, made, watch, before, call, axes)
         return result
 
     @property
@@ -367,17 +363,17 @@ class Compiled:
         return stand_ins(call.names, call.args, call.kwargs, {}, stand_in)
 
     def _keep(
-        self, key: Any, entry: Entry, watch: Watch, before: dict[Any, bool], call: Call, axes: Axes
+        self, key: Any, made: Made, watch: Watch, before: dict[Any, bool], call: Call, axes: Axes
     ) -> None:
         """Remember a recording for later calls."""
         new = {m: training for m, training in watch.modules.items() if m not in before}
         before.update(new)
         self._modules = [*self._modules, *new]
         self._look_at_modules()  # the call itself may have set some
-        entry.bind(
-            t for m in self._modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None
-        )
-        entry.guard(watch)
+        members = (t for m in self._modules for t in (*m._parameters.values(), *m._buffers.values()))
+        guards = made.guards.with_tensors(call.tensors, watch.reached())
+        bound = tuple(dict.fromkeys((*guards.bound, *[t for t in members if t is not None])))
+        entry = Entry.of(made.replay, replace(guards, bound=bound), watch)
         if new:
             self._training, after = tuple(before.values()), self._training
             key = self._key(call.args, call.kwargs, [], axes)
@@ -385,15 +381,16 @@ class Compiled:
         old = self._entries.pop(key, None)
         kept = [] if old is None else [e for e in old.entries if e.alive()]
         self._last = None
-        if entry.steps and sum(bool(e.steps) for e in kept) >= LEAVES:
+        if made.replay.steps and sum(bool(e.replay.steps) for e in kept) >= LEAVES:
             self._give_up(key)
             return
-        if len(kept) >= ENTRIES_BOUND and not any(e.ran for e in kept):
+        ran = old is not None and old.ran
+        if len(kept) >= ENTRIES_BOUND and not ran:
             self._vain[key] = VAIN, "what it reads in Python is another at each call"
             return
         if len(self._entries) >= SIGNATURES_BOUND:
             self._entries.pop(next(iter(self._entries)))
-        self._entries[key] = Kind([entry, *kept][:ENTRIES_BOUND])
+        self._entries[key] = Kind([entry, *kept][:ENTRIES_BOUND], ran)
 
     def _give_up(self, key: Any) -> None:
         """From now on calls of a kind run line by line: values that Python reads lead to ever new paths."""
@@ -408,14 +405,14 @@ class Compiled:
     def explain(self) -> str:
         """What was compiled: for each recorded graph its kernels, memory, FLOPs and bytes."""
         entries = [e for kind in self._entries.values() for e in kind.entries]
-        texts = [e.explain() for e in entries]
+        texts = [e.replay.explain() for e in entries]
         texts += [f"runs line by line: {why}" for _, why in self._vain.values()]
         return "\n".join(dict.fromkeys(texts)) or "nothing recorded yet: call the function once"
 
     @property
     def graphs(self) -> list[Graph]:
         """The recorded graphs, as recorded."""
-        return [e.whole for kind in self._entries.values() for e in kind.entries]
+        return [e.replay.whole for kind in self._entries.values() for e in kind.entries]
 
 
 class OptimizedModule(Module):
@@ -552,6 +549,13 @@ def _check_backend(backend: Any, mode: Any) -> None:
             "graphs of torch.fx, and functions are compiled without them",
             stacklevel=3,
         )
+
+
+def _first(replay: Replay, arguments: Sequence[Tensor]) -> Any:
+    """The result of the call that was recorded."""
+    state = replay.read()
+    assert state is not None  # it was recorded a moment ago
+    return replay.run(arguments, state)
 
 
 def _default_dtypes() -> Any:

@@ -70,6 +70,9 @@ _IMPURE_OWNERS = (random.Random, np.random.RandomState, np.random.Generator, io.
 class Effect(BaseException):
     """In a call that may have to be made again something is about to happen that must not happen twice."""
 
+    def __init__(self, what: str):
+        super().__init__(f"the function does something in Python that a replay could not repeat: {what}")
+
 
 class Watch:
     """Notes what Python a call reads, from `start` to `stop`.
