@@ -26,10 +26,10 @@ from ..utils.hooks import changes
 from .capture import Capture
 from .checks import Checks
 from .entry import OTHER, Entry, Failed, Replay
-from .guards import Effect, Watch
+from .guards import Watch
 from .outputs import Given
 from .recording import Made, record
-from .segments import LEAVES, Known, Segment, is_refuted
+from .segments import LEAVES, Known, Restart, Segment, is_refuted
 from .signature import modules_of, shared_by, signature, state_of, write_signature
 from .sizes import Assumed, Axes, Call, SizesOf
 from .status import BACKENDS, MODES, ConstraintViolationError, InvalidBackend, compiled, status
@@ -248,7 +248,7 @@ class Compiled:
             return self._attempt(key, call, axes)
         except ConstraintViolationError:
             raise
-        except (Exception, Effect) as error:
+        except (Exception, Restart) as error:
             before, reason = self._sizes.narrow(), str(error)
         try:
             result = self(*args, **kwargs)
@@ -499,10 +499,10 @@ def compile(
     Args:
         model: a function or `Module`; None makes a decorator. Of a class, its instances' calls are compiled.
         fullgraph: whether a value that is needed in Python is an error.
-        dynamic: None: sizes and Python numbers that change from call to call become symbols of one program.
-            False: each size has a program of its own; True: sizes that come once have none. Or for an
-            argument (by name or position) its axes that may vary, such as ``{"x": {0: Dim("batch",
-            max=64)}}``; one recording then serves all sizes in the range.
+        dynamic: None: sizes that change from call to call become symbols, and one recording for each branch
+            that Python takes by them serves all. True: all sizes are symbols from the first call on; False:
+            none, and each has a program of its own. Or for an argument (by name or position) its axes that
+            may vary, such as ``{"x": {0: Dim("batch", max=64)}}``.
         backend: a name of PyTorch's: all of them mean this compiler. A function is not called, which warns.
         mode, options: checked as PyTorch's, of which they choose between schedules; they change nothing here.
         disable: return `model` as it is.
@@ -518,27 +518,31 @@ def compile(
     if model is None:
         return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode,
                                  options=options, disable=disable)
-    if mode is not None and options is not None:
-        raise RuntimeError(
-            "Either mode or options can be specified, but both can't be specified at the same time."
-        )
-    if not callable(model):
-        raise AssertionError(f"A callable function is expected, but {type(model)} is provided.")
-    _check_backend(backend, mode)
+    _check_arguments(model, backend, mode, options)
     if disable:
         return model
-    if not (dynamic is None or isinstance(dynamic, (bool, Mapping))):
-        raise TypeError(
-            "compile(): dynamic must be True, False, None or {argument: {axis: Dim}}, not "
-            f"{type(dynamic).__name__}"
-        )
+    _check_dynamic(dynamic)
     if inspect.isclass(model):
         setattr(model, "__call__", Compiled(model.__call__, dynamic, fullgraph))  # noqa: B010
         return model
     return (OptimizedModule if isinstance(model, Module) else Compiled)(model, dynamic, fullgraph)
 
 
-def _check_backend(backend: Any, mode: Any) -> None:
+def _check_dynamic(dynamic: Any) -> None:
+    if not (dynamic is None or isinstance(dynamic, (bool, Mapping))):
+        raise TypeError(
+            "compile(): dynamic must be True, False, None or {argument: {axis: Dim}}, not "
+            f"{type(dynamic).__name__}"
+        )
+
+
+def _check_arguments(model: Any, backend: Any, mode: Any, options: Any) -> None:
+    if mode is not None and options is not None:
+        raise RuntimeError(
+            "Either mode or options can be specified, but both can't be specified at the same time."
+        )
+    if not callable(model):
+        raise AssertionError(f"A callable function is expected, but {type(model)} is provided.")
     if mode is not None and mode not in MODES:
         raise RuntimeError(f"Unrecognized mode={mode}, should be one of: {', '.join(MODES)}")
     if isinstance(backend, str) and backend not in BACKENDS:

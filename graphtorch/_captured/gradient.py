@@ -73,7 +73,7 @@ class Backward:
         carriers = [
             Value(Type(boolean, (SymInt.atom(s),)), name=f"n{i}") for i, s in enumerate(missing.values())
         ]
-        places = {name: (name, *place) for name, *place in reversed(symbols)}
+        places = {name: (name, number, axis) for name, number, axis in reversed(symbols)}
         self.carried = tuple([places[name] for name in missing])
         self.graph = Graph(graph.name, [*graph.inputs, *carriers], graph.outputs, graph.nodes, graph.donates)
         self.conditions = tuple(conditions)

@@ -39,6 +39,7 @@ from ..optim.optimizer import Optimizer
 from .chains import Chain, Code, codes
 from .checks import ATOMS, Checks, contents
 from .owners import STOP, OptimizerGuard, write_module
+from .segments import Restart
 
 # Files of ours that keep Python numbers between calls, and are followed as the user's own are.
 _STATEFUL = tuple(
@@ -67,13 +68,6 @@ _IMPURE = frozenset(
 _IMPURE_OWNERS = (random.Random, np.random.RandomState, np.random.Generator, io.IOBase)
 
 
-class Effect(BaseException):
-    """In a call that may have to be made again something is about to happen that must not happen twice."""
-
-    def __init__(self, what: str):
-        super().__init__(f"the function does something in Python that a replay could not repeat: {what}")
-
-
 class Watch:
     """Notes what Python a call reads, from `start` to `stop`.
 
@@ -87,7 +81,7 @@ class Watch:
                  repeats: bool = False):
         """Args:
         state_of: what of modules a recording depends on beside their tensors, to be compared.
-        repeats: whether the call may have to be made again, so that an `Effect` is raised before it
+        repeats: whether the call may have to be made again, so that a `Restart` is raised before it
             changes something in Python.
         """
         self.impure = ""
@@ -213,26 +207,27 @@ class Watch:
 
     # -- chains
 
-    def _follow(self, chain: Chain, whole: bool, roots: Any, deep: bool, stored: bool = False) -> None:
+    def _start(self, chain: Chain, roots: Any, stored: bool) -> list[Any]:
+        """What the name of a chain stands for: nothing, or one object."""
         kind, name, steps = chain
         values, function = roots[1], roots[2]
-        owners: list[Any]
         cells = (
             {}
             if function is None
             else dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         )
         if kind == "local" or (kind == "cell" and name not in cells):
-            if name not in values:
-                return
-            owners = [values[name]]
-        else:
-            owner, key = (roots[0], name) if kind == "global" else (cells[name], "cell_contents")
-            if kind == "global" and name not in owner and not stored:
-                return  # a builtin
-            self._known[id(owner)] = owner
-            found = self._hop(owner, "item" if kind == "global" else "attr", key, stored and not steps)
-            owners = [] if found is STOP else [found]
+            return [values[name]] if name in values else []
+        owner, key = (roots[0], name) if kind == "global" else (cells[name], "cell_contents")
+        if kind == "global" and name not in owner and not stored:
+            return []  # a builtin
+        self._known[id(owner)] = owner
+        found = self._hop(owner, "item" if kind == "global" else "attr", key, stored and not steps)
+        return [] if found is STOP else [found]
+
+    def _follow(self, chain: Chain, whole: bool, roots: Any, deep: bool, stored: bool = False) -> None:
+        steps = chain[2]
+        owners = self._start(chain, roots, stored)
         for i, (step, key) in enumerate(steps):
             last = stored and i == len(steps) - 1
             reached: list[Any] = []
@@ -264,22 +259,12 @@ class Watch:
         self._about_to_change(owner, key, stored)
         if step == "attr":
             if isinstance(owner, Members):
-                self._module(owner)
-                value, own = _member(owner, key)
-                if value is not STOP:
-                    self._meet(value)
-                    if not own:
-                        self._of_class(owner, key)
-                return value
-            if isinstance(owner, Optimizer):
-                self.optimizers[id(owner)] = owner
+                return self._of_module(owner, key)
             if isinstance(owner, types.ModuleType) and owner.__name__.partition(".")[0] in _FOREIGN:
                 value = owner.__dict__.get(key)
                 self._note_impure(value)
                 return value if isinstance(value, types.ModuleType) else STOP
-            if isinstance(owner, _IMPURE_OWNERS) and owner not in self._streams:
-                self._note(f"{type(owner).__name__}.{key}")
-            if not _is_plain_attribute(owner, key) and not stored:
+            if not self._is_read(owner, key) and not stored:
                 return STOP
         try:
             value = getattr(owner, key) if step == "attr" else owner[key]
@@ -293,6 +278,29 @@ class Watch:
                 self._of_class(owner, key)
             return STOP
         self._note_impure(value)
+        self._keep(owner, step, key, value)
+        return value
+
+    def _of_module(self, owner: Any, name: str) -> Any:
+        """An attribute of a module of layers."""
+        self._module(owner)
+        value, own = _member(owner, name)
+        if value is not STOP:
+            self._meet(value)
+            if not own:
+                self._of_class(owner, name)
+        return value
+
+    def _is_read(self, owner: Any, name: str) -> bool:
+        """Whether an attribute can be read as the code does; that some owners change by that is noted."""
+        if isinstance(owner, Optimizer):
+            self.optimizers[id(owner)] = owner
+        if isinstance(owner, _IMPURE_OWNERS) and owner not in self._streams:
+            self._note(f"{type(owner).__name__}.{name}")
+        return _is_plain_attribute(owner, name)
+
+    def _keep(self, owner: Any, step: str, key: Any, value: Any) -> None:
+        """Note what a hop led to, to compare it later."""
         place = id(owner), step, key
         if id(owner) in self._given:
             self._meet(value)
@@ -304,7 +312,6 @@ class Watch:
                 ref, fixed = _weak(owner), isinstance(value, (*ATOMS, *_FIXED)) or value is _MISSING
                 if ref is not None and (fixed or _weak(value) is not None):
                     self._hops[place] = ref, value if fixed else _weak(value), True
-        return value
 
     def _note_impure(self, value: Any) -> None:
         if self.impure or not callable(value):
@@ -320,13 +327,13 @@ class Watch:
         """A replay would leave out a call of this."""
         self.impure = self.impure or impure
         if self._repeats:
-            raise Effect(impure)
+            raise Restart(_UNREPEATABLE + impure)
 
     def _about_to_change(self, owner: Any, key: Any, stored: bool) -> None:
         """Code is about to run that stores to an object, or calls a method of a container: of older ones."""
         changes = stored or (isinstance(owner, (list, dict, set)) and key in _CHANGING)
         if self._repeats and changes and id(owner) in self._known:
-            raise Effect(f"{type(owner).__name__}.{key}")
+            raise Restart(f"{_UNREPEATABLE}{type(owner).__name__}.{key}")
 
     def _meet(self, value: Any) -> None:
         """An object that is older than the call."""
@@ -438,6 +445,7 @@ class Watch:
             checks.add(f"{checks.const(OptimizerGuard(optimizer))}()")
 
 
+_UNREPEATABLE = "the function does something in Python that a replay could not repeat: "
 _OURS, _USERS, _METHOD, _EMITS = range(4)
 _CHANGING = frozenset(("append", "extend", "insert", "pop", "popitem", "remove", "clear", "sort", "reverse",
                        "add", "discard", "update", "setdefault", "appendleft", "popleft"))

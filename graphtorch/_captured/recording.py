@@ -239,7 +239,8 @@ class Recording:
         without that, if there is something."""
         sources: list[Any] = [*self.fed, *self.storages]
         wanted = [*self.values, *([] if joint is None else [*joint.saved, *joint.gradients])]
-        path = Path(self.capture.reads, self.places, sources, wanted, Closed, segments, self.dynamic)
+        path = Path(self.capture.reads, self.places, sources, wanted, Closed, segments, self.stable,
+                    self.dynamic)
         self.steps = tuple(path.steps)
         whole = Closed("main", self.places, self.values) if path.kept else None
         self.places = [*self.begin, *path.kept, *self.rest]

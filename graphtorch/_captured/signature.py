@@ -54,42 +54,44 @@ def write_signature(
     Raises:
         NotImplementedError: for tensors that are views, that share memory or that have hooks.
     """
-    names: list[str] = []
-    tensors: list[Tensor] = []
-
-    def write(text: str, tree: Any) -> None:
-        kind = type(tree)
-        if isinstance(tree, Tensor):
-            _write_tensor(checks, f"(a{len(names)} := {text})", f"a{len(names)}", tree, axes.get(id(tree)))
-            names.append(f"a{len(names)}")
-            tensors.append(tree)
-        elif kind in (tuple, list):
-            checks.add(f"type({text}) is {kind.__name__} and len({text}) == {len(tree)}")
-            for i, one in enumerate(tree):
-                write(f"{text}[{i}]", one)
-        elif kind is dict:
-            checks.add(f"type({text}) is dict and [*{text}] == {checks.const(list(tree))}")
-            for key, one in tree.items():
-                write(f"{text}[{checks.const(key)}]", one)
-        elif isinstance(tree, (tuple, list, dict)):
-            raise NotImplementedError
-        else:
-            checks.value(text, tree)
-
+    tensors: dict[str, Tensor] = {}
     checks.add(f"len(args) == {len(args)}")
     for i, one in enumerate(args):
-        write(f"args[{i}]", one)
+        _write_argument(checks, f"args[{i}]", one, axes, tensors)
     if kwargs:
-        write("kwargs", kwargs)
+        _write_argument(checks, "kwargs", kwargs, axes, tensors)
     else:
         checks.add("not kwargs")
-    if shared_by(tensors) is not None:
+    if shared_by([*tensors.values()]) is not None:
         raise NotImplementedError
+    names = list(tensors)
     if len(names) > 1:
         storages = ", ".join(f"{n}._storage" for n in names)
         checks.add(f"len({{{storages}}}) == {len(names)}" if len(names) > 2 else
                    " is not ".join(storages.split(", ")))
     return names
+
+
+def _write_argument(checks: Checks, text: str, tree: Any, axes: Mapping[int, Mapping[int, Dim]],
+                    tensors: dict[str, Tensor]) -> None:
+    """Args: tensors: those found so far, by their names in the text; more are added."""
+    kind = type(tree)
+    if isinstance(tree, Tensor):
+        name = f"a{len(tensors)}"
+        _write_tensor(checks, f"({name} := {text})", name, tree, axes.get(id(tree)))
+        tensors[name] = tree
+    elif kind in (tuple, list):
+        checks.add(f"type({text}) is {kind.__name__} and len({text}) == {len(tree)}")
+        for i, one in enumerate(tree):
+            _write_argument(checks, f"{text}[{i}]", one, axes, tensors)
+    elif kind is dict:
+        checks.add(f"type({text}) is dict and [*{text}] == {checks.const(list(tree))}")
+        for key, one in tree.items():
+            _write_argument(checks, f"{text}[{checks.const(key)}]", one, axes, tensors)
+    elif isinstance(tree, (tuple, list, dict)):
+        raise NotImplementedError
+    else:
+        checks.value(text, tree)
 
 
 def _write_tensor(

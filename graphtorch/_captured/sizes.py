@@ -12,6 +12,7 @@ from graphtorch.ir.shape import Condition, Symbol, SymInt, bounds, evaluate, sym
 from .. import _settings
 from .._deferred.storage import is_contiguous
 from .._deferred.tensor import Tensor
+from ..nn.modules.module import Module
 from .signature import shared_by
 from .status import ConstraintViolationError
 from .tracing import Dim, Unnamed, argument_names, check_names, check_sizes, dynamic_axes, tensors_in
@@ -240,7 +241,7 @@ class SizesOf:
             warnings.warn(
                 f"compile(): size {name} is needed as a number of Python. The function is recorded for each "
                 "size instead, and sizes that change are found by comparing the recordings",
-                stacklevel=7,
+                stacklevel=7 if isinstance(self._function, Module) else 6,
             )
         self._apart[place] = None if place in self._apart else size
 

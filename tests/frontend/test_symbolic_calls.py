@@ -296,3 +296,33 @@ def test_gradients_of_arguments_that_have_some() -> None:
         for _ in range(2):
             assert compiled(x).tolist() == step(y).tolist()
         assert x.grad.tolist() == y.grad.tolist() == [4] * n
+
+
+def test_what_cannot_be_symbolic_is_not_handled_by_the_function() -> None:
+    def handled(x: Any) -> Any:
+        try:
+            return x * x.sum().item()
+        except RuntimeError:
+            return x
+
+    compiled = torch.compile(handled, dynamic=True)
+    for n in SIZES[:3]:
+        assert compiled(torch.ones(n)).tolist() == [n] * n
+
+    fired: list[int] = []
+    weight = torch.ones(1, requires_grad=True)
+
+    def hooked(x: Any) -> Any:
+        weight.register_hook(lambda g: fired.append(1))
+        return (x * weight).sum()
+
+    torch.compile(hooked, dynamic=True)(torch.ones(3)).backward()
+    assert fired == [1]
+
+    def seeded(x: Any) -> Any:
+        torch.manual_seed(x.shape[0])
+        return torch.rand(2) + x.sum()
+
+    compiled = torch.compile(seeded, dynamic=True)
+    for n in (3, 4, 3, 4):
+        assert compiled(torch.ones(n)).tolist() == seeded(torch.ones(n)).tolist()
