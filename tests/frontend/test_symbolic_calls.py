@@ -79,6 +79,7 @@ CASES: dict[str, tuple[Callable[..., Any], int]] = {
     "arange": (lambda x: x + torch.arange(x.shape[0])[:, None], 1),
     "new": (lambda x: torch.cat([x, x.new_zeros(1, x.shape[1])]), 1),
     "standard": (lambda x: (x - x.mean(0)) / x.std(0), 1),
+    "an int": (lambda x: x * 2 if isinstance(x.shape[0], int) else x.nothing, 1),
     "sizes returned": (lambda x: (x * 2, x.shape[0], x.shape, x.size(0) // 2), 1),
     "pooling": (Pool(), 2),
     "blocks": (in_blocks, 4),
