@@ -109,7 +109,7 @@ class SymInt:
     def __reduce__(self) -> tuple[object, ...]:
         return SymInt, (self.terms,)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:  # type: ignore[override]
         """`int` for the code of a user that a judge decides for: there ``isinstance(n, int)`` holds."""
         return int if judge_here() is not None and is_users(sys._getframe(1)) else SymInt

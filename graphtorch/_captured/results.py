@@ -126,10 +126,9 @@ class Outputs:
 
 def _sized(shown: Shown, sizes: Callable[[], Mapping[str, Dim]]) -> Shown:
     """`shown` with the sizes of a call in the place of symbols."""
-    view = shown.view
-    if view is None or view.type.is_static:
+    view, known = shown.view, sizes()
+    if view is None or not known:
         return shown
-    known = sizes()
     shape, strides, offset = evaluated((view.type.shape, view.strides, view.offset), known)
     steps = tuple(
         [replace(s, **{f.name: evaluated(getattr(s, f.name), known) for f in fields(s)}) for s in view.steps]

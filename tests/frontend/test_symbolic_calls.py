@@ -286,6 +286,17 @@ def test_deterministic_calls_do_not_depend_on_earlier_ones() -> None:
 
 
 
+def test_views_of_arguments_whose_strides_are_symbols() -> None:
+    compiled = torch.compile(lambda x: x[:, 0], dynamic=True)
+    for n in (3, 4, 5):
+        x = torch.randn(2, n, 3)
+        view = compiled(x)
+        assert torch.equal(view, x[:, 0]) and view.stride() == (3 * n, 1)
+        x[:, 0] = 7
+        assert view.tolist() == [[7] * 3] * 2
+    assert compiled.recorded <= 2
+
+
 def test_gradients_of_arguments_that_have_some() -> None:
     def step(x: Any) -> Any:
         x.square().sum().backward()
