@@ -8,7 +8,8 @@ from contextlib import nullcontext
 from typing import Protocol
 
 from graphtorch.ir.graph import Graph
-from graphtorch.ir.shape import Condition, Known, assuming
+from graphtorch.ir.judge import assuming
+from graphtorch.ir.shape import Condition, Known
 
 from .buffer import Buffer
 

@@ -25,10 +25,11 @@ import numpy as np
 
 from .dtype import DType, boolean
 from .graph import Graph, Node, Type, Value, located
+from .judge import assuming
 from .literal import Literal
 from .ops.checks import attrs_of
 from .ops.shape import ConstantAttrs
-from .shape import Condition, Dim, SymInt, assuming, evaluate, floordiv, numel, symbol
+from .shape import Condition, Dim, Known, SymInt, evaluate, floordiv, numel, symbol
 from .structure import Number, holds_shape, split_attrs, with_numbers
 
 Vector: TypeAlias = tuple[Number, ...]
@@ -74,6 +75,7 @@ def generalize(
     outputs: Sequence[int],
     vectors: Sequence[Vector],
     name: str = "main",
+    conditions: tuple[Condition, ...] = (),
 ) -> Variant | None:
     """A symbolic graph that serves recordings with these vectors, the last of them being the given one.
 
@@ -81,14 +83,20 @@ def generalize(
         nodes, places, leaves, outputs: a recording, operands and outputs given as `evaluate.Plan` takes them.
         vectors: of at least two recordings, the last of this one.
         name: of the graph.
+        conditions: what holds for the symbols of recordings that have some already; of those only
+            constants may differ.
 
     Returns:
         None where sizes follow no simple rule, or inference cannot decide for all of them.
     """
     for in_units in (False, True):
-        with assuming(Hints({})) as hints:
+        hints = Hints({})
+        guess = _Guess(vectors, hints, in_units)
+        with assuming(Known(conditions) if guess.has_symbols else hints):
             try:
-                return _Guess(vectors, hints, in_units).variant(nodes, places, leaves, outputs, name)
+                found = guess.variant(nodes, places, leaves, outputs, name)
+                found.conditions += conditions
+                return found
             except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, AssertionError):
                 continue  # a rule that refuses symbols
     return None
@@ -110,6 +118,18 @@ class Hints:
         self.conditions[condition] = None
         return found >= 0
 
+    def is_zero(self, difference: SymInt) -> bool:
+        """Whether ``difference == 0``."""
+        if evaluate(difference, self.sizes) == 0:
+            return self.at_least(difference) and self.at_least(difference * -1)  # type: ignore[arg-type]
+        # of a square: one condition for both sides of 0
+        self.conditions[difference * difference - 1] = None  # type: ignore[index]
+        return False
+
+    def number(self, size: SymInt) -> int | None:
+        """None: a graph is to hold for other sizes, too."""
+        return None
+
 
 class _Guess:
     """The state of one `generalize`.
@@ -123,6 +143,7 @@ class _Guess:
         self.vectors = vectors
         self.hints = hints
         self.columns: list[Column] = list(zip(*vectors, strict=True))
+        self.has_symbols = any(isinstance(n, SymInt) for n in vectors[-1])
         self.pool: dict[Column, SymInt] = {}  # what is known to be that number in each recording
         self.symbols: list[tuple[SymInt, Column, int, int]] = []  # position it is read from, its factor there
         self.fixed: list[tuple[int, Number]] = []
@@ -143,7 +164,9 @@ class _Guess:
     ) -> Variant:
         position = sum(isinstance(d, SymInt) or d >= SMALLEST for type in leaves for d in type.shape)
         # small ones first: a product of two sizes is to be known as that, wherever it comes
-        order = sorted(range(position), key=lambda p: sum(self.columns[p]))
+        order = list(range(position))
+        if not self.has_symbols:
+            order.sort(key=lambda p: sum(self.columns[p]))
         sizes = {p: self.size(p) for p in order}
         numbered = iter(range(position))
         inputs: list[Value] = []

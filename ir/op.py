@@ -25,11 +25,13 @@ Code generation lives with the targets and ONNX names with the exporter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias, Union
 
 from .graph import Location, Node, Type, Value, _location, current_location
+from .judge import J, assuming
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,21 @@ class Op:
 OPS: dict[str, Op] = {}
 
 
-def forget_types() -> None:
-    """Forget the types inferred so far: under other assumptions on sizes inference may decide otherwise."""
+@contextmanager
+def judging(judge: J) -> Iterator[J]:
+    """Inside, ops are recorded with `judge` to decide how sizes compare.
+
+    The types inferred so far are forgotten, before and after: what they assume was another judge's to keep.
+    """
+    _forget_types()
+    try:
+        with assuming(judge):
+            yield judge
+    finally:
+        _forget_types()
+
+
+def _forget_types() -> None:
     for op in OPS.values():
         op._inferred.clear()
         op._recorded.clear()

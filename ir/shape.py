@@ -7,20 +7,24 @@ remainder that does not simplify.
     dim ::= int | symbol | dim op dim        op in + - * // %
 
 Comparing sizes whose order depends on a symbol raises: the graph would otherwise hold for some sizes
-only. `bounds` tells what is known.
+only. `bounds` tells what is known. While a function is recorded a `Judge` decides, and keeps what it
+assumed. For rules of ours ``==`` is structural all the same: False says that sizes are not known to be
+equal, and rules that need them to be ask `assumed_equal`. The code of a user takes False for "are not
+equal", so that its comparison is one to decide, as is whatever it does with a size as a key or as text.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+import operator
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar, Union
+from typing import Any, TypeAlias, Union
 
 from .dtype import BY_NAME
+from .judge import Judge, is_users, judge_here
 
 # Words of the text form, which a symbol of that name would make ambiguous.
 RESERVED = frozenset(("None", "True", "False", "graph", "return", "into", "in", "inf", "nan", *BY_NAME))
@@ -91,19 +95,30 @@ class SymInt:
         return SymInt((((atom,), 1),))
 
     def __hash__(self) -> int:
-        return self._hash
+        number = _asked_for(self)
+        return self._hash if number is None else hash(number)
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, SymInt) and self.terms == other.terms)
+        if self is other or (isinstance(other, SymInt) and self.terms == other.terms):
+            return True
+        judge = judge_here()
+        if judge is None or not isinstance(other, (int, float, SymInt)) or not is_users(sys._getframe(1)):
+            return False
+        return other == math.floor(other) and _is_zero(self - _rounded(other, math.floor), judge)
 
     def __reduce__(self) -> tuple[object, ...]:
         return SymInt, (self.terms,)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # type: ignore[override]
+        """`int` for the code of a user that a judge decides for: there ``isinstance(n, int)`` holds."""
+        return int if judge_here() is not None and is_users(sys._getframe(1)) else SymInt
 
     def __add__(self, other: Dim) -> Dim:
         if type(other) is int:
             return self._plus(other)
         if isinstance(other, float):
-            raise SizeNeeded(self)
+            return int(self) + other  # type: ignore[return-value]
         return _sum(_terms(self), _terms(other)) if isinstance(other, (int, SymInt)) else NotImplemented
 
     __radd__ = __add__
@@ -136,7 +151,7 @@ class SymInt:
         if type(other) is int:
             return self._times(other)
         if isinstance(other, float):
-            raise SizeNeeded(self)
+            return int(self) * other  # type: ignore[return-value]
         if not isinstance(other, (int, SymInt)):
             return NotImplemented
         products: dict[Monomial, int] = {}
@@ -173,23 +188,25 @@ class SymInt:
         return not _decide(other, self, "<=")
 
     def __int__(self) -> int:
-        raise SizeNeeded(self)
+        number = _number(self)
+        if number is None:
+            raise SizeNeeded(self)
+        return number
 
-    __index__ = __int__
+    __index__ = __trunc__ = __int__
 
     def __float__(self) -> float:
-        raise SizeNeeded(self)
+        return float(int(self))
 
-    def __truediv__(self, other: object) -> float:
-        if isinstance(other, (int, float, SymInt)):
-            raise SizeNeeded(self)
-        return NotImplemented
+    def __abs__(self) -> Dim:
+        return self if self >= 0 else -self
 
-    __rtruediv__ = __rpow__ = __truediv__
+    def __divmod__(self, other: Dim) -> tuple[Dim, Dim]:
+        return self // other, self % other
 
     def __pow__(self, exponent: Any) -> Dim:
         if type(exponent) is not int or exponent < 0:
-            return self.__truediv__(exponent)  # type: ignore[return-value]
+            return int(self) ** exponent  # type: ignore[no-any-return]
         product: Dim = 1
         for _ in range(exponent):
             product = self * product
@@ -199,12 +216,22 @@ class SymInt:
         low, high = bounds(self)
         if low > 0 or high < 0:
             return True
-        judge = _judge.get()
+        judge = judge_here()
         if judge is not None:
-            return not judge.at_least(self) or judge.at_least(self - 1)  # type: ignore[arg-type]
+            return not judge.is_zero(self)
         raise TypeError(f"whether size {self} is zero depends on the run: give its Dim a min of 1")
 
     def __str__(self) -> str:
+        number = _asked_for(self)
+        return self._text() if number is None else str(number)
+
+    __repr__ = __str__
+
+    def __format__(self, how: str) -> str:
+        number = _asked_for(self)
+        return format(self._text() if number is None else number, how)
+
+    def _text(self) -> str:
         text = ""
         for monomial, factor in self.terms:
             body = "*".join(str(a) if isinstance(a, Symbol) else f"({a})" for a in monomial)
@@ -214,7 +241,38 @@ class SymInt:
             text += sign + piece
         return text
 
-    __repr__ = __str__
+
+def _through_int(operate: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
+    """A binary operator that no expression of sizes has, and its reflection: it needs the number."""
+    return (lambda self, other: operate(int(self), other)), (lambda self, other: operate(other, int(self)))
+
+
+for _name in ("truediv", "and_", "or_", "xor", "lshift", "rshift"):
+    _own, _reflected = _through_int(getattr(operator, _name))
+    setattr(SymInt, f"__{_name.strip('_')}__", _own)
+    setattr(SymInt, f"__r{_name.strip('_')}__", _reflected)
+setattr(SymInt, "__rpow__", _through_int(operator.pow)[1])  # noqa: B010
+
+
+def _number(size: SymInt) -> int | None:
+    """What `size` is in the call that is being recorded, where the judge lets a recording depend on that."""
+    judge = judge_here()
+    return None if judge is None else judge.number(size)
+
+
+def _asked_for(size: SymInt) -> int | None:
+    """`_number`, where a method of `size` that does not need it was called by the user's code."""
+    if judge_here() is None or not is_users(sys._getframe(2)):
+        return None
+    return _number(size)
+
+
+def _is_zero(difference: Dim, judge: Judge) -> bool:
+    """Whether `difference` is 0, by its range or as `judge` decides."""
+    if isinstance(difference, int):
+        return difference == 0
+    low, high = bounds(difference)
+    return low <= 0 <= high and judge.is_zero(difference)
 
 
 class SizeNeeded(TypeError):
@@ -234,32 +292,6 @@ Shape: TypeAlias = tuple[Dim, ...]
 Condition: TypeAlias = SymInt  # an expression that is at least 0
 
 
-class Judge(Protocol):
-    """Decides comparisons of sizes that the ranges of their symbols leave open."""
-
-    def at_least(self, difference: SymInt) -> bool:
-        """Whether ``difference >= 0``; the answer is an assumption, which the judge keeps."""
-
-
-J = TypeVar("J", bound=Judge)
-_judge: ContextVar[Judge | None] = ContextVar("graphtorch_judge_of_sizes", default=None)
-
-
-@contextmanager
-def assuming(judge: J) -> Iterator[J]:
-    """Inside, `judge` decides what would raise otherwise."""
-    token = _judge.set(judge)
-    try:
-        yield judge
-    finally:
-        _judge.reset(token)
-
-
-def is_judged() -> bool:
-    """Whether some judge decides here."""
-    return _judge.get() is not None
-
-
 class Known:
     """Answers from conditions that were tested before: what does not follow from them raises."""
 
@@ -275,6 +307,14 @@ class Known:
                 return False
         raise TypeError(f"whether {difference} >= 0 depends on the run and was not assumed")
 
+    def is_zero(self, difference: SymInt) -> bool:
+        """Whether ``difference == 0``, if conditions say so, or the contrary."""
+        return self.at_least(difference) and self.at_least(difference._times(-1))  # type: ignore[arg-type]
+
+    def number(self, size: SymInt) -> int | None:
+        """None: what was not assumed is not known."""
+        return None
+
 
 def without_implied(conditions: Iterable[Condition]) -> list[Condition]:
     """Those of `conditions` that do not follow from another one."""
@@ -287,21 +327,18 @@ def without_implied(conditions: Iterable[Condition]) -> list[Condition]:
 
 def assumed_equal(a: Dim, b: Dim) -> bool:
     """Whether sizes that are other expressions are taken to be equal here, which becomes a condition."""
-    judge, difference = _judge.get(), a - b
-    if judge is None or not isinstance(difference, SymInt):
+    judge = judge_here()
+    if judge is None:
         return False
-    low, high = bounds(difference)
-    contrary = difference * -1
-    assert isinstance(contrary, SymInt)
     try:
-        return low <= 0 <= high and judge.at_least(difference) and judge.at_least(contrary)
+        return _is_zero(a - b, judge)
     except TypeError:  # nothing is known of them
         return False
 
 
 def assumed() -> tuple[Condition, ...]:
     """The conditions that hold here, beyond the ranges of symbols."""
-    judge = _judge.get()
+    judge = judge_here()
     return judge.conditions if isinstance(judge, Known) else ()
 
 
@@ -431,18 +468,27 @@ def _atom_bounds(atom: Atom) -> tuple[int, int]:
 
 def _decide(a: Dim, b: Dim, relation: str) -> bool:
     """Whether ``a >= b``; raises where it depends on the run."""
+    if isinstance(a, float) or isinstance(b, float):
+        a, b = _rounded(a, math.floor), _rounded(b, math.ceil)
     low, high = bounds(a - b)
     if low >= 0:
         return True
     if high < 0:
         return False
-    judge = _judge.get()
+    judge = judge_here()
     if judge is not None:
         return judge.at_least(a - b)  # type: ignore[arg-type]
     raise TypeError(
         f"comparing sizes {a} {relation} {b} depends on the run: narrow the range of the Dim "
         "with min= and max="
     )
+
+
+def _rounded(number: Any, to: Callable[[float], int]) -> Dim:
+    """The integer that compares with sizes as a float does; an infinite one is beyond all of them."""
+    if not isinstance(number, float):
+        return number  # type: ignore[no-any-return]
+    return to(min(max(number, -2.0 * UNBOUNDED), 2.0 * UNBOUNDED))
 
 
 def plain_symbol(dim: Dim) -> Symbol | None:

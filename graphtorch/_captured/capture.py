@@ -28,7 +28,7 @@ from .._deferred.tensor import Tensor
 from .._deferred.walk import stand_for
 from ..autograd.nodes import GradNode
 from ..random import signed
-from .segments import FEW, READS, Read, comparison, goes_out, key_of
+from .segments import FEW, READS, Read, Restart, comparison, goes_out, key_of
 
 
 class Boundary(GradNode):
@@ -98,6 +98,7 @@ class Capture:
         self.constants = constants
         self.fullgraph = fullgraph
         self.off = False
+        self.running = False  # whether the function runs
         self.created: dict[int, weakref.ref[Storage]] = {}  # storages made during the call, by their ids
         self.inputs: dict[Storage, Value] = {}
         self.leaves: dict[Value, Leaf] = {}  # what the inputs hold
@@ -358,7 +359,11 @@ class Capture:
             for tensor in self.given:
                 if tensor._view is not None:
                     self.parts[tensor] = tensor._value()
-            return function()
+            self.running = True
+            try:
+                return function()
+            finally:
+                self.running = False
         except BaseException:
             if not self.off and not self.call_off(True):
                 recorder.capture = None
@@ -376,15 +381,20 @@ class Capture:
 
         Returns:
             Whether the capture is over; one that must not be called off goes on.
+
+        Raises:
+            Restart: there are stand-ins in the function's hands, which cannot become what they stand for.
         """
         if self.off:
             return True
-        if self.constants or self.stood or (self.fullgraph and not always):
-            return False
-        self.off = True
         self.why = "a call that a replay could not repeat"
         if not always:
             self.why = f"a value needed in Python at {running.user_line()}"
+        if self.running and self.stood and not self.constants:
+            raise Restart(f"the function cannot be recorded with symbols for sizes: {self.why}")
+        if self.constants or self.stood or (self.fullgraph and not always):
+            return False
+        self.off = True
         if recorder.capture is self:
             recorder.capture = None
         for value, leaf in self.leaves.items():

@@ -49,13 +49,23 @@ class _Scan:
         self.now: list[Chain] = []  # chains that the value on top may have come from
         self.last: list[Chain] = []  # those of the value below
         self.constant: Any = _NONE  # the value above them both, if it is a name or a number
+        self.held: list[Chain] = []  # what ``owner.name += 1`` stores to, which was copied before it was read
+        self.swapped = False  # whether what was copied is on top again
 
     def run(self, code: types.CodeType) -> None:
         """Go through a code."""
         for ins in dis.get_instructions(code):
             name = ins.opname
+            if name == "COPY":
+                self.held = self.now if ins.arg == 1 or self.constant is not _NONE else self.last
             if name in _KEEPS:
                 continue
+            if name == "SWAP":
+                self.swapped = True
+                continue
+            if self.swapped and name in ("STORE_ATTR", "STORE_SUBSCR"):
+                self.now = self.last = self.held
+            self.swapped = False
             is_item = name == "BINARY_SUBSCR" or (name == "BINARY_OP" and ins.argrepr == "[]")
             if self.constant is not _NONE and self._took_constant(name, is_item):
                 continue

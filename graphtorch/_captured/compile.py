@@ -8,11 +8,11 @@ import itertools
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
-from graphtorch.ir.failure import InternalError
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.ops.require import RAISED
 
@@ -25,13 +25,15 @@ from ..nn.modules.module import Module
 from ..utils.hooks import changes
 from .capture import Capture
 from .checks import Checks
-from .entry import OTHER, Entry, Failed
+from .entry import OTHER, Entry, Failed, Replay
 from .guards import Watch
-from .recording import record
-from .segments import LEAVES, Known, Segment, is_refuted
+from .outputs import Given
+from .recording import Made, record
+from .segments import LEAVES, Known, Restart, Segment, is_refuted
 from .signature import modules_of, shared_by, signature, state_of, write_signature
-from .status import BACKENDS, MODES, InvalidBackend, compiled, status
-from .tracing import Dim, argument_names, check_sizes, dynamic_axes, stand_ins, symbolic
+from .sizes import Assumed, Axes, Call, SizesOf
+from .status import BACKENDS, MODES, ConstraintViolationError, InvalidBackend, compiled, status
+from .tracing import argument_names, stand_ins, symbolic
 
 SIGNATURES_BOUND = 128  # kinds of call that a function keeps recordings of; the oldest goes first
 ENTRIES_BOUND = 8  # recordings of one kind of call, for different states
@@ -41,10 +43,11 @@ VAIN = 3  # recordings in vain after which a kind of call runs line by line
 class Kind:
     """The recordings of calls of one kind, the latest first, and what finds the tensors of such calls."""
 
-    __slots__ = ("entries", "matches")
+    __slots__ = ("entries", "matches", "ran")
 
-    def __init__(self, entries: list[Entry]):
+    def __init__(self, entries: list[Entry], ran: bool):
         self.entries = entries
+        self.ran = ran  # whether some recording was replayed
         self.matches: Any = _UNKNOWN  # see `Compiled._matching`
 
 
@@ -57,9 +60,8 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], dynamic: Any = None, fullgraph: bool = False):
         self._function = function
         self._fullgraph = fullgraph
-        self._dims = dynamic if isinstance(dynamic, Mapping) else None
-        self._refused = False  # whether recording with symbols for sizes failed
-        self._dynamic = None if isinstance(dynamic, Mapping) else dynamic
+        self._sizes = SizesOf(function, dynamic)
+        self._dynamic = dynamic
         self._entries: dict[Any, Kind] = {}
         self._segments: WeakValueDictionary[Any, Segment] = WeakValueDictionary()
         self._last: tuple[Any, Kind] | None = None  # what served last: a copy of its `matches`, and the kind
@@ -76,7 +78,7 @@ class Compiled:
         name, place = getattr(self, "__qualname__", ""), sys.modules.get(getattr(self, "__module__", ""))
         if name and functools.reduce(lambda o, n: getattr(o, n, None), name.split("."), place) is self:
             return name
-        return type(self), (self._function, self._dims or self._dynamic, self._fullgraph)
+        return type(self), (self._function, self._dynamic, self._fullgraph)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else types.MethodType(self, owner)
@@ -97,19 +99,32 @@ class Compiled:
                     return result
         tensors: list[Tensor] = []
         key = self._key(args, kwargs, tensors)
-        kind = self._entries.get(key)
-        if kind is not None:
-            result = self._serve(kind, tensors, args, kwargs)
+        result = self._find(key, tensors, args, kwargs, {})
+        if result is not OTHER:
+            return result
+        axes = self._sizes.axes(args, kwargs) if self._sizes.active else {}
+        if axes:  # else these sizes have recordings of their own, which are the faster ones
+            key = self._key(args, kwargs, [], axes)
+            result = self._find(key, tensors, args, kwargs, axes)
             if result is not OTHER:
-                if kind.matches is _UNKNOWN:
-                    kind.matches = self._matching(args, kwargs)
-                self._last = None if kind.matches is None else (kind.matches, kind)
                 return result
         if key in self._vain and self._vain[key][0] >= VAIN:
             return self._line_by_line(args, kwargs)
         if status.stance in ("eager_on_recompile", "fail_on_recompile"):
             return self._unrecorded(args, kwargs)
-        return self._record(key, tensors, args, kwargs)
+        return self._record(key, tensors, args, kwargs, axes)
+
+    def _find(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any, axes: Axes) -> Any:
+        """The result of a recording under a key; OTHER where none fits."""
+        kind = self._entries.get(key)
+        if kind is None:
+            return OTHER
+        result = self._serve(kind, tensors, args, kwargs)
+        if result is not OTHER:
+            if kind.matches is _UNKNOWN:
+                kind.matches = self._matching(args, kwargs, axes)
+            self._last = None if kind.matches is None else (kind.matches, kind)
+        return result
 
     def _line_by_line(self, args: Any, kwargs: Any) -> Any:
         status.depth += 1
@@ -138,22 +153,23 @@ class Compiled:
         self._entries.clear()
         self._vain.clear()
         self._last = None
+        self._sizes = SizesOf(self._function, self._dynamic)
 
     def _serve(self, kind: Kind, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """The result of the first recording that fits; OTHER where none does."""
         known: Known = {}
         for entry in kind.entries:
-            if known and is_refuted(entry.steps, known):
+            if known and is_refuted(entry.replay.steps, known):
                 continue
             state = entry.state(tensors)
             if state is None:
                 continue
             try:
-                result = entry.replay(tensors, state, known)
+                result = entry.replay.run(tensors, state, known)
             except Failed as failure:
                 return self._plainly(args, kwargs, failure.__cause__)
             if result is not OTHER:
-                entry.ran = True
+                kind.ran = True
                 return result
         return OTHER
 
@@ -170,10 +186,10 @@ class Compiled:
                 raise
         raise error
 
-    def _key(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
-        key = (
-            (tuple, *[signature(a, tensors) for a in args]),
-            signature(kwargs, tensors) if kwargs else None,
+    def _key(self, args: Any, kwargs: Any, tensors: list[Tensor], axes: Axes | None = None) -> Any:
+        return (
+            (tuple, *[signature(a, tensors, axes) for a in args]),
+            signature(kwargs, tensors, axes) if kwargs else None,
             modes.grad,
             modes.inference,
             modes.anomaly,
@@ -182,18 +198,13 @@ class Compiled:
             self._training,
             shared_by(tensors) if len(tensors) > 1 else None,
         )
-        if self._dims is not None and not self._refused:
-            return self._dynamic_key(key, args, kwargs)
-        return key
 
-    def _matching(self, args: Any, kwargs: Any) -> Any:
+    def _matching(self, args: Any, kwargs: Any, axes: Axes) -> Any:
         """The tensors of arguments that have the key of these; None for others, or where there is no such
         function: it is one written for these arguments, a fraction of what `_key` takes."""
-        if self._dims is not None:
-            return None
         checks = Checks()
         try:
-            names = write_signature(checks, args, kwargs)
+            names = write_signature(checks, args, kwargs, axes)
         except NotImplementedError:
             return None
         for text, value in (
@@ -222,34 +233,76 @@ class Compiled:
         self._training = tuple([m.training for m in self._modules])
         self._seen = changes.count
 
-    def _dynamic_key(self, key: Any, args: Any, kwargs: Any) -> Any:
-        names = argument_names(self._function, args, kwargs)
-        dims = dynamic_axes(self._dims, names, args)
-        return (
-            *[
-                (signature(a, [], dims.get(n)), n)
-                for n, a in (*zip(names, args, strict=True), *kwargs.items())
-            ],
-            *key[2:],
-        )
+    def _record(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any, axes: Axes) -> Any:
+        """The result of a call that no recording serves; it is recorded, if that can be.
 
-    def _record(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
-        names = argument_names(self._function, args, kwargs)
-        dims = dynamic_axes(self._dims, names, args)
-        if dims and not self._refused and shared_by(tensors) is not None:
-            self._refused = True  # what stands for arguments with symbols for sizes has memory of its own
+        With symbols for sizes a recording may fail where one for these sizes would not: then fewer are
+        symbols from then on.
+        """
+        call = Call(argument_names(self._function, args, kwargs), args, kwargs, tensors)
+        if self._sizes.meet(call):
             return self(*args, **kwargs)
-        if dims and self._refused:
-            check_sizes(dims, dict(zip(names, args, strict=True)) | kwargs)
-            dims = {}
-        watch = Watch(self._function, (*args, *kwargs.values()), state_of)
+        if not axes:
+            return self._attempt(key, call, {})
+        try:
+            return self._attempt(key, call, axes)
+        except ConstraintViolationError:
+            raise
+        except (Exception, Restart) as error:
+            before, reason = self._sizes.narrow(), str(error)
+        try:
+            result = self(*args, **kwargs)
+        except BaseException:
+            self._sizes.widen(before)
+            raise
+        if self._sizes.are_named:
+            warnings.warn(
+                f"compile(): {(reason or 'it failed').splitlines()[0]}. The function is recorded for each "
+                "size instead, and sizes that change are found by comparing the recordings",
+                stacklevel=4 if isinstance(self._function, Module) else 3,
+            )
+        return result
+
+    def _attempt(self, key: Any, call: Call, axes: Axes) -> Any:
+        """The result of a call, recorded with symbols for some sizes."""
+        watch = Watch(self._function, (*call.args, *call.kwargs.values()), state_of, bool(axes))
         before = {m: m.training for m in self._modules}
         capture = Capture(False, self._fullgraph)
-        stands: dict[int, Tensor] = {}
-        given = self._given(capture, stands, names, args, kwargs, dims)
+        stands, judge, symbols = self._stands(capture, call, axes)
+        run = self._watched(key, call, axes, capture, watch, stands)
+        made = record(capture, run, Given(call.tensors, stands), self._program_sizes, self._segments,
+                      judge if stands else None, symbols)
+        if capture.off:
+            self._note_vain(key, watch, capture)
+            return made
+        if watch.unrepeatable:
+            self._note_vain(key, watch, capture)
+        elif stands:
+            self._sizes.note(judge, symbols)
+            axes = self._sizes.axes(call.args, call.kwargs)  # as later calls of these sizes will have
+            key = self._key(call.args, call.kwargs, [], axes)
+        try:
+            result = _first(made.replay, call.tensors)
+        except Failed as failure:
+            return self._plainly(call.args, call.kwargs, failure.__cause__)
+        if not watch.unrepeatable:
+            self.recorded += 1
+            self._keep(key, made, watch, before, call, axes)
+        return result
 
-        def call() -> Any:
-            capture.root = call.__code__
+    @property
+    def _program_sizes(self) -> bool | None:
+        """Whether one program may serve other sizes as well."""
+        return self._dynamic if isinstance(self._dynamic, bool) else None
+
+    def _watched(
+        self, key: Any, call: Call, axes: Axes, capture: Capture, watch: Watch, stands: Mapping[int, Tensor]
+    ) -> Callable[[], Any]:
+        """What makes the call, watches its Python, and ends the capture if a replay cannot repeat it."""
+        given = self._given(capture, call, stands)
+
+        def run() -> Any:
+            capture.root = run.__code__
             status.depth += 1
             watch.start()
             try:
@@ -257,42 +310,18 @@ class Compiled:
             finally:
                 watch.stop()
                 status.depth -= 1
-            if not capture.off and (
-                watch.impure or not watch.knows(result) or not watch.is_unchanged()
-                or self._key(args, kwargs, []) != key
-            ) and not capture.call_off(True):
-                raise RuntimeError("the function does something in Python that a replay could not repeat")
+            if capture.off:
+                return result
+            known = watch.knows(result)
+            watch.unrepeatable = (
+                not known or bool(watch.impure) or not watch.is_unchanged()
+                or self._key(call.args, call.kwargs, [], axes) != key
+            )
+            if watch.unrepeatable and not capture.call_off(True) and not known:
+                raise RuntimeError("the function returns objects of its own making")
             return result
 
-        try:
-            made = record(capture, call, tensors, stands, self._dynamic, self._segments)
-        except (TypeError, ValueError, RuntimeError, IndexError, InternalError) as error:
-            if not dims or capture.off:
-                raise
-            self._refused = True  # if it is the user's fault, recording without them will tell
-            warnings.warn(
-                f"compile(): {str(error).splitlines()[0]}. The function is recorded for each size instead, "
-                "and sizes that change are found by comparing the recordings",
-                stacklevel=4 if isinstance(self._function, Module) else 3,
-            )
-            return self(*args, **kwargs)
-        if capture.off:
-            self._note_vain(key, watch, capture)
-            return made
-        self.recorded += 1
-        entry = made.entry
-        try:
-            result = made.first_run()
-        except Failed as failure:
-            return self._plainly(args, kwargs, failure.__cause__)
-        reached = watch.reached()
-        ids = set(map(id, reached))
-        entry.shared.update((i, t._storage) for i, t in enumerate(tensors) if id(t) in ids)
-        ids = set(map(id, tensors))
-        entry.bind(t for t in reached if id(t) not in ids)
-        entry.own |= frozenset(entry.shared.values())
-        self._keep(key, entry, watch, before, args, kwargs)
-        return result
+        return run
 
     def _note_vain(self, key: Any, watch: Watch, capture: Capture) -> None:
         """Recording a call of this kind was in vain: after some more nobody tries again."""
@@ -301,50 +330,67 @@ class Compiled:
             self._vain.pop(next(iter(self._vain)))
         self._vain[key] = count, f"calls {watch.impure}" if watch.impure else capture.why
 
+    def _stands(
+        self, capture: Capture, call: Call, axes: Axes
+    ) -> tuple[dict[int, Tensor], Assumed, list[tuple[str, int, int]]]:
+        """What stands for arguments with symbols for sizes, by number; who decides how those compare; and
+        where they stand."""
+        names = list(call.names_of_tensors())
+        stands: dict[int, Tensor] = {}
+        sizes: dict[str, Any] = {}
+        symbols = []
+        for number, tensor in enumerate(call.tensors):
+            dims = axes.get(id(tensor))
+            if dims:
+                shape = symbolic(tensor, dims, names[number])
+                stands[number] = capture.stand_in(tensor, shape, names[number])
+                sizes.update((dim.name, tensor._type.shape[axis]) for axis, dim in dims.items())
+                symbols += [(dim.name, number, axis) for axis, dim in dims.items()]
+        return stands, Assumed(sizes), symbols
+
     def _given(
-        self, capture: Capture, stands: dict[int, Tensor], names: Any, args: Any, kwargs: Any, dims: Any
+        self, capture: Capture, call: Call, stands: Mapping[int, Tensor]
     ) -> tuple[list[Any], dict[str, Any]]:
         """The arguments to record with: themselves, or what stands for those whose sizes are symbols."""
         numbers = itertools.count()
 
-        def stand_in(name: str, tensor: Tensor, axes: Mapping[int, Dim]) -> Tensor:
+        def stand_in(name: str, tensor: Tensor, _: Any) -> Tensor:
             number = next(numbers)
-            if not dims:
+            if number not in stands:
                 capture.give(tensor, number, name)
-                return tensor
-            made = stands[number] = capture.stand_in(tensor, symbolic(tensor, axes, name), name)
-            return made
+            return stands.get(number, tensor)
 
-        return stand_ins(names, args, kwargs, dims, stand_in)
+        return stand_ins(call.names, call.args, call.kwargs, {}, stand_in)
 
     def _keep(
-        self, key: Any, entry: Entry, watch: Watch, before: dict[Any, bool], args: Any, kwargs: Any
+        self, key: Any, made: Made, watch: Watch, before: dict[Any, bool], call: Call, axes: Axes
     ) -> None:
         """Remember a recording for later calls."""
         new = {m: training for m, training in watch.modules.items() if m not in before}
         before.update(new)
         self._modules = [*self._modules, *new]
         self._look_at_modules()  # the call itself may have set some
-        entry.bind(
-            t for m in self._modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None
-        )
-        entry.guard(watch)
+        members = (t for m in self._modules for t in (*m._parameters.values(), *m._buffers.values()))
+        guards = made.guards.with_tensors(call.tensors, watch.reached())
+        bound = tuple(dict.fromkeys((*guards.bound, *[t for t in members if t is not None])))
+        entry = Entry.of(made.replay, replace(guards, bound=bound), watch)
         if new:
             self._training, after = tuple(before.values()), self._training
-            key = self._key(args, kwargs, [])
+            key = self._key(call.args, call.kwargs, [], axes)
             self._training = after
         old = self._entries.pop(key, None)
         kept = [] if old is None else [e for e in old.entries if e.alive()]
         self._last = None
-        if entry.steps and sum(bool(e.steps) for e in kept) >= LEAVES:
+        if made.replay.steps and sum(bool(e.replay.steps) for e in kept) >= LEAVES:
             self._give_up(key)
             return
-        if len(kept) >= ENTRIES_BOUND and not any(e.ran for e in kept):
+        ran = old is not None and old.ran
+        if len(kept) >= ENTRIES_BOUND and not ran:
             self._vain[key] = VAIN, "what it reads in Python is another at each call"
             return
         if len(self._entries) >= SIGNATURES_BOUND:
             self._entries.pop(next(iter(self._entries)))
-        self._entries[key] = Kind([entry, *kept][:ENTRIES_BOUND])
+        self._entries[key] = Kind([entry, *kept][:ENTRIES_BOUND], ran)
 
     def _give_up(self, key: Any) -> None:
         """From now on calls of a kind run line by line: values that Python reads lead to ever new paths."""
@@ -359,14 +405,14 @@ class Compiled:
     def explain(self) -> str:
         """What was compiled: for each recorded graph its kernels, memory, FLOPs and bytes."""
         entries = [e for kind in self._entries.values() for e in kind.entries]
-        texts = [e.explain() for e in entries]
+        texts = [e.replay.explain() for e in entries]
         texts += [f"runs line by line: {why}" for _, why in self._vain.values()]
         return "\n".join(dict.fromkeys(texts)) or "nothing recorded yet: call the function once"
 
     @property
     def graphs(self) -> list[Graph]:
         """The recorded graphs, as recorded."""
-        return [e.whole for kind in self._entries.values() for e in kind.entries]
+        return [e.replay.whole for kind in self._entries.values() for e in kind.entries]
 
 
 class OptimizedModule(Module):
@@ -453,10 +499,10 @@ def compile(
     Args:
         model: a function or `Module`; None makes a decorator. Of a class, its instances' calls are compiled.
         fullgraph: whether a value that is needed in Python is an error.
-        dynamic: None: sizes and Python numbers that change from call to call become symbols of one program.
-            False: each size has a program of its own; True: sizes that come once have none. Or for an
-            argument (by name or position) its axes that may vary, such as ``{"x": {0: Dim("batch",
-            max=64)}}``; one recording then serves all sizes in the range.
+        dynamic: None: sizes that change from call to call become symbols, and one recording for each branch
+            that Python takes by them serves all. True: all sizes are symbols from the first call on; False:
+            none, and each has a program of its own. Or for an argument (by name or position) its axes that
+            may vary, such as ``{"x": {0: Dim("batch", max=64)}}``.
         backend: a name of PyTorch's: all of them mean this compiler. A function is not called, which warns.
         mode, options: checked as PyTorch's, of which they choose between schedules; they change nothing here.
         disable: return `model` as it is.
@@ -472,27 +518,31 @@ def compile(
     if model is None:
         return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode,
                                  options=options, disable=disable)
-    if mode is not None and options is not None:
-        raise RuntimeError(
-            "Either mode or options can be specified, but both can't be specified at the same time."
-        )
-    if not callable(model):
-        raise AssertionError(f"A callable function is expected, but {type(model)} is provided.")
-    _check_backend(backend, mode)
+    _check_arguments(model, backend, mode, options)
     if disable:
         return model
-    if not (dynamic is None or isinstance(dynamic, (bool, Mapping))):
-        raise TypeError(
-            "compile(): dynamic must be True, False, None or {argument: {axis: Dim}}, not "
-            f"{type(dynamic).__name__}"
-        )
+    _check_dynamic(dynamic)
     if inspect.isclass(model):
         setattr(model, "__call__", Compiled(model.__call__, dynamic, fullgraph))  # noqa: B010
         return model
     return (OptimizedModule if isinstance(model, Module) else Compiled)(model, dynamic, fullgraph)
 
 
-def _check_backend(backend: Any, mode: Any) -> None:
+def _check_dynamic(dynamic: Any) -> None:
+    if not (dynamic is None or isinstance(dynamic, (bool, Mapping))):
+        raise TypeError(
+            "compile(): dynamic must be True, False, None or {argument: {axis: Dim}}, not "
+            f"{type(dynamic).__name__}"
+        )
+
+
+def _check_arguments(model: Any, backend: Any, mode: Any, options: Any) -> None:
+    if mode is not None and options is not None:
+        raise RuntimeError(
+            "Either mode or options can be specified, but both can't be specified at the same time."
+        )
+    if not callable(model):
+        raise AssertionError(f"A callable function is expected, but {type(model)} is provided.")
     if mode is not None and mode not in MODES:
         raise RuntimeError(f"Unrecognized mode={mode}, should be one of: {', '.join(MODES)}")
     if isinstance(backend, str) and backend not in BACKENDS:
@@ -503,6 +553,13 @@ def _check_backend(backend: Any, mode: Any) -> None:
             "graphs of torch.fx, and functions are compiled without them",
             stacklevel=3,
         )
+
+
+def _first(replay: Replay, arguments: Sequence[Tensor]) -> Any:
+    """The result of the call that was recorded."""
+    state = replay.read()
+    assert state is not None  # it was recorded a moment ago
+    return replay.run(arguments, state)
 
 
 def _default_dtypes() -> Any:

@@ -1,140 +1,78 @@
-"""A recorded call as a program: where its inputs come from, and where its results go."""
+"""A recorded call as a program: what it is fed with, what it changes, and what has to be as it was."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from graphtorch.ir.evaluate import bind_sizes
-from graphtorch.ir.evaluate import resolve as evaluated
 from graphtorch.ir.graph import Graph, Type
 from graphtorch.ir.ops.require import RAISED
+from graphtorch.ir.shape import Condition, Dim, evaluate, symbol, symbols
 
 from .._deferred import running
 from .._deferred.door import Buffer
-from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, View
-from .._deferred.tensor import Tensor, from_value, make_view
+from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version
+from .._deferred.tensor import Tensor, from_value
 from .._deferred.write import assign
-from ..autograd.grad_mode import modes, no_grad
+from ..autograd.grad_mode import no_grad
 from ..random import drawing
-from .capture import buffer_of, rebuild
+from .capture import buffer_of
 from .checks import Checks
-from .gradient import Backward, Spent
+from .gradient import Backward
 from .guards import Watch
+from .results import Outputs, fresh
 from .segments import Known, Step, follow, number_now
+from .sizes import Symbols
 
 
-def fresh(buffer: Buffer) -> Tensor:
-    """A new tensor of these elements, outside the autograd graph; no capture is in progress."""
-    leaf: Leaf = _new(Leaf)  # constructors in line: every call makes some
-    leaf.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)  # type: ignore[misc]
-    leaf.node = None  # type: ignore[misc]
-    leaf.index = 0  # type: ignore[misc]
-    leaf.name = ""  # type: ignore[misc]
-    leaf.buffer = buffer
-    made: Tensor = _new(Tensor)
-    storage = made._storage = _new(Storage)
-    storage.value = leaf
-    storage.epoch = 0
-    storage.host = None
-    made._counter = _new(Version)
-    if modes.inference:
-        made._inference = True
-    return made
+class Failed(Exception):
+    """A program ended with an error that its data led to."""
 
 
-_new: Any = object.__new__
-_TYPES = Type._table
+OTHER = object()  # in the place of a result: the call is on another path
 
 
-class Shown(NamedTuple):
-    """A result that shows the memory of another tensor."""
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A recorded call that can be made again.
 
-    kind: str  # "argument", "tensor" or "base": what it is a view of
-    which: Any  # a number, or the tensor
-    view: View | None  # the steps are those beyond what it is a view of
-    name: str  # of the view's autograd node; "" for an alias outside the graph
-    creation: str
-    tracked: bool
-    counted: bool  # whether an alias shares the count of writes
+    Attributes:
+        graph: what `program` computes; `whole` the same from the start on, without what segments keep.
+        fed: the inputs: numbers of arguments, and whether with their storage.
+        storages: of the inputs after these; a Tensor stands for its gradient. `types` are theirs.
+        scalars, whole_scalars: numbers that are read anew at each call.
+        steps: values that Python read, on which the rest depends.
+        generators: those that were drawn from, and how much.
+        writes: a storage, a gradient's tensor, an argument or (inverted) a part of one; and the result.
+        counts: writes that tensors, or arguments, have counted.
+        grads: tensors, or arguments, whose gradient is a result, or None.
+        only: the result to return, where that is all there is to deliver.
+        symbols: where sizes of arguments are symbols.
+    """
 
+    graph: Graph
+    whole: Graph
+    program: Any
+    backward: Backward | None
+    fed: tuple[tuple[int, bool], ...]
+    storages: tuple[Storage | Tensor, ...]
+    types: list[Type]
+    scalars: tuple[RuntimeScalar, ...]
+    whole_scalars: tuple[RuntimeScalar, ...]
+    steps: tuple[Step, ...]
+    generators: tuple[tuple[Any, int], ...]
+    outputs: Outputs
+    writes: tuple[tuple[Storage | Tensor | int, int], ...]
+    counts: tuple[tuple[Version | int, int], ...]
+    grads: tuple[tuple[Tensor | int, int | None], ...]
+    only: int | None
+    symbols: Symbols
+    # what the storages were last seen to hold: values, buffers
+    met: list[Any] = field(default_factory=lambda: [([], [])])
 
-class Entry:
-    """One recording: its program, what guards it, and how it is fed."""
-
-    backward: Backward | None = None
-    state: Callable[[Sequence[Tensor]], Any]  # made by `guard`
-
-    def __init__(self, structure: Any, count: int):
-        """Args: count: of the arguments that are tensors."""
-        self.count = count
-        self.graph: Graph
-        self.whole: Graph  # the same from the start on, without what segments keep
-        self.whole_scalars: list[RuntimeScalar] = []
-        self.structure = structure
-        self.fed: list[tuple[int, bool]] = []  # inputs: numbers of arguments, and whether with their storage
-        self.storages: list[Storage | Tensor] = []  # inputs after these; a Tensor stands for its gradient
-        self.types: list[Type] = []
-        self.scalars: list[RuntimeScalar] = []
-        self.steps: list[Step] = []  # values that Python read, on which the rest depends
-        self.guards: list[tuple[Tensor, bool]] = []
-        self.values: list[tuple[Storage, int]] = []  # storages read in Python, and their writes until then
-        self.bound: list[Tensor] = []  # tensors that are not arguments: they are to be as they were
-        self.own: frozenset[Storage] = frozenset()  # storages that are not arguments'
-        self.shared: dict[int, Storage] = {}  # arguments that are to have one of those
-        self.layouts: dict[int, Any] = {}  # arguments that are to lie in their storage as they did
-        self.generators: list[tuple[Any, int]] = []
-        self.bases: list[int] = []  # results that become tensors of which outputs are views
-        self.outputs: list[tuple[str, Any]] = []  # kind, and number, tensor or `Shown`
-        self.spent: list[int] = []  # bases and outputs whose backward pass ran inside
-        self.writes: list[
-            tuple[Storage | Tensor | int, int]
-        ] = []  # (storage, gradient's tensor or argument, inverted for a part; result)
-        self.counts: list[tuple[Version | int, int]] = []  # writes that tensors, or arguments, have counted
-        self.grads: list[tuple[Tensor | int, int | None]] = []
-        self.only: int | None = None  # the result to return, where that is all there is to deliver
-        self.program: Any = None
-        self.ran = False  # whether it was replayed
-        self._met: list[Any] = [([], [])]  # what the storages were last seen to hold: values, buffers
-
-    def guard(self, watch: Watch) -> None:
-        """From now on all has to be as it is: what `watch` saw, and the tensors that are not arguments.
-
-        It makes `state`: what the program reads beside the arguments it is given, or None where something is
-        not what was recorded.
-        """
-        checks = Checks()
-        for storage, epoch in self.values:
-            checks.add(f"{checks.const(storage)}.epoch == {epoch}")
-        for tensor in self.bound:
-            checks.tensor(tensor)
-        watch.write(checks)
-        for tensor, absent in self.guards:
-            checks.add(f"{checks.const(tensor)}._grad is {'' if absent else 'not '}None")
-        if self.shared:
-            checks.add(f"{checks.const(self._apart)}(given)")
-        elif self.own:
-            for i in range(self.count):
-                checks.add(f"given[{i}]._storage not in {checks.const(self.own)}")
-        if self.layouts:
-            checks.add(f"{checks.const(self._lie_alike)}(given)")
-        self.state = checks.function("given", self._reading(checks), "None")
-
-    def _reading(self, checks: Checks) -> list[str]:
-        """The lines that read the storages."""
-        if not self.storages:
-            return ["return ()"]
-        names = [checks.const(s) + ("" if type(s) is Storage else "._grad._storage") for s in self.storages]
-        hosts = " is ".join([f"{n}.host" for n in names])
-        met = checks.const(self._met)
-        return [
-            f"values = [{', '.join([f'{n}.value' for n in names])}]",
-            f"met = {met}[0]",
-            f"if values == met[0] and {hosts} is None:",
-            "    return met[1]",  # weights of a model that is not being trained
-            f"return {checks.const(self.read)}()",
-        ]
+    # -- inputs
 
     def read(self) -> list[Buffer] | None:
         """What the storages hold; None where that is of other types than recorded."""
@@ -146,78 +84,22 @@ class Entry:
         values: list[Any] = [s.value for s in sources]
         buffers = [_fitting(v.buffer, s) for v, s in zip(values, sources, strict=True)]
         if not self.writes:  # a step's old weights are not to be held on to
-            self._met[0] = values, buffers
+            self.met[0] = values, buffers
         return buffers
 
-    def _apart(self, arguments: Sequence[Tensor]) -> bool:
-        """Whether arguments use the storages that others use just where they did."""
-        return all(
-            (tensor._storage not in self.own and i not in self.shared)
-            or self.shared.get(i) is tensor._storage
-            for i, tensor in enumerate(arguments)
-        )
-
-    def _lie_alike(self, arguments: Sequence[Tensor]) -> bool:
-        return all(layout_of(arguments[i]) == layout for i, layout in self.layouts.items())
-
-    def bind(self, tensors: Iterable[Tensor]) -> None:
-        """From now on these have to be as they are now, too."""
-        self.bound = list(dict.fromkeys((*self.bound, *tensors)))
-        self._storages = [t._storage for t in self.bound]
-        self._flags = [(t._rg, t._fn is None) for t in self.bound]
-
-    def alive(self) -> bool:
-        """Whether this recording can still serve: the tensors it is bound to are as they were, and what
-        Python read of others as well."""
-        return (
-            all(storage.epoch == epoch for storage, epoch in self.values)
-            and [t._storage for t in self.bound] == self._storages  # a storage is equal to itself alone
-            and [(t._rg, t._fn is None) for t in self.bound] == self._flags
-        )
-
-    def replay(self, arguments: Sequence[Tensor], state: Sequence[Buffer], known: Known | None = None) -> Any:
-        """Run the recorded call on other arguments, in a `state` that was found to fit.
-
-        Args:
-            known: what segments of other recordings made in this call.
-
-        Returns:
-            OTHER where a value that Python reads leads to another path.
-
-        Raises:
-            Failed: an error that data has led to; nothing has been changed yet.
-        """
-        if not self.generators:
-            return self._replay(arguments, state, known)
-        with drawing:  # else another thread's call would draw the same numbers
-            return self._replay(arguments, state, known)
-
-    def _replay(self, arguments: Sequence[Tensor], state: Sequence[Buffer], known: Known | None) -> Any:
-        inputs = self._inputs(arguments)
-        kept: list[Buffer] = []
-        try:
-            if self.steps:
-                found = follow(self.steps, [*inputs, *state], {} if known is None else known)
-                if found is None:
-                    return OTHER
-                kept = found
-            given = [*inputs, *kept] if kept else inputs
-            numbers = [number_now(s) for s in self.scalars] if self.scalars else []
-            results = self.program([*given, *state, *numbers]) if numbers else self.program(given, state)
-        except RAISED as error:
-            if self.graph.symbols():
-                raise  # sizes that are not what their Dims say
-            raise Failed from error
-        whole: list[Buffer] = []
-        if self.backward is not None:
-            given = [*given, *state]
-            if kept:
-                whole = [*inputs, *state, *[number_now(s) for s in self.whole_scalars]]
-            else:
-                whole = [*given, *numbers] if numbers else given
-        for generator, used in self.generators:
-            generator._offset += used
-        return self._deliver(results, given, whole, arguments)
+    def reading(self, checks: Checks) -> list[str]:
+        """The lines of a function that read the storages."""
+        if not self.storages:
+            return ["return ()"]
+        names = [checks.const(s) + ("" if type(s) is Storage else "._grad._storage") for s in self.storages]
+        hosts = " is ".join([f"{n}.host" for n in names])
+        return [
+            f"values = [{', '.join([f'{n}.value' for n in names])}]",
+            f"met = {checks.const(self.met)}[0]",
+            f"if values == met[0] and {hosts} is None:",
+            "    return met[1]",  # weights of a model that is not being trained
+            f"return {checks.const(self.read)}()",
+        ]
 
     def _inputs(self, arguments: Sequence[Tensor]) -> list[Buffer]:
         inputs: list[Buffer] = []
@@ -230,6 +112,50 @@ class Entry:
                 inputs.append(_settled(tensor._storage) if whole else buffer_of(tensor))
         return inputs
 
+    # -- a call
+
+    def run(self, arguments: Sequence[Tensor], state: Sequence[Buffer], known: Known | None = None) -> Any:
+        """Make the recorded call on other arguments, in a `state` that was found to fit.
+
+        Args:
+            known: what segments of other recordings made in this call.
+
+        Returns:
+            OTHER where a value that Python reads leads to another path.
+
+        Raises:
+            Failed: an error that data has led to; nothing has been changed yet.
+        """
+        if not self.generators:
+            return self._run(arguments, state, known)
+        with drawing:  # else another thread's call would draw the same numbers
+            return self._run(arguments, state, known)
+
+    def _run(self, arguments: Sequence[Tensor], state: Sequence[Buffer], known: Known | None) -> Any:
+        inputs = self._inputs(arguments)
+        kept: list[Buffer] = []
+        try:
+            if self.steps:
+                found = follow(self.steps, [*inputs, *state], {} if known is None else known)
+                if found is None:
+                    return OTHER
+                kept = found
+            given = [*inputs, *kept] if kept else inputs
+            numbers = [number_now(s) for s in self.scalars] if self.scalars else []
+            results = self.program([*given, *state, *numbers]) if numbers else self.program(given, state)
+        except RAISED as error:
+            raise Failed from error
+        whole: list[Buffer] = []
+        if self.backward is not None:
+            given = [*given, *state]
+            if kept:
+                whole = [*inputs, *state, *[number_now(s) for s in self.whole_scalars]]
+            else:
+                whole = [*given, *numbers] if numbers else given
+        for generator, used in self.generators:
+            generator._offset += used
+        return self._deliver(results, given, whole, arguments)
+
     def _deliver(
         self,
         results: Sequence[Buffer],
@@ -237,11 +163,24 @@ class Entry:
         whole: Sequence[Buffer],
         arguments: Sequence[Tensor],
     ) -> Any:
+        backward = self.backward
         if self.only is not None:
             result = fresh(results[self.only])
-            if self.backward is not None:
-                self.backward.attach((result,), inputs, whole, results, arguments)
+            if backward is not None:
+                backward.attach((result,), inputs, whole, results, arguments)
             return result
+        self._change(results, arguments)
+
+        def attach(carriers: Sequence[Any]) -> None:
+            assert backward is not None
+            backward.attach(carriers, inputs, whole, results, arguments)
+
+        return self.outputs.deliver(
+            results, arguments, lambda: self.sizes(arguments), None if backward is None else attach
+        )
+
+    def _change(self, results: Sequence[Buffer], arguments: Sequence[Tensor]) -> None:
+        """What the call does beside returning something."""
         for target, i in self.writes:
             _write(target, Leaf(results[i]), arguments)
         for counter, count in self.counts:
@@ -249,62 +188,10 @@ class Entry:
         for owner, number in self.grads:
             tensor: Any = arguments[owner] if type(owner) is int else owner
             tensor._grad = None if number is None else fresh(results[number])
-        bases = [fresh(results[x]) for x in self.bases]
-        made: list[Any] = []
-        shown = False
-        for kind, x in self.outputs:
-            if kind == "result":
-                made.append(fresh(results[x]))
-            elif kind == "number":
-                made.append(results[x].numpy().item())
-            elif kind == "argument":
-                made.append(arguments[x])
-            elif kind == "base":
-                made.append(bases[x])
-            elif kind == "same":
-                made.append(made[x])
-            elif kind == "tensor":
-                made.append(x)
-            elif kind == "leaf":
-                made.append(fresh(results[x]))
-                made[-1]._rg = True
-            else:
-                made.append(None)
-                shown = True
-        if self.backward is not None or self.spent:
-            carriers = [*bases, *made]
-            if self.backward is not None:
-                self.backward.attach(carriers, inputs, whole, results, arguments)
-            for i in self.spent:
-                carriers[i]._fn = Spent(carriers[i])
-        if shown:
-            for i, (kind, x) in enumerate(self.outputs):
-                if kind == "shown":
-                    made[i] = _show(self._sized(x, arguments), bases, arguments)
-            for i, (kind, x) in enumerate(self.outputs):
-                if kind == "same":
-                    made[i] = made[x]
-        if self.structure is SINGLE:
-            return made[0]
-        position = iter(made)
-        return rebuild(self.structure, lambda _: next(position))
 
-    def _sized(self, shown: Shown, arguments: Sequence[Tensor]) -> Shown:
-        """`shown` with the sizes of this call in the place of symbols."""
-        view = shown.view
-        if view is None or view.type.is_static:
-            return shown
-        values = self.graph.inputs[: len(self.fed)]
-        shapes = [arguments[i]._type.shape for i, _ in self.fed]
-        sizes = bind_sizes(values, shapes)  # type: ignore[arg-type]
-        shape, strides, offset = evaluated((view.type.shape, view.strides, view.offset), sizes)
-        steps = tuple(
-            [
-                replace(s, **{f.name: evaluated(getattr(s, f.name), sizes) for f in fields(s)})
-                for s in view.steps
-            ]
-        )
-        return shown._replace(view=View(steps, view.type.with_shape(shape), offset, strides))
+    def sizes(self, arguments: Sequence[Tensor]) -> dict[str, Dim]:
+        """The sizes of a call that are symbols."""
+        return {name: arguments[number]._type.shape[axis] for name, number, axis in self.symbols}
 
     def explain(self) -> str:
         """What runs."""
@@ -313,46 +200,131 @@ class Entry:
         return text if self.backward is None else text + "\nbackward:\n" + self.backward.program.explain()
 
 
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What has to be as it was for a replay to serve, beside the arguments' signature and what Python read.
+
+    Attributes:
+        count: of the arguments that are tensors.
+        bound: tensors that are not arguments.
+        values: storages read in Python, and their writes until then.
+        grads: tensors whose gradient was read, and whether it was None.
+        own: storages that are not arguments'; `shared`: arguments that are to have one of those.
+        layouts: arguments that are to lie in their storage as they did.
+        symbols: where sizes of arguments are symbols; `pinned`: those that have to be one number;
+            `conditions`: what is assumed of the others.
+    """
+
+    count: int
+    bound: tuple[Tensor, ...]
+    values: tuple[tuple[Storage, int], ...]
+    grads: tuple[tuple[Tensor, bool], ...]
+    own: frozenset[Storage]
+    shared: dict[int, Storage]
+    layouts: dict[int, Any]
+    symbols: Symbols
+    pinned: dict[str, int]
+    conditions: tuple[Condition, ...]
+
+    def with_tensors(self, arguments: Sequence[Tensor], reached: Iterable[Tensor]) -> Guards:
+        """These, and tensors that Python reached: arguments among them have to be those again."""
+        names = {id(t) for t in reached}
+        shared = self.shared | {i: t._storage for i, t in enumerate(arguments) if id(t) in names}
+        given = {id(t) for t in arguments}
+        bound = dict.fromkeys((*self.bound, *[t for t in reached if id(t) not in given]))
+        return replace(self, bound=tuple(bound), shared=shared, own=self.own | frozenset(shared.values()))
+
+    def function(self, watch: Watch, replay: Replay) -> Callable[[Sequence[Tensor]], Any]:
+        """What reads the state that `replay` starts from; it gives None where something is not as it is now,
+        or, for what `watch` saw, as it was before the call."""
+        checks = Checks()
+        self._write_sizes(checks)
+        for storage, epoch in self.values:
+            checks.add(f"{checks.const(storage)}.epoch == {epoch}")
+        for tensor in self.bound:
+            checks.tensor(tensor)
+        watch.write(checks)
+        for tensor, absent in self.grads:
+            checks.add(f"{checks.const(tensor)}._grad is {'' if absent else 'not '}None")
+        if self.shared:
+            checks.add(f"{checks.const(self._apart)}(given)")
+        elif self.own:
+            for i in range(self.count):
+                checks.add(f"given[{i}]._storage not in {checks.const(self.own)}")
+        if self.layouts:
+            checks.add(f"{checks.const(self._lie_alike)}(given)")
+        return checks.function("given", replay.reading(checks), "None")
+
+    def _write_sizes(self, checks: Checks) -> None:
+        """Symbols are one size wherever they stand, and what was assumed of them holds."""
+        names: dict[str, str] = {}
+        needed = {s.name for s in symbols(self.conditions)} | set(self.pinned)
+        counts = Counter(name for name, *_ in self.symbols)
+        for name, number, axis in self.symbols:
+            size = f"given[{number}]._type.shape[{axis}]"
+            if name in names:
+                checks.add(f"{size} == {names[name]}")
+            elif name in self.pinned:
+                checks.add(f"{size} == {self.pinned[name]}")
+            elif name in needed or counts[name] > 1:
+                names[name] = f"size{len(names)}"
+                checks.add(f"({names[name]} := {size}) >= 0")
+        renamed = {name: symbol(new) for name, new in names.items()}
+        for condition in self.conditions:
+            checks.add(f"{evaluate(condition, renamed)} >= 0")
+
+    def _apart(self, arguments: Sequence[Tensor]) -> bool:
+        """Whether arguments use the storages that others use just where they did."""
+        return all(
+            (tensor._storage not in self.own and i not in self.shared)
+            or self.shared.get(i) is tensor._storage
+            for i, tensor in enumerate(arguments)
+        )
+
+    def _lie_alike(self, arguments: Sequence[Tensor]) -> bool:
+        return all(layout_of(arguments[i]) == layout for i, layout in self.layouts.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A recording that serves later calls.
+
+    Attributes:
+        state: what the program reads beside its arguments, or None where the recording does not serve.
+    """
+
+    replay: Replay
+    guards: Guards
+    state: Callable[[Sequence[Tensor]], Any]
+    storages: list[Storage]  # of the bound tensors
+    flags: list[tuple[bool, bool]]
+
+    @staticmethod
+    def of(replay: Replay, guards: Guards, watch: Watch) -> Entry:
+        """From now on all has to be as it is."""
+        bound = guards.bound
+        state = guards.function(watch, replay)
+        return Entry(replay, guards, state, [t._storage for t in bound], [_flags(t) for t in bound])
+
+    def alive(self) -> bool:
+        """Whether this recording can still serve: the tensors it is bound to are as they were, and what
+        Python read of others as well."""
+        bound = self.guards.bound
+        return (
+            all(storage.epoch == epoch for storage, epoch in self.guards.values)
+            and [t._storage for t in bound] == self.storages  # a storage is equal to itself alone
+            and [_flags(t) for t in bound] == self.flags
+        )
+
+
+def _flags(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor._rg, tensor._fn is None
+
+
 def layout_of(tensor: Tensor) -> Any:
     """How a tensor lies in its storage."""
     view = tensor._view
     return tensor._storage.value.type, None if view is None else (view.strides, view.offset, view.type)
-
-
-def _show(shown: Shown, bases: Sequence[Tensor], arguments: Sequence[Tensor]) -> Tensor:
-    """A view of, or an alias for, what a result shows."""
-    owner: Tensor = (
-        bases[shown.which]
-        if shown.kind == "base"
-        else arguments[shown.which]
-        if shown.kind == "argument"
-        else shown.which
-    )
-    view, own = shown.view, owner._view
-    if not shown.name:
-        made = owner.detach() if shown.counted else owner.data
-        if view is not None:
-            made._view = _beyond(own, view)
-        return made
-    assert view is not None
-    whole = _beyond(own, view)
-    made = make_view(owner, view.steps, whole.type, whole.offset, whole.strides, shown.name, shown.creation)
-    if not shown.tracked:
-        made._tracked = False
-        made._creation = shown.creation
-    return made
-
-
-def _beyond(own: View | None, view: View) -> View:
-    """`view`, whose steps come after those of `own`."""
-    return (
-        view
-        if own is None
-        else View(own.steps + view.steps, view.type, own.offset + view.offset, view.strides)
-    )
-
-
-SINGLE = object()
 
 
 def _settled(storage: Storage) -> Buffer:
@@ -383,10 +355,3 @@ def _write(target: Any, leaf: Leaf, arguments: Sequence[Tensor]) -> None:
         storage.epoch += 1
     else:
         running.store(storage, leaf)
-
-
-class Failed(Exception):
-    """A program ended with an error that its data led to."""
-
-
-OTHER = object()  # in the place of a result: the call is on another path

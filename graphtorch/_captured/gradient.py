@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
+from graphtorch.ir.dtype import boolean
+from graphtorch.ir.evaluate import bind_sizes, resolve_attrs, specialize
+from graphtorch.ir.failure import InternalError
 from graphtorch.ir.graph import Graph, Node, Type, Value, topological
 from graphtorch.ir.passes.fuse import CHEAP
+from graphtorch.ir.shape import Condition, SymInt, plain_symbol
 
 from .._deferred.door import Buffer
 from .._deferred.programs import recorded_program
@@ -21,6 +25,7 @@ from ..autograd.nodes import FREED, AccumulateGrad, GradNode, _sequence, _users_
 from ..utils.hooks import changes
 from .capture import Boundary, Closed, buffer_of
 from .segments import Unreplayable
+from .sizes import Symbols
 
 
 class Backward:
@@ -40,6 +45,8 @@ class Backward:
         dynamic: bool | None,
     ):
         self.graph = graph.graph
+        self.conditions: Sequence[Condition] = ()  # what it assumes of its symbols
+        self.carried: Symbols = ()  # those that no other input has, and which argument does
         self.dynamic = dynamic
         self.whole = whole  # the forward graph
         self.held = tuple(held)  # what the leaves hold, in the whole forward graph, where they are there
@@ -55,12 +62,44 @@ class Backward:
         self.types = list(types)
         self.is_static = all(t.is_static for t in types)
         self._program: Any = None
+        self._programs: dict[Any, Any] = {}  # by shapes, where no program serves all sizes
+
+    def assume(self, symbols: Symbols, pinned: Mapping[str, int], conditions: Sequence[Condition]) -> None:
+        """Note what its sizes are: where symbols stand among the arguments, which of them can be but one
+        number, and what else is assumed. Symbols that no input has come with inputs that are never read."""
+        graph = specialize(self.graph, pinned)
+        known = {s for v in graph.inputs for d in v.shape if (s := plain_symbol(d)) is not None}
+        missing = {s.name: s for s in graph.symbols() if s not in known}
+        carriers = [
+            Value(Type(boolean, (SymInt.atom(s),)), name=f"n{i}") for i, s in enumerate(missing.values())
+        ]
+        places = {name: (name, number, axis) for name, number, axis in reversed(symbols)}
+        self.carried = tuple([places[name] for name in missing])
+        self.graph = Graph(graph.name, [*graph.inputs, *carriers], graph.outputs, graph.nodes, graph.donates)
+        self.conditions = tuple(conditions)
 
     @property
     def program(self) -> Any:
         if self._program is None:
-            self._program = recorded_program(self.graph, (), self.dynamic)
+            self._program = recorded_program(self.graph, (), self.dynamic, self.conditions)
         return self._program
+
+    def run(self, given: list[Buffer]) -> list[Buffer]:
+        """The gradients; by a program for these sizes where there is none for all of them."""
+        program = None
+        if not self._programs:
+            try:
+                program = self.program
+            except (InternalError, NotImplementedError, TypeError):
+                if not self.graph.symbols():
+                    raise
+        if program is None:
+            shapes = tuple([b.shape for b in given])
+            program = self._programs.get(shapes)
+            if program is None:
+                fixed = specialize(self.graph, bind_sizes(self.graph.inputs, shapes))
+                program = self._programs[shapes] = recorded_program(fixed, (), self.dynamic)
+        return program(given)  # type: ignore[no-any-return]
 
     def _edges(self, arguments: Sequence[Tensor]) -> list[Any]:
         """Where gradients go. Ends at leaves are kept, so that the next call finds them made."""
@@ -74,21 +113,25 @@ class Backward:
     def unfolded(self, inputs: Sequence[Buffer], edges: Any) -> GradNode:
         """The call as one node of the autograd graph whose gradient can be differentiated again."""
         graph, held = self.whole, self.held
-        if None in held or graph.symbols():
+        if None in held:
             raise RuntimeError(
                 "gradients of this compiled function cannot be differentiated again (create_graph=True): "
                 "call the function without compile(), or put the whole computation inside it"
             )
         leaves = [Leaf(b) for b in inputs]
+        sizes = bind_sizes(graph.inputs, [b.shape for b in inputs])
         table: dict[Value, Value] = dict(zip(graph.inputs, leaves, strict=True))
         for node in graph.nodes:
-            made = Node(
-                node.op, tuple([table[v] for v in node.operands]), node.attrs, node.types, node.location
+            operands = tuple([table[v] for v in node.operands])
+            made = (
+                node.op.node(operands, resolve_attrs(node.attrs, sizes), node.location)
+                if sizes
+                else Node(node.op, operands, node.attrs, node.types, node.location)
             )
             table.update(zip(node.results(), made.results(), strict=True))
         outputs = tuple([table[graph.outputs[i]] for i in self.results])
-        operands = tuple([table[v] for v in held])  # type: ignore[index]
-        return GradNode("CompiledFunctionBackward", outputs, operands, edges, (None,) * len(operands))
+        ends = tuple([table[v] for v in held])  # type: ignore[index]
+        return GradNode("CompiledFunctionBackward", outputs, ends, edges, (None,) * len(ends))
 
     def attach(
         self,
@@ -108,6 +151,11 @@ class Backward:
         node.owner = self
         node.saved = self.pick(inputs, results)
         node.inputs = whole
+        if self.carried:
+            node.carried = [
+                Buffer(0, boolean, (arguments[number]._type.shape[axis],), None)
+                for _, number, axis in self.carried
+            ]
         node.types = self.types if self.is_static else [outputs[i]._type for i in self.outputs]
         node.versions = versions = []
         for kind, which, place in self.watched:
@@ -139,6 +187,7 @@ class CompiledNode(GradNode):
     owner: Backward
     saved: list[Buffer] | None
     inputs: Sequence[Buffer]
+    carried: Sequence[Buffer] = ()
 
     # counts of writes to what it reads, those through ``.data`` included, and where that is
     versions: list[tuple[Version, int, Storage, int, View | None, int]]
@@ -164,7 +213,7 @@ class CompiledNode(GradNode):
                 Buffer.of(np.zeros(t.shape, t.dtype.numpy)) if c is None else buffer_of(c)
                 for c, t in zip(cotangents, self.types, strict=True)
             ]
-            results = self.owner.program([*self.saved, *given])
+            results = self.owner.run([*self.saved, *given, *self.carried])
             gradients = [from_value(Leaf(b)) for b in results]
         if not task.retain_graph:
             self.saved, self.inputs, self.versions = None, (), []

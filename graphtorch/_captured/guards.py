@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.ir.shape import SymInt
+
 from .._deferred.tensor import Tensor
 from .._settings import FOLDER
 from .._types import device, dtype
@@ -37,6 +39,7 @@ from ..optim.optimizer import Optimizer
 from .chains import Chain, Code, codes
 from .checks import ATOMS, Checks, contents
 from .owners import STOP, OptimizerGuard, write_module
+from .segments import Restart
 
 # Files of ours that keep Python numbers between calls, and are followed as the user's own are.
 _STATEFUL = tuple(
@@ -70,12 +73,20 @@ class Watch:
 
     Attributes:
         impure: a call whose effect a replay would leave out, or "".
+        unrepeatable: whether what was seen afterwards says that a replay could not do what the call did.
         modules: modules whose code ran or whose attributes were read, with their ``training`` before.
     """
 
-    def __init__(self, function: Any, given: Iterable[Any], state_of: Callable[[Sequence[Any]], Any]):
-        """Args: state_of: what of modules a recording depends on beside their tensors, to be compared."""
+    def __init__(self, function: Any, given: Iterable[Any], state_of: Callable[[Sequence[Any]], Any],
+                 repeats: bool = False):
+        """Args:
+        state_of: what of modules a recording depends on beside their tensors, to be compared.
+        repeats: whether the call may have to be made again, so that a `Restart` is raised before it
+            changes something in Python.
+        """
         self.impure = ""
+        self.unrepeatable = False
+        self._repeats = repeats
         self._state_of = state_of
         self._states: dict[int, Any] = {}
         self.modules: dict[Any, bool] = {}
@@ -139,7 +150,7 @@ class Watch:
         if kind == _USERS:
             self._enter(frame, code)
         elif kind == _EMITS:
-            self.impure = self.impure or "a logger"
+            self._note("a logger")
         else:
             owner = frame.f_locals.get("self")
             if isinstance(owner, Members):
@@ -196,26 +207,27 @@ class Watch:
 
     # -- chains
 
-    def _follow(self, chain: Chain, whole: bool, roots: Any, deep: bool, stored: bool = False) -> None:
+    def _start(self, chain: Chain, roots: Any, stored: bool) -> list[Any]:
+        """What the name of a chain stands for: nothing, or one object."""
         kind, name, steps = chain
         values, function = roots[1], roots[2]
-        owners: list[Any]
         cells = (
             {}
             if function is None
             else dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         )
         if kind == "local" or (kind == "cell" and name not in cells):
-            if name not in values:
-                return
-            owners = [values[name]]
-        else:
-            owner, key = (roots[0], name) if kind == "global" else (cells[name], "cell_contents")
-            if kind == "global" and name not in owner and not stored:
-                return  # a builtin
-            self._known[id(owner)] = owner
-            found = self._hop(owner, "item" if kind == "global" else "attr", key, stored and not steps)
-            owners = [] if found is STOP else [found]
+            return [values[name]] if name in values else []
+        owner, key = (roots[0], name) if kind == "global" else (cells[name], "cell_contents")
+        if kind == "global" and name not in owner and not stored:
+            return []  # a builtin
+        self._known[id(owner)] = owner
+        found = self._hop(owner, "item" if kind == "global" else "attr", key, stored and not steps)
+        return [] if found is STOP else [found]
+
+    def _follow(self, chain: Chain, whole: bool, roots: Any, deep: bool, stored: bool = False) -> None:
+        steps = chain[2]
+        owners = self._start(chain, roots, stored)
         for i, (step, key) in enumerate(steps):
             last = stored and i == len(steps) - 1
             reached: list[Any] = []
@@ -223,6 +235,7 @@ class Watch:
                 if _is_leaf(owner):
                     continue
                 if step == "each":
+                    self._about_to_change(owner, "an element", last)
                     self._content(owner)
                     reached += _elements(owner)
                     continue
@@ -236,31 +249,22 @@ class Watch:
             for owner in owners:
                 self._content(owner)
                 if isinstance(owner, io.IOBase):
-                    self.impure = self.impure or "a file"
+                    self._note("a file")
                 if deep and not _is_leaf(owner) and not isinstance(owner, (Members, Optimizer, *_FIXED)):
                     for key in list(_own(owner)):
                         self._hop(owner, "attr", key)
 
     def _hop(self, owner: Any, step: str, key: Any, stored: bool = False) -> Any:
         """One step from an object: what it leads to, or STOP."""
+        self._about_to_change(owner, key, stored)
         if step == "attr":
             if isinstance(owner, Members):
-                self._module(owner)
-                value, own = _member(owner, key)
-                if value is not STOP:
-                    self._meet(value)
-                    if not own:
-                        self._of_class(owner, key)
-                return value
-            if isinstance(owner, Optimizer):
-                self.optimizers[id(owner)] = owner
+                return self._of_module(owner, key)
             if isinstance(owner, types.ModuleType) and owner.__name__.partition(".")[0] in _FOREIGN:
                 value = owner.__dict__.get(key)
                 self._note_impure(value)
                 return value if isinstance(value, types.ModuleType) else STOP
-            if isinstance(owner, _IMPURE_OWNERS) and owner not in self._streams:
-                self.impure = self.impure or f"{type(owner).__name__}.{key}"
-            if not _is_plain_attribute(owner, key) and not stored:
+            if not self._is_read(owner, key) and not stored:
                 return STOP
         try:
             value = getattr(owner, key) if step == "attr" else owner[key]
@@ -274,6 +278,29 @@ class Watch:
                 self._of_class(owner, key)
             return STOP
         self._note_impure(value)
+        self._keep(owner, step, key, value)
+        return value
+
+    def _of_module(self, owner: Any, name: str) -> Any:
+        """An attribute of a module of layers."""
+        self._module(owner)
+        value, own = _member(owner, name)
+        if value is not STOP:
+            self._meet(value)
+            if not own:
+                self._of_class(owner, name)
+        return value
+
+    def _is_read(self, owner: Any, name: str) -> bool:
+        """Whether an attribute can be read as the code does; that some owners change by that is noted."""
+        if isinstance(owner, Optimizer):
+            self.optimizers[id(owner)] = owner
+        if isinstance(owner, _IMPURE_OWNERS) and owner not in self._streams:
+            self._note(f"{type(owner).__name__}.{name}")
+        return _is_plain_attribute(owner, name)
+
+    def _keep(self, owner: Any, step: str, key: Any, value: Any) -> None:
+        """Note what a hop led to, to compare it later."""
         place = id(owner), step, key
         if id(owner) in self._given:
             self._meet(value)
@@ -285,7 +312,6 @@ class Watch:
                 ref, fixed = _weak(owner), isinstance(value, (*ATOMS, *_FIXED)) or value is _MISSING
                 if ref is not None and (fixed or _weak(value) is not None):
                     self._hops[place] = ref, value if fixed else _weak(value), True
-        return value
 
     def _note_impure(self, value: Any) -> None:
         if self.impure or not callable(value):
@@ -295,7 +321,19 @@ class Watch:
         except TypeError:
             impure = False
         if impure or isinstance(getattr(value, "__self__", None), _IMPURE_OWNERS):
-            self.impure = getattr(value, "__qualname__", str(value))
+            self._note(getattr(value, "__qualname__", str(value)))
+
+    def _note(self, impure: str) -> None:
+        """A replay would leave out a call of this."""
+        self.impure = self.impure or impure
+        if self._repeats:
+            raise Restart(_UNREPEATABLE + impure)
+
+    def _about_to_change(self, owner: Any, key: Any, stored: bool) -> None:
+        """Code is about to run that stores to an object, or calls a method of a container: of older ones."""
+        changes = stored or (isinstance(owner, (list, dict, set)) and key in _CHANGING)
+        if self._repeats and changes and id(owner) in self._known:
+            raise Restart(f"{_UNREPEATABLE}{type(owner).__name__}.{key}")
 
     def _meet(self, value: Any) -> None:
         """An object that is older than the call."""
@@ -360,7 +398,7 @@ class Watch:
         if isinstance(result, (tuple, list)):
             return all(map(self.knows, result))
         plain = isinstance(result, (*ATOMS, Tensor, *_FIXED, dtype, device, enum.Enum))
-        return plain or id(result) in self._known
+        return plain or isinstance(result, SymInt) or id(result) in self._known
 
     def is_unchanged(self) -> bool:
         """Whether the call itself left everything as it was: else a replay would leave out what it did."""
@@ -407,7 +445,10 @@ class Watch:
             checks.add(f"{checks.const(OptimizerGuard(optimizer))}()")
 
 
+_UNREPEATABLE = "the function does something in Python that a replay could not repeat: "
 _OURS, _USERS, _METHOD, _EMITS = range(4)
+_CHANGING = frozenset(("append", "extend", "insert", "pop", "popitem", "remove", "clear", "sort", "reverse",
+                       "add", "discard", "update", "setdefault", "appendleft", "popleft"))
 _MISSING: Any = object()  # in the place of a value that is not there, where the code stores one
 
 
@@ -423,7 +464,7 @@ def _kind_of(frame: Any) -> int:
     """Whose code a frame runs: the user's, a method of ours that is noted, or any other."""
     code, file = frame.f_code, frame.f_code.co_filename
     root = str(frame.f_globals.get("__name__")).partition(".")[0]
-    if root in ("llvmlite", "ml_dtypes"):
+    if root in ("llvmlite", "ml_dtypes", "threadpoolctl"):
         return _OURS
     if root == "graphtorch":
         if file.startswith(_STATEFUL):
@@ -508,7 +549,7 @@ class _Noted:
     def write(self, text: Any) -> Any:
         """Write on, and note that."""
         if threading.get_ident() == self._thread:
-            self._watch.impure = self._watch.impure or "print"
+            self._watch._note("print")
         return self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:

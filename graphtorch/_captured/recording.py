@@ -1,135 +1,177 @@
-"""From a finished capture to an entry: inputs, outputs, writes and gradients are sorted."""
+"""From a finished capture to a replay and its guards: inputs, writes and gradients are sorted."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
-from graphtorch.ir.graph import Value, topological
+from graphtorch.ir.evaluate import specialize
+from graphtorch.ir.graph import Type, Value, topological
+from graphtorch.ir.op import judging
 
 from .._deferred.programs import recorded_program
-from .._deferred.storage import Storage, Version, View, is_contiguous, recorder
+from .._deferred.storage import Storage, recorder
 from .._deferred.tensor import Tensor
-from .capture import Boundary, Capture, Closed, rebuild, tensors_in
-from .entry import SINGLE, Entry, Shown, layout_of
-from .gradient import ARGUMENT, OUTPUT, TENSOR, Backward, Joint, ends_of, joint_gradient
-from .segments import Path, Segment, Unreplayable
+from .capture import Boundary, Capture, Closed
+from .entry import Guards, Replay, layout_of
+from .gradient import ARGUMENT, OUTPUT, TENSOR, Backward, Joint, joint_gradient
+from .outputs import Given, Returned
+from .results import SINGLE
+from .segments import Path, Segment, Step, Unreplayable
+from .sizes import Assumed, Symbols
+
+
+class Made(NamedTuple):
+    """A recorded call, which is still to be run for the first time."""
+
+    replay: Replay
+    guards: Guards
 
 
 def record(
     capture: Capture,
     call: Callable[[], Any],
-    arguments: Sequence[Tensor],
-    stands: Mapping[int, Tensor],
+    given: Given,
     dynamic: bool | None,
     segments: MutableMapping[Any, Segment],
-) -> Recording | Any:
+    judge: Assumed | None = None,
+    symbols: Symbols = (),
+) -> Made | Any:
     """Record one call and compile it.
 
     Args:
         call: the function on what stands for its arguments.
-        stands: by number, arguments that something else stands for.
         segments: those of other recordings of the function, by what they do; new ones are added.
+        judge: decides how sizes compare where some are symbols.
+        symbols: where these stand.
 
     Returns:
-        A `Recording`, which is still to be run; the call's result where the capture was called off.
+        A `Made`; the call's result where the capture was called off.
     """
-    result = capture.call(call)
-    if not capture.off:
-        recorder.capture = capture
-        try:
-            made = Recording(capture, result, arguments, stands, dynamic, segments)
-        except Unreplayable:
-            if not capture.call_off(True):
-                raise RuntimeError("the function cannot be recorded with symbols for sizes") from None
-        except (RuntimeError, NotImplementedError):
-            if not capture.off and not capture.call_off(True):
-                raise
-        finally:
-            recorder.capture = None
-    if capture.off:
-        return result
+    with nullcontext() if judge is None else judging(judge):
+        result = capture.call(call)
+        recording = None if capture.off else _sorted(capture, result, given, dynamic, segments)
+        if recording is None or capture.off:
+            return result
+        if judge is not None:
+            recording.assume(judge, symbols)
     capture.restore()
-    entry = made.entry
-    entry.generators = list(capture.drawn.items())
-    entry.program = recorded_program(entry.graph, made.stable, dynamic)
-    return made
+    return Made(recording.replay(), recording.guards())
 
 
-def _shown(kind: str, which: Any, tensor: Tensor, own: View | None) -> Shown:
-    """How `tensor` shows the memory of what `which` stands for, whose own view is `own`."""
-    view = tensor._view
-    if view is not None and own is not None:
-        if view.steps[: len(own.steps)] != own.steps:
-            raise Unreplayable
-        view = View(view.steps[len(own.steps) :], view.type, view.offset - own.offset, view.strides)
-    name = "" if tensor._base is None else tensor._name_of_view
-    return Shown(kind, which, view, name, tensor._creation, tensor._tracked, True)
+def _sorted(capture: Capture, result: Any, *others: Any) -> Recording | None:
+    """What a finished capture holds; None where it is called off."""
+    recorder.capture = capture
+    try:
+        return Recording(capture, result, *others)
+    except Unreplayable:
+        if not capture.call_off(True):
+            capture.restore()
+            raise RuntimeError("the function cannot be recorded with symbols for sizes") from None
+    except (RuntimeError, NotImplementedError):
+        if not capture.off and not capture.call_off(True):
+            capture.restore()
+            raise
+    finally:
+        recorder.capture = None
+    return None
 
 
 class Recording:
-    """Sorts what a finished capture holds into inputs, outputs, writes and gradients of an `Entry`."""
+    """Sorts what a finished capture holds into what a `Replay` and its `Guards` are made of.
+
+    Attributes:
+        places: the values that the program starts from: arguments, what segments kept, and others.
+    """
 
     def __init__(
         self,
         capture: Capture,
         result: Any,
-        arguments: Sequence[Tensor],
-        stands: Mapping[int, Tensor],
+        given: Given,
         dynamic: bool | None,
         segments: MutableMapping[Any, Segment],
     ):
-        self.capture, self.dynamic = capture, dynamic
-        self.whole: Closed | None = None
-        self.arguments = [stands.get(i, t) for i, t in enumerate(arguments)]
-        self.given, self.stands = arguments, stands
-        self.positions: dict[int, int] = {}
-        for i, t in enumerate(self.arguments):
-            self.positions.setdefault(id(t), i)
-        self.holders: dict[Storage, int] = {}  # storages of arguments and stand-ins
-        for i, t in enumerate(self.arguments):
-            self.holders.setdefault(t._storage, i)
+        self.capture, self.given, self.dynamic = capture, given, dynamic
         self._check_known()
         self.values: list[Value] = []
-        self.numbers: dict[int, Value] = {}  # of stand-ins for numbers in the result, by their ids
-        result = self._with_stand_ins(result)
-        tensors = tensors_in(result)
-        entry = self.entry = Entry(
-            SINGLE if isinstance(result, Tensor) else rebuild(result, lambda _: _HOLE), len(arguments)
-        )
-        self.bases: list[Tensor] = []  # tensors of which outputs are views
-        self._base_of: dict[Storage, int] = {}
-        entry.outputs = self._outputs(tensors)
-        self._sort_writes()
-        self._sort_grads()
-        carriers = [
-            *self.bases,
-            *[
-                t if k in ("result", "base") else None
-                for t, (k, _) in zip(tensors, entry.outputs, strict=True)
-            ],
-        ]
-        for i, carrier in enumerate(carriers):
-            if carrier is not None and ends_of([carrier])[1]:
-                entry.spent.append(i)
-                carriers[i] = None
+        self.returned = Returned(capture, given, result, self.values)
+        self.writes = self._sorted_writes()
+        self.grads = self._sorted_grads()
+        carriers, self.spent = self.returned.carriers()
         capture.forward = list(capture.created.values())
-        joint = joint_gradient(carriers, self.positions)
+        joint = joint_gradient(carriers, given.positions)
+        del carriers
         saved = [] if joint is None else joint.saved
         self._sort_inputs([*self.values, *saved, *[r.value for r in capture.reads]])
-        if capture.escaped(self._kept(tensors)):
+        if capture.escaped(self._kept()):
             raise Unreplayable
-        if capture.reads:
-            self._follow_reads(joint, segments)
-        places = self._saved_places(saved)
-        self._close(joint, places)
-        (kind, number), *more = entry.outputs or [("", 0)]
-        if kind == "result" and entry.structure is SINGLE and not more:
-            effects = entry.writes or entry.counts or entry.grads or entry.spent
-            entry.only = None if effects else number
-        entry.guards = list(capture.grad_guards.items())
-        entry.values = list(capture.value_guards.items())
+        self.steps: tuple[Step, ...] = ()
+        whole = self._follow_reads(joint, segments) if capture.reads else None
+        read = self._saved_places(saved)
+        self.closed = Closed("main", self.places, self.values)
+        self.whole = whole or self.closed
+        self.graph = self.closed.graph
+        self.backward = None if joint is None else self._backward(joint, read)
+        if self.closed.constants or (self._gradient is not None and self._gradient.constants):
+            raise Unreplayable  # elements of a tensor whose reading was not seen
+        self.symbols: Symbols = ()
+        self.pinned: dict[str, int] = {}
+        self.conditions: tuple[Any, ...] = ()
+
+    def replay(self) -> Replay:
+        """The call as a program."""
+        return Replay(
+            graph=self.graph,
+            whole=self.whole.graph,
+            program=recorded_program(self.graph, self.stable, self.dynamic, self.conditions),
+            backward=self.backward,
+            fed=tuple(self.fed),
+            storages=tuple(self.storages),
+            types=self.types,
+            scalars=tuple(self.closed.scalars),
+            whole_scalars=tuple(self.whole.scalars),
+            steps=self.steps,
+            generators=tuple(self.capture.drawn.items()),
+            outputs=self.returned.outputs(self.spent),
+            writes=tuple(self.writes),
+            counts=tuple(self.counts),
+            grads=tuple(self.grads),
+            only=self._only(),
+            symbols=self.symbols,
+        )
+
+    def guards(self) -> Guards:
+        """What the call depends on beside its arguments' types and what Python read."""
+        tensors, capture = self.given.tensors, self.capture
+        return Guards(
+            count=len(tensors),
+            bound=tuple(self.bound),
+            values=tuple(capture.value_guards.items()),
+            grads=tuple(capture.grad_guards.items()),
+            own=self.own,
+            shared=self.shared,
+            layouts=self.layouts,
+            symbols=self.symbols,
+            pinned=self.pinned,
+            conditions=self.conditions,
+        )
+
+    def _only(self) -> int | None:
+        """The result to return, where that is all there is to deliver."""
+        outputs = self.returned.outputs(self.spent)
+        (kind, number), *more = outputs.kinds or [("", 0)]
+        if kind != "result" or outputs.structure is not SINGLE or more:
+            return None
+        return None if self.writes or self.counts or self.grads or self.spent else number
+
+    def assume(self, judge: Assumed, symbols: Symbols) -> None:
+        """Note what the recording assumed of its sizes; symbols that can be but one number become that."""
+        self.symbols, self.pinned, self.conditions = tuple(symbols), judge.pinned(), tuple(judge.open())
+        self.graph = specialize(self.graph, self.pinned)
+        if self.backward is not None:
+            self.backward.assume(self.symbols, self.pinned, self.conditions)
 
     def _check_known(self) -> None:
         """Refuse where a tensor from outside has another storage, view, flag or history than before."""
@@ -147,118 +189,14 @@ class Recording:
             lost = stand._fn is not None and not isinstance(stand._fn, Boundary)
             if stand._view is not None or stand._rg is not flag or lost:
                 raise Unreplayable
-
-    def _with_stand_ins(self, tree: Any) -> Any:
-        """A result with a tensor for each number that is made anew at each call."""
-        for number, value in self.capture.numbers:
-            if tree is number:
-                made: Tensor = object.__new__(Tensor)
-                made._storage, made._counter = Storage(value), Version()
-                self.numbers[id(made)] = value
-                return made
-        if not self.capture.numbers or isinstance(tree, Tensor):
-            return tree
-        if isinstance(tree, dict):
-            made_dict = copy.copy(tree)
-            for k, v in tree.items():
-                made_dict[k] = self._with_stand_ins(v)
-            return made_dict
-        if isinstance(tree, (tuple, list)):
-            parts = [self._with_stand_ins(v) for v in tree]
-            return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-        return tree
-
-    def _number(self, value: Value) -> int:
-        self.values.append(value)
-        return len(self.values) - 1
-
-    # -- outputs
-
-    def _outputs(self, tensors: Sequence[Tensor]) -> list[tuple[str, Any]]:
-        holders: dict[Storage, set[int]] = {}
-        for t in tensors:
-            holders.setdefault(t._storage, set()).add(id(t))
-        found: list[tuple[str, Any]] = []
-        first: dict[int, int] = {}
-        for i, t in enumerate(tensors):
-            if id(t) in first:
-                found.append(("same", first[id(t)]))
-                continue
-            first[id(t)] = i
-            found.append(self._output(t, len(holders[t._storage]) == 1))
-        return found
-
-    def _output(self, tensor: Tensor, alone: bool) -> tuple[str, Any]:
-        number = self.positions.get(id(tensor))
-        if number is not None:
-            return "argument", number
-        if id(tensor) in self.numbers:
-            return "number", self._number(self.numbers[id(tensor)])
-        storage, view, base = tensor._storage, tensor._view, tensor._base
-        holder = self.holders.get(storage)
-        if holder is not None:
-            if tensor._rg and base is None:
-                raise Unreplayable  # a leaf of its own over the memory of an argument
-            owner = tensor if base is None else base
-            for i, t in enumerate(self.arguments):
-                own = t._view
-                if (
-                    t._storage is storage
-                    and (base is None or base is t or base is t._base)
-                    and (own is None or (view is not None and view.steps[: len(own.steps)] == own.steps))
-                ):
-                    if i in self.stands and self.given[i]._view is not None:
-                        raise Unreplayable
-                    counted = owner._counter is t._counter
-                    return "shown", _shown("argument", i, tensor, own)._replace(counted=counted)
-            raise Unreplayable
-        if not self.capture.owns(storage):
-            source = self.capture.aliases.get(tensor) if base is None else base
-            if source is None:
-                return "tensor", tensor
-            if base is None and tensor._rg:
-                raise Unreplayable  # a leaf of its own over memory from outside
-            shown = _shown("tensor", source, tensor, source._view)
-            return "shown", shown._replace(counted=tensor._counter is source._counter)
-        if type(tensor) is not Tensor:
-            raise Unreplayable
-        whole = storage.value.type
-        if alone and (view is None or view.type.numel != whole.numel or _in_order(view)):
-            if tensor._rg:
-                if view is not None:
-                    raise Unreplayable
-                return "leaf", self._number(tensor._value())
-            return "result", self._number(tensor._value())
-        if tensor._rg or (base is not None and (base._view is not None or base._rg)):
-            raise Unreplayable
-        made = self._base_of.get(storage)
-        if made is None:
-            made = self._base_of[storage] = len(self.bases)
-            self.bases.append(self._base_tensor(tensor))
-            self.entry.bases.append(self._number(self.bases[-1]._value()))
-        held = self.bases[made]
-        if tensor is held:
-            return "base", made
-        if tensor._fn is not None if base is None else base is not held:
-            raise Unreplayable  # two tensors of one memory have histories of their own
-        return "shown", _shown("base", made, tensor, None)._replace(counted=tensor._counter is held._counter)
-
-    @staticmethod
-    def _base_tensor(tensor: Tensor) -> Tensor:
-        """The tensor that has all of a storage that was made inside."""
-        if tensor._base is not None:
-            return tensor._base
-        if tensor._view is None:
-            return tensor
-        made = object.__new__(Tensor)
-        made._storage, made._counter = tensor._storage, tensor._counter
-        return made
+            if stand in capture.grads or stand in capture.grad_guards:
+                raise Unreplayable  # the argument may have a gradient
 
     # -- inputs
 
     def _sort_inputs(self, read: Sequence[Value]) -> None:
         """Args: read: all values that are to be computed."""
-        capture, entry = self.capture, self.entry
+        capture, given = self.capture, self.given
         parts = dict(zip(capture.parts.values(), capture.parts, strict=True))
         used = set(read)
         for node in topological(read, frozenset(parts)):
@@ -266,78 +204,86 @@ class Recording:
         inputs = [s for s, value in capture.inputs.items() if value in used]
         ours = [s for s in inputs if s in capture.arguments]
         rest = [s for s in inputs if s not in capture.arguments]
-        numbers = {id(t): i for i, t in enumerate(self.arguments)}
-        entry.fed = [(numbers[id(s)], False) for s, _ in capture.stood]
         parts = {value: t for value, t in parts.items() if value in used}
-        entry.fed += [(numbers[id(t)], False) for t in parts.values()]
-        entry.fed += [(capture.arguments[s], True) for s in ours]
+        alone = [*[s for s, _ in capture.stood], *parts.values()]
+        numbers = {id(t): i for i, t in enumerate(given.used)}
+        self.fed = [*[(numbers[id(t)], False) for t in alone], *[(capture.arguments[s], True) for s in ours]]
         self.begin = [*capture.stand_ins, *parts, *[capture.inputs[s] for s in ours]]
         self.rest = [capture.inputs[s] for s in rest]
         self.places = [*self.begin, *self.rest]
-        for storage in rest:
-            entry.storages.append(capture.grad_sources.get(storage, storage))
-            entry.types.append(storage.value.type)
-        self.stable = [len(entry.fed) + i for i, s in enumerate(rest) if s not in capture.writes]
-        given = {id(t) for t in self.arguments} | {id(t._base) for t in self.arguments}
-        entry.bind(
-            t for t in capture.known if id(t) not in given and t._storage not in capture.grad_sources
-        )
-        reached = {t._storage for t in capture.known if id(t) not in given}
+        self.storages: list[Storage | Tensor] = [capture.grad_sources.get(s, s) for s in rest]
+        self.types: list[Type] = [s.value.type for s in rest]
+        self.stable = [len(self.fed) + i for i, s in enumerate(rest) if s not in capture.writes]
+        self._sort_memory(inputs, rest)
+
+    def _sort_memory(self, inputs: Sequence[Storage], rest: Sequence[Storage]) -> None:
+        """Which tensors are bound, and which storages arguments are, or are not, to use."""
+        capture, tensors = self.capture, self.given.tensors
+        used = self.given.used
+        ids = {id(t) for t in used} | {id(t._base) for t in used}
+        outside = [t for t in capture.known if id(t) not in ids]
+        self.bound = [t for t in outside if t._storage not in capture.grad_sources]
+        reached = {t._storage for t in outside}
         state = {*rest, *[s for s in capture.writes if s not in capture.arguments]}
-        entry.own = frozenset(state | (reached & {t._storage for t in self.given}))
-        entry.shared = {i: t._storage for i, t in enumerate(self.given) if t._storage in entry.own}
-        if self.stands and entry.shared:
+        self.own = frozenset(state | (reached & {t._storage for t in tensors}))
+        self.shared = {i: t._storage for i, t in enumerate(tensors) if t._storage in self.own}
+        if self.given.stands and self.shared:
             raise Unreplayable
         whole = {*inputs, *capture.writes}
-        entry.layouts = {
-            i: layout_of(t) for i, t in enumerate(self.given) if t._view is not None and t._storage in whole
+        self.layouts = {
+            i: layout_of(t) for i, t in enumerate(tensors) if t._view is not None and t._storage in whole
         }
 
-    def _follow_reads(self, joint: Joint | None, segments: MutableMapping[Any, Segment]) -> None:
-        """Give each read of the call its segment; what these keep are inputs of what follows."""
-        entry = self.entry
-        sources: list[Any] = [*entry.fed, *entry.storages]
+    def _follow_reads(self, joint: Joint | None, segments: MutableMapping[Any, Segment]) -> Closed | None:
+        """Give each read of the call its segment; what these keep are inputs of what follows. The program
+        without that, if there is something."""
+        sources: list[Any] = [*self.fed, *self.storages]
         wanted = [*self.values, *([] if joint is None else [*joint.saved, *joint.gradients])]
-        path = Path(self.capture.reads, self.places, sources, wanted, Closed, segments, self.dynamic)
-        entry.steps = path.steps
-        if path.kept:
-            self.whole = Closed("main", self.places, self.values)
+        path = Path(self.capture.reads, self.places, sources, wanted, Closed, segments, self.stable,
+                    self.dynamic)
+        self.steps = tuple(path.steps)
+        whole = Closed("main", self.places, self.values) if path.kept else None
         self.places = [*self.begin, *path.kept, *self.rest]
         self.stable = [i + len(path.kept) for i in self.stable]
+        return whole
 
     # -- writes and gradients
 
-    def _sort_writes(self) -> None:
-        entry, capture = self.entry, self.capture
+    def _sorted_writes(self) -> list[tuple[Storage | Tensor | int, int]]:
+        capture, given = self.capture, self.given
+        writes: list[tuple[Storage | Tensor | int, int]] = []
         for storage, value in capture.writes.items():
             source: Any = capture.grad_sources.get(storage, storage)
             source = capture.arguments.get(storage, source)
-            entry.writes.append((source, self._number(value)))
-        for i, stand in self.stands.items():
-            if stand._storage.epoch and self.positions[id(stand)] == i:
-                entry.writes.append((~i, self._number(stand._value())))
+            writes.append((source, self.returned.number(value)))
+        for i, stand in given.stands.items():
+            if stand._storage.epoch and given.positions[id(stand)] == i:
+                writes.append((~i, self.returned.number(stand._value())))
         numbers: dict[int, int] = {}
-        for i, t in enumerate(self.given):
+        for i, t in enumerate(given.tensors):
             numbers.setdefault(id(t._counter), i)
-        for counter, before in capture.counters.items():
-            which = numbers.get(id(counter), counter)
-            entry.counts.append((which, counter.number - before))
+        self.counts = [(numbers.get(id(counter), counter), counter.number - before)
+                       for counter, before in capture.counters.items()]
+        return writes
 
-    def _sort_grads(self) -> None:
+    def _sorted_grads(self) -> list[tuple[Tensor | int, int | None]]:
         # In the order of reading: a step that finds no gradients is then the same graph as one with them.
         order = {t: i for i, t in enumerate(self.capture.grad_guards)}
-        grads = sorted(self.capture.grads.items(), key=lambda item: order.get(item[0], len(order)))
-        for tensor, before in grads:
+        found: list[tuple[Tensor | int, int | None]] = []
+        for tensor, before in sorted(
+            self.capture.grads.items(), key=lambda item: order.get(item[0], len(order))
+        ):
             now = tensor._grad
-            owner: Any = self.positions.get(id(tensor), tensor)
+            owner: Any = self.given.positions.get(id(tensor), tensor)
             if now is None:
-                self.entry.grads.append((owner, None))
+                found.append((owner, None))
             elif now is not before:
-                self.entry.grads.append((owner, self._number(now._value())))
+                found.append((owner, self.returned.number(now._value())))
+        return found
 
     def _saved_places(self, saved: Sequence[Value]) -> list[tuple[bool, int]]:
         inputs = {v: i for i, v in enumerate(self.places)}
-        return [(True, inputs[v]) if v in inputs else (False, self._number(v)) for v in saved]
+        return [(True, inputs[v]) if v in inputs else (False, self.returned.number(v)) for v in saved]
 
     def _watched(self, saved: Sequence[Value]) -> list[tuple[int, Any, int]]:
         """The tensors that hold what a gradient reads: arguments, others from outside, outputs; and which of
@@ -348,69 +294,38 @@ class Recording:
         found: list[tuple[int, Any, int]] = []
         for place, value in enumerate(saved):
             if value in inputs:
-                found.append((ARGUMENT, self.entry.fed[inputs[value]][0], place))
+                found.append((ARGUMENT, self.fed[inputs[value]][0], place))
             elif storages.get(value) in holders:
                 found.append((TENSOR, holders[storages[value]], place))
             else:
-                first = len(self.entry.bases)
-                found += [(OUTPUT, first + i, place) for i, (kind, x) in enumerate(self.entry.outputs)
+                first = len(self.returned.bases)
+                found += [(OUTPUT, first + i, place) for i, (kind, x) in enumerate(self.returned.kinds)
                           if kind == "result" and self.values[x] == value]
         return found
 
-    def _kept(self, tensors: Sequence[Tensor]) -> list[Storage]:
+    def _kept(self) -> list[Storage]:
         grads = [t._grad._storage for t in self.capture.grads if t._grad is not None]
-        return [*[t._storage for t in tensors], *grads, *[s._storage for s in self.arguments]]
+        return [*[t._storage for t in self.returned.tensors], *grads,
+                *[s._storage for s in self.given.used]]
 
-    def _close(self, joint: Joint | None, places: list[tuple[bool, int]]) -> None:
-        entry = self.entry
-        closed = self.closed = Closed("main", self.places, self.values)
-        entry.graph, entry.scalars = closed.graph, closed.scalars
-        whole = self.whole or closed
-        entry.whole, entry.whole_scalars = whole.graph, whole.scalars
-        constants = closed.constants
-        if joint is not None:
-            backward = Closed("backward", [*joint.saved, *joint.cotangents], joint.gradients)
-            constants += backward.constants
-            types = [v.type for v in joint.cotangents]
-            entry.backward = Backward(
-                backward,
-                places,
-                self._watched(joint.saved),
-                joint.leaves,
-                joint.outputs,
-                types,
-                entry.whole,
-                self._leaf_values(joint.leaves),
-                self._carried(joint.outputs),
-                self.dynamic,
-            )
-        if constants:
-            raise Unreplayable  # elements of a tensor whose reading was not seen
+    _gradient: Closed | None = None
+
+    def _backward(self, joint: Joint, places: list[tuple[bool, int]]) -> Backward:
+        self._gradient = Closed("backward", [*joint.saved, *joint.cotangents], joint.gradients)
+        return Backward(
+            self._gradient,
+            places,
+            self._watched(joint.saved),
+            joint.leaves,
+            joint.outputs,
+            [v.type for v in joint.cotangents],
+            self.whole.graph,
+            self._leaf_values(joint.leaves),
+            self.returned.carried(joint.outputs),
+            self.dynamic,
+        )
 
     def _leaf_values(self, leaves: Sequence[tuple[bool, Any]]) -> list[Value | None]:
         """What leaves hold, in the whole graph; None for one that this does not read."""
-        table = (self.whole or self.closed).table
-        tensors = [self.arguments[which] if is_argument else which for is_argument, which in leaves]
-        return [table.get(t._value()) for t in tensors]
-
-    def _carried(self, outputs: Sequence[int]) -> list[int]:
-        """Which results the tensors are that carry the history."""
-        bases = self.entry.bases
-        found = []
-        for i in outputs:
-            kind, number = ("base", i) if i < len(bases) else self.entry.outputs[i - len(bases)]
-            found.append(bases[number] if kind == "base" else number)
-        return found
-
-    def first_run(self) -> Any:
-        """Run the entry for the call that was recorded."""
-        state = self.entry.read()
-        assert state is not None  # it was recorded a moment ago
-        return self.entry.replay(self.given, state)
-
-
-def _in_order(view: View) -> bool:
-    return is_contiguous(view.type.shape, view.strides)
-
-
-_HOLE = object.__new__(Tensor)  # stands for a tensor in the structure of a result
+        tensors = [self.given.used[which] if is_argument else which for is_argument, which in leaves]
+        return [self.whole.table.get(t._value()) for t in tensors]

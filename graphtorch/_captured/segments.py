@@ -41,6 +41,14 @@ class Unreplayable(Exception):
     """The call did something that a replay could not do again."""
 
 
+class Restart(BaseException):
+    """A call whose sizes are symbols has to be made again, without them.
+
+    It is raised before something happens that must not happen twice, and is no `Exception`: the function is
+    not to handle it.
+    """
+
+
 class Read(NamedTuple):
     """A value that Python asked for during a recording: what it was, or how it compared."""
 
@@ -64,9 +72,12 @@ class Segment:
 
     __slots__ = ("__weakref__", "kept", "program")
 
-    def __init__(self, graph: Graph, kept: Sequence[tuple[int, int]], dynamic: bool | None):
+    def __init__(
+        self, graph: Graph, kept: Sequence[tuple[int, int]], stable: Sequence[int], dynamic: bool | None
+    ):
         self.kept = tuple(kept)
-        self.program = recorded_program(graph, (), dynamic) if graph.nodes else None  # else an input is read
+        # without nodes an input is read
+        self.program = recorded_program(graph, stable, dynamic) if graph.nodes else None
 
 
 def number_now(scalar: RuntimeScalar) -> Buffer:
@@ -131,9 +142,10 @@ class Path:
 
     def __init__(self, reads: Sequence[Read], places: Sequence[Value], sources: Sequence[Any],
                  wanted: Sequence[Value], closed: Any, known: MutableMapping[Any, Segment],
-                 dynamic: bool | None):
+                 stable: Sequence[int], dynamic: bool | None):
         """Args:
-        places: the values that the call starts from; `sources`: where each comes from.
+        places: the values that the call starts from; `sources`: where each comes from; `stable`: which of
+            them seldom change.
         wanted: what is made after the last read.
         closed: `capture.Closed`.
         known: segments of other recordings, by what they do.
@@ -143,6 +155,7 @@ class Path:
         self._places = {v: i for i, v in enumerate(places)}
         self._sources = sources
         self._closed = closed
+        self._stable = frozenset(stable)
         before: Any = None
         for i, read in enumerate(reads):
             rest = [*[r.value for r in reads[i + 1 :]], *wanted]
@@ -159,14 +172,16 @@ class Path:
         if closed.constants:
             raise Unreplayable  # elements of a tensor whose reading was not seen
         places = tuple([self._places[v] for v in fed])
-        same = before, tuple([self._sources[i] for i in places]), len(taken), graph_key(closed.graph)
+        stable = tuple([n for n, i in enumerate(places) if i in self._stable])
+        sources = tuple([self._sources[i] for i in places])
+        same = before, sources, stable, len(taken), graph_key(closed.graph)
         segment = None if closed.scalars else known.get(same)
         if segment is None:
             kept = _worth_keeping(nodes, rest, done)
             values = [n.result(i) for n in nodes for i in range(len(n.types)) if n.result(i) in kept]
             whole = self._closed("segment", [*fed, *taken], [read.value, *values])
             numbers = {n: i for i, n in enumerate(nodes)}
-            segment = Segment(whole.graph, [(numbers[v.node], v.index) for v in values], dynamic)
+            segment = Segment(whole.graph, [(numbers[v.node], v.index) for v in values], stable, dynamic)
             if not closed.scalars:
                 known[same] = segment
         at = {v: i for i, v in enumerate(self.kept)}

@@ -14,16 +14,20 @@ from .checks import Checks, sign_of
 from .tracing import Dim
 
 
-def signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None = None) -> Any:
-    """What must be equal for a recording to serve: types of tensors, values of other arguments."""
+def signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Mapping[int, Dim]] | None = None) -> Any:
+    """What must be equal for a recording to serve: types of tensors, values of other arguments.
+
+    Args:
+        axes: of some tensors, by their ids, the axes whose sizes are symbols.
+    """
     if isinstance(tree, Tensor):
         tensors.append(tree)
-        if axes:
-            shape = list(tree._type.shape)
-            for axis, dim in axes.items():
-                if -len(shape) <= axis < len(shape) and dim.min <= shape[axis] <= (dim.max or shape[axis]):
-                    shape[axis] = dim.name
-            return tree._type.dtype, tuple(shape), tree.requires_grad
+        if axes and axes.get(id(tree)):
+            shape: list[Any] = list(tree._type.shape)
+            for axis, dim in axes[id(tree)].items():
+                shape[axis] = dim.marker
+            return (type(tree), tree._type.dtype, tuple(shape), tree.requires_grad, tree._rg, tree._inference,
+                    _hooks_of(tree))
         if tree._base is None and tree._view is None:  # the common case, without the properties' calls
             if tree._hooks is None and tree._post_hooks is None:
                 return type(tree), tree._storage.value.type, tree._rg, tree._fn is None, tree._inference
@@ -42,43 +46,25 @@ def signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Dim] | None =
     return _Same(tree)
 
 
-def write_signature(checks: Checks, args: Any, kwargs: Any) -> list[str]:
+def write_signature(
+    checks: Checks, args: Any, kwargs: Any, axes: Mapping[int, Mapping[int, Dim]]
+) -> list[str]:
     """The conditions under which arguments have the `signature` of these; the names of the tensors in them.
 
     Raises:
         NotImplementedError: for tensors that are views, that share memory or that have hooks.
     """
-    names: list[str] = []
-    tensors: list[Tensor] = []
-
-    def write(text: str, tree: Any) -> None:
-        kind = type(tree)
-        if isinstance(tree, Tensor):
-            _write_tensor(checks, f"(a{len(names)} := {text})", f"a{len(names)}", tree)
-            names.append(f"a{len(names)}")
-            tensors.append(tree)
-        elif kind in (tuple, list):
-            checks.add(f"type({text}) is {kind.__name__} and len({text}) == {len(tree)}")
-            for i, one in enumerate(tree):
-                write(f"{text}[{i}]", one)
-        elif kind is dict:
-            checks.add(f"type({text}) is dict and [*{text}] == {checks.const(list(tree))}")
-            for key, one in tree.items():
-                write(f"{text}[{checks.const(key)}]", one)
-        elif isinstance(tree, (tuple, list, dict)):
-            raise NotImplementedError
-        else:
-            checks.value(text, tree)
-
+    tensors: dict[str, Tensor] = {}
     checks.add(f"len(args) == {len(args)}")
     for i, one in enumerate(args):
-        write(f"args[{i}]", one)
+        _write_argument(checks, f"args[{i}]", one, axes, tensors)
     if kwargs:
-        write("kwargs", kwargs)
+        _write_argument(checks, "kwargs", kwargs, axes, tensors)
     else:
         checks.add("not kwargs")
-    if shared_by(tensors) is not None:
+    if shared_by([*tensors.values()]) is not None:
         raise NotImplementedError
+    names = list(tensors)
     if len(names) > 1:
         storages = ", ".join(f"{n}._storage" for n in names)
         checks.add(f"len({{{storages}}}) == {len(names)}" if len(names) > 2 else
@@ -86,17 +72,58 @@ def write_signature(checks: Checks, args: Any, kwargs: Any) -> list[str]:
     return names
 
 
-def _write_tensor(checks: Checks, first: str, name: str, tensor: Tensor) -> None:
+def _write_argument(checks: Checks, text: str, tree: Any, axes: Mapping[int, Mapping[int, Dim]],
+                    tensors: dict[str, Tensor]) -> None:
+    """Args: tensors: those found so far, by their names in the text; more are added."""
+    kind = type(tree)
+    if isinstance(tree, Tensor):
+        name = f"a{len(tensors)}"
+        _write_tensor(checks, f"({name} := {text})", name, tree, axes.get(id(tree)))
+        tensors[name] = tree
+    elif kind in (tuple, list):
+        checks.add(f"type({text}) is {kind.__name__} and len({text}) == {len(tree)}")
+        for i, one in enumerate(tree):
+            _write_argument(checks, f"{text}[{i}]", one, axes, tensors)
+    elif kind is dict:
+        checks.add(f"type({text}) is dict and [*{text}] == {checks.const(list(tree))}")
+        for key, one in tree.items():
+            _write_argument(checks, f"{text}[{checks.const(key)}]", one, axes, tensors)
+    elif isinstance(tree, (tuple, list, dict)):
+        raise NotImplementedError
+    else:
+        checks.value(text, tree)
+
+
+def _write_tensor(
+    checks: Checks, first: str, name: str, tensor: Tensor, axes: Mapping[int, Dim] | None
+) -> None:
     plain = tensor._base is None and tensor._view is None
     if type(tensor) is not Tensor or not plain or tensor._hooks is not None or tensor._post_hooks is not None:
         raise NotImplementedError
     checks.add(f"type({first}) is {checks.const(Tensor)}")
-    checks.add(f"{name}._storage.value.type is {checks.const(tensor._type)}")
+    if axes:
+        _write_sizes(checks, f"{name}._storage.value.type", tensor, axes)
+    else:
+        checks.add(f"{name}._storage.value.type is {checks.const(tensor._type)}")
     for attribute in ("_base", "_view", "_hooks", "_post_hooks"):
         checks.add(f"{name}.{attribute} is None")
     checks.add(f"{name}._rg is {tensor._rg}")
     checks.add(f"{name}._fn is {'' if tensor._fn is None else 'not '}None")
     checks.add(f"{name}._inference is {tensor._inference}")
+
+
+def _write_sizes(checks: Checks, text: str, tensor: Tensor, axes: Mapping[int, Dim]) -> None:
+    """Dtype, rank, and the sizes that are no symbols; the others within their ranges."""
+    shape = tensor._type.shape
+    checks.add(f"(t := {text}).dtype is {checks.const(tensor._type.dtype)} and len(t.shape) == {len(shape)}")
+    dims = {axis % len(shape): dim for axis, dim in axes.items()}
+    for axis, size in enumerate(shape):
+        dim = dims.get(axis)
+        if dim is None:
+            checks.add(f"{text}.shape[{axis}] == {size}")
+        else:
+            limit = "" if dim.max is None else f" <= {dim.max}"
+            checks.add(f"{dim.min} <= {text}.shape[{axis}]{limit}")
 
 
 _BY_VALUE = frozenset((int, float, bool, str, bytes, complex, type(None)))

@@ -51,6 +51,10 @@ class Unsupported(TorchDynamoException):
     """What the graph of a function that has to be whole cannot hold."""
 
 
+class ConstraintViolationError(RuntimeError):
+    """A recording holds for one size alone that was marked as dynamic."""
+
+
 class Status(threading.local):
     """Of one thread.
 

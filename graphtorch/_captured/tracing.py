@@ -10,14 +10,13 @@ from typing import Any
 
 from graphtorch.ir.generalize import Hints
 from graphtorch.ir.graph import Graph, Value, _location
-from graphtorch.ir.op import forget_types
+from graphtorch.ir.judge import judge_here
+from graphtorch.ir.op import judging
 from graphtorch.ir.shape import (
     Condition,
     SizeNeeded,
     SymInt,
-    assuming,
     bounds,
-    is_judged,
     symbol,
     without_implied,
 )
@@ -42,10 +41,19 @@ class Dim:
         self.name = name
         self.min, self.max = min, max
         self.size: SymInt = symbol(name, min, max)
+        self.marker = name  # what stands for the size in the signature of a call
 
     def __repr__(self) -> str:
         limit = "" if self.max is None else f", max={self.max}"
         return f"Dim({self.name!r}, min={self.min}{limit})"
+
+
+class Unnamed(Dim):
+    """A size that is a symbol without having been given a name."""
+
+    def __init__(self, name: str, *, min: int, max: int | None):
+        super().__init__(name, min=min, max=max)
+        self.marker = "*"
 
 
 class TracedGraph:
@@ -99,14 +107,10 @@ def trace(
     """
     if isinstance(function, Tensor):  # ``torch.trace`` of PyTorch: the sum of a matrix's diagonal
         return FUNCTIONS["trace"](function)  # type: ignore[no-any-return]
-    if not dynamic or is_judged():
+    if not dynamic or judge_here() is not None:
         return _traced(function, args, kwargs, dynamic)
-    forget_types()
-    try:
-        with assuming(Hints(example_sizes(function, args, kwargs, dynamic))) as hints:
-            traced = _traced(function, args, kwargs, dynamic)
-    finally:
-        forget_types()
+    with judging(Hints(example_sizes(function, args, kwargs, dynamic))) as hints:
+        traced = _traced(function, args, kwargs, dynamic)
     traced.conditions = tuple(without_implied(hints.conditions))
     return traced
 
@@ -278,14 +282,19 @@ def stand_ins(
         position = iter(made)
         return rebuild(tree, lambda _: next(position))
 
+    check_names(dims, names, kwargs)
+    return [replaced(n, a) for n, a in zip(names, args, strict=True)], {
+        k: replaced(k, v) for k, v in kwargs.items()
+    }
+
+
+def check_names(dims: Mapping[str, Any], names: Sequence[str], kwargs: Mapping[str, Any]) -> None:
+    """Raise where Dims are of arguments that are not there."""
     unknown = set(dims) - set(names) - set(kwargs)
     if unknown:
         raise ValueError(
             f"dynamic: there is no argument {sorted(unknown)[0]!r}: the function takes {[*names, *kwargs]}"
         )
-    return [replaced(n, a) for n, a in zip(names, args, strict=True)], {
-        k: replaced(k, v) for k, v in kwargs.items()
-    }
 
 
 def check_sizes(dims: Mapping[str, Mapping[int, Dim]], given: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from graphtorch.backends.effort import LOAD_NS, compiling_ns, stepping_ns
 from graphtorch.backends.llvm import debug
 from graphtorch.backends.locks import lock_across_forks
 from graphtorch.backends.reference.steps import run_steps
+from graphtorch.ir import ops
 from graphtorch.ir.dtype import boolean
 from graphtorch.ir.evaluate import Plan, places_of
 from graphtorch.ir.failure import InternalError
@@ -75,7 +76,7 @@ class Program:
     ):
         start = time.perf_counter()
         if isinstance(walk, Captured):
-            self.run = captured_program(graph, walk.stable, conditions)
+            self.run = captured_program(graph, walk.stable, conditions or walk.conditions)
         else:
             self.run = pending_program(graph, conditions)
         self.seconds = time.perf_counter() - start
@@ -206,26 +207,34 @@ def _plan(found: Found, walk: Walk, wanted: list[int]) -> Plan:
 class Captured:
     """A graph that a compiled function recorded, in the form in which programs are found (as `Walk`)."""
 
-    __slots__ = ("_closed", "leaves", "nodes", "rows", "sizes", "stable", "wanted")
+    __slots__ = ("_closed", "conditions", "fixed", "leaves", "nodes", "rows", "sizes", "stable", "wanted")
 
-    def __init__(self, graph: Graph, stable: Sequence[int]):
-        """Args: stable: positions of inputs that seldom change, as `backends.compile` takes them."""
+    def __init__(self, graph: Graph, stable: Sequence[int], conditions: Sequence[Condition] = ()):
+        """Args: stable, conditions: as `backends.compile` takes them."""
         self._closed = graph
+        self.conditions = tuple(conditions)
         self.leaves = graph.inputs
         self.nodes = graph.nodes
         places, self.wanted = places_of(graph)
         self.stable = tuple(stable)
         self.rows: list[tuple[Any, ...]] = []
         self.sizes: list[Number] = []
+        self.fixed: list[Any] = []  # sizes that are part of the structure: all, where some are symbols
+        has_symbols = bool(graph.symbols())
+        if has_symbols:
+            self.fixed += [d for v in self.leaves for d in v.shape]
         for node, row in zip(self.nodes, places, strict=True):
             rest, sizes = split_attrs(node.attrs)
             self.rows.append((node.op, rest, *row))
             self.sizes += sizes
+            if has_symbols and node.op is not ops.constant:
+                self.fixed += sizes
 
     def key(self) -> tuple[object, Sizes]:
         """As `Walk.key`. A program that keeps packed copies of weights is not one that does not."""
         kinds = [split_type(v.type) for v in self.leaves]
-        key = self.stable, tuple([k for k, _ in kinds]), tuple(self.rows), tuple(self.wanted)
+        key = (self.stable, self.conditions, tuple(self.fixed), tuple([k for k, _ in kinds]),
+               tuple(self.rows), tuple(self.wanted))
         return key, (*[n for _, sizes in kinds for n in sizes], *self.sizes)
 
     def graph(self, outputs: Sequence[Value]) -> Graph:
@@ -238,14 +247,18 @@ def graph_key(graph: Graph) -> object:
     return Captured(graph, ()).key()
 
 
-def recorded_program(graph: Graph, stable: Sequence[int] = (), dynamic: bool | None = None) -> Any:
+def recorded_program(
+    graph: Graph, stable: Sequence[int] = (), dynamic: bool | None = None,
+    conditions: Sequence[Condition] = (),
+) -> Any:
     """What runs a graph of a compiled function: called with buffers, and ``explain()``.
 
     Args:
         stable: positions of inputs that seldom change.
         dynamic: whether one program may serve other sizes as well: False: no; True: from the first on.
+        conditions: what the graph assumes of its symbols; whoever calls tests it.
     """
-    return captured_program(graph, stable) if graph.symbols() else Recorded(graph, stable, dynamic)
+    return Recorded(graph, stable, dynamic, conditions)
 
 
 class Recorded:
@@ -257,15 +270,17 @@ class Recorded:
 
     __slots__ = ("_captured", "_extra", "_plan", "_ran", "_waits", "program")
 
-    def __init__(self, graph: Graph, stable: Sequence[int], dynamic: bool | None):
-        self._captured = Captured(graph, stable)
+    def __init__(
+        self, graph: Graph, stable: Sequence[int], dynamic: bool | None, conditions: Sequence[Condition] = ()
+    ):
+        self._captured = Captured(graph, stable, conditions)
         self.program: Program | None = None
         self._extra: list[Buffer] = []
         self._plan: Plan | None = None  # for running op by op
         self._ran = False
         if _settings.deterministic():  # the bits are not to depend on what came before
             dynamic = False
-        self._waits = dynamic is True  # for a second run, or other sizes
+        self._waits = dynamic is True and not graph.symbols()  # for a second run, or other sizes
         self._find(dynamic is not False)
 
     def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
@@ -396,7 +411,9 @@ def _generalized(
     places = [row[2:] for row in walk.rows]
     wanted = walk.wanted if isinstance(walk, Captured) else [walk.reference(v) for v in outputs]
     name = walk._closed.name if isinstance(walk, Captured) else "main"
-    variant = generalize(walk.nodes, places, [leaf.type for leaf in walk.leaves], wanted, vectors, name)
+    given = walk.conditions if isinstance(walk, Captured) else ()
+    leaves = [leaf.type for leaf in walk.leaves]
+    variant = generalize(walk.nodes, places, leaves, wanted, vectors, name, given)
     if variant is None:
         return None
 

@@ -103,6 +103,7 @@ class Tensor:
     _accumulator: weakref.ref[AccumulateGrad] | None = None
     _inference: bool | str = False
     _seen: Seen | None = None  # see `seen_of`
+    _marks: dict[int, Any] | None = None  # of axes: see `_dynamo.mark_dynamic`
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         made = Tensor._construct(default_dtype(), args, kwargs)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from typing import Any
 
+from graphtorch.ir.shape import normalize_axis
+
 from .._captured.compile import OptimizedModule, compile
+from .._captured.sizes import SMALLEST, Mark
 from .._captured.status import BACKENDS, InvalidBackend, disable, graph_break, is_compiling, reset, set_stance
 from .._deferred.tensor import Tensor
 from ..compiler import allow_in_graph, assume_constant_result, list_backends, substitute_in_graph
@@ -58,20 +62,39 @@ def register_backend(compiler_fn: Any = None, name: str | None = None, tags: Any
 
 def mark_dynamic(t: Any, index: Any, *, hint_override: Any = None, min: int | None = None,
                  max: int | None = None, specialize_on: Any = None) -> None:
-    """Nothing: sizes that change are found by comparing recordings. See `torch.Dim` for axes that vary from
-    the first call on."""
-    _check(t)
+    """Let sizes of a tensor be symbols where it is an argument of compiled functions, from the first call on.
+
+    A function that was given a marked tensor takes later ones at its place for marked as well. Sizes of 0
+    and 1, and those outside ``min..max``, have recordings of their own.
+
+    Args:
+        index: an axis, or several.
+        min, max: the smallest and the largest size to expect.
+
+    Raises:
+        TypeError: `t` is no tensor.
+        ConstraintViolationError: (a RuntimeError, by the compiled function) it needs the size as a number.
+    """
+    _mark(t, index, Mark(True, True, builtins.max(min or 0, SMALLEST), max))
 
 
 def maybe_mark_dynamic(t: Any, index: Any) -> None:
-    """As `mark_dynamic`."""
-    _check(t)
+    """As `mark_dynamic`, but where a function needs the size as a number it is recorded for each."""
+    _mark(t, index, Mark(True))
 
 
 def mark_static(t: Any, index: Any = None) -> None:
-    """Nothing: a size is static until it changes."""
+    """Let sizes of a tensor (`index` None: all of them) be no symbols, even under ``dynamic=True``."""
     if not isinstance(t, (Tensor, type)) and not hasattr(t, "parameters"):
         raise TypeError(f"mark_static expects a tensor/nn.Module class but received {type(t)}")
+    if isinstance(t, Tensor):
+        _mark(t, range(t.dim()) if index is None else index, Mark(False))
+
+
+def _mark(t: Any, index: Any, mark: Mark) -> None:
+    _check(t)
+    for axis in [index] if isinstance(index, int) else index:
+        t._marks = {**(t._marks or {}), normalize_axis(axis, t.dim()): mark}
 
 
 def mark_static_address(t: Any, guard: bool = False) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import onnx as _onnx
 
 from graphtorch.ir.generalize import Hints
-from graphtorch.ir.op import forget_types
-from graphtorch.ir.shape import assuming, without_implied
+from graphtorch.ir.op import judging
+from graphtorch.ir.shape import without_implied
 
 from .._captured.tracing import (
     Dim,
@@ -94,9 +94,8 @@ def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *
     dynamic = dict(dynamic_shapes or {})
     dynamic.update(_dims(model, positional, named, input_names, dynamic_axes))
     modes = _set_mode(model, training)
-    forget_types()
     try:
-        with assuming(Hints(example_sizes(model, positional, named, dynamic))) as hints:
+        with judging(Hints(example_sizes(model, positional, named, dynamic))) as hints:
             traced = _trace(model, positional, named, dynamic)
             if verbose:
                 print(traced.graph)
@@ -104,7 +103,6 @@ def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *
             result = to_model(traced.graph, weights, input_names, output_names,
                               opset_version or DEFAULT_OPSET)
     finally:
-        forget_types()
         for module, mode in modes:
             module.training = mode
     _state_conditions(result, list(hints.conditions), traced)

@@ -180,7 +180,7 @@ def test_training_step_is_one_program_from_the_start(make):
         run = torch.compile(step) if compiled else step
         losses.append([run(torch.ones(4, 3)).item() for _ in range(4)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert len({id(e.program.program) for kind in run._entries.values() for e in kind.entries}) == 1
+    assert len({id(e.replay.program.program) for kind in run._entries.values() for e in kind.entries}) == 1
 
 
 def test_positional_arguments_beside_keyword_only_ones() -> None:

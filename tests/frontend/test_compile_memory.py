@@ -546,3 +546,37 @@ def test_five_hundred_random_programs() -> None:
     run = subprocess.run(command, env={**os.environ, "GRAPHTORCH_TARGET": "reference"}, text=True,
                          capture_output=True)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("change", ["data", "written", "data and written", "of the argument", "and back",
+                                    "the old one written", "counted"])
+def test_data_set_before_the_backward_pass(change: str) -> None:
+    """What was saved counts, unless its memory was written to: as without `compile`."""
+    def program(compile: Compile) -> Any:
+        w, x = vector(1, 2, 3).requires_grad_(), vector(1, 1, 2).requires_grad_()
+        f, found = compile(lambda x: (x * w).exp().sum()), []
+        for k in range(3):
+            w.grad = x.grad = None
+            y, old, new = f(x), w.data, vector(0.5, 1, 2) + k
+            if change == "written":
+                w.data.copy_(new)
+            elif change == "of the argument":
+                x.data = new
+            else:
+                w.data = new
+            if change == "data and written":
+                w.data.add_(1)
+            elif change == "and back":
+                w.data = old
+            elif change == "the old one written":
+                old.mul_(0.5)
+            elif change == "counted":
+                with torch.no_grad():
+                    w.add_(1)
+            try:
+                y.backward()
+            except RuntimeError as error:
+                found.append("modified by an inplace operation" in str(error))
+            found += [x.grad, w.grad]
+        return found
+    agrees(program)

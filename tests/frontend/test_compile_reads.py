@@ -255,8 +255,8 @@ def test_paths_are_recorded_once() -> None:
             run(torch.full((8, 8), v))
     assert run.recorded == 2
     entries = [e for kind in run._entries.values() for e in kind.entries]
-    assert len({e.steps[0].segment for e in entries}) == 1  # the beginning is one program
-    assert not any("matmul" in str(e.graph) for e in entries)  # and its product is not made again
+    assert len({e.replay.steps[0].segment for e in entries}) == 1  # the beginning is one program
+    assert not any("matmul" in str(e.replay.graph) for e in entries)  # and its product is not made again
     assert all("matmul" in str(g) for g in run.graphs)
 
 

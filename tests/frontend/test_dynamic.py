@@ -165,36 +165,44 @@ def test_sizes_outside_the_range():
 def test_sizes_that_must_be_equal():
     size = batch()
     compiled = torch.compile(lambda x, y: x * y, dynamic={"x": {0: size}, "y": {0: size}})
-    message = r"one Dim must be equal: x has shape \[3\] for \[batch\], y has shape \[4\] for \[batch\]"
+    message = r"one Dim must be equal: x has shape \[3\], y has shape \[4\], with Dim 'batch' at axis 0 and 0"
     for _ in range(2):
         with pytest.raises(RuntimeError, match=message):
             compiled(torch.ones(3), torch.ones(4))
         assert compiled(torch.ones(3), torch.ones(3)).tolist() == [1, 1, 1]
     by_size = torch.compile(lambda x, y: x * len(y), dynamic={"x": {0: size}, "y": {0: size}})
-    with pytest.warns(UserWarning, match="symbolic"):
+    with pytest.warns(UserWarning, match="size batch is needed as a number"):
         by_size(torch.ones(3), torch.ones(3))
     with pytest.raises(RuntimeError, match=r"must be equal: x has shape \[3\], y has shape \[4\]"):
         by_size(torch.ones(3), torch.ones(4))
 
 
-def test_a_size_in_python():
+def test_a_comparison_of_sizes_is_a_recording_for_each_outcome():
     def branches(x):
         return x if x.shape[0] > 3 else -x
-    for function, message in ((branches, r"3 <= batch depends on the run: narrow the range"),
-                              (lambda x: x * len(x), "size batch is symbolic here"),
-                              (lambda x: sum(list(x)), "size batch is symbolic here")):
-        if function is not branches:  # a comparison becomes a condition of a traced graph
-            with pytest.raises(TypeError, match=message):
-                torch.trace(function, torch.ones(5), dynamic={0: {0: batch()}})
-        compiled = torch.compile(function, dynamic={0: {0: batch()}})
-        with pytest.warns(UserWarning, match=message + ".*recorded for each size instead"):
-            compiled(torch.ones(5))
-        for n in (2, 5, 4, 3):
-            assert compiled(torch.ones(n)).tolist() == function(torch.ones(n)).tolist()
-        with pytest.raises(RuntimeError, match=r"'x' has size 65 at axis 0, outside Dim\('batch'"):
-            compiled(torch.ones(65))
+
+    compiled = torch.compile(branches, dynamic={0: {0: batch()}})
+    for n in (5, 2, 5, 4, 3, 64):
+        assert compiled(torch.ones(n)).tolist() == branches(torch.ones(n)).tolist()
+    assert compiled.recorded == 2
+    with pytest.raises(RuntimeError, match=r"'x' has size 65 at axis 0, outside Dim\('batch'"):
+        compiled(torch.ones(65))
     certain = torch.compile(branches, dynamic={0: {0: batch(4)}})
     assert certain(torch.ones(5)).tolist() == [1] * 5
+
+
+@pytest.mark.parametrize("function", [lambda x: x * len(x), lambda x: sum(list(x))])
+def test_a_size_that_python_needs(function):
+    with pytest.raises(TypeError, match="size batch is symbolic here"):  # a graph is to hold for all of them
+        torch.trace(function, torch.ones(5), dynamic={0: {0: batch()}})
+    compiled = torch.compile(function, dynamic={0: {0: batch()}})
+    with pytest.warns(UserWarning, match="size batch is needed as a number.*recorded for each size instead"):
+        compiled(torch.ones(5))
+    for n in (2, 5, 4, 3):
+        assert compiled(torch.ones(n)).tolist() == function(torch.ones(n)).tolist()
+    assert compiled.recorded == 4
+    with pytest.raises(RuntimeError, match=r"'x' has size 65 at axis 0, outside Dim\('batch'"):
+        compiled(torch.ones(65))
 
 
 @pytest.mark.parametrize("dynamic, error, message", [

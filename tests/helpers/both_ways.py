@@ -14,6 +14,13 @@ from graphtorch import nn
 Compile = Callable[[Any], Any]
 
 
+class Plain:
+    """An object with attributes."""
+
+    def __init__(self, **attributes: Any):
+        self.__dict__.update(attributes)
+
+
 def vector(*numbers: float) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.float32)
 

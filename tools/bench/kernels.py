@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -138,15 +139,15 @@ def captured(function: Callable[..., Any], arguments: tuple[torch.Tensor, ...]) 
         for _ in range(3):
             compiled(*arguments)
         recorder = compiled._compiled if isinstance(function, nn.Module) else compiled
-        entry = next(iter(recorder._entries.values()))[0]
-        program, inputs = entry.program, []
+        entries = next(iter(recorder._entries.values())).entries
+        replay, inputs = entries[0].replay, []
 
-        def spy(given: Sequence[Buffer]) -> list[Buffer]:
-            inputs[:] = [Buffer.of(b.numpy().copy()) for b in given]
-            return program(given)
-        entry.program = spy
+        def spy(given: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
+            inputs[:] = [Buffer.of(b.numpy().copy()) for b in (*given, *more)]
+            return replay.program(given, more)
+        entries[0] = dataclasses.replace(entries[0], replay=dataclasses.replace(replay, program=spy))
         compiled(*arguments)
-    return entry.graph, inputs
+    return replay.graph, inputs
 
 
 def main(arguments: Sequence[str] = ()) -> None:
