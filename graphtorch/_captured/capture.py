@@ -90,6 +90,8 @@ class Capture:
     pending work, and the call goes on line by line.
     """
 
+    numbers_vary = False  # numbers of the program are constants
+
     def __init__(self, constants: bool, fullgraph: bool = False):
         """Args:
         constants: whether numbers that a replay would read again become constants (trace).

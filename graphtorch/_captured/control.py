@@ -38,11 +38,22 @@ class Recording:
     happen once and not in each step.
     """
 
+    numbers_vary = False  # numbers of the program are constants of the body
+
     def __init__(self, what: str, outer: Any):
         self.what = what
-        self.outer = outer
-        self.writes: dict[Storage, Value] = {} if outer is None else outer.writes
+        self._outer = outer
         self.own: dict[int, Any] = {}  # storages that were made inside, by their ids
+
+    @property
+    def outer(self) -> Any:
+        """What watches around this, if anything does (any more)."""
+        outer = self._outer
+        return None if outer is None or getattr(outer, "off", False) else outer
+
+    @property
+    def writes(self) -> dict[Storage, Value]:
+        return {} if self.outer is None else self.outer.writes  # type: ignore[no-any-return]
 
     def owns(self, storage: Storage) -> bool:
         """Whether `storage` was made inside."""

@@ -25,6 +25,12 @@ _sequence = itertools.count(1)
 
 Edge = tuple["GradNode", int] | None
 
+
+def new_number() -> int:
+    """A number in the order in which nodes are made."""
+    return next(_sequence)
+
+
 # Operations whose gradient PyTorch computes from the result: changing the operand in place is allowed.
 SAVES_RESULT = frozenset(
     {

@@ -1,8 +1,8 @@
 """Batch rules that families share: how an op works on several entries at once (`vmap`).
 
 A rule gets the node of one entry, the operands, which of them are `mapped` (have the entries along a new
-first dimension; others are the same for all entries), and the number of entries. All its results have the entries
-along their first dimension.
+first dimension; others are the same for all entries), and the number of entries. All its results have the
+entries along their first dimension.
 """
 
 from __future__ import annotations
