@@ -334,8 +334,7 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]
                     allow_unused=True,
                 )
         left = iter(_filled(found, point, keep or any(s.requires_grad for s in seeds)))
-        nests = tuple(rebuild(p, lambda _: next(left)) for p in primals)
-        return nests[0] if len(primals) == 1 and not isinstance(primals[0], tuple) else nests
+        return tuple(rebuild(p, lambda _: next(left)) for p in primals)
 
     shown = outputs if keep else rebuild(outputs, lambda t: t.detach())
     return (shown, pull, aux) if has_aux else (shown, pull)
