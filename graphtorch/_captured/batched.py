@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import i64
@@ -23,12 +24,13 @@ from .._deferred import running
 from .._deferred.storage import Storage, Version, recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import FUNCTIONS, METHODS
+from .._settings import FOLDER
+from ..autograd.function import Function
 from ..autograd.nodes import AccumulateGrad, Edge, GradNode, new_number
 from ..random import get_rng_state, set_rng_state
 from .capture import rebuild, tensors_in
 from .control import Recording
 
-Function = Callable[..., Any]
 RANDOMNESS = ("error", "different", "same")
 Size = Any  # an int, or a symbolic size
 
@@ -71,10 +73,11 @@ class Entry(Recording):
         batch: what stands for the values of one entry where there are all.
     """
 
-    def __init__(self, batch: Batch, randomness: str, outer: Any):
+    def __init__(self, batch: Batch, randomness: str, histories: Histories, outer: Any):
         super().__init__("vmap", outer)
         self.batch = batch
         self.randomness = randomness
+        self.histories = histories
 
     @property
     def level(self) -> int:
@@ -109,19 +112,19 @@ class Entry(Recording):
         if self.maps(tensor):
             if caller is None:
                 raise RuntimeError(f"{NEEDED} (at {running.user_line()})")
-            asks = BRANCH if caller.f_code.co_name == "is_nonzero" else ITEM
-            raise RuntimeError(f"{asks} (at {running.user_line()})")
+            raise RuntimeError(f"{BRANCH if _decides(caller) else ITEM} (at {running.user_line()})")
         value = tensor._value() if self.owns(tensor._storage) else None
         with self.outside():
             return (tensor if value is None else from_value(value))._array()
 
-    def entries(self, tensor: Tensor) -> Tensor | None:
-        """All entries of `tensor`, along a new first dimension; None where there is only one."""
-        value = tensor._value()
-        if not self.batch.maps(value):
-            return None
+    def all_entries(self, tensor: Tensor) -> tuple[Tensor, bool]:
+        """All entries of `tensor`, along a new first dimension, and True; or itself, where all share it."""
+        value, edge = tensor._value(), tensor._edge() if tensor.requires_grad else None
+        mapped = self.batch.maps(value)
+        if not mapped and not self.owns(tensor._storage):
+            return tensor, False
         with self.outside():
-            return from_value(self.batch.of(value))
+            return _with_history(from_value(self.batch.of(value)), self.histories.of(edge)), mapped
 
     def call_off(self, always: bool = False) -> bool:
         raise RuntimeError(f"{NEEDED} (at {running.user_line()})")
@@ -180,7 +183,59 @@ class Entry(Recording):
             made._rg = True
         elif edge is not None:
             made._fn = Boundary(value, whole, edge)
+        if edge is not None:
+            self.histories.ends[made._edge()] = edge  # type: ignore[index]
         return made
+
+    def applied(self, function: Any, args: tuple[Any, ...]) -> Any:
+        """By its own `vmap`; one that leaves the rule to be made is recorded as usual."""
+        mapped = [isinstance(a, Tensor) and self.maps(a) for a in args]
+        if not any(mapped):
+            return NotImplemented
+        name = function.__name__
+        if function.setup_context is Function.setup_context:
+            raise RuntimeError(
+                "In order to use an autograd.Function with functorch transforms (vmap, grad, jvp, jacrev, ...), "
+                f"it must override the setup_context staticmethod: {name} does not"
+            )
+        if function.vmap is Function.vmap:
+            if function.generate_vmap_rule:
+                return NotImplemented
+            raise RuntimeError(
+                f"You tried to vmap over {name}, but it does not have vmap support. Please override and "
+                "implement the vmap staticmethod or set generate_vmap_rule=True."
+            )
+        given = [self.all_entries(a)[0] if isinstance(a, Tensor) else a for a in args]
+        with self.outside():
+            info = VmapInfo(self.batch.size, self.randomness)
+            result, out_dims = function.vmap(info, tuple([0 if m else None for m in mapped]), *given)
+        places = iter(_out_places(function.vmap, out_dims, result))
+
+        def one(tensor: Tensor) -> Tensor:
+            place = next(places)
+            if place is None:
+                return tensor
+            with self.outside():
+                front = tensor if place == 0 else tensor.movedim(place, 0)
+            return self.stand_in(front)
+
+        return rebuild(result, one)
+
+
+class VmapInfo(NamedTuple):
+    """What the `vmap` of an `autograd.Function` is told."""
+
+    batch_size: Any
+    randomness: str
+
+
+def _decides(frame: FrameType | None) -> bool:
+    """Whether an ``if`` asks for an element, as far as our own lines say."""
+    while frame is not None and frame.f_code.co_filename.startswith(FOLDER):
+        if frame.f_code.co_name == "is_nonzero":
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Boundary(GradNode):
@@ -202,15 +257,15 @@ class Boundary(GradNode):
 class Histories:
     """The autograd graph of one entry, and what stands for its nodes where there are all entries.
 
-    Args:
+    Attributes:
         ends: where the gradients of stand-ins go.
-        start: number of the first node that belongs to the recording.
     """
 
-    def __init__(self, batch: Batch, ends: dict[tuple[GradNode, int], Edge], start: int):
+    def __init__(self, batch: Batch, randomness: str):
         self.batch = batch
-        self.ends = ends
-        self.start = start
+        self.randomness = randomness
+        self.ends: dict[tuple[GradNode, int], Edge] = {}
+        self.start = new_number()  # of the first node that belongs to the recording
         self.made: dict[GradNode, GradNode] = {}
 
     def of(self, edge: Edge) -> Edge:
@@ -240,6 +295,8 @@ class Histories:
             None if e is None else self.ends[e] if e in self.ends else (self.made[e[0]], e[1])
             for e in node.edges
         ])
+        if hasattr(node, "apply"):
+            return node if edges == node.edges else InPython(node, edges, self)
         operands = tuple([self.batch.of(v) for v in node.operands])
         outputs = tuple([self.batch.of(v) for v in node.outputs])
         if edges == node.edges and operands == node.operands and outputs == node.outputs:
@@ -247,7 +304,7 @@ class Histories:
         made: GradNode = object.__new__(type(node))
         none = (None,) * len(operands)
         made.__dict__.update(node.__dict__, edges=edges, operands=operands, outputs=outputs, seen=none, made=(),
-                             retained=None, types=[v.type for v in outputs] or node.types)
+                             retained=None, types=[v.type for v in outputs])
         running.remember(made)
         return made
 
@@ -255,47 +312,31 @@ class Histories:
 # ------------------------------------------------------------------------------------------ the call
 
 
-def for_all(function: Callable[[list[Tensor]], Any], entries: Sequence[Tensor], size: Size,
-            randomness: str) -> tuple[Any, Callable[[Tensor], tuple[Tensor, bool]]]:
+def for_all(
+    function: Callable[[list[Tensor]], Any], entries: Sequence[Tensor], histories: Histories
+) -> tuple[Any, Callable[[Tensor], tuple[Tensor, bool]]]:
     """Call `function` once, for one entry.
 
     Args:
-        entries: tensors with `size` entries along their first dimension; the function gets one of each.
+        entries: tensors with all entries along their first dimension; the function gets one of each.
 
     Returns:
         What the function returned for one entry, and what gives, for a tensor in it, the same of all entries
         along a new first dimension and True, or a tensor that all share and False.
     """
-    batch, start = Batch(size, {}), new_number()
-    entry = Entry(batch, randomness, recorder.capture)
+    entry = Entry(histories.batch, histories.randomness, histories, recorder.capture)
     recorder.capture = entry
     try:
         stands = [entry.stand_in(t) for t in entries]
         first = [s._storage.value for s in stands]
-        ends = {s._edge(): _edge(t, entry) for s, t in zip(stands, entries, strict=True) if s.requires_grad}
         result = function(stands)
         written = [(s, t) for s, t, v in zip(stands, entries, first, strict=True) if s._storage.value is not v]
-        several = (*tensors_in(result), *(s for s, _ in written))
-        shown = {id(t): (t._value(), t._edge() if t.requires_grad else None) for t in several}
+        found = {id(t): entry.all_entries(t) for t in (*tensors_in(result), *(s for s, _ in written))}
     finally:
         recorder.capture = entry.outer
-    histories = Histories(batch, ends, start)  # type: ignore[arg-type]
-
-    def whole(tensor: Tensor) -> tuple[Tensor, bool]:
-        value, edge = shown[id(tensor)]
-        mapped = batch.maps(value)
-        if not mapped and not entry.owns(tensor._storage):
-            return tensor, False
-        return _with_history(from_value(batch.of(value)), histories.of(edge)), mapped
-
     for stand, entries_of_it in written:
-        METHODS["copy_"](entries_of_it, whole(stand)[0])
-    return result, whole
-
-
-def _edge(entries: Tensor, entry: Entry) -> Edge:
-    with entry.outside():
-        return entries._edge()
+        METHODS["copy_"](entries_of_it, found[id(stand)][0])
+    return result, lambda tensor: found[id(tensor)]
 
 
 def _with_history(tensor: Tensor, edge: Edge) -> Tensor:
@@ -307,14 +348,45 @@ def _with_history(tensor: Tensor, edge: Edge) -> Tensor:
     return tensor
 
 
+class InPython(GradNode):
+    """All entries of a node whose backward is a function of Python: that is recorded for one entry, too."""
+
+    def __init__(self, node: GradNode, edges: tuple[Edge, ...], histories: Histories):
+        super().__init__(node._name, (), (), edges, ())
+        self.node, self.histories = node, histories
+        self.types = [histories.batch.of(v).type for v in node.shown]
+
+    def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
+        batch, node = self.histories.batch, self.node
+        several = [c is not None and batch.maps(v) for c, v in zip(cotangents, node.shown, strict=True)]
+
+        def backward(stands: list[Tensor]) -> Any:
+            left = iter(stands)
+            one = [next(left) if m else c for c, m in zip(cotangents, several, strict=True)]
+            return node.apply(one, task)  # type: ignore[attr-defined]
+
+        mapped = [c for c, m in zip(cotangents, several, strict=True) if m]
+        found, whole = for_all(backward, mapped, self.histories)
+        return [None if g is None or new is None else self._fitted(*whole(g), old, new)
+                for g, old, new in zip(found, node.edges, self.edges, strict=True)]
+
+    def _fitted(self, gradient: Tensor, mapped: bool, old: Edge, new: Edge) -> Tensor:
+        """Of what all entries share the sum of their gradients."""
+        assert old is not None and new is not None
+        size, shared = self.histories.batch.size, old[0].types[old[1]] is new[0].types[new[1]]
+        if shared == mapped:
+            return gradient.sum(0) if shared else gradient.expand((size, *gradient._type.shape))
+        return gradient * size if shared else gradient
+
+
 def vmap(
-    func: Function,
+    func: Callable[..., Any],
     in_dims: Any = 0,
     out_dims: Any = 0,
     randomness: str = "error",
     *,
     chunk_size: int | None = None,
-) -> Function:
+) -> Callable[..., Any]:
     """A function that maps `func` over a dimension of its arguments, all entries at once.
 
     `func` is called once, with one entry in the place of each mapped tensor; see `docs/compile.md`.
@@ -360,7 +432,7 @@ def vmap(
     return run
 
 
-def _run(func: Function, args: Any, kwargs: Any, fronts: Sequence[Tensor], dims: Sequence[int | None], size: Size,
+def _run(func: Callable[..., Any], args: Any, kwargs: Any, fronts: Sequence[Tensor], dims: Sequence[int | None], size: Size,
          out_dims: Any, randomness: str) -> Any:
     """One call; `fronts` are the tensors of `args`, with their entries along the first dimension."""
     mapped = {id(t): t for t, d in zip(fronts, dims, strict=True) if d is not None}  # one stand-in for each
@@ -370,7 +442,8 @@ def _run(func: Function, args: Any, kwargs: Any, fronts: Sequence[Tensor], dims:
         left = iter([t if d is None else one[id(t)] for t, d in zip(fronts, dims, strict=True)])
         return func(*rebuild(args, lambda _: next(left)), **kwargs)
 
-    result, whole = for_all(once, list(mapped.values()), size, randomness)
+    histories = Histories(Batch(size, {}), randomness)
+    result, whole = for_all(once, list(mapped.values()), histories)
     places = iter(_out_places(func, out_dims, result))
 
     def delivered(tensor: Tensor) -> Tensor:
@@ -429,7 +502,7 @@ def _spread(dims: Any, tree: Any) -> list[tuple[Any, Any]] | None:
 
 
 def mapped_arguments(
-    func: Function, in_dims: Any, args: tuple[Any, ...]
+    func: Callable[..., Any], in_dims: Any, args: tuple[Any, ...]
 ) -> tuple[list[Tensor], list[int | None], Size]:
     """The tensors in `args`, the mapped dimension of each, from the front, and the number of entries."""
     name = _name(func)
@@ -483,7 +556,7 @@ def _checked_dim(where: str, leaf: Any, dim: Any) -> int | None:
     return dim % leaf.ndim
 
 
-def _check_out_dims(out_dims: Any, func: Function) -> None:
+def _check_out_dims(out_dims: Any, func: Callable[..., Any]) -> None:
     for dim, _ in _spread(0, out_dims) or []:
         if dim is not None and not isinstance(dim, int):
             raise ValueError(
@@ -492,7 +565,7 @@ def _check_out_dims(out_dims: Any, func: Function) -> None:
             )
 
 
-def _out_places(func: Function, out_dims: Any, result: Any) -> list[Any]:
+def _out_places(func: Callable[..., Any], out_dims: Any, result: Any) -> list[Any]:
     """For each tensor of `result` where it is to have its entries."""
     if isinstance(result, Tensor) and isinstance(out_dims, tuple) and len(out_dims) == 1:
         out_dims = out_dims[0]
@@ -527,10 +600,8 @@ def debug_unwrap(tensor: Tensor, *, recurse: bool = True) -> Tensor:
     capture = recorder.capture
     if not isinstance(capture, Entry):
         return tensor
-    found = capture.entries(tensor)
+    found, _ = capture.all_entries(tensor)
     with capture.outside():
-        if found is None:
-            return debug_unwrap(tensor, recurse=recurse)
         return debug_unwrap(found) if recurse else found
 
 

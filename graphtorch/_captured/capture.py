@@ -156,6 +156,10 @@ class Capture:
             self.leaves[place] = value
         return place
 
+    def applied(self, function: Any, args: tuple[Any, ...]) -> Any:
+        """What a function with a gradient of the user's own gives where it is not recorded as usual."""
+        return NotImplemented
+
     def seen(self, tensor: Tensor) -> None:
         """A tensor is about to be read."""
         if tensor._base is None and tensor not in self.known and not self.owns(tensor._storage):

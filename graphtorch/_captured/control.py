@@ -72,6 +72,10 @@ class Recording:
         finally:
             recorder.capture = self
 
+    def applied(self, function: Any, args: tuple[Any, ...]) -> Any:
+        """What a function with a gradient of the user's own gives where it is not recorded as usual."""
+        return NotImplemented
+
     def seen(self, tensor: Tensor) -> None:
         if self.outer is not None and not self.owns(tensor._storage):
             self.outer.seen(tensor)
