@@ -1,7 +1,7 @@
 """Functions of functions, as PyTorch's module of this name: gradients, Jacobians, maps over a batch.
 
 Arguments and results may be nests of tuples, lists and dicts. Jacobians are products with all unit vectors,
-mapped by `vmap` (in `_captured.batched`).
+mapped by `vmap` (in `_captured.vmap`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ._captured.batched import debug_unwrap, vmap
 from ._captured.capture import rebuild, tensors_in
+from ._captured.vmap import debug_unwrap, vmap
 from ._deferred.tensor import Tensor
 from ._ops.base import FUNCTIONS
 from .autograd.engine import grad as _gradients_of
@@ -23,8 +23,8 @@ from .autograd.nodes import AccumulateGrad
 from .nn import Module
 
 __all__ = [
-    "debug_unwrap", "functional_call", "functionalize", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev",
-    "jvp", "linearize", "stack_module_state", "vjp", "vmap",
+    "debug_unwrap", "functional_call", "functionalize", "grad", "grad_and_value", "hessian", "jacfwd",
+    "jacrev", "jvp", "linearize", "stack_module_state", "vjp", "vmap",
 ]  # fmt: skip
 
 Function = Callable[..., Any]
@@ -459,7 +459,9 @@ def jacfwd(
         results = tensors_in(outputs)
         keep = _is_observed(results, args, point)
         push = Push(results, point, keep)
-        columns = [vmap(functools.partial(push.along, i), out_dims=-1)(_units(x)) for i, x in enumerate(point)]
+        columns = [
+            vmap(functools.partial(push.along, i), out_dims=-1)(_units(x)) for i, x in enumerate(point)
+        ]
         blocks = iter([
             [c[j].reshape((*y.shape, *x.shape)) for c, x in zip(columns, point, strict=True)]
             for j, y in enumerate(results)
@@ -473,8 +475,8 @@ def jacfwd(
 
 
 class Push:
-    """Products of the Jacobian of `results` by `point` with tangents: the pull is linear in the cotangents, and
-    its own pull is the push."""
+    """Products of the Jacobian of `results` by `point` with tangents: the pull is linear in the cotangents,
+    and its own pull is the push."""
 
     def __init__(self, results: Sequence[Tensor], point: Sequence[Tensor], keep: bool):
         self.results, self.point, self.keep = results, point, keep
@@ -508,8 +510,8 @@ def hessian(func: Function, argnums: Any = 0) -> Function:
 
 
 def linearize(func: Function, *primals: Any) -> tuple[Any, Function]:
-    """(outputs, push): ``push(*tangents)`` gives the product of the Jacobian at `primals` with tangents, and may
-    be called any number of times; the function is called once.
+    """(outputs, push): ``push(*tangents)`` gives the product of the Jacobian at `primals` with tangents, and
+    may be called any number of times; the function is called once.
 
     Raises:
         RuntimeError: (of the push) tangents that do not have the structure or the shapes of `primals`.
@@ -528,8 +530,8 @@ def linearize(func: Function, *primals: Any) -> tuple[Any, Function]:
         given = tensors_in(tangents)
         if len(tangents) != len(primals) or len(given) != len(push.point):
             raise RuntimeError(
-                f"Expected the tangents to have the same argspec as the primals: {len(push.point)} tensors, got "
-                f"{len(given)}"
+                f"Expected the tangents to have the same argspec as the primals: {len(push.point)} tensors, "
+                f"got {len(given)}"
             )
         for i, (t, p) in enumerate(zip(given, push.point, strict=True)):
             if t.shape != p.shape or t.dtype is not p.dtype:

@@ -156,6 +156,10 @@ class Capture:
             self.leaves[place] = value
         return place
 
+    def text(self, tensor: Tensor) -> str | None:
+        """What is shown of a tensor that has no elements of its own to show."""
+        return None
+
     def applied(self, function: Any, args: tuple[Any, ...]) -> Any:
         """What a function with a gradient of the user's own gives where it is not recorded as usual."""
         return NotImplemented
