@@ -95,7 +95,8 @@ def check_out_dims(out_dims: Any, func: Callable[..., Any]) -> None:
         if dim is not None and not isinstance(dim, int):
             raise ValueError(
                 f"vmap({name_of(func)}, ..., out_dims={out_dims}): `out_dims` must be an int, None or a "
-                "python collection of ints representing where in the outputs the vmapped dimension should appear."
+                "python collection of ints representing where in the outputs the vmapped dimension "
+                "should appear."
             )
 
 

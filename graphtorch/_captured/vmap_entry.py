@@ -308,11 +308,8 @@ class Histories:
         if edges == node.edges and operands == node.operands and outputs == node.outputs:
             return node
         made: GradNode = object.__new__(type(node))
-        none = (None,) * len(operands)
-        made.__dict__.update(
-            node.__dict__, edges=edges, operands=operands, outputs=outputs, seen=none, made=(), retained=None,
-            types=[v.type for v in outputs],
-        )
+        made.__dict__.update(node.__dict__, edges=edges, operands=operands, outputs=outputs, retained=None,
+                             types=[v.type for v in outputs])
         running.remember(made)
         return made
 

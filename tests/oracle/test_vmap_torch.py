@@ -31,7 +31,6 @@ class Case:
     arrays: tuple[np.ndarray, ...]
     in_dims: Any = 0
     out_dims: Any = 0
-    wrap: Callable[..., Any] | None = None  # in the place of vmap(function)
     gradients: bool = True
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -222,3 +221,182 @@ def test_is_pytorchs(name: str) -> None:
         for a, b in zip(ours, theirs, strict=True):
             assert a.shape == b.shape and a.dtype == b.dtype
             np.testing.assert_allclose(a, b, 1e-7, 1e-9)
+
+
+# ------------------------------------------------------------------------------------------ errors
+
+
+def square(T: Any, generate: bool) -> Any:
+    class Square(T.autograd.Function):
+        generate_vmap_rule = generate
+
+        @staticmethod
+        def forward(x: Any) -> Any:
+            return x * x
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return g * ctx.saved_tensors[0] * 2
+
+    return Square
+
+
+WRONG: dict[str, Callable[[Any, Any], Any]] = {
+    "item": lambda T, x: T.vmap(lambda x: x.sum().item())(x),
+    "float": lambda T, x: T.vmap(lambda x: float(x.sum()) * x)(x),
+    "branch": lambda T, x: T.vmap(lambda x: x if x.sum() > 0 else -x)(x),
+    "tolist": lambda T, x: T.vmap(lambda x: T.tensor(x.tolist()))(x),
+    "numpy": lambda T, x: T.vmap(lambda x: T.tensor(x.numpy()))(x),
+    "nonzero": lambda T, x: T.vmap(lambda x: x.nonzero())(x),
+    "mask": lambda T, x: T.vmap(lambda x: x[x > 0])(x),
+    "rand": lambda T, x: T.vmap(lambda x: x + T.rand(2))(x),
+    "dropout": lambda T, x: T.vmap(lambda x: T.dropout(x, 0.5, True))(x),
+    "write outside": lambda T, x: (lambda o: T.vmap(lambda x: o.add_(x))(x))(T.zeros(2)),
+    "running statistics": lambda T, x: T.vmap(T.nn.BatchNorm1d(2))(T.ones(4, 3, 2)),
+    "no tensor": lambda T, x: T.vmap(lambda x, a: x * a)(x, 2),
+    "returns a number": lambda T, x: T.vmap(lambda x: 3)(x),
+    "returns a string": lambda T, x: T.vmap(lambda x: (x, "a"))(x),
+    "returns nothing": lambda T, x: T.vmap(lambda x: None)(x),
+    "sizes": lambda T, x: T.vmap(lambda x, y: x + y)(x, T.ones(2, 2)),
+    "in_dims None": lambda T, x: T.vmap(lambda x: x, in_dims=None)(x),
+    "nothing mapped": lambda T, x: T.vmap(lambda x: x, in_dims=(None,))(x),
+    "no arguments": lambda T, x: T.vmap(lambda: x)(),
+    "no dimensions": lambda T, x: T.vmap(lambda x: x)(T.tensor(1.0)),
+    "in_dim too large": lambda T, x: T.vmap(lambda x: x, in_dims=2)(x),
+    "in_dims too short": lambda T, x: T.vmap(lambda x, y: x, in_dims=(0,))(x, x),
+    "in_dims of another key": lambda T, x: T.vmap(lambda x: x["a"], in_dims=({"b": 0},))({"a": x}),
+    "in_dims list": lambda T, x: T.vmap(lambda x: x, in_dims=[0])(x),
+    "in_dims string": lambda T, x: T.vmap(lambda x: x, in_dims="a")(x),
+    "in_dims of a string": lambda T, x: T.vmap(lambda x: x, in_dims=("a",))(x),
+    "out_dims too short": lambda T, x: T.vmap(lambda x: (x, x), out_dims=(0,))(x),
+    "out_dims None": lambda T, x: T.vmap(lambda x: (x, x), out_dims=(0, None))(x),
+    "out_dim too large": lambda T, x: T.vmap(lambda x: x, out_dims=3)(x),
+    "out_dims of a list": lambda T, x: T.vmap(lambda x: [x, x], out_dims=(0, 1))(x),
+    "out_dims string": lambda T, x: T.vmap(lambda x: x, out_dims="a")(x),
+    "randomness": lambda T, x: T.vmap(lambda x: x, randomness="foo")(x),
+    "chunk_size": lambda T, x: T.vmap(lambda x: x, chunk_size=0)(x),
+    "backward": lambda T, x: T.vmap(lambda x: (x * T.ones(2, requires_grad=True)).sum().backward())(x),
+    "function without a rule": lambda T, x: T.vmap(lambda x: square(T, False).apply(x))(x),
+    "jacrev chunk_size": lambda T, x: T.func.jacrev(lambda x: x, chunk_size=0)(x),
+    "jacrev of numbers": lambda T, x: T.func.jacrev(lambda x: 3)(x),
+    "linearize": lambda T, x: T.func.linearize(lambda x: x.sin(), x)[1](T.ones(2)),
+    "functionalize": lambda T, x: T.func.functionalize(lambda x: x, remove="all")(x),
+    "strict and vectorized": lambda T, x: T.autograd.functional.jacobian(
+        lambda x: x * 2, x, strict=True, vectorize=True),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_errors_are_pytorchs(name: str) -> None:
+    messages = []
+    for T in (peer, graphtorch):
+        with pytest.raises(Exception) as caught:
+            WRONG[name](T, T.arange(6.0).reshape(3, 2))
+        messages.append((caught.type, str(caught.value)))
+    (theirs, said), (ours, say) = messages
+    assert ours is theirs
+    if said.startswith("vmap: ") and "randomness" not in said and "dynamic shape" not in said:
+        assert say.startswith(said[:60])
+
+
+@pytest.mark.parametrize("T", [graphtorch, peer], ids=["graphtorch", "torch"])
+def test_a_function_with_a_gradient_of_its_own(T: Any) -> None:
+    x, w = T.arange(6.0).reshape(3, 2).requires_grad_(), T.ones(2, requires_grad=True)
+    y = T.vmap(lambda x: square(T, True).apply(x * w))(x)
+    to_x, to_w = T.autograd.grad(y.sum(), (x, w), create_graph=True)
+    assert to_x.tolist() == (2 * x).tolist() and to_w.tolist() == [40.0, 70.0]
+    assert T.autograd.grad(to_x.sum(), w)[0].tolist() == [24.0, 36.0]
+
+
+@pytest.mark.parametrize("T", [graphtorch, peer], ids=["graphtorch", "torch"])
+def test_a_function_with_a_rule_of_its_own(T: Any) -> None:
+    class Own(square(T, False)):  # type: ignore[misc]
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, x: Any) -> Any:
+            assert (info.batch_size, info.randomness, in_dims) == (3, "same", (0,))
+            return Own.apply(x).movedim(0, 1) * 2, 1
+
+    x = T.arange(6.0).reshape(3, 2).requires_grad_()
+    y = T.vmap(lambda x: Own.apply(x) + 1, randomness="same")(x)
+    assert y.tolist() == (2 * x * x + 1).tolist()
+    assert T.autograd.grad(y.sum(), x)[0].tolist() == (4 * x).tolist()
+
+
+@pytest.mark.parametrize("T", [graphtorch, peer], ids=["graphtorch", "torch"])
+def test_writes(T: Any) -> None:
+    """Into an argument they are seen outside; into a tensor that all share they happen once."""
+    x, counter = T.arange(6.0).reshape(2, 3), T.zeros(2)
+
+    def step(r: Any) -> Any:
+        counter.add_(1)
+        r[0] = 7
+        return r.mul_(2).sum()
+
+    assert T.vmap(step, in_dims=1)(x).tolist() == [20.0, 22.0, 24.0]
+    assert x.tolist() == [[14.0] * 3, [6.0, 8.0, 10.0]] and counter.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("T", [graphtorch, peer], ids=["graphtorch", "torch"])
+def test_history_of_writes(T: Any) -> None:
+    w = T.tensor([2.0, 3.0], requires_grad=True)
+    x = T.arange(6.0).reshape(3, 2)
+    v = x.clone()
+    T.vmap(lambda r: r.mul_(w))(v)
+    assert T.autograd.grad(v.sum(), w)[0].tolist() == x.sum(0).tolist()
+    u = w.expand(3, 2).clone()
+    T.vmap(lambda r: r.mul_(r.detach() + 1))(u)
+    assert T.autograd.grad(u.sum(), w)[0].tolist() == [9.0, 12.0]
+    y = T.vmap(lambda r: r * w * 2)(x)
+    with T.no_grad():
+        w += 1
+    y.sum().backward()  # reads x only
+    z = T.vmap(lambda r: r * r * w)(y.detach().requires_grad_())
+    with T.no_grad():
+        w += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
+
+
+@pytest.mark.parametrize("T", [graphtorch, peer], ids=["graphtorch", "torch"])
+def test_what_is_shown(T: Any, capsys: Any) -> None:
+    found = []
+
+    def look(x: Any) -> Any:
+        print(x)
+        found.append(T.func.debug_unwrap(x).shape)
+        return T.vmap(lambda y: (found.append(T.func.debug_unwrap(y, recurse=False).shape), y)[1])(x)
+
+    T.vmap(look)(T.zeros(2, 1))
+    assert capsys.readouterr().out == (
+        "BatchedTensor(lvl=1, bdim=0, value=\n    tensor([[0.],\n            [0.]])\n)\n")
+    assert [tuple(s) for s in found] == [(2, 1), (1,)]
+
+
+@pytest.mark.parametrize("T", [graphtorch, peer], ids=["graphtorch", "torch"])
+def test_draws(T: Any) -> None:
+    x = T.zeros(4, 3)
+    for draw in (lambda x: x + T.rand(3), lambda x: T.nn.functional.dropout(x + 1),
+                 lambda x: T.randn_like(x), lambda x: x + T.randperm(3) + T.randint(9, (3,))):
+        T.manual_seed(3)
+        same = T.vmap(draw, randomness="same")(x) if draw(x[0]).sum() < 1e9 else x
+        assert all(T.equal(row, same[0]) for row in same) or "like" in str(draw.__code__.co_names)
+        different = T.vmap(draw, randomness="different")(x)
+        assert len({tuple(r) for r in different.tolist()}) > 1
+    T.manual_seed(5)
+    drawn = T.vmap(lambda x: x + T.rand(3), randomness="different")(x)
+    T.manual_seed(5)
+    assert T.equal(drawn, T.rand(4, 3))
+
+
+@pytest.mark.parametrize("name", ["jacobian", "hessian"])
+def test_vectorized(name: str) -> None:
+    results = []
+    for T in (graphtorch, peer):
+        x = T.tensor(X)
+        function = (lambda x: x.sin() * x.sum()) if name == "jacobian" else (lambda x: (x.sin() * x**2).sum())
+        results.append(getattr(T.autograd.functional, name)(function, x, vectorize=True).numpy())
+    np.testing.assert_allclose(*results, 1e-9)
