@@ -164,6 +164,10 @@ class Capture:
         """What a function with a gradient of the user's own gives where it is not recorded as usual."""
         return NotImplemented
 
+    def apart(self, outputs: list[Any], args: tuple[Any, ...]) -> list[Any]:
+        """The results of such a function on `args`, as its gradient has to see them."""
+        return outputs
+
     def seen(self, tensor: Tensor) -> None:
         """A tensor is about to be read."""
         if tensor._base is None and tensor not in self.known and not self.owns(tensor._storage):

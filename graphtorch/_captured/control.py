@@ -80,6 +80,10 @@ class Recording:
         """What a function with a gradient of the user's own gives where it is not recorded as usual."""
         return NotImplemented
 
+    def apart(self, outputs: list[Any], args: tuple[Any, ...]) -> list[Any]:
+        """The results of such a function on `args`, as its gradient has to see them."""
+        return outputs
+
     def seen(self, tensor: Tensor) -> None:
         if self.outer is not None and not self.owns(tensor._storage):
             self.outer.seen(tensor)

@@ -196,9 +196,9 @@ class Entry(Recording):
     def applied(self, function: Any, args: tuple[Any, ...]) -> Any:
         """By its own `vmap`; one that leaves the rule to be made is recorded as usual."""
         mapped = [isinstance(a, Tensor) and self.maps(a) for a in args]
-        if not any(mapped):
-            return NotImplemented
         name = function.__name__
+        if not any(mapped) or function.__module__.startswith(__package__.split(".")[0] + "."):  # one of ours
+            return NotImplemented
         if function.setup_context is Function.setup_context:
             raise RuntimeError(
                 "In order to use an autograd.Function with functorch transforms (vmap, grad, jvp, jacrev, "
@@ -226,6 +226,19 @@ class Entry(Recording):
             return self.stand_in(front)
 
         return rebuild(result, one)
+
+
+    def apart(self, outputs: list[Any], args: tuple[Any, ...]) -> list[Any]:
+        """Each entry of mapped arguments has results of its own, though they be equal: gradients may differ."""
+        if not any(isinstance(a, Tensor) and self.maps(a) for a in args):
+            return outputs
+        return [self._apart(o) if isinstance(o, Tensor) and not self.maps(o) else o for o in outputs]
+
+    def _apart(self, tensor: Tensor) -> Tensor:
+        value = tensor._value()
+        with self.outside():
+            entries = from_value(ops.expand(value, shape=(self.batch.size, *value.shape)))
+        return self.stand_in(entries)
 
 
 class VmapInfo(NamedTuple):

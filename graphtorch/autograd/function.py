@@ -228,6 +228,8 @@ class Function(FunctionCtx):
                 raw = cls.forward(ctx, *args, **kwargs)
         outputs = list(raw) if isinstance(raw, (tuple, list)) else [raw]
         outputs = [_own(o, args, ctx) if isinstance(o, Tensor) else o for o in outputs]
+        if tracks and recorder.capture is not None:
+            outputs = recorder.capture.apart(outputs, args)
         if tracks:
             _attach(cls, ctx, args, outputs, list(raw) if isinstance(raw, (tuple, list)) else [raw])
         return type(raw)(outputs) if isinstance(raw, (tuple, list)) else outputs[0]
