@@ -229,7 +229,7 @@ class Entry(Recording):
 
 
     def apart(self, outputs: list[Any], args: tuple[Any, ...]) -> list[Any]:
-        """Each entry of mapped arguments has results of its own, though they be equal: gradients may differ."""
+        """Each entry of mapped arguments has results of its own: though they be equal, gradients may not."""
         if not any(isinstance(a, Tensor) and self.maps(a) for a in args):
             return outputs
         return [self._apart(o) if isinstance(o, Tensor) and not self.maps(o) else o for o in outputs]
