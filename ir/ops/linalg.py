@@ -50,12 +50,32 @@ def _matmul_vjp(node: Node, g: Value) -> tuple[Value, Value]:
 
 
 def _matmul_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
-    """Entries are further batch dimensions; rows of one larger matrix where all meet the same b."""
+    """Entries are further batch dimensions; rows of one larger matrix where all meet the same one."""
     a, b = values
+    rank = max(v.rank for v in node.operands)
+    if node.operands[0].shape[-1] == 1:  # a column by a row: nothing to sum
+        return (ops.mul(lifted(a, mapped[0], rank), lifted(b, mapped[1], rank)),)
     if not mapped[1] and b.rank == 2:
-        rows = ops.matmul(ops.reshape(a, shape=(numel(a.shape[:-1]), a.shape[-1])), b)
-        return (ops.reshape(rows, shape=(*a.shape[:-1], b.shape[-1])),)
+        return (_rows_of_one(a, b),)
+    few = node.operands[1].shape[-1]
+    if not mapped[0] and rank == 2 and isinstance(few, int) and few <= FEW_COLUMNS:
+        return (_turned(_rows_of_one(_turned(b), swap_last(a))),)
     return pointwise(node, values, mapped, size)
+
+
+FEW_COLUMNS = 4  # so many are multiplied faster as rows of one matrix than as narrow matrices
+
+
+def _turned(x: Value) -> Value:
+    """x [size, m, n] as [size, n, m]."""
+    size, m, n = x.shape
+    return ops.reshape(x, shape=(size, n, m)) if 1 in (m, n) else swap_last(x)
+
+
+def _rows_of_one(a: Value, b: Value) -> Value:
+    """a [*B, m, k] times b [k, n]."""
+    rows = ops.matmul(ops.reshape(a, shape=(numel(a.shape[:-1]), a.shape[-1])), b)
+    return ops.reshape(rows, shape=(*a.shape[:-1], b.shape[-1]))
 
 
 matmul = Op(
