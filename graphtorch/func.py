@@ -16,15 +16,18 @@ from ._captured.capture import rebuild, tensors_in
 from ._captured.vmap import debug_unwrap, vmap
 from ._deferred.tensor import Tensor
 from ._ops.base import FUNCTIONS
+from ._ops.rearrange import rearrange
 from .autograd.engine import grad as _gradients_of
 from .autograd.functional import jvp as _jvp
 from .autograd.grad_mode import enable_grad, is_grad_enabled
 from .autograd.nodes import AccumulateGrad
 from .nn import Module
+from .nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
     "debug_unwrap", "functional_call", "functionalize", "grad", "grad_and_value", "hessian", "jacfwd",
-    "jacrev", "jvp", "linearize", "stack_module_state", "vjp", "vmap",
+    "jacrev", "jvp", "linearize", "rearrange", "replace_all_batch_norm_modules_", "stack_module_state", "vjp",
+    "vmap",
 ]  # fmt: skip
 
 Function = Callable[..., Any]
@@ -157,6 +160,15 @@ def stack_module_state(models: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, stacked in parameters.items():
         stacked.requires_grad_(tables[0][0][name].requires_grad)
     return parameters, buffers
+
+
+def replace_all_batch_norm_modules_(root: Module) -> Module:
+    """Make batch norms in `root` forget their running statistics, which `vmap` could not write."""
+    for module in root.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+            module.track_running_stats = False
+    return root
 
 
 # ------------------------------------------------------------------------------------------ gradients

@@ -38,8 +38,6 @@ class Recording:
     happen once and not in each step.
     """
 
-    numbers_vary = False  # numbers of the program are constants of the body
-
     def __init__(self, what: str, outer: Any):
         self.what = what
         self._outer = outer
@@ -50,6 +48,11 @@ class Recording:
         """What watches around this, if anything does (any more)."""
         outer = self._outer
         return None if outer is None or getattr(outer, "off", False) else outer
+
+    @property
+    def numbers_vary(self) -> bool:
+        """Numbers of the program are constants of the body."""
+        return False
 
     @property
     def writes(self) -> dict[Storage, Value]:

@@ -400,3 +400,32 @@ def test_vectorized(name: str) -> None:
         function = (lambda x: x.sin() * x.sum()) if name == "jacobian" else (lambda x: (x.sin() * x**2).sum())
         results.append(getattr(T.autograd.functional, name)(function, x, vectorize=True).numpy())
     np.testing.assert_allclose(*results, 1e-9)
+
+
+PATTERNS: list[tuple[str, dict[str, int]]] = [
+    ("a b c -> c a b", {}), ("a b c -> (a b) c", {}), ("a (b x) c -> x a b c", {"x": 3}),
+    ("... c -> c ...", {}), ("a ... -> ... a", {}), ("a ... c -> c (a ...)", {}), ("a b c -> a 1 b () c", {}),
+    ("a b c -> (a b c)", {}), ("a b (c d) -> a b c d", {}), ("a b c -> a b", {}), ("a b -> b a", {}),
+    ("a b c -> a a c", {}), ("a b c", {}), ("a (b x) c -> a b x c", {"x": 2}), ("a b c -> a b c", {"z": 2}),
+    ("a b c -> (a b c", {}), ("a b c -> ((a b) c)", {}), ("a 3 c -> a c", {}), ("(...) -> ...", {}),
+    ("a b c -> a 5b c", {}),
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: f"{p[0]} {p[1]}")
+def test_rearrange(pattern: tuple[str, dict[str, int]]) -> None:
+    found = []
+    for T in (peer, graphtorch):
+        try:
+            found.append(T.func.rearrange(T.arange(24).reshape(2, 3, 4), pattern[0], **pattern[1]).tolist())
+        except Exception as error:  # PyTorch has an error of its own for sizes that do not fit
+            own = type(error).__name__ == "DimensionBindError"
+            found.append(ValueError if own else type(error))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("T", [graphtorch, peer], ids=["graphtorch", "torch"])
+def test_batch_norm_without_running_statistics(T: Any) -> None:
+    net = T.nn.Sequential(T.nn.Linear(2, 3), T.nn.BatchNorm1d(3))
+    assert T.func.replace_all_batch_norm_modules_(net) is net
+    assert T.vmap(net)(T.randn(4, 5, 2)).shape == (4, 5, 3)
