@@ -156,6 +156,10 @@ class Capture:
             self.leaves[place] = value
         return place
 
+    def exposed(self, tensor: Tensor) -> Any:
+        """The elements of a tensor as NumPy's, over the same memory, where they are known."""
+        return None
+
     def text(self, tensor: Tensor) -> str | None:
         """What is shown of a tensor that has no elements of its own to show."""
         return None

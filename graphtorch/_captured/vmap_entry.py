@@ -132,8 +132,19 @@ class Entry(Recording):
             inner = textwrap.indent(repr(whole), "    ")
         return f"BatchedTensor(lvl={self.level}, bdim=0, value=\n{inner}\n)"
 
+    def exposed(self, tensor: Tensor) -> Any:
+        whole, mapped = self.all_entries(tensor)
+        if mapped:
+            raise RuntimeError(f"{NEEDED} (at {running.user_line()})")
+        with self.outside():
+            return whole.numpy()
+
     def call_off(self, always: bool = False) -> bool:
-        raise RuntimeError(f"{NEEDED} (at {running.user_line()})")
+        """What is around this may end; this goes on."""
+        if not always:
+            raise RuntimeError(f"{NEEDED} (at {running.user_line()})")
+        with self.outside():
+            return self.outer is None or bool(self.outer.call_off(True))
 
     # -- what it changes
 

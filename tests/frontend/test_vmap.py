@@ -74,6 +74,7 @@ def test_elements_that_all_share_are_known() -> None:
     limit, scale = torch.tensor(1.0), torch.tensor([2.0, 3.0])
     found = vmap(lambda x: x * 2 if limit > 0 else x * scale.max().item())(X)
     assert found.tolist() == (X * 2).tolist()
+    assert vmap(lambda x: x * float(scale.numpy()[0]))(X).tolist() == (X * 2).tolist()
     assert vmap(lambda x: x[torch.tensor([True, False, True])])(X).tolist() == X[:, [0, 2]].tolist()
     compiled = torch.compile(lambda x: vmap(lambda r: r * scale[0].item())(x))
     assert compiled(X).tolist() == (X * 2).tolist()
