@@ -1,7 +1,7 @@
 """Functions of functions, as PyTorch's module of this name: gradients, Jacobians, maps over a batch.
 
-Arguments and results may be nests of tuples, lists and dicts. `vmap` calls the function once for each entry
-of the batch and stacks the results: what was recorded is one graph, in which equal pieces are found.
+Arguments and results may be nests of tuples, lists and dicts. Jacobians are products with all unit vectors,
+mapped by `vmap` (in `_captured.vmap`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from contextlib import contextmanager
 from typing import Any
 
 from ._captured.capture import rebuild, tensors_in
+from ._captured.vmap import debug_unwrap, vmap
 from ._deferred.tensor import Tensor
-from ._ops.base import FUNCTIONS, axis_of
+from ._ops.base import FUNCTIONS
+from ._ops.rearrange import rearrange
 from .autograd.engine import grad as _gradients_of
 from .autograd.functional import jvp as _jvp
 from .autograd.grad_mode import enable_grad, is_grad_enabled
 from .autograd.nodes import AccumulateGrad
 from .nn import Module
-from .random import get_rng_state, set_rng_state
+from .nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
-    "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "stack_module_state",
-    "vjp", "vmap",
+    "debug_unwrap", "functional_call", "functionalize", "grad", "grad_and_value", "hessian", "jacfwd",
+    "jacrev", "jvp", "linearize", "rearrange", "replace_all_batch_norm_modules_", "stack_module_state", "vjp",
+    "vmap",
 ]  # fmt: skip
 
 Function = Callable[..., Any]
@@ -159,6 +162,15 @@ def stack_module_state(models: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return parameters, buffers
 
 
+def replace_all_batch_norm_modules_(root: Module) -> Module:
+    """Make batch norms in `root` forget their running statistics, which `vmap` could not write."""
+    for module in root.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+            module.track_running_stats = False
+    return root
+
+
 # ------------------------------------------------------------------------------------------ gradients
 
 
@@ -282,14 +294,14 @@ def grad_and_value(func: Function, argnums: Any = 0, has_aux: bool = False) -> F
             value, aux = value.detach(), rebuild(aux, lambda t: t.detach())
         return gradient, ((value, aux) if has_aux else value)
 
-    return functools.wraps(func)(run)
+    return functools.wraps(func, updated=())(run)
 
 
 def grad(func: Function, argnums: Any = 0, has_aux: bool = False) -> Function:
     """A function that gives the gradient of `func`, or (gradient, aux); see `grad_and_value`."""
     both = grad_and_value(func, argnums, has_aux)
 
-    @functools.wraps(func)
+    @functools.wraps(func, updated=())
     def run(*args: Any, **kwargs: Any) -> Any:
         gradient, value = both(*args, **kwargs)
         return (gradient, value[1]) if has_aux else gradient
@@ -334,8 +346,7 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]
                     allow_unused=True,
                 )
         left = iter(_filled(found, point, keep or any(s.requires_grad for s in seeds)))
-        nests = tuple(rebuild(p, lambda _: next(left)) for p in primals)
-        return nests[0] if len(primals) == 1 and not isinstance(primals[0], tuple) else nests
+        return tuple(rebuild(p, lambda _: next(left)) for p in primals)
 
     shown = outputs if keep else rebuild(outputs, lambda t: t.detach())
     return (shown, pull, aux) if has_aux else (shown, pull)
@@ -372,10 +383,13 @@ def jacrev(
 ) -> Function:
     """A function that gives the Jacobian of `func`: for each result, and argument, a tensor of both shapes.
 
+    Rows are pulled back all at once: the pull is mapped over the unit vectors of the result.
+
     Args:
         argnums: by which arguments to differentiate.
-        chunk_size: accepted; rows are computed one by one.
+        chunk_size: how many rows at a time; None for all.
     """
+    _check_chunks(chunk_size)
 
     @_enter
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -385,141 +399,181 @@ def jacrev(
         aux = None
         if has_aux:
             outputs, aux = outputs
+        _check_outputs("jacrev", outputs)
         keep = _is_observed(tensors_in(outputs), args, point)
 
         def of(output: Tensor) -> Any:
-            rows: list[list[Tensor]] = []
-            flat = output.reshape(-1)
-            for i in range(flat.numel()):
-                found: Sequence[Any] = [None] * len(point)
-                if output.requires_grad:
-                    found = _gradients_of(
-                        flat[i], point, retain_graph=True, create_graph=keep, allow_unused=True
-                    )
-                rows.append(_filled(found, point, keep))
-            columns = [
-                FUNCTIONS["stack"]([row[j] for row in rows]).reshape((*output.shape, *x.shape))
-                if rows
-                else FUNCTIONS["zeros"]((*output.shape, *x.shape))
-                for j, x in enumerate(point)
-            ]
-            return _like(args, argnums, numbers, columns)
+            if not output.requires_grad:
+                rows = [_zero_block(output, x) for x in point]
+            else:
+                pull = functools.partial(_pulled, output, point, keep)
+                found = vmap(pull, chunk_size=chunk_size)(_units(output))
+                rows = [r.reshape((*output.shape, *x.shape)) for r, x in zip(found, point, strict=True)]
+            return _like(args, argnums, numbers, rows)
 
         jacobian = rebuild(outputs, of)
         if has_aux:
             return jacobian, aux if keep else rebuild(aux, lambda t: t.detach())
         return jacobian
 
-    return functools.wraps(func)(run)
+    return functools.wraps(func, updated=())(run)
 
 
-def jacfwd(func: Function, argnums: Any = 0, has_aux: bool = False, *, randomness: str = "error") -> Function:
-    """As `jacrev`: the same matrix (PyTorch computes it column by column)."""
-    return jacrev(func, argnums, has_aux=has_aux)
+def _check_chunks(chunk_size: int | None) -> None:
+    if chunk_size is not None and chunk_size <= 0:
+        raise ValueError(f"jacrev: `chunk_size` should be greater than 0. (got {chunk_size})")
+
+
+def _check_outputs(name: str, outputs: Any) -> None:
+    if not tensors_in(outputs):
+        raise RuntimeError(
+            f"{name}: Expected f to return Tensors, got {type(outputs).__name__}: return a tensor, or a nest "
+            "of tensors"
+        )
+
+
+def _units(x: Tensor) -> Tensor:
+    """The unit vectors of the shape of `x`, along a new first dimension."""
+    size = x.numel()
+    return FUNCTIONS["eye"](size, dtype=x.dtype).reshape((size, *x.shape))  # type: ignore[no-any-return]
+
+
+def _zero_block(output: Tensor, x: Tensor) -> Tensor:
+    return FUNCTIONS["zeros"]((*output.shape, *x.shape), dtype=x.dtype)  # type: ignore[no-any-return]
+
+
+def _pulled(output: Tensor, point: Sequence[Tensor], keep: bool, cotangent: Tensor) -> tuple[Tensor, ...]:
+    """The products of `cotangent` with the Jacobian of `output`."""
+    found = _gradients_of(
+        output, point, cotangent, retain_graph=True, create_graph=keep, allow_unused=True
+    )
+    return tuple(_filled(found, point, keep))
+
+
+def jacfwd(
+    func: Function, argnums: Any = 0, has_aux: bool = False, *, randomness: str = "error"
+) -> Function:
+    """As `jacrev`, column by column, all at once: cheaper where there are fewer arguments than results.
+
+    Args:
+        randomness: as of `vmap`; the function is called once, whatever it says.
+    """
+
+    @_enter
+    def run(*args: Any, **kwargs: Any) -> Any:
+        numbers = _chosen(args, argnums, "jacfwd")
+        given, point = _with_point(args, numbers)
+        outputs = func(*given, **kwargs)
+        aux = None
+        if has_aux:
+            outputs, aux = outputs
+        _check_outputs("jacfwd", outputs)
+        results = tensors_in(outputs)
+        keep = _is_observed(results, args, point)
+        push = Push(results, point, keep)
+        columns = [
+            vmap(functools.partial(push.along, i), out_dims=-1)(_units(x)) for i, x in enumerate(point)
+        ]
+        blocks = iter([
+            [c[j].reshape((*y.shape, *x.shape)) for c, x in zip(columns, point, strict=True)]
+            for j, y in enumerate(results)
+        ])
+        jacobian = rebuild(outputs, lambda _: _like(args, argnums, numbers, next(blocks)))
+        if has_aux:
+            return jacobian, aux if keep else rebuild(aux, lambda t: t.detach())
+        return jacobian
+
+    return functools.wraps(func, updated=())(run)
+
+
+class Push:
+    """Products of the Jacobian of `results` by `point` with tangents: the pull is linear in the cotangents,
+    and its own pull is the push."""
+
+    def __init__(self, results: Sequence[Tensor], point: Sequence[Tensor], keep: bool):
+        self.results, self.point, self.keep = results, point, keep
+        self.seeds = [FUNCTIONS["zeros_like"](y.detach()).requires_grad_() for y in results]
+        used = [(y, s) for y, s in zip(results, self.seeds, strict=True) if y.requires_grad]
+        self.pulled: Sequence[Any] = [None] * len(point)
+        if used:
+            self.pulled = _gradients_of(
+                [y for y, _ in used], point, [s for _, s in used], create_graph=True, allow_unused=True
+            )
+
+    def of(self, tangents: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+        """One product for each result; a tangent None is zero."""
+        pairs = [(g, t) for g, t in zip(self.pulled, tangents, strict=True)
+                 if g is not None and t is not None and g.requires_grad]
+        found: Sequence[Any] = [None] * len(self.seeds)
+        if pairs:
+            with enable_grad():
+                found = _gradients_of([g for g, _ in pairs], self.seeds, [t for _, t in pairs],
+                                      retain_graph=True, create_graph=self.keep, allow_unused=True)
+        return tuple(_filled(found, self.seeds, self.keep))
+
+    def along(self, number: int, tangent: Tensor) -> tuple[Tensor, ...]:
+        """`of` a tangent of one point alone."""
+        return self.of([tangent if i == number else None for i in range(len(self.point))])
 
 
 def hessian(func: Function, argnums: Any = 0) -> Function:
     """A function that gives the second derivatives of `func`: the Jacobian of its Jacobian."""
-    return jacfwd(jacrev(func, argnums), argnums)
+    return jacrev(jacrev(func, argnums), argnums)
 
 
-# ------------------------------------------------------------------------------------------ maps over a batch
-
-
-def vmap(
-    func: Function,
-    in_dims: Any = 0,
-    out_dims: Any = 0,
-    randomness: str = "error",
-    *,
-    chunk_size: int | None = None,
-) -> Function:
-    """A function that maps `func` over a dimension of its arguments.
-
-    Args:
-        in_dims: which dimension of each tensor is the batch: an int, None for an argument that all entries
-            share, or a nest of those like the arguments.
-        out_dims: where the results have the batch, in the same way.
-        randomness: ``same`` draws equal numbers for each entry; otherwise each draws its own.
-        chunk_size: accepted; entries are computed one by one.
+def linearize(func: Function, *primals: Any) -> tuple[Any, Function]:
+    """(outputs, push): ``push(*tangents)`` gives the product of the Jacobian at `primals` with tangents, and
+    may be called any number of times; the function is called once.
 
     Raises:
-        ValueError: no tensor with a batch, or batches of different sizes.
+        RuntimeError: (of the push) tangents that do not have the structure or the shapes of `primals`.
     """
 
-    @functools.wraps(func)
+    @_enter
+    def forward() -> tuple[Any, Push]:
+        made: list[Tensor] = []
+        outputs = func(*[_point(p, made) for p in primals])
+        results = tensors_in(outputs)
+        return outputs, Push(results, made, _is_observed(results, primals, made))
+
+    outputs, push = forward()
+
+    def apply(*tangents: Any) -> Any:
+        given = tensors_in(tangents)
+        if len(tangents) != len(primals) or len(given) != len(push.point):
+            raise RuntimeError(
+                f"Expected the tangents to have the same argspec as the primals: {len(push.point)} tensors, "
+                f"got {len(given)}"
+            )
+        for i, (t, p) in enumerate(zip(given, push.point, strict=True)):
+            if t.shape != p.shape or t.dtype is not p.dtype:
+                raise RuntimeError(
+                    f"tangent:{i} with shape {t.shape} and dtype {t.dtype} in flattened pytree doesn't match "
+                    f"the shape {p.shape} and dtype {p.dtype} of the corresponding primal."
+                )
+        left = iter(push.of(given))
+        return rebuild(outputs, lambda _: next(left))
+
+    return (outputs if push.keep else rebuild(outputs, lambda t: t.detach())), apply
+
+
+def functionalize(func: Function, *, remove: str = "mutations") -> Function:
+    """`func` itself: what it records never holds a mutation or an alias, whatever its lines write.
+
+    Args:
+        remove: ``mutations`` or ``mutations_and_views``.
+
+    Raises:
+        RuntimeError: `remove` is something else.
+    """
+    if remove not in ("mutations", "mutations_and_views"):
+        raise RuntimeError(
+            "functionalize(f, remove=...)(*input_args): received unexpected value for `remove`: expected "
+            f"'mutations' or 'mutations_and_views', got {remove!r}"
+        )
+
+    @functools.wraps(func, updated=())
     def run(*args: Any, **kwargs: Any) -> Any:
-        dims = _spread(in_dims, args, "in_dims")
-        tensors = tensors_in(args)
-        sizes = set()
-        batch: list[int | None] = []
-        for tensor, dim in zip(tensors, dims, strict=True):
-            if dim is not None and not tensor.ndim:
-                raise ValueError(f"vmap: in_dim={dim} for a tensor without dimensions")
-            batch.append(None if dim is None else axis_of(dim, tensor.ndim))
-            if dim is not None:
-                sizes.add(tensor.shape[dim])
-        mapped = [t for t in tensors_in(kwargs) if t.ndim]
-        if len(sizes) != 1 and not (not sizes and mapped):
-            raise ValueError(
-                "vmap: Expected all tensors to have the same size in the mapped dimension, got sizes "
-                f"{sorted(sizes)} for the mapped dimension"
-                if sizes
-                else "vmap: in_dims maps over no tensor: at least one argument needs a batch dimension"
-            )
-        size = sizes.pop() if sizes else mapped[0].shape[0]
-        if not size:
-            raise ValueError(
-                "vmap: the mapped dimension has size 0: there is no entry to call the function with"
-            )
-        results = []
-        state = get_rng_state() if randomness == "same" else None
-        for i in range(size):
-            if state is not None:
-                set_rng_state(state)
-            left = iter(zip(tensors, batch, strict=True))
-
-            def entry(_: Tensor, i: int = i, left: Any = left) -> Tensor:
-                tensor, dim = next(left)
-                return tensor if dim is None else tensor.select(dim, i)  # type: ignore[no-any-return]
-
-            given = rebuild(args, entry)
-            named = rebuild(kwargs, functools.partial(_entry_of, i))
-            results.append(func(*given, **named))
-        return _stacked(results, out_dims)
+        return func(*args, **kwargs)
 
     return run
-
-
-def _entry_of(i: int, tensor: Tensor) -> Tensor:
-    return tensor.select(0, i) if tensor.ndim else tensor
-
-
-def _spread(dims: Any, tree: Any, name: str) -> list[int | None]:
-    """`dims`, a nest that ends where it speaks of a whole part of `tree`, for each tensor of `tree`."""
-    if dims is None or (isinstance(dims, int) and not isinstance(dims, bool)):
-        return [dims] * len(tensors_in(tree))
-    if isinstance(dims, dict) and isinstance(tree, dict) and dims.keys() == tree.keys():
-        return [d for key in tree for d in _spread(dims[key], tree[key], name)]
-    if isinstance(dims, (tuple, list)) and isinstance(tree, (tuple, list)) and len(dims) == len(tree):
-        return [d for one, part in zip(dims, tree, strict=True) for d in _spread(one, part, name)]
-    raise ValueError(
-        f"vmap: {name}={dims!r} does not fit the arguments: give an int, None, or a nest of these "
-        "with the structure of the arguments"
-    )
-
-
-def _stacked(results: list[Any], out_dims: Any) -> Any:
-    first = results[0]
-    if not isinstance(first, (Tensor, tuple, list, dict)):
-        raise ValueError(f"vmap: `func` must only return Tensors, got type {type(first)}")
-    dims = iter(_spread(out_dims, first, "out_dims"))
-    columns = iter(list(zip(*[tensors_in(r) for r in results], strict=True)))
-
-    def together(_: Tensor) -> Tensor:
-        dim, column = next(dims), next(columns)
-        if dim is None:
-            return column[0]  # type: ignore[no-any-return]
-        return FUNCTIONS["stack"](column, dim)  # type: ignore[no-any-return]
-
-    return rebuild(first, together)

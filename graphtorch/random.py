@@ -131,6 +131,10 @@ class Generator:
         used = (
             (count + 3) // 4 * 2
         )  # blocks of the widest element type: the stream does not depend on the dtype
+        return self.advance(used)
+
+    def advance(self, used: int) -> tuple[Value, Value]:
+        """Seed and offset as values; the offset moves on by `used` counters."""
         if recorder.capture is not None:
             return recorder.capture.random(self, used)
         with drawing:

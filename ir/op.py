@@ -3,7 +3,7 @@
     op = Op("relu", "max(x, 0).", ("x",), infer=..., vjp=..., reference=...)
     y = op(x)                                  # makes a node, returns its value
 
-Each record states its operands, its attributes (a frozen dataclass), and four functions:
+Each record states its operands, its attributes (a frozen dataclass), and five functions:
 
 `infer(attrs, *types) -> types`
     The only shape rule. Symbolic dims are allowed. Raises what PyTorch raises, naming what was given.
@@ -11,6 +11,11 @@ Each record states its operands, its attributes (a frozen dataclass), and four f
     The rule of reverse-mode differentiation, in terms of other ops. A cotangent is None where no
     gradient arrives. `NoGradient(reason)` says that an op has none, `ByDecomposition` that it follows
     from `decompose`.
+`batch(node, operands, mapped, size) -> values`
+    The rule of `vmap`: the op on `size` entries at once, in terms of other ops. Operands that are `mapped`
+    have the entries along a new first dimension, others are the same for all; every result has the entries
+    along its first dimension. `ByDecomposition` says that the rule follows from `decompose`,
+    `NoBatch(reason)` that no operand can be mapped.
 `decompose(node) -> values`
     For composites: the same results in terms of simpler ops. `CORE` for core ops.
 `reference(attrs, *arrays) -> array or tuple of arrays`
@@ -56,10 +61,17 @@ class NoGradient:
 
 
 class ByDecomposition:
-    """In the place of a composite's `vjp`: differentiate what it decomposes into."""
+    """In the place of a composite's `vjp` or `batch`: differentiate, or map, what it decomposes into."""
 
 
 BY_DECOMPOSITION = ByDecomposition()
+
+
+@dataclass(frozen=True)
+class NoBatch:
+    """In the place of a `batch` rule: the op never meets an operand with entries."""
+
+    reason: str
 
 
 class Core:
@@ -70,6 +82,7 @@ CORE = Core()
 
 Infer: TypeAlias = Callable[..., tuple[Type, ...]]
 Vjp: TypeAlias = Union[Callable[..., tuple[Value | None, ...]], NoGradient, ByDecomposition]
+Batch: TypeAlias = Union[Callable[..., tuple[Value, ...]], NoBatch, ByDecomposition]
 Decompose: TypeAlias = Union[Callable[[Node], tuple[Value, ...]], Core]
 Reference: TypeAlias = Callable[..., Any]
 
@@ -94,6 +107,7 @@ class Op:
     attrs: type[Attrs] = Attrs
     decompose: Decompose = CORE
     plain: Reference | None = None
+    batch: Batch = field(kw_only=True)
     _inferred: dict[tuple[object, ...], tuple[Type, ...]] = field(default_factory=dict, repr=False)
     _has_floats: bool = field(default=False, init=False, repr=False)
     _recorded: dict[tuple[object, ...], tuple[Attrs, tuple[Type, ...]]] = field(

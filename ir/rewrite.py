@@ -63,6 +63,15 @@ def rewrite_until_stable(graph: Graph, change: Change, ops: Container[Op] | None
                        f"{SWEEP_LIMIT} sweeps")
 
 
+def inline(body: Graph, operands: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The body's outputs computed from `operands`, as nodes of the graph that surrounds it."""
+    table: dict[Value, Value] = dict(zip(body.inputs, operands, strict=True))
+    for node in body.nodes:
+        made = node.with_operands(tuple(table[v] for v in node.operands))
+        table.update(zip(node.results(), made.results(), strict=True))
+    return tuple(table[v] for v in body.outputs)
+
+
 def substituted(node: Node, replaced: Mapping[Value, Value]) -> Node:
     """`node` on the values that stand for its operands."""
     for value in node.operands:

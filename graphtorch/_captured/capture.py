@@ -90,6 +90,8 @@ class Capture:
     pending work, and the call goes on line by line.
     """
 
+    numbers_vary = False  # numbers of the program are constants
+
     def __init__(self, constants: bool, fullgraph: bool = False):
         """Args:
         constants: whether numbers that a replay would read again become constants (trace).
@@ -154,6 +156,22 @@ class Capture:
             )
             self.leaves[place] = value
         return place
+
+    def exposed(self, tensor: Tensor) -> Any:
+        """The elements of a tensor as NumPy's, over the same memory, where they are known."""
+        return None
+
+    def text(self, tensor: Tensor) -> str | None:
+        """What is shown of a tensor that has no elements of its own to show."""
+        return None
+
+    def applied(self, function: Any, args: tuple[Any, ...]) -> Any:
+        """What a function with a gradient of the user's own gives where it is not recorded as usual."""
+        return NotImplemented
+
+    def apart(self, outputs: list[Any], args: tuple[Any, ...]) -> list[Any]:
+        """The results of such a function on `args`, as its gradient has to see them."""
+        return outputs
 
     def seen(self, tensor: Tensor) -> None:
         """A tensor is about to be read."""

@@ -40,9 +40,23 @@ class Recording:
 
     def __init__(self, what: str, outer: Any):
         self.what = what
-        self.outer = outer
-        self.writes: dict[Storage, Value] = {} if outer is None else outer.writes
+        self._outer = outer
         self.own: dict[int, Any] = {}  # storages that were made inside, by their ids
+
+    @property
+    def outer(self) -> Any:
+        """What watches around this, if anything does (any more)."""
+        outer = self._outer
+        return None if outer is None or getattr(outer, "off", False) else outer
+
+    @property
+    def numbers_vary(self) -> bool:
+        """Numbers of the program are constants of the body."""
+        return False
+
+    @property
+    def writes(self) -> dict[Storage, Value]:
+        return {} if self.outer is None else self.outer.writes  # type: ignore[no-any-return]
 
     def owns(self, storage: Storage) -> bool:
         """Whether `storage` was made inside."""
@@ -60,6 +74,22 @@ class Recording:
             return storage.read()
         finally:
             recorder.capture = self
+
+    def exposed(self, tensor: Tensor) -> Any:
+        """The elements of a tensor as NumPy's, over the same memory, where they are known."""
+        return None
+
+    def text(self, tensor: Tensor) -> str | None:
+        """What is shown of a tensor that has no elements of its own to show."""
+        return None
+
+    def applied(self, function: Any, args: tuple[Any, ...]) -> Any:
+        """What a function with a gradient of the user's own gives where it is not recorded as usual."""
+        return NotImplemented
+
+    def apart(self, outputs: list[Any], args: tuple[Any, ...]) -> list[Any]:
+        """The results of such a function on `args`, as its gradient has to see them."""
+        return outputs
 
     def seen(self, tensor: Tensor) -> None:
         if self.outer is not None and not self.owns(tensor._storage):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _types
+from .storage import recorder
 
 _options: dict[str, Any] = {
     "precision": 4,
@@ -149,6 +150,10 @@ def _elements(array: np.ndarray, indent: int) -> str:
 
 def tensor_text(self: Any, *, tensor_contents: str | None = None) -> str:
     """What ``repr(tensor)`` gives."""
+    if recorder.capture is not None:
+        text: str | None = recorder.capture.text(self)
+        if text is not None:
+            return text
     prefix = "tensor("
     indent = len(prefix)
     suffixes = []

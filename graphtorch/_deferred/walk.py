@@ -108,7 +108,7 @@ class Walk:
         else:
             raise RuntimeError(
                 f"{value} belongs to a graph being traced and has no elements: a tensor made inside "
-                "trace() or compile() was kept and used outside; return it from the function"
+                "trace(), compile() or vmap() was kept and used outside; return it from the function"
             )
         place = self._inputs[id(value)] = self.places[value] = -1 - len(self.leaves)
         self.leaves.append(leaf)

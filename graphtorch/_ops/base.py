@@ -213,7 +213,8 @@ def scalar(number: Any, dtype: DType) -> Value:
     counter) finds the same compiled graph. In a captured graph they are constants.
     """
     kind: Any = type(number)
-    if recorder.capture is None and (
+    capture = recorder.capture
+    if (capture is None or capture.numbers_vary) and (
         kind is float or (kind is int and not -1 <= number <= 2) or isinstance(number, np.generic)
     ):
         # each use is a leaf of its own: numbers that are equal by chance must not shape the graph

@@ -294,6 +294,10 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
         raise TypeError(
             "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first"
         )
+    if recorder.capture is not None:
+        exposed: np.ndarray | None = recorder.capture.exposed(self)
+        if exposed is not None:
+            return exposed
     running._refuse_in_capture()
     running.share(self._storage)
     array = self._array()

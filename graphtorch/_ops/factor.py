@@ -56,11 +56,12 @@ def _svd(x: Value) -> tuple[Value, ...]:
     return ops.svd(_finite("linalg.svd", x))  # type: ignore[no-any-return]
 
 
-def _finite(name: str, x: Value) -> Value:
-    """Matrices, once it is known that there is no NaN in them."""
+def _finite(name: str, x: Value, lower: bool = False) -> Value:
+    """Matrices, once it is known that there is no NaN in them, or in their `lower` triangles."""
     if x.rank < 2:
         return x
-    missing = ops.any(ops.isnan(x), dims=(x.rank - 2, x.rank - 1), keepdim=False)
+    read = ops.tril(x, diagonal=0) if lower else x
+    missing = ops.any(ops.isnan(read), dims=(x.rank - 2, x.rank - 1), keepdim=False)
     message = NOT_FINITE.format(name)
     return ops.require(x, ops.cast(missing, dtype=i32), message=message)  # type: ignore[no-any-return]
 
@@ -212,7 +213,7 @@ def eigh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Any:
 def _eigh(x: Value) -> tuple[Value, ...]:
     if x.rank < 2 or x.shape[-1] != x.shape[-2]:
         return ops.eigh(x)  # type: ignore[no-any-return]  # which refuses it
-    return ops.eigh(_finite("linalg.eigh", ops.tril(x, diagonal=0)))  # type: ignore[no-any-return]
+    return ops.eigh(_finite("linalg.eigh", x, lower=True))  # type: ignore[no-any-return]
 
 
 def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Tensor:

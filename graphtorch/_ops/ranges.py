@@ -15,7 +15,7 @@ from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt
 
 from .. import _types
-from .._deferred.storage import Leaf
+from .._deferred.storage import Leaf, recorder
 from .._deferred.tensor import Tensor
 from .._types import check_device, to_ir
 from .base import size_value
@@ -109,18 +109,27 @@ def linspace(
 ) -> Tensor:
     """`steps` numbers from start to end, both included."""
     check_device(device)
-    if isinstance(steps, SymInt):
-        return _made(_symbolic_line(start, end, steps, dtype), requires_grad, out)
+    if isinstance(steps, SymInt) or _are_recorded(start, end, steps, dtype, out):
+        found, ir = _recorded_line(start, end, steps, dtype)
+        return _made(ops.cast(found, dtype=ir), requires_grad, out)
     line, ir = _line(start, end, steps, dtype, out)
     return _made(Leaf.of(_rounded(line, ir)), requires_grad, out)
 
 
-def _symbolic_line(start: Any, end: Any, steps: SymInt, dtype: Any) -> Value:
-    """`_line` where the number of steps may change: the same numbers, computed in the graph."""
+def _are_recorded(start: Any, end: Any, steps: int, dtype: Any, out: Tensor | None) -> bool:
+    """Whether an end is a tensor in a recording, which goes on without its element."""
+    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    ends = [x for x in (start, end) if isinstance(x, Tensor)]
+    return (recorder.capture is not None and bool(ends) and out is None and steps >= 0
+            and ir.is_floating_point and not any(x._type.dtype.is_complex for x in ends))
+
+
+def _recorded_line(start: Any, end: Any, steps: Any, dtype: Any) -> tuple[Value, DType]:
+    """`_line` where the number of steps or an end may change: the same numbers, computed in the graph."""
     ir = _types.default_dtype() if dtype is None else to_ir(dtype)
     if not ir.is_floating_point:
         raise NotImplementedError(f"linspace of {ir.torch_name} with {steps} steps: give a known number")
-    first, last = (ops.constant(value=Literal.of(float(x), f64)) for x in (start, end))
+    first, last = (_end(x, ir) for x in (start, end))
     at = ops.cast(ops.iota(shape=(steps,), dim=0, dtype=i64), dtype=f64)
     one = ops.constant(value=Literal.of(1.0, f64))
     gaps = ops.sub(size_value(steps, f64), one)
@@ -129,7 +138,14 @@ def _symbolic_line(start: Any, end: Any, steps: SymInt, dtype: Any) -> Value:
     high = ops.sub(last, ops.mul(step, ops.sub(gaps, at)))
     half = ops.cast(size_value(steps // 2, i64), dtype=f64)
     only = ops.eq(gaps, ops.constant(value=Literal.of(0.0, f64)))
-    return ops.cast(ops.where(ops.logical_or(ops.lt(at, half), only), low, high), dtype=ir)
+    return ops.where(ops.logical_or(ops.lt(at, half), only), low, high), ir
+
+
+def _end(x: Any, ir: DType) -> Value:
+    """An end, rounded to the dtype of the result, as f64."""
+    if isinstance(x, Tensor):
+        return ops.cast(ops.cast(x.detach().reshape(())._value(), dtype=ir), dtype=f64)  # type: ignore[no-any-return]
+    return ops.constant(value=Literal.of(float(ir.numpy.type(x)), f64))  # type: ignore[no-any-return]
 
 
 def logspace(
@@ -146,6 +162,10 @@ def logspace(
 ) -> Tensor:
     """base ** linspace(start, end, steps)."""
     check_device(device)
+    if _are_recorded(start, end, steps, dtype, out):
+        exponents, ir = _recorded_line(start, end, steps, dtype)
+        powers = ops.pow(ops.constant(value=Literal.of(float(base), f64)), exponents)
+        return _made(ops.cast(powers, dtype=ir), requires_grad, out)
     line, ir = _line(start, end, steps, dtype, out)
     with np.errstate(all="ignore"):
         powers = np.power(complex(base) if ir.is_complex else float(base), line)

@@ -384,10 +384,15 @@ def grad(
         if not isinstance(x, Tensor):
             raise RuntimeError(f"all inputs have to be Tensors or GradientEdges, but got {type(x).__name__}")
     if is_grads_batched:
-        rows = zip(*[g.unbind(0) for g in _listed(grad_outputs)], strict=True)
-        many = [grad(outputs, inputs, row, True, create_graph, True, allow_unused, False, materialize_grads)
-                for row in rows]
-        return tuple(None if g[0] is None else FUNCTIONS["stack"](g) for g in zip(*many, strict=True))
+        def one(*cotangents: Any) -> tuple[Any, ...]:
+            found = grad(outputs, inputs, cotangents, True, create_graph, True, allow_unused, False,
+                         materialize_grads)
+            missing.extend(i for i, g in enumerate(found) if g is None)
+            return tuple(g for g in found if g is not None)
+
+        missing: list[int] = []
+        found = iter(FUNCTIONS["vmap"](one)(*_listed(grad_outputs)))
+        return tuple(None if i in missing else next(found) for i in range(len(inputs)))
     roots = _roots(outputs, _gradients(outputs, grad_outputs))
     task = Task(create_graph if retain_graph is None else retain_graph, create_graph, accumulates=False)
     for position, tensor in enumerate(inputs):

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops.creation import full_value
 from .grad_mode import modes, no_grad
@@ -70,6 +71,8 @@ class PythonNode(GradNode):
     def __init__(self, name: str, ctx: FunctionCtx, cls: type, edges: Any, outputs: list[Tensor]):
         super().__init__(name, (), (), edges, ())
         self.types = [t._type for t in outputs]
+        if recorder.capture is not None:
+            self.shown = [t._value() for t in outputs]
         self.ctx = ctx
         self.cls = cls
         self.runs_hooks = getattr(cls, "runs_hooks", False)
@@ -194,9 +197,26 @@ class Function(FunctionCtx):
             "it with backward mode AD."
         )
 
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        """The operation for all entries of a batch: (results, where these have their entries).
+
+        Args:
+            info: has `batch_size` and `randomness`.
+            in_dims: for each of `args` which dimension is mapped; None for those that all entries share.
+        """
+        raise NotImplementedError(
+            "To use autograd.Function with vmap, you must either override the vmap static method or set "
+            "generate_vmap_rule=True."
+        )
+
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` and remember how to differentiate it."""
+        if recorder.capture is not None:
+            mapped = recorder.capture.applied(cls, args)
+            if mapped is not NotImplemented:
+                return mapped
         ctx = FunctionCtx()
         tracks = modes.grad and any(isinstance(a, Tensor) and a.requires_grad for a in args)
         ctx.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
@@ -208,6 +228,8 @@ class Function(FunctionCtx):
                 raw = cls.forward(ctx, *args, **kwargs)
         outputs = list(raw) if isinstance(raw, (tuple, list)) else [raw]
         outputs = [_own(o, args, ctx) if isinstance(o, Tensor) else o for o in outputs]
+        if tracks and recorder.capture is not None:
+            outputs = recorder.capture.apart(outputs, args)
         if tracks:
             _attach(cls, ctx, args, outputs, list(raw) if isinstance(raw, (tuple, list)) else [raw])
         return type(raw)(outputs) if isinstance(raw, (tuple, list)) else outputs[0]

@@ -7,6 +7,7 @@ cotangent, of the product with its transpose.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -235,9 +236,17 @@ def jacobian(
 ) -> Any:
     """The Jacobian of `func` at `inputs`: for each output and input a tensor of both shapes together.
 
-    Nested by outputs, then inputs, where there are several of them. `vectorize` makes no difference here; the
-    strategy "forward-mode" is by products J v.
+    Nested by outputs, then inputs, where there are several of them.
+
+    Args:
+        vectorize: all rows at once, by `vmap`; one after the other without it.
+        strategy: "forward-mode" is accepted, and computes the same.
     """
+    if strict and vectorize:
+        raise RuntimeError(
+            "torch.autograd.functional.jacobian: `strict=True` and `vectorized=True` are not supported "
+            "together. Please either set `strict=False` or `vectorize=False`."
+        )
     if strategy not in ("forward-mode", "reverse-mode"):
         raise AssertionError(
             'Expected strategy to be either "forward-mode" or "reverse-mode". Hint: If your '
@@ -254,12 +263,23 @@ def jacobian(
         several_in, given = _as_tuple(inputs, "inputs", "jacobian")
         point = _prepared(given, create_graph)
         several_out, outputs = _run(func, point, "jacobian", strict)
-        rows = [_jacobian_of(out, point, create_graph, strict) for out in outputs]
+        of = _all_rows if vectorize else functools.partial(_row_by_row, strict=strict)
+        rows = [of(out, point, create_graph) for out in outputs]
     nested = tuple(_delivered(row, several_in, create_graph) for row in rows)
     return nested if several_out else nested[0]
 
 
-def _jacobian_of(out: Tensor, point: Sequence[Tensor], create_graph: bool, strict: bool) -> list[Tensor]:
+def _all_rows(out: Tensor, point: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
+    shapes = [(*out.shape, *x.shape) for x in point]
+    if not out.requires_grad:
+        return [x.new_zeros(shape) for x, shape in zip(point, shapes, strict=True)]
+    units = FUNCTIONS["eye"](out.numel(), dtype=out.dtype).reshape((out.numel(), *out.shape))
+    found = grad(out, list(point), units, True, create_graph, allow_unused=True, is_grads_batched=True)
+    return [x.new_zeros(shape) if g is None else g.reshape(shape)
+            for g, x, shape in zip(found, point, shapes, strict=True)]
+
+
+def _row_by_row(out: Tensor, point: Sequence[Tensor], create_graph: bool, strict: bool) -> list[Tensor]:
     columns: list[list[Tensor]] = [[] for _ in point]
     flat = out.reshape(-1)
     for at in range(out.numel()):
@@ -288,5 +308,5 @@ def hessian(
         output = _scalar(func, point, "hessian", strict)
         return _strictly(_gradients((output,), point, (None,), True), strict, point, INDEPENDENT)
 
-    found = jacobian(gradient, tuple(given), create_graph, strict)
+    found = jacobian(gradient, tuple(given), create_graph, strict, vectorize)
     return found if several else found[0][0]

@@ -25,6 +25,12 @@ _sequence = itertools.count(1)
 
 Edge = tuple["GradNode", int] | None
 
+
+def new_number() -> int:
+    """A number in the order in which nodes are made."""
+    return next(_sequence)
+
+
 # Operations whose gradient PyTorch computes from the result: changing the operand in place is allowed.
 SAVES_RESULT = frozenset(
     {
@@ -82,6 +88,7 @@ class GradNode:
     node_hooks: OrderedDict[int, Any] | None = None
     node_prehooks: OrderedDict[int, Any] | None = None
     freed = False
+    shown: Sequence[Value] = ()  # of a node with a backward in Python, made in a recording: its results
     _metadata: dict[str, Any] | None = None
 
     def __new__(cls, name: Any, *args: Any, new: Any = object.__new__) -> Any:

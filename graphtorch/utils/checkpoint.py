@@ -44,6 +44,8 @@ class _Node(GradNode):
         edges = tuple(t._edge() for t in (*inputs, *leaves))
         super().__init__("CheckpointFunctionBackward", (), (), edges, ())
         self.types = [o._type for o in outputs]
+        if recorder.capture is not None:
+            self.shown = [o._value() for o in outputs]
         self.again: Callable[[list[Tensor]], Any] | None = again
         self.inputs, self.leaves = inputs, leaves
         self.reentrant = keeps_input_gradients_only

@@ -15,7 +15,8 @@ import numpy as np
 from ..dtype import boolean, i64
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Op
-from ..shape import Shape, broadcast
+from ..shape import Dim, Shape, broadcast
+from .batching import Mapped, Values, lifted, pointwise, reshaped, whole, wholes
 from .checks import attrs_of, listed
 from .common import (
     REAL_FLOATING,
@@ -243,6 +244,22 @@ def _attention_grad_reference(attrs: AttentionAttrs, q: np.ndarray, k: np.ndarra
     return tuple(_summed_to(x, like) for x, like in zip(found, (q, k, v), strict=True))
 
 
+def _attention_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    """Entries are one more batch dimension."""
+    if not any(mapped[:3]):  # a mask alone gives the scores none
+        values, mapped = (whole(values[0], False, size), *values[1:]), (True, *mapped[1:])
+    return pointwise(node, values, mapped, size)
+
+
+def _attention_grad_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    """As `_attention_batch`; an operand without entries would get the sum of their gradients."""
+    rank = node.operands[3].rank
+    several = [lifted(x, True, rank) for x in wholes(values[:3], mapped[:3], size)]
+    masks = [lifted(x, m, rank) for x, m in zip(values[6:], mapped[6:], strict=True)]
+    made = node.op.node((*several, *wholes(values[3:6], mapped[3:6], size), *masks), node.attrs).results()
+    return tuple([reshaped(y, (size, *t.shape)) for y, t in zip(made, node.types, strict=True)])
+
+
 attention = Op(
     "attention",
     "softmax(q k^T scale + mask) v of q [*B, L, E], k [*B, S, E], v [*B, S, F]; also the rows' log-sum-exp.",
@@ -252,6 +269,7 @@ attention = Op(
     vjp=_attention_vjp,
     decompose=_attention_decompose,
     reference=_attention_reference,
+    batch=_attention_batch,
 )
 attention_grad = Op(
     "attention_grad",
@@ -262,4 +280,5 @@ attention_grad = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_attention_grad_decompose,
     reference=_attention_grad_reference,
+    batch=_attention_grad_batch,
 )

@@ -18,6 +18,7 @@ from ..dtype import DType, boolean, c64, c128, f32, f64
 from ..graph import Node, Type, Value
 from ..op import CORE, Attrs, ByDecomposition, NoGradient, Op
 from ..shape import broadcast
+from .batching import pointwise, unchanged
 from .common import (
     ANY,
     BITS,
@@ -98,7 +99,7 @@ def binary(
     stated = isinstance(rule, (NoGradient, ByDecomposition))
     expand: Any = CORE if formula is None else decomposition(formula, widen=True)
     return Op(name, doc, operands, infer, rule if stated else vjp, reference, Attrs, expand,
-              lambda attrs, x, y: numpy(x, y))
+              lambda attrs, x, y: numpy(x, y), batch=pointwise)
 
 
 # ------------------------------ arithmetic
@@ -385,6 +386,7 @@ complex = Op(
     _complex_infer,
     _complex_vjp,
     _complex_reference,
+    batch=pointwise,
 )
 
 
@@ -413,6 +415,7 @@ where = Op(
     _where_infer,
     _where_vjp,
     lambda attrs, cond, x, y: np.where(cond, x, y),
+    batch=pointwise,
 )
 
 
@@ -458,4 +461,5 @@ cast = Op(
     _cast_vjp,
     _cast_reference,
     Cast,
+    batch=unchanged,
 )

@@ -10,6 +10,7 @@ from ..dtype import DType, i8, i16, i32, i64
 from ..graph import Node, Type, Value
 from ..literal import Literal
 from ..op import NoGradient, Op
+from .batching import unchanged
 from .binary import Cast
 from .common import number, ops
 from .shape import slice_dim
@@ -87,4 +88,5 @@ bitcast = Op(
     _bitcast_reference,
     Cast,
     _bitcast_parts,
+    batch=unchanged,
 )

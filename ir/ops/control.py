@@ -10,10 +10,12 @@ import numpy as np
 from ..dtype import boolean
 from ..evaluate import evaluate
 from ..graph import Graph, Node, Type, Value
-from ..op import Attrs, NoGradient, Op
+from ..op import BY_DECOMPOSITION, Attrs, NoGradient, Op
 from ..passes.autodiff import vjp
+from ..rewrite import inline
 from .checks import attrs_of
 from .common import zeros_like
+from .control_batch import cond_batch, scan_batch, while_batch
 from .scan_grad import ScanAttrs, scan_vjp
 
 __all__ = ["cond", "region", "scan", "while_loop"]
@@ -38,15 +40,6 @@ def _region_reference(attrs: RegionAttrs, *xs: np.ndarray) -> tuple[np.ndarray, 
     return tuple(evaluate(attrs.body, xs))
 
 
-def inline(body: Graph, operands: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The body's outputs computed from `operands`, as nodes of the graph that surrounds it."""
-    table: dict[Value, Value] = dict(zip(body.inputs, operands, strict=True))
-    for node in body.nodes:
-        made = node.with_operands(tuple(table[v] for v in node.operands))
-        table.update(zip(node.results(), made.results(), strict=True))
-    return tuple(table[v] for v in body.outputs)
-
-
 def _region_decompose(node: Node) -> tuple[Value, ...]:
     return inline(attrs_of(node, RegionAttrs).body, node.operands)
 
@@ -60,6 +53,7 @@ region = Op(
     vjp=NoGradient("made after autodiff"),
     decompose=_region_decompose,
     reference=_region_reference,
+    batch=BY_DECOMPOSITION,
 )
 
 
@@ -118,6 +112,7 @@ scan = Op(
     infer=_scan_infer,
     vjp=scan_vjp,
     reference=_scan_reference,
+    batch=scan_batch,
 )
 
 
@@ -175,6 +170,7 @@ cond = Op(
     infer=_cond_infer,
     vjp=_cond_vjp,
     reference=lambda attrs, predicate, *xs: tuple(evaluate(attrs.then if predicate else attrs.orelse, xs)),
+    batch=cond_batch,
 )
 
 
@@ -222,4 +218,5 @@ while_loop = Op(
     infer=_while_infer,
     vjp=_while_vjp,
     reference=_while_reference,
+    batch=while_batch,
 )

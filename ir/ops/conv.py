@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..dtype import i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, Op
 from ..shape import Dim, Shape, bounds
+from .batching import Mapped, Values, merged, parted, wholes
 from .checks import attrs_of, ints, listed, surely_less
 from .common import FLOATING, check_domain, check_same_dtype, conj, ops, wide
 from .shape import slice_dim
@@ -288,6 +289,51 @@ def _conv_weight_grad_vjp(node: Node, g: Value) -> tuple[Value, Value]:
     return _input_gradient(attrs, conj(out), conj(g), x), ops.conv(conj(x), g, **_place(attrs))
 
 
+# entries ----------------------------------------------------------------------------------------------
+
+
+def _grouped(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    """A convolution of each entry with filters of its own: entries are groups."""
+    if not isinstance(size, int):
+        raise RuntimeError(
+            f"{node.op.name}: vmap over filters needs a batch of known size, but got {size}: do not mark "
+            "that dimension as dynamic"
+        )
+    axes = {"x": 1, "g": 1, "w": 0, "b": 0}
+    names = [name.removesuffix("?") for name in node.op.operands]
+    operands = tuple(
+        [merged(v, axes[name]) for v, name in zip(wholes(values, mapped, size), names, strict=False)]
+    )
+    attrs: Any = node.attrs
+    made = node.op.node(operands, replace(attrs, groups=attrs.groups * size)).result()
+    return (parted(made, 0 if node.op is conv_weight_grad else 1, size, node.types[0].shape),)
+
+
+def _conv_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    """Of images alone more images; also of `conv_transpose`."""
+    if any(mapped[1:]):
+        return _filters(node, values, mapped, size)
+    made = node.op.node((merged(values[0], 0), *values[1:]), node.attrs).result()
+    return (parted(made, 0, size, node.types[0].shape),)
+
+
+def _filters(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    """Of filters of one image more filters, where these all read all channels."""
+    attrs: Any = node.attrs
+    if mapped[0] or attrs.groups != 1 or node.op is conv_transpose:
+        return _grouped(node, values, mapped, size)
+    filters = tuple([merged(v, 0) for v in wholes(values[1:], mapped[1:], size)])
+    made = ops.conv.node((values[0], *filters), attrs).result()
+    return (parted(made, 1, size, node.types[0].shape),)
+
+
+def _conv_weight_grad_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    if mapped[0] or attrs_of(node, ConvWeightGradAttrs).groups != 1:
+        return _grouped(node, values, mapped, size)
+    made = ops.conv_weight_grad.node((values[0], merged(values[1], 1)), node.attrs).result()
+    return (parted(made, 0, size, node.types[0].shape),)
+
+
 # references -------------------------------------------------------------------------------------------
 
 
@@ -387,6 +433,7 @@ conv = Op(
     infer=_conv_infer,
     vjp=_conv_vjp,
     reference=_conv_reference,
+    batch=_conv_batch,
 )
 conv_transpose = Op(
     "conv_transpose",
@@ -396,6 +443,7 @@ conv_transpose = Op(
     infer=_conv_transpose_infer,
     vjp=_conv_transpose_vjp,
     reference=_conv_transpose_reference,
+    batch=_conv_batch,
 )
 conv_weight_grad = Op(
     "conv_weight_grad",
@@ -405,4 +453,5 @@ conv_weight_grad = Op(
     infer=_conv_weight_grad_infer,
     vjp=_conv_weight_grad_vjp,
     reference=_conv_weight_grad_reference,
+    batch=_conv_weight_grad_batch,
 )

@@ -18,6 +18,7 @@ import numpy as np
 from ..dtype import DType, boolean
 from ..graph import Node, Type, Value
 from ..op import CORE, Attrs, ByDecomposition, Core, NoGradient, Op
+from .batching import unchanged
 from .common import (
     ANY,
     BITS,
@@ -113,7 +114,8 @@ def unary(
     stated = isinstance(rule, (NoGradient, ByDecomposition))
     expand: Any = CORE if formula is None else decomposition(formula, widen=widen)
     assert not (isinstance(rule, ByDecomposition) and isinstance(expand, Core)), name
-    return Op(name, doc, ("x",), infer, rule if stated else vjp, reference, attrs, expand, plain)
+    return Op(name, doc, ("x",), infer, rule if stated else vjp, reference, attrs, expand, plain,
+              batch=unchanged)
 
 
 def _to_bool(dtype: DType) -> DType:

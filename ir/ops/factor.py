@@ -17,6 +17,7 @@ from ..graph import Node, Type, Value
 from ..op import Attrs, Op
 from ..shape import Dim
 from . import factor_reference
+from .batching import leading, unchanged
 from .checks import attrs_of, listed
 from .common import check_same_dtype, conj, expand_to, number, ops, swap_last, zeros
 
@@ -155,6 +156,7 @@ svd = Op(
     infer=_svd_infer,
     vjp=_svd_vjp,
     reference=lambda attrs, x: factor_reference.svd(x),
+    batch=unchanged,
 )
 
 
@@ -186,6 +188,7 @@ eigh = Op(
     infer=_eigh_infer,
     vjp=_eigh_vjp,
     reference=lambda attrs, x: factor_reference.eigh(x),
+    batch=unchanged,
 )
 
 
@@ -237,6 +240,7 @@ qr = Op(
     vjp=_qr_vjp,
     reference=lambda attrs, x: factor_reference.qr(x, attrs.complete),
     attrs=QRAttrs,
+    batch=unchanged,
 )
 
 
@@ -269,6 +273,7 @@ cholesky = Op(
     infer=_cholesky_infer,
     vjp=_cholesky_vjp,
     reference=lambda attrs, x: factor_reference.cholesky(x),
+    batch=unchanged,
 )
 
 
@@ -308,6 +313,7 @@ lu = Op(
     infer=_lu_infer,
     vjp=_lu_vjp,
     reference=lambda attrs, x: factor_reference.lu(x),
+    batch=unchanged,
 )
 
 
@@ -348,4 +354,5 @@ triangular_solve = Op(
     vjp=_triangular_vjp,
     reference=lambda attrs, a, b: factor_reference.triangular_solve(a, b, attrs.upper, attrs.unit),
     attrs=TriangularAttrs,
+    batch=leading,
 )

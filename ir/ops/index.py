@@ -14,8 +14,10 @@ from ..dtype import DType, i32, i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, NoGradient, Op
 from ..shape import Shape, broadcast
+from .batching import along
 from .checks import attrs_of, check_axis, ints, listed
 from .common import number, ops, sum_to, wide, zeros, zeros_like
+from .index_batch import index_batch, index_put_batch, index_select_batch, searchsorted_batch
 from .require import FAILURES
 from .shape import DimAttrs, slice_dim
 
@@ -100,6 +102,7 @@ gather = Op(
     infer=_gather_infer,
     vjp=_gather_vjp,
     reference=_gather_reference,
+    batch=along("dim"),
 )
 
 
@@ -153,6 +156,7 @@ scatter = Op(
     infer=_scatter_infer,
     vjp=_scatter_vjp,
     reference=_scatter_reference,
+    batch=along("dim"),
 )
 
 
@@ -178,6 +182,7 @@ scatter_add = Op(
     infer=_scatter_infer,
     vjp=lambda node, g: (g, None, _source_gradient(node, g)),
     reference=_scatter_add_reference,
+    batch=along("dim"),
 )
 
 
@@ -212,6 +217,7 @@ index_select = Op(
     infer=_index_select_infer,
     vjp=_index_select_vjp,
     reference=_index_select_reference,
+    batch=index_select_batch,
 )
 
 
@@ -303,6 +309,7 @@ index = Op(
     infer=_index_infer,
     vjp=_index_vjp,
     reference=_index_reference,
+    batch=index_batch,
 )
 
 
@@ -355,6 +362,7 @@ index_put = Op(
     infer=_index_put_infer,
     vjp=_index_put_vjp,
     reference=_index_put_reference,
+    batch=index_put_batch,
 )
 
 
@@ -413,6 +421,7 @@ sort = Op(
     infer=_sort_infer,
     vjp=_sort_vjp,
     reference=_sort_reference,
+    batch=along("dim"),
 )
 
 
@@ -447,6 +456,7 @@ topk = Op(
     vjp=_sort_vjp,
     decompose=_topk_decompose,
     reference=_topk_reference,
+    batch=along("dim"),
 )
 
 
@@ -515,4 +525,5 @@ searchsorted = Op(
     infer=_searchsorted_infer,
     vjp=NoGradient("a position is constant almost everywhere"),
     reference=_searchsorted_reference,
+    batch=searchsorted_batch,
 )

@@ -6,7 +6,8 @@ import numpy as np
 
 from ..graph import Node, Type, Value
 from ..op import Attrs, Op
-from ..shape import Shape, broadcast, numel
+from ..shape import Dim, Shape, broadcast, numel
+from .batching import Mapped, Values, lifted, pointwise, whole
 from .checks import listed
 from .common import (
     NUMERIC,
@@ -48,6 +49,35 @@ def _matmul_vjp(node: Node, g: Value) -> tuple[Value, Value]:
     return sum_to(ga, a.shape), sum_to(gb, b.shape)
 
 
+def _matmul_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    """Entries are further batch dimensions; rows of one larger matrix where all meet the same one."""
+    a, b = values
+    rank = max(v.rank for v in node.operands)
+    if node.operands[0].shape[-1] == 1:  # a column by a row: nothing to sum
+        return (ops.mul(lifted(a, mapped[0], rank), lifted(b, mapped[1], rank)),)
+    if not mapped[1] and b.rank == 2:
+        return (_rows_of_one(a, b),)
+    few = node.operands[1].shape[-1]
+    if not mapped[0] and rank == 2 and isinstance(few, int) and few <= FEW_COLUMNS:
+        return (_turned(_rows_of_one(_turned(b), swap_last(a))),)
+    return pointwise(node, values, mapped, size)
+
+
+FEW_COLUMNS = 4  # so many are multiplied faster as rows of one matrix than as narrow matrices
+
+
+def _turned(x: Value) -> Value:
+    """x [size, m, n] as [size, n, m]."""
+    size, m, n = x.shape
+    return ops.reshape(x, shape=(size, n, m)) if 1 in (m, n) else swap_last(x)
+
+
+def _rows_of_one(a: Value, b: Value) -> Value:
+    """a [*B, m, k] times b [k, n]."""
+    rows = ops.matmul(ops.reshape(a, shape=(numel(a.shape[:-1]), a.shape[-1])), b)
+    return ops.reshape(rows, shape=(*a.shape[:-1], b.shape[-1]))
+
+
 matmul = Op(
     "matmul",
     "Matrix products of a [*B, m, k] and b [*B, k, n]; batch dimensions broadcast.",
@@ -56,6 +86,7 @@ matmul = Op(
     vjp=_matmul_vjp,
     reference=lambda attrs, a, b: np.matmul(wide(a), wide(b)).astype(a.dtype),
     plain=lambda attrs, a, b: np.matmul(a, b),
+    batch=_matmul_batch,
 )
 
 
@@ -125,6 +156,29 @@ def _affine_parts(node: Node) -> tuple[Value]:
     return (cast_to(ops.add(_product_of_rows(x, swap_last(w)), b), dtype),)
 
 
+def _linear_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    x, w = values
+    if not mapped[1]:
+        return (ops.linear(x, w),)
+    return (_products_of_entries(whole(x, mapped[0], size), swap_last(w)),)
+
+
+def _products_of_entries(x: Value, w: Value) -> Value:
+    """Each entry of x [size, *, in] times its own of w [size, in, out]."""
+    rows = x if x.rank == 3 else ops.reshape(x, shape=(x.shape[0], numel(x.shape[1:-1]), x.shape[-1]))
+    found = ops.matmul(rows, w)
+    return found if x.rank == 3 else ops.reshape(found, shape=(*x.shape[:-1], w.shape[-1]))
+
+
+def _affine_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    if not mapped[0] and not mapped[2]:
+        return (ops.affine(*values),)
+    dtype, several, rank = values[1].dtype, any(mapped[1:]), node.types[0].rank
+    b, x, w = (cast_to(v, wide_dtype(dtype)) for v in values)
+    (product,) = _linear_batch(node, (x, w), mapped[1:], size) if several else (ops.linear(x, w),)
+    return (cast_to(ops.add(lifted(product, several, rank), lifted(b, mapped[0], rank)), dtype),)
+
+
 linear = Op(
     "linear",
     "x [*, in] times the transposed w [out, in].",
@@ -134,6 +188,7 @@ linear = Op(
     decompose=lambda node: (_product_of_rows(node.operands[0], swap_last(node.operands[1])),),
     reference=_linear_reference,
     plain=lambda attrs, x, w: np.matmul(x, w.T),
+    batch=_linear_batch,
 )
 affine = Op(
     "affine",
@@ -144,4 +199,5 @@ affine = Op(
     decompose=_affine_parts,
     reference=lambda attrs, b, x, w: (np.matmul(wide(x), wide(w).T) + wide(b)).astype(x.dtype),
     plain=lambda attrs, b, x, w: np.matmul(x, w.T) + b,
+    batch=_affine_batch,
 )

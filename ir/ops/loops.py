@@ -16,6 +16,7 @@ from ..evaluate import evaluate
 from ..graph import Graph, Node, Type, Value, located
 from ..op import Attrs, Op, Vjp
 from ..shape import Shape, broadcast
+from .batching import pointwise
 from .common import REAL_FLOATING, Expr, cast_to, check_domain, check_same_dtype, expand_to, fn, full, ops
 
 __all__: list[str] = []
@@ -86,7 +87,8 @@ def elementwise_loop(name: str, doc: str, operands: tuple[str, ...], vjp: Vjp,
     def decompose(node: Node) -> tuple[Value, ...]:
         return (in_f64(formula, node),)
 
-    made: Op = Op(name, doc, operands, infer, vjp, reference_of(decompose, lambda: made), Attrs, decompose)
+    made: Op = Op(name, doc, operands, infer, vjp, reference_of(decompose, lambda: made), Attrs, decompose,
+                  batch=pointwise)
     return made
 
 

@@ -9,7 +9,9 @@ import numpy as np
 from ..dtype import i64
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Op
-from ..shape import Shape, numel
+from ..passes.batch import through_decomposition
+from ..shape import Dim, Shape, numel
+from .batching import Mapped, Values, folding
 from .checks import attrs_of, listed
 from .common import REAL_FLOATING, Expr, check_domain, check_same_dtype, count, fn, quiet, wide, zeros_like
 
@@ -237,6 +239,15 @@ def _cross_entropy_infer(attrs: CrossEntropyAttrs, *types: Type) -> tuple[Type, 
     return _loss_infer("cross_entropy", attrs, *types)
 
 
+def _loss_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    """Without a reduction entries are further samples, where all weigh the classes alike."""
+    attrs = node.attrs
+    assert isinstance(attrs, LossAttrs)
+    if attrs.reduction != "none" or len(values) > 2:
+        return through_decomposition(node, values, mapped, size)
+    return folding(0)(node, values, mapped, size)
+
+
 nll_loss = Op(
     "nll_loss",
     "Minus the log-probability [N, C, *S] of each target i64 [N, *S], times its class's weight.",
@@ -246,6 +257,7 @@ nll_loss = Op(
     vjp=_nll_loss_vjp,
     decompose=_nll_loss_decompose,
     reference=_nll_loss_reference,
+    batch=_loss_batch,
 )
 cross_entropy = Op(
     "cross_entropy",
@@ -256,4 +268,5 @@ cross_entropy = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_cross_entropy_decompose,
     reference=_cross_entropy_reference,
+    batch=_loss_batch,
 )

@@ -10,7 +10,9 @@ import numpy as np
 
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Op
+from ..passes.batch import through_decomposition
 from ..shape import Dim, numel
+from .batching import Mapped, Values, along, merged, parted, wholes
 from .checks import attrs_of, check_axis, listed
 from .common import (
     REAL_FLOATING,
@@ -111,6 +113,7 @@ softmax = Op(
     vjp=_softmax_vjp,
     decompose=_softmax_decompose,
     reference=_softmax_reference,
+    batch=along("dim"),
 )
 log_softmax = Op(
     "log_softmax",
@@ -121,6 +124,7 @@ log_softmax = Op(
     vjp=_log_softmax_vjp,
     decompose=_log_softmax_decompose,
     reference=_log_softmax_reference,
+    batch=along("dim"),
 )
 
 
@@ -210,6 +214,12 @@ def _norm_reference(
     return y.astype(x.dtype)
 
 
+def _norm_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    if any(mapped[1:]):
+        return through_decomposition(node, values, mapped, size)
+    return node.op.node(values, node.attrs).results()
+
+
 layer_norm = Op(
     "layer_norm",
     "(x - mean) / sqrt(biased variance + eps) over the trailing dimensions, times w, plus b.",
@@ -219,6 +229,7 @@ layer_norm = Op(
     vjp=lambda node, g: _norm_vjp(node, g, centre=True),
     decompose=lambda node: _norm_decompose(node, centre=True),
     reference=quiet(lambda attrs, x, *affine: _norm_reference(attrs, x, affine, centre=True)),
+    batch=_norm_batch,
 )
 rms_norm = Op(
     "rms_norm",
@@ -229,6 +240,7 @@ rms_norm = Op(
     vjp=lambda node, g: _norm_vjp(node, g, centre=False),
     decompose=lambda node: _norm_decompose(node, centre=False),
     reference=quiet(lambda attrs, x, *affine: _norm_reference(attrs, x, affine, centre=False)),
+    batch=_norm_batch,
 )
 
 
@@ -253,6 +265,28 @@ def _check_channels(name: str, x: Type, **parameters: Type) -> None:
                 f"{parameter} should contain {x.shape[1]} elements not {t.numel}: {name} got "
                 f"{listed(t.shape)} for input {listed(x.shape)}"
             )
+
+
+def _channels_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    """Entries are further channels: dimension 1 of x, the only one of statistics and parameters."""
+    x, *rest = wholes(values, mapped, size)
+    made = node.op.node((merged(x, 1), *(merged(v, 0) for v in rest)), node.attrs).results()
+    axes = [1 if t.rank > 1 else 0 for t in node.types]
+    return tuple([parted(y, a, size, t.shape) for y, a, t in zip(made, axes, node.types, strict=True)])
+
+
+def _samples_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    """Entries of x alone are further samples."""
+    made = node.op.node((merged(values[0], 0), *values[1:]), node.attrs).result()
+    return (parted(made, 0, size, node.types[0].shape),)
+
+
+def _batch_norm_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    return (_channels_batch if any(mapped[1:]) else _samples_batch)(node, values, mapped, size)
+
+
+def _group_norm_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    return (through_decomposition if any(mapped[1:]) else _samples_batch)(node, values, mapped, size)
 
 
 def _batch_norm_infer(attrs: EpsAttrs, x: Type, *rest: Type) -> tuple[Type, ...]:
@@ -307,6 +341,7 @@ batch_norm = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_batch_norm_decompose,
     reference=_batch_norm_reference,
+    batch=_batch_norm_batch,
 )
 
 
@@ -378,6 +413,7 @@ batch_norm_train = Op(
     vjp=_batch_norm_train_vjp,
     decompose=_batch_norm_train_decompose,
     reference=_batch_norm_train_reference,
+    batch=_channels_batch,
 )
 
 
@@ -429,4 +465,5 @@ group_norm = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_group_norm_decompose,
     reference=_group_norm_reference,
+    batch=_group_norm_batch,
 )

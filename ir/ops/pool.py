@@ -20,6 +20,7 @@ from ..dtype import i64
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, Op
 from ..shape import Dim, Shape, numel
+from .batching import folding
 from .checks import attrs_of, ints, listed, surely_less
 from .common import REAL, REAL_FLOATING, check_domain, ops, wide, zeros
 
@@ -217,6 +218,7 @@ max_pool = Op(
     infer=_max_pool_infer,
     vjp=_max_pool_vjp,
     reference=_max_pool_reference,
+    batch=folding(0),
 )
 
 
@@ -265,6 +267,7 @@ max_pool_grad = Op(
     vjp=_max_pool_grad_vjp,
     decompose=_max_pool_grad_decompose,
     reference=_max_pool_grad_reference,
+    batch=folding(0),
 )
 
 
@@ -316,6 +319,7 @@ max_pool_input_grad = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_max_pool_input_grad_decompose,
     reference=_max_pool_input_grad_reference,
+    batch=folding(0),
 )
 
 
@@ -372,6 +376,7 @@ avg_pool = Op(
     infer=_avg_pool_infer,
     vjp=_avg_pool_vjp,
     reference=_avg_pool_reference,
+    batch=folding(0),
 )
 
 
@@ -413,6 +418,7 @@ avg_pool_grad = Op(
     infer=_avg_pool_grad_infer,
     vjp=lambda node, c: (ops.avg_pool(c, **_window_fields(node.attrs)),),
     reference=_avg_pool_grad_reference,
+    batch=folding(0),
 )
 
 
@@ -461,6 +467,7 @@ adaptive_avg_pool = Op(
     infer=_adaptive_avg_infer,
     vjp=lambda node, g: (ops.adaptive_avg_pool_grad(g, spatial=node.operands[0].shape[2:]),),
     reference=_adaptive_avg_reference,
+    batch=folding(0),
 )
 
 
@@ -496,6 +503,7 @@ adaptive_avg_pool_grad = Op(
     infer=_adaptive_avg_grad_infer,
     vjp=lambda node, c: (ops.adaptive_avg_pool(c, output_size=node.operands[0].shape[2:]),),
     reference=_adaptive_avg_grad_reference,
+    batch=folding(0),
 )
 
 
@@ -535,4 +543,5 @@ adaptive_max_pool = Op(
     infer=_adaptive_max_infer,
     vjp=_max_pool_vjp,
     reference=_adaptive_max_reference,
+    batch=folding(0),
 )

@@ -11,6 +11,8 @@ import numpy as np
 from ..dtype import i32
 from ..graph import Node, Type, Value
 from ..op import Attrs, Op
+from ..shape import Dim
+from .batching import Mapped, Values, unchanged, whole
 from .checks import attrs_of
 from .common import Expr, ops, quiet, wide
 
@@ -59,6 +61,11 @@ def _require_reference(attrs: RequireAttrs, x: np.ndarray, info: np.ndarray) -> 
     return x
 
 
+def _require_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    x, info = values
+    return require.node((whole(x, mapped[0], size), info), node.attrs).results()
+
+
 require = Op(
     "require",
     "x, once it is known that every info is 0; the run fails with `message` otherwise.",
@@ -67,6 +74,7 @@ require = Op(
     vjp=lambda node, g: (g, None),
     reference=_require_reference,
     attrs=RequireAttrs,
+    batch=_require_batch,
 )
 
 
@@ -113,4 +121,5 @@ within = Op(
     decompose=_within_parts,
     reference=_within_reference,
     attrs=WithinAttrs,
+    batch=unchanged,
 )

@@ -11,8 +11,9 @@ import numpy as np
 from ..dtype import DType, boolean, i64
 from ..graph import Node, Type, Value
 from ..literal import Literal
-from ..op import Attrs, NoGradient, Op
+from ..op import Attrs, NoBatch, NoGradient, Op
 from ..shape import Dim, Shape, assumed_equal, bounds, numel
+from .batching import Mapped, Values, along, lifted, unchanged, wholes
 from .checks import attrs_of, check_axes, check_axis, ints, listed
 from .common import number, ops, sum_to, zeros_like
 
@@ -39,6 +40,9 @@ def _check_rank(given: tuple[object, ...], x: Type, what: str) -> None:
 # reshape, permute, expand -----------------------------------------------------------------------------
 
 
+NO_OPERANDS = NoBatch("has no operands")
+
+
 @dataclass(frozen=True)
 class ReshapeAttrs(Attrs):
     shape: tuple[Dim, ...]
@@ -56,6 +60,10 @@ def _reshape_infer(attrs: ReshapeAttrs, x: Type) -> tuple[Type, ...]:
     return (x.with_shape(attrs.shape),)
 
 
+def _reshape_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    return (ops.reshape(values[0], shape=(size, *node.types[0].shape)),)
+
+
 reshape = Op(
     "reshape",
     "The same elements in row-major order under another shape.",
@@ -64,6 +72,7 @@ reshape = Op(
     infer=_reshape_infer,
     vjp=lambda node, g: (ops.reshape(g, shape=node.operands[0].shape),),
     reference=lambda attrs, x: x.reshape(attrs.shape),
+    batch=_reshape_batch,
 )
 
 
@@ -88,6 +97,10 @@ def _permute_vjp(node: Node, g: Value) -> tuple[Value]:
     return (ops.permute(g, dims=tuple(inverse)),)
 
 
+def _permute_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    return (ops.permute(values[0], dims=(0, *(d + 1 for d in attrs_of(node, DimsAttrs).dims))),)
+
+
 permute = Op(
     "permute",
     "Reorder dimensions: result dimension i is dimension dims[i] of x.",
@@ -96,6 +109,7 @@ permute = Op(
     infer=_permute_infer,
     vjp=_permute_vjp,
     reference=lambda attrs, x: x.transpose(attrs.dims),
+    batch=_permute_batch,
 )
 
 
@@ -125,6 +139,11 @@ def _expand_plain(attrs: ReshapeAttrs, x: np.ndarray) -> np.ndarray:
     return np.ndarray(shape, x.dtype, x, 0, (0,) * len(shape))  # a fifth of the time
 
 
+def _expand_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    shape = node.types[0].shape
+    return (ops.expand(lifted(values[0], True, len(shape)), shape=(size, *shape)),)
+
+
 expand = Op(
     "expand",
     "Repeat sizes of 1 (and new leading dimensions) up to a shape, aligned right.",
@@ -134,6 +153,7 @@ expand = Op(
     vjp=lambda node, g: (sum_to(g, node.operands[0].shape),),
     reference=lambda attrs, x: np.broadcast_to(x, attrs.shape),
     plain=_expand_plain,
+    batch=_expand_batch,
 )
 
 
@@ -178,6 +198,13 @@ def _slice_vjp(node: Node, g: Value) -> tuple[Value]:
     return (ops.slice_update(zeros_like(x), g, start=attrs.start, stop=attrs.stop, step=attrs.step),)
 
 
+def _slice_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    """Also of `slice_update`: all entries, and of each the slice."""
+    attrs = attrs_of(node, SliceAttrs)
+    all_entries = SliceAttrs((0, *attrs.start), (size, *attrs.stop), (1, *attrs.step))
+    return node.op.node(wholes(values, mapped, size), all_entries).results()
+
+
 slice = Op(
     "slice",
     "Every step-th element from start up to stop, in each dimension.",
@@ -186,6 +213,7 @@ slice = Op(
     infer=lambda attrs, x: (x.with_shape(_sliced_shape(attrs, x, "slice")),),
     vjp=_slice_vjp,
     reference=lambda attrs, x: np.asarray(x[_slices(attrs)]),
+    batch=_slice_batch,
 )
 
 
@@ -221,6 +249,7 @@ slice_update = Op(
     infer=_slice_update_infer,
     vjp=_slice_update_vjp,
     reference=_slice_update_reference,
+    batch=_slice_batch,
 )
 
 
@@ -267,6 +296,11 @@ def _pad_reference(attrs: PadAttrs, x: np.ndarray) -> np.ndarray:
     return result
 
 
+def _pad_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
+    attrs = attrs_of(node, PadAttrs)
+    return (ops.pad(values[0], low=(0, *attrs.low), high=(0, *attrs.high), value=attrs.value),)
+
+
 pad = Op(
     "pad",
     "x with constant elements added before and after each dimension.",
@@ -275,6 +309,7 @@ pad = Op(
     infer=_pad_infer,
     vjp=_pad_vjp,
     reference=_pad_reference,
+    batch=_pad_batch,
 )
 
 
@@ -345,6 +380,7 @@ concat = Op(
     infer=_concat_infer,
     vjp=_concat_vjp,
     reference=lambda attrs, *xs: np.concatenate(xs, axis=attrs.dim),
+    batch=along("dim"),
 )
 
 
@@ -361,6 +397,7 @@ flip = Op(
     infer=_flip_infer,
     vjp=lambda node, g: (ops.flip(g, dims=node.attrs.dims),),
     reference=lambda attrs, x: np.flip(x, attrs.dims),
+    batch=along("dims"),
 )
 
 
@@ -397,6 +434,7 @@ iota = Op(
     infer=_iota_infer,
     vjp=NoGradient("has no operands"),
     reference=_iota_reference,
+    batch=NO_OPERANDS,
 )
 
 
@@ -413,6 +451,7 @@ constant = Op(
     infer=lambda attrs: (Type(attrs.value.dtype, attrs.value.shape),),
     vjp=NoGradient("has no operands"),
     reference=lambda attrs: attrs.value.numpy(),
+    batch=NO_OPERANDS,
 )
 
 detach = Op(
@@ -422,6 +461,7 @@ detach = Op(
     infer=lambda attrs, x: (x,),
     vjp=NoGradient("detach stops gradients"),
     reference=lambda attrs, x: x,
+    batch=unchanged,
 )
 
 
@@ -463,6 +503,7 @@ tril = Op(
     decompose=lambda node: _triangle(node, "le"),
     vjp=lambda node, g: (ops.tril(g, diagonal=node.attrs.diagonal),),
     reference=lambda attrs, x: np.where(_below(x, attrs.diagonal), x, np.zeros((), x.dtype)),
+    batch=unchanged,
 )
 triu = Op(
     "triu",
@@ -473,4 +514,5 @@ triu = Op(
     decompose=lambda node: _triangle(node, "ge"),
     vjp=lambda node, g: (ops.triu(g, diagonal=node.attrs.diagonal),),
     reference=lambda attrs, x: np.where(_below(x, attrs.diagonal - 1), np.zeros((), x.dtype), x),
+    batch=unchanged,
 )

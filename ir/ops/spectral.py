@@ -24,6 +24,7 @@ from ..graph import Node, Type, Value
 from ..literal import Literal
 from ..op import Attrs, Op
 from ..shape import numel
+from .batching import along
 from .checks import attrs_of
 from .common import ops
 
@@ -147,4 +148,5 @@ fft = Op(
     reference=_reference,
     attrs=FourierAttrs,
     decompose=_decompose,
+    batch=along("dim"),
 )

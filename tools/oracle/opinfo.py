@@ -8,6 +8,8 @@
     python tools/oracle/opinfo.py --surface names.tsv     only entries for the names in a table's first column
     python tools/oracle/opinfo.py --compiled              each sample in a compiled function as well, which is
                                                           called three times; --every 40: one sample in 40
+    python tools/oracle/opinfo.py --mapped                each sample under vmap as well, beside the function
+                                                          on each entry; --every as above
 
 The samples, the dtypes an operator takes, and the expected values are those of ``torch.testing``'s operator
 database. Every sample that differs is listed with the reason; of compiled functions those
@@ -33,6 +35,7 @@ import torch
 from torch.testing._internal.common_methods_invocations import op_db
 
 import graphtorch
+from graphtorch._captured.capture import rebuild
 
 # relative and absolute tolerance of results; gradients get ten times that
 TOLERANCE = {
@@ -200,7 +203,8 @@ def names_of(op: Any) -> set[str]:
     return found
 
 
-KINDS = "forward", "gradient", "second gradient", "compiled forward", "compiled gradient"
+KINDS = ("forward", "gradient", "second gradient", "compiled forward", "compiled gradient", "mapped forward",
+         "mapped gradient")
 
 
 @dataclass
@@ -222,7 +226,7 @@ class Tally:
             total, equal = self.counts[kind], self.counts[kind + " equal"]
             if total:
                 print(f"  {kind}: {equal} of {total} samples equal ({100 * equal / total:.2f} %)")
-        for name in ("no such name", "random", "no sample"):
+        for name in ("no such name", "random", "no sample", "refused by vmap"):
             if self.counts[name]:
                 print(f"  {name}: {self.counts[name]} entries")
         if self.counts["compiled forward"]:
@@ -361,19 +365,87 @@ class Replay:
         return self.compare(filled, self.wanted(wanted, leaves), 100)
 
 
+# ------------------------------------------------------------------------------------------ some samples
+
+
+class Some(Replay):
+    """One sample in so many of each entry."""
+
+    every = 1
+
+    def samples(self) -> Iterator[Any]:
+        return itertools.islice(super().samples(), zlib.crc32(self.op.full_name.encode()) % self.every, None,
+                                self.every)
+
+    def note(self, kind: str, wrong: str | None, args: Any, kwargs: Any) -> None:
+        self.tally.note(kind, self.op.full_name, wrong)
+        if wrong is not None and self.shown:
+            print(f"    {self.op.full_name} {brief(args)} {brief(kwargs)}: {kind} {wrong}")
+
+
+# ------------------------------------------------------------------------------------------ mapped
+
+NEAR = 0.75  # what the elements of the second entry are multiplied by: they stay in any domain
+
+
+class Mapped(Some):
+    """Each sample as the first of two entries under `vmap`, in all operands, and in the first alone."""
+
+    def forward(self, args: Any, kwargs: Any, wanted: list[np.ndarray]) -> str | None:
+        wrong = super().forward(args, kwargs, wanted)
+        if wrong is None and tensors([args, kwargs]):
+            for alone in (False, True):
+                found = self.caught(lambda a=alone: self.mapped(args, kwargs, a))
+                if found is not None and " vmap: " in f" {found}":
+                    self.tally.counts["refused by vmap"] += 1
+                else:
+                    self.note("mapped forward", found, args, kwargs)
+        return wrong
+
+    def gradients(self, sample: Any, args: Any, theirs: Any) -> None:
+        pass  # those of the second entry are compared with the results
+
+    def mapped(self, args: Any, kwargs: Any, alone: bool) -> str | None:
+        leaves = [t.detach() for t in tensors(ours([args, kwargs]), graphtorch.Tensor)]
+        floats = [t.dtype.is_floating_point or t.dtype.is_complex for t in leaves]
+        leaves = [t.requires_grad_() if f and self.op.supports_autograd else t
+                  for t, f in zip(leaves, floats, strict=True)]
+        lines = [graphtorch.stack([t, t * NEAR if f else t]) for t, f in zip(leaves, floats, strict=True)]
+        dims = tuple(None if alone and i else 0 for i in range(len(leaves)))
+
+        def function(*given: Any) -> Any:
+            left = iter(given)
+            call = rebuild(ours([args, kwargs]), lambda _: next(left))
+            return tuple(tensors(self.function(*call[0], **call[1]), graphtorch.Tensor))
+
+        pairs = list(zip(leaves, lines, dims, strict=True))
+        each = [function(*(t if d is None else line[i] for t, line, d in pairs)) for i in range(2)]
+        want = [graphtorch.stack(column) for column in zip(*each, strict=True)]
+        given = [t if d is None else line for t, line, d in pairs]
+        got = graphtorch.vmap(function, dims)(*given)
+        wrong = self.compare([elements(t) for t in got], [elements(t) for t in want], 1)
+        return wrong or self.slopes(got, want, leaves)
+
+    def slopes(self, got: Any, want: Any, leaves: list[Any]) -> str | None:
+        """The gradients of both."""
+        inputs = [t for t in leaves if t.requires_grad]
+        found = []
+        for results in (got, want):
+            total = sum((r.real if r.dtype.is_complex else r).sin().sum() for r in results if r.requires_grad)
+            known = inputs and not isinstance(total, int)
+            grads = graphtorch.autograd.grad(total, inputs, None, True, allow_unused=True) if known else []
+            found.append([self.filled(g, x) for g, x in zip(grads, inputs, strict=False)])
+        wrong = self.compare(*found, 10)
+        return wrong and f"gradient: {wrong}"
+
+
 # ------------------------------------------------------------------------------------------ compiled
 
 CALLS = 3  # of each compiled function: the second and third replay what the first recorded
 
 
-class Compiled(Replay):
+class Compiled(Some):
     """Each sample in a compiled function as well."""
-
-    every = 1  # one sample in so many of each entry
-
-    def samples(self) -> Iterator[Any]:
-        return itertools.islice(super().samples(), zlib.crc32(self.op.full_name.encode()) % self.every, None,
-                                self.every)
 
     def forward(self, args: Any, kwargs: Any, wanted: list[np.ndarray]) -> str | None:
         wrong = super().forward(args, kwargs, wanted)
@@ -406,11 +478,6 @@ class Compiled(Replay):
 
     def spread(self, function: Any) -> Any:
         return lambda *args, **kwargs: function(args, kwargs)
-
-    def note(self, kind: str, wrong: str | None, args: Any, kwargs: Any) -> None:
-        self.tally.note(kind, self.op.full_name, wrong)
-        if wrong is not None and self.shown:
-            print(f"    {self.op.full_name} {brief(args)} {brief(kwargs)}: {kind} {wrong}")
 
 
 def compiled(function: Any) -> Any:
@@ -522,20 +589,21 @@ def main() -> None:
     parser.add_argument("--second", action="store_true", help="second gradients too")
     parser.add_argument("--ends", action="store_true", help="elements at both ends of a 16-bit range")
     parser.add_argument("--compiled", action="store_true", help="each sample in a compiled function as well")
-    parser.add_argument("--every", type=int, default=1, help="with --compiled: one sample in so many")
+    parser.add_argument("--mapped", action="store_true", help="each sample under vmap as well")
+    parser.add_argument("--every", type=int, default=1, help="with these two: one sample in so many")
     parser.add_argument("--surface", type=Path, help="a table whose first column names what to replay")
     parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    Compiled.every = given.every
+    Some.every = given.every
     surface = None
     if given.surface:
         surface = {line.split("\t")[0] for line in given.surface.read_text(encoding="utf8").splitlines()}
     for name in OTHERS if given.dtype == "others" else (given.dtype,):
         print(name, flush=True)
-        replay(getattr(torch, name), given.op, surface, given.second, given.v,
-               Ends if given.ends else Compiled if given.compiled else Replay).report()
+        kind = Ends if given.ends else Compiled if given.compiled else Mapped if given.mapped else Replay
+        replay(getattr(torch, name), given.op, surface, given.second, given.v, kind).report()
 
 
 if __name__ == "__main__":
