@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -38,12 +38,17 @@ class _Message:
         return str, (str(self),)
 
 
-def attribute_of(module: str, lazy: Collection[str] = ()) -> Callable[[str], Any]:
-    """A module's ``__getattr__``: loads the submodules `lazy` at their first use, explains other names."""
+def attribute_of(module: str, lazy: Collection[str] | Mapping[str, str] = ()) -> Callable[[str], Any]:
+    """A module's ``__getattr__``: loads the submodules `lazy` at their first use, explains other names.
+
+    Args:
+        lazy: names of submodules; or, for each name, that of the module which is meant.
+    """
+    of = lazy if isinstance(lazy, Mapping) else {name: f"{module}.{name}" for name in lazy}
 
     def __getattr__(name: str) -> Any:
-        if name in lazy:
-            return importlib.import_module(f"{module}.{name}")
+        if name in of:
+            return importlib.import_module(of[name])
         raise AttributeError(_Message(module, name), name=name, obj=sys.modules[module])
 
     return __getattr__

@@ -22,18 +22,24 @@ from .absent import nearest
 PACKAGE = "graphtorch"
 COMPATIBLE = "2.13.0"  # the PyTorch release whose behaviour graphtorch has
 RENAMED = {  # PyTorch's modules that are part of another file here
+    "torch._custom_ops": "graphtorch.library",
     "torch._tensor": "graphtorch.tensor",
+    "torch.nn.quantized": "graphtorch.ao.nn.quantized",
+    "torch.quantization": "graphtorch.ao.quantization",
     "torch.nn.modules.channelshuffle": "graphtorch.nn.modules.flatten",
     "torch.nn.modules.fold": "graphtorch.nn.modules.flatten",
     "torch.nn.modules.instancenorm": "graphtorch.nn.modules.batchnorm",
     "torch.nn.modules.pixelshuffle": "graphtorch.nn.modules.flatten",
     "torch.nn.modules.upsampling": "graphtorch.nn.modules.flatten",
+    "torch.onnx.symbolic_helper": "graphtorch.onnx.symbolic",
+    **{f"torch.onnx.symbolic_opset{n}": "graphtorch.onnx.symbolic" for n in range(7, 21)},
 }
 
 
 def own_name(name: str) -> str:
-    """``torch.nn`` as ``graphtorch.nn``."""
-    return RENAMED.get(name) or PACKAGE + name.removeprefix("torch")
+    """``torch.nn``, and ``graphtorch.nn``, as ``graphtorch.nn``."""
+    rest = name.removeprefix(PACKAGE).removeprefix("torch")
+    return RENAMED.get("torch" + rest) or PACKAGE + rest
 
 
 class _SameModule(Loader):
@@ -56,10 +62,11 @@ class _Finder(MetaPathFinder):
         top, _, rest = fullname.partition(".")
         if top not in ("torch", PACKAGE):
             return None
-        found = _spec_of(own_name(fullname) if top == "torch" else fullname)
+        own = own_name(fullname)
+        found = _spec_of(own)
         if found is None:
             raise _no_module(rest)
-        if top == PACKAGE:
+        if own == fullname:
             return None  # the usual finders load it
         return ModuleSpec(fullname, _SameModule(), is_package=found.submodule_search_locations is not None)
 

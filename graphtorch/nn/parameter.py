@@ -8,6 +8,7 @@ from typing import Any
 from .._deferred.tensor import Tensor
 from .._files.pickling import set_attributes, user_attributes
 from .._ops.base import DENSE, FUNCTIONS
+from .._ops.overriding import disabled
 
 
 class _Owned(type(Tensor)):  # type: ignore[misc]
@@ -27,6 +28,7 @@ class Parameter(Tensor, metaclass=_Owned):
     """
 
     _mark = "_is_param"
+    __torch_function__ = staticmethod(disabled)
 
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Any:
         return _owned(cls, data, requires_grad)
@@ -58,6 +60,7 @@ class Buffer(Tensor, metaclass=_Owned):
     """
 
     _mark = "_is_buffer"
+    __torch_function__ = staticmethod(disabled)
 
     def __new__(cls, data: Tensor | None = None, *, persistent: bool = True) -> Any:
         made = _owned(cls, data, False)
