@@ -64,9 +64,14 @@ COMPLEX32 = dtype(DType("c32", "complex32", ir_dtype.Kind.COMPLEX, 4,
 # Likewise: PyTorch has them to read files and to talk to other libraries.
 UNSIGNED = {f"uint{bits}": dtype(DType(f"u{bits}", f"uint{bits}", ir_dtype.u8.kind, bits // 8,
                                        np.dtype(f"uint{bits}"), signed=False)) for bits in (16, 32, 64)}
+# ... and these, for weights of eight bits and their scales.
+EIGHT_BITS = {f"float8_{kind}": dtype(DType(f"f8{kind}", f"float8_{kind}", ir_dtype.f16.kind, 1,
+                                            np.dtype(getattr(ml_dtypes, f"float8_{kind}"))))
+              for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")}
 DTYPES: dict[str, dtype] = {d.torch_name: dtype(d) for d in ir_dtype.ALL}
 DTYPES["complex32"] = COMPLEX32
 DTYPES.update(UNSIGNED)
+DTYPES.update(EIGHT_BITS)
 ALIASES = {
     "half": "float16",
     "float": "float32",
@@ -93,6 +98,8 @@ def to_ir(given: Any) -> DType:
                                "torch.complex64")
         if given in UNSIGNED.values():
             raise RuntimeError(f"tensors of {given} are not implemented: use torch.int32 or torch.int64")
+        if given in EIGHT_BITS.values():
+            raise RuntimeError(f"tensors of {given} are not implemented: use torch.bfloat16 or torch.int8")
         return given.ir
     if given is float:
         return default_dtype()
@@ -272,7 +279,10 @@ class finfo(_Info):
     """Limits of a floating-point dtype: resolution, min, max, eps, smallest_normal, tiny, bits."""
 
     def __init__(self, type: Any = None):
-        ir = default_dtype() if type is None else to_ir(type.to_real() if type is COMPLEX32 else type)
+        if type is None:
+            ir = default_dtype()
+        else:  # facts, which dtypes without tensors have too
+            ir = type.to_real().ir if type is COMPLEX32 else getattr(type, "ir", None) or to_ir(type)
         if not ir.is_floating_point and not ir.is_complex:
             raise TypeError(
                 f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle "

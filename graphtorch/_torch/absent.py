@@ -58,3 +58,23 @@ def explain(*modules: ModuleType) -> None:
     """Make errors about absent attributes of `modules` list the nearest names."""
     for module in modules:
         module.__dict__.setdefault("__getattr__", attribute_of(module.__name__))
+
+
+def class_without_instances(name: str, module: str, doc: str, instead: str) -> type:
+    """A class for ``isinstance`` and annotations. Making an instance raises RuntimeError, which says `instead`."""
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError(f"{module}.{name}: {instead}")
+
+    return type(name, (), {"__init__": __init__, "__doc__": doc, "__module__": module})
+
+
+def function_without_use(name: str, module: str, instead: str) -> Callable[..., Any]:
+    """A function that programs import. Calling it raises RuntimeError, which says `instead`."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(f"{module}.{name}: {instead}")
+
+    call.__name__ = call.__qualname__ = name
+    call.__module__, call.__doc__ = module, f"Raises RuntimeError: {instead}."
+    return call

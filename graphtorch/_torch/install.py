@@ -22,8 +22,20 @@ from .absent import nearest
 PACKAGE = "graphtorch"
 COMPATIBLE = "2.13.0"  # the PyTorch release whose behaviour graphtorch has
 RENAMED = {  # PyTorch's modules that are part of another file here
+    "torch.distributed.tensor._utils": "graphtorch.distributed.tensor",
+    "torch.distributed.tensor.placement_types": "graphtorch.distributed.tensor",
+    "torch.distributed._composable": "graphtorch.distributed.fsdp",
+    "torch.distributed._composable.fsdp": "graphtorch.distributed.fsdp",
+    "torch.distributed._tensor": "graphtorch.distributed.tensor",
+    "torch.distributed.checkpoint.state_dict": "graphtorch.distributed.checkpoint",
+    "torch.distributed.checkpoint.hf_storage": "graphtorch.distributed.checkpoint",
+    "torch.distributed.checkpoint._consolidate_hf_safetensors": "graphtorch.distributed.checkpoint",
+    "torch.distributed.checkpoint.default_planner": "graphtorch.distributed.checkpoint",
+    "torch.distributed._functional_collectives": "graphtorch.distributed.collectives",
+    "torch.cuda.random": "graphtorch.cuda",
     "torch._custom_ops": "graphtorch.library",
     "torch._tensor": "graphtorch.tensor",
+    "torch.nn.attention.flex_attention": "graphtorch.nn.flex_attention",
     "torch.nn.quantized": "graphtorch.ao.nn.quantized",
     "torch.quantization": "graphtorch.ao.quantization",
     "torch.nn.modules.channelshuffle": "graphtorch.nn.modules.flatten",
@@ -48,6 +60,7 @@ class _SameModule(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(own_name(spec.name))
         self.own = module.__spec__  # importing writes the new spec over it
+        module.__dict__.setdefault("__path__", [])  # as `install_as_torch` does
         return module
 
     def exec_module(self, module: ModuleType) -> None:
