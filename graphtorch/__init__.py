@@ -107,6 +107,7 @@ _LAZY = frozenset({  # modules that cost time to import and that few programs us
     "_C",
     "__config__",
     "_dynamo",
+    "_higher_order_ops",
     "_inductor",
     "accelerator",
     "ao",
