@@ -149,7 +149,8 @@ def _elements(array: np.ndarray, indent: int) -> str:
 
 def tensor_text(self: Any, *, tensor_contents: str | None = None) -> str:
     """What ``repr(tensor)`` gives."""
-    prefix = "tensor("
+    kind = type(self).__name__
+    prefix = "tensor(" if kind in ("Tensor", "Parameter") else f"{kind}("
     indent = len(prefix)
     suffixes = []
     dtype = self.dtype

@@ -43,6 +43,14 @@ class Switches(ModuleType):
             self.__dict__.update(before)
 
 
+def cpu_capability() -> str:
+    """The vector instructions of this machine: "AVX512", "AVX2" or "DEFAULT"."""
+    from graphtorch.backends.llvm.target import host  # LLVM is loaded by whoever asks
+
+    found = host().features.split(",")
+    return "AVX512" if "+avx512f" in found else "AVX2" if "+avx2" in found else "DEFAULT"
+
+
 def install() -> None:
     """Put the switches where PyTorch has them, under ``backends``."""
     libraries: dict[str, dict[str, Any]] = {
@@ -50,7 +58,8 @@ def install() -> None:
                   "allow_tf32": True},
         "cuda": {"matmul": SimpleNamespace(allow_tf32=False, allow_fp16_reduced_precision_reduction=True,
                                            allow_bf16_reduced_precision_reduction=True)},
-        "mkl": {}, "mkldnn": {"enabled": True}, "mps": {}, "openmp": {},
+        "cpu": {"get_cpu_capability": cpu_capability}, "mkl": {}, "mkldnn": {"enabled": True}, "mps": {},
+        "openmp": {}, "quantized": {"engine": "none", "supported_engines": ["none"]},
     }
     for name, switches in libraries.items():
         if not hasattr(backends, name):

@@ -49,6 +49,12 @@ def _shape_as_tensor(self: Tensor) -> Tensor:
     return FUNCTIONS["tensor"](list(self.shape))  # type: ignore[no-any-return]
 
 
+def _sample_dirichlet(self: Tensor, generator: Any = None) -> Tensor:
+    """Draws of Dirichlet distributions with concentrations [*, K]."""
+    parts = FUNCTIONS["_standard_gamma"](self, generator)
+    return parts / parts.sum(-1, keepdim=True)  # type: ignore[no-any-return]
+
+
 def _grouped_mm(mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, bias: Tensor | None = None,
                 out_dtype: Any = None) -> Tensor:
     """Products of groups of rows with a matrix each.
@@ -79,7 +85,7 @@ def _grouped_mm(mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, bias: 
 
 PUBLIC: dict[str, Any] = {
     "Event": Event, "OutOfMemoryError": OutOfMemoryError, "Stream": Stream, "_grouped_mm": _grouped_mm,
-    "_shape_as_tensor": _shape_as_tensor, "_softmax_backward_data": _softmax_backward_data, "detach": detach,
+    "_sample_dirichlet": _sample_dirichlet, "_shape_as_tensor": _shape_as_tensor, "_softmax_backward_data": _softmax_backward_data, "detach": detach,
     "get_deterministic_debug_mode": get_deterministic_debug_mode, "get_device_module": get_device_module,
     "legacy_contiguous_format": _types.contiguous_format,
 }
