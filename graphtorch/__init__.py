@@ -124,6 +124,7 @@ _LAZY = frozenset({  # modules that cost time to import and that few programs us
     "jit",
     "library",
     "masked",
+    "multiprocessing",
     "onnx",
     "ops",
     "overrides",

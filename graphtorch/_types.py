@@ -192,7 +192,10 @@ CPU = device("cpu")
 
 
 def check_device(given: Any) -> device:
-    """`given` as a device that exists here; None is the CPU."""
+    """`given` as a device that exists here; None is the CPU.
+
+    So is "meta", where PyTorch makes tensors without elements: elements here are computed when they are read.
+    """
     if given is None or given is CPU:
         return CPU
     found = given if isinstance(given, device) else device(given)
@@ -201,6 +204,8 @@ def check_device(given: Any) -> device:
             f"Torch not compiled with CUDA enabled: device {str(found)!r} is not available, graphtorch runs "
             "on 'cpu'; test torch.cuda.is_available() before asking for it"
         )
+    if found.type == "meta":
+        return CPU
     if found.type != "cpu":
         raise RuntimeError(
             f"device {str(found)!r} is not available: graphtorch runs on 'cpu'"

@@ -24,6 +24,10 @@ COMPATIBLE = "2.13.0"  # the PyTorch release whose behaviour graphtorch has
 RENAMED = {  # PyTorch's modules that are part of another file here
     "torch.distributed.tensor._utils": "graphtorch.distributed.tensor",
     "torch.distributed.tensor.placement_types": "graphtorch.distributed.tensor",
+    "torch.distributed.algorithms.join": "graphtorch.distributed.algorithms",
+    "torch.distributed.fsdp.fully_sharded_data_parallel": "graphtorch.distributed.fsdp",
+    "torch.distributed.constants": "graphtorch.distributed",
+    "torch.distributed.distributed_c10d": "graphtorch.distributed",
     "torch.distributed._composable": "graphtorch.distributed.fsdp",
     "torch.distributed._composable.fsdp": "graphtorch.distributed.fsdp",
     "torch.distributed._tensor": "graphtorch.distributed.tensor",
@@ -61,10 +65,19 @@ class _SameModule(Loader):
         module = importlib.import_module(own_name(spec.name))
         self.own = module.__spec__  # importing writes the new spec over it
         module.__dict__.setdefault("__path__", [])  # as `install_as_torch` does
+        _alias_loaded(module.__name__)
         return module
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self.own
+
+
+def _alias_loaded(package: str) -> None:
+    """Give loaded modules of ours their names under ``torch``: importing those must not bind them again, over a
+    function of that name."""
+    for name, module in list(sys.modules.items()):
+        if name == package or name.startswith(package + "."):
+            sys.modules.setdefault("torch" + name.removeprefix(PACKAGE), module)
 
 
 class _Finder(MetaPathFinder):

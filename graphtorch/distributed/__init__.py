@@ -6,6 +6,7 @@ A script written for several processes runs, alone, as with ``world_size=1``. Mo
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from enum import Enum
 from typing import Any
 
@@ -14,6 +15,7 @@ from .._ops.base import METHODS
 from .._torch.absent import attribute_of
 from ._parts import parts
 
+default_pg_timeout = timedelta(minutes=30)
 _backend: str | None = None
 
 
@@ -25,6 +27,12 @@ class ReduceOp(Enum):
     PRODUCT = 2
     MIN = 3
     MAX = 4
+    BAND = 5
+    BOR = 6
+    BXOR = 7
+
+
+ReduceOp.RedOpType = ReduceOp  # type: ignore[attr-defined]  # the name of PyTorch's C++ side
 
 
 def is_available() -> bool:
@@ -179,4 +187,4 @@ globals().update(parts(
               "gather scatter gather_object scatter_object_list send recv isend irecv monitored_barrier "
               "batch_isend_irecv",
 ))
-__getattr__ = attribute_of(__name__, {"checkpoint", "device_mesh", "fsdp", "tensor"})
+__getattr__ = attribute_of(__name__, {"algorithms", "checkpoint", "device_mesh", "fsdp", "tensor"})

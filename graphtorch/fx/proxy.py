@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -58,7 +60,18 @@ class TracerBase:
         raise TraceError("symbolically traced variables cannot be used as inputs to control flow")
 
     def iter(self, obj: Proxy) -> Iterator[Any]:
-        """The parts of a value. Raises TraceError: their number is not known."""
+        """The parts of a value where it is unpacked, as in ``a, b = x.shape``.
+
+        Raises:
+            TraceError: anywhere else, where their number is not known.
+        """
+        frame = inspect.currentframe()
+        while frame is not None and frame.f_globals is globals():
+            frame = frame.f_back
+        if frame is not None:
+            at = next(i for i in dis.get_instructions(frame.f_code) if i.offset == frame.f_lasti)
+            if at.opname == "UNPACK_SEQUENCE":
+                return (obj[i] for i in range(at.argval))
         raise TraceError("Proxy object cannot be iterated. This can be attempted when the Proxy is used in a loop or "
                          "as a *args or **kwargs function argument. Index it, or mark the function that iterates "
                          "with torch.fx.wrap")
