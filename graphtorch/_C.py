@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+from ._deferred.tensor import Tensor
 from ._ops.convert import parse_to
 from ._ops.overriding import DisableTorchFunction, DisableTorchFunctionSubclass
 from ._ops.overriding import disabled as _disabled_torch_function_impl
@@ -114,5 +115,6 @@ class ScriptObject(_Opaque):
     """An object of TorchScript's."""
 
 
+_TensorMeta = type(Tensor)
 _nn = SimpleNamespace(_parse_to=_parse_to)
 __getattr__ = attribute_of(__name__)

@@ -6,7 +6,9 @@ from typing import Any
 
 from .. import _settings, _types, cpu, cuda
 from .._deferred.tensor import Tensor
+from .._files.records import PyTorchFileReader
 from .._ops.base import FUNCTIONS, METHODS
+from ..jit import ScriptFunction, ScriptModule
 from .absent import class_without_instances
 
 OutOfMemoryError = cuda.OutOfMemoryError
@@ -84,7 +86,8 @@ def _grouped_mm(mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, bias: 
 
 
 PUBLIC: dict[str, Any] = {
-    "Event": Event, "OutOfMemoryError": OutOfMemoryError, "Stream": Stream, "_grouped_mm": _grouped_mm,
+    "Event": Event, "PyTorchFileReader": PyTorchFileReader, "OutOfMemoryError": OutOfMemoryError, "ScriptFunction": ScriptFunction,
+    "ScriptModule": ScriptModule, "Stream": Stream, "_grouped_mm": _grouped_mm,
     "_sample_dirichlet": _sample_dirichlet, "_shape_as_tensor": _shape_as_tensor, "_softmax_backward_data": _softmax_backward_data, "detach": detach,
     "get_deterministic_debug_mode": get_deterministic_debug_mode, "get_device_module": get_device_module,
     "legacy_contiguous_format": _types.contiguous_format,
