@@ -61,16 +61,12 @@ class dtype:
 # Facts only: PyTorch's CPU hardly computes with it either, and no op here takes it.
 COMPLEX32 = dtype(DType("c32", "complex32", ir_dtype.Kind.COMPLEX, 4,
                         np.dtype([("real", np.float16), ("imag", np.float16)])))
-# Likewise: PyTorch has them to read files and to talk to other libraries.
-UNSIGNED = {f"uint{bits}": dtype(DType(f"u{bits}", f"uint{bits}", ir_dtype.u8.kind, bits // 8,
-                                       np.dtype(f"uint{bits}"), signed=False)) for bits in (16, 32, 64)}
-# ... and these, for weights of eight bits and their scales.
+# Likewise: PyTorch has them for weights of eight bits and their scales.
 EIGHT_BITS = {f"float8_{kind}": dtype(DType(f"f8{kind}", f"float8_{kind}", ir_dtype.f16.kind, 1,
                                             np.dtype(getattr(ml_dtypes, f"float8_{kind}"))))
               for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")}
 DTYPES: dict[str, dtype] = {d.torch_name: dtype(d) for d in ir_dtype.ALL}
 DTYPES["complex32"] = COMPLEX32
-DTYPES.update(UNSIGNED)
 DTYPES.update(EIGHT_BITS)
 ALIASES = {
     "half": "float16",
@@ -96,8 +92,6 @@ def to_ir(given: Any) -> DType:
         if given is COMPLEX32:
             raise RuntimeError("tensors of torch.complex32 are not implemented for 'ComplexHalf': use "
                                "torch.complex64")
-        if given in UNSIGNED.values():
-            raise RuntimeError(f"tensors of {given} are not implemented: use torch.int32 or torch.int64")
         if given in EIGHT_BITS.values():
             raise RuntimeError(f"tensors of {given} are not implemented: use torch.bfloat16 or torch.int8")
         return given.ir
