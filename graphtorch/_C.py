@@ -10,7 +10,7 @@ from typing import Any
 from ._deferred.tensor import Tensor
 from ._ops.convert import parse_to
 from ._ops.overriding import DisableTorchFunction, DisableTorchFunctionSubclass
-from ._ops.overriding import disabled as _disabled_torch_function_impl
+from ._ops.overriding import disabled as _disabled_torch_function_impl  # noqa: F401
 from ._ops.overriding import state as _state
 from ._torch.absent import attribute_of
 from ._types import device as _device
@@ -95,8 +95,9 @@ class _Opaque:
     """A class of PyTorch's of which there are no instances here, for ``isinstance`` and annotations."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        raise RuntimeError(f"torch._C.{type(self).__name__}: TorchScript's graphs are not made here; use "
-                           "graphtorch.trace")
+        raise RuntimeError(
+            f"torch._C.{type(self).__name__}: TorchScript's graphs are not made here; use graphtorch.trace"
+        )
 
 
 class Graph(_Opaque):

@@ -76,7 +76,8 @@ def load_state_dict_from_url(url: str, model_dir: str | None = None, map_locatio
     folder = os.path.join(get_dir(), "checkpoints") if model_dir is None else model_dir
     place = os.path.join(folder, file_name or os.path.basename(urlparse(url).path))
     if not os.path.exists(place):
-        raise FileNotFoundError(f"load_state_dict_from_url: nothing is downloaded here: fetch {url} yourself and "
+        raise FileNotFoundError(f"load_state_dict_from_url: nothing is downloaded here: fetch {url} "
+                                f"yourself and "
                                 f"put it at {place}")
     return read(place, map_location=map_location, weights_only=weights_only)
 

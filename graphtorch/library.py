@@ -11,24 +11,51 @@ https://docs.pytorch.org/docs/stable/library.html
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from . import _types
 from ._deferred.tensor import Tensor
 from ._torch.absent import attribute_of
-from .ops.operators import ENTRIES, Entry, Overload, Packet, entry_of
+from .ops.operators import AUTOCAST, ENTRIES, Entry, Overload, Packet, entry_of, excluding
 
-__all__ = ["CustomOpDef", "Library", "custom_op", "define", "fallthrough_kernel", "get_ctx", "get_kernel", "impl",
-           "impl_abstract", "infer_schema", "opcheck", "register_autocast", "register_autograd", "register_fake",
-           "register_kernel", "register_torch_dispatch", "register_vmap", "triton_op", "wrap_triton"]
+__all__ = [
+    "CustomOpDef",
+    "Library",
+    "custom_op",
+    "define",
+    "fallthrough_kernel",
+    "get_ctx",
+    "get_kernel",
+    "impl",
+    "impl_abstract",
+    "infer_schema",
+    "opcheck",
+    "register_autocast",
+    "register_autograd",
+    "register_fake",
+    "register_kernel",
+    "register_torch_dispatch",
+    "register_vmap",
+    "triton_op",
+    "wrap_triton",
+]
 
-_KEYS = {None: "CompositeExplicitAutograd", "default": "CompositeExplicitAutograd", "cpu": "CPU", "cuda": "CUDA",
-         "mps": "MPS", "xpu": "XPU", "meta": "Meta", "types": "CompositeExplicitAutograd"}
+_KEYS = {
+    None: "CompositeExplicitAutograd",
+    "default": "CompositeExplicitAutograd",
+    "cpu": "CPU",
+    "cuda": "CUDA",
+    "mps": "MPS",
+    "xpu": "XPU",
+    "meta": "Meta",
+    "types": "CompositeExplicitAutograd",
+}
 _SCHEMA = re.compile(r"^\s*(?:(\w+)::)?(\w+)(?:\.(\w+))?\s*\(.*\)\s*->\s*.*$", re.S)
 
 
@@ -43,8 +70,14 @@ def fallthrough_kernel() -> None:
 # ------------------------------------------------------------------------------------------ schemas
 
 _ARGUMENTS: dict[Any, str] = {
-    Tensor: "Tensor", int: "SymInt", float: "float", bool: "bool", str: "str", complex: "Scalar",
-    _types.dtype: "ScalarType", _types.device: "Device",
+    Tensor: "Tensor",
+    int: "SymInt",
+    float: "float",
+    bool: "bool",
+    str: "str",
+    complex: "Scalar",
+    _types.dtype: "ScalarType",
+    _types.device: "Device",
 }
 
 
@@ -54,17 +87,21 @@ def _schema_type(annotation: Any, what: str) -> str:
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if type(None) in parts:
         rest = [p for p in parts if p is not type(None)]
-        inner = rest[0] if len(rest) == 1 else typing.Union[tuple(rest)]  # noqa: UP007
+        inner = rest[0] if len(rest) == 1 else typing.Union[tuple(rest)]
         return _schema_type(inner, what) + "?"
     if set(parts) == {int, float, bool}:
         return "Scalar"
     if origin in (list, Sequence, tuple) and parts:
         return _schema_type(parts[0], what) + "[]"
-    raise ValueError(f"infer_schema(func): {what} has unsupported type {annotation!r}. The valid types are: Tensor, "
-                     "int, float, bool, str, complex, dtype, device, Number, and lists and Optional of those")
+    raise ValueError(
+        f"infer_schema(func): {what} has unsupported type {annotation!r}. The valid types are: Tensor, "
+        "int, float, bool, str, complex, dtype, device, Number, and lists and Optional of those"
+    )
 
 
-def infer_schema(prototype_function: Callable[..., Any], /, *, mutates_args: Any, op_name: str | None = None) -> str:
+def infer_schema(
+    prototype_function: Callable[..., Any], /, *, mutates_args: Any, op_name: str | None = None
+) -> str:
     """The schema that the annotations of a function say: ``"(Tensor x, SymInt n=2) -> Tensor"``.
 
     Raises:
@@ -85,7 +122,9 @@ def infer_schema(prototype_function: Callable[..., Any], /, *, mutates_args: Any
     unknown = set() if mutates_args == "unknown" else set(mutates_args) - set(hints)
     if unknown:
         raise ValueError(f"infer_schema(func): mutates_args has {sorted(unknown)}, which are no arguments")
-    return f"{op_name or ''}({', '.join(parts)}) -> {_result_type(hints.get('return', inspect.Signature.empty))}"
+    return (
+        f"{op_name or ''}({', '.join(parts)}) -> {_result_type(hints.get('return', inspect.Signature.empty))}"
+    )
 
 
 def _result_type(annotation: Any) -> str:
@@ -125,8 +164,9 @@ class CustomOpDef:
         """See `register_fake`."""
         return register_fake(self, fn)  # type: ignore[no-any-return]
 
-    def register_autograd(self, backward: Callable[..., Any], /, *,
-                          setup_context: Callable[..., Any] | None = None) -> None:
+    def register_autograd(
+        self, backward: Callable[..., Any], /, *, setup_context: Callable[..., Any] | None = None
+    ) -> None:
         """See `register_autograd`."""
         register_autograd(self, backward, setup_context=setup_context)
 
@@ -138,12 +178,22 @@ class CustomOpDef:
 
 
 def _without(name: str) -> Any:
-    raise NotImplementedError(f"torch.library.{name}: operators are recorded call by call here, there is no rule to "
-                              "register; write the operator in terms of tensor operations")
+    raise NotImplementedError(
+        f"torch.library.{name}: operators are recorded call by call here, there is no rule to "
+        "register; write the operator in terms of tensor operations"
+    )
 
 
-def custom_op(name: str, fn: Callable[..., Any] | None = None, /, *, mutates_args: Any = (),
-              device_types: Any = None, schema: str | None = None, tags: Any = None) -> Any:
+def custom_op(
+    name: str,
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    mutates_args: Any = (),
+    device_types: Any = None,
+    schema: str | None = None,
+    tags: Any = None,
+) -> Any:
     """Make a function an operator; also as a decorator.
 
     Args:
@@ -180,8 +230,9 @@ def _devices(given: Any) -> Iterable[Any]:
     found = given if isinstance(given, (tuple, list)) else (given,)
     for one in found:
         if one not in _KEYS:
-            raise ValueError(f"device_types: unknown device {one!r}; expected one of "
-                             f"{sorted(k for k in _KEYS if k)}")
+            raise ValueError(
+                f"device_types: unknown device {one!r}; expected one of {sorted(k for k in _KEYS if k)}"
+            )
     return found
 
 
@@ -196,7 +247,9 @@ def _entry(op: Any) -> Entry:
     if isinstance(op, (Overload, Packet)):
         return op._entry if isinstance(op, Packet) else op._overloadpacket._entry
     if not isinstance(op, str):
-        raise ValueError(f"torch.library: expected an operator or its qualified name, got {type(op).__name__}")
+        raise ValueError(
+            f"torch.library: expected an operator or its qualified name, got {type(op).__name__}"
+        )
     return entry_of(op)
 
 
@@ -231,7 +284,9 @@ def _set(entry: Entry, key: str, function: Callable[..., Any]) -> None:
         entry.implementations[key] = function
 
 
-def register_kernel(op: Any, device_types: Any, func: Callable[..., Any] | None = None, /, *, lib: Any = None) -> Any:
+def register_kernel(
+    op: Any, device_types: Any, func: Callable[..., Any] | None = None, /, *, lib: Any = None
+) -> Any:
     """The implementation of an operator for some devices; also as a decorator."""
 
     def register(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -242,8 +297,15 @@ def register_kernel(op: Any, device_types: Any, func: Callable[..., Any] | None 
     return register if func is None else register(func)
 
 
-def register_fake(op: Any, func: Callable[..., Any] | None = None, /, *, lib: Any = None, _stacklevel: int = 1,
-                  allow_override: bool = False) -> Any:
+def register_fake(
+    op: Any,
+    func: Callable[..., Any] | None = None,
+    /,
+    *,
+    lib: Any = None,
+    _stacklevel: int = 1,
+    allow_override: bool = False,
+) -> Any:
     """The function that gives a result's shape; also as a decorator.
 
     Kept with the operator. Nothing here asks for it: a captured call runs the operator's own code.
@@ -259,8 +321,14 @@ def register_fake(op: Any, func: Callable[..., Any] | None = None, /, *, lib: An
 impl_abstract = register_fake
 
 
-def register_autograd(op: Any, backward: Callable[..., Any], /, *, setup_context: Callable[..., Any] | None = None,
-                      lib: Any = None) -> None:
+def register_autograd(
+    op: Any,
+    backward: Callable[..., Any],
+    /,
+    *,
+    setup_context: Callable[..., Any] | None = None,
+    lib: Any = None,
+) -> None:
     """The gradient of an operator.
 
     Args:
@@ -284,8 +352,6 @@ def register_autocast(op: Any, device_type: str, cast_inputs: Any, /, *, lib: An
         return x.to(cast_inputs) if wide else x
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        from .ops.operators import AUTOCAST, excluding
-
         with excluding(AUTOCAST):
             return entry.packet(*map(cast, args), **{k: cast(v) for k, v in kwargs.items()})
 
@@ -297,14 +363,18 @@ def register_vmap(op: Any, func: Any = None, /, *, lib: Any = None) -> Any:
     _without("register_vmap")
 
 
-def register_torch_dispatch(op: Any, torch_dispatch_class: Any, func: Any = None, /, *, lib: Any = None) -> Any:
+def register_torch_dispatch(
+    op: Any, torch_dispatch_class: Any, func: Any = None, /, *, lib: Any = None
+) -> Any:
     """Raises NotImplementedError: see the message."""
     _without("register_torch_dispatch")
 
 
 def get_ctx() -> Any:
     """Raises RuntimeError: no fake tensors are made here."""
-    raise RuntimeError("torch.library.get_ctx() can only be called inside of a function that register_fake calls")
+    raise RuntimeError(
+        "torch.library.get_ctx() can only be called inside of a function that register_fake calls"
+    )
 
 
 def get_kernel(op: Any, dispatch_key: Any) -> Callable[..., Any]:
@@ -315,9 +385,18 @@ def get_kernel(op: Any, dispatch_key: Any) -> Callable[..., Any]:
     return found
 
 
-def opcheck(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, test_utils: Any = None,
-            raise_exception: bool = True, atol: Any = None, rtol: Any = None) -> dict[str, str]:
-    """Call an operator, and differentiate it where an argument requires grad: "SUCCESS" or the error for each."""
+def opcheck(
+    op: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    test_utils: Any = None,
+    raise_exception: bool = True,
+    atol: Any = None,
+    rtol: Any = None,
+) -> dict[str, str]:
+    """Call an operator, and differentiate it where an argument requires grad: "SUCCESS" or the error for
+    each."""
     entry, found = _entry(op), {}
 
     def schema() -> None:
@@ -357,18 +436,29 @@ class Library:
         """
         match = _SCHEMA.match(schema)
         if match is None:
-            raise RuntimeError(f"Library.define: expected a schema such as 'name(Tensor x) -> Tensor', got {schema!r}")
+            raise RuntimeError(
+                f"Library.define: expected a schema such as 'name(Tensor x) -> Tensor', got {schema!r}"
+            )
         if self.kind == "IMPL":
             raise RuntimeError("Library.define: a library of kind 'IMPL' implements; declare with kind 'DEF'")
         _, name, overload = match.groups()
-        entry = ENTRIES.setdefault(f"{self.ns}::{name}", Entry(f"{self.ns}::{name}", f"{self.ns}::{schema}", ()))
+        entry = ENTRIES.setdefault(
+            f"{self.ns}::{name}", Entry(f"{self.ns}::{name}", f"{self.ns}::{schema}", ())
+        )
         if (overload or "default") not in entry.overloads:
             entry.overloads = (*entry.overloads, overload or "default")
         self._op_defs.add(entry.name)
         return name
 
-    def impl(self, op_name: Any, fn: Callable[..., Any], dispatch_key: str = "", *, with_keyset: bool = False,
-             allow_override: bool = False) -> None:
+    def impl(
+        self,
+        op_name: Any,
+        fn: Callable[..., Any],
+        dispatch_key: str = "",
+        *,
+        with_keyset: bool = False,
+        allow_override: bool = False,
+    ) -> None:
         """The implementation under a dispatch key, that of the library by default.
 
         Raises:
@@ -384,9 +474,13 @@ class Library:
     def fallback(self, fn: Any, dispatch_key: str = "", *, with_keyset: bool = False) -> None:
         """Raises NotImplementedError unless `fn` is `fallthrough_kernel`."""
         if fn is not fallthrough_kernel:
-            raise NotImplementedError("Library.fallback: operators have no fallback here; use impl for each of them")
+            raise NotImplementedError(
+                "Library.fallback: operators have no fallback here; use impl for each of them"
+            )
 
-    def _register_fake(self, op_name: str, fn: Callable[..., Any], _stacklevel: int = 1, **options: Any) -> None:
+    def _register_fake(
+        self, op_name: str, fn: Callable[..., Any], _stacklevel: int = 1, **options: Any
+    ) -> None:
         register_fake(op_name if "::" in op_name else f"{self.ns}::{op_name}", fn)
 
     def _destroy(self) -> None:
@@ -394,18 +488,14 @@ class Library:
             ENTRIES.pop(name, None)
 
 
-def _scoped_library(*args: Any, **kwargs: Any) -> Any:
-    import contextlib
-
-    @contextlib.contextmanager
-    def scope() -> Any:
-        made = Library(*args, **kwargs)
-        try:
-            yield made
-        finally:
-            made._destroy()
-
-    return scope()
+@contextlib.contextmanager
+def _scoped_library(*args: Any, **kwargs: Any) -> Iterator[Library]:
+    """A library whose operators are gone after the ``with`` block."""
+    made = Library(*args, **kwargs)
+    try:
+        yield made
+    finally:
+        made._destroy()
 
 
 __getattr__ = attribute_of(__name__)

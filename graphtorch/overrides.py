@@ -8,25 +8,29 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ._deferred.tensor import Tensor
 from ._ops.base import FUNCTIONS, METHODS
-from ._ops.overriding import (
-    DisableTorchFunctionSubclass,
-    hand_over,
-    overriding,
-    overriding_arguments,
-    state,
-)
-from ._ops.overriding import disabled as _disabled_torch_function_impl
+from ._ops.overriding import hand_over, overriding, overriding_arguments, state
 from ._torch.absent import attribute_of
 
-__all__ = ["TorchFunctionMode", "enable_reentrant_dispatch", "get_default_nowrap_functions",
-           "get_ignored_functions", "get_overridable_functions", "get_testing_overrides",
-           "handle_torch_function", "has_torch_function", "is_tensor_like",
-           "is_tensor_method_or_property", "resolve_name", "wrap_torch_function"]
+__all__ = [
+    "TorchFunctionMode",
+    "enable_reentrant_dispatch",
+    "get_default_nowrap_functions",
+    "get_ignored_functions",
+    "get_overridable_functions",
+    "get_testing_overrides",
+    "handle_torch_function",
+    "has_torch_function",
+    "is_tensor_like",
+    "is_tensor_method_or_property",
+    "resolve_name",
+    "wrap_torch_function",
+]
 
 
 def has_torch_function(relevant_args: Iterable[Any]) -> bool:
@@ -46,8 +50,9 @@ def has_torch_function_variadic(*args: Any) -> bool:
     return has_torch_function(args)
 
 
-def handle_torch_function(public_api: Callable[..., Any], relevant_args: Iterable[Any], *args: Any,
-                          **kwargs: Any) -> Any:
+def handle_torch_function(
+    public_api: Callable[..., Any], relevant_args: Iterable[Any], *args: Any, **kwargs: Any
+) -> Any:
     """What the classes of `relevant_args` make of ``public_api(*args, **kwargs)``.
 
     Raises:
@@ -81,7 +86,7 @@ def is_tensor_like(inp: Any) -> bool:
     return type(inp) is Tensor or hasattr(inp, "__torch_function__")
 
 
-# ------------------------------------------------------------------------------------------ lists of functions
+# -------------------------------------------------------------------------------------- lists of functions
 
 
 def get_default_nowrap_functions() -> set[Any]:
@@ -91,23 +96,30 @@ def get_default_nowrap_functions() -> set[Any]:
 
 def get_ignored_functions() -> set[Any]:
     """Functions that cannot be overridden: they take no tensors, or make the first one."""
-    import graphtorch
-
-    return {getattr(graphtorch, name) for name in FUNCTIONS
-            if hasattr(graphtorch, name) and not _takes_tensors(FUNCTIONS[name])}
+    graphtorch = sys.modules[__package__]
+    return {
+        getattr(graphtorch, name)
+        for name in FUNCTIONS
+        if hasattr(graphtorch, name) and not _takes_tensors(FUNCTIONS[name])
+    }
 
 
 def get_overridable_functions() -> dict[Any, list[Any]]:
     """For each namespace (the package, ``Tensor``, ``nn.functional``) what can be overridden."""
-    import graphtorch
-
+    graphtorch = sys.modules[__package__]
     functional = graphtorch.nn.functional
     return {
-        graphtorch: [getattr(graphtorch, n) for n, f in FUNCTIONS.items()
-                     if hasattr(graphtorch, n) and _takes_tensors(f)],
+        graphtorch: [
+            getattr(graphtorch, n)
+            for n, f in FUNCTIONS.items()
+            if hasattr(graphtorch, n) and _takes_tensors(f)
+        ],
         functional: [f for n in functional.__all__ if inspect.isfunction(f := getattr(functional, n))],
-        Tensor: [getattr(Tensor, n) for n in METHODS
-                 if not n.startswith("_") and callable(getattr(Tensor, n, None))],
+        Tensor: [
+            getattr(Tensor, n)
+            for n in METHODS
+            if not n.startswith("_") and callable(getattr(Tensor, n, None))
+        ],
     }
 
 
@@ -155,10 +167,12 @@ class TorchFunctionMode:
 
     inner: TorchFunctionMode
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (),
-                           kwargs: Any = None) -> Any:
-        raise NotImplementedError(f"{type(self).__name__}: define __torch_function__(self, func, types, args, "
-                                  "kwargs)")
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        raise NotImplementedError(
+            f"{type(self).__name__}: define __torch_function__(self, func, types, args, kwargs)"
+        )
 
     def __enter__(self) -> TorchFunctionMode:
         overriding.append(self)
@@ -178,8 +192,9 @@ class TorchFunctionMode:
 class BaseTorchFunctionMode(TorchFunctionMode):
     """The mode that changes nothing."""
 
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (),
-                           kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return func(*args, **(kwargs or {}))
 
 

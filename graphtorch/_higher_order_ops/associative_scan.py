@@ -10,8 +10,13 @@ from .._torch.absent import attribute_of
 from ..utils._pytree import tree_flatten, tree_unflatten
 
 
-def associative_scan(combine_fn: Callable[[Any, Any], Any], xs: Any, dim: int, reverse: bool = False,
-                     combine_mode: str = "pointwise") -> Any:
+def associative_scan(
+    combine_fn: Callable[[Any, Any], Any],
+    xs: Any,
+    dim: int,
+    reverse: bool = False,
+    combine_mode: str = "pointwise",
+) -> Any:
     """``y[i] = combine_fn(y[i - 1], x[i])`` along `dim`, for a function that is associative.
 
     Args:
@@ -27,15 +32,19 @@ def associative_scan(combine_fn: Callable[[Any, Any], Any], xs: Any, dim: int, r
         raise ValueError("associative_scan: expected at least one tensor in xs")
     size = leaves[0].shape[dim]
     if any(x.shape[dim] != size for x in leaves):
-        raise ValueError(f"associative_scan: expected tensors of one size along dim {dim}, got "
-                         f"{[x.shape[dim] for x in leaves]}")
+        raise ValueError(
+            f"associative_scan: expected tensors of one size along dim {dim}, got "
+            f"{[x.shape[dim] for x in leaves]}"
+        )
     found = [FUNCTIONS["flip"](x, (dim,)) for x in leaves] if reverse else leaves
     step = 1
     while step < size:
         before = tree_unflatten([x.narrow(dim, 0, size - step) for x in found], spec)
         here = tree_unflatten([x.narrow(dim, step, size - step) for x in found], spec)
         later = tree_flatten(combine_fn(before, here))[0]
-        found = [FUNCTIONS["cat"]([x.narrow(dim, 0, step), y], dim) for x, y in zip(found, later, strict=True)]
+        found = [
+            FUNCTIONS["cat"]([x.narrow(dim, 0, step), y], dim) for x, y in zip(found, later, strict=True)
+        ]
         step *= 2
     return tree_unflatten([FUNCTIONS["flip"](x, (dim,)) for x in found] if reverse else found, spec)
 

@@ -1,7 +1,8 @@
 """``__torch_function__``: classes that say themselves what operations on their instances are.
 
 A program without such a class pays a test of an empty list for each call. Subclasses of `Tensor` get
-their own copies of its methods, so that operators of plain tensors stay as they are; functions look at the classes
+their own copies of its methods, so that operators of plain tensors stay as they are; functions look at the
+classes
 of their arguments. See https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch
 """
 
@@ -105,7 +106,9 @@ def overridden(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
     return hand_over(func, found, args, dict(kwargs))
 
 
-def hand_over(func: Callable[..., Any], found: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def hand_over(
+    func: Callable[..., Any], found: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """Ask the innermost mode, then the arguments `found`, until one has an answer.
 
     Raises:
@@ -124,9 +127,12 @@ def hand_over(func: Callable[..., Any], found: list[Any], args: tuple[Any, ...],
         answer = type(one).__torch_function__(func, types, args, kwargs)
         if answer is not NotImplemented:
             return answer
-    name = f"{func.__module__}.{func.__name__}" if hasattr(func, "__module__") else str(func)
-    raise TypeError(f"no implementation found for {name!r} on types that implement __torch_function__: "
-                    f"{[t.__name__ for t in types]}")
+    name = getattr(func, "__name__", str(func))
+    raise TypeError(
+        f"Multiple dispatch failed for 'torch.{name}'; all __torch_function__ handlers returned "
+        f"NotImplemented: "
+        f"no implementation found for {[t.__name__ for t in types]}"
+    )
 
 
 # ------------------------------------------------------------------------------------------ subclasses
@@ -154,20 +160,42 @@ def converted(result: Any, cls: Any) -> Any:
     return result
 
 
-_KEPT: list[Any] = []  # properties whose results stay what they are: `grad`, `_base`
+_KEPT: list[Any] = []  # properties whose results stay what they are: `grad`
 # What is not overridden: what objects are made of, and what each class says itself.
-_OWN = frozenset({
-    "__class_getitem__", "__deepcopy__", "__dir__", "__getattribute__", "__hash__", "__init__",
-    "__init_subclass__", "__new__", "__reduce__", "__reduce_ex__", "__setattr__", "__setstate__",
-    "__subclasshook__", "__torch_function__", "as_subclass", "is_leaf", "output_nr", "requires_grad",
-})
+_OWN = frozenset(
+    {
+        "__class_getitem__",
+        "__deepcopy__",
+        "__dir__",
+        "__getattribute__",
+        "__hash__",
+        "__init__",
+        "__init_subclass__",
+        "__new__",
+        "__reduce__",
+        "__reduce_ex__",
+        "__setattr__",
+        "__setstate__",
+        "__subclasshook__",
+        "__torch_function__",
+        "as_subclass",
+        "is_leaf",
+        "output_nr",
+        "requires_grad",
+    }
+)
 
 
 def _public_parts() -> dict[str, Any]:
     """The methods and properties of `Tensor` that a subclass overrides by its ``__torch_function__``."""
-    return {name: part for name, part in vars(Tensor).items()
-            if name not in _OWN and (name.startswith("__") or not name.startswith("_"))
-            and (isinstance(part, property) or callable(part)) and not isinstance(part, type)}
+    return {
+        name: part
+        for name, part in vars(Tensor).items()
+        if name not in _OWN
+        and (name.startswith("__") or not name.startswith("_"))
+        and (isinstance(part, property) or callable(part))
+        and not isinstance(part, type)
+    }
 
 
 def _method(func: Callable[..., Any]) -> Callable[..., Any]:
@@ -193,9 +221,11 @@ def _property(own: property) -> property:
 
 @functools.cache
 def _dispatching() -> dict[str, Any]:
-    _KEPT.extend(vars(Tensor)[name] for name in ("grad", "_base") if name in vars(Tensor))
-    return {name: _property(part) if isinstance(part, property) else _method(part)
-            for name, part in _public_parts().items()}
+    _KEPT.append(vars(Tensor)["grad"])
+    return {
+        name: _property(part) if isinstance(part, property) else _method(part)
+        for name, part in _public_parts().items()
+    }
 
 
 @classmethod  # type: ignore[misc]

@@ -87,7 +87,8 @@ class UntypedStorage(_Memory):
     is_storage = True  # `as_tensor` gives its bytes
 
     @classmethod
-    def from_file(cls, filename: str | os.PathLike[str], shared: bool = False, nbytes: int = 0) -> UntypedStorage:
+    def from_file(cls, filename: str | os.PathLike[str], shared: bool = False,
+                  nbytes: int = 0) -> UntypedStorage:
         """The bytes of a file, mapped: read when somebody looks at them.
 
         Args:
@@ -103,7 +104,8 @@ class UntypedStorage(_Memory):
                 file.truncate(nbytes)
         size = os.path.getsize(place)
         if size < nbytes:
-            raise RuntimeError(f"UntypedStorage.from_file: {place} has {size} bytes, but {nbytes} were asked for")
+            raise RuntimeError(f"UntypedStorage.from_file: {place} has {size} bytes, but {nbytes} were "
+                               f"asked for")
         if not (nbytes or size):
             return cls(from_numpy(np.empty(0, np.uint8)))
         return cls(from_numpy(np.memmap(place, np.uint8, "r+" if shared else "c", shape=(nbytes or size,))))

@@ -61,7 +61,8 @@ def explain(*modules: ModuleType) -> None:
 
 
 def class_without_instances(name: str, module: str, doc: str, instead: str) -> type:
-    """A class for ``isinstance`` and annotations. Making an instance raises RuntimeError, which says `instead`."""
+    """A class for ``isinstance`` and annotations. Making an instance raises RuntimeError, which says
+    `instead`."""
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         raise RuntimeError(f"{module}.{name}: {instead}")

@@ -19,17 +19,21 @@ def _assert(condition: Any, message: str) -> None:
         raise AssertionError(message)
 
 
-def _assert_async(condition: Tensor, message: str = "Expected Tensor with single nonzero value, but got zero"
-                  ) -> None:
-    """Raise RuntimeError unless the one element of `condition` is not zero. Nothing while a graph is captured."""
+def _assert_async(
+    condition: Tensor, message: str = "Expected Tensor with single nonzero value, but got zero"
+) -> None:
+    """Raise RuntimeError unless the one element of `condition` is not zero. Nothing while a graph is
+    captured."""
     if recorder.capture is None and not condition:
         raise RuntimeError(message)
 
 
 def _text(message: Callable[[], str] | str | None) -> str:
     if message is None:
-        return "Expected cond to be True, but got False. (Could this error message be improved? If so, please " \
-               "report an enhancement request to PyTorch.)"
+        return (
+            "Expected cond to be True, but got False. (Could this error message be improved? If so, please "
+            "report an enhancement request to PyTorch.)"
+        )
     return str(message() if callable(message) else message)
 
 
@@ -46,7 +50,9 @@ def _of(name: str, error: type[Exception]) -> Callable[..., None]:
         _check_with(error, cond, message)
 
     check.__name__ = check.__qualname__ = name
-    check.__doc__ = f"Raise {error.__name__} unless `cond` is True; `message` is a text or a function that gives it."
+    check.__doc__ = (
+        f"Raise {error.__name__} unless `cond` is True; `message` is a text or a function that gives it."
+    )
     return check
 
 
@@ -69,10 +75,15 @@ def _check_tensor_all(cond: Tensor, message: Any = None) -> None:
 
 
 PUBLIC: dict[str, Callable[..., Any]] = {
-    "_assert": _assert, "_assert_async": _assert_async, "_check": _of("_check", RuntimeError),
-    "_check_is_size": _check_is_size, "_check_index": _of("_check_index", IndexError),
+    "_assert": _assert,
+    "_assert_async": _assert_async,
+    "_check": _of("_check", RuntimeError),
+    "_check_is_size": _check_is_size,
+    "_check_index": _of("_check_index", IndexError),
     "_check_not_implemented": _of("_check_not_implemented", NotImplementedError),
-    "_check_tensor_all": _check_tensor_all, "_check_tensor_all_with": _check_tensor_all_with,
-    "_check_type": _of("_check_type", TypeError), "_check_value": _of("_check_value", ValueError),
+    "_check_tensor_all": _check_tensor_all,
+    "_check_tensor_all_with": _check_tensor_all_with,
+    "_check_type": _of("_check_type", TypeError),
+    "_check_value": _of("_check_value", ValueError),
     "_check_with": _check_with,
 }

@@ -7,6 +7,7 @@ library is not there.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
@@ -45,9 +46,8 @@ class Switches(ModuleType):
 
 def cpu_capability() -> str:
     """The vector instructions of this machine: "AVX512", "AVX2" or "DEFAULT"."""
-    from graphtorch.backends.llvm.target import host  # LLVM is loaded by whoever asks
-
-    found = host().features.split(",")
+    target = importlib.import_module("graphtorch.backends.llvm.target")  # loads LLVM
+    found = target.host().features.split(",")
     return "AVX512" if "+avx512f" in found else "AVX2" if "+avx2" in found else "DEFAULT"
 
 

@@ -12,9 +12,15 @@ from ..jit import ScriptFunction, ScriptModule
 from .absent import class_without_instances
 
 OutOfMemoryError = cuda.OutOfMemoryError
-Event = class_without_instances("Event", "torch", "An event on an accelerator.",
-                                "there is no accelerator; measure time with time.perf_counter()")
-Stream = class_without_instances("Stream", "torch", "A queue of work on an accelerator.", "there is no accelerator")
+Event = class_without_instances(
+    "Event",
+    "torch",
+    "An event on an accelerator.",
+    "there is no accelerator; measure time with time.perf_counter()",
+)
+Stream = class_without_instances(
+    "Stream", "torch", "A queue of work on an accelerator.", "there is no accelerator"
+)
 
 
 def get_device_module(device: Any = None) -> Any:
@@ -26,7 +32,9 @@ def get_device_module(device: Any = None) -> Any:
     kind = "cpu" if device is None else _types.device(device).type
     found = {"cpu": cpu, "cuda": cuda}.get(kind)
     if found is None:
-        raise RuntimeError(f"Device '{kind}' does not have a corresponding module registered as 'torch.{kind}'.")
+        raise RuntimeError(
+            f"Device '{kind}' does not have a corresponding module registered as 'torch.{kind}'."
+        )
     return found
 
 
@@ -57,8 +65,13 @@ def _sample_dirichlet(self: Tensor, generator: Any = None) -> Tensor:
     return parts / parts.sum(-1, keepdim=True)  # type: ignore[no-any-return]
 
 
-def _grouped_mm(mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, bias: Tensor | None = None,
-                out_dtype: Any = None) -> Tensor:
+def _grouped_mm(
+    mat_a: Tensor,
+    mat_b: Tensor,
+    offs: Tensor | None = None,
+    bias: Tensor | None = None,
+    out_dtype: Any = None,
+) -> Tensor:
     """Products of groups of rows with a matrix each.
 
     Args:
@@ -80,15 +93,26 @@ def _grouped_mm(mat_a: Tensor, mat_b: Tensor, offs: Tensor | None = None, bias: 
         belongs = ((rows >= starts) & (rows < ends)).to(mat_a.dtype)  # [M, G]
         found = FUNCTIONS["einsum"]("mg,mk,gkn->mn", belongs, mat_a, mat_b)
     else:
-        raise RuntimeError(f"grouped_mm: expected [M, K] and [G, K, N] with offs, or two batches without, got "
-                           f"{list(mat_a.shape)} and {list(mat_b.shape)}")
+        raise RuntimeError(
+            f"grouped_mm: expected [M, K] and [G, K, N] with offs, or two batches without, got "
+            f"{list(mat_a.shape)} and {list(mat_b.shape)}"
+        )
     return found if out_dtype is None else METHODS["to"](found, out_dtype)  # type: ignore[no-any-return]
 
 
 PUBLIC: dict[str, Any] = {
-    "Event": Event, "PyTorchFileReader": PyTorchFileReader, "OutOfMemoryError": OutOfMemoryError, "ScriptFunction": ScriptFunction,
-    "ScriptModule": ScriptModule, "Stream": Stream, "_grouped_mm": _grouped_mm,
-    "_sample_dirichlet": _sample_dirichlet, "_shape_as_tensor": _shape_as_tensor, "_softmax_backward_data": _softmax_backward_data, "detach": detach,
-    "get_deterministic_debug_mode": get_deterministic_debug_mode, "get_device_module": get_device_module,
+    "Event": Event,
+    "PyTorchFileReader": PyTorchFileReader,
+    "OutOfMemoryError": OutOfMemoryError,
+    "ScriptFunction": ScriptFunction,
+    "ScriptModule": ScriptModule,
+    "Stream": Stream,
+    "_grouped_mm": _grouped_mm,
+    "_sample_dirichlet": _sample_dirichlet,
+    "_shape_as_tensor": _shape_as_tensor,
+    "_softmax_backward_data": _softmax_backward_data,
+    "detach": detach,
+    "get_deterministic_debug_mode": get_deterministic_debug_mode,
+    "get_device_module": get_device_module,
     "legacy_contiguous_format": _types.contiguous_format,
 }

@@ -7,8 +7,18 @@ from typing import Any
 
 from graphtorch.ir.shape import SymInt
 
-__all__ = ["SymBool", "SymFloat", "SymInt", "sym_float", "sym_int", "sym_ite", "sym_max", "sym_min", "sym_not",
-           "sym_sum"]
+__all__ = [
+    "SymBool",
+    "SymFloat",
+    "SymInt",
+    "sym_float",
+    "sym_int",
+    "sym_ite",
+    "sym_max",
+    "sym_min",
+    "sym_not",
+    "sym_sum",
+]
 
 
 class SymFloat:
@@ -22,7 +32,8 @@ class SymFloat:
 
 
 class SymBool(SymFloat):
-    """PyTorch's class of symbolic bools, for ``isinstance``: a comparison of sizes is decided, or guarded by."""
+    """PyTorch's class of symbolic bools, for ``isinstance``: a comparison of sizes is decided, or guarded
+    by."""
 
 
 def sym_float(a: Any) -> Any:

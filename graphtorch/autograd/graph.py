@@ -28,7 +28,9 @@ def get_gradient_edge(tensor: Tensor) -> GradientEdge:
     """The edge of a tensor. Raises RuntimeError: it does not require grad."""
     edge = tensor._edge()
     if edge is None:
-        raise RuntimeError("It is not possible to get the gradient edge for a Tensor that does not require gradients")
+        raise RuntimeError(
+            "It is not possible to get the gradient edge for a Tensor that does not require gradients"
+        )
     return GradientEdge(*edge)
 
 
@@ -54,8 +56,10 @@ class saved_tensors_hooks:
     """Raises RuntimeError: gradients are graphs here, in which no tensors are packed and unpacked."""
 
     def __init__(self, pack_hook: Callable[[Tensor], Any], unpack_hook: Callable[[Any], Tensor]):
-        raise RuntimeError("saved_tensors_hooks: a gradient is part of a graph here, and its tensors are not saved one "
-                           "by one; use torch.utils.checkpoint to compute them again")
+        raise RuntimeError(
+            "saved_tensors_hooks: a gradient is part of a graph here, and its tensors are not saved one "
+            "by one; use torch.utils.checkpoint to compute them again"
+        )
 
 
 class _Several(RemovableHandle):
@@ -76,7 +80,9 @@ class _Several(RemovableHandle):
         self.remove()
 
 
-def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Callable[[Any], None], *, mode: str = "all") -> Any:
+def register_multi_grad_hook(
+    tensors: Sequence[Tensor], fn: Callable[[Any], None], *, mode: str = "all"
+) -> Any:
     """Call ``fn`` with the gradients of all `tensors` once they are there, or ("any") with the first of them.
 
     Raises:
@@ -101,6 +107,14 @@ def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Callable[[Any], None
     return _Several([t.register_hook(functools.partial(arrived, i)) for i, t in enumerate(tensors)])
 
 
-__all__ = ["GradientEdge", "Node", "disable_saved_tensors_hooks", "get_gradient_edge", "increment_version",
-           "register_multi_grad_hook", "save_on_cpu", "saved_tensors_hooks"]
+__all__ = [
+    "GradientEdge",
+    "Node",
+    "disable_saved_tensors_hooks",
+    "get_gradient_edge",
+    "increment_version",
+    "register_multi_grad_hook",
+    "save_on_cpu",
+    "saved_tensors_hooks",
+]
 __getattr__ = attribute_of(__name__)

@@ -1,4 +1,5 @@
-"""Names of `torch.distributed` for several processes, which libraries import and programs of one never use."""
+"""Names of `torch.distributed` for several processes, which libraries import and programs of one never
+use."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ INSTEAD = "graphtorch trains in one process; leave out what spreads a model or i
 def parts(module: str, classes: str = "", functions: str = "") -> dict[str, Any]:
     """Classes without instances and functions that raise, by name, of a module of PyTorch's."""
     made: dict[str, type | Callable[..., Any]] = {
-        name: class_without_instances(name, module, "Of programs of several processes; has no instances here.",
-                                      INSTEAD)
-        for name in classes.split()}
+        name: class_without_instances(
+            name, module, "Of programs of several processes; has no instances here.", INSTEAD
+        )
+        for name in classes.split()
+    }
     made.update((name, function_without_use(name, module, INSTEAD)) for name in functions.split())
     return made

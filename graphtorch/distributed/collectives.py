@@ -1,4 +1,5 @@
-"""``torch.distributed._functional_collectives``: collectives that return their result; over one process, the tensor."""
+"""``torch.distributed._functional_collectives``: collectives that return their result; over one process,
+the tensor."""
 
 from __future__ import annotations
 
@@ -31,8 +32,11 @@ def all_gather_tensor(self: Tensor, gather_dim: int = 0, group: Any = None, tag:
     return self
 
 
-globals().update(parts(
-    "torch.distributed._functional_collectives",
-    functions="all_to_all_single all_to_all_single_autograd reduce_scatter_tensor all_gather_into_tensor_coalesced",
-))
+globals().update(
+    parts(
+        "torch.distributed._functional_collectives",
+        functions="all_to_all_single all_to_all_single_autograd reduce_scatter_tensor "
+                  "all_gather_into_tensor_coalesced",
+    )
+)
 __getattr__ = attribute_of(__name__)

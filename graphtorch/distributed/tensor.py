@@ -62,9 +62,12 @@ class Partial(Placement):
 
 
 DTensor: Any
-globals().update(parts(
-    "torch.distributed.tensor",
-    classes="DTensor DeviceMesh",
-    functions="distribute_tensor distribute_module compute_local_shape_and_global_offset init_device_mesh",
-))
+globals().update(
+    parts(
+        "torch.distributed.tensor",
+        classes="DTensor DeviceMesh",
+        functions="distribute_tensor distribute_module compute_local_shape_and_global_offset "
+                  "init_device_mesh",
+    )
+)
 __getattr__ = attribute_of(__name__)

@@ -7,7 +7,6 @@ graph that graphtorch itself uses. https://docs.pytorch.org/docs/stable/fx.html
 from __future__ import annotations
 
 from .._torch.absent import attribute_of
-from . import graph, graph_module, interpreter, node, proxy
 from .graph import Graph, PythonCode
 from .graph_module import GraphModule
 from .interpreter import Interpreter, Transformer
@@ -15,6 +14,20 @@ from .node import Node, map_arg
 from .proxy import Proxy, TraceError
 from .tracer import PH, Tracer, is_fx_tracing, symbolic_trace, wrap
 
-__all__ = ["PH", "Graph", "GraphModule", "Interpreter", "Node", "Proxy", "PythonCode", "TraceError", "Tracer",
-           "Transformer", "is_fx_tracing", "map_arg", "symbolic_trace", "wrap"]
+__all__ = [
+    "PH",
+    "Graph",
+    "GraphModule",
+    "Interpreter",
+    "Node",
+    "Proxy",
+    "PythonCode",
+    "TraceError",
+    "Tracer",
+    "Transformer",
+    "is_fx_tracing",
+    "map_arg",
+    "symbolic_trace",
+    "wrap",
+]
 __getattr__ = attribute_of(__name__)

@@ -13,10 +13,27 @@ from typing import Any
 
 from .node import Argument, Node, Target, map_arg
 
-_BINARY = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/", operator.floordiv: "//",
-           operator.mod: "%", operator.pow: "**", operator.matmul: "@", operator.and_: "&", operator.or_: "|",
-           operator.xor: "^", operator.lshift: "<<", operator.rshift: ">>", operator.eq: "==", operator.ne: "!=",
-           operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">="}
+_BINARY = {
+    operator.add: "+",
+    operator.sub: "-",
+    operator.mul: "*",
+    operator.truediv: "/",
+    operator.floordiv: "//",
+    operator.mod: "%",
+    operator.pow: "**",
+    operator.matmul: "@",
+    operator.and_: "&",
+    operator.or_: "|",
+    operator.xor: "^",
+    operator.lshift: "<<",
+    operator.rshift: ">>",
+    operator.eq: "==",
+    operator.ne: "!=",
+    operator.lt: "<",
+    operator.le: "<=",
+    operator.gt: ">",
+    operator.ge: ">=",
+}
 
 
 @dataclass
@@ -86,12 +103,25 @@ class Graph:
 
     # -- making nodes ----------------------------------------------------------------------------------
 
-    def create_node(self, op: str, target: Target, args: tuple[Argument, ...] | None = None,
-                    kwargs: dict[str, Argument] | None = None, name: str | None = None,
-                    type_expr: Any = None) -> Node:
+    def create_node(
+        self,
+        op: str,
+        target: Target,
+        args: tuple[Argument, ...] | None = None,
+        kwargs: dict[str, Argument] | None = None,
+        name: str | None = None,
+        type_expr: Any = None,
+    ) -> Node:
         """A new node at the place where nodes are inserted now."""
-        made = Node(self, self._name(name or self._target_name(target)), op, target, args or (), kwargs or {},
-                    type_expr)
+        made = Node(
+            self,
+            self._name(name or self._target_name(target)),
+            op,
+            target,
+            args or (),
+            kwargs or {},
+            type_expr,
+        )
         if self._at is None:
             self._nodes.append(made)
         else:
@@ -108,16 +138,26 @@ class Graph:
         """A parameter, buffer or other attribute of the module."""
         return self.create_node("get_attr", qualified_name, (), {}, type_expr=type_expr)
 
-    def call_module(self, module_name: str, args: Any = (), kwargs: Any = None, type_expr: Any = None) -> Node:
+    def call_module(
+        self, module_name: str, args: Any = (), kwargs: Any = None, type_expr: Any = None
+    ) -> Node:
         """A call of a submodule."""
         return self.create_node("call_module", module_name, args, kwargs or {}, type_expr=type_expr)
 
-    def call_method(self, method_name: str, args: Any = (), kwargs: Any = None, type_expr: Any = None) -> Node:
+    def call_method(
+        self, method_name: str, args: Any = (), kwargs: Any = None, type_expr: Any = None
+    ) -> Node:
         """A call of a method of the first argument."""
         return self.create_node("call_method", method_name, args, kwargs or {}, type_expr=type_expr)
 
-    def call_function(self, the_function: Callable[..., Any], args: Any = (), kwargs: Any = None,
-                      type_expr: Any = None, name: str | None = None) -> Node:
+    def call_function(
+        self,
+        the_function: Callable[..., Any],
+        args: Any = (),
+        kwargs: Any = None,
+        type_expr: Any = None,
+        name: str | None = None,
+    ) -> Node:
         """A call of a function."""
         return self.create_node("call_function", the_function, args, kwargs or {}, name, type_expr)
 
@@ -176,8 +216,10 @@ class Graph:
             RuntimeError: somebody does.
         """
         if to_erase.users:
-            raise RuntimeError(f"Tried to erase Node {to_erase} but it still had {len(to_erase.users)} users in the "
-                               f"graph: {to_erase.users}!")
+            raise RuntimeError(
+                f"Tried to erase Node {to_erase} but it still had {len(to_erase.users)} users in the "
+                f"graph: {to_erase.users}!"
+            )
         to_erase._update((), {})
         self._nodes.remove(to_erase)
         to_erase._erased = True
@@ -210,8 +252,10 @@ class Graph:
         for node in self._nodes:
             for read in node.all_input_nodes:
                 if read not in seen:
-                    raise RuntimeError(f"Argument '{read}' of Node '{node}' was used before it has been defined! "
-                                       "Please check that Nodes in the graph are topologically ordered")
+                    raise RuntimeError(
+                        f"Argument '{read}' of Node '{node}' was used before it has been defined! "
+                        "Please check that Nodes in the graph are topologically ordered"
+                    )
             seen.add(node)
         if len({n.name for n in seen}) != len(seen):
             raise RuntimeError("fx.Graph.lint: two nodes have the same name")
@@ -226,7 +270,9 @@ class Graph:
     def print_tabular(self) -> None:
         """Print the nodes as a table."""
         rows = [("opcode", "name", "target", "args", "kwargs")]
-        rows += [(n.op, n.name, n._pretty_print_target(n.target), str(n.args), str(n.kwargs)) for n in self._nodes]
+        rows += [
+            (n.op, n.name, n._pretty_print_target(n.target), str(n.args), str(n.kwargs)) for n in self._nodes
+        ]
         widths = [max(len(r[i]) for r in rows) for i in range(5)]
         for row in rows:
             print("  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip())
@@ -282,8 +328,9 @@ class _Writer:
         return f"{self._object(node.target)}({listed})"
 
     def _rest(self, node: Node) -> str:
-        return ", ".join([self._text(a) for a in node.args[1:]]
-                         + [f"{k}={self._text(v)}" for k, v in node.kwargs.items()])
+        return ", ".join(
+            [self._text(a) for a in node.args[1:]] + [f"{k}={self._text(v)}" for k, v in node.kwargs.items()]
+        )
 
     def _attribute(self, qualified: str) -> str:
         text = self.root
@@ -307,8 +354,12 @@ class _Writer:
             return made if type(x) is dict else f"{self._object(type(x))}({made})"
         if isinstance(x, slice):
             return f"slice({self._text(x.start)}, {self._text(x.stop)}, {self._text(x.step)})"
-        plain = x is None or x is ... or type(x) in (int, bool, str, bytes) or (
-            type(x) is float and x == x and abs(x) != float("inf"))
+        plain = (
+            x is None
+            or x is ...
+            or type(x) in (int, bool, str, bytes)
+            or (type(x) is float and x == x and abs(x) != float("inf"))
+        )
         return repr(x) if plain else self._object(x)
 
     def _object(self, x: Any) -> str:

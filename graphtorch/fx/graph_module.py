@@ -47,14 +47,17 @@ def _compiled(code: PythonCode) -> Any:
 
 
 class GraphModule(Module):
-    """A module made of a graph. It holds what of `root`, a module or a dict by qualified name, the graph uses.
+    """A module made of a graph. It holds what of `root`, a module or a dict by qualified name, the graph
+    uses.
 
     Each instance has a class of its own, whose ``forward`` is the graph's Python code (`code`).
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> GraphModule:
         base = next(c for c in cls.__mro__ if "_own_class" not in vars(c))
-        return super().__new__(type(base.__name__, (base,), {"_own_class": True, "__module__": base.__module__}))
+        return super().__new__(
+            type(base.__name__, (base,), {"_own_class": True, "__module__": base.__module__})
+        )
 
     def __init__(self, root: Module | dict[str, Any], graph: Graph, class_name: str = "GraphModule"):
         super().__init__()
@@ -67,7 +70,9 @@ class GraphModule(Module):
         else:
             for target in sorted({str(n.target) for n in graph.nodes if n.op in ("get_attr", "call_module")}):
                 if target not in root:
-                    raise RuntimeError(f"Node referenced target {target} but that target was not provided in root!")
+                    raise RuntimeError(
+                        f"Node referenced target {target} but that target was not provided in root!"
+                    )
                 self.add_submodule(target, root[target])
         self.graph = graph
 
@@ -97,7 +102,8 @@ class GraphModule(Module):
     def print_readable(self, print_output: bool = True, **options: Any) -> str:
         """The code, which is also printed."""
         text = f"class {type(self).__name__}(torch.nn.Module):\n" + "".join(
-            f"    {line}\n" for line in self.code.splitlines())
+            f"    {line}\n" for line in self.code.splitlines()
+        )
         if print_output:
             print(text)
         return text
@@ -136,8 +142,9 @@ class GraphModule(Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphModule:
         inside = Module()
-        inside.__dict__.update(copy.deepcopy({k: v for k, v in self.__dict__.items() if k not in ("_graph", "_code")},
-                                             memo))
+        inside.__dict__.update(
+            copy.deepcopy({k: v for k, v in self.__dict__.items() if k not in ("_graph", "_code")}, memo)
+        )
         base = next(c for c in type(self).__mro__ if "_own_class" not in vars(c))
         made = base.__new__(base)
         Module.__init__(made)

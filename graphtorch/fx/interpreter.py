@@ -25,7 +25,9 @@ class Interpreter:
         self.env: dict[Node, Any] = {}
         self.garbage_collect_values = garbage_collect_values
 
-    def run(self, *args: Any, initial_env: dict[Node, Any] | None = None, enable_io_processing: bool = True) -> Any:
+    def run(
+        self, *args: Any, initial_env: dict[Node, Any] | None = None, enable_io_processing: bool = True
+    ) -> Any:
         """What the graph returns for `args`."""
         self.env = dict(initial_env or {})
         self.args_iter: Iterator[Any] = iter(args)
@@ -56,8 +58,9 @@ class Interpreter:
         except StopIteration:
             if args:
                 return args[0]
-            raise RuntimeError(f"Expected positional argument for parameter {target}, but one was not passed in!"
-                               ) from None
+            raise RuntimeError(
+                f"Expected positional argument for parameter {target}, but one was not passed in!"
+            ) from None
 
     def get_attr(self, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Any]) -> Any:
         """An attribute of the module."""

@@ -39,8 +39,16 @@ class Node:
         meta: whatever passes note about it.
     """
 
-    def __init__(self, graph: Any, name: str, op: str, target: Target, args: tuple[Argument, ...],
-                 kwargs: dict[str, Argument], return_type: Any = None):
+    def __init__(
+        self,
+        graph: Any,
+        name: str,
+        op: str,
+        target: Target,
+        args: tuple[Argument, ...],
+        kwargs: dict[str, Argument],
+        return_type: Any = None,
+    ):
         if op not in OPS:
             raise AssertionError(f"fx.Node: unknown op {op!r}; expected one of {', '.join(OPS)}")
         self.graph, self.name, self.op, self.target, self.type = graph, name, op, target, return_type
@@ -105,8 +113,13 @@ class Node:
         """Read `new_input` wherever `old_input` was read."""
         self._update(*map_arg((self._args, self._kwargs), lambda n: new_input if n is old_input else n))
 
-    def replace_all_uses_with(self, replace_with: Node, delete_user_cb: Callable[[Node], bool] = lambda user: True,
-                              *, propagate_meta: bool = False) -> list[Node]:
+    def replace_all_uses_with(
+        self,
+        replace_with: Node,
+        delete_user_cb: Callable[[Node], bool] = lambda user: True,
+        *,
+        propagate_meta: bool = False,
+    ) -> list[Node]:
         """Make the readers of this node read another one; those that were changed."""
         if propagate_meta:
             replace_with.meta.update(self.meta)
@@ -132,16 +145,21 @@ class Node:
     def _pretty_print_target(self, target: Any) -> str:
         return target if isinstance(target, str) else getattr(target, "__name__", repr(target))
 
-    def format_node(self, placeholder_names: Any = None, maybe_return_typename: Any = None, **options: Any) -> str:
-        """The node in a line: ``%relu : [num_users=1] = call_function[target=relu](args = (%x,), kwargs = {})``."""
+    def format_node(
+        self, placeholder_names: Any = None, maybe_return_typename: Any = None, **options: Any
+    ) -> str:
+        """The node in a line: ``%relu : [num_users=1] = call_function[target=relu](args = (%x,), kwargs =
+        {})``."""
         if self.op == "placeholder":
             return f"%{self.name} : [num_users={len(self.users)}] = placeholder[target={self.target}]"
         if self.op == "output":
             return f"return {self.args[0]}"
         target = self._pretty_print_target(self.target)
         given = map_arg((self._args, self._kwargs), lambda n: _Shown("%" + n.name))
-        return (f"%{self.name} : [num_users={len(self.users)}] = {self.op}[target={target}]"
-                f"(args = {given[0]}, kwargs = {given[1]})")
+        return (
+            f"%{self.name} : [num_users={len(self.users)}] = {self.op}[target={target}]"
+            f"(args = {given[0]}, kwargs = {given[1]})"
+        )
 
     def __repr__(self) -> str:
         return self.name

@@ -27,8 +27,15 @@ class TracerBase:
     trace_asserts = False
     proxy_buffer_attributes = False
 
-    def create_node(self, kind: str, target: Target, args: tuple[Argument, ...], kwargs: dict[str, Argument],
-                    name: str | None = None, type_expr: Any = None) -> Node:
+    def create_node(
+        self,
+        kind: str,
+        target: Target,
+        args: tuple[Argument, ...],
+        kwargs: dict[str, Argument],
+        name: str | None = None,
+        type_expr: Any = None,
+    ) -> Node:
         """A new node in the graph."""
         return self.graph.create_node(kind, target, args, kwargs, name, type_expr)
 
@@ -36,8 +43,16 @@ class TracerBase:
         """The value of a node."""
         return Proxy(node, self)
 
-    def create_proxy(self, kind: str, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any],
-                     name: str | None = None, type_expr: Any = None, proxy_factory_fn: Any = None) -> Any:
+    def create_proxy(
+        self,
+        kind: str,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any = None,
+        proxy_factory_fn: Any = None,
+    ) -> Any:
         """A new node for a call with values of this trace, and its value."""
         node = self.create_node(kind, target, self.create_arg(args), self.create_arg(kwargs), name, type_expr)
         return self.proxy(node) if proxy_factory_fn is None else proxy_factory_fn(node)
@@ -72,9 +87,11 @@ class TracerBase:
             at = next(i for i in dis.get_instructions(frame.f_code) if i.offset == frame.f_lasti)
             if at.opname == "UNPACK_SEQUENCE":
                 return (obj[i] for i in range(at.argval))
-        raise TraceError("Proxy object cannot be iterated. This can be attempted when the Proxy is used in a loop or "
-                         "as a *args or **kwargs function argument. Index it, or mark the function that iterates "
-                         "with torch.fx.wrap")
+        raise TraceError(
+            "Proxy object cannot be iterated. This can be attempted when the Proxy is used in a loop or "
+            "as a *args or **kwargs function argument. Index it, or mark the function that iterates "
+            "with torch.fx.wrap"
+        )
 
     def keys(self, obj: Proxy) -> Any:
         """The keys of a value that is a dict, as a value."""
@@ -99,8 +116,27 @@ def _binary(function: Callable[..., Any], swapped: bool = False) -> Callable[[An
 class _Operators:
     """Python's binary operators, in both orders."""
 
-    for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift",
-                  "rshift", "eq", "ne", "lt", "le", "gt", "ge"):
+    for _name in (
+        "add",
+        "sub",
+        "mul",
+        "truediv",
+        "floordiv",
+        "mod",
+        "pow",
+        "matmul",
+        "and",
+        "or",
+        "xor",
+        "lshift",
+        "rshift",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+    ):
         _function = getattr(operator, f"__{_name}__")
         locals()[f"__{_name}__"] = _binary(_function)
         if _name not in ("eq", "ne", "lt", "le", "gt", "ge"):
@@ -136,8 +172,10 @@ class Proxy(_Operators):
         return self.tracer.to_bool(self)
 
     def __len__(self) -> int:
-        raise RuntimeError("'len' is not supported in symbolic tracing by default. If you want this call to be "
-                           "recorded, please call torch.fx.wrap('len') at module scope")
+        raise RuntimeError(
+            "'len' is not supported in symbolic tracing by default. If you want this call to be "
+            "recorded, please call torch.fx.wrap('len') at module scope"
+        )
 
     def __int__(self) -> int:
         raise TraceError("int() of a symbolically traced value: it is known only when the program runs")
@@ -165,7 +203,9 @@ class Proxy(_Operators):
         return id(self)
 
     @classmethod
-    def __torch_function__(cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         tracer = _tracer_of((*args, *(kwargs or {}).values()))
         name = getattr(func, "__name__", "")
         if getattr(Tensor, name, None) is func:

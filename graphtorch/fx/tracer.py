@@ -10,7 +10,6 @@ import contextlib
 import functools
 import inspect
 import math
-
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -62,10 +61,18 @@ class Tracer(TracerBase):
         param_shapes_constant: accepted; sizes of parameters are known in any case.
     """
 
-    def __init__(self, autowrap_modules: tuple[types.ModuleType, ...] = (math,),
-                 autowrap_functions: tuple[Callable[..., Any], ...] = (), param_shapes_constant: bool = False):
-        self._autowrap_function_ids = {id(f) for m in autowrap_modules for n, f in vars(m).items()
-                                       if not n.startswith("_") and callable(f)}
+    def __init__(
+        self,
+        autowrap_modules: tuple[types.ModuleType, ...] = (math,),
+        autowrap_functions: tuple[Callable[..., Any], ...] = (),
+        param_shapes_constant: bool = False,
+    ):
+        self._autowrap_function_ids = {
+            id(f)
+            for m in autowrap_modules
+            for n, f in vars(m).items()
+            if not n.startswith("_") and callable(f)
+        }
         self._autowrap_function_ids |= {id(f) for f in autowrap_functions}
         self._autowrap_search = list(autowrap_modules)
         self.param_shapes_constant = param_shapes_constant
@@ -86,8 +93,9 @@ class Tracer(TracerBase):
                 return name
         raise NameError("module is not installed as a submodule")
 
-    def call_module(self, m: Module, forward: Callable[..., Any], args: tuple[Any, ...],
-                    kwargs: dict[str, Any]) -> Any:
+    def call_module(
+        self, m: Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """A call of a module: a node, or what is in it."""
         name = self.path_of_module(m)
         if self.is_leaf_module(m, name):
@@ -121,13 +129,16 @@ class Tracer(TracerBase):
 
     # -- the trace -------------------------------------------------------------------------------------
 
-    def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool,
-                             concrete_args: dict[str, Any] | None = None) -> tuple[Any, list[Any], dict[str, Any]]:
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: dict[str, Any] | None = None
+    ) -> tuple[Any, list[Any], dict[str, Any]]:
         """(the function, its positional arguments, its keyword arguments) with values of the trace."""
         args: list[Any] = [self.root] if is_module else []
         keywords: dict[str, Any] = {}
         given = concrete_args or {}
-        parameters = list(inspect.signature(inspect.unwrap(root_fn)).parameters.values())[1 if is_module else 0 :]
+        parameters = list(inspect.signature(inspect.unwrap(root_fn)).parameters.values())[
+            1 if is_module else 0 :
+        ]
         for p in parameters:
             star = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
             if p.name in given and given[p.name] is not PH:
@@ -162,8 +173,13 @@ class Tracer(TracerBase):
         function, args, keywords = self.create_args_for_root(function, is_module, concrete_args)  # type: ignore
         with self._intercepting(function):
             result = function(*args, **keywords)
-        self.create_node("output", "output", (self.create_arg(result),), {},
-                         type_expr=getattr(function, "__annotations__", {}).get("return"))
+        self.create_node(
+            "output",
+            "output",
+            (self.create_arg(result),),
+            {},
+            type_expr=getattr(function, "__annotations__", {}).get("return"),
+        )
         self.submodule_paths = None
         return self.graph
 
@@ -189,12 +205,18 @@ class Tracer(TracerBase):
     def _autowrapped(self, function: Callable[..., Any]) -> Iterator[tuple[dict[str, Any], str]]:
         spaces = [vars(m) for m in self._autowrap_search]
         spaces.append(getattr(inspect.unwrap(function), "__globals__", {}))
-        spaces += [type(m).forward.__globals__ for m in self.root.modules() if hasattr(type(m).forward, "__globals__")]
+        spaces += [
+            type(m).forward.__globals__
+            for m in self.root.modules()
+            if hasattr(type(m).forward, "__globals__")
+        ]
         done: set[int] = set()
         for names in spaces:
             if id(names) not in done:
                 done.add(id(names))
-                yield from ((names, n) for n, f in list(names.items()) if id(f) in self._autowrap_function_ids)
+                yield from (
+                    (names, n) for n, f in list(names.items()) if id(f) in self._autowrap_function_ids
+                )
 
 
 def _recording(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -219,7 +241,9 @@ def _first_proxy(x: Any) -> Proxy | None:
     return next((p for p in map(_first_proxy, inside) if p is not None), None)
 
 
-def symbolic_trace(root: Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> GraphModule:
+def symbolic_trace(
+    root: Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None
+) -> GraphModule:
     """`root` as a module whose code is the graph of one symbolic run; see `Tracer.trace`."""
     tracer = Tracer()
     graph = tracer.trace(root, concrete_args)

@@ -25,8 +25,9 @@ def _cast(input: Tensor, dtype: Any) -> Tensor:
     return input if dtype is None else input.to(dtype)  # type: ignore[no-any-return]
 
 
-def sum(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
-        mask: Tensor | None = None) -> Tensor:
+def sum(
+    input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None
+) -> Tensor:
     """The sum of the elements where `mask`, bool and broadcast to `input`, holds."""
     x = _cast(input, dtype)
     return x.masked_fill(~_kept(x, mask), 0).sum(_dims(x, dim), keepdim)  # type: ignore[no-any-return]
@@ -36,17 +37,27 @@ def _count(x: Tensor, dim: Any, mask: Tensor | None) -> Tensor:
     return _kept(x, mask).sum(_dims(x, dim), True).to(x.dtype)  # type: ignore[no-any-return]
 
 
-def mean(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
-         mask: Tensor | None = None) -> Tensor:
+def mean(
+    input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None
+) -> Tensor:
     """The mean of the elements where `mask` holds; nan where it never does."""
     x = _cast(input, dtype)
     count = _count(x, dim, mask)
-    return sum(x, dim, keepdim=keepdim, mask=mask) / (count if keepdim else count.reshape(
-        sum(x, dim, mask=mask).shape))
+    return sum(x, dim, keepdim=keepdim, mask=mask) / (
+        count if keepdim else count.reshape(sum(x, dim, mask=mask).shape)
+    )
 
 
-def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, *, correction: int | float | None = None,
-        keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
+def var(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    *,
+    correction: int | float | None = None,
+    keepdim: bool = False,
+    dtype: Any = None,
+    mask: Tensor | None = None,
+) -> Tensor:
     """The variance of the elements where `mask` holds."""
     if unbiased is not None and correction is not None:
         raise RuntimeError("masked.var: give unbiased or correction, not both")
@@ -62,15 +73,17 @@ def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, **options:
     return var(input, dim, unbiased, **options).sqrt()
 
 
-def amax(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
-         mask: Tensor | None = None) -> Tensor:
+def amax(
+    input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None
+) -> Tensor:
     """The largest element where `mask` holds; -inf where it never does."""
     x = _cast(input, dtype)
     return x.masked_fill(~_kept(x, mask), -math.inf).amax(_dims(x, dim), keepdim)  # type: ignore[no-any-return]
 
 
-def amin(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
-         mask: Tensor | None = None) -> Tensor:
+def amin(
+    input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None
+) -> Tensor:
     """The smallest element where `mask` holds; inf where it never does."""
     x = _cast(input, dtype)
     return x.masked_fill(~_kept(x, mask), math.inf).amin(_dims(x, dim), keepdim)  # type: ignore[no-any-return]

@@ -38,7 +38,16 @@ def set_sharing_strategy(new_strategy: str) -> None:
     _strategy[0] = new_strategy
 
 
-__all__ = [*_python.__all__, "ProcessContext", "ProcessException", "ProcessExitedException",  # noqa: PLE0604
-           "ProcessRaisedException", "get_all_sharing_strategies", "get_sharing_strategy", "set_sharing_strategy",
-           "spawn", "start_processes"]
+__all__ = [
+    *_python.__all__,
+    "ProcessContext",
+    "ProcessException",
+    "ProcessExitedException",
+    "ProcessRaisedException",
+    "get_all_sharing_strategies",
+    "get_sharing_strategy",
+    "set_sharing_strategy",
+    "spawn",
+    "start_processes",
+]
 __getattr__ = attribute_of(__name__)

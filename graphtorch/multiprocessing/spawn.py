@@ -69,26 +69,46 @@ class ProcessContext:
                 process.terminate()
             process.join()
         if self._errors[number].empty():
-            raise ProcessExitedException(f"process {number} terminated with exit code {failed.exitcode}", number,
-                                         failed.pid, failed.exitcode)
-        raise ProcessRaisedException(f"\n\n-- Process {number} terminated with the following error:\n"
-                                     f"{self._errors[number].get()}", number, failed.pid)
+            raise ProcessExitedException(
+                f"process {number} terminated with exit code {failed.exitcode}",
+                number,
+                failed.pid,
+                failed.exitcode,
+            )
+        raise ProcessRaisedException(
+            f"\n\n-- Process {number} terminated with the following error:\n{self._errors[number].get()}",
+            number,
+            failed.pid,
+        )
 
 
 SpawnContext = ProcessContext
 
 
-def start_processes(fn: Callable[..., Any], args: tuple[Any, ...] = (), nprocs: int = 1, join: bool = True,
-                    daemon: bool = False, start_method: str = "spawn") -> ProcessContext | None:
-    """``fn(i, *args)`` in processes 0 to `nprocs` - 1; None once all ended, or (``join=False``) their context.
+def start_processes(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    nprocs: int = 1,
+    join: bool = True,
+    daemon: bool = False,
+    start_method: str = "spawn",
+) -> ProcessContext | None:
+    """``fn(i, *args)`` in processes 0 to `nprocs` - 1; None once all ended, or (``join=False``) their
+    context.
 
     Raises:
         ProcessRaisedException, ProcessExitedException: one failed.
     """
     made = multiprocessing.get_context(start_method)
     errors: list[Any] = [made.SimpleQueue() for _ in range(nprocs)]
-    processes: list[Any] = [made.Process(target=_run, args=(fn, i, args, errors[i]),  # type: ignore[attr-defined]
-                                         daemon=daemon) for i in range(nprocs)]
+    processes: list[Any] = [
+        made.Process(
+            target=_run,
+            args=(fn, i, args, errors[i]),  # type: ignore[attr-defined]
+            daemon=daemon,
+        )
+        for i in range(nprocs)
+    ]
     for process in processes:
         process.start()
     context = ProcessContext(processes, errors)
@@ -97,7 +117,13 @@ def start_processes(fn: Callable[..., Any], args: tuple[Any, ...] = (), nprocs: 
     return None if join else context
 
 
-def spawn(fn: Callable[..., Any], args: tuple[Any, ...] = (), nprocs: int = 1, join: bool = True, daemon: bool = False,
-          start_method: str = "spawn") -> ProcessContext | None:
+def spawn(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    nprocs: int = 1,
+    join: bool = True,
+    daemon: bool = False,
+    start_method: str = "spawn",
+) -> ProcessContext | None:
     """As `start_processes`, from fresh interpreters."""
     return start_processes(fn, args, nprocs, join, daemon, start_method)

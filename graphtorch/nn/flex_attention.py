@@ -59,7 +59,10 @@ def _joined(masks: list[Tensor], how: str) -> Tensor:
 def _indices(*sizes: int) -> list[Tensor]:
     """For each dimension its positions, shaped to broadcast with the others."""
     rank = len(sizes)
-    return [FUNCTIONS["arange"](s).reshape(*(-1 if i == d else 1 for i in range(rank))) for d, s in enumerate(sizes)]
+    return [
+        FUNCTIONS["arange"](s).reshape(*(-1 if i == d else 1 for i in range(rank)))
+        for d, s in enumerate(sizes)
+    ]
 
 
 @dataclass
@@ -92,24 +95,41 @@ class BlockMask:
         return 100.0 * (1 - self.to_dense().float().mean().item())
 
 
-def create_mask(mod_fn: _mask_mod_signature, B: int | None, H: int | None, Q_LEN: int, KV_LEN: int,
-                device: Any = None) -> Tensor:
+def create_mask(
+    mod_fn: _mask_mod_signature, B: int | None, H: int | None, Q_LEN: int, KV_LEN: int, device: Any = None
+) -> Tensor:
     """The mask as a bool tensor [B, H, Q_LEN, KV_LEN]; None for a size of one."""
     return BlockMask((B or 1, H or 1, Q_LEN, KV_LEN), mod_fn).dense()
 
 
-def create_block_mask(mask_mod: _mask_mod_signature, B: int | None, H: int | None, Q_LEN: int, KV_LEN: int,
-                      device: Any = None, BLOCK_SIZE: int | tuple[int, int] = _DEFAULT_SPARSE_BLOCK_SIZE,
-                      _compile: bool = False) -> BlockMask:
+def create_block_mask(
+    mask_mod: _mask_mod_signature,
+    B: int | None,
+    H: int | None,
+    Q_LEN: int,
+    KV_LEN: int,
+    device: Any = None,
+    BLOCK_SIZE: int | tuple[int, int] = _DEFAULT_SPARSE_BLOCK_SIZE,
+    _compile: bool = False,
+) -> BlockMask:
     """A mask for `flex_attention`; None for a size of one, which broadcasts."""
     block = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else tuple(BLOCK_SIZE)
     return BlockMask((B or 1, H or 1, Q_LEN, KV_LEN), mask_mod, block)  # type: ignore[arg-type]
 
 
-def flex_attention(query: Tensor, key: Tensor, value: Tensor, score_mod: _score_mod_signature | None = None,
-                   block_mask: BlockMask | None = None, scale: float | None = None, enable_gqa: bool = False,
-                   return_lse: bool = False, kernel_options: Any = None, *,
-                   return_aux: AuxRequest | None = None) -> Any:
+def flex_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score_mod: _score_mod_signature | None = None,
+    block_mask: BlockMask | None = None,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    return_lse: bool = False,
+    kernel_options: Any = None,
+    *,
+    return_aux: AuxRequest | None = None,
+) -> Any:
     """``softmax(score_mod(query @ key.T * scale) where block_mask) @ value``.
 
     Args:
@@ -118,23 +138,29 @@ def flex_attention(query: Tensor, key: Tensor, value: Tensor, score_mod: _score_
         enable_gqa: groups of queries share a key head, Hq a multiple of Hkv.
 
     Returns:
-        [B, Hq, Q, Ev]; rows without a score that counts are zero. With `return_lse` also the logarithms of the sums.
+        [B, Hq, Q, Ev]; rows without a score that counts are zero. With `return_lse` also the logarithms of
+        the sums.
 
     Raises:
         ValueError: numbers of heads that do not fit.
     """
     if query.shape[1] != key.shape[1]:
         if not enable_gqa or query.shape[1] % key.shape[1]:
-            raise ValueError(f"flex_attention: Expect query and key/value to have the same number of heads but got "
-                             f"Hq={query.shape[1]} and Hkv={key.shape[1]}. Try setting enable_gqa=True for GQA.")
+            raise ValueError(
+                f"flex_attention: Expect query and key/value to have the same number of heads but got "
+                f"Hq={query.shape[1]} and Hkv={key.shape[1]}. Try setting enable_gqa=True for GQA."
+            )
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    scores = (query.float() @ key.float().transpose(-2, -1)) * (1 / math.sqrt(query.shape[-1]) if scale is None
-                                                                 else scale)
+    scores = (query.float() @ key.float().transpose(-2, -1)) * (
+        1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    )
     if score_mod is not None:
         scores = score_mod(scores, *_indices(*scores.shape))
     if block_mask is not None:
-        scores = scores.masked_fill(~block_mask.dense()[:, :, : scores.shape[2], : scores.shape[3]], -math.inf)
+        scores = scores.masked_fill(
+            ~block_mask.dense()[:, :, : scores.shape[2], : scores.shape[3]], -math.inf
+        )
     best = scores.amax(-1, keepdim=True)
     best = best.masked_fill(best == -math.inf, 0).detach()
     weights = (scores - best).exp()
@@ -142,10 +168,21 @@ def flex_attention(query: Tensor, key: Tensor, value: Tensor, score_mod: _score_
     found = ((weights / total.masked_fill(total == 0, 1)) @ value.float()).to(query.dtype)
     lse = (total.log() + best).squeeze(-1)
     if return_aux is not None:
-        return found, AuxOutput(lse if return_aux.lse else None, scores.amax(-1) if return_aux.max_scores else None)
+        return found, AuxOutput(
+            lse if return_aux.lse else None, scores.amax(-1) if return_aux.max_scores else None
+        )
     return (found, lse) if return_lse else found
 
 
-__all__ = ["AuxOutput", "AuxRequest", "BlockMask", "and_masks", "create_block_mask", "create_mask", "flex_attention",
-           "noop_mask", "or_masks"]
+__all__ = [
+    "AuxOutput",
+    "AuxRequest",
+    "BlockMask",
+    "and_masks",
+    "create_block_mask",
+    "create_mask",
+    "flex_attention",
+    "noop_mask",
+    "or_masks",
+]
 __getattr__ = attribute_of(__name__)

@@ -1,4 +1,5 @@
-"""``torch.onnx.symbolic_helper`` and ``symbolic_opset<N>``: names for functions that write TorchScript as ONNX.
+"""``torch.onnx.symbolic_helper`` and ``symbolic_opset<N>``: names for functions that write TorchScript as
+ONNX.
 
 Libraries register such functions for their operators as they are imported. The exporter here reads
 graphtorch's own graph, in which those operators are ordinary ones, and so calls none of them.
@@ -24,8 +25,9 @@ def quantized_args(*args: Any, **options: Any) -> Callable[[Any], Any]:
     return lambda fn: fn
 
 
-def register_custom_op_symbolic(symbolic_name: str, symbolic_fn: Callable[..., Any],
-                                opset_version: int) -> None:
+def register_custom_op_symbolic(
+    symbolic_name: str, symbolic_fn: Callable[..., Any], opset_version: int
+) -> None:
     """Keep the function that writes the TorchScript operator ``domain::op``; see the module's text.
 
     Raises:
@@ -34,8 +36,10 @@ def register_custom_op_symbolic(symbolic_name: str, symbolic_fn: Callable[..., A
     if symbolic_name.startswith("::"):
         symbolic_name = "aten" + symbolic_name
     if symbolic_name.count("::") != 1 or not all(symbolic_name.split("::")):
-        raise ValueError(f"Failed to register operator {symbolic_name}. The symbolic name must match the format "
-                         "domain::name, and should start with a letter and contain only alphanumerical characters")
+        raise ValueError(
+            f"Failed to register operator {symbolic_name}. The symbolic name must match the format "
+            "domain::name, and should start with a letter and contain only alphanumerical characters"
+        )
     symbolic_functions[symbolic_name, opset_version] = symbolic_fn
 
 

@@ -29,8 +29,10 @@ class Namespace:
     def __getattr__(self, op_name: str) -> Packet:
         found = None if op_name.startswith("__") else lookup(self.__dict__["name"], op_name)
         if found is None:
-            raise AttributeError(f"'_OpNamespace' '{self.name}' object has no attribute '{op_name}'"
-                                 f"{_instead(self.name, op_name)}")
+            raise AttributeError(
+                f"'_OpNamespace' '{self.name}' object has no attribute '{op_name}'"
+                f"{_instead(self.name, op_name)}"
+            )
         self.__dict__[op_name] = found.packet
         return found.packet
 
@@ -57,8 +59,10 @@ def load_library(path: str | os.PathLike[str]) -> None:
     """
     place = Path(os.fspath(path))
     if place.name.partition(".")[0] != "_C" or place.parent.name != "torchvision":
-        raise OSError(f"torch.ops.load_library: {place.name} is compiled for PyTorch and cannot be loaded; write its "
-                      "operators in Python with torch.library.custom_op")
+        raise OSError(
+            f"torch.ops.load_library: {place.name} is compiled for PyTorch and cannot be loaded; write its "
+            "operators in Python with torch.library.custom_op"
+        )
     loaded_libraries.add(str(place))
 
 

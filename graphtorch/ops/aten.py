@@ -1,6 +1,7 @@
 """``torch.ops.aten``: PyTorch's own operators, as the functions of graphtorch that they are.
 
-An operator is found under its name among the package's functions, the methods of `Tensor` and ``nn.functional``.
+An operator is found under its name among the package's functions, the methods of `Tensor` and
+``nn.functional``.
 Those whose arguments differ from the function's are listed below.
 https://docs.pytorch.org/docs/stable/torch.compiler_ir.html
 """
@@ -18,11 +19,54 @@ from .operators import Entry
 
 # Names of signatures that operators have; a signature does not choose between functions here.
 OVERLOADS = (
-    "default", "Tensor", "Scalar", "Tensor_Scalar", "Scalar_Tensor", "Tensor_Tensor", "Tensor_mode", "Scalar_mode",
-    "Dimname", "dim", "dims", "dim_IntList", "dim_max", "dim_min", "self", "ScalarSelf", "ScalarOther", "int",
-    "self_int", "self_Tensor", "out", "start", "start_step", "start_Step", "low", "generator", "p", "dtype", "device",
-    "other", "dtype_layout", "vec", "sizes", "size", "value", "src", "reduce", "value_reduce", "two", "stable",
-    "correction", "unary_out", "other_int", "IntList", "msg", "input", "padding", "order",
+    "default",
+    "Tensor",
+    "Scalar",
+    "Tensor_Scalar",
+    "Scalar_Tensor",
+    "Tensor_Tensor",
+    "Tensor_mode",
+    "Scalar_mode",
+    "Dimname",
+    "dim",
+    "dims",
+    "dim_IntList",
+    "dim_max",
+    "dim_min",
+    "self",
+    "ScalarSelf",
+    "ScalarOther",
+    "int",
+    "self_int",
+    "self_Tensor",
+    "out",
+    "start",
+    "start_step",
+    "start_Step",
+    "low",
+    "generator",
+    "p",
+    "dtype",
+    "device",
+    "other",
+    "dtype_layout",
+    "vec",
+    "sizes",
+    "size",
+    "value",
+    "src",
+    "reduce",
+    "value_reduce",
+    "two",
+    "stable",
+    "correction",
+    "unary_out",
+    "other_int",
+    "IntList",
+    "msg",
+    "input",
+    "padding",
+    "order",
 )
 
 
@@ -36,14 +80,24 @@ def _to_copy(self: Tensor, *, dtype: Any = None, memory_format: Any = None, **op
     return METHODS["to"](self, dtype=dtype or self.dtype, copy=True)  # type: ignore[no-any-return]
 
 
-def _convolution(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
-                 transposed: bool, output_padding: Any, groups: int) -> Tensor:
+def _convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> Tensor:
     dims = weight.ndim - 2
     if transposed:
         transpose = getattr(nn.functional, f"conv_transpose{dims}d")
         return transpose(input, weight, bias, stride, padding, output_padding, groups, dilation)  # type: ignore
     return getattr(nn.functional, f"conv{dims}d")(  # type: ignore[no-any-return]
-        input, weight, bias, stride, padding, dilation, groups)
+        input, weight, bias, stride, padding, dilation, groups
+    )
 
 
 def _index(self: Tensor, indices: Any) -> Tensor:
@@ -87,8 +141,11 @@ def _rsub(self: Tensor, other: Any, alpha: Any = 1) -> Tensor:
 
 
 def _mm(self: Tensor, mat2: Tensor, out_dtype: Any = None) -> Tensor:
-    found = FUNCTIONS["mm"](self, mat2) if out_dtype is None else FUNCTIONS["mm"](
-        self.to(out_dtype), mat2.to(out_dtype))
+    found = (
+        FUNCTIONS["mm"](self, mat2)
+        if out_dtype is None
+        else FUNCTIONS["mm"](self.to(out_dtype), mat2.to(out_dtype))
+    )
     return found  # type: ignore[no-any-return]
 
 
@@ -103,13 +160,28 @@ def _upsample(mode: str, corners: bool) -> Callable[..., Tensor]:
 
 
 OWN: dict[str, Callable[..., Any]] = {
-    "_assert_async": _assert_async, "_is_all_true": _is_all_true, "_local_scalar_dense": _local_scalar_dense,
-    "_log_softmax": _log_softmax, "_softmax": _softmax, "_to_copy": _to_copy, "_unsafe_view": METHODS["reshape"],
-    "alias": _alias, "convolution": _convolution, "index": _index, "mm": _mm, "rsub": _rsub,
-    "scalar_tensor": _scalar_tensor, "slice": _slice, "sym_numel": _sym_numel, "sym_size": _sym_size,
-    "upsample_bicubic2d": _upsample("bicubic", True), "upsample_bilinear2d": _upsample("bilinear", True),
-    "upsample_linear1d": _upsample("linear", True), "upsample_nearest1d": _upsample("nearest", False),
-    "upsample_nearest2d": _upsample("nearest", False), "upsample_nearest3d": _upsample("nearest", False),
+    "_assert_async": _assert_async,
+    "_is_all_true": _is_all_true,
+    "_local_scalar_dense": _local_scalar_dense,
+    "_log_softmax": _log_softmax,
+    "_softmax": _softmax,
+    "_to_copy": _to_copy,
+    "_unsafe_view": METHODS["reshape"],
+    "alias": _alias,
+    "convolution": _convolution,
+    "index": _index,
+    "mm": _mm,
+    "rsub": _rsub,
+    "scalar_tensor": _scalar_tensor,
+    "slice": _slice,
+    "sym_numel": _sym_numel,
+    "sym_size": _sym_size,
+    "upsample_bicubic2d": _upsample("bicubic", True),
+    "upsample_bilinear2d": _upsample("bilinear", True),
+    "upsample_linear1d": _upsample("linear", True),
+    "upsample_nearest1d": _upsample("nearest", False),
+    "upsample_nearest2d": _upsample("nearest", False),
+    "upsample_nearest3d": _upsample("nearest", False),
     "upsample_trilinear3d": _upsample("trilinear", True),
 }
 
@@ -134,4 +206,3 @@ def find(name: str) -> Entry | None:
     made = Entry(f"aten::{name}", overloads=OVERLOADS, differentiable=True)
     made.implementations["CompositeImplicitAutograd"] = function
     return made
-

@@ -92,7 +92,8 @@ class Overload:
             return self(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<OpOverload(op='{self.namespace}.{self._overloadpacket.__name__}', overload='{self._overloadname}')>"
+        packet = self._overloadpacket.__name__
+        return f"<OpOverload(op='{self.namespace}.{packet}', overload='{self._overloadname}')>"
 
     def __str__(self) -> str:
         return f"{self.namespace}.{self.__name__}"
@@ -127,8 +128,10 @@ class Packet:
 
     def __getattr__(self, key: str) -> Overload:
         if key not in self._entry.overloads:
-            raise AttributeError(f"The underlying op of '{self._qualified_op_name}' has no overload name {key!r}; "
-                                 f"it has {', '.join(self._entry.overloads)}")
+            raise AttributeError(
+                f"The underlying op of '{self._qualified_op_name}' has no overload name {key!r}; "
+                f"it has {', '.join(self._entry.overloads)}"
+            )
         made = Overload(self, key)
         self.__dict__[key] = made
         return made
@@ -154,8 +157,13 @@ class Entry:
         differentiable: whether the implementation is made of operations that have gradients.
     """
 
-    def __init__(self, name: str, schema: str = "", overloads: tuple[str, ...] = ("default",),
-                 differentiable: bool = False):
+    def __init__(
+        self,
+        name: str,
+        schema: str = "",
+        overloads: tuple[str, ...] = ("default",),
+        differentiable: bool = False,
+    ):
         self.name, self.schema, self.overloads = name, schema, overloads
         self.differentiable = differentiable
         self.implementations: dict[str, Callable[..., Any]] = {}
@@ -196,14 +204,18 @@ class Entry:
             if key in self.implementations:
                 return self.implementations[key]
         raise NotImplementedError(
-            f"Could not run '{self.name}' with arguments from the 'CPU' backend: it is declared, but has no Python "
+            f"Could not run '{self.name}' with arguments from the 'CPU' backend: it is declared, but has "
+            f"no Python "
             "implementation here (compiled extensions of PyTorch cannot be loaded); give it one with "
-            f"torch.library.impl('{self.name}', 'CPU')")
+            f"torch.library.impl('{self.name}', 'CPU')"
+        )
 
 
-def _differentiably(entry: Entry, kernel: Callable[..., Any], args: tuple[Any, ...],
-                    kwargs: dict[str, Any]) -> Any:
-    """A call under autograd: tensors in lists are spread out, since a `Function` sees only its own arguments."""
+def _differentiably(
+    entry: Entry, kernel: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """A call under autograd: tensors in lists are spread out, since a `Function` sees only its own
+    arguments."""
     flat: list[Any] = []
     shape: list[Any] = []
     for x in (*args, *kwargs.values()):
@@ -238,8 +250,10 @@ class _Differentiated(Function):
         entry = ctx._operator
         if entry.backward is None:
             raise RuntimeError(
-                f"Trying to backward through {entry.name}.default but no autograd formula was registered. Please "
-                "use register_autograd to add one.")
+                f"Trying to backward through {entry.name}.default but no autograd formula was registered. "
+                f"Please "
+                "use register_autograd to add one."
+            )
         found = entry.backward(ctx, *gradients)
         found = list(found) if isinstance(found, (tuple, list)) else [found]
         flat: list[Any] = [None] * 5
@@ -265,7 +279,9 @@ def entry_of(name: str) -> Entry:
         raise RuntimeError(f"expected a qualified operator name such as 'mylib::{name}', got {name!r}")
     found = ENTRIES.get(base) or lookup(namespace, short)
     if found is None:
-        raise RuntimeError(f"operator {base} does not exist: define it with torch.library.define or custom_op")
+        raise RuntimeError(
+            f"operator {base} does not exist: define it with torch.library.define or custom_op"
+        )
     return found
 
 

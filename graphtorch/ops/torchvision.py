@@ -1,6 +1,7 @@
 """``torch.ops.torchvision``: the operators of torchvision's extension, from graphtorch's own operations.
 
-Regions (rois) are rows (image, x1, y1, x2, y2) in the coordinates of the original images; `spatial_scale` takes
+Regions (rois) are rows (image, x1, y1, x2, y2) in the coordinates of the original images; `spatial_scale`
+takes
 them to those of the feature map. Gradients reach the feature map, not the regions, as torchvision's do.
 Semantics: https://docs.pytorch.org/vision/stable/ops.html
 """
@@ -15,11 +16,12 @@ import numpy as np
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS, elements_for_size, rounded_once
 from .._ops.creation import from_array
+from .._types import DTYPES
 from ..autograd import grad as gradients
 from ..autograd.grad_mode import enable_grad
 from .operators import Entry
 
-F = FUNCTIONS
+F, INT32 = FUNCTIONS, DTYPES["int32"]
 
 
 # ------------------------------------------------------------------------------------------ nms
@@ -42,8 +44,10 @@ def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     if dets.dim() != 2 or dets.shape[1] != 4:
         raise RuntimeError(f"boxes should be a 2d tensor [N, 4], got {list(dets.shape)}")
     if scores.dim() != 1 or scores.shape[0] != dets.shape[0]:
-        raise RuntimeError(f"boxes and scores should have same number of elements in dimension 0, got "
-                           f"{list(dets.shape)} and {list(scores.shape)}")
+        raise RuntimeError(
+            f"boxes and scores should have same number of elements in dimension 0, got "
+            f"{list(dets.shape)} and {list(scores.shape)}"
+        )
     instead = "sort by score and mask what overlaps, which keeps the size"
     boxes, rank = elements_for_size("nms", dets, instead), elements_for_size("nms", scores, instead)
     return from_array(_kept(boxes, np.argsort(-rank, kind="stable"), iou_threshold))
@@ -64,7 +68,7 @@ def _kept(boxes: np.ndarray, order: np.ndarray, threshold: float) -> np.ndarray:
     return np.array(kept, np.int64)
 
 
-# ------------------------------------------------------------------------------------------ reading between pixels
+# ---------------------------------------------------------------------------------- reading between pixels
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -111,8 +115,10 @@ def _check_regions(name: str, x: Tensor, rois: Tensor) -> None:
     if rois.dim() != 2 or rois.shape[1] != 5:
         raise RuntimeError(f"{name}: rois must have shape as Tensor[K, 5], got {list(rois.shape)}")
     if x.dtype is not rois.dtype:
-        raise RuntimeError(f"{name}: Expected tensor for input to have the same type as tensor for rois; but type "
-                           f"{x.dtype} does not equal {rois.dtype}")
+        raise RuntimeError(
+            f"{name}: Expected tensor for input to have the same type as tensor for rois; but type "
+            f"{x.dtype} does not equal {rois.dtype}"
+        )
 
 
 class _Grid:
@@ -129,7 +135,9 @@ class _Grid:
         n = ratio
         if ratio <= 0:  # as many as there are pixels, which the data say
             self.count = step.ceil().clamp(min=1)
-            widest = elements_for_size("roi_align", self.count.detach(), "pass a sampling_ratio greater than zero")
+            widest = elements_for_size(
+                "roi_align", self.count.detach(), "pass a sampling_ratio greater than zero"
+            )
             n = int(widest.max()) if widest.size else 1
         sample = F["arange"](n, dtype=start.dtype)
         within = (sample + 0.5) * (step / self.count).unsqueeze(-1)
@@ -143,8 +151,9 @@ class _Grid:
         return found if self.mask is None else [(i, w * self.mask) for i, w in found]
 
 
-def _grids(rois: Tensor, scale: float, bins: tuple[int, int], ratio: int, shift: float,
-           least: float | None) -> tuple[_Grid, _Grid]:
+def _grids(
+    rois: Tensor, scale: float, bins: tuple[int, int], ratio: int, shift: float, least: float | None
+) -> tuple[_Grid, _Grid]:
     x1, y1, x2, y2 = [rois[:, i] * scale - shift for i in range(1, 5)]
     height, width = y2 - y1, x2 - x1
     if least is not None:
@@ -164,8 +173,15 @@ def _averaged(x: Tensor, rois: Tensor, ys: _Grid, xs: _Grid) -> Tensor:
 
 
 @rounded_once
-def roi_align(input: Tensor, rois: Tensor, spatial_scale: float, pooled_height: int, pooled_width: int,
-              sampling_ratio: int, aligned: bool = False) -> Tensor:
+def roi_align(
+    input: Tensor,
+    rois: Tensor,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    aligned: bool = False,
+) -> Tensor:
     """Means of bilinear samples in the bins of regions (He et al. 2017, Mask R-CNN).
 
     Args:
@@ -185,7 +201,8 @@ def roi_align(input: Tensor, rois: Tensor, spatial_scale: float, pooled_height: 
 
 
 def _own_channels(found: Tensor, height: int, width: int) -> Tensor:
-    """Of [K, height, width, C*height*width]: for each bin the channels that belong to it, [K, C, height, width]."""
+    """Of [K, height, width, C*height*width]: for each bin the channels that belong to it, [K, C, height,
+    width]."""
     k, _, _, channels = found.shape
     parts = found.reshape(k, height, width, channels // (height * width), height, width)
     own = parts.permute(0, 3, 1, 4, 2, 5).diagonal(dim1=2, dim2=3).diagonal(dim1=2, dim2=3)
@@ -194,24 +211,26 @@ def _own_channels(found: Tensor, height: int, width: int) -> Tensor:
 
 def _check_sensitive(name: str, x: Tensor, height: int, width: int) -> None:
     if x.shape[1] % (height * width):
-        raise RuntimeError(f"{name}: input channels must be a multiple of pooling height * pooling width, got "
-                           f"{x.shape[1]} and {height} * {width}")
+        raise RuntimeError(
+            f"{name}: input channels must be a multiple of pooling height * pooling width, got "
+            f"{x.shape[1]} and {height} * {width}"
+        )
 
 
 def _mapping(rois: Tensor, channels: int, height: int, width: int) -> Tensor:
     """Which channel each result was read from: i32 [K, C, height, width]."""
-    own = F["arange"](channels, dtype=F_INT()).reshape(1, channels // (height * width), height, width)
+    own = F["arange"](channels, dtype=INT32).reshape(1, channels // (height * width), height, width)
     return own.expand(rois.shape[0], *own.shape[1:]).contiguous()
 
 
-def F_INT() -> Any:
-    from .._types import DTYPES
-
-    return DTYPES["int32"]
-
-
-def ps_roi_align(input: Tensor, rois: Tensor, spatial_scale: float, pooled_height: int, pooled_width: int,
-                 sampling_ratio: int) -> tuple[Tensor, Tensor]:
+def ps_roi_align(
+    input: Tensor,
+    rois: Tensor,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+) -> tuple[Tensor, Tensor]:
     """As `roi_align`, each bin from channels of its own (Li et al. 2017, Light-Head R-CNN).
 
     Returns:
@@ -219,8 +238,10 @@ def ps_roi_align(input: Tensor, rois: Tensor, spatial_scale: float, pooled_heigh
     """
     _check_regions("ps_roi_align", input, rois)
     _check_sensitive("ps_roi_align", input, pooled_height, pooled_width)
-    return (_ps_roi_align(input, rois.detach(), spatial_scale, pooled_height, pooled_width, sampling_ratio),
-            _mapping(rois, input.shape[1], pooled_height, pooled_width))
+    return (
+        _ps_roi_align(input, rois.detach(), spatial_scale, pooled_height, pooled_width, sampling_ratio),
+        _mapping(rois, input.shape[1], pooled_height, pooled_width),
+    )
 
 
 @rounded_once
@@ -247,8 +268,9 @@ def _spans(start: Tensor, length: Tensor, bins: int, size: int) -> Tensor:
     return (pixel >= low.clamp(0, size).unsqueeze(-1)) & (pixel < high.clamp(0, size).unsqueeze(-1))
 
 
-def roi_pool(input: Tensor, rois: Tensor, spatial_scale: float, pooled_height: int,
-             pooled_width: int) -> tuple[Tensor, Tensor]:
+def roi_pool(
+    input: Tensor, rois: Tensor, spatial_scale: float, pooled_height: int, pooled_width: int
+) -> tuple[Tensor, Tensor]:
     """Maxima of the bins of regions (Girshick 2015, Fast R-CNN); 0 for a bin without pixels.
 
     Returns:
@@ -264,7 +286,7 @@ def roi_pool(input: Tensor, rois: Tensor, spatial_scale: float, pooled_height: i
     empty = (~(rows.any(-1).unsqueeze(-1) & columns.any(-1).unsqueeze(1))).unsqueeze(1)
     flat = place.reshape(*place.shape[:2], -1)
     found = own.reshape(*own.shape[:2], -1).gather(2, flat).reshape(place.shape)
-    return found.masked_fill(empty, 0), place.masked_fill(empty, -1).to(F_INT())
+    return found.masked_fill(empty, 0), place.masked_fill(empty, -1).to(INT32)
 
 
 def _first_maxima(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -278,8 +300,9 @@ def _first_maxima(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return row * x.shape[3] + column
 
 
-def ps_roi_pool(input: Tensor, rois: Tensor, spatial_scale: float, pooled_height: int,
-                pooled_width: int) -> tuple[Tensor, Tensor]:
+def ps_roi_pool(
+    input: Tensor, rois: Tensor, spatial_scale: float, pooled_height: int, pooled_width: int
+) -> tuple[Tensor, Tensor]:
     """Means of bins, each from channels of its own (Dai et al. 2016, R-FCN); 0 for a bin without pixels.
 
     Returns:
@@ -287,14 +310,16 @@ def ps_roi_pool(input: Tensor, rois: Tensor, spatial_scale: float, pooled_height
     """
     _check_regions("ps_roi_pool", input, rois)
     _check_sensitive("ps_roi_pool", input, pooled_height, pooled_width)
-    return (_ps_roi_pool(input, rois.detach(), spatial_scale, pooled_height, pooled_width),
-            _mapping(rois, input.shape[1], pooled_height, pooled_width))
+    return (
+        _ps_roi_pool(input, rois.detach(), spatial_scale, pooled_height, pooled_width),
+        _mapping(rois, input.shape[1], pooled_height, pooled_width),
+    )
 
 
 @rounded_once
 def _ps_roi_pool(x: Tensor, rois: Tensor, scale: float, ph: int, pw: int) -> Tensor:
     _, channels, height, width = x.shape
-    x1, y1, x2, y2 = [_rounded(rois[:, i]) * scale for i in range(1, 5)]
+    x1, y1 = [_rounded(rois[:, i]) * scale for i in (1, 2)]
     rows = _open_spans(y1, ((_rounded(rois[:, 4]) + 1) * scale - y1).clamp(min=0.1), ph, height).to(x.dtype)
     columns = _open_spans(x1, ((_rounded(rois[:, 3]) + 1) * scale - x1).clamp(min=0.1), pw, width).to(x.dtype)
     own = x.index_select(0, rois[:, 0].long()).reshape(-1, channels // (ph * pw), ph, pw, height, width)
@@ -317,9 +342,22 @@ def _open_spans(start: Tensor, length: Tensor, bins: int, size: int) -> Tensor:
 
 
 @rounded_once
-def deform_conv2d(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, stride_h: int,
-                  stride_w: int, pad_h: int, pad_w: int, dilation_h: int, dilation_w: int, groups: int,
-                  offset_groups: int, use_mask: bool) -> Tensor:
+def deform_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    bias: Tensor,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    offset_groups: int,
+    use_mask: bool,
+) -> Tensor:
     """A convolution whose taps are moved by `offset` and weighted by `mask` (Zhu et al. 2018, Deformable v2).
 
     Args:
@@ -339,13 +377,17 @@ def deform_conv2d(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, b
     out, per_group, kh, kw = weight.shape
     oh = (height + 2 * pad_h - dilation_h * (kh - 1) - 1) // stride_h + 1
     ow = (width + 2 * pad_w - dilation_w * (kw - 1) - 1) // stride_w + 1
-    for what, given, wanted in (("offset", offset, (n, 2 * offset_groups * kh * kw, oh, ow)),
-                                ("mask", mask, (n, offset_groups * kh * kw, oh, ow))):
+    for what, given, wanted in (
+        ("offset", offset, (n, 2 * offset_groups * kh * kw, oh, ow)),
+        ("mask", mask, (n, offset_groups * kh * kw, oh, ow)),
+    ):
         if tuple(given.shape) != wanted and (use_mask or what == "offset"):
-            raise RuntimeError(f"deform_conv2d: {what} must have shape {list(wanted)}, got {list(given.shape)}")
+            raise RuntimeError(
+                f"deform_conv2d: {what} must have shape {list(wanted)}, got {list(given.shape)}"
+            )
     moved = offset.reshape(n, offset_groups, kh, kw, 2, oh, ow)
-    ys = moved[:, :, :, :, 0] + _taps(oh, kh, stride_h, pad_h, dilation_h, input).unsqueeze(1).unsqueeze(-1)
-    xs = moved[:, :, :, :, 1] + _taps(ow, kw, stride_w, pad_w, dilation_w, input).unsqueeze(1)
+    ys = moved[:, :, :, :, 0] + _taps(oh, kh, stride_h, pad_h, dilation_h, input).unsqueeze(-1)
+    xs = moved[:, :, :, :, 1] + _taps(ow, kw, stride_w, pad_w, dilation_w, input)
     images = input.reshape(n * offset_groups, channels // offset_groups, height, width)
     first = (F["arange"](n * offset_groups) * (height * width)).reshape(n, offset_groups, 1, 1, 1, 1)
     found = _bilinear(_rows(images), first, width, _open_corners(ys, height), _open_corners(xs, width))
@@ -380,7 +422,9 @@ def _backward_of(forward: Callable[..., Any], sizes: int) -> Callable[..., Tenso
     """The operator ``_<forward>_backward(grad, rois, ..., batch, channels, height, width, ...)``."""
 
     def backward(grad: Tensor, rois: Tensor, *options: Any) -> Tensor:
-        options = options[1:] if forward in (roi_pool, ps_roi_align, ps_roi_pool) else options  # what was read
+        options = (
+            options[1:] if forward in (roi_pool, ps_roi_align, ps_roi_pool) else options
+        )  # what was read
         with enable_grad():
             shape = options[sizes : sizes + 4]
             x = F["zeros"](*shape, dtype=grad.dtype, requires_grad=True)
@@ -391,22 +435,36 @@ def _backward_of(forward: Callable[..., Any], sizes: int) -> Callable[..., Tenso
     return backward
 
 
-def _ps_align_backward(grad: Tensor, rois: Tensor, mapping: Tensor, scale: float, ph: int, pw: int, ratio: int,
-                       *shape: Any) -> Tensor:
+def _ps_align_backward(
+    grad: Tensor, rois: Tensor, mapping: Tensor, scale: float, ph: int, pw: int, ratio: int, *shape: Any
+) -> Tensor:
     return _backward_of(ps_roi_align, 3)(grad, rois, mapping, scale, ph, pw, *shape, ratio)
 
 
-def _roi_pool_backward(grad: Tensor, rois: Tensor, argmax: Tensor, scale: float, ph: int, pw: int, n: int,
-                       channels: int, height: int, width: int) -> Tensor:
-    own = F["zeros"](rois.shape[0], channels, height * width + 1, dtype=grad.dtype)  # the last for bins without pixels
+def _roi_pool_backward(
+    grad: Tensor,
+    rois: Tensor,
+    argmax: Tensor,
+    scale: float,
+    ph: int,
+    pw: int,
+    n: int,
+    channels: int,
+    height: int,
+    width: int,
+) -> Tensor:
+    own = F["zeros"](
+        rois.shape[0], channels, height * width + 1, dtype=grad.dtype
+    )  # the last for bins without pixels
     place = argmax.long().masked_fill(argmax < 0, height * width).reshape(*own.shape[:2], -1)
     own = own.scatter_add(2, place, grad.reshape(*own.shape[:2], -1))[:, :, :-1]
     total = F["zeros"](n, channels, height * width, dtype=grad.dtype)
     return total.index_add(0, rois[:, 0].long(), own).reshape(n, channels, height, width)
 
 
-def _deform_conv2d_backward(grad: Tensor, input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor,
-                            *options: Any) -> tuple[Tensor, ...]:
+def _deform_conv2d_backward(
+    grad: Tensor, input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, *options: Any
+) -> tuple[Tensor, ...]:
     with enable_grad():
         leaves = [t.detach().requires_grad_() for t in (input, weight, offset, mask, bias)]
         found = gradients(deform_conv2d(*leaves, *options), leaves, grad, allow_unused=True)
@@ -419,11 +477,18 @@ def _cuda_version() -> int:
 
 
 OWN: dict[str, Callable[..., Any]] = {
-    "_cuda_version": _cuda_version, "_deform_conv2d_backward": _deform_conv2d_backward,
-    "_ps_roi_align_backward": _ps_align_backward, "_ps_roi_pool_backward": _backward_of(ps_roi_pool, 3),
-    "_roi_align_backward": _backward_of(roi_align, 3), "_roi_pool_backward": _roi_pool_backward,
-    "deform_conv2d": deform_conv2d, "nms": nms, "ps_roi_align": ps_roi_align, "ps_roi_pool": ps_roi_pool,
-    "roi_align": roi_align, "roi_pool": roi_pool,
+    "_cuda_version": _cuda_version,
+    "_deform_conv2d_backward": _deform_conv2d_backward,
+    "_ps_roi_align_backward": _ps_align_backward,
+    "_ps_roi_pool_backward": _backward_of(ps_roi_pool, 3),
+    "_roi_align_backward": _backward_of(roi_align, 3),
+    "_roi_pool_backward": _roi_pool_backward,
+    "deform_conv2d": deform_conv2d,
+    "nms": nms,
+    "ps_roi_align": ps_roi_align,
+    "ps_roi_pool": ps_roi_pool,
+    "roi_align": roi_align,
+    "roi_pool": roi_pool,
 }
 
 

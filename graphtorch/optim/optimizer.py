@@ -95,7 +95,8 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(step)
     def hooked(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         if self._in_step or "_optimizer_step_pre_hooks" not in self.__dict__:
-            return step(self, *args, **kwargs)  # a subclass that calls the step of its base, or a wrapper without one
+            # a subclass that calls the step of its base, or a wrapper without one
+            return step(self, *args, **kwargs)
         self._in_step = True
         try:
             for pre in (*_global_pre_hooks.values(), *self._optimizer_step_pre_hooks.values()):

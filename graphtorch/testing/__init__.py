@@ -10,14 +10,30 @@ from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._torch.absent import attribute_of
 
-_PRECISION = {"float16": (1e-3, 1e-5), "bfloat16": (1.6e-2, 1e-5), "float32": (1.3e-6, 1e-5),
-              "float64": (1e-7, 1e-7), "complex64": (1.3e-6, 1e-5), "complex128": (1e-7, 1e-7)}
+_PRECISION = {
+    "float16": (1e-3, 1e-5),
+    "bfloat16": (1.6e-2, 1e-5),
+    "float32": (1.3e-6, 1e-5),
+    "float64": (1e-7, 1e-7),
+    "complex64": (1.3e-6, 1e-5),
+    "complex128": (1e-7, 1e-7),
+}
 
 
-def assert_close(actual: Any, expected: Any, *, allow_subclasses: bool = True, rtol: float | None = None,
-                 atol: float | None = None, equal_nan: bool = False, check_device: bool = True,
-                 check_dtype: bool = True, check_layout: bool = True, check_stride: bool = False,
-                 msg: str | Callable[[str], str] | None = None) -> None:
+def assert_close(
+    actual: Any,
+    expected: Any,
+    *,
+    allow_subclasses: bool = True,
+    rtol: float | None = None,
+    atol: float | None = None,
+    equal_nan: bool = False,
+    check_device: bool = True,
+    check_dtype: bool = True,
+    check_layout: bool = True,
+    check_stride: bool = False,
+    msg: str | Callable[[str], str] | None = None,
+) -> None:
     """Check ``abs(actual - expected) <= atol + rtol * abs(expected)``, in sequences and mappings too.
 
     Args:
@@ -37,21 +53,25 @@ def assert_close(actual: Any, expected: Any, *, allow_subclasses: bool = True, r
 def _difference(a: Any, b: Any, place: str, *options: Any) -> str | None:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         if set(a) != set(b):
-            return f"The keys of the mappings do not match: {sorted(map(str, a))} and {sorted(map(str, b))}{place}"
+            keys = f"{sorted(map(str, a))} and {sorted(map(str, b))}"
+            return f"The keys of the mappings do not match: {keys}{place}"
         pairs = [(a[k], b[k], f"{place}\n\nThe failure occurred for item [{k!r}]") for k in a]
     elif isinstance(a, Sequence) and isinstance(b, Sequence) and not isinstance(a, str):
         if len(a) != len(b):
             return f"The length of the sequences mismatch: {len(a)} != {len(b)}{place}"
-        pairs = [(x, y, f"{place}\n\nThe failure occurred for item [{i}]")
-                 for i, (x, y) in enumerate(zip(a, b, strict=True))]
+        pairs = [
+            (x, y, f"{place}\n\nThe failure occurred for item [{i}]")
+            for i, (x, y) in enumerate(zip(a, b, strict=True))
+        ]
     else:
         return _of_leaves(a, b, place, *options)
     found = (_difference(x, y, where, *options) for x, y, where in pairs)
     return next((wrong for wrong in found if wrong is not None), None)
 
 
-def _of_leaves(a: Any, b: Any, place: str, rtol: Any, atol: Any, equal_nan: bool, check_dtype: bool,
-               check_stride: bool) -> str | None:
+def _of_leaves(
+    a: Any, b: Any, place: str, rtol: Any, atol: Any, equal_nan: bool, check_dtype: bool, check_stride: bool
+) -> str | None:
     if a is None or b is None or isinstance(a, str):
         return None if a == b else f"{a!r} is not {b!r}{place}"
     numbers = not isinstance(a, Tensor) and not isinstance(b, Tensor)
@@ -73,27 +93,48 @@ def _of_leaves(a: Any, b: Any, place: str, rtol: Any, atol: Any, equal_nan: bool
     return _report(what, x, y, bad, count, rtol, atol, place) if count else None
 
 
-def _report(what: str, x: Tensor, y: Tensor, bad: Tensor, count: int, rtol: float, atol: float, place: str) -> str:
+def _report(
+    what: str, x: Tensor, y: Tensor, bad: Tensor, count: int, rtol: float, atol: float, place: str
+) -> str:
     exact = rtol == atol == 0
-    away = (x.to(_types.DTYPES["float64"]) - y.to(_types.DTYPES["float64"])).abs() if not x.is_complex() else (
-        x - y).abs()
-    return (f"{what} are not {'equal' if exact else 'close'}!\n\n"
-            f"Mismatched elements: {count} / {x.numel()} ({100 * count / x.numel():.1f}%)\n"
-            f"Greatest absolute difference: {away.masked_fill(~bad, 0).max().item()} (up to {atol} allowed)\n"
-            f"Greatest relative difference: {(away / y.abs()).masked_fill(~bad, 0).max().item()} "
-            f"(up to {rtol} allowed){place}")
+    away = (
+        (x.to(_types.DTYPES["float64"]) - y.to(_types.DTYPES["float64"])).abs()
+        if not x.is_complex()
+        else (x - y).abs()
+    )
+    return (
+        f"{what} are not {'equal' if exact else 'close'}!\n\n"
+        f"Mismatched elements: {count} / {x.numel()} ({100 * count / x.numel():.1f}%)\n"
+        f"Greatest absolute difference: {away.masked_fill(~bad, 0).max().item()} (up to {atol} allowed)\n"
+        f"Greatest relative difference: {(away / y.abs()).masked_fill(~bad, 0).max().item()} "
+        f"(up to {rtol} allowed){place}"
+    )
 
 
-def assert_allclose(actual: Any, expected: Any, rtol: float | None = None, atol: float | None = None,
-                    equal_nan: bool = True, msg: str = "") -> None:
+def assert_allclose(
+    actual: Any,
+    expected: Any,
+    rtol: float | None = None,
+    atol: float | None = None,
+    equal_nan: bool = True,
+    msg: str = "",
+) -> None:
     """As `assert_close`, of old: dtypes may differ."""
     wide = {} if rtol is None and atol is None else {"rtol": rtol or 0.0, "atol": atol or 0.0}
     assert_close(actual, expected, equal_nan=equal_nan, check_dtype=False, msg=msg or None, **wide)
 
 
-def make_tensor(*shape: Any, dtype: Any, device: Any = "cpu", low: float | None = None, high: float | None = None,
-                requires_grad: bool = False, noncontiguous: bool = False, exclude_zero: bool = False,
-                memory_format: Any = None) -> Tensor:
+def make_tensor(
+    *shape: Any,
+    dtype: Any,
+    device: Any = "cpu",
+    low: float | None = None,
+    high: float | None = None,
+    requires_grad: bool = False,
+    noncontiguous: bool = False,
+    exclude_zero: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
     """A tensor of numbers between `low` and `high`, -9 and 9 by default, drawn from the default generator."""
     size = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
     ir = _types.to_ir(dtype)

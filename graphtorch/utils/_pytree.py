@@ -101,11 +101,16 @@ BUILTIN_TYPES: frozenset[type] = frozenset({tuple, list, dict, OrderedDict, defa
 _names: dict[type, _Serialized] = {}
 
 
-def register_pytree_node(cls: type, flatten_fn: FlattenFunc, unflatten_fn: UnflattenFunc, *,
-                         serialized_type_name: str | None = None,
-                         to_dumpable_context: Callable[[Any], Any] | None = None,
-                         from_dumpable_context: Callable[[Any], Any] | None = None,
-                         flatten_with_keys_fn: Any = None) -> None:
+def register_pytree_node(
+    cls: type,
+    flatten_fn: FlattenFunc,
+    unflatten_fn: UnflattenFunc,
+    *,
+    serialized_type_name: str | None = None,
+    to_dumpable_context: Callable[[Any], Any] | None = None,
+    from_dumpable_context: Callable[[Any], Any] | None = None,
+    flatten_with_keys_fn: Any = None,
+) -> None:
     """Make `cls` a container.
 
     Args:
@@ -119,22 +124,31 @@ def register_pytree_node(cls: type, flatten_fn: FlattenFunc, unflatten_fn: Unfla
     if cls in SUPPORTED_NODES:
         raise ValueError(f"{cls} is already registered as pytree node.")
     SUPPORTED_NODES[cls] = NodeDef(cls, flatten_fn, unflatten_fn, flatten_with_keys_fn)
-    _names[cls] = _Serialized(serialized_type_name or f"{cls.__module__}.{cls.__qualname__}",
-                              to_dumpable_context, from_dumpable_context)
+    _names[cls] = _Serialized(
+        serialized_type_name or f"{cls.__module__}.{cls.__qualname__}",
+        to_dumpable_context,
+        from_dumpable_context,
+    )
 
 
 _register_pytree_node = register_pytree_node
 
 
-def _private_register_pytree_node(cls: type, flatten_fn: FlattenFunc, unflatten_fn: UnflattenFunc,
-                                  **options: Any) -> None:
+def _private_register_pytree_node(
+    cls: type, flatten_fn: FlattenFunc, unflatten_fn: UnflattenFunc, **options: Any
+) -> None:
     """As `register_pytree_node`, where `cls` may be one already."""
     if cls not in SUPPORTED_NODES:
         register_pytree_node(cls, flatten_fn, unflatten_fn, **options)
 
 
-def register_dataclass(cls: type, *, field_names: list[str] | None = None, drop_field_names: Any = None,
-                       serialized_type_name: str | None = None) -> None:
+def register_dataclass(
+    cls: type,
+    *,
+    field_names: list[str] | None = None,
+    drop_field_names: Any = None,
+    serialized_type_name: str | None = None,
+) -> None:
     """Make a dataclass a container of its fields; those that are None are part of the context.
 
     Raises:
@@ -161,8 +175,9 @@ def register_dataclass(cls: type, *, field_names: list[str] | None = None, drop_
         present, absent = context
         return cls(**dict(zip(present, values, strict=True)), **dict.fromkeys(absent))
 
-    register_pytree_node(cls, flatten, unflatten, serialized_type_name=serialized_type_name,
-                         flatten_with_keys_fn=with_keys)
+    register_pytree_node(
+        cls, flatten, unflatten, serialized_type_name=serialized_type_name, flatten_with_keys_fn=with_keys
+    )
 
 
 class _Constant:
@@ -180,8 +195,12 @@ class _Constant:
 
 def register_constant(cls: type) -> None:
     """Make instances of `cls` part of the description: they are no leaves."""
-    register_pytree_node(cls, lambda x: ([], _Constant(x)), lambda _, context: context.value,
-                         flatten_with_keys_fn=lambda x: ([], _Constant(x)))
+    register_pytree_node(
+        cls,
+        lambda x: ([], _Constant(x)),
+        lambda _, context: context.value,
+        flatten_with_keys_fn=lambda x: ([], _Constant(x)),
+    )
 
 
 def _sequence(kind: type) -> None:
@@ -191,8 +210,13 @@ def _sequence(kind: type) -> None:
     def with_keys(items: Any) -> tuple[list[tuple[Any, Any]], Any]:
         return [(SequenceKey(i), v) for i, v in enumerate(items)], None
 
-    register_pytree_node(kind, flatten, lambda items, context: kind(items), flatten_with_keys_fn=with_keys,
-                         serialized_type_name=f"builtins.{kind.__name__}")
+    register_pytree_node(
+        kind,
+        flatten,
+        lambda items, context: kind(items),
+        flatten_with_keys_fn=with_keys,
+        serialized_type_name=f"builtins.{kind.__name__}",
+    )
 
 
 def _dict_flatten(d: dict[Any, Any]) -> tuple[list[Any], Context]:
@@ -221,18 +245,34 @@ def _default_unflatten(values: Iterable[Any], context: Context) -> Any:
 
 _sequence(tuple)
 _sequence(list)
-register_pytree_node(dict, _dict_flatten, _dict_unflatten, flatten_with_keys_fn=_dict_flatten_with_keys,
-                     serialized_type_name="builtins.dict")
 register_pytree_node(
-    OrderedDict, _dict_flatten, lambda values, context: OrderedDict(zip(context, values, strict=True)),
-    flatten_with_keys_fn=_dict_flatten_with_keys, serialized_type_name="collections.OrderedDict")
-register_pytree_node(defaultdict, _default_flatten, _default_unflatten,
-                     flatten_with_keys_fn=lambda d: _with_mapping_keys(_default_flatten(d), d),
-                     serialized_type_name="collections.defaultdict")
+    dict,
+    _dict_flatten,
+    _dict_unflatten,
+    flatten_with_keys_fn=_dict_flatten_with_keys,
+    serialized_type_name="builtins.dict",
+)
 register_pytree_node(
-    deque, lambda d: (list(d), d.maxlen), lambda values, context: deque(values, maxlen=context),
+    OrderedDict,
+    _dict_flatten,
+    lambda values, context: OrderedDict(zip(context, values, strict=True)),
+    flatten_with_keys_fn=_dict_flatten_with_keys,
+    serialized_type_name="collections.OrderedDict",
+)
+register_pytree_node(
+    defaultdict,
+    _default_flatten,
+    _default_unflatten,
+    flatten_with_keys_fn=lambda d: _with_mapping_keys(_default_flatten(d), d),
+    serialized_type_name="collections.defaultdict",
+)
+register_pytree_node(
+    deque,
+    lambda d: (list(d), d.maxlen),
+    lambda values, context: deque(values, maxlen=context),
     flatten_with_keys_fn=lambda d: ([(SequenceKey(i), v) for i, v in enumerate(d)], d.maxlen),
-    serialized_type_name="collections.deque")
+    serialized_type_name="collections.deque",
+)
 
 
 def is_namedtuple_class(cls: Any) -> bool:
@@ -252,7 +292,8 @@ def _named_with_keys(t: Any) -> tuple[list[tuple[Any, Any]], Any]:
 
 # stands for all classes of named tuples that are not registered themselves
 SUPPORTED_NODES[namedtuple] = NodeDef(  # type: ignore[index]
-    namedtuple, lambda t: (list(t), type(t)), lambda values, context: context(*values), _named_with_keys)
+    namedtuple, lambda t: (list(t), type(t)), lambda values, context: context(*values), _named_with_keys
+)
 
 
 def _node_of(tree: Any) -> NodeDef | None:
@@ -329,15 +370,21 @@ class TreeSpec:
             children = [tree[k] for k in self._keys()]  # the order of keys does not matter
         elif context != self._context or len(children) != len(self._children):
             raise ValueError(f"Node context mismatch; expected {self._context!r}, but got {context!r}.")
-        return [leaf for spec, child in zip(self._children, children, strict=True)
-                for leaf in spec.flatten_up_to(child)]
+        return [
+            leaf
+            for spec, child in zip(self._children, children, strict=True)
+            for leaf in spec.flatten_up_to(child)
+        ]
 
     def _keys(self) -> Any:
         return self._context[1] if self.type is defaultdict else self._context
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TreeSpec) and (self.type, self._context, self._children) == (
-            other.type, other._context, other._children)
+            other.type,
+            other._context,
+            other._children,
+        )
 
     def __hash__(self) -> int:
         return hash((self.type, self.num_leaves, len(self._children)))
@@ -384,12 +431,16 @@ def tree_unflatten(leaves: Iterable[Any], treespec: TreeSpec) -> PyTree:
         TypeError: `treespec` is no TreeSpec. ValueError: another number of leaves.
     """
     if not isinstance(treespec, TreeSpec):
-        raise TypeError("tree_unflatten(leaves, treespec): Expected `treespec` to be instance of TreeSpec but "
-                        f"got item of type {type(treespec)}.")
+        raise TypeError(
+            "tree_unflatten(leaves, treespec): Expected `treespec` to be instance of TreeSpec but "
+            f"got item of type {type(treespec)}."
+        )
     leaves = list(leaves)
     if len(leaves) != treespec.num_leaves:
-        raise ValueError(f"tree_unflatten(leaves, treespec): `leaves` has length {len(leaves)} but the spec "
-                         f"refers to a pytree that holds {treespec.num_leaves} items ({treespec}).")
+        raise ValueError(
+            f"tree_unflatten(leaves, treespec): `leaves` has length {len(leaves)} but the spec "
+            f"refers to a pytree that holds {treespec.num_leaves} items ({treespec})."
+        )
     return _build(iter(leaves), treespec)
 
 
@@ -414,16 +465,18 @@ def tree_structure(tree: PyTree, is_leaf: Callable[[PyTree], bool] | None = None
     return tree_flatten(tree, is_leaf)[1]
 
 
-def tree_map(func: Callable[..., Any], tree: PyTree, *rests: PyTree,
-             is_leaf: Callable[[PyTree], bool] | None = None) -> PyTree:
+def tree_map(
+    func: Callable[..., Any], tree: PyTree, *rests: PyTree, is_leaf: Callable[[PyTree], bool] | None = None
+) -> PyTree:
     """The tree with ``func(leaf, *other)`` in the place of each leaf; `rests` have the same structure."""
     leaves, spec = tree_flatten(tree, is_leaf)
     others = [spec.flatten_up_to(r) for r in rests]
     return spec.unflatten([func(*x) for x in zip(leaves, *others, strict=True)])
 
 
-def tree_map_(func: Callable[..., Any], tree: PyTree, *rests: PyTree,
-              is_leaf: Callable[[PyTree], bool] | None = None) -> PyTree:
+def tree_map_(
+    func: Callable[..., Any], tree: PyTree, *rests: PyTree, is_leaf: Callable[[PyTree], bool] | None = None
+) -> PyTree:
     """Call `func` for each leaf; `tree` itself."""
     tree_map(func, tree, *rests, is_leaf=is_leaf)
     return tree
@@ -449,14 +502,24 @@ def map_only(type_or_types_or_pred: Any, /) -> Callable[[Any], Any]:
     return decorate
 
 
-def tree_map_only(type_or_types_or_pred: Any, /, func: Callable[..., Any], tree: PyTree,
-                  is_leaf: Callable[[PyTree], bool] | None = None) -> PyTree:
+def tree_map_only(
+    type_or_types_or_pred: Any,
+    /,
+    func: Callable[..., Any],
+    tree: PyTree,
+    is_leaf: Callable[[PyTree], bool] | None = None,
+) -> PyTree:
     """As `tree_map`, for leaves of some types (or for which a function says True)."""
     return tree_map(map_only(type_or_types_or_pred)(func), tree, is_leaf=is_leaf)
 
 
-def tree_map_only_(type_or_types_or_pred: Any, /, func: Callable[..., Any], tree: PyTree,
-                   is_leaf: Callable[[PyTree], bool] | None = None) -> PyTree:
+def tree_map_only_(
+    type_or_types_or_pred: Any,
+    /,
+    func: Callable[..., Any],
+    tree: PyTree,
+    is_leaf: Callable[[PyTree], bool] | None = None,
+) -> PyTree:
     """As `tree_map_`, for leaves of some types (or for which a function says True)."""
     return tree_map_(map_only(type_or_types_or_pred)(func), tree, is_leaf=is_leaf)
 
@@ -471,20 +534,23 @@ def tree_any(pred: Callable[[Any], bool], tree: PyTree, is_leaf: Any = None) -> 
     return any(map(pred, tree_leaves(tree, is_leaf)))
 
 
-def tree_all_only(type_or_types: Any, /, pred: Callable[[Any], bool], tree: PyTree,
-                  is_leaf: Any = None) -> bool:
+def tree_all_only(
+    type_or_types: Any, /, pred: Callable[[Any], bool], tree: PyTree, is_leaf: Any = None
+) -> bool:
     """Whether `pred` holds for all leaves of some types."""
     return all(pred(x) for x in tree_leaves(tree, is_leaf) if isinstance(x, type_or_types))
 
 
-def tree_any_only(type_or_types: Any, /, pred: Callable[[Any], bool], tree: PyTree,
-                  is_leaf: Any = None) -> bool:
+def tree_any_only(
+    type_or_types: Any, /, pred: Callable[[Any], bool], tree: PyTree, is_leaf: Any = None
+) -> bool:
     """Whether `pred` holds for a leaf of some types."""
     return any(pred(x) for x in tree_leaves(tree, is_leaf) if isinstance(x, type_or_types))
 
 
 def _broadcast_to_and_flatten(tree: PyTree, treespec: TreeSpec, is_leaf: Any = None) -> list[Any] | None:
-    """A value for each leaf of `treespec`, from a tree that may end early: one value for all below. Else None."""
+    """A value for each leaf of `treespec`, from a tree that may end early: one value for all below. Else
+    None."""
     if tree_is_leaf(tree, is_leaf):
         return [tree] * treespec.num_leaves
     node = _node_of(tree)
@@ -494,8 +560,10 @@ def _broadcast_to_and_flatten(tree: PyTree, treespec: TreeSpec, is_leaf: Any = N
     children, context = node.flatten_fn(tree)
     if len(children) != treespec.num_children or context != treespec.context:
         return None
-    parts = [_broadcast_to_and_flatten(c, s, is_leaf)
-             for c, s in zip(children, treespec.children_specs, strict=True)]
+    parts = [
+        _broadcast_to_and_flatten(c, s, is_leaf)
+        for c, s in zip(children, treespec.children_specs, strict=True)
+    ]
     return None if any(p is None for p in parts) else [x for p in parts for x in p or ()]
 
 
@@ -508,8 +576,10 @@ def _paths(path: KeyPath, tree: PyTree, is_leaf: Any) -> Iterable[tuple[KeyPath,
         yield path, tree
         return
     if node.flatten_with_keys_fn is None:
-        raise ValueError(f"Did not find a flatten_with_keys_fn for type: {node.type}. Please pass a "
-                         "flatten_with_keys_fn argument to register_pytree_node.")
+        raise ValueError(
+            f"Did not find a flatten_with_keys_fn for type: {node.type}. Please pass a "
+            "flatten_with_keys_fn argument to register_pytree_node."
+        )
     for key, child in node.flatten_with_keys_fn(tree)[0]:
         yield from _paths((*path, key), child, is_leaf)
 

@@ -1,6 +1,7 @@
 """``torch.utils.flop_counter``: what it is there for here is to be asked before anything was counted.
 
-Operations run as parts of compiled graphs, so that counting them as they are called would count other ones than
+Operations run as parts of compiled graphs, so that counting them as they are called would count other ones
+than
 those that run. https://docs.pytorch.org/docs/stable/ (torch.utils.flop_counter)
 """
 

@@ -112,7 +112,8 @@ NEWTON_STEPS = 3  # from 7 correct digits (or 2 in the far tail of f64) to 16
 
 
 def erfinv_numpy(x: np.ndarray) -> np.ndarray:
-    """erfinv, in f64 and rounded once: Giles' polynomials, then Newton's steps on `math.erf` and `math.erfc`."""
+    """erfinv, in f64 and rounded once: Giles' polynomials, then Newton's steps on `math.erf` and
+    `math.erfc`."""
     wide = x.astype(np.float64)
     with np.errstate(all="ignore"):
         size = np.abs(wide)

@@ -14,7 +14,9 @@ class FloatFunctional(Module):
     """Additions and products as a module, which a quantizer would replace."""
 
     def forward(self, x: Any) -> Any:
-        raise RuntimeError("FloatFunctional is not intended to use the 'forward'. Please use the underlying operation")
+        raise RuntimeError(
+            "FloatFunctional is not intended to use the 'forward'. Please use the underlying operation"
+        )
 
     def add(self, x: Tensor, y: Any) -> Tensor:
         """x + y."""

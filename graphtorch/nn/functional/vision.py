@@ -30,8 +30,10 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     """Resample the spatial dims of [N, C, *S] to `size` or by `scale_factor`.
 
     Modes: "nearest", "nearest-exact", "area", "linear" (3-D input), "bilinear" and "bicubic" (4-D),
-    "trilinear" (5-D). With `antialias` ("bilinear", "bicubic") each output is a mean over all of its pixel, as
-    Pillow's are. uint8 is resampled with integer weights, as PyTorch does. Raises ValueError for contradicting arguments, NotImplementedError for a mode that
+    "trilinear" (5-D). With `antialias` ("bilinear", "bicubic") each output is a mean over all of its pixel,
+    as
+    Pillow's are. uint8 is resampled with integer weights, as PyTorch does. Raises ValueError for
+    contradicting arguments, NotImplementedError for a mode that
     does not fit the input's rank.
     """
     if not isinstance(mode, str) or mode not in _RANKS or input.dim() not in _RANKS[mode]:
@@ -43,7 +45,8 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
         raise ValueError("align_corners option can only be set with the interpolating modes: linear | "
                          "bilinear | bicubic | trilinear")
     if antialias and (mode not in ("bilinear", "bicubic") or input.dim() != 4):
-        raise ValueError("Anti-alias option is restricted to bilinear and bicubic modes and requires a 4-D tensor as "
+        raise ValueError("Anti-alias option is restricted to bilinear and bicubic modes and requires a 4-D "
+                         "tensor as "
                          "input")
     sizes, scales = _target(input, size, scale_factor, recompute_scale_factor)
     if mode == "area":
@@ -170,7 +173,8 @@ def _resample(x: Tensor, dim: int, taps: list[tuple[Any, Any]]) -> Tensor:
 def _filtered(x: Tensor, sizes: Any, scales: Any, mode: str, align_corners: bool, antialias: bool) -> Tensor:
     """Resample by a matrix of weights a dim, the last one first."""
     if not all(isinstance(s, int) for s in (*x.shape[2:], *sizes)):
-        raise NotImplementedError("interpolate: antialias=True, and images of uint8, need sizes that do not change, "
+        raise NotImplementedError("interpolate: antialias=True, and images of uint8, need sizes that do "
+                                  "not change, "
                                   f"got {list(x.shape[2:])} to {list(sizes)}")
     whole = x._type.dtype is u8
     for i in reversed(range(len(sizes))):

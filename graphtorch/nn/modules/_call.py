@@ -19,7 +19,8 @@ global_forward_hooks_always_called: OrderedDict[int, bool] = OrderedDict()
 global_forward_hooks_with_kwargs: OrderedDict[int, bool] = OrderedDict()
 global_backward_pre_hooks: OrderedDict[int, Any] = OrderedDict()
 global_backward_hooks: OrderedDict[int, Any] = OrderedDict()
-interceptors: list[Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]] = []  # symbolic traces: the last has the call
+# symbolic traces: the last has the call
+interceptors: list[Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]] = []
 _global_tables = (global_forward_pre_hooks, global_forward_hooks, global_backward_pre_hooks,
                   global_backward_hooks, interceptors)
 

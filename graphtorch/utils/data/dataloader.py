@@ -26,7 +26,7 @@ class _Endless:
         return itertools.repeat(None)
 
 
-class _BaseDataLoaderIter(ABC):
+class _BaseDataLoaderIter(ABC):  # noqa: B024 - for `isinstance` alone
     """What iterating over a `DataLoader` gives, for ``isinstance``."""
 
 

@@ -67,23 +67,47 @@ def histogram(tag: str, values: Any, bins: Any, max_bins: int | None = None) -> 
     used = np.flatnonzero(counts)
     low, high = (used[0], used[-1] + 1) if used.size else (0, 1)
     edges, numbers = limits[low : high + 1], counts[low:high]
-    shown = HistogramProto(min=flat.min(), max=flat.max(), num=flat.size, sum=flat.sum(), sum_squares=flat.dot(flat),
-                           bucket_limit=edges.tolist(), bucket=[0, *numbers.tolist()])
+    shown = HistogramProto(
+        min=flat.min(),
+        max=flat.max(),
+        num=flat.size,
+        sum=flat.sum(),
+        sum_squares=flat.dot(flat),
+        bucket_limit=edges.tolist(),
+        bucket=[0, *numbers.tolist()],
+    )
     return Summary(value=[Summary.Value(tag=tag, histo=shown)])
 
 
-def histogram_raw(tag: str, min: float, max: float, num: int, sum: float, sum_squares: float, bucket_limits: Any,
-                  bucket_counts: Any) -> Any:
+def histogram_raw(
+    tag: str,
+    min: float,
+    max: float,
+    num: int,
+    sum: float,
+    sum_squares: float,
+    bucket_limits: Any,
+    bucket_counts: Any,
+) -> Any:
     """A histogram that was counted elsewhere."""
-    shown = HistogramProto(min=min, max=max, num=num, sum=sum, sum_squares=sum_squares, bucket_limit=bucket_limits,
-                           bucket=bucket_counts)
+    shown = HistogramProto(
+        min=min,
+        max=max,
+        num=num,
+        sum=sum,
+        sum_squares=sum_squares,
+        bucket_limit=bucket_limits,
+        bucket=bucket_counts,
+    )
     return Summary(value=[Summary.Value(tag=tag, histo=shown)])
 
 
 def image(tag: str, tensor: Any, dataformats: str = "NCHW") -> Any:
     """Images, which are shown in a grid where there are several."""
     found = array_of(tensor)
-    pixels = np.clip(found if found.dtype == np.uint8 else found.astype(np.float32) * 255, 0, 255).astype(np.uint8)
+    pixels = np.clip(found if found.dtype == np.uint8 else found.astype(np.float32) * 255, 0, 255).astype(
+        np.uint8
+    )
     return Summary(value=[Summary.Value(tag=tag, image=_encoded(_rows(pixels, dataformats)))])
 
 
@@ -91,8 +115,10 @@ def _rows(pixels: np.ndarray, formats: str) -> np.ndarray:
     """Images of any layout as one of [H, W, 3 or 4]."""
     formats = formats.upper()
     if len(formats) != pixels.ndim or len(set(formats)) != len(formats):
-        raise AssertionError(f"size of input tensor and input format are different: tensor of shape {pixels.shape}, "
-                             f"input_format {formats}")
+        raise AssertionError(
+            f"size of input tensor and input format are different: tensor of shape {pixels.shape}, "
+            f"input_format {formats}"
+        )
     if "C" not in formats:
         pixels, formats = pixels[..., None], formats + "C"
     if "N" not in formats:
@@ -114,7 +140,9 @@ def _encoded(pixels: np.ndarray) -> Any:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
     height, width, channels = pixels.shape
-    return Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=file.getvalue())
+    return Summary.Image(
+        height=height, width=width, colorspace=channels, encoded_image_string=file.getvalue()
+    )
 
 
 def figure_pixels(figure: Any, close: bool = True) -> np.ndarray:
@@ -135,8 +163,11 @@ def figure_pixels(figure: Any, close: bool = True) -> np.ndarray:
 def text(tag: str, shown: str) -> Any:
     """A text, as Markdown."""
     about = _data("text", TextPluginData(version=0).SerializeToString())
-    tensor = TensorProto(dtype="DT_STRING", string_val=[shown.encode("utf8")],
-                         tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]))
+    tensor = TensorProto(
+        dtype="DT_STRING",
+        string_val=[shown.encode("utf8")],
+        tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
+    )
     return Summary(value=[Summary.Value(tag=tag + "/text_summary", metadata=about, tensor=tensor)])
 
 
@@ -151,8 +182,13 @@ def audio(tag: str, sound: Any, sample_rate: int = 44100) -> Any:
         out.setsampwidth(2)
         out.setframerate(sample_rate)
         out.writeframes((samples * np.iinfo(np.int16).max).astype("<i2").tobytes())
-    made = Summary.Audio(sample_rate=sample_rate, num_channels=1, length_frames=len(samples), content_type="audio/wav",
-                         encoded_audio_string=file.getvalue())
+    made = Summary.Audio(
+        sample_rate=sample_rate,
+        num_channels=1,
+        length_frames=len(samples),
+        content_type="audio/wav",
+        encoded_audio_string=file.getvalue(),
+    )
     return Summary(value=[Summary.Value(tag=tag, audio=made)])
 
 
@@ -163,11 +199,22 @@ def pr_curve(tag: str, labels: Any, predictions: Any, thresholds: int = 127, wei
     places = np.floor(given * (thresholds - 1)).astype(np.int64)
     hit, miss = [np.bincount(places[m], each[m], thresholds)[::-1].cumsum()[::-1] for m in (wanted, ~wanted)]
     least = 1e-10
-    rows = np.stack([hit, miss, miss[0] - miss, hit[0] - hit, hit / np.maximum(least, hit + miss),
-                     hit / np.maximum(least, hit[0])]).astype(np.float32)
+    rows = np.stack(
+        [
+            hit,
+            miss,
+            miss[0] - miss,
+            hit[0] - hit,
+            hit / np.maximum(least, hit + miss),
+            hit / np.maximum(least, hit[0]),
+        ]
+    ).astype(np.float32)
     about = _data("pr_curves", PrCurvePluginData(version=0, num_thresholds=thresholds).SerializeToString())
-    tensor = TensorProto(dtype="DT_FLOAT", float_val=rows.reshape(-1).tolist(), tensor_shape=TensorShapeProto(
-        dim=[TensorShapeProto.Dim(size=s) for s in rows.shape]))
+    tensor = TensorProto(
+        dtype="DT_FLOAT",
+        float_val=rows.reshape(-1).tolist(),
+        tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=s) for s in rows.shape]),
+    )
     return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=tensor)])
 
 
@@ -179,14 +226,19 @@ def custom_scalars(layout: Mapping[str, Mapping[str, Sequence[Any]]]) -> Any:
         for name, (kind, tags) in charts.items():
             if kind == "Margin":
                 margin = layout_pb2.MarginChartContent.Series(value=tags[0], lower=tags[1], upper=tags[2])
-                made.append(layout_pb2.Chart(title=name, margin=layout_pb2.MarginChartContent(series=[margin])))
+                made.append(
+                    layout_pb2.Chart(title=name, margin=layout_pb2.MarginChartContent(series=[margin]))
+                )
             else:
-                made.append(layout_pb2.Chart(title=name, multiline=layout_pb2.MultilineChartContent(tag=tags)))
+                made.append(
+                    layout_pb2.Chart(title=name, multiline=layout_pb2.MultilineChartContent(tag=tags))
+                )
         categories.append(layout_pb2.Category(title=title, chart=made))
     content = layout_pb2.Layout(category=categories).SerializeToString()
     tensor = TensorProto(dtype="DT_STRING", string_val=[content], tensor_shape=TensorShapeProto())
-    return Summary(value=[Summary.Value(tag="custom_scalars__config__", tensor=tensor,
-                                        metadata=_data("custom_scalars"))])
+    return Summary(
+        value=[Summary.Value(tag="custom_scalars__config__", tensor=tensor, metadata=_data("custom_scalars"))]
+    )
 
 
 def hparams(given: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[Any, Any, Any]:
@@ -201,21 +253,33 @@ def hparams(given: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[Any, 
         elif isinstance(value, str):
             start.hparams[name].string_value, kind = value, "DATA_TYPE_STRING"
         else:
-            raise ValueError(f"add_hparams: value of {name!r} should be one of int, float, str, bool or a tensor of "
-                             f"one element, got {type(value).__name__}")
+            raise ValueError(
+                f"add_hparams: value of {name!r} should be one of int, float, str, bool or a tensor of "
+                f"one element, got {type(value).__name__}"
+            )
         infos.append(api_pb2.HParamInfo(name=name, type=api_pb2.DataType.Value(kind)))
     shown = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=k)) for k in metrics]
     experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=shown)
     end = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value("STATUS_SUCCESS"))
-    parts = (("_hparams_/experiment", "experiment", experiment), ("_hparams_/session_start_info",
-             "session_start_info", start), ("_hparams_/session_end_info", "session_end_info", end))
+    parts = (
+        ("_hparams_/experiment", "experiment", experiment),
+        ("_hparams_/session_start_info", "session_start_info", start),
+        ("_hparams_/session_end_info", "session_end_info", end),
+    )
     return tuple(_hparam(tag, field, one) for tag, field, one in parts)  # type: ignore[return-value]
 
 
 def _hparam(tag: str, field: str, content: Any) -> Any:
     held = plugin_data_pb2.HParamsPluginData(version=metadata.PLUGIN_DATA_VERSION, **{field: content})
-    return Summary(value=[Summary.Value(tag=tag, metadata=_data(metadata.PLUGIN_NAME, held.SerializeToString()),
-                                        tensor=metadata.NULL_TENSOR)])
+    return Summary(
+        value=[
+            Summary.Value(
+                tag=tag,
+                metadata=_data(metadata.PLUGIN_NAME, held.SerializeToString()),
+                tensor=metadata.NULL_TENSOR,
+            )
+        ]
+    )
 
 
 def mesh(tag: str, vertices: Any, colors: Any = None, faces: Any = None, config: Any = None) -> Any:
@@ -228,8 +292,13 @@ def mesh(tag: str, vertices: Any, colors: Any = None, faces: Any = None, config:
     mask = about.get_components_bitmask([kind for kind, _ in there])
     made = []
     for kind, x in there:
-        held = about.create_summary_metadata(tag, None, kind, mask, list(x.shape), json_config=json.dumps(config or {}))
-        tensor = TensorProto(dtype="DT_FLOAT", float_val=x.reshape(-1).tolist(), tensor_shape=TensorShapeProto(
-            dim=[TensorShapeProto.Dim(size=s) for s in x.shape]))
+        held = about.create_summary_metadata(
+            tag, None, kind, mask, list(x.shape), json_config=json.dumps(config or {})
+        )
+        tensor = TensorProto(
+            dtype="DT_FLOAT",
+            float_val=x.reshape(-1).tolist(),
+            tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=s) for s in x.shape]),
+        )
         made.append(Summary.Value(tag=about.get_instance_name(tag, kind), tensor=tensor, metadata=held))
     return Summary(value=made)
