@@ -89,6 +89,9 @@ def accepting(name: str, function: Callable[..., Any], module: str, owner: str =
 
 def accepting_all(methods: Mapping[str, Any], owner: type) -> dict[str, Any]:
     """Methods of `owner`. Those behind Python's operators stay as they are: nobody calls them by name."""
+    for name, method in methods.items():
+        if name.startswith("__") and getattr(method, "__name__", "") in ("call", "<lambda>"):
+            method.__name__ = name  # which ``__torch_function__`` is shown
     return {
         name: method
         if name.startswith("_") or isinstance(method, property)

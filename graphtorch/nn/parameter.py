@@ -167,8 +167,9 @@ def _marked(cls: Any, data: Tensor, requires_grad: bool) -> Any:
     made = data.detach().requires_grad_(requires_grad)
     if type(made) is not type(data):
         raise RuntimeError(
-            f"Creating a {cls.__name__} from an instance of type {type(data).__name__} requires that detach() "
-            f"returns an instance of the same type, but return type {type(made).__name__} was found instead.")
+            f"Creating a {cls.__name__} from an instance of type {type(data).__name__} requires that "
+            "detach() returns an instance of the same type, but type "
+            f"{type(made).__name__} was found instead.")
     setattr(made, cls._mark, True)
     return made
 
