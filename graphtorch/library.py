@@ -108,7 +108,8 @@ def infer_schema(
         ValueError: an argument or the result has no annotation, or one that operators cannot have.
     """
     hints = typing.get_type_hints(prototype_function)
-    parts, keywords = [], False
+    parts: list[str] = []
+    keywords = False
     for name, p in inspect.signature(prototype_function).parameters.items():
         if name not in hints:
             raise ValueError(f"infer_schema(func): Parameter {name} must have a type annotation.")
@@ -253,11 +254,19 @@ def _entry(op: Any) -> Entry:
     return entry_of(op)
 
 
+def _implementing(library: Library, name: str, key: str) -> Callable[[Any], Any]:
+    def register(f: Callable[..., Any]) -> Callable[..., Any]:
+        library.impl(name, f, key)
+        return f
+
+    return register
+
+
 def define(qualname: str | Library, schema: str = "", *, lib: Any = None, tags: Any = ()) -> Any:
     """Declare the operator ``namespace::name`` with a schema such as ``"(Tensor x) -> Tensor"``."""
     if isinstance(qualname, Library):
         name = qualname.define(schema)
-        return lambda f: (qualname.impl(name, f), f)[1]
+        return _implementing(qualname, name, "")
     if not isinstance(qualname, str) or qualname.count("::") != 1:
         raise ValueError(f"define: expected a name 'namespace::name', got {qualname!r}")
     namespace, name = qualname.split("::")
@@ -268,12 +277,12 @@ def define(qualname: str | Library, schema: str = "", *, lib: Any = None, tags: 
 def impl(qualname: Any, types: Any = None, func: Callable[..., Any] | None = None, *, lib: Any = None) -> Any:
     """The implementation of an operator for devices or a dispatch key; also as a decorator."""
     if isinstance(qualname, Library):  # of old: impl(lib, name, dispatch_key)
-        return lambda f: (qualname.impl(types, f, func or ""), f)[1]
+        return _implementing(qualname, types, str(func or ""))
     keys = types if isinstance(types, (tuple, list)) else (types,)
 
     def register(f: Callable[..., Any]) -> Callable[..., Any]:
         for key in keys:
-            _set(_entry(qualname), _KEYS.get(key, key), f)
+            _set(_entry(qualname), str(_KEYS.get(key, key)), f)
         return f
 
     return register if func is None else register(func)

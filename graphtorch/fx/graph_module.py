@@ -91,7 +91,7 @@ class GraphModule(Module):
         """Make the code that of the graph as it is now."""
         code = self.graph.python_code("self")
         self.__dict__["_code"] = code.src
-        type(self).forward = _compiled(code)
+        type(self).forward = _compiled(code)  # type: ignore[method-assign]
         return code
 
     @property
@@ -145,7 +145,7 @@ class GraphModule(Module):
         inside.__dict__.update(
             copy.deepcopy({k: v for k, v in self.__dict__.items() if k not in ("_graph", "_code")}, memo)
         )
-        base = next(c for c in type(self).__mro__ if "_own_class" not in vars(c))
+        base: Any = next(c for c in type(self).__mro__ if "_own_class" not in vars(c))
         made = base.__new__(base)
         Module.__init__(made)
         type(made).__name__ = type(self).__name__

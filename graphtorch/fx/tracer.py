@@ -140,7 +140,7 @@ class Tracer(TracerBase):
             1 if is_module else 0 :
         ]
         for p in parameters:
-            star = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+            star = "*" if p.kind is p.VAR_POSITIONAL else "**" if p.kind is p.VAR_KEYWORD else ""
             if p.name in given and given[p.name] is not PH:
                 value = given[p.name]
             elif star:

@@ -11,7 +11,7 @@ from .._torch.absent import attribute_of
 from ..nn import functional
 
 
-def _kept(input: Tensor, mask: Tensor | None) -> Tensor:
+def _kept(input: Tensor, mask: Tensor | None) -> Any:
     if mask is None:
         return FUNCTIONS["ones_like"](input).bool()  # type: ignore[no-any-return]
     return FUNCTIONS["broadcast_to"](mask.bool(), input.shape)  # type: ignore[no-any-return]

@@ -99,12 +99,12 @@ def start_processes(
     Raises:
         ProcessRaisedException, ProcessExitedException: one failed.
     """
-    made = multiprocessing.get_context(start_method)
+    made: Any = multiprocessing.get_context(start_method)
     errors: list[Any] = [made.SimpleQueue() for _ in range(nprocs)]
     processes: list[Any] = [
         made.Process(
             target=_run,
-            args=(fn, i, args, errors[i]),  # type: ignore[attr-defined]
+            args=(fn, i, args, errors[i]),
             daemon=daemon,
         )
         for i in range(nprocs)

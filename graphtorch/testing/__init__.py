@@ -94,7 +94,7 @@ def _of_leaves(
 
 
 def _report(
-    what: str, x: Tensor, y: Tensor, bad: Tensor, count: int, rtol: float, atol: float, place: str
+    what: str, x: Tensor, y: Tensor, bad: Any, count: int, rtol: float, atol: float, place: str
 ) -> str:
     exact = rtol == atol == 0
     away = (
@@ -120,7 +120,7 @@ def assert_allclose(
     msg: str = "",
 ) -> None:
     """As `assert_close`, of old: dtypes may differ."""
-    wide = {} if rtol is None and atol is None else {"rtol": rtol or 0.0, "atol": atol or 0.0}
+    wide: Any = {} if rtol is None and atol is None else {"rtol": rtol or 0.0, "atol": atol or 0.0}
     assert_close(actual, expected, equal_nan=equal_nan, check_dtype=False, msg=msg or None, **wide)
 
 

@@ -291,14 +291,15 @@ def _named_with_keys(t: Any) -> tuple[list[tuple[Any, Any]], Any]:
 
 
 # stands for all classes of named tuples that are not registered themselves
-SUPPORTED_NODES[namedtuple] = NodeDef(  # type: ignore[index]
-    namedtuple, lambda t: (list(t), type(t)), lambda values, context: context(*values), _named_with_keys
+_NAMED: Any = namedtuple
+SUPPORTED_NODES[_NAMED] = NodeDef(
+    _NAMED, lambda t: (list(t), type(t)), lambda values, context: context(*values), _named_with_keys
 )
 
 
 def _node_of(tree: Any) -> NodeDef | None:
     found = SUPPORTED_NODES.get(type(tree))
-    return SUPPORTED_NODES[namedtuple] if found is None and is_namedtuple_class(type(tree)) else found
+    return SUPPORTED_NODES[_NAMED] if found is None and is_namedtuple_class(type(tree)) else found
 
 
 def _get_node_type(tree: Any) -> Any:

@@ -205,7 +205,7 @@ def _dense(mode: str, size: int, out: int, factor: float | None, align_corners: 
     """`_taps` as a matrix [out, size]."""
     weights = np.zeros((out, size))
     for index, weight in _taps(mode, size, out, factor, align_corners):
-        np.add.at(weights, (np.arange(out), index), weight)
+        np.add.at(weights, (np.arange(out), index), 1.0 if weight is None else weight)
     return weights
 
 

@@ -42,7 +42,7 @@ def _detector(name: str, torch: Any, **options: Any) -> Any:
 
     model = fill(torch, getattr(detection, name)(weights=None, weights_backbone=None, **options)).eval()
     with torch.no_grad():
-        found = model([rand(torch, 3, 80, 100, seed=1).sigmoid()])
+        found = model([rand(torch, 3, 80, 100, seed=1).sigmoid(), rand(torch, 3, 90, 70, seed=2).sigmoid()])
     return [{k: v for k, v in one.items() if k in ("boxes", "scores", "labels")} for one in found]
 
 
