@@ -33,8 +33,8 @@ INTRODUCTION = """# Libraries around PyTorch
 What ran unmodified under `graphtorch.install_as_torch()`, and how far its results were from those on PyTorch
 {torch}, on the CPU: the largest difference of a tensor, relative to its largest element. Weights are the same
 numbers on both; models of `language` are compared with their losses, gradients and greedy generations.
-Detections are selections by thresholds and ranks: of boxes whose scores differ in the last digits alone another
-one may be chosen. Written by `tools/libraries.py`; the cases are in `tests/helpers/libraries`.
+Detections are selections by thresholds and ranks: of boxes whose scores differ in the last digits alone
+another one may be chosen. Written by `tools/libraries.py`; the cases are in `tests/helpers/libraries`.
 """
 
 
