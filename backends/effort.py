@@ -19,6 +19,8 @@ NODE_NS = 5_000.0  # a call of NumPy and the Python around it
 MOVED_NS = 0.6  # an element read and written by a plain operation
 SLOW_NS = 8.0  # an element of exp and its like
 VERY_SLOW_NS = 60.0
+# what calls a function of the math module for each element
+SCALARWISE_NS = {"erfc": 90.0, "erfinv": 700.0, "lgamma": 700.0, "digamma": 2500.0}
 MULTIPLY_ADD_NS = 0.06
 WINDOW_NS = 1.5  # a multiply-add's share of what a convolution copies first
 
@@ -48,6 +50,8 @@ def stepping_ns(nodes: Iterable[Node]) -> float:
         size = elements(node.types[0])
         if name in FREE:
             total += NODE_NS + MOVED_NS * size
+        elif name in SCALARWISE_NS:
+            total += NODE_NS + SCALARWISE_NS[name] * size
         elif name in SLOW:
             total += NODE_NS + SLOW_NS * size
         elif name in HEAVY:

@@ -93,6 +93,12 @@ from ._ops import foreach as _lists, number_theory as _number_theory  # isort: s
 globals().update(_lists.PUBLIC)
 globals().update({k: _accepting(k, v, __name__) for k, v in _number_theory.PUBLIC.items()})
 Tensor._take_over(_accepting_all(_number_theory.METHODS, Tensor))
+from ._torch import assertions as _assertions, names as _names  # isort: skip  # noqa: E402
+from ._torch import symbols as _symbols  # isort: skip  # noqa: E402
+
+globals().update(_assertions.PUBLIC)
+globals().update(_names.PUBLIC)
+globals().update(_symbols.PUBLIC)
 _FUNCTIONS["compile"] = compile  # for nn.Module.compile
 Tensor._take_over(_accepting_all(_public.METHODS, Tensor))
 
@@ -101,8 +107,10 @@ _LAZY = frozenset({  # modules that cost time to import and that few programs us
     "_C",
     "__config__",
     "_dynamo",
+    "_higher_order_ops",
     "_inductor",
     "accelerator",
+    "ao",
     "amp",
     "aot",
     "compiler",
@@ -114,10 +122,17 @@ _LAZY = frozenset({  # modules that cost time to import and that few programs us
     "fx",
     "hub",
     "jit",
+    "library",
+    "masked",
+    "multiprocessing",
     "onnx",
+    "ops",
+    "overrides",
     "profiler",
     "sparse",
     "special",
+    "testing",
+    "types",
 })
 
 __getattr__ = _absent.attribute_of(__name__, _LAZY)

@@ -61,8 +61,13 @@ class dtype:
 # Facts only: PyTorch's CPU hardly computes with it either, and no op here takes it.
 COMPLEX32 = dtype(DType("c32", "complex32", ir_dtype.Kind.COMPLEX, 4,
                         np.dtype([("real", np.float16), ("imag", np.float16)])))
+# Likewise: PyTorch has them for weights of eight bits and their scales.
+EIGHT_BITS = {f"float8_{kind}": dtype(DType(f"f8{kind}", f"float8_{kind}", ir_dtype.f16.kind, 1,
+                                            np.dtype(getattr(ml_dtypes, f"float8_{kind}"))))
+              for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")}
 DTYPES: dict[str, dtype] = {d.torch_name: dtype(d) for d in ir_dtype.ALL}
 DTYPES["complex32"] = COMPLEX32
+DTYPES.update(EIGHT_BITS)
 ALIASES = {
     "half": "float16",
     "float": "float32",
@@ -87,6 +92,8 @@ def to_ir(given: Any) -> DType:
         if given is COMPLEX32:
             raise RuntimeError("tensors of torch.complex32 are not implemented for 'ComplexHalf': use "
                                "torch.complex64")
+        if given in EIGHT_BITS.values():
+            raise RuntimeError(f"tensors of {given} are not implemented: use torch.bfloat16 or torch.int8")
         return given.ir
     if given is float:
         return default_dtype()
@@ -179,7 +186,10 @@ CPU = device("cpu")
 
 
 def check_device(given: Any) -> device:
-    """`given` as a device that exists here; None is the CPU."""
+    """`given` as a device that exists here; None is the CPU.
+
+    So is "meta", where PyTorch makes tensors without elements: elements here are computed when they are read.
+    """
     if given is None or given is CPU:
         return CPU
     found = given if isinstance(given, device) else device(given)
@@ -188,6 +198,8 @@ def check_device(given: Any) -> device:
             f"Torch not compiled with CUDA enabled: device {str(found)!r} is not available, graphtorch runs "
             "on 'cpu'; test torch.cuda.is_available() before asking for it"
         )
+    if found.type == "meta":
+        return CPU
     if found.type != "cpu":
         raise RuntimeError(
             f"device {str(found)!r} is not available: graphtorch runs on 'cpu'"
@@ -266,7 +278,10 @@ class finfo(_Info):
     """Limits of a floating-point dtype: resolution, min, max, eps, smallest_normal, tiny, bits."""
 
     def __init__(self, type: Any = None):
-        ir = default_dtype() if type is None else to_ir(type.to_real() if type is COMPLEX32 else type)
+        if type is None:
+            ir = default_dtype()
+        else:  # facts, which dtypes without tensors have too
+            ir = type.to_real().ir if type is COMPLEX32 else getattr(type, "ir", None) or to_ir(type)
         if not ir.is_floating_point and not ir.is_complex:
             raise TypeError(
                 f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle "

@@ -10,17 +10,23 @@ import os
 import sys
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlparse
+
+from .serialization import load as read
 
 CONFIG = "hubconf.py"
 _folder: str | None = None
 
 
-def get_dir() -> str:
-    """The folder for downloads: what `set_dir` said, ``$TORCH_HOME/hub``, or ``~/.cache/torch/hub``."""
-    if _folder is not None:
-        return _folder
+def _get_torch_home() -> str:
+    """``$TORCH_HOME``, or ``~/.cache/torch``."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return os.path.join(os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))), "hub")
+    return os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch")))
+
+
+def get_dir() -> str:
+    """The folder for downloads: what `set_dir` said, or ``hub`` in ``$TORCH_HOME`` or ``~/.cache/torch``."""
+    return os.path.join(_get_torch_home(), "hub") if _folder is None else _folder
 
 
 def set_dir(d: str | os.PathLike[str]) -> None:
@@ -55,6 +61,27 @@ def load(repo_or_dir: str | os.PathLike[str], model: str, *args: Any, source: st
     return _entry(_configuration(repo_or_dir, source), model)(*args, **kwargs)
 
 
+def load_state_dict_from_url(url: str, model_dir: str | None = None, map_location: Any = None,
+                             progress: bool = True, check_hash: bool = False, file_name: str | None = None,
+                             weights_only: bool = False) -> Any:
+    """What the file of `url` in the cache holds: a state dict that was downloaded before.
+
+    Args:
+        model_dir: the folder; ``checkpoints`` in `get_dir` by default.
+        file_name: its name there; that in the URL by default.
+
+    Raises:
+        FileNotFoundError: it is not there, and nothing is downloaded here.
+    """
+    folder = os.path.join(get_dir(), "checkpoints") if model_dir is None else model_dir
+    place = os.path.join(folder, file_name or os.path.basename(urlparse(url).path))
+    if not os.path.exists(place):
+        raise FileNotFoundError(f"load_state_dict_from_url: nothing is downloaded here: fetch {url} "
+                                f"yourself and "
+                                f"put it at {place}")
+    return read(place, map_location=map_location, weights_only=weights_only)
+
+
 def _configuration(folder: str | os.PathLike[str], source: str) -> ModuleType:
     if source not in ("github", "local"):
         raise ValueError(f'Unknown source: "{source}". Allowed values: "github" | "local".')
@@ -86,4 +113,4 @@ def _entry(module: ModuleType, model: str) -> Any:
     return found
 
 
-__all__ = ["get_dir", "help", "list", "load", "set_dir"]
+__all__ = ["get_dir", "help", "list", "load", "load_state_dict_from_url", "set_dir"]

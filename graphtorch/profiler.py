@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._deferred.running import flush
-from ._torch.absent import attribute_of
+from ._torch.absent import attribute_of, class_without_instances
 
 
 class ProfilerActivity(enum.Enum):
@@ -123,6 +123,13 @@ class Averages(list[Average]):
         return "\n".join(lines) + "\n"
 
 
+EventList = Averages  # the name in ``torch.autograd.profiler``
+emit_nvtx, emit_itt = (
+    class_without_instances(name, "torch.autograd.profiler", "Marks operations for a vendor's profiler.",
+                            "graphtorch marks nothing for other profilers; use torch.profiler.profile")
+    for name in ("emit_nvtx", "emit_itt"))
+
+
 class profile:
     """``with profile() as p:`` times the marked blocks and, with `step`, each step."""
 
@@ -201,6 +208,11 @@ class profile:
                   for e in self._events]
         with open(path, "w", encoding="utf-8") as file:
             json.dump({"traceEvents": events}, file)
+
+
+def kineto_available() -> bool:
+    """Whether PyTorch's own profiler is there: what this module records is graphtorch's."""
+    return False
 
 
 def tensorboard_trace_handler(dir_name: str, worker_name: str | None = None,

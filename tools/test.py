@@ -17,7 +17,7 @@ import _venv
 
 def main() -> int:
     options = {"--oracle", "--lint"} & set(sys.argv[1:])
-    _venv.ensure("test", *(["oracle"] if "--oracle" in options else []))
+    _venv.ensure("test", *(["oracle", "libraries"] if "--oracle" in options else []))
     if "--lint" in options:
         for command in (["ruff", "check", "."], ["mypy"]):
             print("$", *command, flush=True)

@@ -151,10 +151,11 @@ def _elements(array: np.ndarray, indent: int) -> str:
 def tensor_text(self: Any, *, tensor_contents: str | None = None) -> str:
     """What ``repr(tensor)`` gives."""
     if recorder.capture is not None:
-        text: str | None = recorder.capture.text(self)
-        if text is not None:
-            return text
-    prefix = "tensor("
+        found: str | None = recorder.capture.text(self)
+        if found is not None:
+            return found
+    kind = type(self).__name__
+    prefix = "tensor(" if kind in ("Tensor", "Parameter") else f"{kind}("
     indent = len(prefix)
     suffixes = []
     dtype = self.dtype

@@ -13,4 +13,9 @@ def compile_times(repr: str = "str", aggregate: bool = False) -> Any:
     return "" if repr == "str" else ([], [])
 
 
-__all__ = ["compile_times", "counters"]
+def is_compile_supported(device_type: str) -> bool:
+    """Whether `torch.compile` works for tensors on a device: on the CPU."""
+    return device_type == "cpu"
+
+
+__all__ = ["compile_times", "counters", "is_compile_supported"]

@@ -17,6 +17,7 @@ from graphtorch.ir.shape import SymInt
 from .._deferred.tensor import Tensor
 from .._types import dtype
 from .base import Number, write_out
+from .overriding import NOBODY, hand_over, overridden, overriding, overriding_arguments
 
 # https://docs.pytorch.org/docs/stable/torch.html: names that NumPy users write
 _NUMPY = {"axis": "dim", "keepdims": "keepdim", "x": "input", "a": "input", "x1": "input", "x2": "other"}
@@ -54,6 +55,10 @@ def accepting(name: str, function: Callable[..., Any], module: str, owner: str =
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if overriding:
+            answer = overridden(call, args, kwargs)
+            if answer is not NOBODY:
+                return answer
         for key in kwargs:
             if key in flags and type(kwargs[key]) is not bool:  # what Python takes for true is refused
                 wrong = fault(name, function, args, kwargs)
@@ -62,6 +67,8 @@ def accepting(name: str, function: Callable[..., Any], module: str, owner: str =
         try:
             return function(*args, **kwargs)
         except Exception as error:
+            if not overriding and (found := overriding_arguments((*args, *kwargs.values()))):
+                return hand_over(call, found, args, kwargs)  # no tensor, but it knows the operation
             spelled = _with_ints(name, function, args, kwargs)
             if spelled is None and isinstance(error, TypeError):
                 spelled = _respelled(name, function, args, kwargs)
@@ -82,6 +89,9 @@ def accepting(name: str, function: Callable[..., Any], module: str, owner: str =
 
 def accepting_all(methods: Mapping[str, Any], owner: type) -> dict[str, Any]:
     """Methods of `owner`. Those behind Python's operators stay as they are: nobody calls them by name."""
+    for name, method in methods.items():
+        if name.startswith("__") and getattr(method, "__name__", "") in ("call", "<lambda>"):
+            method.__name__ = name  # which ``__torch_function__`` is shown
     return {
         name: method
         if name.startswith("_") or isinstance(method, property)

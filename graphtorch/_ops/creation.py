@@ -160,6 +160,8 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     check_device(device)
     if isinstance(data, Tensor):
         return data if dtype is None else data.to(dtype)
+    if getattr(data, "is_storage", False) is True:  # its bytes
+        data = np.asarray(data)
     if isinstance(data, np.ndarray) and (dtype is None or to_ir(dtype).numpy == data.dtype):
         try:
             return from_numpy(data)

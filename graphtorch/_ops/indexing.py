@@ -29,7 +29,7 @@ from .base import (
     scalar,
 )
 from .creation import from_array
-from .views import entry, part_view, select, slice_view, squeeze, unsqueeze
+from .views import entry, part_view, reshape, select, slice_view, squeeze, unsqueeze
 
 Arrays = list[tuple[int, Tensor]]  # (axis, integer index)
 
@@ -204,6 +204,8 @@ def _basic(x: Tensor, key: tuple[Any, ...]) -> tuple[Tensor, Arrays]:
         elif isinstance(item, (int, SymInt)):
             x = _selected(x, axis, item)
         elif isinstance(item, Tensor):
+            if item.ndim == 0 and item._type.dtype.name in ("bool", "u8"):  # as True and False
+                x, item = unsqueeze(x, axis), reshape(item, (1,))
             axis = _add_arrays(x, axis, item, arrays)
         elif isinstance(item, str):  # a sequence to PyTorch
             raise TypeError("new(): invalid data type 'str'")
@@ -282,8 +284,6 @@ def _add_arrays(x: Tensor, axis: int, item: Tensor, arrays: Arrays) -> int:
 
 
 def _true_places(mask: Tensor) -> tuple[Tensor, ...]:
-    if mask.ndim == 0:
-        raise IndexError("a 0-dim mask needs at least one dimension: use masked_fill or torch.where")
     array = elements_for_size("indexing with a mask", mask, MASK)
     return tuple(from_array(column) for column in np.nonzero(array))
 

@@ -22,6 +22,7 @@ from .._types import DTYPES, check_device, layout, sparse_coo, sparse_csr
 from ..autograd.grad_mode import modes, no_grad
 from .base import FUNCTIONS, METHODS, SparseOperand, check_tensor, register
 from .creation import from_array
+from .overriding import disabled
 
 # Functions f with f(0) = 0: applied to the values of a coalesced tensor.
 ZERO_PRESERVING = frozenset({
@@ -34,6 +35,7 @@ class SparseTensor(Tensor):
     """A sparse COO tensor; made by `sparse_coo_tensor`, ``Tensor.to_sparse`` and sparse gradients."""
 
     is_sparse = True
+    __torch_function__ = staticmethod(disabled)
     _pair: tuple[Tensor, Tensor]  # indices, values
     _size: tuple[int, ...]
     _merged: bool  # whether coalesced: indices unique and sorted

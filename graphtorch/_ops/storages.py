@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from abc import ABC, abstractmethod
 from typing import Any
@@ -12,6 +13,7 @@ from .._deferred.tensor import Tensor
 from .._types import CPU, device, dtype
 from ..autograd.grad_mode import no_grad
 from .base import METHODS, register
+from .creation import from_numpy
 
 
 class _Memory(ABC):
@@ -82,11 +84,51 @@ class _Memory(ABC):
 class UntypedStorage(_Memory):
     """The memory behind a tensor, in bytes."""
 
+    is_storage = True  # `as_tensor` gives its bytes
+
+    @classmethod
+    def from_file(cls, filename: str | os.PathLike[str], shared: bool = False,
+                  nbytes: int = 0) -> UntypedStorage:
+        """The bytes of a file, mapped: read when somebody looks at them.
+
+        Args:
+            shared: whether writes reach the file, which is then made as long as `nbytes`.
+            nbytes: how many; 0 is all of them.
+
+        Raises:
+            RuntimeError: the file has fewer.
+        """
+        place = os.fspath(filename)
+        if shared and (not os.path.exists(place) or os.path.getsize(place) < nbytes):
+            with open(place, "ab") as file:
+                file.truncate(nbytes)
+        size = os.path.getsize(place)
+        if size < nbytes:
+            raise RuntimeError(f"UntypedStorage.from_file: {place} has {size} bytes, but {nbytes} were "
+                               f"asked for")
+        if not (nbytes or size):
+            return cls(from_numpy(np.empty(0, np.uint8)))
+        return cls(from_numpy(np.memmap(place, np.uint8, "r+" if shared else "c", shape=(nbytes or size,))))
+
+    def __getitem__(self, index: Any) -> Any:
+        """A byte; or, for a slice, the storage of that part."""
+        part = self.__array__()[index]
+        return UntypedStorage(from_numpy(part)) if isinstance(index, slice) else int(part)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The bytes; they are not copied."""
+        return np.asarray(self._elements().view(np.uint8), dtype)
+
     def size(self) -> int:
         return self.nbytes()
 
     def element_size(self) -> int:
         return 1
+
+    def untyped(self) -> UntypedStorage:
+        return self
+
+    _untyped = untyped
 
     def tolist(self) -> list[int]:
         return self._elements().view(np.uint8).tolist()  # type: ignore[no-any-return]

@@ -81,8 +81,10 @@ def _reshaped(x: Tensor, target: tuple[Any, ...], strides: tuple[Any, ...], name
 
 
 @register(function=False)
-def view(self: Tensor, *shape: Any) -> Tensor:
+def view(self: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
     """The same memory under another shape, or (given a dtype) under another element type."""
+    if dtype is not None and not shape:
+        return view_dtype(self, dtype)
     if not shape:
         raise TypeError("view() received an invalid combination of arguments: it takes a shape or a dtype")
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, SymInt, Tensor)):

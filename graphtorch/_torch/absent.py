@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -38,12 +38,17 @@ class _Message:
         return str, (str(self),)
 
 
-def attribute_of(module: str, lazy: Collection[str] = ()) -> Callable[[str], Any]:
-    """A module's ``__getattr__``: loads the submodules `lazy` at their first use, explains other names."""
+def attribute_of(module: str, lazy: Collection[str] | Mapping[str, str] = ()) -> Callable[[str], Any]:
+    """A module's ``__getattr__``: loads the submodules `lazy` at their first use, explains other names.
+
+    Args:
+        lazy: names of submodules; or, for each name, that of the module which is meant.
+    """
+    of = lazy if isinstance(lazy, Mapping) else {name: f"{module}.{name}" for name in lazy}
 
     def __getattr__(name: str) -> Any:
-        if name in lazy:
-            return importlib.import_module(f"{module}.{name}")
+        if name in of:
+            return importlib.import_module(of[name])
         raise AttributeError(_Message(module, name), name=name, obj=sys.modules[module])
 
     return __getattr__
@@ -53,3 +58,24 @@ def explain(*modules: ModuleType) -> None:
     """Make errors about absent attributes of `modules` list the nearest names."""
     for module in modules:
         module.__dict__.setdefault("__getattr__", attribute_of(module.__name__))
+
+
+def class_without_instances(name: str, module: str, doc: str, instead: str) -> type:
+    """A class for ``isinstance`` and annotations. Making an instance raises RuntimeError, which says
+    `instead`."""
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError(f"{module}.{name}: {instead}")
+
+    return type(name, (), {"__init__": __init__, "__doc__": doc, "__module__": module})
+
+
+def function_without_use(name: str, module: str, instead: str) -> Callable[..., Any]:
+    """A function that programs import. Calling it raises RuntimeError, which says `instead`."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(f"{module}.{name}: {instead}")
+
+    call.__name__ = call.__qualname__ = name
+    call.__module__, call.__doc__ = module, f"Raises RuntimeError: {instead}."
+    return call

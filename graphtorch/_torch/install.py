@@ -22,18 +22,41 @@ from .absent import nearest
 PACKAGE = "graphtorch"
 COMPATIBLE = "2.13.0"  # the PyTorch release whose behaviour graphtorch has
 RENAMED = {  # PyTorch's modules that are part of another file here
+    "torch.distributed.tensor._utils": "graphtorch.distributed.tensor",
+    "torch.distributed.tensor.placement_types": "graphtorch.distributed.tensor",
+    "torch.distributed.algorithms.join": "graphtorch.distributed.algorithms",
+    "torch.distributed.fsdp.fully_sharded_data_parallel": "graphtorch.distributed.fsdp",
+    "torch.distributed.constants": "graphtorch.distributed",
+    "torch.distributed.distributed_c10d": "graphtorch.distributed",
+    "torch.distributed._composable": "graphtorch.distributed.fsdp",
+    "torch.distributed._composable.fsdp": "graphtorch.distributed.fsdp",
+    "torch.distributed._tensor": "graphtorch.distributed.tensor",
+    "torch.distributed.checkpoint.state_dict": "graphtorch.distributed.checkpoint",
+    "torch.distributed.checkpoint.hf_storage": "graphtorch.distributed.checkpoint",
+    "torch.distributed.checkpoint._consolidate_hf_safetensors": "graphtorch.distributed.checkpoint",
+    "torch.distributed.checkpoint.default_planner": "graphtorch.distributed.checkpoint",
+    "torch.distributed._functional_collectives": "graphtorch.distributed.collectives",
+    "torch.autograd.profiler": "graphtorch.profiler",
+    "torch.cuda.random": "graphtorch.cuda",
+    "torch._custom_ops": "graphtorch.library",
     "torch._tensor": "graphtorch.tensor",
+    "torch.nn.attention.flex_attention": "graphtorch.nn.flex_attention",
+    "torch.nn.quantized": "graphtorch.ao.nn.quantized",
+    "torch.quantization": "graphtorch.ao.quantization",
     "torch.nn.modules.channelshuffle": "graphtorch.nn.modules.flatten",
     "torch.nn.modules.fold": "graphtorch.nn.modules.flatten",
     "torch.nn.modules.instancenorm": "graphtorch.nn.modules.batchnorm",
     "torch.nn.modules.pixelshuffle": "graphtorch.nn.modules.flatten",
     "torch.nn.modules.upsampling": "graphtorch.nn.modules.flatten",
+    "torch.onnx.symbolic_helper": "graphtorch.onnx.symbolic",
+    **{f"torch.onnx.symbolic_opset{n}": "graphtorch.onnx.symbolic" for n in range(7, 21)},
 }
 
 
 def own_name(name: str) -> str:
-    """``torch.nn`` as ``graphtorch.nn``."""
-    return RENAMED.get(name) or PACKAGE + name.removeprefix("torch")
+    """``torch.nn``, and ``graphtorch.nn``, as ``graphtorch.nn``."""
+    rest = name.removeprefix(PACKAGE).removeprefix("torch")
+    return RENAMED.get("torch" + rest) or PACKAGE + rest
 
 
 class _SameModule(Loader):
@@ -42,10 +65,21 @@ class _SameModule(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(own_name(spec.name))
         self.own = module.__spec__  # importing writes the new spec over it
+        module.__dict__.setdefault("__path__", [])  # as `install_as_torch` does
+        _alias_loaded(module.__name__)
         return module
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self.own
+
+
+def _alias_loaded(package: str) -> None:
+    """Give loaded modules of ours their names under ``torch``: importing those must not bind them again,
+    over a
+    function of that name."""
+    for name, module in list(sys.modules.items()):
+        if name == package or name.startswith(package + "."):
+            sys.modules.setdefault("torch" + name.removeprefix(PACKAGE), module)
 
 
 class _Finder(MetaPathFinder):
@@ -56,10 +90,11 @@ class _Finder(MetaPathFinder):
         top, _, rest = fullname.partition(".")
         if top not in ("torch", PACKAGE):
             return None
-        found = _spec_of(own_name(fullname) if top == "torch" else fullname)
+        own = own_name(fullname)
+        found = _spec_of(own)
         if found is None:
             raise _no_module(rest)
-        if top == PACKAGE:
+        if own == fullname:
             return None  # the usual finders load it
         return ModuleSpec(fullname, _SameModule(), is_package=found.submodule_search_locations is not None)
 

@@ -39,7 +39,7 @@ _HOME = {
     "once_differentiable": "function",
     "set_detect_anomaly": "anomaly_mode",
 }
-_MODULES = frozenset({"anomaly_mode", "engine", "function", "functional", "nodes", "variable"})
+_MODULES = frozenset({"anomaly_mode", "engine", "function", "functional", "graph", "nodes", "variable"})
 _other = attribute_of(__name__, _MODULES)
 
 

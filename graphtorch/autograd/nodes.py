@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from graphtorch.ir.graph import Node, Value, topological
 from graphtorch.ir.passes.autodiff import pullback, pullback_of, pullback_through
+from graphtorch.ir.views import strided_view
 
 from .._deferred.storage import Storage, Version, View, read_steps
 from .._settings import FOLDER
@@ -208,7 +209,8 @@ class GradNode:
             if value in border:
                 found.add(value)
             elif value.node is not None and value.node in inner:
-                found.add(self.outputs[0])
+                below = strided_view(value, border.__contains__)  # as another shape of an operand
+                found.add(self.outputs[0] if below is None or below.root not in border else below.root)
             elif value.node is not None and value.node not in done:
                 done.add(value.node)
                 stack.extend(value.node.operands)

@@ -19,6 +19,10 @@ def _no_gpu(what: str) -> NoReturn:
     )
 
 
+class OutOfMemoryError(RuntimeError):
+    """A GPU has not enough memory; never raised here."""
+
+
 def is_available() -> bool:
     """Whether tensors can live on a GPU: not in this version."""
     return False
@@ -222,6 +226,18 @@ class device_of(device):
 
     def __init__(self, obj: Any):
         super().__init__(-1)
+
+
+_NO_GPU = "there is no GPU; guard what needs one with torch.cuda.is_available()"
+CUDAGraph = absent.class_without_instances("CUDAGraph", "torch.cuda", "Recorded work of a GPU.", _NO_GPU)
+StreamContext = absent.class_without_instances("StreamContext", "torch.cuda", "Work on a stream.", _NO_GPU)
+graph = absent.class_without_instances("graph", "torch.cuda", "Records work of a GPU.", _NO_GPU)
+default_generators: tuple[Any, ...] = ()  # one a GPU
+
+
+def is_current_stream_capturing() -> bool:
+    """Whether work of a GPU is being recorded: never."""
+    return False
 
 
 globals().update(CUDA_TYPES)

@@ -76,6 +76,8 @@ def script_if_tracing(fn: _F) -> _F:
 
 
 script_method = script_if_tracing
+_script_if_tracing = script_if_tracing
+_overload = _overload_method = script_if_tracing  # further signatures, which only TorchScript looks at
 
 
 def trace(func: _F, example_inputs: Any = None, optimize: Any = None, check_trace: bool = True,

@@ -2,4 +2,6 @@
 
 from typing import Any, Dict, List, Optional, Tuple, Union  # noqa: UP035
 
+BroadcastingList1 = BroadcastingList2 = BroadcastingList3 = list  # a list, or one number for all its places
+
 __all__ = ["Any", "Dict", "List", "Optional", "Tuple", "Union"]

@@ -12,4 +12,4 @@ from .parameter import Buffer, Parameter, UninitializedBuffer, UninitializedPara
 __all__ = [*_modules, "Buffer", "DataParallel", "Parameter", "UninitializedBuffer", "UninitializedParameter",
            "attention", "functional", "init", "modules", "parallel", "parameter", "utils"]
 
-__getattr__ = attribute_of(__name__)
+__getattr__ = attribute_of(__name__, {"quantized": "graphtorch.ao.nn.quantized"})

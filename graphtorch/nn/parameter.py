@@ -8,6 +8,7 @@ from typing import Any
 from .._deferred.tensor import Tensor
 from .._files.pickling import set_attributes, user_attributes
 from .._ops.base import DENSE, FUNCTIONS
+from .._ops.overriding import disabled, overrides
 
 
 class _Owned(type(Tensor)):  # type: ignore[misc]
@@ -27,6 +28,7 @@ class Parameter(Tensor, metaclass=_Owned):
     """
 
     _mark = "_is_param"
+    __torch_function__ = staticmethod(disabled)
 
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Any:
         return _owned(cls, data, requires_grad)
@@ -58,6 +60,7 @@ class Buffer(Tensor, metaclass=_Owned):
     """
 
     _mark = "_is_buffer"
+    __torch_function__ = staticmethod(disabled)
 
     def __new__(cls, data: Tensor | None = None, *, persistent: bool = True) -> Any:
         made = _owned(cls, data, False)
@@ -155,7 +158,20 @@ def _owned(cls: type, data: Tensor | None, requires_grad: bool) -> Any:
     if requires_grad and not (data.dtype.is_floating_point or data.dtype.is_complex):
         raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients, "
                            f"got {data.dtype}: pass requires_grad=False")
-    return Tensor._make_subclass(cls, data, requires_grad)
+    return _marked(cls, data, requires_grad) if overrides(type(data)) else Tensor._make_subclass(
+        cls, data, requires_grad)
+
+
+def _marked(cls: Any, data: Tensor, requires_grad: bool) -> Any:
+    """A tensor of a class that says what operations on it are stays of that class; it carries a mark."""
+    made = data.detach().requires_grad_(requires_grad)
+    if type(made) is not type(data):
+        raise RuntimeError(
+            f"Creating a {cls.__name__} from an instance of type {type(data).__name__} requires that "
+            "detach() returns an instance of the same type, but type "
+            f"{type(made).__name__} was found instead.")
+    setattr(made, cls._mark, True)
+    return made
 
 
 def _rebuild_parameter(data: Tensor, requires_grad: bool, backward_hooks: Any,

@@ -27,8 +27,10 @@ from .._captured.tracing import (
 from .._deferred.tensor import Tensor
 from ..nn.modules.module import Module
 from .export import DEFAULT_OPSET, to_model
+from .symbolic import register_custom_op_symbolic, unregister_custom_op_symbolic
 
-__all__ = ["OperatorExportTypes", "TrainingMode", "export", "is_in_onnx_export", "to_model"]
+__all__ = ["OperatorExportTypes", "TrainingMode", "export", "is_in_onnx_export",
+           "register_custom_op_symbolic", "to_model", "unregister_custom_op_symbolic"]
 
 
 class TrainingMode(enum.IntEnum):

@@ -94,7 +94,8 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     """`step` between the hooks; marks that it was called, for the schedulers."""
     @functools.wraps(step)
     def hooked(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        if self._in_step:  # a subclass that calls the step of its base
+        if self._in_step or "_optimizer_step_pre_hooks" not in self.__dict__:
+            # a subclass that calls the step of its base, or a wrapper without one
             return step(self, *args, **kwargs)
         self._in_step = True
         try:

@@ -111,19 +111,26 @@ GILES_TAIL = (
 NEWTON_STEPS = 3  # from 7 correct digits (or 2 in the far tail of f64) to 16
 
 
-def _erfinv_scalar(x: float) -> float:
-    """Bisection on erf within |x| < 1/2 and on erfc outside, down to neighbouring floats."""
-    if not -1 < x < 1:
-        return math.copysign(math.inf, x) if abs(x) == 1 else math.nan
-    size, low, high = abs(x), 0.0, 6.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        below = math.erf(middle) < size if size < 0.5 else math.erfc(middle) > 1 - size
-        low, high = (middle, high) if below else (low, middle)
-    for _ in range(2):  # bisection stops at absolute precision; small results need relative
-        if size < 0.5:
-            low -= (math.erf(low) - size) / (TWO_BY_SQRT_PI * math.exp(-low * low))
-    return math.copysign(low, x)
+def erfinv_numpy(x: np.ndarray) -> np.ndarray:
+    """erfinv, in f64 and rounded once: Giles' polynomials, then Newton's steps on `math.erf` and
+    `math.erfc`."""
+    wide = x.astype(np.float64)
+    with np.errstate(all="ignore"):
+        size = np.abs(wide)
+        rest = 1 - size
+        w = -np.log(rest * (1 + size))
+        near = np.polyval(GILES_CENTRAL, np.minimum(w, 5) - 2.5)
+        y = size * np.where(w < 5, near, np.polyval(GILES_TAIL, np.sqrt(np.maximum(w, 5)) - 3))
+        far = -np.log(rest)
+        y = np.where(far > 16, np.sqrt(far - 0.5 * np.log(far * math.pi)), y)
+        central = size < 0.5
+        for _ in range(NEWTON_STEPS):
+            slope = np.exp(-y * y) * TWO_BY_SQRT_PI
+            beyond = erfc_numpy(y)
+            step = np.where(central, (_erf_exactly(y) - size) / slope, np.log(rest / beyond) * beyond / slope)
+            y = y - np.where(np.isfinite(step), step, 0)
+    y = np.where(size == 1, np.inf, np.where(size < 1, y, np.nan))
+    return np.asarray(np.copysign(y, wide).astype(x.dtype))
 
 
 def _erfinv_start(x: Expr) -> Expr:
@@ -173,7 +180,7 @@ erfc = unary(
 erfinv = unary(
     "erfinv",
     "The y with erf(y) = x; inf at 1, -inf at -1, nan outside.",
-    _scalarwise(_erfinv_scalar),
+    erfinv_numpy,
     lambda g, x, y: g * (fn.exp(y * y) / TWO_BY_SQRT_PI),
     REAL_FLOATING,
     formula=_erfinv_formula,

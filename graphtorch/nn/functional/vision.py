@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import f64, i64
+from graphtorch.ir.dtype import f32, f64, i64, u8
 
 from ..._deferred.tensor import Tensor, from_value
+from ..._deferred.write import cast_tensor
 from ..._ops.base import rounded_once, size_of, size_value
 from ._common import batched, cat, from_array, tuple_of, where
 from .padding import pad
@@ -29,7 +30,10 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     """Resample the spatial dims of [N, C, *S] to `size` or by `scale_factor`.
 
     Modes: "nearest", "nearest-exact", "area", "linear" (3-D input), "bilinear" and "bicubic" (4-D),
-    "trilinear" (5-D). Raises ValueError for contradicting arguments, NotImplementedError for a mode that
+    "trilinear" (5-D). With `antialias` ("bilinear", "bicubic") each output is a mean over all of its pixel,
+    as
+    Pillow's are. uint8 is resampled with integer weights, as PyTorch does. Raises ValueError for
+    contradicting arguments, NotImplementedError for a mode that
     does not fit the input's rank.
     """
     if not isinstance(mode, str) or mode not in _RANKS or input.dim() not in _RANKS[mode]:
@@ -40,14 +44,18 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     if not smooth and align_corners is not None:
         raise ValueError("align_corners option can only be set with the interpolating modes: linear | "
                          "bilinear | bicubic | trilinear")
-    if antialias:
-        raise ValueError("antialias=True is not supported: resize without it, or blur first")
+    if antialias and (mode not in ("bilinear", "bicubic") or input.dim() != 4):
+        raise ValueError("Anti-alias option is restricted to bilinear and bicubic modes and requires a 4-D "
+                         "tensor as "
+                         "input")
     sizes, scales = _target(input, size, scale_factor, recompute_scale_factor)
     if mode == "area":
         return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[len(sizes) - 1](input, sizes)
     if any(isinstance(s, int) and s <= 0 for s in (*input.shape[2:], *sizes)):
         raise RuntimeError("Input and output sizes should be greater than 0, but got input of size "
                            f"{list(input.shape[2:])} and output of size {list(sizes)}")
+    if antialias or (smooth and input._type.dtype is u8):
+        return _filtered(input, sizes, scales, mode, bool(align_corners), antialias)
     for i, (out, scale) in enumerate(zip(sizes, scales, strict=True)):
         dim = i + 2
         known = isinstance(input.shape[dim], int) and isinstance(out, int)
@@ -138,10 +146,16 @@ def _taps(mode: str, size: int, out: int, factor: float | None,
 
 def _cubic(t: Any, k: int) -> Any:
     """Weight of the neighbour at offset `k` (Keys 1981) for the fractional position t."""
-    a, d = _CUBIC, abs(t - k)
+    return _keys(abs(t - k), _CUBIC)
+
+
+def _keys(d: Any, a: float) -> Any:
+    """Keys' kernel with the coefficient `a` at a distance `d` of at most 2 (0 at 2 and beyond)."""
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return (where if isinstance(d, Tensor) else np.where)(d <= 1, near, far)
+    if isinstance(d, Tensor):
+        return where(d <= 1, near, far)
+    return np.where(d <= 1, near, np.where(d < 2, far, 0))
 
 
 def _resample(x: Tensor, dim: int, taps: list[tuple[Any, Any]]) -> Tensor:
@@ -154,6 +168,62 @@ def _resample(x: Tensor, dim: int, taps: list[tuple[Any, Any]]) -> Tensor:
         total = term if total is None else total + term
     assert total is not None
     return total
+
+
+def _filtered(x: Tensor, sizes: Any, scales: Any, mode: str, align_corners: bool, antialias: bool) -> Tensor:
+    """Resample by a matrix of weights a dim, the last one first."""
+    if not all(isinstance(s, int) for s in (*x.shape[2:], *sizes)):
+        raise NotImplementedError("interpolate: antialias=True, and images of uint8, need sizes that do "
+                                  "not change, "
+                                  f"got {list(x.shape[2:])} to {list(sizes)}")
+    whole = x._type.dtype is u8
+    for i in reversed(range(len(sizes))):
+        size, out = x.shape[i + 2], sizes[i]
+        if whole and size == out:
+            continue
+        weights = (_area if antialias else _dense)(mode, size, out, scales[i], align_corners)
+        x = _by_integers(x, i + 2, weights) if whole else _by_matrix(x, i + 2, weights)
+    return x
+
+
+def _by_matrix(x: Tensor, dim: int, weights: np.ndarray) -> Tensor:
+    moved = x.transpose(dim, -1)
+    return (moved @ from_array(weights.T.copy()).to(x.dtype)).transpose(dim, -1)
+
+
+def _by_integers(x: Tensor, dim: int, weights: np.ndarray) -> Tensor:
+    """uint8 by weights of 15 bits and a shift; products and sums of such integers are exact in f32."""
+    bits = 0
+    while bits < 22 and 0.5 + weights.max() * (1 << (bits + 1)) < 1 << 15:
+        bits += 1
+    whole = np.trunc(weights * (1 << bits) + np.copysign(0.5, weights))
+    total = _by_matrix(cast_tensor(x, f32), dim, whole)
+    return cast_tensor(((total + (1 << (bits - 1))) * 2.0**-bits).floor().clamp(0, 255), u8)
+
+
+def _dense(mode: str, size: int, out: int, factor: float | None, align_corners: bool) -> np.ndarray:
+    """`_taps` as a matrix [out, size]."""
+    weights = np.zeros((out, size))
+    for index, weight in _taps(mode, size, out, factor, align_corners):
+        np.add.at(weights, (np.arange(out), index), 1.0 if weight is None else weight)
+    return weights
+
+
+def _area(mode: str, size: int, out: int, factor: float | None, align_corners: bool) -> np.ndarray:
+    """Weights [out, size] of the triangle or the cubic kernel, as wide as an output pixel is in the input."""
+    scale = size / out if factor is None else 1.0 / factor
+    if align_corners:
+        scale = (size - 1) / (out - 1) if out > 1 else 0.0
+    wide = max(scale, 1.0)
+    support = (2 if mode == "bicubic" else 1) * wide
+    middle = (scale * (np.arange(out) + 0.5))[:, None]
+    low = np.maximum(np.trunc(middle - support + 0.5), 0)
+    high = np.minimum(np.trunc(middle + support + 0.5), size)
+    pixel = np.arange(size)[None]
+    distance = np.abs((pixel - middle + 0.5) / wide)
+    weights = _keys(distance, -0.5) if mode == "bicubic" else np.maximum(1 - distance, 0)
+    weights = np.where((pixel >= low) & (pixel < high), weights, 0)
+    return weights / weights.sum(1, keepdims=True)  # type: ignore[no-any-return]
 
 
 def _tensor(numbers: Any) -> Tensor:

@@ -19,8 +19,10 @@ global_forward_hooks_always_called: OrderedDict[int, bool] = OrderedDict()
 global_forward_hooks_with_kwargs: OrderedDict[int, bool] = OrderedDict()
 global_backward_pre_hooks: OrderedDict[int, Any] = OrderedDict()
 global_backward_hooks: OrderedDict[int, Any] = OrderedDict()
+# symbolic traces: the last has the call
+interceptors: list[Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]] = []
 _global_tables = (global_forward_pre_hooks, global_forward_hooks, global_backward_pre_hooks,
-                  global_backward_hooks)
+                  global_backward_hooks, interceptors)
 
 
 class Calls(Members):
@@ -44,6 +46,8 @@ class Calls(Members):
         if not (self._forward_pre_hooks or self._forward_hooks or self._backward_hooks
                 or self._backward_pre_hooks or any(_global_tables)):
             return self.forward(*args, **kwargs)
+        if interceptors:
+            return interceptors[-1](self, args, kwargs)
         called: set[int] = set()
         try:
             return self._call_hooked(args, kwargs, called)

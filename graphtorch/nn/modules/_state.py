@@ -13,7 +13,7 @@ from ...utils.hooks import RemovableHandle, register
 from ..parameter import Parameter, is_lazy
 from ._members import Members
 
-EXTRA_STATE_KEY = "_extra_state"
+_EXTRA_STATE_KEY_SUFFIX = "_extra_state"
 
 
 class _IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpected_keys"])):
@@ -53,7 +53,7 @@ class StateDict(Members):
             if tensor is not None:
                 destination[prefix + name] = tensor if keep_vars or is_lazy(tensor) else tensor.detach()
         if type(self).get_extra_state is not StateDict.get_extra_state:
-            destination[prefix + EXTRA_STATE_KEY] = self.get_extra_state()
+            destination[prefix + _EXTRA_STATE_KEY_SUFFIX] = self.get_extra_state()
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "",
                    keep_vars: bool = False) -> Any:
@@ -180,7 +180,7 @@ class StateDict(Members):
         self._load_extra(state_dict, prefix, strict, missing_keys, unexpected_keys)
         if strict:
             for key in state_dict:
-                if key.startswith(prefix) and key != prefix + EXTRA_STATE_KEY:
+                if key.startswith(prefix) and key != prefix + _EXTRA_STATE_KEY_SUFFIX:
                     name, dot, _ = key[len(prefix):].partition(".")
                     if (name not in self._modules) if dot else (name not in own):
                         unexpected_keys.append(key)
@@ -220,7 +220,7 @@ class StateDict(Members):
 
     def _load_extra(self, state_dict: dict[str, Any], prefix: str, strict: bool,
                     missing_keys: list[str], unexpected_keys: list[str]) -> None:
-        key = prefix + EXTRA_STATE_KEY
+        key = prefix + _EXTRA_STATE_KEY_SUFFIX
         if type(self).set_extra_state is not StateDict.set_extra_state:
             if key in state_dict:
                 self.set_extra_state(state_dict[key])

@@ -16,6 +16,7 @@ from ._call import (
     register_module_full_backward_pre_hook,
 )
 from ._cast import Casts
+from ._state import _EXTRA_STATE_KEY_SUFFIX as _EXTRA_STATE_KEY_SUFFIX  # libraries look for it here
 from ._state import StateDict, _IncompatibleKeys
 
 __all__ = ["Module", "_IncompatibleKeys", "register_module_backward_hook", "register_module_forward_hook",

@@ -6,7 +6,9 @@ import importlib
 import itertools
 import os
 import warnings
+from abc import ABC
 from collections.abc import Callable, Iterable, Iterator
+from types import GeneratorType
 from typing import Any
 
 from ..._ops.base import FUNCTIONS
@@ -22,6 +24,17 @@ class _Endless:
 
     def __iter__(self) -> Iterator[None]:
         return itertools.repeat(None)
+
+
+class _BaseDataLoaderIter(ABC):  # noqa: B024 - for `isinstance` alone
+    """What iterating over a `DataLoader` gives, for ``isinstance``."""
+
+
+class _MultiProcessingDataLoaderIter(_BaseDataLoaderIter):
+    """... and where processes read: `processes.WorkersIterator`."""
+
+
+_BaseDataLoaderIter.register(GeneratorType)
 
 
 class DataLoader:

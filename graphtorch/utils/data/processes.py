@@ -12,6 +12,7 @@ from multiprocessing import connection
 from typing import Any
 
 from ..._deferred.running import flush
+from .dataloader import _MultiProcessingDataLoaderIter
 from .worker import EndOfStream, Job, WorkerError, work
 
 JOIN_SECONDS = 5.0
@@ -45,7 +46,7 @@ class Worker:
             self.process.join(JOIN_SECONDS)
 
 
-class WorkersIterator:
+class WorkersIterator(_MultiProcessingDataLoaderIter):
     """Batches from worker processes, in the sampler's order unless the loader says otherwise.
 
     Each worker has a pipe of its own: one that dies cannot hold a lock that others wait for. At most
@@ -172,6 +173,8 @@ class WorkersIterator:
             worker.stop()
         for worker in workers:
             worker.join(patience)
+
+    _shutdown_workers = shutdown  # PyTorch's name
 
     def __del__(self) -> None:
         self.shutdown()

@@ -6,12 +6,16 @@ A script written for several processes runs, alone, as with ``world_size=1``. Mo
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from ._deferred.tensor import Tensor
-from ._ops.base import METHODS
+from .._deferred.tensor import Tensor
+from .._ops.base import METHODS
+from .._torch.absent import attribute_of
+from ._parts import parts
 
+default_pg_timeout = timedelta(minutes=30)
 _backend: str | None = None
 
 
@@ -23,6 +27,12 @@ class ReduceOp(Enum):
     PRODUCT = 2
     MIN = 3
     MAX = 4
+    BAND = 5
+    BOR = 6
+    BXOR = 7
+
+
+ReduceOp.RedOpType = ReduceOp  # type: ignore[attr-defined]  # the name of PyTorch's C++ side
 
 
 def is_available() -> bool:
@@ -147,3 +157,34 @@ def broadcast_object_list(object_list: list[Any], src: int = 0, group: Any = Non
     """Give all processes the objects of `src`."""
     _require()
     _only_rank("broadcast_object_list", src)
+
+
+class _Groups:
+    """The group of all processes, ``torch.distributed.group.WORLD``, which is this one."""
+
+    WORLD = None
+
+
+group = GroupMember = _Groups
+
+
+def get_process_group_ranks(group: Any = None) -> list[int]:
+    """The ranks of a group: [0]."""
+    return [0]
+
+
+def new_group(ranks: Any = None, *args: Any, **options: Any) -> None:
+    """A group of some of the processes: of this one, None. Raises ValueError: other ranks."""
+    _require()
+    for rank in ranks or ():
+        _only_rank("new_group", rank)
+
+
+globals().update(parts(
+    "torch.distributed",
+    classes="ProcessGroup Work Store TCPStore FileStore HashStore PrefixStore P2POp",
+    functions="all_to_all all_to_all_single all_gather_into_tensor reduce_scatter reduce_scatter_tensor "
+              "gather scatter gather_object scatter_object_list send recv isend irecv monitored_barrier "
+              "batch_isend_irecv",
+))
+__getattr__ = attribute_of(__name__, {"algorithms", "checkpoint", "device_mesh", "fsdp", "tensor"})

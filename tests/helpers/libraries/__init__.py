@@ -1,0 +1,1 @@
+"""Programs of the libraries around PyTorch, to run on graphtorch and on PyTorch and compare."""

@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Run the libraries around PyTorch on graphtorch and on PyTorch, and write what came out to
+docs/libraries.md.
+
+    python3 tools/libraries.py                            all cases (half an hour on two cores)
+    python3 tools/libraries.py language                   those of one module in tests/helpers/libraries
+    python3 tools/libraries.py vision resnet18 operators  some of them; the other rows stay
+
+It needs the extras `oracle` and `libraries`, and for the module `training` tensorboard, accelerate and
+pytorch-lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACE = ROOT / "docs" / "libraries.md"
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+# module of cases: the packages that it runs, and the tolerance
+MODULES: dict[str, tuple[str, float]] = {
+    "vision": ("torchvision", 1e-4),
+    "language": ("transformers tokenizers huggingface_hub", 1e-3),
+    "metrics": ("torchmetrics", 1e-4),
+    "training": ("einops safetensors tensorboard accelerate pytorch-lightning", 1e-4),
+}
+INTRODUCTION = """# Libraries around PyTorch
+
+What ran unmodified under `graphtorch.install_as_torch()`, and how far its results were from those on PyTorch
+{torch}, on the CPU: the largest difference of a tensor, relative to its largest element. Weights are the same
+numbers on both; models of `language` are compared with their losses, gradients and greedy generations.
+Detections are selections by thresholds and ranks: of boxes whose scores differ in the last digits alone
+another one may be chosen. Written by `tools/libraries.py`; the cases are in `tests/helpers/libraries`.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run cases and write their rows; 1 where one differs."""
+    module, names = (arguments[0], arguments[1:]) if arguments else ("", [])
+    found = {m: compare(m, names) for m in ([module] if module else MODULES)}
+    rows = written()
+    for one, results in found.items():
+        rows.setdefault(one, {}).update((n, text_of(r, MODULES[one][1])) for n, r in results.items())
+    PLACE.write_text(document(rows), encoding="utf-8")
+    bad = [
+        f"{n}: {r}"
+        for one, results in found.items()
+        for n, r in results.items()
+        if isinstance(r, str) or r > MODULES[one][1]
+    ]
+    print("\n".join(bad) or "all are equal")
+    return int(bool(bad))
+
+
+def written() -> dict[str, dict[str, str]]:
+    """The rows that the document has, by module."""
+    rows: dict[str, dict[str, str]] = {}
+    for line in PLACE.read_text(encoding="utf-8").splitlines() if PLACE.exists() else []:
+        if line.startswith("## "):
+            rows[line.removeprefix("## ").partition(":")[0]] = current = {}
+        elif line.startswith("| ") and not line.startswith("| what"):
+            name, text = line.strip("| ").split(" | ", 1)
+            current[name] = text
+    return rows
+
+
+def compare(module: str, names: list[str]) -> dict[str, Any]:
+    """For each case the difference, or the last line of an error. One process for each framework."""
+    running = importlib.import_module("libraries.running")
+    chosen = names or list(importlib.import_module(f"libraries.{module}").CASES)
+    mine, other = (
+        running.run(framework, module, chosen, timeout=7200) for framework in ("graphtorch", "torch")
+    )
+    found: dict[str, Any] = {}
+    for name in chosen:
+        wrong = next((r[name] for r in (mine, other) if isinstance(r[name], str)), None)
+        found[name] = (
+            running.difference(mine[name], other[name]) if wrong is None else wrong.strip().splitlines()[-1]
+        )
+    return found
+
+
+def text_of(found: Any, tolerance: float) -> str:
+    """One result in words."""
+    if isinstance(found, str):
+        return found
+    return ("" if found <= tolerance else "differs: ") + f"{found:.1e}"
+
+
+def document(rows: dict[str, dict[str, str]]) -> str:
+    """docs/libraries.md."""
+    parts = [INTRODUCTION.format(torch=importlib.metadata.version("torch").partition("+")[0])]
+    for module in MODULES:
+        if module in rows:
+            versions = [f"{p} {importlib.metadata.version(p)}" for p in MODULES[module][0].split()]
+            lines = [f"| {name} | {text} |" for name, text in rows[module].items()]
+            parts.append(f"## {module}: {', '.join(versions)}\n")
+            parts.append("\n".join(["| what | difference |", "|---|---|", *lines]) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
