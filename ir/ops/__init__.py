@@ -19,6 +19,7 @@ from .gamma import *
 from .index import *
 from .linalg import *
 from .loss import *
+from .mersenne import *
 from .norm import *
 from .pool import *
 from .random import *
