@@ -11,7 +11,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 
-from .ir import Assign, Buffer, Call, Expr, For, If, Kernel, Let, Load, Name, Ref, Stmt, Store, Var, While, walk
+from .ir import (
+    Assign,
+    Buffer,
+    Call,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Name,
+    Ref,
+    Stmt,
+    Store,
+    Var,
+    While,
+    walk,
+)
 from .program import Launch, Program, Slot, touched
 from .text import print_expr
 

@@ -338,17 +338,16 @@ class Sampler:
             with b.when(at_once):
                 b.assign(value, k)
                 b.assign(more, Const(0))
-            with b.otherwise():
-                with b.when(unary("not", outside)):
-                    rest, back = b.let(n - m + _real(1), "rest"), b.let(n - k + _real(1), "back")
-                    bound = ((m + _real(0.5)) * unary("log", (m + _real(1)) / (odds * rest))
-                             + (n + _real(1)) * unary("log", rest / back)
-                             + (k + _real(0.5)) * unary("log", odds * back / (k + _real(1)))
-                             + self._tail(m) + self._tail(n - m) - self._tail(k) - self._tail(n - k))
-                    left = unary("log", v * alpha / (a / (us * us) + wide))
-                    with b.when(b.let(binary("le", left, bound), "taken")):
-                        b.assign(value, k)
-                        b.assign(more, Const(0))
+            with b.otherwise(), b.when(unary("not", outside)):
+                rest, back = b.let(n - m + _real(1), "rest"), b.let(n - k + _real(1), "back")
+                bound = ((m + _real(0.5)) * unary("log", (m + _real(1)) / (odds * rest))
+                         + (n + _real(1)) * unary("log", rest / back)
+                         + (k + _real(0.5)) * unary("log", odds * back / (k + _real(1)))
+                         + self._tail(m) + self._tail(n - m) - self._tail(k) - self._tail(n - k))
+                left = unary("log", v * alpha / (a / (us * us) + wide))
+                with b.when(b.let(binary("le", left, bound), "taken")):
+                    b.assign(value, k)
+                    b.assign(more, Const(0))
 
     def _tail(self, number: Expr) -> Expr:
         b = self.b

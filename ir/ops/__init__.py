@@ -28,3 +28,4 @@ from .require import *
 from .shape import *
 from .special import *
 from .spectral import *
+from .words import *

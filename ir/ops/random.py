@@ -175,20 +175,25 @@ def _normal_reference(attrs: RandomFloat, seed: np.ndarray, offset: np.ndarray) 
     return narrow(pairs.reshape(-1)[:count], attrs.dtype).reshape(attrs.shape)
 
 
-def _int_infer(attrs: RandomInt, seed: Type, offset: Type) -> tuple[Type, ...]:
-    check_state("random_int", seed, offset)
+def int_range(name: str, attrs: RandomInt) -> None:
+    """Raise where the bounds of random integers do not fit."""
     if not attrs.dtype.is_integer:
-        raise RuntimeError(f"random_int: expected an integer dtype, got {attrs.dtype}; cast the result")
+        raise RuntimeError(f"{name}: expected an integer dtype, got {attrs.dtype}; cast the result")
     if attrs.low >= attrs.high:
         raise RuntimeError(
-            f"random_int expects 'low' to be less than 'high', but got low={attrs.low} >= high={attrs.high}"
+            f"{name} expects 'low' to be less than 'high', but got low={attrs.low} >= high={attrs.high}"
         )
     info = np.iinfo(attrs.dtype.numpy)
     if attrs.low < info.min or attrs.high - 1 > info.max:
         raise RuntimeError(
-            f"random_int: {attrs.low}..{attrs.high - 1} is out of bounds for {attrs.dtype}, "
+            f"{name}: {attrs.low}..{attrs.high - 1} is out of bounds for {attrs.dtype}, "
             f"which holds {info.min}..{info.max}"
         )
+
+
+def _int_infer(attrs: RandomInt, seed: Type, offset: Type) -> tuple[Type, ...]:
+    check_state("random_int", seed, offset)
+    int_range("random_int", attrs)
     return (Type(attrs.dtype, attrs.shape),)
 
 
