@@ -18,8 +18,10 @@ from graphtorch.ir.ops.mersenne import (
     LEFT,
     PLACE,
     SEEDED,
+    SQUEEZE,
     STATE_TYPE,
     STIRLING_TAILS,
+    THIRD,
     WORDS,
 )
 from graphtorch.ir.shape import Dim, numel
@@ -231,7 +233,7 @@ class Sampler:
             u = e.unit()
             b.assign(scale, binary("pow", _real(1) - u, _real(1) / given))
             b.assign(a, given + _real(1))
-        d = b.let(a - _real(1 / 3), "d")
+        d = b.let(a - _real(THIRD), "d")
         c = b.let(_real(1) / unary("sqrt", binary("mul", _real(9), d)), "c")
         with b.repeat(binary("ne", more, Const(0))):
             e.normal(x)
@@ -240,7 +242,7 @@ class Sampler:
                 v = b.let(y * y * y, "v")
                 u = b.let(_real(1) - e.unit(), "u")
                 square = b.let(x * x, "square")
-                quick = binary("lt", u, _real(1) - _real(0.0331) * square * square)
+                quick = binary("lt", u, _real(1) - _real(SQUEEZE) * square * square)
                 bound = _real(0.5) * square + d * (_real(1) - v + unary("log", v))
                 taken = b.let(binary("or", quick, binary("lt", unary("log", u), bound)), "taken")
                 with b.when(taken):

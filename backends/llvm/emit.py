@@ -439,6 +439,7 @@ class Found(dict):  # type: ignore[type-arg]
 _EMIT: dict[type, Callable[..., None]] = {
     k.For: FunctionEmitter._for, k.Let: FunctionEmitter._let, k.Var: FunctionEmitter._var,
     k.Assign: FunctionEmitter._assign, k.Store: FunctionEmitter._store, k.Scratch: FunctionEmitter._scratch,
-    k.If: FunctionEmitter._if, k.While: FunctionEmitter._while, k.Call: FunctionEmitter._call, k.Fail: FunctionEmitter._fail,
+    k.If: FunctionEmitter._if, k.While: FunctionEmitter._while, k.Call: FunctionEmitter._call,
+    k.Fail: FunctionEmitter._fail,
 }
 assert INDEX.lanes == 1 and constant(0, INDEX) == "0"

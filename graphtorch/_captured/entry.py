@@ -16,8 +16,8 @@ from .._deferred.door import Buffer
 from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, View
 from .._deferred.tensor import Tensor, from_value, make_view
 from .._deferred.write import assign
+from .._random.generator import drawing
 from ..autograd.grad_mode import modes, no_grad
-from ..random import drawing
 from .capture import buffer_of, rebuild
 from .checks import Checks
 from .gradient import Backward, Spent
@@ -84,7 +84,7 @@ class Entry:
         self.own: frozenset[Storage] = frozenset()  # storages that are not arguments'
         self.shared: dict[int, Storage] = {}  # arguments that are to have one of those
         self.layouts: dict[int, Any] = {}  # arguments that are to lie in their storage as they did
-        self.generators: list[tuple[Any, int]] = []
+        self.draws = False  # whether the state of a generator is read and written
         self.bases: list[int] = []  # results that become tensors of which outputs are views
         self.outputs: list[tuple[str, Any]] = []  # kind, and number, tensor or `Shown`
         self.spent: list[int] = []  # bases and outputs whose backward pass ran inside
@@ -187,7 +187,7 @@ class Entry:
         Raises:
             Failed: an error that data has led to; nothing has been changed yet.
         """
-        if not self.generators:
+        if not self.draws:
             return self._replay(arguments, state, known)
         with drawing:  # else another thread's call would draw the same numbers
             return self._replay(arguments, state, known)
@@ -215,8 +215,6 @@ class Entry:
                 whole = [*inputs, *state, *[number_now(s) for s in self.whole_scalars]]
             else:
                 whole = [*given, *numbers] if numbers else given
-        for generator, used in self.generators:
-            generator._offset += used
         return self._deliver(results, given, whole, arguments)
 
     def _inputs(self, arguments: Sequence[Tensor]) -> list[Buffer]:

@@ -52,7 +52,7 @@ def record(
         return result
     capture.restore()
     entry = made.entry
-    entry.generators = list(capture.drawn.items())
+    entry.draws = capture.drawn
     entry.program = recorded_program(entry.graph, made.stable, dynamic)
     return made
 

@@ -46,8 +46,8 @@ from .elementwise import CONDITION, ZERO, Formula, decomposition
 __all__ = [
     "add", "atan2", "bitwise_and", "bitwise_or", "bitwise_xor", "cast", "complex", "copysign", "div", "eq",
     "floor_div", "fmax", "fmin", "fmod", "ge", "gt", "hypot", "le", "logaddexp", "logical_and", "logical_or",
-    "logical_xor", "lt", "maximum", "minimum", "mul", "muladd", "ne", "nextafter", "pow", "product", "remainder",
-    "shift_left", "shift_right", "sub", "trunc_div", "where", "xlogy",
+    "logical_xor", "lt", "maximum", "minimum", "mul", "muladd", "ne", "nextafter", "pow", "product",
+    "remainder", "shift_left", "shift_right", "sub", "trunc_div", "where", "xlogy",
 ]
 
 COMPLEX_OF = {f32: c64, f64: c128}
@@ -425,7 +425,8 @@ def _muladd_infer(attrs: Attrs, *types: Type) -> tuple[Type, ...]:
 
 def _muladd_vjp(node: Node, g: Value) -> tuple[Value, ...]:
     x, y, z = node.operands
-    return (sum_to(ops.mul(g, y), x.shape), sum_to(ops.mul(g, x), y.shape), sum_to(g, z.shape))
+    a, b, given = Expr(x), Expr(y), Expr(g)
+    return (sum_to((given * b).value, x.shape), sum_to((given * a).value, y.shape), sum_to(g, z.shape))
 
 
 def _muladd_reference(attrs: Attrs, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:

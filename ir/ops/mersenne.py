@@ -1,8 +1,8 @@
 """Random numbers one after another: the Mersenne Twister, with PyTorch's use of it on CPUs.
 
-M. Matsumoto, T. Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed uniform pseudo-random number
-generator" (1998): MT19937, 32-bit words. A generator's *state* is a value, i64[632], laid out as the 5,056
-bytes of `torch.Generator.get_state` are (little-endian):
+M. Matsumoto, T. Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed uniform pseudo-random
+number generator" (1998): MT19937, 32-bit words. A generator's *state* is a value, i64[632], laid out as the
+5,056 bytes of `torch.Generator.get_state` are (little-endian):
 
     0        the seed
     1        32 bits: words left of this block, plus 1 (1: the next word begins a new block); 32 bits: 1
@@ -12,9 +12,9 @@ bytes of `torch.Generator.get_state` are (little-endian):
     630      32 bits: whether one is kept
     631      not used
 
-Every op takes a state and gives, after its other results, the next one. `mersenne_words` is for all draws that
-take as many words as they have elements; the others take as many as it turns out. How words become numbers is
-said in `draws_in_order.py`.
+Every op takes a state and gives, after its other results, the next one. `mersenne_words` is for all draws
+that take a known number of words; the others take as many as it turns out. How words become numbers is said
+in `words.py`.
 """
 
 from __future__ import annotations
@@ -207,6 +207,10 @@ def _sampler(name: str, doc: str, operands: tuple[str, ...], sample: Callable[..
     return Op(name, doc, (*operands, "state"), infer, vjp, reference, Attrs)
 
 
+# As PyTorch has them, in single precision
+THIRD, SQUEEZE = float(np.float32(1) / np.float32(3)), float(np.float32(0.0331))
+
+
 def _gamma(engine: Engine, alpha: float) -> float:
     """G. Marsaglia, W. Tsang, A simple method for generating gamma variables (2000)."""
     if not 0 < alpha < math.inf:
@@ -215,7 +219,7 @@ def _gamma(engine: Engine, alpha: float) -> float:
     if alpha < 1:
         scale = (1 - engine.unit()) ** (1 / alpha)
         alpha += 1
-    d = alpha - 1 / 3
+    d = alpha - THIRD
     c = 1 / math.sqrt(9 * d)
     while True:
         x = engine.normal()
@@ -223,13 +227,13 @@ def _gamma(engine: Engine, alpha: float) -> float:
         if y <= 0:
             continue
         v, u, square = y * y * y, 1 - engine.unit(), x * x
-        if u < 1 - 0.0331 * square * square or math.log(u) < 0.5 * square + d * (1 - v + math.log(v)):
+        if u < 1 - SQUEEZE * square * square or math.log(u) < 0.5 * square + d * (1 - v + math.log(v)):
             return scale * d * v
 
 
 mersenne_gamma: Op = _sampler(
-    "mersenne_gamma", "Samples of the gamma distribution of concentration alpha and rate 1.", ("alpha",), _gamma,
-    lambda node, g: ops.mul(g, ops.standard_gamma_grad(node.operands[0], node.results()[0])),
+    "mersenne_gamma", "Samples of the gamma distribution of concentration alpha and rate 1.", ("alpha",),
+    _gamma, lambda node, g: ops.mul(g, ops.standard_gamma_grad(node.operands[0], node.results()[0])),
 )
 
 
@@ -274,8 +278,8 @@ def _few(engine: Engine, rate: float) -> float:
     return float(count)
 
 
-mersenne_poisson: Op = _sampler("mersenne_poisson", "Samples of the Poisson distribution of a rate.", ("rate",),
-                                _poisson)
+mersenne_poisson: Op = _sampler(
+    "mersenne_poisson", "Samples of the Poisson distribution of a rate.", ("rate",), _poisson)
 
 # k! = sqrt(2 pi) (k + 1)**(k + 1/2) exp(-k - 1 + tail): of Stirling's series, for k below 10
 STIRLING_TAILS = (
@@ -363,6 +367,6 @@ def _permutation_reference(attrs: Attrs, words: np.ndarray) -> np.ndarray:
 
 permutation: Op = Op(
     "permutation",
-    "The numbers 0 .. n in random order, by n unsigned words: place i changes with place i + word mod (n + 1 - i).",
+    "The numbers 0 .. n in random order by n unsigned words: place i changes with i + word mod (n + 1 - i).",
     ("words",), _permutation_infer, FRESH, _permutation_reference, Attrs,
 )

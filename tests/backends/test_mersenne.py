@@ -1,4 +1,4 @@
-"""Draws from a Mersenne Twister in native code against the references, and these against NumPy's generator."""
+"""Draws from a Mersenne Twister in native code against the references, these against NumPy's."""
 
 from __future__ import annotations
 
