@@ -1,4 +1,4 @@
-"""Values drawn for a tensor: its dtype, the order of its memory, what distributions make of uniform numbers."""
+"""Values drawn for a tensor: its dtype, the order of its memory, what distributions do to uniform numbers."""
 
 from __future__ import annotations
 
@@ -147,9 +147,18 @@ def memory_order(x: Tensor) -> tuple[int, ...] | None:
     if x._view is None:
         return None
     shape, strides = x._type.shape, x._strides
-    order = sorted(range(len(shape)), key=lambda d: -int(strides[d]) if shape[d] != 1 else 0)
-    moving = [d for d in order if shape[d] != 1]
-    return None if moving == sorted(moving) else (*moving, *(d for d in order if shape[d] == 1))
+    moving = [d for d, size in enumerate(shape) if size != 1]
+    order: list[int] = []  # from the fastest; insertion, in which strides of 0 stay where they are
+    for d in reversed(moving):
+        place = at = len(order)
+        while at and (strides[order[at - 1]] == 0 or strides[d] == 0 or strides[order[at - 1]] > strides[d]):
+            at -= 1
+            if strides[order[at]] and strides[d]:
+                place = at
+        order.insert(place, d)
+    if order[::-1] == moving:
+        return None
+    return (*order[::-1], *(d for d, size in enumerate(shape) if size == 1))
 
 
 def in_order(shape: Shape, order: tuple[int, ...] | None, make: Make) -> Value:

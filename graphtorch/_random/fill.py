@@ -21,13 +21,15 @@ from .generator import Generator
 
 CHANCES = "bernoulli: expected all probabilities to be in [0, 1]"
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
+HALF: Any = np.float64(0.5)  # a number that a tensor may stand for
 _REQUIRED: Any = inspect.Parameter.empty
 
 
 def _method(name: str, doc: str, *parameters: tuple[str, Any]) -> Callable[[Callable[..., Value]], Any]:
     """Makes a method of ``define(self, shape, dtype, generator, *arguments)``, which draws row after row."""
     own = [inspect.Parameter("self", _POSITIONAL)]
-    own += [inspect.Parameter(n.replace("from", "from_"), _POSITIONAL, default=d) for n, d in parameters]
+    own += [inspect.Parameter(n.replace("from", "from_"), _POSITIONAL, default=d,
+                              annotation="float" if type(d) is float else "Any") for n, d in parameters]
     last = inspect.Parameter("generator", inspect.Parameter.KEYWORD_ONLY, default=None)
     names = [n for n, _ in parameters]
 
@@ -96,7 +98,7 @@ def normal_of(shape: Any, dtype: DType, generator: Any, mean: Any = 0.0, std: fl
     return ops.add(made, draw.scalar(mean, dtype)) if mean else made  # type: ignore[no-any-return]
 
 
-@_method("bernoulli_", "0 or 1, with `p` (a number or a tensor) as the probability of 1.", ("p", 0.5))
+@_method("bernoulli_", "0 or 1, with `p` (a number or a tensor) as the probability of 1.", ("p", HALF))
 def _bernoulli(self: Tensor, shape: Any, dtype: DType, generator: Any, p: Any) -> Value:
     if not isinstance(p, Tensor):
         if not 0 <= p <= 1:
