@@ -13,7 +13,7 @@ from graphtorch.ir.graph import Type, Value
 from .._deferred.running import locate
 from .._deferred.tensor import Tensor
 from .._ops.base import cast_value, scalar
-from .generator import Generator, default_generator
+from .generator import Generator, current
 
 Shape = tuple[Any, ...]
 Make = Callable[[Shape], Value]
@@ -25,7 +25,7 @@ def source(generator: Generator | None, shape: Shape) -> Generator:
         raise TypeError(f"argument 'generator' must be Generator, not {type(generator).__name__}")
     locate()
     Type(f32, shape)
-    return default_generator if generator is None else generator
+    return current(generator)
 
 
 def _real(dtype: DType) -> DType:

@@ -7,7 +7,8 @@ the draws after it. `streams` says what a state is and how numbers are made of i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -176,6 +177,32 @@ def _restored(seed: int, state: bytes) -> Generator:
     return made
 
 
+class _Elsewhere(threading.local):
+    """Of a thread: the generator that stands for a runtime's own, while a graph for one is recorded."""
+
+    generator: Generator | None = None
+
+
+_elsewhere = _Elsewhere()
+
+
+@contextmanager
+def left_to_runtime() -> Iterator[None]:
+    """What is drawn inside, from any generator, are ops that a runtime of graph files has of its own."""
+    before = _elsewhere.generator
+    _elsewhere.generator = Generator()
+    _elsewhere.generator.use("philox")
+    try:
+        yield
+    finally:
+        _elsewhere.generator = before
+
+
+def current(generator: Generator | None) -> Generator:
+    """The one to draw from, where `generator` was given."""
+    return _elsewhere.generator or generator or default_generator
+
+
 class _Default(Generator):
     """The global generator: until somebody seeds it, its numbers cannot be foreseen, as PyTorch's."""
 
@@ -234,7 +261,7 @@ def set_rng_state(new_state: Tensor) -> None:
 
 
 @contextmanager
-def fork_rng(devices: Any = None, enabled: bool = True, **options: Any) -> Any:
+def fork_rng(devices: Any = None, enabled: bool = True, **options: Any) -> Iterator[None]:
     """The global stream after the block is as it was before."""
     if not enabled:
         yield

@@ -20,7 +20,7 @@ from tensor_cases import CASES, Case
 
 APART = {
     **dict.fromkeys(("scan", "cond", "while_loop"), "bodies that are graphs: tested with what makes them"),
-    **dict.fromkeys(("bernoulli", "poisson", "binomial", "von_mises"),
+    **dict.fromkeys(("bernoulli", "poisson", "binomial"),
                     "its gradient is zero by definition; differences see the jumps"),
     **dict.fromkeys(("mersenne_poisson", "mersenne_binomial"), "its gradient is zero by definition"),
     **dict.fromkeys(("standard_gamma", "mersenne_gamma"),
