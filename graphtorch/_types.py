@@ -61,12 +61,8 @@ class dtype:
 # Facts only: PyTorch's CPU hardly computes with it either, and no op here takes it.
 COMPLEX32 = dtype(DType("c32", "complex32", ir_dtype.Kind.COMPLEX, 4,
                         np.dtype([("real", np.float16), ("imag", np.float16)])))
-# Likewise: PyTorch has them to read files and to talk to other libraries.
-UNSIGNED = {f"uint{bits}": dtype(DType(f"u{bits}", f"uint{bits}", ir_dtype.u8.kind, bits // 8,
-                                       np.dtype(f"uint{bits}"), signed=False)) for bits in (16, 32, 64)}
 DTYPES: dict[str, dtype] = {d.torch_name: dtype(d) for d in ir_dtype.ALL}
 DTYPES["complex32"] = COMPLEX32
-DTYPES.update(UNSIGNED)
 ALIASES = {
     "half": "float16",
     "float": "float32",
@@ -91,8 +87,6 @@ def to_ir(given: Any) -> DType:
         if given is COMPLEX32:
             raise RuntimeError("tensors of torch.complex32 are not implemented for 'ComplexHalf': use "
                                "torch.complex64")
-        if given in UNSIGNED.values():
-            raise RuntimeError(f"tensors of {given} are not implemented: use torch.int32 or torch.int64")
         return given.ir
     if given is float:
         return default_dtype()

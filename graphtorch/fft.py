@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphtorch.ir import ops
+from graphtorch.ir.dtype import SCALAR_NAMES
 
 from ._deferred.tensor import Tensor
 from ._deferred.write import cast_tensor
@@ -37,7 +38,7 @@ def _real_or_complex(name: str, input: Any) -> Tensor:
     dtype = floating(input._type.dtype)
     if dtype.bits < 32:
         raise RuntimeError(
-            f"Unsupported dtype {dtype.torch_name.capitalize()}: {name} computes in float32 or wider"
+            f"Unsupported dtype {SCALAR_NAMES[dtype]}: {name} computes in float32 or wider"
         )
     return input if input._type.dtype is dtype else cast_tensor(input, dtype)
 

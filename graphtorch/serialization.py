@@ -110,8 +110,8 @@ def _read(file: Any, trusting: bool, map_location: Any, mapped: bool, pickle_mod
 # ------------------------------------------------------------------------------------------ safetensors
 
 _SAFE_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
-                "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
-                "C64": "complex64"}
+                "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32",
+                "U16": "uint16", "U8": "uint8", "BOOL": "bool", "C64": "complex64"}
 _SAFE_CODES = {name: code for code, name in _SAFE_DTYPES.items()}
 
 

@@ -44,7 +44,7 @@ TOLERANCE = {
     "spectral": {"float64": 1e-6, "float32": 1e-3},  # vectors: rounding over the gap of two values
 }
 FLOATS = ("float32",) * 4 + ("float64",) * 2 + ("float16", "bfloat16")
-INTS = ("int64", "int32", "int16", "int8", "uint8")
+INTS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64")
 SIZES = {"h": (5, 6, 9, 12), "w": (5, 8, 11), "l": (2, 3, 7), "z": (0, 1, 4)}
 ANY_SIZE = (1, 2, 3, 4, 5, 7, 8, 16, 17, 33, 70)
 

@@ -25,7 +25,7 @@ from .pair_pool import PairPool, is_pair_pool
 from .pointwise import less, logical_not, maximum, number, wide
 from .program import Slot
 from .scope import Scope
-from .windows import cast_count
+from .windows import cast_count, lowest
 
 if TYPE_CHECKING:  # stages.py runs what is defined here
     from .stages import Stages
@@ -220,10 +220,7 @@ class MaxPool(PoolRows):
 
     @property
     def floor(self) -> Const:
-        like = KType(self.dtype)
-        if self.dtype.is_floating_point:
-            return Const(-math.inf, like)
-        return Const(-(1 << self.dtype.bits - 1) if self.dtype.signed else 0, like)
+        return lowest(KType(self.dtype))
 
     def combine(self, a: Expr, x: Expr) -> Expr:
         return maximum(a, x)

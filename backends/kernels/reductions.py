@@ -45,18 +45,7 @@ def identity(node: Node) -> Const:
     dtype, name = accumulator(node), node.op.name
     if dtype is boolean:
         return Const(name in ("all", "min", "prod"), KType(boolean))
-    value: float | int
-    if name in ("sum", "prod"):
-        value = 0 if name == "sum" else 1
-    elif dtype.is_floating_point:
-        value = float("-inf") if name == "max" else float("inf")
-    else:
-        low, high = (
-            (-(1 << dtype.bits - 1), (1 << dtype.bits - 1) - 1)
-            if dtype.signed
-            else (0, (1 << dtype.bits) - 1)
-        )
-        value = low if name == "max" else high
+    value = int(name == "prod") if name in ("sum", "prod") else dtype.ends[name == "min"]
     return Const(float(value) if dtype.is_floating_point else value, KType(dtype))
 
 

@@ -18,7 +18,7 @@ from . import cost
 from .ir import Buffer, Const, Expr, KType, Name, binary, cast, load, select, unary
 from .lines import Lines, block_width, column_blocks, is_used
 from .loops import task_rows
-from .pointwise import wide
+from .pointwise import less, logical_not, unsigned, wide
 from .program import Slot
 from .scope import Scope
 
@@ -39,8 +39,8 @@ def lower_scan(stages: Stages, node: Node) -> None:
 
 
 def running_dtype(dtype: DType) -> DType:
-    """The dtype of running values: ordered by the signed comparisons of kernels."""
-    return i32 if dtype.is_bool or (dtype.is_integer and not dtype.signed) else wide(dtype)
+    """The dtype of running values; bools count."""
+    return i32 if dtype.is_bool else wide(dtype)
 
 
 def start(node: Node, dtype: DType) -> Const:
@@ -49,10 +49,7 @@ def start(node: Node, dtype: DType) -> Const:
     if name in ("cumsum", "cumprod"):
         value = 0 if name == "cumsum" else 1
         return Const((-0.0 if name == "cumsum" else 1.0) if dtype.is_floating_point else value, like)
-    sign = -1 if name == "cummax" else 1
-    if dtype.is_floating_point:
-        return Const(sign * float("inf"), like)
-    return Const(-(1 << dtype.bits - 1) if sign < 0 else (1 << dtype.bits - 1) - 1, like)
+    return Const(dtype.ends[name == "cummin"], like)
 
 
 @dataclass(eq=False)
@@ -140,5 +137,8 @@ class Scan:
 
     def beats(self, x: Expr, best: Expr) -> Expr:
         """Whether `x` replaces the extremum: a tie does, a NaN does, and only a NaN replaces a NaN."""
-        wins = binary("ge" if self.node.op.name == "cummax" else "le", x, best)
+        above = self.node.op.name == "cummax"
+        if unsigned(x):
+            return logical_not(less(x, best) if above else less(best, x))
+        wins = binary("ge" if above else "le", x, best)
         return binary("or", wins, unary("isnan", x)) if self.dtype.is_floating_point else wins

@@ -130,10 +130,7 @@ def _max(e: Evaluator, value: Value, index: Index, mask: Mask | None, axes: list
 
 
 def lowest(like: KType) -> Const:
-    dtype = like.dtype
-    if dtype.is_floating_point:
-        return Const(float("-inf"), like)
-    return Const(-(1 << dtype.bits - 1) if dtype.signed else 0, like)
+    return Const(like.dtype.ends[0], like)
 
 
 def _max_value(e: Evaluator, node: Node, index: Index, mask: Mask | None, axes: list[Axis]) -> Result:

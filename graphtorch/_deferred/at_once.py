@@ -99,6 +99,7 @@ def element(number: Any, dtype: DType) -> Any:
 
     Raises:
         RuntimeError: out of its range; complex where `dtype` is not.
+        OverflowError: an integer out of every dtype's range.
     """
     kind = type(number)
     if dtype.is_bool:
@@ -110,6 +111,7 @@ def element(number: Any, dtype: DType) -> Any:
         if kind is float and not math.isfinite(number):
             raise _overflow(dtype)
         number = int(number)
+        check_64_bits(number)
         lowest, largest = _bounds(dtype)
         if not lowest <= number <= largest:
             raise _overflow(dtype)
@@ -119,6 +121,12 @@ def element(number: Any, dtype: DType) -> Any:
     elif dtype is f16 and abs(number) >= _LARGEST_HALF:
         return math.copysign(math.inf, number)
     return number
+
+
+def check_64_bits(number: int) -> None:
+    """Raise OverflowError for an integer that neither int64 nor uint64 holds."""
+    if not -(1 << 63) <= number < 1 << 64:
+        raise OverflowError(f"int too big to convert: {number} does not fit 64 bits")
 
 
 def _overflow(dtype: DType) -> RuntimeError:
@@ -200,10 +208,9 @@ def _part(item: Any, arrays: bool) -> Any:
     if not isinstance(item, Tensor) or not _is_at_hand(item, i64):
         return _ELSEWHERE
     dtype = item._type.dtype
-    whole = dtype.is_integer and dtype is not u8  # bytes are a mask
     if not item._type.shape:
-        return int(item._array()) if whole else _ELSEWHERE
-    return item._array() if arrays and (whole or dtype.is_bool) else _ELSEWHERE
+        return int(item._array()) if dtype.is_integer and dtype is not u8 else _ELSEWHERE  # bytes are a mask
+    return item._array() if arrays and (dtype in (i32, i64) or dtype.is_bool) else _ELSEWHERE
 
 
 def _is_bound(x: Any) -> bool:

@@ -317,11 +317,12 @@ class LegacySource:
     def __init__(self, map_location: Any):
         self.place = locator(map_location)
         self.known: dict[str, tuple[LoadedStorage, LoadedStorage]] = {}  # as in the file, as placed
+        self.sizes: dict[str, int] = {}  # elements in the file, bytes where it knows no dtype
 
     def __call__(self, ir: DType | None, key: str, count: int, location: str) -> LoadedStorage:
         if key not in self.known:
             made = LoadedStorage(np.zeros(count, np.uint8 if ir is None else ir.numpy), location)
-            self.known[key] = made, self.place(made)
+            self.known[key], self.sizes[key] = (made, self.place(made)), count
         return self.known[key][1]
 
     def fill(self, keys: list[str], file: IO[bytes], swap: bool) -> None:
@@ -330,8 +331,9 @@ class LegacySource:
             array = self.known[str(key)][0].array
             count = int.from_bytes(file.read(8), "big" if swap else sys.byteorder)  # type: ignore[arg-type]
             raw = file.read(array.nbytes)
-            if count != array.size or len(raw) != array.nbytes:
-                raise RuntimeError(f"unexpected EOF, expected {array.size - count} more elements. The file "
+            size = self.sizes[str(key)]
+            if count != size or len(raw) != array.nbytes:
+                raise RuntimeError(f"unexpected EOF, expected {size - count} more elements. The file "
                                    "might be corrupted.")
             read = np.frombuffer(raw, array.dtype)
             array[...] = read.byteswap() if swap else read

@@ -50,11 +50,15 @@ class _StorageKey:
     """What the pickler writes as a persistent id."""
 
     def __init__(self, ir: DType, key: str, count: int, legacy: bool):
-        self.id = ("storage", _Global("torch", STORAGE_OF[ir.torch_name]), key, "cpu", count,
-                   *([None] if legacy else []))
+        if ir.torch_name in STORAGE_OF:
+            kind = _Global("torch", STORAGE_OF[ir.torch_name])
+        else:
+            kind, count = _Global("torch.storage", "UntypedStorage"), count * ir.itemsize
+        self.id = ("storage", kind, key, "cpu", count, *([None] if legacy else []))
 
 
 _REBUILD = _Global("torch._utils", "_rebuild_tensor_v2")
+_REBUILD_UNTYPED = _Global("torch._utils", "_rebuild_tensor_v3")
 _REBUILD_PARAMETER = _Global("torch._utils", "_rebuild_parameter")
 _REBUILD_PARAMETER_WITH_STATE = _Global("torch._utils", "_rebuild_parameter_with_state")
 _REBUILD_SPARSE = _Global("torch._utils", "_rebuild_sparse_tensor")
@@ -139,11 +143,14 @@ class _Tensors:
         storage, *place = parts(t)
         key = _StorageKey(storage.value.type.dtype, *self._store(storage), self.legacy)
         made = key, *place, t.requires_grad, OrderedDict()
+        rebuild = _REBUILD
+        if t.dtype.name not in STORAGE_OF:  # dtypes newer than the classes of storages
+            rebuild, made = _REBUILD_UNTYPED, (*made, t.dtype)
         plain = type(t) in (Tensor, Buffer)
         if plain and not attributes:
-            return _REBUILD, made
+            return rebuild, made
         kind = _Global("torch", "Tensor") if plain else type(t)
-        return _REBUILD_FROM_TYPE, (_REBUILD, kind, made, attributes)
+        return _REBUILD_FROM_TYPE, (rebuild, kind, made, attributes)
 
     def _store(self, storage: Storage) -> tuple[str, int]:
         """The key under which a storage is saved, and its elements."""
@@ -253,5 +260,6 @@ def _write_legacy(obj: Any, file: IO[bytes], root: str, kind: Any, protocol: int
     pickle.dump(sorted(pickler.arrays), file, protocol)
     for key in sorted(pickler.arrays):
         array = pickler.arrays[key]
-        file.write(array.size.to_bytes(8, sys.byteorder))
+        typed = DType.of(array.dtype).torch_name in STORAGE_OF
+        file.write((array.size if typed else array.nbytes).to_bytes(8, sys.byteorder))
         file.write(array.tobytes())

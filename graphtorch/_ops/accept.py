@@ -200,7 +200,7 @@ _OF: dict[tuple[str, str], Kind | None] = {  # of one function
     ("type", "dtype"): _ANYTHING,
     ("repeat_interleave", "repeats"): ("Tensor", lambda x: isinstance(x, Tensor) or _INTS[1](x)),
     ("einsum", "equation"): None, ("copy_", "src"): _OPERAND,
-    ("broadcast_tensors", "tensors"): _TENSOR,
+    ("broadcast_tensors", "tensors"): _TENSOR, ("lerp", "weight"): _OPERAND,
     ("view", "shape"): ("tuple of ints", lambda x: isinstance(x, dtype) or _INTS[1](x)),
 }
 

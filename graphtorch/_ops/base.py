@@ -16,6 +16,7 @@ from graphtorch.ir.ops.require import FAILURES, breaks
 from graphtorch.ir.shape import SymInt, normalize_axis
 
 from .. import _types
+from .._deferred.at_once import check_64_bits, element
 from .._deferred.door import Buffer
 from .._deferred.running import flush, locate, settle, user_line
 from .._deferred.storage import Leaf, Storage, number_in_all, recorder
@@ -235,9 +236,18 @@ def _small_constant(number: Any, kind: type, dtype: DType) -> Value:
         return ops.constant(value=Literal.of(number, dtype))
 
 
+def fitting(number: Any, dtype: DType) -> Any:
+    """A number to be put in the place of elements, which must be one of `dtype` where that holds no floats.
+
+    Raises: RuntimeError where it is not; arithmetic wraps such numbers instead.
+    """
+    return number if dtype.is_differentiable or isinstance(number, SymInt) else element(number, dtype)
+
+
 def _fits(number: Any, dtype: DType) -> Any:
     if dtype.is_integer and isinstance(number, int):  # wrap as PyTorch does
         bits = dtype.bits
+        check_64_bits(number)
         number &= (1 << bits) - 1
         return number - (1 << bits) if dtype.signed and number >> (bits - 1) else number
     return number
@@ -391,6 +401,13 @@ def _recast(x: Any, given: frozenset[DType], target: DType) -> Any:
 # ------------------------------------------------------------------------------------------ promotion
 
 
+def _number_type(x: Any) -> type:
+    """The type by which a number takes part in promotion: of integers beyond int64 that is uint64's."""
+    if isinstance(x, (SymInt, np.integer)):
+        return int
+    return np.uint64 if type(x) is int and x >= 1 << 63 else type(x)
+
+
 def common_dtype(*operands: Any) -> DType:
     """The dtype in which operands (tensors and Python numbers) meet."""
     if len(operands) == 2:
@@ -414,7 +431,7 @@ def common_dtype(*operands: Any) -> DType:
             t = x._type
             (dims if t.shape else zero_dims).append(t.dtype)
         else:
-            numbers.append(int if isinstance(x, SymInt) else type(x))
+            numbers.append(_number_type(x))
     return result_type(dims, zero_dims, numbers, _types.default_dtype())
 
 

@@ -24,6 +24,7 @@ from .base import (
     check_tensor,
     common_dtype,
     elementwise,
+    fitting,
     in_place,
     is_operand,
     register,
@@ -163,7 +164,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Any =
         raise RuntimeError("where expected condition to be a boolean tensor, but got a tensor with dtype "
                            f"{condition.dtype}")
     dtype = common_dtype(input, other)
-    given = [x if isinstance(x, Tensor) else scalar(x, dtype) for x in (input, other)]
+    given = [x if isinstance(x, Tensor) else scalar(fitting(x, dtype), dtype) for x in (input, other)]
 
     def apply(c: Value, a: Value, b: Value) -> Value:
         return ops.where(cast_value(c, boolean), cast_value(a, dtype), cast_value(b, dtype))
@@ -185,6 +186,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
     bounds = [b for b in (min, max) if b is not None]
     dtype = common_dtype(input, *bounds)
+    bounds = [b if isinstance(b, Tensor) else fitting(b, dtype) for b in bounds]
 
     def apply(v: Value, *limits: Value) -> Value:
         rest = list(limits)
@@ -239,7 +241,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     else:
         if isinstance(value, complex) and not dtype.is_complex:
             raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
-        given = scalar(bool(value) if dtype.is_bool else int(value) if dtype.is_integer else value, dtype)
+        given = scalar(fitting(value, dtype), dtype)
     return run("MaskedFill", lambda v, m, f: ops.where(m, cast_value(f, dtype), v), input, mask, given)
 
 

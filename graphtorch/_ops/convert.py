@@ -17,7 +17,7 @@ from .._deferred import at_once, running
 from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, from_value
 from .._deferred.write import assign, cast_tensor, check_overlap
-from .._torch.legacy import LEGACY, TYPE_NAME_OF, refuse_cuda
+from .._torch.legacy import TYPE_NAME_OF, TYPE_NAMES, refuse_cuda
 from .._types import DTYPES, check_device, dtype, to_ir
 from .base import FUNCTIONS, METHODS, Number, check_tensor, common_dtype, register, run
 from .creation import from_array, full_value
@@ -111,9 +111,9 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
         raise TypeError("type(): dtype must be a type, str, or dtype object, not a Tensor: use type_as()")
     refuse_cuda(dtype)
     name = dtype.rsplit(".", 1)[-1] if isinstance(dtype, str) else getattr(dtype, "__name__", "")
-    if isinstance(dtype, str) and name not in LEGACY and name not in DTYPES:
+    if isinstance(dtype, str) and name not in TYPE_NAMES and name not in DTYPES:
         raise ValueError(f"invalid type: '{dtype}'")
-    return to(self, DTYPES[LEGACY[name]] if name in LEGACY else dtype)
+    return to(self, DTYPES[TYPE_NAMES[name]] if name in TYPE_NAMES else dtype)
 
 
 @register(function=False)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import BY_NUMPY, DType, i64, number_dtype, promote
+from graphtorch.ir.dtype import BY_NUMPY, DType, i64, number_dtype, promote, u64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt
@@ -66,14 +66,13 @@ def array_from(data: Any, wanted: DType | None) -> np.ndarray:
     array = np.asarray(data)
     if array.dtype.byteorder not in "=|" and array.dtype.byteorder != np.dtype(np.int32).byteorder:
         array = array.astype(array.dtype.newbyteorder("="))
-    if array.dtype in (np.uint16, np.uint32, np.uint64):
-        array = array.astype(np.int64)
     try:
         DType.of(array.dtype)
     except TypeError:
         raise TypeError(
             f"can't convert np.ndarray of type {array.dtype}. The only supported types are: float64, "
-            "float32, float16, complex64, complex128, int64, int32, int16, int8, uint8, and bool."
+            "float32, float16, complex64, complex128, int64, int32, int16, int8, uint64, uint32, uint16, "
+            "uint8, and bool."
         ) from None
     return array if wanted is None else _converted(array, wanted)
 
@@ -99,22 +98,33 @@ def _from_python(data: Any, wanted: DType | None) -> np.ndarray:
     for x in flat:
         if isinstance(x, Tensor) and x.numel() != 1:
             raise ValueError("only one element tensors can be converted to Python scalars")
-    flat = [x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in flat]
-    dtype = wanted or _inferred(flat)
+    given = flat
+    flat = [x.item() if isinstance(x, (Tensor, np.generic)) or hasattr(x, "item") else x for x in given]
+    dtype = wanted or _inferred({type(x if isinstance(x, np.generic) else plain)
+                                 for x, plain in zip(given, flat, strict=True)})
+    if dtype.is_integer:
+        return _integers(flat if wanted is None else [int(x) for x in flat], dtype).reshape(shape)
     try:
-        if dtype.is_integer and wanted is not None:
-            return _integers(flat, dtype).reshape(shape)
         with np.errstate(over="ignore"):  # a number too large for the dtype becomes inf, as in PyTorch
             return np.array(flat, dtype.numpy).reshape(shape)
     except OverflowError:
         raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow") from None
 
 
-def _integers(flat: list[Any], dtype: DType) -> np.ndarray:
-    array = np.array([int(x) for x in flat], np.int64 if flat else dtype.numpy)
-    info = np.iinfo(dtype.numpy)
-    lowest = info.min if dtype.signed else -info.max
-    if dtype is not i64 and array.size and (array.max() > info.max or array.min() < lowest):
+def _integers(flat: list[int], dtype: DType) -> np.ndarray:
+    if dtype is u64:  # the others are read as int64, and unsigned ones wrap
+        try:
+            return np.array(flat, np.uint64)
+        except OverflowError:
+            raise OverflowError("can't convert an int that is negative or does not fit 64 bits to uint64") \
+                from None
+    try:
+        array = np.array(flat, np.int64 if flat else dtype.numpy)
+    except OverflowError:
+        raise ValueError("Overflow when unpacking long long: an int does not fit int64") from None
+    low, high = dtype.ends
+    lowest = low if dtype.signed else -high
+    if dtype is not i64 and array.size and (array.max() > high or array.min() < lowest):
         raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
     return array.astype(dtype.numpy)
 
@@ -130,15 +140,17 @@ def _level(rows: list[Any], size: int, depth: int) -> list[Any]:
     return result
 
 
-def _inferred(flat: list[Any]) -> DType:
+def _inferred(kinds: set[type]) -> DType:
+    """The dtype of data by the types of its numbers; those of NumPy have one of their own."""
     found: DType | None = None
-    for kind in {type(x) for x in flat}:
-        if not issubclass(kind, (bool, int, float, complex)):
+    for kind in kinds:
+        own = issubclass(kind, np.generic)
+        if not own and not issubclass(kind, (bool, int, float, complex)):
             if kind is str:
                 raise TypeError("new(): invalid data type 'str'")
             raise RuntimeError(f"Could not infer dtype of {kind.__name__}: pass numbers, or nested lists "
                                "of them")
-        one = number_dtype(kind, _types.default_dtype())
+        one = DType.of(kind) if own else number_dtype(kind, _types.default_dtype())
         found = one if found is None else promote(found, one)
     return found or _types.default_dtype()
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import i64
+from graphtorch.ir.dtype import i32, i64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim, SymInt, broadcast
 
@@ -274,8 +274,9 @@ def _add_arrays(x: Tensor, axis: int, item: Tensor, arrays: Arrays) -> int:
         for i, column in enumerate(_true_places(item)):
             arrays.append((axis + i, column))
         return axis + item.ndim
-    if not dtype.is_integer:
-        raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
+    if dtype not in (i32, i64):
+        raise IndexError("tensors used as indices must be long, int, byte or bool tensors: convert this one, "
+                         f"of {item.dtype}, with .long()")
     arrays.append((axis, item))
     return axis + 1
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, boolean, i64
+from graphtorch.ir.dtype import SCALAR_NAMES, DType, boolean, i64
 from graphtorch.ir.graph import Value
 
 from .. import _types
@@ -583,8 +583,11 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 @register(inplace=True, out=True)
 @rounded_once
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-    """input + weight * (end - input)."""
+    """input + weight * (end - input). Raises NotImplementedError for integers and bools."""
     dtype = common_dtype(input, end)
+    if not dtype.is_differentiable:
+        raise NotImplementedError(f"\"lerp\" not implemented for '{SCALAR_NAMES[dtype]}': convert the "
+                                  "inputs to a float dtype first")
 
     def apply(a: Value, b: Value, w: Value) -> Value:
         return ops.add(a, ops.mul(w, ops.sub(b, a)))

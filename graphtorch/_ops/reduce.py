@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, boolean, i64
+from graphtorch.ir.dtype import SCALAR_NAMES, DType, boolean, i64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.ops.common import number
 from graphtorch.ir.ops.shape import slice_dim
@@ -75,7 +75,7 @@ def _mean_dtype(name: str, x: Tensor, dtype: Any) -> DType:
     if not found.is_differentiable:
         raise RuntimeError(
             f"{name}(): could not infer output dtype. Input dtype must be either a floating point or complex "
-            f"dtype. Got: {found.torch_name.capitalize()}"
+            f"dtype. Got: {SCALAR_NAMES[found]}"
         )
     return found
 
@@ -90,7 +90,11 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
 @register(out=True)
 @rounded_once
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """The mean of the elements that are not NaN."""
+    """The mean of the elements that are not NaN. Raises RuntimeError for integers and bools."""
+    kind = input._type.dtype
+    if not kind.is_differentiable:
+        raise RuntimeError("nanmean(): expected input to have floating point or complex dtype but got "
+                           f"{SCALAR_NAMES[kind]}: convert it with .to(dtype)")
     known = FUNCTIONS["isnan"](input).logical_not()
     return nansum(input, dim, keepdim, dtype=dtype) / sum(known, dim, keepdim)
 

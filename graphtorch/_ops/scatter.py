@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
+from graphtorch.ir.dtype import SCALAR_NAMES, i64
 from graphtorch.ir.shape import broadcast
 
 from .._deferred.tensor import Tensor, from_value
@@ -301,7 +302,10 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 
 @register(out=True)
 def take(input: Tensor, index: Tensor) -> Tensor:
-    """Elements of the flattened input."""
+    """Elements of the flattened input. Raises RuntimeError for an index that is not of int64."""
+    if index._type.dtype is not i64:
+        raise RuntimeError(f"take(): Expected a long tensor for index, but got "
+                           f"{SCALAR_NAMES[index._type.dtype]}: convert it with .long()")
     flat = reshape(input, (-1,))
     return getitem(flat, index)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import i64
+from graphtorch.ir.dtype import SCALAR_NAMES, i32, i64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import broadcast
@@ -355,6 +355,9 @@ def repeat_interleave(
             input,
         )
     if isinstance(repeats, Tensor):
+        if repeats._type.dtype not in (i32, i64):
+            raise NotImplementedError("\"repeat_interleave\" not implemented for "
+                                      f"'{SCALAR_NAMES[repeats._type.dtype]}': give repeats of int64")
         repeats = elements_for_size("repeat_interleave", repeats, "give the repeats as Python ints")
     counts = np.asarray(repeats).reshape(-1)
     if (counts < 0).any():

@@ -6,8 +6,11 @@ import itertools
 import math
 from typing import Any
 
+from graphtorch.ir.dtype import SCALAR_NAMES
+
+from .. import _types
 from .._deferred.tensor import Tensor
-from .base import FUNCTIONS, axis_of, check_tensor, checked, register, rounded_once
+from .base import FUNCTIONS, axis_of, check_tensor, checked, common_dtype, register, rounded_once
 from .compare import where
 from .order import sort
 
@@ -90,8 +93,11 @@ def corrcoef(input: Tensor) -> Tensor:
 @register(out=True)
 def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     """How many elements fall into each of `bins` equal parts of min..max, or of the data's range if those
-    are equal."""
+    are equal. Raises NotImplementedError for anything but real floats."""
     check_tensor("histc", "input", input)
+    if not input._type.dtype.is_floating_point:
+        raise NotImplementedError(f"\"histc\" not implemented for '{SCALAR_NAMES[input._type.dtype]}': "
+                                  "convert it to a float dtype first")
     if bins <= 0:
         raise RuntimeError("bins must be > 0")
     if not (math.isfinite(min) and math.isfinite(max)):
@@ -171,12 +177,11 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 @register(method=False, out=True)
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """Where `elements` are among `test_elements`; `invert` for where they are not."""
+    common = _types.dtype._of[common_dtype(elements, test_elements)]
     x, tested = (t if isinstance(t, Tensor) else FUNCTIONS["tensor"](t) for t in (elements, test_elements))
-    flat = sort(tested.reshape(-1))[0]
+    x, flat = x.to(common), sort(tested.to(common).reshape(-1))[0]
     if flat.shape[0] == 0:
         return FUNCTIONS["full"](tuple(x.shape), invert, dtype=_bool())
-    common = FUNCTIONS["promote_types"](x.dtype, flat.dtype)
-    x, flat = x.to(common), flat.to(common)
     place = FUNCTIONS["searchsorted"](flat, x).clamp(max=flat.shape[0] - 1)
     found = flat[place] == x
     return ~found if invert else found
@@ -191,7 +196,7 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
     if any(s < 0 for s in sizes):
         raise ValueError(f"'shape' cannot have negative values, but got {sizes}")
     found: list[Tensor] = []
-    rest: Any = indices
+    rest: Any = indices.to(FUNCTIONS["promote_types"](indices.dtype, _types.DTYPES["int64"]))
     for size in reversed(sizes):
         found.insert(0, rest % size)
         rest = rest // size

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, i64
+from graphtorch.ir.dtype import SCALAR_NAMES, DType, i64
 from graphtorch.ir.graph import Type
-from graphtorch.ir.ops.common import SCALAR_NAMES
 from graphtorch.ir.shape import SymInt, assumed_equal, bounds, contiguous_strides, floordiv, numel
 
 from .._deferred.storage import Bits, Expand, Permute, Reshape, Slice, Step, is_contiguous
@@ -122,7 +121,7 @@ def view_dtype(self: Tensor, target: Any) -> Tensor:
 
 
 def _names(before: DType, after: DType) -> str:
-    return f"{SCALAR_NAMES[before.name]} as {SCALAR_NAMES[after.name]} (different element sizes)"
+    return f"{SCALAR_NAMES[before]} as {SCALAR_NAMES[after]} (different element sizes)"
 
 
 def _check_last(x: Tensor, dtype: DType, what: str, ratio: int = 1) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType, f64, i64
+from graphtorch.ir.dtype import SCALAR_NAMES, DType, f64, i64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import broadcast
 
@@ -37,7 +37,7 @@ def _float_dtype(dtype: Any, name: str) -> DType:
     ir = _types.default_dtype() if dtype is None else to_ir(dtype)
     if not ir.is_differentiable:
         raise RuntimeError(
-            f"\"{name}\" not implemented for '{ir.torch_name.capitalize()}': use torch.randint for integers"
+            f"\"{name}\" not implemented for '{SCALAR_NAMES[ir]}': use torch.randint for integers"
         )
     return ir
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType
+from graphtorch.ir.dtype import SCALAR_NAMES, DType
 from graphtorch.ir.graph import Value
 
 from .._deferred.tensor import Tensor, from_value
@@ -66,7 +66,7 @@ def _method(name: str, doc: str, *parameters: tuple[str, Any]) -> Callable[[Call
 
 def _floating(name: str, dtype: DType) -> None:
     if not dtype.is_floating_point and not dtype.is_complex:
-        raise RuntimeError(f"\"{name}\" not implemented for '{dtype.torch_name.capitalize()}': fill a tensor "
+        raise RuntimeError(f"\"{name}\" not implemented for '{SCALAR_NAMES[dtype]}': fill a tensor "
                            "of a floating point dtype")
 
 

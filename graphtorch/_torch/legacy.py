@@ -98,7 +98,8 @@ CUDA_TYPES = {
     name: _CudaType(name, (), {"__module__": "torch.cuda", "__doc__": f"{d} tensors on a GPU."})
     for name, d in LEGACY.items()
 }
-TYPE_NAMES = {**LEGACY, "ComplexFloatTensor": "complex64", "ComplexDoubleTensor": "complex128"}
+TYPE_NAMES = {**LEGACY, "ComplexFloatTensor": "complex64", "ComplexDoubleTensor": "complex128",
+              "UInt16Tensor": "uint16", "UInt32Tensor": "uint32", "UInt64Tensor": "uint64"}
 TYPE_NAME_OF = {_types.DTYPES[d].ir: name for name, d in TYPE_NAMES.items()}  # what ``tensor.type()`` says
 
 

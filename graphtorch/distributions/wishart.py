@@ -122,9 +122,9 @@ class Wishart(Covariance, ExponentialFamily):
         size = self._event_shape[-1]
         rows, columns = FUNCTIONS["tril_indices"](size, size, -1)
         below = gaussian((*sample_shape, *self._batch_shape, size * (size - 1) // 2), root)
-        noise = FUNCTIONS["diag_embed"](root)
-        noise[..., rows, columns] = below
-        factor = self._unbroadcasted_scale_tril @ noise
+        lower = FUNCTIONS["zeros"]((*root.shape, size), dtype=root.dtype)
+        lower[..., rows, columns] = below
+        factor = self._unbroadcasted_scale_tril @ (FUNCTIONS["diag_embed"](root) + lower)
         return factor @ factor.mT
 
     def rsample(self, sample_shape: Any = (), max_try_correction: int | None = None) -> Tensor:

@@ -15,7 +15,8 @@ from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.shape import Dim, Quotient, Remainder, Symbol, SymInt, plain_symbol
 
 ELEM_TYPE: dict[DType, int] = {
-    dt.boolean: TensorProto.BOOL, dt.u8: TensorProto.UINT8, dt.i8: TensorProto.INT8,
+    dt.boolean: TensorProto.BOOL, dt.u8: TensorProto.UINT8, dt.u16: TensorProto.UINT16,
+    dt.u32: TensorProto.UINT32, dt.u64: TensorProto.UINT64, dt.i8: TensorProto.INT8,
     dt.i16: TensorProto.INT16, dt.i32: TensorProto.INT32, dt.i64: TensorProto.INT64,
     dt.f16: TensorProto.FLOAT16, dt.bf16: TensorProto.BFLOAT16, dt.f32: TensorProto.FLOAT,
     dt.f64: TensorProto.DOUBLE, dt.c64: TensorProto.COMPLEX64, dt.c128: TensorProto.COMPLEX128,

@@ -61,7 +61,11 @@ def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: 
     outputs = _outputs(builder, graph.outputs, output_names)
     infos = [value_info(names[v], v.type) for v in data]
     model = builder.model(graph, infos, outputs, "exported by graphtorch")
-    onnx.checker.check_model(model, full_check=model.ByteSize() < 2**30)
+    try:
+        onnx.checker.check_model(model, full_check=model.ByteSize() < 2**30)
+    except onnx.shape_inference.InferenceError as error:
+        raise RuntimeError(f"onnx.export: an ONNX operator does not take these operands: {error}; where it "
+                           "is their dtype, convert them with .to(dtype)") from None
     return model
 
 

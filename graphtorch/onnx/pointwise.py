@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,7 +13,6 @@ from graphtorch.ir.graph import Node
 
 from .builder import ELEM_TYPE, ModelBuilder
 
-UINT64 = 13  # of onnx.TensorProto
 Emit = Callable[[ModelBuilder, Node, list[str]], "str | list[str]"]
 E = TypeVar("E", bound=Emit)
 POINTWISE: dict[str, Emit] = {}
@@ -49,6 +49,9 @@ SINCE = {"mish": 18, "bitwise_and": 18, "bitwise_or": 18, "bitwise_xor": 18, "bi
 # ONNX defines these on numbers only: booleans go through i32.
 NUMERIC = frozenset(["add", "mul", "maximum", "minimum", "lt", "le", "gt", "ge"])
 
+# ... and of integers only on those of 32 and 64 bits: narrower ones go through i64.
+NARROW = frozenset(["sum", "prod", "max", "min", "cumsum"])
+
 # ... and these on integers only: booleans have operators of their own.
 LOGICAL = {"bitwise_and": "And", "bitwise_or": "Or", "bitwise_xor": "Xor", "bitwise_not": "Not"}
 
@@ -78,11 +81,33 @@ def emit_pointwise(b: ModelBuilder, node: Node, x: list[str]) -> str | list[str]
     name = node.op.name
     if name in NUMERIC and node.operands[0].dtype is dt.boolean:
         return _through_i32(DIRECT[name], name in ("add", "mul", "maximum", "minimum"))(b, node, x)
-    if name in LOGICAL and node.operands[0].dtype is dt.boolean:
+    dtype = node.operands[0].dtype
+    if name in LOGICAL and dtype is dt.boolean:
         return b.op(LOGICAL[name], x)
+    if dtype.is_integer and name in ON_INTEGERS:
+        return ON_INTEGERS[name](b, node, x)
+    if dtype.is_integer and not dtype.signed and name in ON_UNSIGNED:
+        return ON_UNSIGNED[name](b, node, x)
     if b.opset < SINCE.get(name, 0):
         raise unsupported(node, f"it needs opset {SINCE[name]}; pass opset_version={SINCE[name]}")
+    if name in NARROW:
+        return in_wide_integers(POINTWISE[name])(b, node, x)
     return POINTWISE[name](b, node, x)
+
+
+def in_wide_integers(emit: Emit) -> Emit:
+    """`emit` of one result, in i64 where the operands are integers of less than 32 bits: both wrap alike."""
+    @functools.wraps(emit)
+    def through(b: ModelBuilder, node: Node, x: list[str]) -> str:
+        dtype = node.operands[0].dtype
+        if not dtype.is_integer or dtype.bits >= 32:
+            return one_result(emit(b, node, x))
+        return cast(b, one_result(emit(b, node, [cast(b, v, dt.i64) for v in x])), dtype)
+    return through
+
+
+def one_result(found: str | list[str]) -> str:
+    return found if isinstance(found, str) else found[0]
 
 
 def _like(node: Node) -> DType:
@@ -142,7 +167,7 @@ def _erfc(b: ModelBuilder, node: Node, x: list[str]) -> str:
 
 @emits("shift_left", "shift_right")
 def _shift(b: ModelBuilder, node: Node, x: list[str]) -> str:
-    """In 64 bits, as products and quotients with powers of two: ONNX's BitShift takes unsigned numbers only.
+    """In 64 bits, signed as products and quotients with powers of two: BitShift takes unsigned numbers only.
 
     By less than 0 or as many as there are bits: 0, or the sign for a shift to the right.
     """
@@ -153,7 +178,11 @@ def _shift(b: ModelBuilder, node: Node, x: list[str]) -> str:
     if node.op.name == "shift_left":
         moved = b.op("Mul", [value, _power_of_two(b, b.op("Where", [wrong, zero, by]))])
         return cast(b, b.op("Where", [wrong, zero, moved]), dtype)
-    by = b.op("Where", [wrong, b.constant(dtype.bits - (1 if dtype.signed else 0), dt.i64), by])
+    if not dtype.signed:
+        number, by = cast(b, x[0], dt.u64), cast(b, b.op("Where", [wrong, zero, by]), dt.u64)
+        moved = cast(b, b.op("BitShift", [number, by], direction="RIGHT"), dt.i64)
+        return cast(b, b.op("Where", [wrong, zero, moved]), dtype)
+    by = b.op("Where", [wrong, b.constant(dtype.bits - 1, dt.i64), by])
     half = b.op("Div", [by, b.constant(2, dt.i64)])  # in two steps: no power of two is the 64th then
     for part in (half, b.op("Sub", [by, half])):
         power = _power_of_two(b, part)
@@ -163,9 +192,28 @@ def _shift(b: ModelBuilder, node: Node, x: list[str]) -> str:
 
 def _power_of_two(b: ModelBuilder, exponent: str) -> str:
     """2 ** exponent in i64, for exponents below 64."""
-    one = b.op("Cast", [b.constant(1, dt.i64)], to=UINT64)
-    moved = b.op("BitShift", [one, b.op("Cast", [exponent], to=UINT64)], direction="LEFT")
-    return b.op("Cast", [moved], to=ELEM_TYPE[dt.i64])
+    moved = b.op("BitShift", [b.constant(1, dt.u64), cast(b, exponent, dt.u64)], direction="LEFT")
+    return cast(b, moved, dt.i64)
+
+
+def _no_pow(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    raise unsupported(node, f"ONNX has no powers of {node.types[0].dtype}: cast to int64 or float64 before")
+
+
+def _differs(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    return b.op("Not", [b.op("Equal", [x[0], x[0]])])
+
+
+# How integers, and unsigned ones, take what ONNX defines on floats, and on signed numbers, only.
+ON_INTEGERS: dict[str, Emit] = {
+    **dict.fromkeys(("floor", "ceil", "round", "trunc"), _direct("Identity")),
+    **dict.fromkeys(("isnan", "isinf"), _differs),
+    "isfinite": lambda b, node, x: b.op("Equal", [x[0], x[0]]),
+}
+ON_UNSIGNED: dict[str, Emit] = {
+    "neg": lambda b, node, x: b.op("Sub", [b.constant(0, _like(node)), x[0]]),
+    "relu": _direct("Identity"), "pow": _no_pow,
+}
 
 
 @emits("trunc")

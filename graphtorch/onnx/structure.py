@@ -13,7 +13,7 @@ from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
 
 from .builder import ELEM_TYPE, ModelBuilder
-from .pointwise import E, Emit, cast, unsupported
+from .pointwise import E, Emit, cast, in_wide_integers, unsupported
 
 STRUCTURE: dict[str, Emit] = {}
 END = np.iinfo(np.int64).max  # a slice's stop that means "to the end"
@@ -233,6 +233,7 @@ def _topk(b: ModelBuilder, node: Node, x: list[str]) -> list[str]:
 # ---- contractions, windows, norms, losses -----------------------------------------------------------
 
 @_emits
+@in_wide_integers
 def _matmul(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("MatMul", x)
 

@@ -47,6 +47,8 @@ def _bitcast_parts(node: Node) -> tuple[Value]:
     """By shifts, through whole numbers; bytes are little-endian."""
     (x,), target = node.operands, node.types[0]
     before, after = x.dtype.itemsize, target.dtype.itemsize
+    if before == after and x.dtype.is_integer and target.dtype.is_integer:
+        return (ops.cast(x, dtype=target.dtype),)
     if before == after > 1:
         raise NotImplementedError(f"bitcast of {x.dtype} to {target.dtype}: the target has none")
     if x.dtype.is_bool:

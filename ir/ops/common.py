@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, Union
 
 import numpy as np
 
-from ..dtype import DType, Kind, boolean, f32, i64
+from ..dtype import SCALAR_NAMES, DType, Kind, boolean, f32, i64
 from ..graph import Type, Value, located
 from ..literal import Literal
 from ..op import OPS, Op
@@ -293,27 +293,12 @@ BITS = _domain("an integer or bool", Kind.BOOL, Kind.INT)
 INTEGER = _domain("an integer", Kind.INT)
 BOOLEAN = _domain("a bool", Kind.BOOL)
 
-SCALAR_NAMES = {
-    "bool": "Bool",
-    "u8": "Byte",
-    "i8": "Char",
-    "i16": "Short",
-    "i32": "Int",
-    "i64": "Long",
-    "f16": "Half",
-    "bf16": "BFloat16",
-    "f32": "Float",
-    "f64": "Double",
-    "c64": "ComplexFloat",
-    "c128": "ComplexDouble",
-}
-
 
 def check_domain(name: str, type: Type, domain: Domain, hint: str = "") -> None:
     """Raise NotImplementedError, as PyTorch does, where `name` does not take the dtype of `type`."""
     if type.dtype not in domain:
         raise NotImplementedError(
-            f"\"{name}\" not implemented for '{SCALAR_NAMES[type.dtype.name]}': "
+            f"\"{name}\" not implemented for '{SCALAR_NAMES[type.dtype]}': "
             f"expected {domain.words} tensor, got {type}; {hint or 'convert it with .to(dtype)'}"
         )
 

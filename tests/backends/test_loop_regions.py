@@ -17,7 +17,8 @@ from programs import lowered, run_program
 
 Build = Callable[..., object]
 N = symbol("n", 0, 1000)
-DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8, np.bool_]
+DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8, np.uint32,
+          np.uint64, np.bool_]
 
 
 def numbers(dtype: type, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -15,7 +15,8 @@ from graphtorch.ir.shape import Symbol, SymInt
 
 BATCH = SymInt.atom(Symbol("batch", 0, 1 << 40))
 SIZE = SymInt.atom(Symbol("size", 4, 1 << 20))
-DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8]
+DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8,
+          np.uint64]
 #           input shape        kernel     stride     padding    dilation   ceil mode
 WINDOWS = [((2, 3, 8, 8), (2, 2), (2, 2), (0, 0), (1, 1), False),
            ((2, 3, 9, 7), (2, 2), (2, 2), (0, 0), (1, 1), True),
@@ -46,7 +47,8 @@ AVERAGE = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "ceil_mode": F
 
 def numbers(dtype: type, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Small numbers, so that many are equal."""
-    values = np.random.default_rng(seed).integers(0 if dtype is np.uint8 else -4, 5, shape)
+    low = 0 if np.dtype(dtype).kind == "u" else -4
+    values = np.random.default_rng(seed).integers(low, 5, shape)
     return (values * (1 if np.dtype(dtype).kind in "iu" else 0.5)).astype(dtype)
 
 

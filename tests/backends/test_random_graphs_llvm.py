@@ -9,7 +9,7 @@ import pytest
 
 from graphtorch.backends import Buffer, compile
 from graphtorch.ir.passes import pipeline
-from random_graphs import ComplexGenerator, Generator, assert_close, evaluate
+from random_graphs import ComplexGenerator, Generator, UnsignedGenerator, assert_close, evaluate
 
 CHUNKS, CHUNK = 20, 25
 ALL = pipeline.stages
@@ -43,10 +43,11 @@ def test_llvm_agrees_with_the_references(
             assert_close(graph, found, expected, f"seed {seed}, passes {what}")
 
 
+@pytest.mark.parametrize("kind", [ComplexGenerator, UnsignedGenerator])
 @pytest.mark.parametrize("chunk", range(6))
-def test_complex_graphs(chunk: int) -> None:
+def test_complex_and_unsigned_graphs(chunk: int, kind: type[Generator]) -> None:
     for seed in range(chunk * 10, (chunk + 1) * 10):
-        generator = ComplexGenerator(seed)
+        generator = kind(seed)
         graph = generator.graph(4 + seed % 12)
         expected = evaluate(graph, generator.arrays(seed))
         found = [b.numpy() for b in compile(graph, "llvm")([Buffer.of(a) for a in generator.arrays(seed)])]

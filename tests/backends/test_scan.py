@@ -12,7 +12,8 @@ from graphtorch.ir.dtype import f32
 from graphtorch.ir.shape import Symbol, SymInt
 
 BATCH = SymInt.atom(Symbol("batch", 0, 1 << 40))
-DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8, np.int8]
+DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8, np.int8,
+          np.uint32, np.uint64]
 SHAPES = [((), 0), ((1,), 0), ((0,), 0), ((7,), 0), ((5, 0), 1), ((0, 5), 1), ((3, 37), 1), ((37, 3), 0),
           ((2, 9, 70), 1), ((4, 5, 6), 0), ((4, 5, 6), 2), ((300, 41), 0), ((2, 1, 3), 1)]
 
@@ -22,7 +23,7 @@ def numbers(dtype: type, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     if dtype is bool:
         return rng.random(shape) < 0.4
     if np.dtype(dtype).kind in "iu":
-        return rng.integers(0 if np.dtype(dtype).kind == "u" else -9, 10, shape).astype(dtype)
+        return rng.integers(-9, 10, shape).astype(dtype)  # unsigned: near both ends
     return np.asarray(np.round(rng.standard_normal(shape) * 2, 1)).astype(dtype)
 
 

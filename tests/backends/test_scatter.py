@@ -13,7 +13,8 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Symbol, SymInt
 
 BATCH = SymInt.atom(Symbol("batch", 0, 1 << 40))
-DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8, bool]
+DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.uint8,
+          np.uint16, bool]
 #         x           index      src        dim
 SCATTER = [((7,), (5,), (5,), 0), ((7,), (0,), (3,), 0), ((1,), (9,), (9,), 0), ((4, 5), (4, 3), (4, 3), 1),
            ((4, 5), (9, 5), (9, 5), 0), ((4, 5), (2, 3), (6, 4), 0), ((3, 4, 5), (3, 2, 5), (3, 3, 5), 1),

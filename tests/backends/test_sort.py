@@ -13,7 +13,7 @@ from graphtorch.ir.shape import Symbol, SymInt
 
 BATCH = SymInt.atom(Symbol("batch", 0, 1 << 40))
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.int16, np.int8,
-          np.uint8, bool]
+          np.uint8, np.uint32, np.uint64, bool]
 SHAPES = [((1,), 0), ((0,), 0), ((2, 0), 1), ((0, 3), 1), ((64,), 0), ((65,), 0), ((1000,), 0),
           ((3, 5, 4), 1), ((4, 300), 1), ((300, 4), 0), ((2, 90, 3), 1)]
 

@@ -160,6 +160,31 @@ def test_half_and_integer_types(folder):
     assert [a.tolist() for a in found] == [[2, 2, 2], [2, 2, 2], [False, True, False]]
 
 
+def test_unsigned_types(folder):
+    """Inputs, weights, constants and results; other signedness or width is refused."""
+    table = torch.tensor([2**63, 7], dtype=torch.uint64)
+
+    def unsigned(a, b, c):
+        return a // 3, torch.maximum(b, b[:1]) >> 1, c + table, (c > table).to(torch.uint16)
+    example = [torch.tensor([1, 2 ** (8 * d.itemsize) - 1], dtype=d)
+               for d in (torch.uint16, torch.uint32, torch.uint64)]
+    compiled = aot.compile(unsigned, tuple(example), folder / "unsigned.so")
+    with compiled.load() as library:
+        found = library(*[t.numpy() for t in example])
+        assert [i["dtype"] for i in library.metadata["inputs"]] == ["uint16", "uint32", "uint64"]
+    assert [a.dtype.name for a in found] == ["uint16", "uint32", "uint64", "uint16"]
+    assert [a.tolist() for a in found] == [[0, 21845], [0, 2**31 - 1], [2**63 + 1, 6], [0, 1]]
+    raw = Raw(folder / "unsigned.so")
+    arrays = [t.numpy() for t in example]
+    results = [tensor(np.empty(2, a.dtype)) for a in found]
+    assert raw.run([*map(tensor, arrays)], results) == dl.OK
+    for other in (np.int32, np.uint64):
+        wrong = [arrays[0], arrays[1].astype(other), arrays[2]]
+        assert raw.run([*map(tensor, wrong)], results) == dl.DTYPE
+        assert "uint32" in raw.error()
+    raw.destroy()
+
+
 def test_results_that_are_inputs_views_or_constants(folder):
     def several(x, s):
         y = x + 1

@@ -118,8 +118,9 @@ def test_profiler_times_blocks(tmp_path: Path) -> None:
 def test_facts_about_dtypes_and_memory() -> None:
     assert torch.uint16.itemsize == 2 and not torch.uint64.is_signed and repr(torch.uint32) == "torch.uint32"
     assert pickle.loads(pickle.dumps(torch.uint16)) is torch.uint16
+    assert torch.iinfo(torch.uint64).max == 2**64 - 1 and torch.iinfo(torch.uint16).bits == 16
     with pytest.raises(RuntimeError, match="tensors of torch"):
-        torch.zeros(2, dtype=torch.uint16)
+        torch.zeros(2, dtype=torch.complex32)
     assert isinstance(torch.zeros(2).untyped_storage(), torch.UntypedStorage)
     assert "CUDA: no" in torch.__config__.show() and "threads" in torch.__config__.parallel_info()
 

@@ -144,7 +144,8 @@ def test_allowed_classes():
     assert torch.serialization.get_safe_globals() == []
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int64", "bool", "complex64"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int64", "bool", "complex64", "uint16",
+                                   "uint32", "uint64"])
 def test_safetensors_dtypes(dtype, tmp_path):
     given = {"a": torch.arange(6).reshape(2, 3).to(getattr(torch, dtype)), "empty": torch.ones(0, 2)}
     torch.save_safetensors(given, tmp_path / "x.safetensors", metadata={"format": "pt"})

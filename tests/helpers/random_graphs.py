@@ -127,9 +127,12 @@ def as_complex(array: np.ndarray, like: np.ndarray) -> np.ndarray:
 class Generator:
     """Grows a graph node by node from the values it has."""
 
+    dtypes: tuple[DType, ...] = DTYPES
+
     def __init__(self, seed: int):
         self.random = random.Random(seed)
-        self.inputs = [Value(Type(self.random.choice(DTYPES), self.shape()), name=f"x{i}") for i in range(3)]
+        self.inputs = [Value(Type(self.random.choice(self.dtypes), self.shape()), name=f"x{i}")
+                       for i in range(3)]
         self.inputs.append(Value(Type(dt.f32, self.shape(2)), name="x3"))
         self.values = list(self.inputs)
 
@@ -248,7 +251,7 @@ class Generator:
 
     def cast(self) -> Value | None:
         x = self.pick()
-        target = self.random.choice(DTYPES)
+        target = self.random.choice(self.dtypes)
         if x is None or x.dtype is target or (not target.is_floating_point and not is_exact(x)):
             return None
         return ops.cast(x, dtype=target)
@@ -357,6 +360,36 @@ class Generator:
         shape = tuple(4 if d == dim else s for d, s in enumerate(x.shape))
         aligned = ops.reshape(index, shape=tuple(4 if d == dim else 1 for d in range(x.rank)))
         return ops.gather(x, ops.expand(aligned, shape=shape), dim=dim)
+
+
+class UnsignedGenerator(Generator):
+    """Graphs of unsigned numbers, small ones and some near the end of their range."""
+
+    dtypes = (dt.u16, dt.u32, dt.u64, dt.u64, dt.u8, dt.i64, dt.f32, dt.f64, dt.boolean)
+
+    def binary(self) -> Value | None:
+        x = self.pick(lambda v: v.dtype.is_integer)
+        y = self.partner(x) if x is not None else None
+        if x is None or y is None or self.random.random() < 0.4:
+            return super().binary()
+        name = self.random.choice(("trunc_div", "fmod", "pow", "shift_left", "shift_right", "bitwise_or",
+                                   "fmax", "fmin"))
+        return getattr(ops, name)(*self.random.sample((x, y), 2))  # type: ignore[no-any-return]
+
+    def reduce(self) -> Value | None:
+        x = self.pick(lambda v: v.dtype.is_integer and v.rank > 0 and all(d > 1 for d in v.shape))
+        if x is None or self.random.random() < 0.3:
+            return super().reduce()
+        dim, name = self.random.randrange(x.rank), self.random.choice(SCANS)
+        if name in ("sum", "prod", "min"):
+            return getattr(ops, name)(x, dims=(dim,), keepdim=True)  # type: ignore[no-any-return]
+        if name == "sort":
+            return ops.sort(x, dim=dim, descending=self.random.random() < 0.5)[self.random.randrange(2)]
+        found = getattr(ops, name)(x, dim=dim)
+        return found[self.random.randrange(2)] if isinstance(found, tuple) else found
+
+
+SCANS = ("cumsum", "cumprod", "cummax", "cummin", "sort", "sum", "prod", "min")
 
 
 class ComplexGenerator(Generator):

@@ -11,7 +11,15 @@ from graphtorch.ir.graph import Graph, Node
 from graphtorch.ir.passes import cse, dce, detach, fold, fuse, legalize, pairs, pipeline, simplify
 from graphtorch.ir.text import parse
 from graphtorch.ir.verify import verify
-from random_graphs import ComplexGenerator, Generator, as_complex, as_pairs, assert_close, evaluate
+from random_graphs import (
+    ComplexGenerator,
+    Generator,
+    UnsignedGenerator,
+    as_complex,
+    as_pairs,
+    assert_close,
+    evaluate,
+)
 
 CHUNKS, CHUNK = 20, 25
 
@@ -26,10 +34,11 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
 }
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_passes_keep_the_meaning(chunk: int) -> None:
+@pytest.mark.parametrize(("kind", "chunk"), [*((Generator, c) for c in range(CHUNKS)),
+                                              *((UnsignedGenerator, c) for c in range(3))])
+def test_passes_keep_the_meaning(kind: type[Generator], chunk: int) -> None:
     for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
-        generator = Generator(seed)
+        generator = kind(seed)
         graph = generator.graph(4 + seed % 16)
         arrays = generator.arrays(seed)
         expected = evaluate(graph, arrays)

@@ -16,15 +16,15 @@ from checkpoints import continued, model_of, optimizer_of, same_losses
 torch = pytest.importorskip("torch")
 SMALL = {"width": 4, "stages": 1, "blocks": 1}
 DTYPES = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
-          "complex64", "complex128"]
+          "complex64", "complex128", "uint16", "uint32", "uint64"]
 
 
-def contents(t: Any) -> dict[str, Any]:
+def contents(t: Any, dtypes: Any = DTYPES) -> dict[str, Any]:
     base = t.arange(24.0).reshape(4, 6)
     named = t.nn.Parameter(t.ones(2))
     named.note = "kept"
     return {
-        "dtypes": [t.tensor([0, 1, 3]).to(getattr(t, d)) for d in DTYPES],
+        "dtypes": [t.tensor([0, 1, 3]).to(getattr(t, d)) for d in dtypes],
         "views": [base, base[1], base.t(), base[::2, 1:4], base.view(-1), base.diagonal(), base[:0]],
         "zero-d": t.tensor(2.5), "parameter": t.nn.Parameter(t.ones(2, 2)), "frozen": t.nn.Parameter(
             t.ones(1), requires_grad=False), "named": named, "leaf": t.ones(2, requires_grad=True),
@@ -66,8 +66,10 @@ def check(ours: Any, theirs: Any) -> None:
 @pytest.mark.parametrize("writer", ["torch", "graphtorch"])
 def test_everything_both_ways(writer: str, zipped: bool, tmp_path: Path) -> None:
     save, load = (torch, graphtorch) if writer == "torch" else (graphtorch, torch)
-    save.save(contents(save), tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
-    got, expected = load.load(tmp_path / "x.pt"), contents(load)
+    # PyTorch does not read from the old format what it writes there of the last three dtypes
+    dtypes = DTYPES[:-3] if load is torch and not zipped else DTYPES
+    save.save(contents(save, dtypes), tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    got, expected = load.load(tmp_path / "x.pt"), contents(load, dtypes)
     check(got, expected) if load is graphtorch else check(expected, got)
     assert got["named"].note == "kept" and type(got["ordered"]) is OrderedDict
     got["views"][0][1] = -1  # memory is shared as it was

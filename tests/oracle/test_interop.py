@@ -15,7 +15,7 @@ import graphtorch
 torch = pytest.importorskip("torch")
 BOTH = (torch, graphtorch)
 DTYPES = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64",
-          "complex64", "complex128"]
+          "complex64", "complex128", "uint16", "uint32", "uint64"]
 RECORDS = np.zeros(4, [("x", np.float32), ("y", np.int8)])  # x lies 5 bytes apart
 
 

@@ -16,6 +16,7 @@ from graphtorch.ir.shape import symbol
 from graphtorch.onnx.export import to_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
+from onnx.reference import ReferenceEvaluator  # noqa: E402 - after the check that the oracles are there
 
 F = Type(dt.f32, (3, 4))
 I = Type(dt.i64, (3, 4))  # noqa: E741 - F, I and B are the types of the tables below
@@ -67,6 +68,8 @@ CASES = [
     *(Case(f"{n} i64", [I, I], getattr(ops, n)) for n in INTEGER),
     *(Case(f"{n} bool", [B, B], getattr(ops, n)) for n in ("logical_and", "logical_or", "logical_xor", "eq",
                                                              "bitwise_and", "bitwise_or", "bitwise_xor")),
+    *(Case(f"{n} {d}", [Type(d, (3, 4))] * 2, getattr(ops, n))
+      for n in ("shift_left", "shift_right") for d in (dt.u8, dt.u32, dt.u64, dt.i64)),
     Case("bitwise_not bool", [B], ops.bitwise_not, None, 17),
     *(Case(f"gelu {a} opset {o}", [F], lambda x, a=a: ops.gelu(x, approximate=a), None, o)
       for a in ("none", "tanh") for o in (17, 20)),
@@ -162,6 +165,45 @@ def run_both(graph: Graph, arrays: list[np.ndarray], opset: int = 18) -> None:
     for got, want in zip(results, evaluate(graph, arrays), strict=True):
         assert (got.dtype, got.shape) == (want.dtype, want.shape)
         np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), 1e-4, 1e-5)
+
+
+WHOLE = [
+    "neg", "abs", "sign", "square", "relu", "isnan", "isfinite", "add", "sub", "mul", "floor_div",
+    "trunc_div", "remainder", "fmod", "maximum", "fmin", "eq", "ne", "lt", "ge", "bitwise_and", "bitwise_xor",
+    "shift_left", "shift_right"]
+
+
+@pytest.mark.parametrize("dtype", [dt.u8, dt.u16, dt.u32, dt.u64], ids=str)
+def test_unsigned_numbers_of_the_whole_range(dtype: dt.DType) -> None:
+    """By ONNX's reference: ONNX Runtime has not every operator on these dtypes."""
+    top = 2**dtype.bits - 1
+    arrays = [np.array(row, dtype.numpy) for row in (
+        [[0, 1, 2, top, top - 1, top // 2], [top // 2 + 1, 3, 5, 7, top - 2, top // 3]],
+        [[1, top, 3, 2, top - 1, top // 2], [top // 2 + 1, top, 2, 1, 9, 15]])]
+    x, y = (Value(Type(dtype, a.shape), name=n) for n, a in zip("xy", arrays, strict=True))
+    row: dict[str, Any] = {"dims": (1,), "keepdim": False}
+    signed = dt.DType.named(f"i{dtype.bits}")
+    results = [
+        *[getattr(ops, n)(*(x, y)[: getattr(ops, n).arity()[0]]) for n in WHOLE],
+        *[getattr(ops, n)(x, **row) for n in ("sum", "prod", "max", "min")],
+        *[ops.cast(x, dtype=d) for d in dt.ALL if d.kind < dt.Kind.COMPLEX and d not in (dt.f16, dt.bf16)],
+        ops.cumsum(x, dim=1), ops.argmax(x, dim=1, keepdim=False), ops.bitcast(x, dtype=signed),
+        ops.matmul(x, ops.permute(y, dims=(1, 0))), ops.where(ops.gt(x, y), x, y), ops.concat(x, y, dim=0),
+        ops.pad(x, low=(1, 0), high=(0, 2), value=3)]
+    graph = Graph("g", [x, y], results)
+    found = ReferenceEvaluator(to_model(graph, {}, opset=18)).run(None, dict(zip("xy", arrays, strict=True)))
+    for result, got, want in zip(results, found, evaluate(graph, arrays), strict=True):
+        assert got.dtype == want.dtype, result.node
+        np.testing.assert_array_equal(got, want, err_msg=str(result.node))
+
+
+def test_dtypes_that_an_operator_lacks_are_named() -> None:
+    x = Value(Type(dt.u32, (1, 1, 6)), name="x")
+    window = {"kernel": (2,), "stride": (2,), "padding": (0,), "dilation": (1,), "ceil_mode": False}
+    with pytest.raises(RuntimeError, match=r"MaxPool.*uint32.*convert them"):
+        to_model(Graph("g", [x], [ops.max_pool(x, **window)[0]]), {}, opset=18)
+    with pytest.raises(RuntimeError, match="no powers of u32"):
+        to_model(Graph("g", [x], [ops.pow(x, x)]), {}, opset=18)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)

@@ -12,7 +12,7 @@ import graphtorch
 torch = pytest.importorskip("torch")
 
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
-          "complex64", "complex128")
+          "complex64", "complex128", "uint16", "uint32", "uint64")
 SHAPES = ((), (1,), (3,), (7,), (2, 3), (40,), (1, 1, 1), (2, 1, 4), (2, 2, 2, 2), (11, 12), (0,), (0, 3),
           (2, 0, 1), (1100,), (40, 40), (12, 2, 50), (3, 500), (101, 1, 11))
 OPTIONS: tuple[dict[str, Any], ...] = (
@@ -41,7 +41,8 @@ def array_of(rng: np.random.Generator, dtype: str, shape: tuple[int, ...], kind:
     if dtype == "bool":
         return made > 0
     if dtype.startswith(("int", "uint")):
-        return np.clip(np.nan_to_num(made * 10), 0 if dtype == "uint8" else -100, 100).astype(np.int64)
+        low = 0 if dtype.startswith("uint") else -100
+        return np.clip(np.nan_to_num(made * 10), low, 100).astype(np.int64)
     return made
 
 

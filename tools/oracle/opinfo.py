@@ -43,7 +43,8 @@ TOLERANCE = {
     "bfloat16": (1.6e-2, 1e-2),
     "float16": (2e-3, 1e-3),
 }
-OTHERS = ("int8", "int16", "int32", "int64", "uint8", "bool", "bfloat16", "float16", "complex64")
+OTHERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool", "bfloat16",
+          "float16", "complex64")
 RANDOM = ("normal", "bernoulli", "multinomial", "nn.functional.rrelu")
 UNINITIALISED = ("empty", "new_empty")
 TENSOR_METHODS = {"add": "__add__", "sub": "__sub__", "mul": "__mul__", "div": "__truediv__"}
