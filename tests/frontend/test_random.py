@@ -78,7 +78,8 @@ def test_compiled_draws_are_plain_ones(name: str, stream: str) -> None:
             GIVEN.manual_seed(11)
             results.append(numbers(function))
         for plain, compiled in zip(*results, strict=True):
-            np.testing.assert_array_equal(plain, compiled)
+            # Philox's normal numbers are rounded together with what is done to them
+            np.testing.assert_allclose(plain, compiled, 1e-6 if stream == "philox" else 0, 0)
     finally:
         torch.set_random_stream("mersenne")
         GIVEN.use("mersenne")
