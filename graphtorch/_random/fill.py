@@ -115,7 +115,7 @@ def _bernoulli(self: Tensor, shape: Any, dtype: DType, generator: Any, p: Any) -
          ("from", None), ("to", None))
 def _random(self: Tensor, shape: Any, dtype: DType, generator: Any, low: Any, high: Any) -> Value:
     if low is None and high is None:
-        return draw.integers(shape, dtype, generator, 0, _limit(dtype), dtype.name in ("i64", "f64"))
+        return draw.integers(shape, dtype, generator, 0, _limit(dtype), dtype.name in ("i64", "u64", "f64"))
     if high is None:
         low, high = 0, low
     if low >= high:
