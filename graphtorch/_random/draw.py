@@ -9,6 +9,7 @@ from typing import Any
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, f64, i64
 from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.shape import numel
 
 from .._deferred.running import locate
 from .._deferred.tensor import Tensor
@@ -44,7 +45,7 @@ def uniform(shape: Shape, dtype: DType, generator: Generator | None, low: float 
     """In [low, high)."""
     drawn_from = source(generator, shape)
     real = _real(dtype)
-    value = drawn_from.stream.unit(drawn_from, shape, real)
+    value = drawn_from.draw("unit", numel(shape), shape, real)
     unit = (low, high) == (0.0, 1.0)
     if unit and dtype is real:
         return value
@@ -61,7 +62,7 @@ def normal(shape: Shape, dtype: DType, generator: Generator | None, mean: float 
            dense: bool = True) -> Value:
     """Of a mean and standard deviation."""
     drawn_from = source(generator, shape)
-    value = drawn_from.stream.standard(drawn_from, shape, dtype, dense)
+    value = drawn_from.draw("standard", numel(shape), shape, dtype, dense)
     if (mean, std) != (0.0, 1.0):
         value = ops.muladd(value, scalar(float(std), value.dtype), scalar(float(mean), value.dtype))
     return rounded(value, dtype)
@@ -72,7 +73,7 @@ def integers(shape: Shape, dtype: DType, generator: Generator | None, low: int, 
     """In low..high, high excluded; `wide` says of how many words, if that does not depend on the range."""
     drawn_from = source(generator, shape)
     whole = dtype if dtype.is_integer else i64
-    return cast_value(drawn_from.stream.integers(drawn_from, low, high, shape, whole, wide), dtype)
+    return cast_value(drawn_from.draw("integers", numel(shape), low, high, shape, whole, wide), dtype)
 
 
 def below(shape: Shape, dtype: DType, generator: Generator | None, chance: float) -> Value:
@@ -100,7 +101,7 @@ def samples(name: str, dtype: DType, generator: Generator | None, *numbers: Valu
 
 def _double(shape: Shape, generator: Generator | None) -> Value:
     drawn_from = source(generator, shape)
-    return drawn_from.stream.unit(drawn_from, shape, f64)
+    return drawn_from.draw("unit", numel(shape), shape, f64)
 
 
 def exponential(shape: Shape, dtype: DType, generator: Generator | None, lambd: float = 1.0) -> Value:

@@ -134,7 +134,7 @@ def randperm(
     if n < 0:
         raise RuntimeError(f"n must be non-negative, got {n}")
     drawn_from = draw.source(generator, (n,))
-    order = drawn_from.stream.permutation(drawn_from, n)
+    order = drawn_from.draw("permutation", n, n)
     ir = (i64 if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
     made = _finish(cast_value(order, ir), requires_grad)
     return made if out is None else write_out("randperm", made, out)  # type: ignore[no-any-return]

@@ -22,6 +22,7 @@ from .._deferred.storage import Leaf, Storage, recorder
 from .._deferred.tensor import Tensor
 from .._ops.creation import from_array
 from .._types import check_device
+from . import quick
 from .streams import STREAMS, Stream
 
 drawing = lock_across_forks()  # no number is drawn by two threads
@@ -156,6 +157,12 @@ class Generator:
                 self._waiting = 0
                 running.settle(storage)
         return drawn
+
+    def draw(self, method: str, count: Any, *arguments: Any) -> Value:
+        """``stream.method(self, *arguments)``, which draws `count` elements."""
+        with drawing:
+            found = quick.draw(self.stream, self._storage(), method, arguments, count)
+        return getattr(self.stream, method)(self, *arguments) if found is None else found  # type: ignore[no-any-return]
 
     def mark(self) -> tuple[int, Value]:
         """The place in the stream, for `back_to`."""

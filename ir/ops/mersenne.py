@@ -20,6 +20,7 @@ in `words.py`.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ def seeded_state(seed: int) -> np.ndarray:
     state = np.zeros(STATE_TYPE.shape, np.int64)
     state[0] = np.uint64(seed % (1 << 64)).astype(np.int64)
     state[LEFT] = SEEDED | 1
-    engine = np.random.MT19937()
+    engine = _engine()
     engine._legacy_seeding(seed & 0xFFFFFFFF)
     state[BLOCK:BLOCK + WORDS] = engine.state["state"]["key"]
     return state
@@ -58,12 +59,22 @@ def seeded_state(seed: int) -> np.ndarray:
 # ------------------------------ references
 
 
+_engines = threading.local()  # making one of NumPy's costs more than most draws
+
+
+def _engine() -> np.random.MT19937:
+    found = getattr(_engines, "engine", None)
+    if found is None:
+        found = _engines.engine = np.random.MT19937(0)
+    return found
+
+
 class Engine:
-    """A generator that goes on from `state`."""
+    """A generator that goes on from `state`; one at a time in a thread."""
 
     def __init__(self, state: np.ndarray):
         self.begun = state
-        self.engine = np.random.MT19937()
+        self.engine = _engine()
         fresh = state[LEFT] & 0xFFFFFFFF == 1
         place = WORDS if fresh else int(state[PLACE])
         self.engine.state = {"bit_generator": "MT19937", "state": {

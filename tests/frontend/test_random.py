@@ -14,6 +14,7 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import nn
+from graphtorch._random import quick
 from graphtorch.nn import functional as F
 from graphtorch.utils.checkpoint import checkpoint
 
@@ -169,3 +170,19 @@ def test_no_number_is_drawn_by_two_threads() -> None:
 def test_bodies_of_loops_refuse_to_draw() -> None:
     with pytest.raises(RuntimeError, match="random numbers"):
         torch.while_loop(lambda i: i < 3, lambda i: (i + torch.rand(()),), (torch.zeros(()),))
+
+
+def test_draws_that_come_often_are_the_same() -> None:
+    draws: list[Callable[[], torch.Tensor]] = [
+        lambda: torch.rand(3), lambda: torch.randn(20), lambda: torch.randperm(5), lambda: torch.randint(0, 9, (4,)),
+        lambda: torch.empty(2, 3).exponential_(), lambda: torch.randn(3, dtype=torch.float64)]
+    for draw in draws:
+        torch.manual_seed(6)
+        often = [draw() for _ in range(3 * quick.OFTEN)]
+        quick._programs.clear()
+        torch.manual_seed(6)
+        for i, found in enumerate(often):
+            np.testing.assert_allclose(found.numpy(), draw().numpy(), 1e-6)
+            if i % 40 == 39:
+                quick._counts.clear()
+        assert not quick._programs
