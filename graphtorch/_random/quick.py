@@ -1,8 +1,8 @@
 """Small draws that come again and again run at once: recording one costs more than its numbers.
 
-A kind of draw (what is drawn, its shape and dtype) that has come `OFTEN` times gets a program of its own, from a
-generator's state to the numbers and the next state. It is called where the state is in memory and no capture
-goes on; else the draw is recorded as any other operation, with the same numbers.
+A kind of draw (what is drawn, its shape and dtype) that has come `OFTEN` times gets a program of its own,
+from a generator's state to the numbers and the next state. It is called where the state is in memory and no
+capture goes on; else the draw is recorded as any other operation, with the same numbers.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def compared(name: str, calls: dict[str, Callable[[], object]]) -> None:
     times = medians_in_turn(calls)
     theirs = times.pop("torch")
     for way, seconds in times.items():
-        row(f"{name} {way}", f"{seconds * 1e6:.1f} us", f"PyTorch {theirs * 1e6:.1f} us  {theirs / seconds:.2f}x",
-            theirs >= seconds)
+        row(f"{name} {way}", f"{seconds * 1e6:.1f} us",
+            f"PyTorch {theirs * 1e6:.1f} us  {theirs / seconds:.2f}x", theirs >= seconds)
 
 
 def main() -> None:
