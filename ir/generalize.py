@@ -50,7 +50,8 @@ class Variant:
             tensor that is never read, whose size is the number.
         conditions: what inference assumed of the symbols; `match` tests it.
         scalars: positions in the vector whose numbers are 0-d inputs, with their dtypes.
-        carried: positions of numbers that are no leaf's size and do not follow from one.
+        carried: positions of numbers that are no leaf's size and do not follow from one, and the unit in
+            which a symbol counts each.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Variant:
         graph: Graph,
         conditions: tuple[Condition, ...],
         scalars: list[tuple[int, DType]],
-        carried: list[int],
+        carried: list[tuple[int, int]],
         match: Callable[[Vector], bool],
     ):
         self.graph = graph
@@ -194,9 +195,10 @@ class _Guess:
             for i, (s, _, p, _) in enumerate(self.symbols)
             if p in self.carried
         ]
+        units = [(p, factor) for _, _, p, factor in self.symbols if p in self.carried]
         graph = Graph(name, [*inputs, *extra, *carriers], list(map(at, outputs)))
         conditions = tuple(self.hints.conditions)
-        return Variant(graph, conditions, self.scalars, self.carried, self.matcher())
+        return Variant(graph, conditions, self.scalars, units, self.matcher())
 
     def node(
         self, node: Node, operands: tuple[Value, ...], positions: Sequence[int], extra: list[Value]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from graphtorch import manual_seed
 from graphtorch.ir.graph import located
 from graphtorch.ir.passes import pipeline
 
@@ -24,6 +25,12 @@ def no_location() -> Iterator[None]:
     """Tensor operations leave their line behind for the next one; nodes made by hand must not get it."""
     with located(None):
         yield
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Nobody can foresee the numbers of a program that does not seed the generator: tests repeat theirs."""
+    manual_seed(0)
 
 
 @pytest.fixture

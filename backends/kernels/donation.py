@@ -11,7 +11,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 
-from .ir import Assign, Buffer, Call, Expr, For, If, Kernel, Let, Load, Name, Ref, Stmt, Store, Var, walk
+from .ir import (
+    Assign,
+    Buffer,
+    Call,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Name,
+    Ref,
+    Stmt,
+    Store,
+    Var,
+    While,
+    walk,
+)
 from .program import Launch, Program, Slot, touched
 from .text import print_expr
 
@@ -78,6 +95,8 @@ def _places(body: list[Stmt], loops: tuple[For, ...]) -> Iterator[tuple[tuple[Fo
         elif isinstance(s, If):
             yield from _places(s.then, loops)
             yield from _places(s.orelse, loops)
+        elif isinstance(s, While):
+            yield from _places(s.body, loops)
 
 
 def _varies(kernel: Kernel, index: Expr, loops: Sequence[For]) -> bool:
@@ -99,7 +118,7 @@ def _varies(kernel: Kernel, index: Expr, loops: Sequence[For]) -> bool:
 
 def loads(s: Stmt) -> Iterator[Load]:
     """The loads in the expressions of one statement, not of the statements inside it."""
-    if isinstance(s, (For, If)):
+    if isinstance(s, (For, If, While)):
         s_exprs: tuple[object, ...] = (s.lo, s.hi, s.step) if isinstance(s, For) else (s.condition,)
     else:
         s_exprs = tuple(getattr(s, f.name) for f in fields(s))

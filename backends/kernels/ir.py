@@ -8,6 +8,7 @@
              | "store" buffer "[" expr "]" "=" expr ("if" mask)
              | "scratch" buffer ":" dtype "[" n "]"   private memory of this task (a constant size)
              | "if" expr "{" stmt* "}" ("else" "{" stmt* "}")
+             | "while" expr "{" stmt* "}"        expr is of registers and memory that the body changes
              | "call" kernel "(" arg* ")"        arg: expr, or buffer + offset
              | "fail" expr                       report a data-dependent error, given its site, and go on
     expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "fma" | "select" | "cast"
@@ -290,6 +291,14 @@ class If:
 
 
 @dataclass(eq=False, slots=True)
+class While:
+    """Repeats its body as long as `condition`, evaluated before each time, holds."""
+
+    condition: Expr
+    body: list[Stmt] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
 class Ref:
     """A buffer argument of a call, starting `offset` elements in."""
 
@@ -316,7 +325,7 @@ class Fail:
     site: Expr
 
 
-Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, Scratch, If, Call, Fail]
+Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, Scratch, If, While, Call, Fail]
 
 
 @dataclass(eq=False, slots=True)
@@ -334,7 +343,7 @@ def walk(body: Sequence[Stmt]) -> Iterator[Stmt]:
     """Every statement, outer ones first."""
     for stmt in body:
         yield stmt
-        if isinstance(stmt, For):
+        if isinstance(stmt, (For, While)):
             yield from walk(stmt.body)
         elif isinstance(stmt, If):
             yield from walk(stmt.then)
@@ -492,6 +501,12 @@ class Builder:
         stmt = self._blocks[-1][-1]
         assert isinstance(stmt, If), "otherwise() follows the block of when()"
         return Block(self, stmt.orelse, None)
+
+    def repeat(self, condition: Expr) -> Block:
+        """The block that runs as long as `condition`, an expression of registers, holds."""
+        stmt = While(condition)
+        self.emit(stmt)
+        return Block(self, stmt.body, None)
 
     def let(self, value: Operand, name: str = "t") -> Expr:
         expr = as_expr(value)

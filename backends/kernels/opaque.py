@@ -10,6 +10,7 @@ from graphtorch.ir.graph import Node
 from .attention import lower_attention
 from .attention_grad import lower_attention_grad
 from .factor import KERNELS, lower_factor, lower_require
+from .mersenne import DRAWS, lower_draw, lower_permutation
 from .pool_grads import grad_by_rows, lower_avg_pool_grad, lower_max_pool_grad
 from .pooling import by_rows, lower_pool
 from .scan import SCANS, lower_scan
@@ -33,6 +34,8 @@ OPAQUE: dict[str, Lower] = {
     "avg_pool_grad": lower_avg_pool_grad,
     **dict.fromkeys(KERNELS, lower_factor),
     "require": lower_require,
+    **dict.fromkeys(DRAWS, lower_draw),
+    "permutation": lower_permutation,
 }
 CHOSEN: dict[str, Callable[[Node], bool]] = {
     "max_pool": by_rows, "avg_pool": by_rows, "avg_pool_grad": grad_by_rows,

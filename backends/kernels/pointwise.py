@@ -310,6 +310,11 @@ def _product(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr:
     return unary("rounded", binary("mul", x, y))
 
 
+@rule("muladd")
+def _muladd(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr, z: Expr) -> Expr:
+    return fma(x, y, z)
+
+
 @rule("div")
 def _div(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr:
     return binary("div_u" if unsigned(x) else "div", x, y)

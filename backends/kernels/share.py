@@ -40,6 +40,7 @@ from .ir import (
     Store,
     Unary,
     Var,
+    While,
     splat,
     walk,
 )
@@ -177,6 +178,8 @@ class Numbers:
                 return Store(s.buffer, self.place(s.buffer, s.index), value, mask)
             case If():
                 return If(self.expr(s.condition), self.block(s.then), self.block(s.orelse))
+            case While():
+                return While(self.expr(s.condition), self.block(s.body))
         return s
 
     def loop(self, s: For) -> For:

@@ -108,6 +108,10 @@ def _block(body: Sequence[k.Stmt], depth: int) -> Iterator[str]:
             yield f"{pad}for {s.var.name} in {_expr(s.lo)}..{_expr(s.hi)}{step}{kind} {{"
             yield from _block(s.body, depth + 1)
             yield pad + "}"
+        elif isinstance(s, k.While):
+            yield f"{pad}while {_expr(s.condition)} {{"
+            yield from _block(s.body, depth + 1)
+            yield pad + "}"
         elif isinstance(s, k.If):
             yield f"{pad}if {_expr(s.condition)} {{"
             yield from _block(s.then, depth + 1)

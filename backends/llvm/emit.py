@@ -275,6 +275,16 @@ class FunctionEmitter(Expressions):
                 self.put(f"br label %{after}")
         self.label(after)
 
+    def _while(self, s: k.While) -> None:
+        test, body, after = self.fresh("test"), self.fresh("again"), self.fresh("end")
+        self.put(f"br label %{test}")
+        self.label(test)
+        self.put(f"br i1 {self.value(s.condition)}, label %{body}, label %{after}")
+        self.label(body)
+        self.statements(s.body)
+        self.put(f"br label %{test}")
+        self.label(after)
+
     def _for(self, s: k.For) -> None:
         if s.kind == "parallel" and not self.is_task:
             self._parallel(s)
@@ -429,6 +439,7 @@ class Found(dict):  # type: ignore[type-arg]
 _EMIT: dict[type, Callable[..., None]] = {
     k.For: FunctionEmitter._for, k.Let: FunctionEmitter._let, k.Var: FunctionEmitter._var,
     k.Assign: FunctionEmitter._assign, k.Store: FunctionEmitter._store, k.Scratch: FunctionEmitter._scratch,
-    k.If: FunctionEmitter._if, k.Call: FunctionEmitter._call, k.Fail: FunctionEmitter._fail,
+    k.If: FunctionEmitter._if, k.While: FunctionEmitter._while, k.Call: FunctionEmitter._call,
+    k.Fail: FunctionEmitter._fail,
 }
 assert INDEX.lanes == 1 and constant(0, INDEX) == "0"

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import i64
 from graphtorch.ir.graph import Graph, Node, Type, Value, topological
 from graphtorch.ir.literal import Literal
 
@@ -27,7 +26,6 @@ from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, is_contig
 from .._deferred.tensor import Tensor
 from .._deferred.walk import stand_for
 from ..autograd.nodes import GradNode
-from ..random import signed
 from .segments import FEW, READS, Read, Restart, comparison, goes_out, key_of
 
 
@@ -109,7 +107,7 @@ class Capture:
         self.grads: dict[Tensor, Any] = {}  # tensors whose grad was set: the grad before
         self.grad_guards: dict[Tensor, bool] = {}  # tensors whose grad was read: whether it was None
         self.grad_sources: dict[Storage, Tensor] = {}
-        self.drawn: dict[Any, int] = {}  # of generators: how far they moved on
+        self.drawn: dict[Any, Storage] = {}  # generators, and where their states are
         self.value_guards: dict[Storage, int] = {}  # read in Python: their writes so far
         self.known: dict[Tensor, Known] = {}  # tensors from outside that were read or written
         self.counters: dict[Version, int] = {}  # of writes to tensors from outside: before the call
@@ -315,21 +313,12 @@ class Capture:
                 "elements with copy_() instead"
             )
 
-    def random(self, generator: Any, used: int) -> tuple[Value, Value]:
-        ahead = self.drawn.get(generator, 0)
-        self.drawn[generator] = ahead + used
-        seed, offset = generator._seed, generator._offset
-        generator._offset = offset + used
-        if self.constants:
-            return ops.constant(value=Literal.of(signed(seed), i64)), ops.constant(
-                value=Literal.of(offset, i64)
-            )
-        return (
-            RuntimeScalar(lambda: signed(generator._seed), i64),
-            RuntimeScalar(lambda: generator._offset + ahead, i64, offset),
-        )
+    def draw(self, generator: Any, method: str, arguments: Any) -> Value:
+        """Random numbers: the generator's state is read and written as a storage is."""
+        self.drawn[generator] = generator._storage()
+        return getattr(generator.stream, method)(generator, *arguments)  # type: ignore[no-any-return]
 
-    def reseeded(self, generator: Any) -> None:
+    def reseeded(self) -> None:
         """A generator is about to start another stream."""
         self.call_off(True)
 
@@ -441,8 +430,6 @@ class Capture:
         """Put storages, gradients, generators and histories back to where they were before the call."""
         for tensor, grad in self.grads.items():
             tensor._grad = grad
-        for generator, drawn in self.drawn.items():
-            generator._offset -= drawn
         for counter, number in self.counters.items():
             counter.number = number
         self._uncut()

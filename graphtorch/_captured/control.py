@@ -105,7 +105,7 @@ class Recording:
     def call_off(self, always: bool = False) -> bool:
         return False
 
-    def reseeded(self, generator: Any) -> None:
+    def reseeded(self) -> None:
         self._refuse("seeds a generator: do it outside")
 
     def varies(self, storage: Storage) -> bool:
@@ -142,10 +142,9 @@ class Recording:
     def rebound(self, tensor: Tensor) -> None:
         self._refuse("assigns .data: return the new value instead")
 
-    def random(self, generator: Any, used: int) -> tuple[Value, Value]:
+    def draw(self, generator: Any, method: str, arguments: Any) -> Any:
         self._refuse("draws random numbers, which would be the same in each step: draw them before it, all "
                      "steps at once, and pass them in")
-        raise AssertionError
 
     def _refuse(self, problem: str) -> None:
         raise RuntimeError(f"{self.what}: the function {problem} (at {user_line()})")

@@ -16,8 +16,8 @@ from .._deferred.door import Buffer
 from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version
 from .._deferred.tensor import Tensor, from_value
 from .._deferred.write import assign
+from .._random.generator import drawing
 from ..autograd.grad_mode import no_grad
-from ..random import drawing
 from .capture import buffer_of
 from .checks import Checks
 from .gradient import Backward
@@ -44,7 +44,7 @@ class Replay:
         storages: of the inputs after these; a Tensor stands for its gradient. `types` are theirs.
         scalars, whole_scalars: numbers that are read anew at each call.
         steps: values that Python read, on which the rest depends.
-        generators: those that were drawn from, and how much.
+        draws: whether the state of a generator is among what is read and written.
         writes: a storage, a gradient's tensor, an argument or (inverted) a part of one; and the result.
         counts: writes that tensors, or arguments, have counted.
         grads: tensors, or arguments, whose gradient is a result, or None.
@@ -62,7 +62,7 @@ class Replay:
     scalars: tuple[RuntimeScalar, ...]
     whole_scalars: tuple[RuntimeScalar, ...]
     steps: tuple[Step, ...]
-    generators: tuple[tuple[Any, int], ...]
+    draws: bool
     outputs: Outputs
     writes: tuple[tuple[Storage | Tensor | int, int], ...]
     counts: tuple[tuple[Version | int, int], ...]
@@ -126,7 +126,7 @@ class Replay:
         Raises:
             Failed: an error that data has led to; nothing has been changed yet.
         """
-        if not self.generators:
+        if not self.draws:
             return self._run(arguments, state, known)
         with drawing:  # else another thread's call would draw the same numbers
             return self._run(arguments, state, known)
@@ -152,8 +152,6 @@ class Replay:
                 whole = [*inputs, *state, *[number_now(s) for s in self.whole_scalars]]
             else:
                 whole = [*given, *numbers] if numbers else given
-        for generator, used in self.generators:
-            generator._offset += used
         return self._deliver(results, given, whole, arguments)
 
     def _deliver(
@@ -213,6 +211,7 @@ class Guards:
         layouts: arguments that are to lie in their storage as they did.
         symbols: where sizes of arguments are symbols; `pinned`: those that have to be one number;
             `conditions`: what is assumed of the others.
+        drawn: generators, and where their states are.
     """
 
     count: int
@@ -225,6 +224,7 @@ class Guards:
     symbols: Symbols
     pinned: dict[str, int]
     conditions: tuple[Condition, ...]
+    drawn: tuple[tuple[Any, Storage], ...]
 
     def with_tensors(self, arguments: Sequence[Tensor], reached: Iterable[Tensor]) -> Guards:
         """These, and tensors that Python reached: arguments among them have to be those again."""
@@ -243,6 +243,8 @@ class Guards:
             checks.add(f"{checks.const(storage)}.epoch == {epoch}")
         for tensor in self.bound:
             checks.tensor(tensor)
+        for generator, cell in self.drawn:
+            checks.add(f"{checks.const(generator)}._cell is {checks.const(cell)}")
         watch.write(checks)
         for tensor, absent in self.grads:
             checks.add(f"{checks.const(tensor)}._grad is {'' if absent else 'not '}None")

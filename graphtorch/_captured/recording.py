@@ -133,7 +133,7 @@ class Recording:
             scalars=tuple(self.closed.scalars),
             whole_scalars=tuple(self.whole.scalars),
             steps=self.steps,
-            generators=tuple(self.capture.drawn.items()),
+            draws=bool(self.capture.drawn),
             outputs=self.returned.outputs(self.spent),
             writes=tuple(self.writes),
             counts=tuple(self.counts),
@@ -156,6 +156,7 @@ class Recording:
             symbols=self.symbols,
             pinned=self.pinned,
             conditions=self.conditions,
+            drawn=tuple(capture.drawn.items()),
         )
 
     def _only(self) -> int | None:

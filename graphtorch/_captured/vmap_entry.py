@@ -15,15 +15,14 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import i64
-from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.graph import Value
 from graphtorch.ir.passes.batch import Batch
-from graphtorch.ir.shape import SymInt, bounds
 
 from .._deferred import running
 from .._deferred.storage import Storage, Version, recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import METHODS
+from .._random.draw import NEVER
 from .._settings import FOLDER
 from ..autograd.function import Function
 from ..autograd.nodes import AccumulateGrad, Edge, GradNode, new_number
@@ -165,24 +164,48 @@ class Entry(Recording):
     def grad_set(self, tensor: Tensor) -> None:
         raise RuntimeError(BACKWARD)
 
-    def reseeded(self, generator: Any) -> None:
+    def reseeded(self) -> None:
         if self.outer is not None:
-            self.outer.reseeded(generator)
+            self.outer.reseeded()
 
-    def random(self, generator: Any, used: int) -> tuple[Value, Value]:
-        """A place in the stream: one for all entries, or where the numbers of all of them begin."""
+    def draw(self, generator: Any, method: str, arguments: tuple[Any, ...]) -> Value:
+        """Random numbers: one entry's for all, or at once those of all of them, as one tensor's."""
         if self.randomness == "error":
             raise RuntimeError(RANDOM)
+        values = [v for v in arguments if isinstance(v, Value)]
         if self.randomness == "same":
+            if any(map(self.batch.maps, values)):
+                raise RuntimeError("vmap: randomness='same' draws the same numbers for all entries, but the "
+                                   "parameters of the numbers differ: use randomness='different'")
             with self.outside():
-                return generator.advance(used)  # type: ignore[no-any-return]
-        size = self.batch.size
-        count = bounds(size)[1] if isinstance(size, SymInt) else size
+                return generator.draw(method, NEVER, *[self.batch.of(v) if isinstance(v, Value) else v
+                                                       for v in arguments])  # type: ignore[no-any-return]
         with self.outside():
-            seed, offset = generator.advance(used * count)
-        place = Value(Type(i64), name="offset")
-        self.batch.map(place, ops.expand(offset, shape=(size,)))
-        return seed, place
+            whole = self._all_drawn(generator, method, arguments)
+        entry = Value(whole.type.with_shape(whole.shape[1:]), name="drawn")
+        self.batch.map(entry, whole)
+        return entry
+
+    def _all_drawn(self, generator: Any, method: str, arguments: tuple[Any, ...]) -> Value:
+        size = self.batch.size
+        if method == "permutation":
+            if not isinstance(size, int):
+                raise RuntimeError("vmap: randperm() of entries needs their number to be known")
+            rows = [generator.draw(method, NEVER, *arguments) for _ in range(size)]
+            return ops.concat(*[ops.reshape(r, shape=(1, *r.shape)) for r in rows], dim=0)  # type: ignore[no-any-return]
+        if any(isinstance(v, Value) for v in arguments):
+            return generator.draw(method, NEVER, *map(self._of_all, arguments))  # type: ignore[no-any-return]
+        # the one tuple among them is the shape
+        shaped = [(size, *a) if isinstance(a, tuple) else a for a in arguments]
+        return generator.draw(method, NEVER, *shaped)  # type: ignore[no-any-return]
+
+    def _of_all(self, argument: Any) -> Any:
+        if not isinstance(argument, Value):
+            return argument
+        found = self.batch.of(argument)
+        if self.batch.maps(argument):
+            return found
+        return ops.expand(found, shape=(self.batch.size, *found.shape))
 
     # -- tensors of one entry
 

@@ -420,7 +420,7 @@ def _generalized(
     def extra(numbers: Sizes) -> list[Buffer]:
         scalars = [Buffer.of(a) for a in scalar_arrays(variant, numbers)]
         # never read: their sizes are what counts
-        return scalars + [Buffer(0, boolean, (int(numbers[p]),), None) for p in variant.carried]
+        return scalars + [Buffer(0, boolean, (int(numbers[p]) // unit,), None) for p, unit in variant.carried]
 
     about = f"sizes {', '.join(s.name for s in variant.graph.symbols())}"
     has_extra = variant.scalars or variant.carried

@@ -119,12 +119,17 @@ class Wishart(Covariance, ExponentialFamily):
         """By a factor with roots of chi-squared numbers on the diagonal and normal numbers below it."""
         root = self._dist_chi2.rsample(sample_shape).sqrt()
         root = above(root, finfo(root.dtype).eps)
-        below = gaussian((*sample_shape, *self._batch_shape, *self._event_shape), root).tril(-1)
-        factor = self._unbroadcasted_scale_tril @ (FUNCTIONS["diag_embed"](root) + below)
+        size = self._event_shape[-1]
+        rows, columns = FUNCTIONS["tril_indices"](size, size, -1)
+        below = gaussian((*sample_shape, *self._batch_shape, size * (size - 1) // 2), root)
+        lower = FUNCTIONS["zeros"]((*root.shape, size), dtype=root.dtype)
+        lower[..., rows, columns] = below
+        factor = self._unbroadcasted_scale_tril @ (FUNCTIONS["diag_embed"](root) + lower)
         return factor @ factor.mT
 
     def rsample(self, sample_shape: Any = (), max_try_correction: int | None = None) -> Tensor:
         """Draws; those that are singular by rounding are drawn again, `max_try_correction` times at most."""
+        self._bartlett_sampling(sample_shape)  # PyTorch takes what it draws first for singular
         drawn = self._bartlett_sampling(sample_shape)
         for _ in range(10 if max_try_correction is None else max_try_correction):
             if constraints.first_broken([(self.support, drawn)]) is None:

@@ -62,13 +62,46 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any 
 @_outside_autograd
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
                   generator: Any = None) -> Tensor:
-    """N(mean, std^2) restricted to [a, b], by inverting the distribution function."""
+    """N(mean, std^2) restricted to [a, b], by drawing until all numbers are inside.
+
+    Where more than 0.3 of N(mean, std^2) is inside, its numbers are drawn; else uniform ones, which are taken
+    with the probability that the density has beside its largest in [a, b].
+    """
     if mean < a - 2 * std or mean > b + 2 * std:
         warnings.warn("mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of "
                       "values may be incorrect.", stacklevel=3)
-    low, high = (math.erf((x - mean) / std / math.sqrt(2)) for x in (a, b))
-    tensor.uniform_(low, high, generator=generator)
-    return tensor.erfinv_().mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)
+    low, high = ((1 + math.erf((x - mean) / std / math.sqrt(2))) / 2 for x in (a, b))
+    if high - low > 0.3:
+        return _normal_inside(tensor, mean, std, a, b, generator)
+    return _uniform_taken(tensor, mean, std, a, b, generator)
+
+
+def _normal_inside(tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any) -> Tensor:
+    first, last = (float(tensor.new_tensor(x).item()) for x in (a, b))  # as the dtype has them
+    made = tensor.normal_(mean, std, generator=generator).clone()
+    while True:
+        outside = (made < first) | (made > last)
+        if not outside.any():
+            return tensor.copy_(made)
+        again = FUNCTIONS["empty_like"](made).normal_(mean, std, generator=generator)
+        made = FUNCTIONS["where"](outside, again, made)
+
+
+def _uniform_taken(tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any) -> Tensor:
+    highest = -0.5 * ((max(a, min(mean, b)) - mean) / std) ** 2
+
+    def drawn() -> tuple[Tensor, Tensor]:
+        """Candidates, and which are refused."""
+        numbers = FUNCTIONS["empty_like"](tensor).uniform_(a, b, generator=generator)
+        log = ((numbers - mean) / std).pow(2) * -0.5 - highest
+        return numbers, FUNCTIONS["empty_like"](tensor).uniform_(generator=generator).log() > log
+
+    made, refused = drawn()
+    while refused.any():
+        again, still = drawn()
+        made = FUNCTIONS["where"](refused, again, made)
+        refused = FUNCTIONS["where"](refused, still, refused)
+    return tensor.copy_(made)
 
 
 @_outside_autograd
@@ -194,10 +227,9 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
     rows, columns = tensor.shape
     zeros = math.ceil(sparsity * rows)
     tensor.normal_(0, std, generator=generator)
-    order = tensor.new_empty((rows, columns)).uniform_(0, 1,
-                                                       generator=generator).float().numpy().argsort(axis=0)
     mask = np.ones((rows, columns))
-    np.put_along_axis(mask, order[:zeros], 0.0, axis=0)
+    for column in range(columns):  # drawn from the global generator, as PyTorch does
+        mask[FUNCTIONS["randperm"](rows).numpy()[:zeros], column] = 0.0
     return tensor.mul_(_array_tensor(mask).to(tensor.dtype))
 
 

@@ -25,6 +25,7 @@ from .._captured.tracing import (
     trace_but_for_numbers,
 )
 from .._deferred.tensor import Tensor
+from .._random.generator import left_to_runtime
 from ..nn.modules.module import Module
 from .export import DEFAULT_OPSET, to_model
 from .symbolic import register_custom_op_symbolic, unregister_custom_op_symbolic
@@ -171,12 +172,14 @@ def _trace(model: Any, args: tuple[Any, ...], named: Mapping[str, Any],
            dynamic: dict[Any, Any]) -> TracedGraph:
     """The graph; where the sizes marked as dynamic turn out to depend on fixed ones, with fixed sizes."""
     try:
-        return trace_but_for_numbers(model, args, named, dynamic)
+        with left_to_runtime():
+            return trace_but_for_numbers(model, args, named, dynamic)
     except (RuntimeError, TypeError) as problem:
         if not dynamic:
             raise
         try:
-            traced = trace(model, *args, **named)
+            with left_to_runtime():
+                traced = trace(model, *args, **named)
         except Exception:
             raise problem from None
         warnings.warn("onnx.export: the model is exported with fixed sizes, because it does not take "

@@ -111,7 +111,7 @@ class _Call:
                  preserve: bool, contexts: Contexts):
         self.function, self.args, self.kwargs = function, args, kwargs
         self.contexts = contexts
-        self.random = default_generator.__getstate__() if preserve else None
+        self.random = default_generator.mark() if preserve else None
         self.cast = autocast.state.target
 
     def first(self) -> Any:
@@ -123,9 +123,9 @@ class _Call:
         stands = iter(inputs)
         args = [next(stands) if _is_input(t) else t for t in self.args]
         kwargs = {k: next(stands) if _is_input(t) else t for k, t in self.kwargs.items()}
-        now, cast = default_generator.__getstate__(), autocast.state.target
+        now, cast = default_generator.mark(), autocast.state.target
         if self.random is not None:
-            default_generator.__setstate__(self.random)
+            default_generator.back_to(self.random)
         autocast.state.target = self.cast
         try:
             with self.contexts[1]:
@@ -133,7 +133,7 @@ class _Call:
         finally:
             autocast.state.target = cast
             if self.random is not None:
-                default_generator.__setstate__(now)
+                default_generator.back_to(now)
 
 
 def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None,

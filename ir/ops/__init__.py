@@ -19,6 +19,7 @@ from .gamma import *
 from .index import *
 from .linalg import *
 from .loss import *
+from .mersenne import *
 from .norm import *
 from .pool import *
 from .random import *
@@ -27,3 +28,4 @@ from .require import *
 from .shape import *
 from .special import *
 from .spectral import *
+from .words import *

@@ -47,8 +47,8 @@ from .elementwise import CONDITION, ZERO, Formula, decomposition
 __all__ = [
     "add", "atan2", "bitwise_and", "bitwise_or", "bitwise_xor", "cast", "complex", "copysign", "div", "eq",
     "floor_div", "fmax", "fmin", "fmod", "ge", "gt", "hypot", "le", "logaddexp", "logical_and", "logical_or",
-    "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "nextafter", "pow", "product", "remainder",
-    "shift_left", "shift_right", "sub", "trunc_div", "where", "xlogy",
+    "logical_xor", "lt", "maximum", "minimum", "mul", "muladd", "ne", "nextafter", "pow", "product",
+    "remainder", "shift_left", "shift_right", "sub", "trunc_div", "where", "xlogy",
 ]
 
 COMPLEX_OF = {f32: c64, f64: c128}
@@ -415,6 +415,46 @@ where = Op(
     _where_infer,
     _where_vjp,
     lambda attrs, cond, x, y: np.where(cond, x, y),
+    batch=pointwise,
+)
+
+
+def _muladd_infer(attrs: Attrs, *types: Type) -> tuple[Type, ...]:
+    dtype = check_same_dtype("muladd", *types)
+    if dtype not in (f32, f64):
+        raise RuntimeError(f"muladd: expected f32 or f64, got {dtype}; cast the operands")
+    return (Type(dtype, broadcast(*[t.shape for t in types])),)
+
+
+def _muladd_vjp(node: Node, g: Value) -> tuple[Value, ...]:
+    x, y, z = node.operands
+    a, b, given = Expr(x), Expr(y), Expr(g)
+    return (sum_to((given * b).value, x.shape), sum_to((given * a).value, y.shape), sum_to(g, z.shape))
+
+
+def _muladd_reference(attrs: Attrs, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """With the errors of product and sum (Dekker, A floating-point technique for extending the available
+    precision, 1971; Knuth's sum) added at the end."""
+    with np.errstate(all="ignore"):
+        if x.dtype == np.float32:
+            return np.asarray((x.astype(np.float64) * y + z).astype(np.float32))
+        split = 134217729.0  # 2**27 + 1
+        halves = []
+        for v in (x, y):
+            upper = split * v - (split * v - v)
+            halves.append((upper, v - upper))
+        (xh, xl), (yh, yl) = halves
+        product = x * y
+        lost = ((xh * yh - product) + xh * yl + xl * yh) + xl * yl
+        total = product + z
+        part = total - product
+        error = (product - (total - part)) + (z - part) + lost
+        return np.asarray(np.where(np.isfinite(error), total + error, total))
+
+
+muladd: Op = Op(
+    "muladd", "x * y + z, rounded once; all three broadcast.", ("x", "y", "z"), _muladd_infer, _muladd_vjp,
+    _muladd_reference,
     batch=pointwise,
 )
 

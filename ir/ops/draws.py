@@ -24,7 +24,7 @@ from .common import REAL_FLOATING, Expr, check_domain, check_same_dtype, fn, num
 from .loops import constant, finite_or, in_f64, reference_of, repeat
 from .random import check_state, first_of
 
-__all__ = ["binomial", "poisson", "standard_gamma", "von_mises"]
+__all__ = ["binomial", "poisson", "standard_gamma"]
 
 APART = 1 << 40  # counters between the streams of one try
 SMALL = 10.0  # means below this go by inversion
@@ -224,34 +224,3 @@ binomial = _draw(
     "binomial", "How many of n trials of probability p succeed; p is clipped to 0 .. 1, n at 0.",
     ("n", "p"), _binomial,
 )
-
-
-# ------------------------------ angles
-
-
-def _von_mises(concentration: Expr, seed: Expr, offset: Expr) -> Expr:
-    """D. Best, N. Fisher, Efficient simulation of the von Mises distribution (1979)."""
-    seed = _own_seed(seed, offset)
-    usual = (concentration > 0) & (concentration < math.inf)
-    k = finite_or(usual, concentration, 1)
-    flat = k < 1e-5
-    safe = finite_or(~flat, k, 1)
-    tau = 1 + fn.sqrt(1 + 4 * safe * safe)
-    rho = (tau - fn.sqrt(2 * tau)) / (2 * safe)
-    r = fn.where(flat, 1 / k + k, (1 + rho * rho) / (2 * rho))
-
-    def accept(seed: Expr, counter: Expr, k: Expr, r: Expr) -> tuple[Expr, Expr]:
-        z = fn.cos(math.pi * _uniform(seed, counter, k))
-        u = 1 - _uniform(seed, counter + APART, k)
-        f = (1 + r * z) / (r + z)
-        c = k * (r - f)
-        fits = (c * (2 - c) > u) | (fn.log(c / u) + 1 - c >= 0)
-        return fits, fn.acos(fn.maximum(fn.minimum(f, constant(f, 1)), constant(f, -1)))
-
-    angle = _tries(accept, ~usual, constant(k, 0), seed, [k, r])
-    side = _uniform(seed, _counter(0), k) < 0.5
-    return fn.where(usual, fn.where(side, -angle, angle), constant(k, math.nan))
-
-
-von_mises = _draw("von_mises", "Angles of the von Mises distribution around 0.", ("concentration",),
-                  _von_mises)

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..dtype import DType, f32, f64, i64
+from ..dtype import DType, f64, i64
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, NoGradient, Op
 from ..shape import Dim, Shape, floordiv
@@ -176,20 +176,25 @@ def _normal_reference(attrs: RandomFloat, seed: np.ndarray, offset: np.ndarray) 
     return narrow(pairs.reshape(-1)[:count], attrs.dtype).reshape(attrs.shape)
 
 
-def _int_infer(attrs: RandomInt, seed: Type, offset: Type) -> tuple[Type, ...]:
-    check_state("random_int", seed, offset)
+def int_range(name: str, attrs: RandomInt) -> None:
+    """Raise where the bounds of random integers do not fit."""
     if not attrs.dtype.is_integer:
-        raise RuntimeError(f"random_int: expected an integer dtype, got {attrs.dtype}; cast the result")
+        raise RuntimeError(f"{name}: expected an integer dtype, got {attrs.dtype}; cast the result")
     if attrs.low >= attrs.high:
         raise RuntimeError(
-            f"random_int expects 'low' to be less than 'high', but got low={attrs.low} >= high={attrs.high}"
+            f"{name} expects 'low' to be less than 'high', but got low={attrs.low} >= high={attrs.high}"
         )
     info = np.iinfo(attrs.dtype.numpy)
     if attrs.low < info.min or attrs.high - 1 > info.max:
         raise RuntimeError(
-            f"random_int: {attrs.low}..{attrs.high - 1} is out of bounds for {attrs.dtype}, "
+            f"{name}: {attrs.low}..{attrs.high - 1} is out of bounds for {attrs.dtype}, "
             f"which holds {info.min}..{info.max}"
         )
+
+
+def _int_infer(attrs: RandomInt, seed: Type, offset: Type) -> tuple[Type, ...]:
+    check_state("random_int", seed, offset)
+    int_range("random_int", attrs)
     return (Type(attrs.dtype, attrs.shape),)
 
 
@@ -263,36 +268,26 @@ random_int = Op(
 # ------------------------------ bernoulli
 
 
-def _bernoulli_infer(attrs: Attrs, p: Type, seed: Type, offset: Type) -> tuple[Type, ...]:
+def _bernoulli_infer(attrs: Attrs, p: Type, unit: Type) -> tuple[Type, ...]:
     check_domain("bernoulli", p, REAL_FLOATING)
-    check_state("bernoulli", seed, offset)
+    check_domain("bernoulli", unit, REAL_FLOATING)
+    if p.shape != unit.shape:
+        raise RuntimeError(f"bernoulli: expected unit to have the shape of p, got {unit} and {p}")
     return (p,)
 
 
-def _draw_dtype(p: DType) -> DType:
-    return f64 if p is f64 else f32
-
-
 def _bernoulli_decompose(node: Node) -> tuple[Value, ...]:
-    p, seed, offset = node.operands
-    dtype = _draw_dtype(p.dtype)
-    draw = ops.random_uniform(seed, offset, shape=p.shape, dtype=dtype)
-    return (cast_to(ops.lt(draw, cast_to(p, dtype)), p.dtype),)
-
-
-def _bernoulli_reference(attrs: Attrs, p: np.ndarray, seed: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    dtype = _draw_dtype(DType.of(p.dtype))
-    draw = _uniform_reference(RandomFloat(p.shape, dtype), seed, offset)
-    return np.asarray(draw < p.astype(dtype.numpy)).astype(p.dtype)
+    p, unit = node.operands
+    return (cast_to(ops.lt(unit, cast_to(p, unit.dtype)), p.dtype),)
 
 
 bernoulli = Op(
     "bernoulli",
-    "1 with probability p, else 0: whether random_uniform in f32 (f64 for an f64 p) is below p.",
-    ("p", "seed", "offset"),
+    "1 with probability p, else 0: whether a uniform number of [0, 1) is below p, in the number's dtype.",
+    ("p", "unit"),
     _bernoulli_infer,
-    lambda node, g: (zeros_like(node.operands[0]), None, None),
-    _bernoulli_reference,
+    lambda node, g: (zeros_like(node.operands[0]), None),
+    lambda attrs, p, unit: np.asarray(unit < p.astype(unit.dtype)).astype(p.dtype),
     Attrs,
     _bernoulli_decompose,
     batch=BY_DECOMPOSITION,

@@ -64,7 +64,7 @@ JOINED = frozenset(("loop", "contraction", "window"))  # kinds of groups that pr
 # What costs about as much as the load it saves; the rest is not computed again for each broadcast copy.
 CHEAP = frozenset((
     "neg", "abs", "sign", "square", "floor", "ceil", "round", "trunc", "isnan", "isinf", "isfinite",
-    "logical_not", "bitwise_not", "conj", "real", "imag", "relu", "add", "sub", "mul", "product",
+    "logical_not", "bitwise_not", "conj", "real", "imag", "relu", "add", "sub", "mul", "muladd", "product",
     "maximum", "minimum",
     "fmax", "fmin", "copysign", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
     "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "shift_left", "shift_right", "complex",

@@ -20,9 +20,11 @@ from tensor_cases import CASES, Case
 
 APART = {
     **dict.fromkeys(("scan", "cond", "while_loop"), "bodies that are graphs: tested with what makes them"),
-    **dict.fromkeys(("bernoulli", "poisson", "binomial", "von_mises"),
+    **dict.fromkeys(("bernoulli", "poisson", "binomial"),
                     "its gradient is zero by definition; differences see the jumps"),
-    "standard_gamma": "samples by rejection jump; tests/frontend/test_special.py has its gradient",
+    **dict.fromkeys(("mersenne_poisson", "mersenne_binomial"), "its gradient is zero by definition"),
+    **dict.fromkeys(("standard_gamma", "mersenne_gamma"),
+                    "samples by rejection jump; tests/frontend/test_special.py has its gradient"),
     **dict.fromkeys(("igamma", "igammac", "zeta"), "one operand only, or once only: test_special.py"),
 }
 NO_SECOND: dict[str, str] = {}  # cases without a second derivative, and why
@@ -65,6 +67,7 @@ SAMPLES: list[Sample] = [
     *[plain(name, TEN, TEN[::-1].copy() + 0.05) for name in BINARY],
     *[plain(name, TEN, np.full(10, 0.75)) for name in ("fmod", "remainder", "floor_div", "trunc_div")],
     plain("add", COMPLEX, COMPLEX * 2),
+    plain("muladd", TEN, TEN[::-1].copy(), TEN * 0.5),
     plain("concat", TEN, UNIT, dim=0),
     *[plain("linear", x, MATRIX) for x in (LINE, LINE[0], LINE[0, 0])],
     *[plain("affine", LINE[0, :, 0], x, MATRIX) for x in (LINE, LINE[0], LINE[0, 0])],

@@ -155,7 +155,7 @@ BINARY: dict[str, list[Case]] = {
 
 BOOLS = ("logical_and", "logical_or", "logical_xor", "logical_not")
 BITS = ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "shift_left", "shift_right")
-APART = ("real", "imag", "complex", "where", "cast", *BOOLS, *BITS)  # tested one by one below
+APART = ("real", "imag", "complex", "where", "muladd", "cast", *BOOLS, *BITS)  # tested one by one below
 
 NAMED_CASES = [
     pytest.param(name, case, id=f"{name}-{i}" if i else name)

@@ -134,14 +134,14 @@ def test_wide_integers_are_the_high_product() -> None:
 @pytest.mark.parametrize("dtype", [f32, f64, f16, bf16], ids=str)
 def test_bernoulli(dtype: DType) -> None:
     p = np.array([0.0, 0.25, 1.0])[:, None].repeat(8000, 1).astype(dtype.numpy)
-    seed = np.array(1, np.int64)
-    (found,) = apply(OPS["bernoulli"], p, seed, seed)
+    unit = draw("random_uniform", shape=p.shape, dtype=f64 if dtype is f64 else f32)
+    (found,) = apply(OPS["bernoulli"], p, unit)
     assert found.dtype == dtype.numpy and set(found.astype(float).reshape(-1)) <= {0.0, 1.0}
     mean = found.astype(float).mean(1)
     assert mean[0] == 0 and mean[2] == 1 and abs(mean[1] - 0.25) < 0.02
-    assert np.array_equal(decomposed(OPS["bernoulli"], p, seed, seed)[0], found)
-    to_p, to_seed, to_offset = gradients(OPS["bernoulli"], [p, seed, seed], [p])
-    assert not to_p.astype(float).any() and to_seed is None and to_offset is None
+    assert np.array_equal(decomposed(OPS["bernoulli"], p, unit)[0], found)
+    to_p, to_unit = gradients(OPS["bernoulli"], [p, unit], [p])
+    assert not to_p.astype(float).any() and to_unit is None
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0), (1,)], ids=str)
@@ -169,4 +169,4 @@ def test_bad_calls_are_refused() -> None:
     with pytest.raises(RuntimeError, match="out of bounds"):
         OPS["random_int"](state, state, low=0, high=300, shape=(2,), dtype=u8)
     with pytest.raises(NotImplementedError, match="'Long'"):
-        OPS["bernoulli"](state, state, state)
+        OPS["bernoulli"](state, state)

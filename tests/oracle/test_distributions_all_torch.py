@@ -552,7 +552,8 @@ def test_samples_compile(name: str) -> None:
         d = make(gt.distributions, *a)
         return (d.rsample if d.has_rsample else d.sample)((2,))
 
-    compiled, found = gt.compile(draw, fullgraph=True), []
+    # how often VonMises draws depends on the numbers
+    compiled, found = gt.compile(draw, fullgraph=name.split()[0] != "VonMises"), []
     for function in (draw, compiled):
         gt.manual_seed(4)
         for _ in range(2):

@@ -15,7 +15,8 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    names = sorted(p.stem for p in FOLDER.glob("[a-z]*.py"))
+    modules = {p.stem.rstrip("_"): p.stem for p in FOLDER.glob("[a-z]*.py")}  # none hides Python's `random`
+    names = sorted(modules)
     given = sys.argv[1:]
     if not given or given[0] not in names:
         raise SystemExit("usage: python tools/bench NAME ...   with NAME one of " + ", ".join(names))
@@ -24,7 +25,7 @@ def main() -> None:
     for name in chosen:
         print(f"== {name}")
         sys.argv[1:] = arguments
-        importlib.import_module(name).main()
+        importlib.import_module(modules[name]).main()
 
 
 if __name__ == "__main__":

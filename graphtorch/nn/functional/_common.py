@@ -107,15 +107,5 @@ def from_array(array: np.ndarray) -> Tensor:
     return FUNCTIONS["from_numpy"](np.ascontiguousarray(array))
 
 
-def bernoulli(shape: tuple[Any, ...], p: float, dtype: Any) -> Tensor:
-    """Ones with probability `p`, else zeros, from the global generator."""
-    return FUNCTIONS["full"](shape, float(p), dtype=dtype).bernoulli()
-
-
-def uniform_like(x: Tensor) -> Tensor:
-    """U(0, 1) of the shape and dtype of `x`, from the global generator."""
-    return FUNCTIONS["rand"](tuple(x.shape), dtype=x.dtype)
-
-
-__all__ = ["batched", "bernoulli", "call", "cat", "constant_like", "floating", "from_array", "in_place",
-           "same_dtype", "tuple_of", "uniform_like", "vector_norm", "where"]
+__all__ = ["batched", "call", "cat", "constant_like", "floating", "from_array", "in_place",
+           "same_dtype", "tuple_of", "vector_norm", "where"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from ..._deferred.tensor import Tensor
+from ..._deferred.tensor import Tensor, from_value
 from ..._ops.autocast import lower_precision
-from ..._ops.base import rounded_once
-from ._common import call, constant_like, floating, in_place, uniform_like, where
+from ..._ops.base import FUNCTIONS, rounded_once
+from ..._random import draw
+from ._common import call, constant_like, floating, in_place, where
 
 __all__ = [
     "celu", "celu_", "elu", "elu_", "gelu", "glu", "gumbel_softmax", "hardshrink", "hardsigmoid",
@@ -131,8 +132,11 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
                            f"got {lower} and {upper}")
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
-    slope = uniform_like(floating(input, "rrelu")) * (upper - lower) + lower
-    return in_place(input, where(input > 0, input, input * slope), inplace)
+    below = ~(floating(input, "rrelu").detach() > 0)  # only for these slopes are drawn
+    source = draw.source(None, tuple(input.shape))
+    drawn = source.draw("where", draw.NEVER, below._value())
+    slope = from_value(drawn) * (upper - lower) + lower
+    return in_place(input, where(below, input * slope.to(input.dtype), input), inplace)
 
 
 def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False) -> Tensor:
@@ -267,8 +271,8 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
                    dim: int = -1) -> Tensor:
     """A sample of the Gumbel-softmax distribution along `dim`; `hard` rounds it to one-hot while the
     gradient stays that of the soft sample (https://arxiv.org/abs/1611.00712)."""
-    uniform = uniform_like(logits).clamp(1.1754943508222875e-38, 1 - 2.0**-24)
-    soft = softmax((logits - (-uniform.log()).log()) / tau, dim)
+    waits = FUNCTIONS["empty"](tuple(logits.shape), dtype=logits.dtype).exponential_()
+    soft = softmax((logits - waits.log()) / tau, dim)
     if not hard:
         return soft
     index = soft.detach().argmax(dim, keepdim=True)

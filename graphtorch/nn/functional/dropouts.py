@@ -1,11 +1,15 @@
-"""Dropout. Masks come from the global generator; the mask of a call depends only on seed and offset."""
+"""Dropout. Masks come from the global generator, and are drawn in the order of memory."""
 
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
-from ..._deferred.tensor import Tensor
-from ._common import bernoulli, floating, in_place
+from graphtorch.ir.graph import Value
+
+from ..._deferred.tensor import Tensor, from_value
+from ..._random import draw
+from ._common import floating, in_place
 
 ALPHA = -1.7580993408473766  # -scale * alpha of SELU: the value that dropped units take
 
@@ -23,14 +27,24 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     return _dropped(input, tuple(input.shape), p, training, inplace)
 
 
-def _dropped(x: Tensor, mask_shape: tuple[int, ...], p: float, training: bool, inplace: bool) -> Tensor:
-    if not training or p == 0.0:
+def _kept(x: Tensor, shape: tuple[Any, ...], p: float) -> Tensor:
+    """1 with probability 1 - p, else 0; one for each element of `x` in the order of its memory."""
+    dtype = x._type.dtype
+    order = draw.memory_order(x) if len(shape) == x.dim() and shape == tuple(x.shape) else None
+
+    def make(sizes: Any) -> Value:
+        return draw.below(sizes, dtype, None, 1 - p)
+
+    return from_value(draw.in_order(shape, order, make))
+
+
+def _dropped(x: Tensor, mask_shape: tuple[Any, ...], p: float, training: bool, inplace: bool) -> Tensor:
+    if not training or p == 0.0 or 0 in x.shape:
         return x
     x = floating(x, "dropout")
     if p == 1.0:
         return in_place(x, x * 0.0, inplace)
-    mask = bernoulli(mask_shape, 1 - p, x.dtype) * (1 / (1 - p))
-    return in_place(x, x * mask, inplace)
+    return in_place(x, x * (_kept(x, mask_shape, p) / (1 - p)), inplace)
 
 
 def _channels(x: Tensor, kept: int) -> tuple[int, ...]:
@@ -80,12 +94,12 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     return _alpha(input, _channels(input, min(2, input.dim())), p, training, inplace)
 
 
-def _alpha(x: Tensor, mask_shape: tuple[int, ...], p: float, training: bool, inplace: bool) -> Tensor:
-    if not training or p == 0.0:
+def _alpha(x: Tensor, mask_shape: tuple[Any, ...], p: float, training: bool, inplace: bool) -> Tensor:
+    if not training or p == 0.0 or 0 in x.shape:
         return x
     if p == 1.0:
         return in_place(x, x * 0.0, inplace)
     scale = ((1 - p) * (1 + p * ALPHA**2)) ** -0.5
-    mask = bernoulli(mask_shape, 1 - p, x.dtype)
-    kept = x * mask + (1 - mask) * ALPHA
-    return in_place(x, kept * scale - scale * p * ALPHA, inplace)
+    mask = _kept(x, mask_shape, p)
+    shift = (mask - 1) * (-ALPHA * scale) + -ALPHA * scale * p
+    return in_place(x, x * (mask * scale) + shift, inplace)

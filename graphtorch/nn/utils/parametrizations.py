@@ -64,7 +64,8 @@ class _SpectralNorm(Module):
         if weight.ndim > 1:
             with no_grad():
                 matrix = as_matrix(weight, self.dim)
-                v, u = iterate(matrix.t(), *start_vectors(matrix.t(), eps), 15, eps)
+                u, v = start_vectors(matrix, eps)
+                v, u = iterate(matrix.t(), v, u, 15, eps)
             self.register_buffer("_u", u)
             self.register_buffer("_v", v)
 

@@ -185,7 +185,7 @@ class RandomUnstructured(BasePruningMethod):
         self.amount = amount
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
-        return _lowest_out(FUNCTIONS["rand_like"](t), default_mask, _count(self.amount, t.numel()))
+        return _lowest_out(-FUNCTIONS["rand_like"](t), default_mask, _count(self.amount, t.numel()))
 
 
 class L1Unstructured(RandomUnstructured):

@@ -151,14 +151,15 @@ class DataLoader:
         return self._counted(self._batches()) if self._streams else self._batches()
 
     def _batches(self) -> Iterator[Any]:
-        if not self.num_workers:
-            return _batches_here(self)
         if self._iterator is not None:
             self._iterator.reset()
             return self._iterator  # type: ignore[no-any-return]
-        seed = FUNCTIONS["empty"]((), dtype=DTYPES["int64"]).random_(generator=self.generator).item()
+        # of the workers; drawn without them as well, so that their number changes no other numbers
+        seed = FUNCTIONS["empty"]((), dtype=DTYPES["int64"]).random_(generator=self.generator)
+        if not self.num_workers:
+            return _batches_here(self)
         module = importlib.import_module(".processes", __package__)  # few programs need it
-        made: Iterator[Any] = module.WorkersIterator(self, seed)
+        made: Iterator[Any] = module.WorkersIterator(self, seed.item())
         if self.persistent_workers:
             self._iterator = made
         return made

@@ -33,7 +33,8 @@ class SequentialSampler(Sampler[int]):
         return len(self.data_source)
 
 
-DRAWN = 1024  # indices drawn at a time: there may be more than memory holds
+DRAWN = 32  # indices drawn at a time from a generator that the program may use in between
+MANY = 1024  # the same from one that nobody else knows: the numbers are the same
 
 
 class RandomSampler(Sampler[int]):
@@ -60,16 +61,18 @@ class RandomSampler(Sampler[int]):
         n, left = len(self.data_source), self.num_samples
         if n == 0 and not self.replacement:
             raise ZeroDivisionError("an order of samples of a data set that has none")
-        generator = self.generator
+        generator, at_once = self.generator, DRAWN
         if generator is None:  # one of its own: what the program draws between two samples changes nothing
-            generator = Generator().manual_seed(int(FUNCTIONS["randint"](0, 1 << 62, ()).item()))
-        while left > 0:
-            if self.replacement:
-                drawn = FUNCTIONS["randint"](0, n, (min(left, DRAWN),), generator=generator)
-            else:
-                drawn = FUNCTIONS["randperm"](n, generator=generator)
-            yield from drawn.tolist()[:left]
-            left -= drawn.numel()
+            seed = FUNCTIONS["empty"]((), dtype=DTYPES["int64"]).random_().item()
+            generator, at_once = Generator().manual_seed(seed), MANY
+        if self.replacement:
+            while left > 0:
+                yield from FUNCTIONS["randint"](0, n, (min(left, at_once),), generator=generator).tolist()
+                left -= at_once
+            return
+        for _ in range(left // n):
+            yield from FUNCTIONS["randperm"](n, generator=generator).tolist()
+        yield from FUNCTIONS["randperm"](n, generator=generator).tolist()[:left % n]
 
     def __len__(self) -> int:
         return self.num_samples

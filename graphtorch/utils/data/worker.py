@@ -135,7 +135,9 @@ def _prepare(job: Job) -> WorkerError | None:
     global _info
     _settings.set_num_threads(1)
     random.seed(job.seed)
-    np.random.seed(job.seed % (1 << 32))
+    base = job.seed - job.id
+    entropy = [job.id, base & 0xFFFFFFFF, base >> 32, 0]  # other numbers than those of `random`
+    np.random.seed(np.random.SeedSequence(entropy).generate_state(4))
     manual_seed(job.seed)
     _info = WorkerInfo(job.id, job.count, job.seed, job.dataset)
     try:

@@ -1,0 +1,1 @@
+"""Random numbers: generators, their streams, and the functions that draw from them."""

@@ -1,0 +1,184 @@
+"""Values drawn for a tensor: its dtype, the order of its memory, what distributions do to uniform numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType, f32, f64, i64
+from graphtorch.ir.graph import Type, Value
+from graphtorch.ir.shape import numel
+
+from .._deferred.running import locate
+from .._deferred.tensor import Tensor
+from .._ops.base import cast_value, scalar
+from .generator import Generator, current
+
+NEVER = 0  # in the place of a count: a draw that has operands is always recorded
+Shape = tuple[Any, ...]
+Make = Callable[[Shape], Value]
+
+
+def source(generator: Generator | None, shape: Shape) -> Generator:
+    """The generator to draw from; refuses more than can be addressed before its stream moves."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(f"argument 'generator' must be Generator, not {type(generator).__name__}")
+    locate()
+    Type(f32, shape)
+    return current(generator)
+
+
+def _real(dtype: DType) -> DType:
+    return f64 if dtype is f64 else f32
+
+
+def rounded(value: Value, dtype: DType) -> Value:
+    """`value` in a narrower dtype; of 16 bits by way of f32, as PyTorch."""
+    if value.dtype is f64 and dtype.is_floating_point and dtype.itemsize < 4:
+        value = cast_value(value, f32)
+    return cast_value(value, dtype)
+
+
+def uniform(shape: Shape, dtype: DType, generator: Generator | None, low: float = 0.0,
+            high: float = 1.0) -> Value:
+    """In [low, high)."""
+    drawn_from = source(generator, shape)
+    real = _real(dtype)
+    value = drawn_from.draw("unit", numel(shape), shape, real)
+    unit = (low, high) == (0.0, 1.0)
+    if unit and dtype is real:
+        return value
+    first, last = (real.numpy.type(x) for x in (low, high))
+    if not unit:
+        value = ops.muladd(value, scalar(float(last - first), real), scalar(float(first), real))
+    value = cast_value(value, dtype)
+    # `high` itself, to which a number may be rounded, is excluded
+    return ops.where(  # type: ignore[no-any-return]
+        ops.eq(value, scalar(float(last), dtype)), scalar(float(first), dtype), value)
+
+
+def normal(shape: Shape, dtype: DType, generator: Generator | None, mean: float = 0.0, std: float = 1.0,
+           dense: bool = True) -> Value:
+    """Of a mean and standard deviation."""
+    drawn_from = source(generator, shape)
+    value = drawn_from.draw("standard", numel(shape), shape, dtype, dense)
+    if (mean, std) != (0.0, 1.0):
+        value = ops.muladd(value, scalar(float(std), value.dtype), scalar(float(mean), value.dtype))
+    return rounded(value, dtype)
+
+
+def integers(shape: Shape, dtype: DType, generator: Generator | None, low: int, high: int,
+             wide: bool | None = None) -> Value:
+    """In low..high, high excluded; `wide` says of how many words, if that does not depend on the range."""
+    drawn_from = source(generator, shape)
+    whole = dtype if dtype.is_integer else i64
+    return cast_value(drawn_from.draw("integers", numel(shape), low, high, shape, whole, wide), dtype)
+
+
+def below(shape: Shape, dtype: DType, generator: Generator | None, chance: float) -> Value:
+    """1 with a probability that is a number, else 0."""
+    drawn_from = source(generator, shape)
+    return cast_value(drawn_from.draw("below", NEVER, shape, chance), dtype)
+
+
+def below_each(generator: Generator | None, chances: Value) -> Value:
+    """1 with the elements of `chances` as probabilities, else 0, in their dtype."""
+    drawn_from = source(generator, chances.shape)
+    unit = drawn_from.draw("unit", numel(chances.shape), chances.shape, _real(chances.dtype))
+    return ops.bernoulli(chances, unit)  # type: ignore[no-any-return]
+
+
+def samples(name: str, dtype: DType, generator: Generator | None, *numbers: Value) -> Value:
+    """Gamma, poisson or binomial numbers of parameters of one shape."""
+    drawn_from = source(generator, numbers[0].shape)
+    wide = [cast_value(x, f64) for x in numbers]
+    return rounded(drawn_from.draw("sample", NEVER, name, *wide), dtype)
+
+
+# ------------------------------------------------------------------------------------------ by their inverses
+
+
+def _double(shape: Shape, generator: Generator | None) -> Value:
+    drawn_from = source(generator, shape)
+    return drawn_from.draw("unit", numel(shape), shape, f64)
+
+
+def exponential(shape: Shape, dtype: DType, generator: Generator | None, lambd: float = 1.0) -> Value:
+    """Of a rate."""
+    log = ops.log1p(ops.neg(_double(shape, generator)))
+    return rounded(ops.mul(log, scalar(-1.0 / lambd, f64)), dtype)
+
+
+def geometric(shape: Shape, dtype: DType, generator: Generator | None, p: float) -> Value:
+    """How many trials of success probability p a first success takes."""
+    log = ops.log(_double(shape, generator))
+    return rounded(ops.ceil(ops.div(log, scalar(math.log1p(-p), f64))), dtype)
+
+
+def cauchy(shape: Shape, dtype: DType, generator: Generator | None, median: float = 0.0,
+           sigma: float = 1.0) -> Value:
+    """Of a median and scale."""
+    turn = ops.mul(ops.sub(_double(shape, generator), scalar(0.5, f64)), scalar(math.pi, f64))
+    made = ops.muladd(ops.tan(turn), scalar(float(sigma), f64), scalar(float(median), f64))
+    return rounded(made, dtype)
+
+
+def log_normal(shape: Shape, dtype: DType, generator: Generator | None, mean: float = 1.0,
+               std: float = 2.0) -> Value:
+    """exp of normal numbers."""
+    drawn_from = source(generator, shape)
+    drawn = drawn_from.draw("singly", numel(shape), shape)
+    return rounded(ops.exp(ops.muladd(drawn, scalar(float(std), f64), scalar(float(mean), f64))), dtype)
+
+
+# ------------------------------------------------------------------------------------------ complex, memory
+
+
+def complex_of(make: Callable[[Shape, DType], Value], shape: Shape, dtype: DType) -> Value:
+    """Complex numbers whose parts, drawn one after the other, are neighbours."""
+    pairs = make((*shape, 2), dtype.real)
+    zero, one = (0,) * len(shape), (1,) * (len(shape) + 1)
+    parts = [ops.slice(pairs, start=(*zero, i), stop=(*shape, i + 1), step=one) for i in range(2)]
+    return ops.complex(*[ops.reshape(p, shape=shape) for p in parts])  # type: ignore[no-any-return]
+
+
+def memory_order(x: Tensor) -> tuple[int, ...] | None:
+    """The dimensions of `x` from the slowest to the fastest in memory; None where that is their own order."""
+    if x._view is None:
+        return None
+    shape, strides = x._type.shape, x._strides
+    moving = [d for d, size in enumerate(shape) if size != 1]
+    order: list[int] = []  # from the fastest; insertion, in which strides of 0 stay where they are
+    for d in reversed(moving):
+        place = at = len(order)
+        while at and (strides[order[at - 1]] == 0 or strides[d] == 0 or strides[order[at - 1]] > strides[d]):
+            at -= 1
+            if strides[order[at]] and strides[d]:
+                place = at
+        order.insert(place, d)
+    if order[::-1] == moving:
+        return None
+    return (*order[::-1], *(d for d, size in enumerate(shape) if size == 1))
+
+
+def in_order(shape: Shape, order: tuple[int, ...] | None, make: Make) -> Value:
+    """What `make` draws for `shape`, filled in dimension by dimension of `order`."""
+    if order is None:
+        return make(shape)
+    return from_order(make(tuple([shape[d] for d in order])), order)
+
+
+def to_order(value: Value, order: tuple[int, ...] | None) -> Value:
+    """A value with the dimensions in another order."""
+    return value if order is None else ops.permute(value, dims=order)  # type: ignore[no-any-return]
+
+
+def from_order(value: Value, order: tuple[int, ...] | None) -> Value:
+    """What `to_order` was given."""
+    if order is None:
+        return value
+    back = tuple(sorted(range(len(order)), key=order.__getitem__))
+    return ops.permute(value, dims=back)  # type: ignore[no-any-return]
+

@@ -1,0 +1,341 @@
+"""Functions that make tensors of random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import SCALAR_NAMES, DType, f64, i64
+from graphtorch.ir.graph import Value
+from graphtorch.ir.shape import broadcast
+
+from .. import _types
+from .._deferred.tensor import Tensor, from_value
+from .._ops.base import (
+    FUNCTIONS,
+    METHODS,
+    cast_value,
+    check_tensor,
+    checked,
+    elementwise,
+    known_elements,
+    register,
+    run,
+    write_out,
+)
+from .._ops.creation import _sizes, like
+from .._types import check_device, to_ir
+from . import draw
+from .fill import CHANCES, normal_of
+from .generator import Generator
+
+
+def _float_dtype(dtype: Any, name: str) -> DType:
+    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    if not ir.is_differentiable:
+        raise RuntimeError(
+            f"\"{name}\" not implemented for '{SCALAR_NAMES[ir]}': use torch.randint for integers"
+        )
+    return ir
+
+
+def _resized(out: Tensor, shape: tuple[Any, ...]) -> Tensor:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"argument 'out' must be Tensor, not {type(out).__name__}")
+    return out if out._type.shape == shape else METHODS["resize_"](out, shape)
+
+
+def _finish(value: Value, requires_grad: bool) -> Tensor:
+    made = from_value(value)
+    return made.requires_grad_() if requires_grad else made
+
+
+def _uniform_of(shape: Any, dtype: DType, generator: Any) -> Value:
+    """In [0, 1)."""
+    if dtype.is_complex:
+        return draw.complex_of(lambda s, d: draw.uniform(s, d, generator), shape, dtype)
+    return draw.uniform(shape, dtype, generator)
+
+
+def _float_factory(name: str, doc: str, make: Callable[..., Value], fill: str) -> Callable[..., Tensor]:
+    def factory(
+        *size: Any,
+        generator: Generator | None = None,
+        out: Tensor | None = None,
+        dtype: Any = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        pin_memory: bool = False,
+        names: Any = None,
+    ) -> Tensor:
+        check_device(device)
+        shape = _sizes(name, size)
+        if out is not None:
+            return METHODS[fill](_resized(out, shape), generator=generator)
+        return _finish(make(shape, _float_dtype(dtype, name), generator), requires_grad)
+
+    factory.__name__ = factory.__qualname__ = name
+    factory.__doc__ = doc
+    return factory
+
+
+rand = _float_factory("rand", "Random numbers: uniform in [0, 1).", _uniform_of, "uniform_")
+randn = _float_factory("randn", "Random numbers: standard normal.", normal_of, "normal_")
+
+
+def randint(
+    low: Any,
+    high: Any = None,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Integers in [low, high); ``randint(high, size)`` starts at 0."""
+    check_device(device)
+    if size is None:
+        low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
+    if size is None:
+        raise TypeError("randint() missing 1 required positional argument: 'size'")
+    if not isinstance(size, (tuple, list)):
+        raise TypeError("randint(): argument 'size' must be tuple of ints, not " + type(size).__name__)
+    if low >= high:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    shape = _sizes("randint", (size,))
+    if out is not None:
+        return METHODS["random_"](_resized(out, shape), low, high, generator=generator)
+    ir = i64 if dtype is None else to_ir(dtype)
+    return _finish(draw.integers(shape, ir, generator, int(low), int(high)), requires_grad)
+
+
+def randperm(
+    n: int,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """The integers 0 .. n - 1 in random order."""
+    check_device(device)
+    if n < 0:
+        raise RuntimeError(f"n must be non-negative, got {n}")
+    drawn_from = draw.source(generator, (n,))
+    order = drawn_from.draw("permutation", n, n)
+    ir = (i64 if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
+    made = _finish(cast_value(order, ir), requires_grad)
+    return made if out is None else write_out("randperm", made, out)  # type: ignore[no-any-return]
+
+
+def normal(
+    mean: Any,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """Normal numbers: of the shape of `mean` or `std`, or of `size` for two numbers."""
+    check_device(device)
+    tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
+    for x in (mean, std):
+        if isinstance(x, complex):
+            raise TypeError("normal() received an invalid combination of arguments: a complex number")
+    if isinstance(std, (int, float)) and std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+    if not tensors:
+        if size is None:
+            raise TypeError("normal(): with two numbers, size= is required")
+        shape = _sizes("normal", (size,))
+        if out is not None:
+            return METHODS["normal_"](_resized(out, shape), mean, std, generator=generator)
+        return _finish(normal_of(shape, _float_dtype(dtype, "normal"), generator, mean, std), requires_grad)
+    if isinstance(std, Tensor):
+        std = checked(std.detach(), "not negative", "normal expects all elements of std >= 0.0")
+    shape, ir = broadcast(*[t._type.shape for t in tensors]), tensors[0]._type.dtype
+    scale = std if isinstance(mean, Tensor) and not isinstance(std, Tensor) else 1.0
+    made = from_value(normal_of(shape, ir, generator, 0.0, scale))
+    with FUNCTIONS["no_grad"]():
+        made = (made * std if isinstance(std, Tensor) else made) + mean
+    if out is not None:
+        return write_out("normal", made, out)  # type: ignore[no-any-return]
+    return made.requires_grad_() if requires_grad else made
+
+
+randint_like = like("randint_like", randint, size_last=True)
+
+
+def _like(name: str, make: Callable[..., Value]) -> Callable[..., Tensor]:
+    """Random numbers like a tensor, which PyTorch draws in the order of the tensor's memory."""
+
+    def made(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
+             requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False,
+             generator: Any = None) -> Tensor:
+        check_tensor(name, "input", input)
+        check_device(device)
+        if input.is_sparse:
+            return input._like(name, dtype)  # type: ignore[no-any-return]
+        ir = _float_dtype(input.dtype if dtype is None else dtype, name)
+        order = None if str(memory_format).endswith("contiguous_format") else draw.memory_order(input)
+        shape = tuple(input._type.shape)
+        return _finish(draw.in_order(shape, order, lambda s: make(s, ir, generator, order is None)),
+                       requires_grad)
+
+    made.__name__ = made.__qualname__ = name
+    made.__doc__ = f"As `{name.removesuffix('_like')}`, with the shape and dtype of `input`."
+    return made
+
+
+rand_like = _like("rand_like", lambda shape, dtype, generator, dense: _uniform_of(shape, dtype, generator))
+randn_like = _like("randn_like",
+                   lambda shape, dtype, generator, dense: normal_of(shape, dtype, generator, dense=dense))
+
+
+@register(out=True)
+def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = None) -> Tensor:
+    """0 or 1, with the elements of `input` (or `p`) as probabilities of 1."""
+    shape, ir = tuple(input._type.shape), input._type.dtype
+    if p is not None:
+        if not 0 <= p <= 1:
+            raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+        return from_value(draw.below(shape, ir, generator, p))
+    if not ir.is_floating_point:
+        raise RuntimeError(f"bernoulli: expected probabilities of a floating point dtype, got {input.dtype}")
+    chances = checked(input, "probability", CHANCES)
+    order = draw.memory_order(input)
+
+    def drawn(value: Value) -> Value:
+        return draw.from_order(draw.below_each(generator, draw.to_order(value, order)), order)
+
+    return run("Bernoulli", drawn, chances)  # type: ignore[no-any-return]
+
+
+# ------------------------------------------------------------------------------------------ by rejection
+
+
+def _rates(name: str, *inputs: Tensor) -> None:
+    for x in inputs:
+        if not isinstance(x, Tensor) or not x._type.dtype.is_floating_point:
+            raise RuntimeError(f"{name}: expected a tensor of a floating point dtype, got "
+                               f"{getattr(x, 'dtype', type(x).__name__)}")
+
+
+def _sampled(name: str, node: str, generator: Generator | None, *inputs: Tensor) -> Tensor:
+    """Samples of tensors of parameters of one shape and dtype."""
+    dtype = inputs[0]._type.dtype
+    return run(node, lambda *v: draw.samples(name, dtype, generator, *v), *inputs)  # type: ignore[no-any-return]
+
+
+@register(method=False)
+def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Poisson numbers with the elements of `input`, none of them negative, as rates."""
+    _rates("poisson", input)
+    rates = checked(input, "not negative", "invalid Poisson rate, expected rate to be non-negative")
+    return _sampled("poisson", "Poisson", generator, rates)
+
+
+@register(method=False)
+def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
+    """How many of `count` trials of probability `prob` succeed, the two broadcast against each other."""
+    _rates("binomial", count, prob)
+    if count._type.dtype is not prob._type.dtype:
+        raise RuntimeError(f"Found dtype {prob.dtype} but expected {count.dtype}")
+    return _sampled("binomial", "Binomial", generator, *FUNCTIONS["broadcast_tensors"](count, prob))
+
+
+@register(method=False)
+def _standard_gamma(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Gamma numbers of concentrations `input` and rate 1, differentiable in the concentrations."""
+    _rates("_standard_gamma", input)
+    made = _sampled("gamma", "StandardGamma", generator, input)
+    least = float(input._type.dtype.numpy.type(_types.finfo(input.dtype).tiny))
+    return made.clamp_min(least)  # type: ignore[no-any-return]
+
+
+@register(method=False)
+def _standard_gamma_grad(input: Tensor, output: Tensor) -> Tensor:
+    """The derivative of gamma numbers `output` by their concentrations `input`."""
+    return elementwise("StandardGammaGrad", ops.standard_gamma_grad, input, output)
+
+
+@register(method=False)
+def _sample_dirichlet(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Dirichlet samples of concentrations [..., n]."""
+    made = FUNCTIONS["_standard_gamma"](input.double(), generator=generator)
+    return (made / made.sum(-1, keepdim=True)).to(input.dtype)  # type: ignore[no-any-return]
+
+
+@register(method=False)
+def _dirichlet_grad(x: Tensor, alpha: Tensor, total: Tensor) -> Tensor:
+    """The derivative of elements of Dirichlet samples by their own concentrations, over 1 - x."""
+    return elementwise("DirichletGrad", ops.dirichlet_grad, x, alpha, total)
+
+
+# ------------------------------------------------------------------------------------------ multinomial
+
+
+@register()
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
+) -> Tensor:
+    """Indices drawn with the elements of each row as weights."""
+    weights = input.detach() if input.ndim == 2 else input.detach().unsqueeze(0)
+    rows, count = weights.shape
+    if num_samples <= 0:
+        raise RuntimeError("cannot sample n_sample <= 0 samples")
+    if not replacement and num_samples > count:
+        raise RuntimeError(
+            f"cannot sample n_sample > prob_dist.size(-1) samples without replacement: {num_samples} > "
+            f"{count}"
+        )
+    weights = _checked_weights(weights)
+    if not replacement or num_samples == 1:
+        drawn = from_value(draw.exponential((rows, count), weights._type.dtype, generator))
+        keys = weights / drawn
+        found = keys.argmax(1, keepdim=True) if num_samples == 1 else keys.topk(num_samples, 1)[1]
+    else:
+        found = _by_steps(weights, num_samples, generator)
+    return found if input.ndim == 2 else found.squeeze(0)
+
+
+def _by_steps(weights: Tensor, num_samples: int, generator: Generator | None) -> Tensor:
+    """With replacement: the first of the normalised running sums that a uniform number does not exceed."""
+    rows = weights.shape[0]
+    steps = FUNCTIONS["cumsum"](weights if weights._type.dtype is f64 else weights.float(), 1)
+    steps = steps / steps[:, -1:]
+    steps = FUNCTIONS["cat"]([steps[:, :-1], FUNCTIONS["ones_like"](steps[:, -1:])], 1)
+    source = draw.source(generator, (rows, num_samples))
+    unit = from_value(source.draw("unit", rows * num_samples, (rows, num_samples), f64))
+    return FUNCTIONS["searchsorted"](steps.double(), unit)  # type: ignore[no-any-return]
+
+
+def _checked_weights(weights: Tensor) -> Tensor:
+    """Weights [rows, count] that can be drawn with: none is negative, not all of a row are 0."""
+    weights = checked(weights, "finite and not negative",
+                      "probability tensor contains either `inf`, `nan` or element < 0")
+    known = known_elements(weights)
+    nothing = "invalid multinomial distribution (sum of probabilities <= 0)"
+    if known is None:
+        total = checked(weights.sum(1, keepdim=True), "positive", nothing)
+        return FUNCTIONS["where"](total > 0, weights, 0.0)  # type: ignore[no-any-return]
+    if not np.all(np.any(known > 0, axis=-1)):
+        raise RuntimeError(nothing)
+    return weights

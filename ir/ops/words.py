@@ -1,0 +1,331 @@
+"""How the 32-bit words of a Mersenne Twister become numbers, as PyTorch makes them on CPUs.
+
+    word64    (first word << 32) | second word
+    uniform   f32: (word & (2**24 - 1)) * 2**-24; f64: (word64 & (2**53 - 1)) * 2**-53
+    normal    of 16 and more: u[16] at a time, radius = sqrt(-2 log(1 - u[:8])), angle = 2 pi u[8:], eight
+              numbers radius * cos(angle), then eight radius * sin(angle); the last 16 from words of their own
+              where the count is no multiple of 16
+    integer   low + word mod (high - low); of wide ranges word64
+
+All of them are composites: pointwise arithmetic that fuses with what uses the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..dtype import DType, f32, f64, i32, i64
+from ..graph import Node, Type, Value
+from ..op import BY_DECOMPOSITION, Attrs, NoGradient, Op
+from ..shape import Dim, Shape, floordiv, numel
+from .common import Expr, cast_to, fn, number, ops
+from .random import RandomFloat, RandomInt, int_range
+
+__all__ = ["words_to_float", "words_to_integer", "words_to_normal", "words_to_wide"]
+
+NOT_DIFFERENTIABLE = NoGradient("words are integers")
+GROUP = 16  # normal numbers made together
+WIDE_RANGE = 1 << 28  # integers of so wide a range take two words each
+
+
+def per_number(dtype: DType) -> int:
+    """Words that a uniform or normal number takes."""
+    return 2 if dtype is f64 else 1
+
+
+# ------------------------------ 64 bits
+
+
+@dataclass(frozen=True)
+class Shaped(Attrs):
+    shape: Shape
+
+
+def _check_words(name: str, words: Type, count: Dim) -> None:
+    if words != Type(i32, (count,)):
+        raise RuntimeError(f"{name}: expected words to be i32[{count}], got {words}")
+
+
+def _wide_infer(attrs: Shaped, words: Type) -> tuple[Type, ...]:
+    _check_words("words_to_wide", words, 2 * numel(attrs.shape))
+    return (Type(i64, attrs.shape),)
+
+
+def _column(words: Value, count: Dim, which: int) -> Value:
+    pairs = ops.reshape(words, shape=(count, 2))
+    part = ops.slice(pairs, start=(0, which), stop=(count, which + 1), step=(1, 1))
+    return ops.cast(ops.reshape(part, shape=(count,)), dtype=i64)  # type: ignore[no-any-return]
+
+
+def _wide_decompose(node: Node) -> tuple[Value, ...]:
+    words, = node.operands
+    count = numel(node.attrs.shape)
+    high = ops.shift_left(_column(words, count, 0), number(32, i64))
+    low = ops.bitwise_and(_column(words, count, 1), number(0xFFFFFFFF, i64))
+    return (ops.reshape(ops.bitwise_or(high, low), shape=node.attrs.shape),)
+
+
+def _wide_array(words: np.ndarray) -> np.ndarray:
+    pairs = words.view(np.uint32).reshape(-1, 2).astype(np.uint64)
+    return pairs[:, 0] << np.uint64(32) | pairs[:, 1]
+
+
+words_to_wide: Op = Op(
+    "words_to_wide", "Numbers of 64 bits, of two words each.", ("words",), _wide_infer, NOT_DIFFERENTIABLE,
+    lambda attrs, words: _wide_array(words).view(np.int64).reshape(attrs.shape), Shaped, _wide_decompose,
+    batch=BY_DECOMPOSITION,
+)
+
+
+# ------------------------------ floats
+
+
+def _float_infer(attrs: RandomFloat, words: Type) -> tuple[Type, ...]:
+    if attrs.dtype not in (f32, f64):
+        raise RuntimeError(f"words_to_float: expected f32 or f64, got {attrs.dtype}; cast the result")
+    _check_words("words_to_float", words, per_number(attrs.dtype) * numel(attrs.shape))
+    return (Type(attrs.dtype, attrs.shape),)
+
+
+def _float_decompose(node: Node) -> tuple[Value, ...]:
+    words, = node.operands
+    shape, dtype = node.attrs.shape, node.attrs.dtype
+    if dtype is f64:
+        whole, bits = ops.words_to_wide(words, shape=shape), 53
+    else:
+        whole, bits = ops.reshape(words, shape=shape), 24
+    kept = ops.cast(ops.bitwise_and(whole, number((1 << bits) - 1, whole.dtype)), dtype=dtype)
+    return (ops.mul(kept, number(2.0**-bits, dtype)),)
+
+
+def _float_array(words: np.ndarray, dtype: DType) -> np.ndarray:
+    if dtype is f64:
+        return (_wide_array(words) & np.uint64((1 << 53) - 1)) * 2.0**-53
+    return ((words & 0xFFFFFF) * 2.0**-24).astype(np.float32)
+
+
+words_to_float: Op = Op(
+    "words_to_float", "Uniform numbers in [0, 1): 24 bits in f32, 53 in f64.", ("words",), _float_infer,
+    NOT_DIFFERENTIABLE, lambda attrs, words: _float_array(words, attrs.dtype).reshape(attrs.shape),
+    RandomFloat, _float_decompose, batch=BY_DECOMPOSITION,
+)
+
+
+# ------------------------------ normal numbers
+
+
+@dataclass(frozen=True)
+class Normals(Attrs):
+    """rest: whether the last 16 are made of words of their own, which come last.
+    wide_angle: whether the angle of f32 is a product in f64, rounded; else one in f32.
+    """
+
+    shape: Shape
+    dtype: DType
+    rest: bool
+    wide_angle: bool
+
+
+def normal_words(attrs: Normals, every: bool) -> Dim:
+    """Words that `words_to_normal` takes; `every` if those that the rest replaces are drawn, too."""
+    count = numel(attrs.shape)
+    whole = count if every else _whole(count)
+    return (whole + GROUP * attrs.rest) * per_number(attrs.dtype)
+
+
+def _whole(count: Dim) -> Dim:
+    return floordiv(count, GROUP) * GROUP
+
+
+def _normal_infer(attrs: Normals, words: Type) -> tuple[Type, ...]:
+    if attrs.dtype not in (f32, f64):
+        raise RuntimeError(f"words_to_normal: expected f32 or f64, got {attrs.dtype}; cast the result")
+    if words.dtype is not i32 or words.shape not in [(normal_words(attrs, e),) for e in (True, False)]:
+        raise RuntimeError(f"words_to_normal: expected i32[{normal_words(attrs, True)}] words, got {words}")
+    return (Type(attrs.dtype, attrs.shape),)
+
+
+def _part(x: Value, start: Dim, stop: Dim) -> Value:
+    return ops.slice(x, start=(start,), stop=(stop,), step=(1,))  # type: ignore[no-any-return]
+
+
+def _pairs(unit: Value, groups: Dim, wide_angle: bool) -> Value:
+    """[16 groups] normal numbers of as many uniform ones."""
+    halves = ops.reshape(unit, shape=(groups, 2, GROUP // 2))
+
+    def half(which: int) -> Expr:
+        return Expr(ops.slice(halves, start=(0, which, 0), stop=(groups, which + 1, GROUP // 2),
+                              step=(1, 1, 1)))
+
+    if unit.dtype is f64:
+        radius, angle = fn.sqrt(fn.log(1 - half(0)) * -2), half(1) * (2 * math.pi)
+        waves = [fn.cos(angle), fn.sin(angle)]
+    else:
+        radius = fn.sqrt(_log(1 - half(0)) * -2)
+        waves = _waves(_angle(half(1), wide_angle))
+    made = ops.concat(*[(radius * wave).value for wave in waves], dim=1)
+    return ops.reshape(made, shape=(groups * GROUP,))  # type: ignore[no-any-return]
+
+
+def _angle(turn: Expr, wide: bool) -> Expr:
+    if not wide:
+        return turn * float(np.float32(2 * math.pi))
+    return Expr(ops.cast((Expr(ops.cast(turn.value, dtype=f64)) * (2 * math.pi)).value, dtype=f32))
+
+
+# In f32 the logarithm and the waves are computed in f64, whose vector series are short, and rounded once.
+
+
+def _log(x: Expr) -> Expr:
+    """Of f32 in (0, 1]: x = m 2**e with m in 1 / sqrt 2 .. sqrt 2, log m = 2 artanh((m - 1) / (m + 1))."""
+    bits = ops.bitcast(x.value, dtype=i32)
+    power = Expr(ops.sub(ops.shift_right(bits, number(23, i32)), number(127, i32)))
+    kept = ops.bitwise_or(ops.bitwise_and(bits, number((1 << 23) - 1, i32)), number(127 << 23, i32))
+    m = Expr(ops.cast(ops.bitcast(kept, dtype=f32), dtype=f64))
+    high = m > math.sqrt(2)
+    m = fn.where(high, m * 0.5, m)
+    power = Expr(ops.cast(fn.where(high, power + 1, power).value, dtype=f64))
+    s = (m - 1) / (m + 1)
+    series = _polynomial(s * s, [1 / k for k in range(1, 14, 2)])
+    return Expr(ops.cast((s * series * 2 + power * math.log(2)).value, dtype=f32))
+
+
+def _waves(angle: Expr) -> list[Expr]:
+    """Cosine and sine of f32 in 0 .. 2 pi, by their series around the nearest quarter turn."""
+    wide = Expr(ops.cast(angle.value, dtype=f64))
+    turns = Expr(ops.floor((wide * (2 / math.pi) + 0.5).value))
+    low = math.pi / 2
+    rest = wide - turns * low - turns * 6.123233995736766e-17  # what pi / 2 is beyond its f64
+    square = rest * rest
+    sine = rest * _polynomial(square, [(-1) ** k / math.factorial(2 * k + 1) for k in range(7)])
+    cosine = _polynomial(square, [(-1) ** k / math.factorial(2 * k) for k in range(8)])
+    odd = Expr(ops.bitwise_and(ops.cast(turns.value, dtype=i32), number(1, i32)))
+
+    def wave(even: Expr, uneven: Expr, negative: Expr) -> Expr:
+        chosen = fn.where(fn.eq(odd, 0), even, uneven)
+        return Expr(ops.cast(fn.where(negative, -chosen, chosen).value, dtype=f32))
+
+    return [wave(cosine, sine, fn.eq(turns, 1) | fn.eq(turns, 2)), wave(sine, cosine, fn.eq(turns, 2)
+            | fn.eq(turns, 3))]
+
+
+def _polynomial(x: Expr, coefficients: list[float]) -> Expr:
+    total = x * coefficients[-1] + coefficients[-2]
+    for c in reversed(coefficients[:-2]):
+        total = total * x + c
+    return total
+
+
+def _normal_decompose(node: Node) -> tuple[Value, ...]:
+    words, = node.operands
+    attrs = node.attrs
+    count, per = numel(attrs.shape), per_number(attrs.dtype)
+    total = floordiv(words.shape[0], per)
+    unit = ops.words_to_float(words, shape=(total,), dtype=attrs.dtype)
+    groups = floordiv(count, GROUP)
+    made = _pairs(_part(unit, 0, groups * GROUP), groups, attrs.wide_angle)
+    if attrs.rest:
+        last = _pairs(_part(unit, total - GROUP, total), 1, attrs.wide_angle)
+        made = ops.concat(_part(made, 0, count - GROUP), last, dim=0)
+    return (ops.reshape(made, shape=attrs.shape),)
+
+
+def _normal_reference(attrs: Normals, words: np.ndarray) -> np.ndarray:
+    count = math.prod(int(d) for d in attrs.shape)
+    unit = _float_array(words, attrs.dtype)
+
+    def rounded(x: np.ndarray) -> np.ndarray:
+        return x.astype(attrs.dtype.numpy)
+
+    def made(unit: np.ndarray) -> np.ndarray:
+        first, second = np.moveaxis(unit.reshape(-1, 2, GROUP // 2), 1, 0)
+        radius = np.sqrt(rounded(np.log((1 - first).astype(np.float64))) * attrs.dtype.numpy.type(-2))
+        turn = 2 * math.pi if attrs.wide_angle else attrs.dtype.numpy.type(2 * math.pi)
+        angle = rounded(second.astype(np.float64) * turn).astype(np.float64)
+        waves = [radius * rounded(wave(angle)) for wave in (np.cos, np.sin)]
+        return np.stack(waves, axis=1).reshape(-1)
+
+    found = made(unit[:count // GROUP * GROUP])
+    if attrs.rest:
+        found = np.concatenate([found[:count - GROUP], made(unit[-GROUP:])])
+    return found.reshape(attrs.shape)
+
+
+words_to_normal: Op = Op(
+    "words_to_normal", "Normal numbers of mean 0 and variance 1, 16 and more, by Box and Muller's transform.",
+    ("words",), _normal_infer, NOT_DIFFERENTIABLE, _normal_reference, Normals, _normal_decompose,
+    batch=BY_DECOMPOSITION,
+)
+
+
+# ------------------------------ integers
+
+
+@dataclass(frozen=True)
+class Integers(RandomInt):
+    """`wide`: whether each takes two words, as it has to where the range is beyond 32 bits."""
+
+    wide: bool
+
+
+def _integer_infer(attrs: Integers, words: Type) -> tuple[Type, ...]:
+    int_range("words_to_integer", attrs)
+    if not attrs.wide and attrs.high - attrs.low > 1 << 32:
+        raise RuntimeError(f"words_to_integer: {attrs.low}..{attrs.high} needs wide=True")
+    _check_words("words_to_integer", words, (1 + attrs.wide) * numel(attrs.shape))
+    return (Type(attrs.dtype, attrs.shape),)
+
+
+def _integer_decompose(node: Node) -> tuple[Value, ...]:
+    words, = node.operands
+    attrs = node.attrs
+    span = attrs.high - attrs.low
+    if not attrs.wide:
+        whole = ops.cast(ops.reshape(words, shape=attrs.shape), dtype=i64)
+        rest = Expr(ops.remainder(ops.bitwise_and(whole, number(0xFFFFFFFF, i64)), number(span, i64)))
+    else:
+        rest = _unsigned_rest(Expr(ops.words_to_wide(words, shape=attrs.shape)), span)
+    return (cast_to((rest + _wrapped(attrs.low)).value, attrs.dtype),)
+
+
+def _wrapped(number: int) -> int:
+    """The signed number of the same 64 bits."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def _unsigned_rest(word: Expr, span: int) -> Expr:
+    """word mod span, both of 64 bits without a sign."""
+    if span == 1 << 64:
+        return word
+    turned = Expr(number(-(1 << 63), i64))
+
+    def below(a: Expr, b: Expr) -> Expr:
+        return Expr(ops.lt(ops.bitwise_xor(a.value, turned.value), ops.bitwise_xor(b.value, turned.value)))
+
+    divisor = Expr(number(_wrapped(span), i64))
+    if span >= 1 << 62:  # at most three times in a word
+        for _ in range(-(-(1 << 64) // span) - 1):
+            word = fn.where(below(word, divisor), word, word - divisor)
+        return word
+    half = Expr(ops.bitwise_and(ops.shift_right(word.value, number(1, i64)), number((1 << 63) - 1, i64)))
+    odd = Expr(ops.bitwise_and(word.value, number(1, i64)))
+    twice = Expr(ops.remainder(half.value, divisor.value)) * 2 + odd
+    return fn.where(twice >= divisor, twice - divisor, twice)
+
+
+def _integer_reference(attrs: Integers, words: np.ndarray) -> np.ndarray:
+    span = attrs.high - attrs.low
+    whole = _wide_array(words) if attrs.wide else words.view(np.uint32).astype(np.uint64)
+    rest = whole if span == 1 << 64 else whole % np.uint64(span)
+    shifted = rest + np.uint64(attrs.low % (1 << 64))
+    return shifted.view(np.int64).astype(attrs.dtype.numpy).reshape(attrs.shape)
+
+
+words_to_integer: Op = Op(
+    "words_to_integer", "Integers of low..high, high excluded: what is left of a word after division.",
+    ("words",), _integer_infer, NOT_DIFFERENTIABLE, _integer_reference, Integers, _integer_decompose,
+    batch=BY_DECOMPOSITION,
+)

@@ -1,0 +1,189 @@
+"""Generators: states that are values, in plain and compiled code, in files and between threads."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphtorch as torch
+from graphtorch import nn
+from graphtorch._random import quick
+from graphtorch.nn import functional as F
+from graphtorch.utils.checkpoint import checkpoint
+
+
+@pytest.fixture
+def philox() -> Iterator[None]:
+    torch.set_random_stream("philox")
+    yield
+    torch.set_random_stream("mersenne")
+
+
+def numbers(function: Callable[..., Any], calls: int = 4) -> list[np.ndarray]:
+    """What calls give whose numbers are mixed with draws between them, and the state after all."""
+    torch.manual_seed(3)
+    found = []
+    for i in range(calls):
+        x = torch.arange(6.0).reshape(2, 3).requires_grad_()
+        results = function(x)
+        results = results if isinstance(results, tuple) else (results,)
+        total = sum(r.sum() for r in results if r.requires_grad)
+        if isinstance(total, torch.Tensor):
+            total.backward()
+            found.append(x.grad.numpy())
+        found += [r.detach().numpy() for r in results]
+        found.append(torch.rand(i + 1).numpy())
+    return [*found, torch.get_rng_state().numpy()]
+
+
+def unused(x: torch.Tensor) -> torch.Tensor:
+    torch.randn(40)
+    return x * 2
+
+
+def counted(x: torch.Tensor) -> torch.Tensor:
+    return torch.poisson(x.detach() + 3) + x
+
+
+def mixed(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return x + torch.randn(3), torch.randperm(7), torch.randint(0, 9, (2,)), torch.randn(20) * 0.5
+
+
+GIVEN = torch.Generator().manual_seed(11)
+MODEL = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.4), nn.ReLU(), nn.Linear(8, 2), nn.Dropout(0.1))
+FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "dropout": lambda x: F.dropout(x, 0.5), "model": MODEL, "unused": unused, "counted": counted,
+    "mixed": mixed,
+    "rrelu": lambda x: F.rrelu(x - 2, training=True),
+    "given": lambda x: x * torch.rand(2, 3, generator=GIVEN) + torch.rand(2, 3),
+    "filled": lambda x: x + torch.empty(3, 2).t().uniform_(-1, 1),
+    "checkpoint": lambda x: checkpoint(lambda y: F.dropout(y, 0.5).square(), x, use_reentrant=False),
+    "chosen": lambda x: x * 2 if torch.rand(()) > 0.5 else x + torch.rand(()),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("stream", ["mersenne", "philox"])
+def test_compiled_draws_are_plain_ones(name: str, stream: str) -> None:
+    torch.set_random_stream(stream)
+    GIVEN.use(stream)
+    try:
+        results = []
+        for function in (FUNCTIONS[name], torch.compile(FUNCTIONS[name])):
+            GIVEN.manual_seed(11)
+            results.append(numbers(function))
+        for plain, compiled in zip(*results, strict=True):
+            np.testing.assert_allclose(plain, compiled, 1e-6)  # sums with the numbers may round together
+    finally:
+        torch.set_random_stream("mersenne")
+        GIVEN.use("mersenne")
+
+
+def test_another_stream_is_another_recording() -> None:
+    compiled = torch.compile(lambda: torch.rand(3))
+    torch.manual_seed(0)
+    first = compiled()
+    torch.set_random_stream("philox")
+    torch.manual_seed(0)
+    other = compiled()
+    torch.manual_seed(0)
+    assert torch.equal(other, torch.rand(3)) and not torch.equal(other, first)
+    torch.set_random_stream("mersenne")
+    torch.manual_seed(0)
+    assert torch.equal(compiled(), first)
+
+
+def test_states_of_philox(philox: None) -> None:
+    generator = torch.Generator().manual_seed(5)
+    torch.rand(10, generator=generator)
+    state = generator.get_state()
+    assert state.shape == (16,) and generator.get_offset() == 6
+    first = torch.rand(4, generator=generator)
+    generator.set_state(state)
+    assert torch.equal(first, torch.rand(4, generator=generator))
+    generator.set_offset(6)
+    assert torch.equal(first, torch.rand(4, generator=generator))
+
+
+def test_unread_draws_move_the_stream() -> None:
+    torch.manual_seed(1)
+    for _ in range(300):
+        torch.rand(5)
+    found = torch.rand(2)
+    torch.manual_seed(1)
+    assert torch.equal(found, torch.rand(302 * 5)[1500:1502])
+
+
+def test_copies_and_files() -> None:
+    generator = torch.Generator().manual_seed(2)
+    torch.randn(3, generator=generator)  # one number is kept
+    copies = [copy.deepcopy(generator), pickle.loads(pickle.dumps(generator)), generator.clone_state()]
+    kept = io.BytesIO()
+    torch.save({"rng": generator.get_state()}, kept)
+    kept.seek(0)
+    copies.append(torch.Generator().set_state(torch.load(kept)["rng"]))
+    expected = torch.randn(5, generator=generator)
+    for one in copies:
+        assert one.initial_seed() == 2 and torch.equal(torch.randn(5, generator=one), expected)
+
+
+def test_bad_states_are_refused() -> None:
+    generator = torch.Generator()
+    with pytest.raises(TypeError, match="ByteTensor"):
+        generator.set_state(torch.zeros(5056))  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="5,056"):
+        generator.set_state(torch.zeros(12, dtype=torch.uint8))
+    with pytest.raises(RuntimeError, match="mt19937"):
+        generator.set_state(torch.zeros(5056, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="'mersenne', 'philox'"):
+        torch.set_random_stream("pcg")
+    with pytest.raises(TypeError, match="generator"):
+        torch.rand(2, generator=3)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="offset"):
+        generator.get_offset()
+
+
+def test_no_number_is_drawn_by_two_threads() -> None:
+    found: list[float] = []
+
+    def draw() -> None:
+        for _ in range(50):
+            found.extend(torch.rand(3).tolist())
+
+    torch.manual_seed(8)
+    threads = [threading.Thread(target=draw) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    torch.manual_seed(8)
+    assert sorted(found) == sorted(torch.rand(600).tolist())
+
+
+def test_bodies_of_loops_refuse_to_draw() -> None:
+    with pytest.raises(RuntimeError, match="random numbers"):
+        torch.while_loop(lambda i: i < 3, lambda i: (i + torch.rand(()),), (torch.zeros(()),))
+
+
+def test_draws_that_come_often_are_the_same() -> None:
+    draws: list[Callable[[], torch.Tensor]] = [
+        lambda: torch.rand(3), lambda: torch.randn(20), lambda: torch.randperm(5),
+        lambda: torch.randint(0, 9, (4,)), lambda: torch.empty(2, 3).exponential_(),
+        lambda: torch.randn(3, dtype=torch.float64)]
+    for draw in draws:
+        torch.manual_seed(6)
+        often = [draw() for _ in range(3 * quick.OFTEN)]
+        quick._programs.clear()
+        torch.manual_seed(6)
+        for i, found in enumerate(often):
+            np.testing.assert_allclose(found.numpy(), draw().numpy(), 1e-6)
+            if i % 40 == 39:
+                quick._counts.clear()
+        assert not quick._programs
