@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from ..dtype import f64, i64
 from ..graph import Node, Type, Value
 from ..op import Attrs, Op
-from ..shape import Dim, broadcast
-from .batching import Mapped, Values, entry_by_entry, lifted, whole
+from ..shape import broadcast
+from .batching import entry_by_entry
 from .common import REAL_FLOATING, Expr, check_domain, check_same_dtype, fn, number, ops, zeros_like
 from .loops import constant, finite_or, in_f64, reference_of, repeat
-from .random import check_state, first_of
+from .random import check_state
 
 __all__ = ["binomial", "poisson", "standard_gamma"]
 
@@ -78,19 +78,8 @@ def _draw(name: str, doc: str, operands: tuple[str, ...], formula: Callable[...,
     def decompose(node: Node) -> tuple[Value, ...]:
         return (in_f64(formula, node, count),)
 
-    def batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
-        """With a mapped place in the stream all entries draw from that of the first, one after the other;
-        else, rare as it is, each by itself: its tries say how far in the stream it gets."""
-        if not any(mapped[count:]):
-            return entry_by_entry(node, values, mapped, size)
-        rank = node.types[0].rank
-        first = lifted(whole(values[0], mapped[0], size), True, rank)
-        rest = [lifted(x, m, rank) for x, m in zip(values[1:count], mapped[1:], strict=False)]
-        places = [first_of(x, m) for x, m in zip(values[count:], mapped[count:], strict=True)]
-        return made.node((first, *rest, *places), node.attrs).results()
-
     made: Op = Op(name, doc, (*operands, "seed", "offset"), infer, vjp,
-                  reference_of(decompose, lambda: made), Attrs, decompose, batch=batch)
+                  reference_of(decompose, lambda: made), Attrs, decompose, batch=entry_by_entry)
     return made
 
 

@@ -27,7 +27,7 @@ So an op consumes `blocks(count, lanes)` blocks, and a generator advances its of
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from ..dtype import DType, f64, i64
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, NoGradient, Op
 from ..shape import Dim, Shape, floordiv
-from .batching import Mapped, Values
+from .batching import entry_by_entry
 from .common import REAL_FLOATING, cast_to, check_domain, narrow, ops, quiet, zeros_like
 
 __all__ = ["bernoulli", "random_int", "random_normal", "random_uniform"]
@@ -220,19 +220,6 @@ def _int_reference(attrs: RandomInt, seed: np.ndarray, offset: np.ndarray) -> np
     return result.astype(np.int64).astype(attrs.dtype.numpy).reshape(attrs.shape)
 
 
-def first_of(x: Value, mapped: bool) -> Value:
-    """The seed or offset that all entries draw from: that of the first."""
-    return ops.reshape(ops.slice(x, start=(0,), stop=(1,), step=(1,)), shape=()) if mapped else x
-
-
-def _draw_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
-    """A mapped place in the stream is where the numbers of all entries begin, one entry's after another's."""
-    attrs = node.attrs
-    assert isinstance(attrs, (RandomFloat, RandomInt))
-    places = tuple([first_of(x, m) for x, m in zip(values, mapped, strict=True)])
-    return node.op.node(places, replace(attrs, shape=(size, *attrs.shape))).results()
-
-
 random_uniform = Op(
     "random_uniform",
     "Uniform numbers in [0, 1) with 24 bits (f64: 53, f16: 11, bf16: 8).",
@@ -241,7 +228,7 @@ random_uniform = Op(
     NOT_DIFFERENTIABLE,
     _uniform_reference,
     RandomFloat,
-    batch=_draw_batch,
+    batch=entry_by_entry,
 )
 random_normal = Op(
     "random_normal",
@@ -251,7 +238,7 @@ random_normal = Op(
     NOT_DIFFERENTIABLE,
     _normal_reference,
     RandomFloat,
-    batch=_draw_batch,
+    batch=entry_by_entry,
 )
 random_int = Op(
     "random_int",
@@ -261,7 +248,7 @@ random_int = Op(
     NOT_DIFFERENTIABLE,
     _int_reference,
     RandomInt,
-    batch=_draw_batch,
+    batch=entry_by_entry,
 )
 
 

@@ -20,6 +20,7 @@ from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.op import OPS, ByDecomposition, NoBatch, Op
+from graphtorch.ir.ops import mersenne
 from graphtorch.ir.passes.autodiff import vjp
 from graphtorch.ir.passes.batch import batch
 from graphtorch.ir.shape import symbol
@@ -260,39 +261,59 @@ def test_loops_that_end_at_different_steps() -> None:
     met.add("while_loop")
 
 
-def place(seed: int = 5, offset: int = 8) -> list[np.ndarray]:
-    return [np.asarray(seed, np.int64), np.asarray(offset, np.int64)]
+def places(name: str) -> list[np.ndarray]:
+    """Places in streams, one for each entry: what the op takes after its parameters."""
+    if name.startswith("mersenne"):
+        states = np.stack([mersenne.seeded_state(i) for i in range(SIZE)])
+        return [states, np.arange(SIZE) * 400] if name == "mersenne_skip" else [states]
+    return [np.arange(SIZE) + 5, np.arange(SIZE) * 8]
 
 
+SHAPED: dict[str, Any] = {"shape": (2, 3)}
 RANDOM: dict[str, tuple[list[np.ndarray], dict[str, Any]]] = {
-    "random_uniform": ([], {"shape": (2, 3), "dtype": f64}),
-    "random_normal": ([], {"shape": (2, 3), "dtype": f64}),
-    "random_int": ([], {"shape": (2, 3), "dtype": i64, "low": 0, "high": 1000}),
-    "bernoulli": ([np.full((4, 6), 0.5)], {}),
-    "standard_gamma": ([ABOVE_ONE], {}),
-    "poisson": ([ABOVE_ONE * 5], {}),
-    "binomial": ([np.full((4, 6), 90.0), np.full((4, 6), 0.4)], {}),
-    "von_mises": ([ABOVE_ONE], {}),
+    "random_uniform": ([], SHAPED | {"dtype": f64}),
+    "random_normal": ([], SHAPED | {"dtype": f64}),
+    "random_int": ([], SHAPED | {"dtype": i64, "low": 0, "high": 1000}),
+    **{name: ([ABOVE_ONE], {}) for name in ("standard_gamma", "poisson", "mersenne_gamma", "mersenne_poisson")},
+    **{name: ([np.full((4, 6), 90.0), np.full((4, 6), 0.4)], {}) for name in ("binomial", "mersenne_binomial")},
+    "mersenne_words": ([], SHAPED),
+    "mersenne_normals": ([], SHAPED),
+    "mersenne_skip": ([], {}),
 }
 
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_draws(name: str) -> None:
-    """A mapped place in the stream: numbers of its own for each entry. Only parameters: the same draws."""
+    """Each entry draws from its own place, or all from one."""
     parameters, attrs = RANDOM[name]
-    arrays = [*parameters, *place()]
-    values = values_for(arrays)
-    graph = Graph("draw", values, [OPS[name](*values, **attrs)])
-    count = len(parameters)
-    several, flags = batch(graph, [False] * (count + 1) + [True], SIZE)
-    (found,) = evaluate(several, [*parameters, arrays[-2], np.full(SIZE, arrays[-1])])
-    assert flags == [True] and found.shape == (SIZE, *graph.outputs[0].shape)
-    assert len({row.tobytes() for row in found}) == SIZE
-    if count:
-        several, flags = batch(graph, [True] * count + [False] * 2, SIZE)
-        (found,) = evaluate(several, [*(np.stack([p] * SIZE) for p in parameters), *arrays[-2:]])
-        np.testing.assert_array_equal(found, np.stack([evaluate(graph, arrays)[0]] * SIZE))
+    streams = places(name)
+    values = values_for([*parameters, *[s[0] for s in streams]])
+    made = OPS[name](*values, **attrs)
+    graph = Graph("draw", values, list(made) if isinstance(made, tuple) else [made])
+    for mapped in ([False] * len(parameters) + [True] * len(streams),
+                   [True] * len(parameters) + [False] * len(streams)):
+        if not any(mapped):
+            continue
+        given = [*(np.stack([p + i * 0.001 for i in range(SIZE)]) for p in parameters), *streams]
+        several, flags = batch(graph, mapped, SIZE)
+        found = evaluate(several, [g if m else g[0] for g, m in zip(given, mapped, strict=True)])
+        assert all(flags)
+        for i in range(SIZE):
+            one = [g[i] if m else g[0] for g, m in zip(given, mapped, strict=True)]
+            for entries, expected in zip(found, evaluate(graph, one), strict=True):
+                np.testing.assert_array_equal(entries[i], expected)
     met.add(name)
+
+
+def test_words_of_entries() -> None:
+    words = np.arange(64, dtype=np.int32) * 123457
+    check_function(lambda w: ops.permutation(w), words)
+    check_function(lambda w: ops.words_to_wide(w, shape=(4, 8)), words)
+    check_function(lambda w: ops.words_to_float(w, shape=(64,), dtype=f32), words)
+    check_function(lambda w: ops.words_to_normal(w, shape=(48,), dtype=f32, rest=True, wide_angle=True), words)
+    check_function(lambda w: ops.words_to_integer(w, low=0, high=9, shape=(64,), dtype=i64, wide=False), words)
+    check_function(lambda p, u: ops.bernoulli(p, u), X * X, X[::-1] * X)
+    check_function(lambda x, y, z: ops.muladd(x, y, z), X, X * 2, X[0])
 
 
 def test_entries_of_unknown_number() -> None:
@@ -323,7 +344,7 @@ def test_what_is_the_same_for_all_is_computed_once(golden: Any) -> None:
 
 def test_every_rule_was_compared() -> None:
     """Runs last in this file: ops that were met above, and those that have no operands or come after this."""
-    if "matmul" not in met or "add" not in met or "von_mises" not in met:
+    if "matmul" not in met or "add" not in met or "mersenne_skip" not in met:
         pytest.skip("the tests above did not all run in this process")
     unmet = [n for n, op in OPS.items() if n not in met and not isinstance(op.batch, NoBatch)]
     assert unmet == ["region"], unmet
