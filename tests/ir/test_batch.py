@@ -274,8 +274,8 @@ RANDOM: dict[str, tuple[list[np.ndarray], dict[str, Any]]] = {
     "random_uniform": ([], SHAPED | {"dtype": f64}),
     "random_normal": ([], SHAPED | {"dtype": f64}),
     "random_int": ([], SHAPED | {"dtype": i64, "low": 0, "high": 1000}),
-    **{name: ([ABOVE_ONE], {}) for name in ("standard_gamma", "poisson", "mersenne_gamma", "mersenne_poisson")},
-    **{name: ([np.full((4, 6), 90.0), np.full((4, 6), 0.4)], {}) for name in ("binomial", "mersenne_binomial")},
+    **dict.fromkeys(("standard_gamma", "poisson", "mersenne_gamma", "mersenne_poisson"), ([ABOVE_ONE], {})),
+    **dict.fromkeys(("binomial", "mersenne_binomial"), ([np.full((4, 6), 90.0), np.full((4, 6), 0.4)], {})),
     "mersenne_words": ([], SHAPED),
     "mersenne_normals": ([], SHAPED),
     "mersenne_skip": ([], {}),
@@ -310,8 +310,10 @@ def test_words_of_entries() -> None:
     check_function(lambda w: ops.permutation(w), words)
     check_function(lambda w: ops.words_to_wide(w, shape=(4, 8)), words)
     check_function(lambda w: ops.words_to_float(w, shape=(64,), dtype=f32), words)
-    check_function(lambda w: ops.words_to_normal(w, shape=(48,), dtype=f32, rest=True, wide_angle=True), words)
-    check_function(lambda w: ops.words_to_integer(w, low=0, high=9, shape=(64,), dtype=i64, wide=False), words)
+    normal = {"shape": (48,), "dtype": f32, "rest": True, "wide_angle": True}
+    check_function(lambda w: ops.words_to_normal(w, **normal), words)
+    integer = {"low": 0, "high": 9, "shape": (64,), "dtype": i64, "wide": False}
+    check_function(lambda w: ops.words_to_integer(w, **integer), words)
     check_function(lambda p, u: ops.bernoulli(p, u), X * X, X[::-1] * X)
     check_function(lambda x, y, z: ops.muladd(x, y, z), X, X * 2, X[0])
 
