@@ -89,6 +89,7 @@ def _step(call: Call, m: Any, now: dict[str, Any]) -> list[Any]:
     if _caught(raised, lambda: _passes_back(listed)) is None:
         for leaf in leaves:
             leaf.grad = None  # how far a pass comes that fails is not compared
+        now["log"].clear()
     for i, one in enumerate(listed):
         _caught(raised, lambda one=one, i=i: _written(one, i))
     state = {"arguments": held, "results": listed, **{k: now[k] for k in STATE},

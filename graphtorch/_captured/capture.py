@@ -11,6 +11,7 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -126,6 +127,7 @@ class Capture:
         self.root: CodeType | None = None  # what calls the function
         self.aliases: dict[Tensor, Tensor] = {}  # made inside, of older tensors
         self.forward: list[weakref.ref[Storage]] | None = None  # `created` before the gradient of its results
+        self.watching: Callable[[], AbstractContextManager[Any]] = nullcontext  # around Python of the user's
 
     # -- what happens during the call
 

@@ -268,6 +268,7 @@ class Compiled:
         watch = Watch(self._function, (*call.args, *call.kwargs.values()), state_of, bool(axes))
         before = {m: m.training for m in self._modules}
         capture = Capture(False, self._fullgraph)
+        capture.watching = watch.following
         stands, judge, symbols = self._stands(capture, call, axes)
         run = self._watched(key, call, axes, capture, watch, stands)
         made = record(capture, run, Given(call.tensors, stands), self._program_sizes, self._segments,
@@ -275,6 +276,10 @@ class Compiled:
         if capture.off:
             self._note_vain(key, watch, capture)
             return made
+        if not watch.unrepeatable and (watch.impure or not watch.is_unchanged()):
+            # what its gradient does in Python has happened for this call; later ones are not to leave it out
+            watch.unrepeatable = True
+            watch.impure = watch.impure or "a backward pass that changes what it reads"
         if watch.unrepeatable:
             self._note_vain(key, watch, capture)
         elif stands:
@@ -304,11 +309,10 @@ class Compiled:
         def run() -> Any:
             capture.root = run.__code__
             status.depth += 1
-            watch.start()
             try:
-                result = self._function(*given[0], **given[1])
+                with watch.following():
+                    result = self._function(*given[0], **given[1])
             finally:
-                watch.stop()
                 status.depth -= 1
             if capture.off:
                 return result

@@ -23,7 +23,8 @@ import threading
 import time
 import types
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -125,6 +126,15 @@ class Watch:
             sys.setprofile(self._called)
         self._streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = (_Noted(s, self) for s in self._streams)
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Follow what runs inside."""
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """Stop following."""

@@ -101,7 +101,8 @@ class Recording:
         self.grads = self._sorted_grads()
         carriers, self.spent = self.returned.carriers()
         capture.forward = list(capture.created.values())
-        joint = joint_gradient(carriers, given.positions)
+        with capture.watching():  # the backward passes of custom functions are the user's Python, too
+            joint = joint_gradient(carriers, given.positions)
         del carriers
         saved = [] if joint is None else joint.saved
         self._sort_inputs([*self.values, *saved, *[r.value for r in capture.reads]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -175,3 +176,51 @@ PROGRAMS = [counters, containers, kept_results, random_numbers, a_seed_inside, p
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
 def test_what_it_does_in_python_is_done(program: Callable[[Compile], Any]) -> None:
     agrees(program)
+
+
+LOG: list[int] = []
+FACTORS = [1.0, 2.0]
+
+
+class Counting(torch.autograd.Function):  # type: ignore[misc]
+    """Its backward pass notes that it ran, and reads a list."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
+        LOG.append(len(LOG))
+        return g * len(FACTORS)
+
+
+class Reading(Counting):
+    """Only reads."""
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
+        return g * sum(FACTORS)
+
+
+def test_what_a_backward_pass_does_in_python_happens_each_time() -> None:
+    function = torch.compile(lambda x: (Counting.apply(x * 1), x + 1))
+    LOG.clear()
+    for i in range(5):
+        x = torch.ones(2, requires_grad=True)
+        first, second = function(x)
+        (first.sum() + second.sum()).backward()
+        assert len(LOG) == i + 1 and x.grad.tolist() == [3, 3]
+    assert "backward pass" in function.explain()
+
+
+def test_what_a_backward_pass_reads_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "FACTORS", [1.0, 2.0])
+    function = torch.compile(Reading.apply)
+    for i in range(4):
+        for _ in range(2):
+            x = torch.ones(2, requires_grad=True)
+            function(x).sum().backward()
+            assert x.grad.tolist() == [sum(FACTORS)] * 2
+        assert function.recorded == i + 1
+        FACTORS.append(i)
