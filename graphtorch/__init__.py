@@ -5,11 +5,28 @@
 
 from __future__ import annotations
 
-# ruff: noqa: F401, I001 - names are exported by importing them; the order is that of dependence
+# ruff: noqa: E402, F401, I001 - names are exported by importing them; the order is that of dependence
 
+import gc as _gc
 import math as _math
 from builtins import range as _range  # torch.range hides it below
 from typing import Any as _Any
+
+
+
+class _Pause:
+    """No garbage is collected while it lives, also where the import fails: nothing made here is garbage."""
+
+    def __init__(self) -> None:
+        self.was_on = _gc.isenabled()
+        _gc.disable()
+
+    def __del__(self) -> None:
+        if self.was_on:
+            _gc.enable()
+
+
+_pause = _Pause()
 
 from . import _settings, _types
 from ._deferred import report as _report
@@ -80,21 +97,21 @@ set_default_tensor_type = _legacy.set_default_tensor_type
 _METHODS["__repr__"] = _printing.tensor_text
 Tensor._take_over(_accepting_all(_METHODS, Tensor))
 
-from . import nn, optim, return_types, serialization, utils  # isort: skip  # noqa: E402
-from .nn.functional import public as _public  # isort: skip  # noqa: E402
-from ._captured.compile import compile  # isort: skip  # noqa: E402
-from ._captured.tracing import Dim, TracedGraph, trace  # isort: skip  # noqa: E402
-from ._captured.control import cond, scan, while_loop  # isort: skip  # noqa: E402
-from .func import vmap  # isort: skip  # noqa: E402
-from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip  # noqa: E402
+from . import nn, optim, return_types, serialization, utils  # isort: skip
+from .nn.functional import public as _public  # isort: skip
+from ._captured.compile import compile  # isort: skip
+from ._captured.tracing import Dim, TracedGraph, trace  # isort: skip
+from ._captured.control import cond, scan, while_loop  # isort: skip
+from .func import vmap  # isort: skip
+from .serialization import load, load_safetensors, save, save_safetensors  # isort: skip
 
 globals().update({k: _accepting(k, v, __name__) for k, v in _public.FUNCTIONS.items()})
-from ._ops import foreach as _lists, number_theory as _number_theory  # isort: skip  # noqa: E402
+from ._ops import foreach as _lists, number_theory as _number_theory  # isort: skip
 globals().update(_lists.PUBLIC)
 globals().update({k: _accepting(k, v, __name__) for k, v in _number_theory.PUBLIC.items()})
 Tensor._take_over(_accepting_all(_number_theory.METHODS, Tensor))
-from ._torch import assertions as _assertions, names as _names  # isort: skip  # noqa: E402
-from ._torch import symbols as _symbols  # isort: skip  # noqa: E402
+from ._torch import assertions as _assertions, names as _names  # isort: skip
+from ._torch import symbols as _symbols  # isort: skip
 
 globals().update(_assertions.PUBLIC)
 globals().update(_names.PUBLIC)
@@ -140,3 +157,4 @@ _backend_flags.install()
 _absent.explain(nn, nn.functional, nn.init, nn.modules, nn.utils)
 _absent.explain(optim, optim.lr_scheduler, autograd, linalg, utils)
 _suit_recording()
+del _pause
