@@ -7,6 +7,8 @@ the numbers go to a contiguous tensor, which PyTorch fills with normal numbers i
 from __future__ import annotations
 
 import functools
+import importlib
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -163,10 +165,11 @@ def has_wide_angles() -> bool:
 
     It does, but for processors with AVX2 and without AVX-512, for which it has code of its own.
     """
-    try:
-        from numpy._core._multiarray_umath import __cpu_features__ as features
-    except ImportError:  # NumPy 1
-        from numpy.core._multiarray_umath import __cpu_features__ as features
+    features: dict[str, bool] = {}
+    for name in ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath"):  # the second in NumPy 1
+        with suppress(ImportError):
+            features = importlib.import_module(name).__cpu_features__
+            break
     return bool(not features.get("AVX2") or features.get("AVX512_SKX"))
 
 

@@ -21,6 +21,7 @@ from ..dtype import DType, f32, f64, i32, i64
 from ..graph import Node, Type, Value
 from ..op import BY_DECOMPOSITION, Attrs, NoGradient, Op
 from ..shape import Dim, Shape, floordiv, numel
+from .checks import attrs_of
 from .common import Expr, cast_to, fn, number, ops
 from .random import RandomFloat, RandomInt, int_range
 
@@ -62,10 +63,11 @@ def _column(words: Value, count: Dim, which: int) -> Value:
 
 def _wide_decompose(node: Node) -> tuple[Value, ...]:
     words, = node.operands
-    count = numel(node.attrs.shape)
+    shape = attrs_of(node, Shaped).shape
+    count = numel(shape)
     high = ops.shift_left(_column(words, count, 0), number(32, i64))
     low = ops.bitwise_and(_column(words, count, 1), number(0xFFFFFFFF, i64))
-    return (ops.reshape(ops.bitwise_or(high, low), shape=node.attrs.shape),)
+    return (ops.reshape(ops.bitwise_or(high, low), shape=shape),)
 
 
 def _wide_array(words: np.ndarray) -> np.ndarray:
@@ -92,7 +94,8 @@ def _float_infer(attrs: RandomFloat, words: Type) -> tuple[Type, ...]:
 
 def _float_decompose(node: Node) -> tuple[Value, ...]:
     words, = node.operands
-    shape, dtype = node.attrs.shape, node.attrs.dtype
+    attrs = attrs_of(node, RandomFloat)
+    shape, dtype = attrs.shape, attrs.dtype
     if dtype is f64:
         whole, bits = ops.words_to_wide(words, shape=shape), 53
     else:
@@ -221,7 +224,7 @@ def _polynomial(x: Expr, coefficients: list[float]) -> Expr:
 
 def _normal_decompose(node: Node) -> tuple[Value, ...]:
     words, = node.operands
-    attrs = node.attrs
+    attrs = attrs_of(node, Normals)
     count, per = numel(attrs.shape), per_number(attrs.dtype)
     total = floordiv(words.shape[0], per)
     unit = ops.words_to_float(words, shape=(total,), dtype=attrs.dtype)
@@ -281,7 +284,7 @@ def _integer_infer(attrs: Integers, words: Type) -> tuple[Type, ...]:
 
 def _integer_decompose(node: Node) -> tuple[Value, ...]:
     words, = node.operands
-    attrs = node.attrs
+    attrs = attrs_of(node, Integers)
     span = attrs.high - attrs.low
     if not attrs.wide:
         whole = ops.cast(ops.reshape(words, shape=attrs.shape), dtype=i64)
