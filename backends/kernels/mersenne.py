@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from graphtorch.ir.dtype import f64, i32, i64
+from graphtorch.ir.dtype import f32, f64, i32, i64
 from graphtorch.ir.graph import Node
 from graphtorch.ir.ops.mersenne import (
     BLOCK,
@@ -197,7 +197,7 @@ def lower_draw(stages: Stages, node: Node) -> None:
     elif node.op.name == "mersenne_words":
         engine.many(scope.expr(count), lambda i, word: scope.b.store(out, i, word))
     else:
-        sampler = Sampler(engine)
+        sampler = Sampler(engine, getattr(node.attrs, "single", False))
         engine.keeps()
         buffers = [scope.buffer(slot) for slot in given]
         value = scope.b.var(_real(0), "value")
@@ -211,8 +211,9 @@ def lower_draw(stages: Stages, node: Node) -> None:
 class Sampler:
     """The loop bodies that assign one sample to a register; formulas and sources are those of the op."""
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine, single: bool):
         self.engine = engine
+        self.single = single
         self.b: Builder = engine.b
 
     def normals(self, value: Name) -> None:
@@ -231,9 +232,9 @@ class Sampler:
         b.assign(value, select(binary("eq", given, _real(0)), _real(0), _real(float("nan"))))
         with b.when(binary("and", _between(given, 0), binary("lt", given, _real(1)))):
             u = e.unit()
-            b.assign(scale, binary("pow", _real(1) - u, _real(1) / given))
-            b.assign(a, given + _real(1))
-        d = b.let(a - _real(THIRD), "d")
+            b.assign(scale, binary("pow", _real(1) - u, self.rounded(_real(1) / given)))
+            b.assign(a, self.rounded(given + _real(1)))
+        d = b.let(self.rounded(a - _real(THIRD)), "d")
         c = b.let(_real(1) / unary("sqrt", binary("mul", _real(9), d)), "c")
         with b.repeat(binary("ne", more, Const(0))):
             e.normal(x)
@@ -248,6 +249,9 @@ class Sampler:
                 with b.when(taken):
                     b.assign(value, scale * d * v)
                     b.assign(more, Const(0))
+
+    def rounded(self, x: Expr) -> Expr:
+        return cast(cast(x, f32), f64) if self.single else x
 
     def poisson(self, value: Name, rate: Expr) -> None:
         b = self.b

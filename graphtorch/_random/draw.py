@@ -94,7 +94,7 @@ def samples(name: str, dtype: DType, generator: Generator | None, *numbers: Valu
     """Gamma, poisson or binomial numbers of parameters of one shape."""
     drawn_from = source(generator, numbers[0].shape)
     wide = [cast_value(x, f64) for x in numbers]
-    return rounded(drawn_from.draw("sample", NEVER, name, *wide), dtype)
+    return rounded(drawn_from.draw("sample", NEVER, name, dtype is not f64, *wide), dtype)
 
 
 # ------------------------------------------------------------------------------------------ by their inverses

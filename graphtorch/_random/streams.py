@@ -78,8 +78,8 @@ class Stream:
         unit = self.unit(generator, shape, f64)
         return ops.lt(unit, scalar(float(chance), f64))  # type: ignore[no-any-return]
 
-    def sample(self, generator: Drawing, name: str, *numbers: Value) -> Value:
-        """gamma, poisson or binomial numbers, in f64, of parameters in f64 of one shape."""
+    def sample(self, generator: Drawing, name: str, single: bool, *numbers: Value) -> Value:
+        """gamma, poisson or binomial numbers, in f64, of parameters in f64 of one shape; `single` for f32."""
         raise NotImplementedError
 
     def where(self, generator: Drawing, mask: Value) -> Value:
@@ -142,8 +142,9 @@ class Mersenne(Stream):
             drawn = ops.words_to_wide(drawn, shape=(count - 1,))
         return ops.permutation(drawn)  # type: ignore[no-any-return]
 
-    def sample(self, generator: Drawing, name: str, *numbers: Value) -> Value:
-        return generator.advance(lambda state: getattr(ops, f"mersenne_{name}")(*numbers, state))
+    def sample(self, generator: Drawing, name: str, single: bool, *numbers: Value) -> Value:
+        op = getattr(ops, f"mersenne_{name}")
+        return generator.advance(lambda state: op(*numbers, state, single=single))
 
     def where(self, generator: Drawing, mask: Value) -> Value:
         count = numel(mask.shape)
@@ -230,7 +231,7 @@ class Philox(Stream):
     def below(self, generator: Drawing, shape: tuple[Any, ...], chance: float) -> Value:
         return ops.lt(self.unit(generator, shape, f32), scalar(float(chance), f32))  # type: ignore[no-any-return]
 
-    def sample(self, generator: Drawing, name: str, *numbers: Value) -> Value:
+    def sample(self, generator: Drawing, name: str, single: bool, *numbers: Value) -> Value:
         op = {"gamma": ops.standard_gamma, "poisson": ops.poisson, "binomial": ops.binomial}[name]
         shape = broadcast(*[v.shape for v in numbers])
         return self._take(generator, numel(shape), lambda seed, offset: op(*numbers, seed, offset))

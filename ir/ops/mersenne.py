@@ -193,13 +193,20 @@ mersenne_normals: Op = Op(
 # ------------------------------ samples by rejection
 
 
+@dataclass(frozen=True)
+class Precision(Attrs):
+    """`single`: whether what is computed of the parameters alone is rounded to f32, as for f32 numbers."""
+
+    single: bool
+
+
 def _sampler(name: str, doc: str, operands: tuple[str, ...], sample: Callable[..., float],
              rule: Callable[..., Value] | None = None) -> Op:
     """An op that draws an f64 for each element of its f64 operands, in their order.
 
-    ``sample(engine, *numbers)`` is one of them; ``rule(node, g)`` the gradient of the first operand.
+    ``sample(engine, single, *numbers)`` is one of them; ``rule(node, g)`` the gradient of the first operand.
     """
-    def infer(attrs: Attrs, *types: Type) -> tuple[Type, ...]:
+    def infer(attrs: Precision, *types: Type) -> tuple[Type, ...]:
         *numbers, state = types
         check_state(name, state)
         for operand, type in zip(operands, numbers, strict=True):
@@ -208,33 +215,34 @@ def _sampler(name: str, doc: str, operands: tuple[str, ...], sample: Callable[..
                                    f"{list(numbers[0].shape)}, got {type}")
         return numbers[0], state
 
-    def reference(attrs: Attrs, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    def reference(attrs: Precision, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         *numbers, state = arrays
         engine = Engine(state)
         rows = zip(*[n.reshape(-1).tolist() for n in numbers], strict=True)
-        made = np.array([sample(engine, *row) for row in rows], np.float64)
+        made = np.array([sample(engine, attrs.single, *row) for row in rows], np.float64)
         return made.reshape(numbers[0].shape), engine.state()
 
     def vjp(node: Any, g: Value, *states: Value) -> tuple[Value | None, ...]:
         first = zeros_like(node.operands[0]) if rule is None else rule(node, g)
         return (first, *(zeros_like(v) for v in node.operands[1:-1]), None)
 
-    return Op(name, doc, (*operands, "state"), infer, vjp, reference, Attrs, batch=entry_by_entry)
+    return Op(name, doc, (*operands, "state"), infer, vjp, reference, Precision, batch=entry_by_entry)
 
 
 # As PyTorch has them, in single precision
 THIRD, SQUEEZE = float(np.float32(1) / np.float32(3)), float(np.float32(0.0331))
 
 
-def _gamma(engine: Engine, alpha: float) -> float:
+def _gamma(engine: Engine, single: bool, alpha: float) -> float:
     """G. Marsaglia, W. Tsang, A simple method for generating gamma variables (2000)."""
     if not 0 < alpha < math.inf:
         return 0.0 if alpha == 0 else math.nan
+    rounded: Callable[[float], float] = (lambda x: float(np.float32(x))) if single else float
     scale = 1.0
     if alpha < 1:
-        scale = (1 - engine.unit()) ** (1 / alpha)
-        alpha += 1
-    d = alpha - THIRD
+        scale = (1 - engine.unit()) ** rounded(1 / alpha)
+        alpha = rounded(alpha + 1)
+    d = rounded(alpha - THIRD)
     c = 1 / math.sqrt(9 * d)
     while True:
         x = engine.normal()
@@ -252,7 +260,7 @@ mersenne_gamma: Op = _sampler(
 )
 
 
-def _poisson(engine: Engine, rate: float) -> float:
+def _poisson(engine: Engine, single: bool, rate: float) -> float:
     """Products of uniform numbers below 10; from there PTRS of W. Hoermann, The transformed rejection method
     for generating Poisson random variables (1993)."""
     if not 0 <= rate < math.inf:
@@ -310,7 +318,7 @@ def _tail(k: float) -> float:
     return (1 / 12 - (1 / 360 - 1 / 1260 / square) / square) / (k + 1)
 
 
-def _binomial(engine: Engine, count: float, chance: float) -> float:
+def _binomial(engine: Engine, single: bool, count: float, chance: float) -> float:
     """Of the rarer of success and failure: below a mean of 10 the lengths of runs are added up; from there
     BTRS of W. Hoermann, The generation of binomial random variates (1993)."""
     if math.isnan(count) or math.isnan(chance):

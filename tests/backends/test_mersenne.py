@@ -59,12 +59,13 @@ def test_normals(kept: bool, count: int) -> None:
 def test_samples() -> None:
     state = state_after(8, 600)
     alpha = np.array([0.0, 0.2, 1.0, 3.5, 100.0, np.nan, -1.0, 0.9, 1e6] * 20)
-    check(lambda a, s: parted(ops.mersenne_gamma(a, s)), [alpha, state])
+    for single in (False, True):
+        check(lambda a, s, o=single: parted(ops.mersenne_gamma(a, s, single=o)), [alpha, state])
     rate = np.array([0.0, 0.2, 9.99, 10.0, 55.5, 1e6, np.nan, 3.0] * 20)
-    check(lambda a, s: parted(ops.mersenne_poisson(a, s)), [rate, state])
+    check(lambda a, s: parted(ops.mersenne_poisson(a, s, single=False)), [rate, state])
     count = np.array([0.0, 3.0, 40.0, 1000.0, 1e6, 40.0, 30.0, -2.0, 100.0, np.nan] * 20)
     chance = np.array([0.5, 0.2, 0.25, 0.9, 0.001, 0.0, 1.0, 0.3, 0.5, 0.1] * 20)
-    check(lambda n, p, s: parted(ops.mersenne_binomial(n, p, s)), [count, chance, state])
+    check(lambda n, p, s: parted(ops.mersenne_binomial(n, p, s, single=False)), [count, chance, state])
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
