@@ -112,10 +112,10 @@ class Mersenne(Stream):
         count, computed = numel(shape), f64 if dtype is f64 else f32
         if not dense or count < words.GROUP:
             return self.singly(generator, shape)
-        attrs = words.Normals(shape, computed, bool(count % words.GROUP != 0), has_wide_angles())
+        attrs = words.Normals(shape, computed, bool(count % words.GROUP != 0), computes_with_avx2())
         drawn = self._words(generator, words.normal_words(attrs, dtype in (f32, f64)))
         return ops.words_to_normal(  # type: ignore[no-any-return]
-            drawn, shape=shape, dtype=computed, rest=attrs.rest, wide_angle=attrs.wide_angle)
+            drawn, shape=shape, dtype=computed, rest=attrs.rest, cephes=attrs.cephes)
 
     def singly(self, generator: Drawing, shape: tuple[Any, ...]) -> Value:
         return generator.advance(lambda state: ops.mersenne_normals(state, shape=shape))
@@ -161,17 +161,16 @@ class Mersenne(Stream):
 
 
 @functools.cache
-def has_wide_angles() -> bool:
-    """Whether PyTorch on this machine computes the angles of f32 normal numbers in f64.
+def computes_with_avx2() -> bool:
+    """Whether this is a processor with AVX2 and without AVX-512.
 
-    It does, but for processors with AVX2 and without AVX-512, for which it has code of its own.
-    """
+    For normal numbers in f32 PyTorch has code of its own there."""
     features: dict[str, bool] = {}
     for name in ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath"):  # the second in NumPy 1
         with suppress(ImportError):
             features = importlib.import_module(name).__cpu_features__
             break
-    return bool(not features.get("AVX2") or features.get("AVX512_SKX"))
+    return bool(features.get("AVX2") and not features.get("AVX512_SKX"))
 
 
 LONG_PERMUTATION = (1 << 32) // 20  # of so many the words are of 64 bits

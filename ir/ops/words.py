@@ -13,7 +13,9 @@ All of them are composites: pointwise arithmetic that fuses with what uses the n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -123,13 +125,14 @@ words_to_float: Op = Op(
 @dataclass(frozen=True)
 class Normals(Attrs):
     """rest: whether the last 16 are made of words of their own, which come last.
-    wide_angle: whether the angle of f32 is a product in f64, rounded; else one in f32.
+    cephes: whether f32 numbers come of Cephes' series in f32; else the angle is a product in f64, and
+        logarithm, cosine and sine are rounded once.
     """
 
     shape: Shape
     dtype: DType
     rest: bool
-    wide_angle: bool
+    cephes: bool
 
 
 def normal_words(attrs: Normals, every: bool) -> Dim:
@@ -155,7 +158,7 @@ def _part(x: Value, start: Dim, stop: Dim) -> Value:
     return ops.slice(x, start=(start,), stop=(stop,), step=(1,))  # type: ignore[no-any-return]
 
 
-def _pairs(unit: Value, groups: Dim, wide_angle: bool) -> Value:
+def _pairs(unit: Value, groups: Dim, cephes: bool) -> Value:
     """[16 groups] normal numbers of as many uniform ones."""
     halves = ops.reshape(unit, shape=(groups, 2, GROUP // 2))
 
@@ -166,17 +169,15 @@ def _pairs(unit: Value, groups: Dim, wide_angle: bool) -> Value:
     if unit.dtype is f64:
         radius, angle = fn.sqrt(fn.log(1 - half(0)) * -2), half(1) * (2 * math.pi)
         waves = [fn.cos(angle), fn.sin(angle)]
+    elif cephes:
+        radius = fn.sqrt(_single_log(1 - half(0)) * -2)
+        waves = _single_waves(half(1) * float(np.float32(2 * math.pi)))
     else:
         radius = fn.sqrt(_log(1 - half(0)) * -2)
-        waves = _waves(_angle(half(1), wide_angle))
-    made = ops.concat(*[(radius * wave).value for wave in waves], dim=1)
+        turn = Expr(ops.cast(half(1).value, dtype=f64)) * (2 * math.pi)
+        waves = _waves(Expr(ops.cast(turn.value, dtype=f32)))
+    made = ops.concat(*[ops.product(radius.value, wave.value) for wave in waves], dim=1)
     return ops.reshape(made, shape=(groups * GROUP,))  # type: ignore[no-any-return]
-
-
-def _angle(turn: Expr, wide: bool) -> Expr:
-    if not wide:
-        return turn * float(np.float32(2 * math.pi))
-    return Expr(ops.cast((Expr(ops.cast(turn.value, dtype=f64)) * (2 * math.pi)).value, dtype=f32))
 
 
 # In f32 the logarithm and the waves are computed in f64, whose vector series are short, and rounded once.
@@ -215,6 +216,58 @@ def _waves(angle: Expr) -> list[Expr]:
             | fn.eq(turns, 3))]
 
 
+# S. Moshier's Cephes library, single precision (logf, sinf, cosf): the same roundings as where PyTorch
+# computes with vectors of AVX2, sums and products fused.
+
+LOG_SERIES = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
+              -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)
+LOG_2 = (-2.12194440e-4, 0.693359375)  # log 2 in two parts, the smaller first
+SINE_SERIES = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+COSINE_SERIES = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
+EIGHTH = (-0.78515625, -2.4187564849853515625e-4, -3.77489497744594108e-8)  # -pi / 4 in three parts
+
+
+def _single_log(x: Expr) -> Expr:
+    """Of f32 in (0, 1]."""
+    bits = ops.bitcast(x.value, dtype=i32)
+    power = Expr(ops.sub(ops.shift_right(bits, number(23, i32)), number(126, i32)))
+    kept = ops.bitwise_or(ops.bitwise_and(bits, number((1 << 23) - 1, i32)), number(126 << 23, i32))
+    m = Expr(ops.bitcast(kept, dtype=f32))  # 1/2 .. 1
+    low = m < float(np.float32(0.707106781186547524))
+    e = Expr(ops.cast(fn.where(low, power - 1, power).value, dtype=f32))
+    m = fn.where(low, m - 1 + m, m - 1)
+    z = m * m
+    y = fn.muladd(_single_series(m, LOG_SERIES) * m, z, fn.product(e, LOG_2[0]))
+    return fn.muladd(e, LOG_2[1], m + fn.muladd(z, -0.5, y))
+
+
+def _single_waves(angle: Expr) -> list[Expr]:
+    """Cosine and sine of f32 in 0 .. 2 pi, by eighths of a turn."""
+    eighths = ops.cast((angle * float(np.float32(4 / math.pi))).value, dtype=i32)
+    even = ops.bitwise_and(ops.add(eighths, number(1, i32)), number(-2, i32))
+    count, x = Expr(ops.cast(even, dtype=f32)), angle
+    for part in EIGHTH:
+        x = fn.muladd(count, part, x)
+    z = x * x
+    cosine = fn.muladd(_single_series(z, COSINE_SERIES) * z, z, z * -0.5) + 1
+    sine = fn.muladd(_single_series(z, SINE_SERIES) * z, x, x)
+
+    def bit(value: Value, which: int) -> Expr:
+        return Expr(ops.ne(ops.bitwise_and(value, number(which, i32)), number(0, i32)))
+
+    swapped = bit(even, 2)
+    flipped = ~bit(ops.sub(even, number(2, i32)), 4)
+    cos, sin = fn.where(swapped, sine, cosine), fn.where(swapped, cosine, sine)
+    return [fn.where(flipped, -cos, cos), fn.where(bit(even, 4), -sin, sin)]
+
+
+def _single_series(x: Expr, coefficients: Sequence[float]) -> Expr:
+    total = fn.muladd(x, coefficients[0], coefficients[1])
+    for c in coefficients[2:]:
+        total = fn.muladd(total, x, c)
+    return total
+
+
 def _polynomial(x: Expr, coefficients: list[float]) -> Expr:
     total = x * coefficients[-1] + coefficients[-2]
     for c in reversed(coefficients[:-2]):
@@ -229,11 +282,49 @@ def _normal_decompose(node: Node) -> tuple[Value, ...]:
     total = floordiv(words.shape[0], per)
     unit = ops.words_to_float(words, shape=(total,), dtype=attrs.dtype)
     groups = floordiv(count, GROUP)
-    made = _pairs(_part(unit, 0, groups * GROUP), groups, attrs.wide_angle)
+    made = _pairs(_part(unit, 0, groups * GROUP), groups, attrs.cephes)
     if attrs.rest:
-        last = _pairs(_part(unit, total - GROUP, total), 1, attrs.wide_angle)
+        last = _pairs(_part(unit, total - GROUP, total), 1, attrs.cephes)
         made = ops.concat(_part(made, 0, count - GROUP), last, dim=0)
     return (ops.reshape(made, shape=attrs.shape),)
+
+
+def _fused(x: np.ndarray, y: Any, z: Any) -> np.ndarray:
+    return np.asarray(x.astype(np.float64) * np.float32(y) + np.float32(z)).astype(np.float32)
+
+
+def single_log(x: np.ndarray) -> np.ndarray:
+    """Cephes' logf of f32 in (0, 1], sums and products fused."""
+    bits = x.view(np.int32)
+    m = ((bits & 0x7FFFFF) | 126 << 23).view(np.float32)
+    low = m < np.float32(0.707106781186547524)
+    e = ((bits >> 23) - 126 - low).astype(np.float32)
+    m = np.where(low, m - np.float32(1) + m, m - np.float32(1))
+    z = m * m
+    y = _fused(single_series(m, LOG_SERIES) * m, z, e * np.float32(LOG_2[0]))
+    return _fused(e, LOG_2[1], m + _fused(z, -0.5, y))
+
+
+def single_waves(angle: np.ndarray) -> list[np.ndarray]:
+    """Cephes' cosf and sinf of f32 in 0 .. 2 pi, sums and products fused."""
+    even = (angle * np.float32(4 / math.pi)).astype(np.int32) + 1 & ~1
+    x = angle
+    for part in EIGHTH:
+        x = _fused(even.astype(np.float32), part, x)
+    z = x * x
+    cosine = _fused(single_series(z, COSINE_SERIES) * z, z, z * np.float32(-0.5)) + np.float32(1)
+    sine = _fused(single_series(z, SINE_SERIES) * z, x, x)
+    swapped = even & 2 != 0
+    cos, sin = np.where(swapped, sine, cosine), np.where(swapped, cosine, sine)
+    return [np.where(even - 2 & 4 == 0, -cos, cos), np.where(even & 4 != 0, -sin, sin)]
+
+
+def single_series(x: np.ndarray, coefficients: Sequence[float]) -> np.ndarray:
+    """A polynomial, the highest power's coefficient first."""
+    total = np.full_like(x, coefficients[0])
+    for c in coefficients[1:]:
+        total = _fused(total, x, c)
+    return total
 
 
 def _normal_reference(attrs: Normals, words: np.ndarray) -> np.ndarray:
@@ -245,11 +336,14 @@ def _normal_reference(attrs: Normals, words: np.ndarray) -> np.ndarray:
 
     def made(unit: np.ndarray) -> np.ndarray:
         first, second = np.moveaxis(unit.reshape(-1, 2, GROUP // 2), 1, 0)
-        radius = np.sqrt(rounded(np.log((1 - first).astype(np.float64))) * attrs.dtype.numpy.type(-2))
-        turn = 2 * math.pi if attrs.wide_angle else attrs.dtype.numpy.type(2 * math.pi)
-        angle = rounded(second.astype(np.float64) * turn).astype(np.float64)
-        waves = [radius * rounded(wave(angle)) for wave in (np.cos, np.sin)]
-        return np.stack(waves, axis=1).reshape(-1)
+        if attrs.cephes and attrs.dtype is f32:
+            radius = np.sqrt(np.float32(-2) * single_log(1 - first))
+            waves = single_waves(second * np.float32(2 * math.pi))
+        else:
+            radius = np.sqrt(rounded(np.log((1 - first).astype(np.float64))) * attrs.dtype.numpy.type(-2))
+            angle = rounded(second.astype(np.float64) * (2 * math.pi)).astype(np.float64)
+            waves = [rounded(np.cos(angle)), rounded(np.sin(angle))]
+        return np.stack([radius * wave for wave in waves], axis=1).reshape(-1)
 
     found = made(unit[:count // GROUP * GROUP])
     if attrs.rest:

@@ -312,7 +312,7 @@ def test_words_of_entries() -> None:
     check_function(lambda w: ops.permutation(w), words)
     check_function(lambda w: ops.words_to_wide(w, shape=(4, 8)), words)
     check_function(lambda w: ops.words_to_float(w, shape=(64,), dtype=f32), words)
-    normal = {"shape": (48,), "dtype": f32, "rest": True, "wide_angle": True}
+    normal = {"shape": (48,), "dtype": f32, "rest": True, "cephes": True}
     check_function(lambda w: ops.words_to_normal(w, **normal), words)
     integer = {"low": 0, "high": 9, "shape": (64,), "dtype": i64, "wide": False}
     check_function(lambda w: ops.words_to_integer(w, **integer), words)

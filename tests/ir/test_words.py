@@ -28,11 +28,11 @@ def test_floats(dtype: DType, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("dtype", [f32, f64])
 @pytest.mark.parametrize("count", [16, 17, 31, 32, 100])
 @pytest.mark.parametrize("every", [True, False])
-@pytest.mark.parametrize("wide", [True, False])
-def test_normals(dtype: DType, count: int, every: bool, wide: bool) -> None:
-    attrs = Normals((count,), dtype, count % 16 != 0, wide)
+@pytest.mark.parametrize("cephes", [True, False])
+def test_normals(dtype: DType, count: int, every: bool, cephes: bool) -> None:
+    attrs = Normals((count,), dtype, count % 16 != 0, cephes)
     drawn = normal_words(attrs, every)
-    check(lambda w: ops.words_to_normal(w, shape=(count,), dtype=dtype, rest=attrs.rest, wide_angle=wide),
+    check(lambda w: ops.words_to_normal(w, shape=(count,), dtype=dtype, rest=attrs.rest, cephes=cephes),
           [words(drawn)])
 
 
@@ -40,7 +40,7 @@ def test_normals_in_single_precision_are_rounded_right() -> None:
     """Each of logarithm, root, wave and product by less than 0.51 of its last place."""
     n = 1 << 16
     given = words(n)
-    graph = graph_of(lambda w: ops.words_to_normal(w, shape=(n,), dtype=f32, rest=False, wide_angle=True),
+    graph = graph_of(lambda w: ops.words_to_normal(w, shape=(n,), dtype=f32, rest=False, cephes=False),
                      [(i32, (n,))])
     found, = run(graph, [given])
     expected, = evaluate(graph, [given])
