@@ -67,6 +67,9 @@ def overrides(kind: type) -> bool:
         if issubclass(kind, Tensor) and own is disabled:
             _PLAIN.add(kind)
         return False
+    if any(c.__module__ == "torch" and c.__name__ == "Tensor" for c in kind.__mro__):
+        _PLAIN.add(kind)  # PyTorch's own, whose operations are not ours
+        return False
     return kind is not Tensor
 
 

@@ -291,3 +291,15 @@ def test_a_deformable_convolution_without_offsets_is_a_convolution() -> None:
     shifted = gt.ops.torchvision.deform_conv2d(x, w, offset + 1, mask, b, 2, 2, 1, 1, 1, 1, 2, 1, False)
     padded = gt.nn.functional.pad(x, (0, 2, 0, 2))
     assert gt.allclose(shifted, gt.nn.functional.conv2d(padded, w, b, 2, 0, 1, 2), atol=1e-4)
+
+
+def test_tensors_of_pytorch_override_nothing() -> None:
+    """Once some class overrides, what PyTorch's own tensors say of operations is still not asked."""
+
+    class Other:
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> str:
+            return "other"
+
+    assert gt.add(Other(), 1) == "other"
+    assert gt.from_dlpack(torch.ones(3)).tolist() == [1, 1, 1]
