@@ -17,6 +17,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, f64, i64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.ops import mersenne, words
+from graphtorch.ir.ops.common import number
 from graphtorch.ir.shape import SymInt, bounds, broadcast, numel
 
 from .._ops.base import cast_value, scalar
@@ -129,7 +130,7 @@ class Mersenne(Stream):
 
     def below(self, generator: Drawing, shape: tuple[Any, ...], chance: float) -> Value:
         drawn = self._words(generator, 2 * numel(shape))
-        bits = ops.bitwise_and(ops.words_to_wide(drawn, shape=shape), scalar((1 << 53) - 1, i64))
+        bits = ops.bitwise_and(ops.words_to_wide(drawn, shape=shape), number((1 << 53) - 1, i64))
         # k 2**-53 < p where k < p 2**53, which is exact: whole numbers are compared faster
         return ops.lt(bits, scalar(int(np.ceil(chance * 2.0**53)), i64))  # type: ignore[no-any-return]
 
@@ -152,11 +153,11 @@ class Mersenne(Stream):
 
         def step(state: Value) -> tuple[Value, Value]:
             drawn, _ = ops.mersenne_words(state, shape=(2 * count,))
-            taken = ops.mul(ops.sum(flat, dims=(0,), keepdim=False), scalar(2, i64))
+            taken = ops.mul(ops.sum(flat, dims=(0,), keepdim=False), number(2, i64))
             return drawn, ops.mersenne_skip(state, taken)
 
         unit = ops.words_to_float(generator.advance(step), shape=(count,), dtype=f64)
-        place = ops.maximum(ops.sub(ops.cumsum(flat, dim=0), scalar(1, i64)), scalar(0, i64))
+        place = ops.maximum(ops.sub(ops.cumsum(flat, dim=0), number(1, i64)), number(0, i64))
         return ops.reshape(ops.index_select(unit, place, dim=0), shape=mask.shape)  # type: ignore[no-any-return]
 
 
@@ -201,7 +202,7 @@ class Philox(Stream):
             parts = [ops.reshape(ops.slice(state, start=(i,), stop=(i + 1,), step=(1,)), shape=())
                      for i in range(2)]
             after = ops.concat(*[ops.reshape(p, shape=(1,)) for p in (
-                parts[0], ops.add(parts[1], scalar(used, i64)))], dim=0)
+                parts[0], ops.add(parts[1], number(used, i64)))], dim=0)
             return make(*parts), after
 
         return generator.advance(step)

@@ -172,7 +172,9 @@ def test_bodies_of_loops_refuse_to_draw() -> None:
         torch.while_loop(lambda i: i < 3, lambda i: (i + torch.rand(()),), (torch.zeros(()),))
 
 
-def test_draws_that_come_often_are_the_same() -> None:
+@pytest.mark.parametrize("stream", ["mersenne", "philox"])
+def test_draws_that_come_often_are_the_same(stream: str, philox: None) -> None:
+    torch.set_random_stream(stream)
     draws: list[Callable[[], torch.Tensor]] = [
         lambda: torch.rand(3), lambda: torch.randn(20), lambda: torch.randperm(5),
         lambda: torch.randint(0, 9, (4,)), lambda: torch.empty(2, 3).exponential_(),
