@@ -216,9 +216,6 @@ class _Default(Generator):
         super().__init__()
         self._seed = int.from_bytes(os.urandom(8), "little") >> 1
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self._seed, self._bytes().tobytes())
-
 
 _stream_of_new = "mersenne"
 default_generator: Generator = _Default()

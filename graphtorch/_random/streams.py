@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from graphtorch.ir.ops import mersenne, words
 from graphtorch.ir.ops.common import number
 from graphtorch.ir.shape import SymInt, bounds, broadcast, numel
 
-from .._ops.base import cast_value, scalar
+from .._ops.base import scalar
 
 
 class Drawing(Protocol):
@@ -29,19 +30,20 @@ class Drawing(Protocol):
     def advance(self, step: Any) -> Value: ...
 
 
-class Stream:
+class Stream(ABC):
     """A kind of stream. `size` is that of a state, i64[size]."""
 
     name: str
     size: int
 
+    @abstractmethod
     def begin(self, seed: int) -> np.ndarray:
         """The state after ``manual_seed(seed)``."""
-        raise NotImplementedError
 
     def seed_of(self, state: np.ndarray) -> int:
         return int(state[0])
 
+    @abstractmethod
     def check(self, state: np.ndarray) -> None:
         """Raise where bytes from outside are no state."""
 
@@ -53,39 +55,39 @@ class Stream:
         raise RuntimeError("set_offset: only a Philox stream has offsets; "
                            "torch.set_random_stream('philox') chooses it")
 
+    @abstractmethod
     def unit(self, generator: Drawing, shape: tuple[Any, ...], dtype: DType) -> Value:
         """Uniform in [0, 1), of f32 or f64."""
-        raise NotImplementedError
 
+    @abstractmethod
     def standard(self, generator: Drawing, shape: tuple[Any, ...], dtype: DType, dense: bool) -> Value:
         """Of mean 0 and variance 1; `dtype` says of what the numbers are for, theirs is f32 or f64."""
-        raise NotImplementedError
 
+    @abstractmethod
     def singly(self, generator: Drawing, shape: tuple[Any, ...]) -> Value:
         """Normal numbers in f64, one by one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def integers(self, generator: Drawing, low: int, high: int, shape: tuple[Any, ...], dtype: DType,
                  wide: bool | None = None) -> Value:
         """In low..high, high excluded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def permutation(self, generator: Drawing, count: Any) -> Value:
         """0 .. count - 1 in random order."""
-        raise NotImplementedError
 
     def below(self, generator: Drawing, shape: tuple[Any, ...], chance: float) -> Value:
         """Whether uniform numbers in f64 are below a number."""
         unit = self.unit(generator, shape, f64)
         return ops.lt(unit, scalar(float(chance), f64))  # type: ignore[no-any-return]
 
+    @abstractmethod
     def sample(self, generator: Drawing, name: str, single: bool, *numbers: Value) -> Value:
         """gamma, poisson or binomial numbers, in f64, of parameters in f64 of one shape; `single` for f32."""
-        raise NotImplementedError
 
+    @abstractmethod
     def where(self, generator: Drawing, mask: Value) -> Value:
         """Uniform numbers in f64 where `mask` holds, for which alone some are drawn; others elsewhere."""
-        raise NotImplementedError
 
 
 class Mersenne(Stream):
@@ -186,6 +188,10 @@ class Philox(Stream):
     def begin(self, seed: int) -> np.ndarray:
         return np.array([seed % (1 << 64), 0], np.uint64).view(np.int64)
 
+    def check(self, state: np.ndarray) -> None:
+        if state[1] < 0:
+            raise RuntimeError("set_state: Invalid philox state: these bytes are not what get_state() gave")
+
     def offset(self, state: np.ndarray) -> int:
         return int(state[1])
 
@@ -242,4 +248,4 @@ class Philox(Stream):
 
 STREAMS: dict[str, Stream] = {s.name: s for s in (Mersenne(), Philox())}
 
-__all__ = ["STREAMS", "Drawing", "Stream", "cast_value"]
+__all__ = ["STREAMS", "Drawing", "Stream"]

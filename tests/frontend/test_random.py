@@ -142,6 +142,8 @@ def test_bad_states_are_refused() -> None:
         generator.set_state(torch.zeros(12, dtype=torch.uint8))
     with pytest.raises(RuntimeError, match="mt19937"):
         generator.set_state(torch.zeros(5056, dtype=torch.uint8))
+    with pytest.raises(RuntimeError, match="philox state"):
+        generator.set_state(torch.full((16,), 255, dtype=torch.uint8))
     with pytest.raises(ValueError, match="'mersenne', 'philox'"):
         torch.set_random_stream("pcg")
     with pytest.raises(TypeError, match="generator"):
