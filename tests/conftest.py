@@ -12,6 +12,7 @@ from graphtorch.ir.graph import located
 from graphtorch.ir.passes import pipeline
 
 GOLDEN = Path(__file__).parent / "golden"
+manual_seed(0)  # of what test modules draw when they are imported
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -57,6 +57,7 @@ def mixed(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 GIVEN = torch.Generator().manual_seed(11)
+torch.manual_seed(2)
 MODEL = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.4), nn.ReLU(), nn.Linear(8, 2), nn.Dropout(0.1))
 FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
     "dropout": lambda x: F.dropout(x, 0.5), "model": MODEL, "unused": unused, "counted": counted,
@@ -80,7 +81,8 @@ def test_compiled_draws_are_plain_ones(name: str, stream: str) -> None:
             GIVEN.manual_seed(11)
             results.append(numbers(function))
         for plain, compiled in zip(*results, strict=True):
-            np.testing.assert_allclose(plain, compiled, 1e-6)  # sums with the numbers may round together
+            # sums with the numbers may round together: a few roundings of terms of the size of 1
+            np.testing.assert_allclose(plain, compiled, 1e-6, 5e-7)
     finally:
         torch.set_random_stream("mersenne")
         GIVEN.use("mersenne")
