@@ -122,6 +122,7 @@ class Capture:
         self.stood: list[tuple[Tensor, Tensor]] = []  # stand-ins, and the arguments that they stand for
         self.stood_leaves: list[bool] = []  # whether the stand-ins were leaves that require grad
         self.why = ""  # it was called off
+        self.awaited: frozenset[type] = frozenset()  # functions whose backward pass has to run before
         self.reads: list[Read] = []  # of values that Python asked for
         self.numbers: list[tuple[Any, Value]] = []  # those that nothing but the result depends on
         self.root: CodeType | None = None  # what calls the function

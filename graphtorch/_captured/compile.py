@@ -27,9 +27,10 @@ from .capture import Capture
 from .checks import Checks
 from .entry import OTHER, Entry, Failed, Replay
 from .guards import Watch
+from .observed import are_observed
 from .outputs import Given
 from .recording import Made, record
-from .segments import LEAVES, Known, Restart, Segment, is_refuted
+from .segments import LEAVES, Known, Restart, Segment, Unobserved, is_refuted
 from .signature import modules_of, shared_by, signature, state_of, write_signature
 from .sizes import Assumed, Axes, Call, SizesOf
 from .status import BACKENDS, MODES, ConstraintViolationError, InvalidBackend, compiled, status
@@ -66,6 +67,7 @@ class Compiled:
         self._segments: WeakValueDictionary[Any, Segment] = WeakValueDictionary()
         self._last: tuple[Any, Kind] | None = None  # what served last: a copy of its `matches`, and the kind
         self._vain: dict[Any, tuple[int, str]] = {}  # how often recording a kind of call was in vain, and why
+        self._awaited: dict[Any, frozenset[type]] = {}  # functions whose backward pass is to run before
         self._modules = modules_of(function)
         self._look_at_modules()
         self.recorded = 0  # graphs recorded so far
@@ -108,7 +110,7 @@ class Compiled:
             result = self._find(key, tensors, args, kwargs, axes)
             if result is not OTHER:
                 return result
-        if key in self._vain and self._vain[key][0] >= VAIN:
+        if (key in self._vain and self._vain[key][0] >= VAIN) or not self._is_due(key):
             return self._line_by_line(args, kwargs)
         if status.stance in ("eager_on_recompile", "fail_on_recompile"):
             return self._unrecorded(args, kwargs)
@@ -133,6 +135,12 @@ class Compiled:
         finally:
             status.depth -= 1
 
+    def _is_due(self, key: Any) -> bool:
+        """Whether all has run that has to be seen before a kind of call is recorded."""
+        if key in self._awaited and are_observed(self._awaited[key]):
+            del self._awaited[key]
+        return key not in self._awaited
+
     def _may_serve(self) -> bool:
         """Whether the stance of this thread lets calls be replayed."""
         return status.stance != "force_eager"
@@ -152,6 +160,7 @@ class Compiled:
         """Forget what was recorded."""
         self._entries.clear()
         self._vain.clear()
+        self._awaited.clear()
         self._last = None
         self._sizes = SizesOf(self._function, self._dynamic)
 
@@ -248,6 +257,9 @@ class Compiled:
             return self._attempt(key, call, axes)
         except ConstraintViolationError:
             raise
+        except Unobserved as unobserved:
+            self._await(key, unobserved.functions)
+            return self._line_by_line(args, kwargs)
         except (Exception, Restart) as error:
             before, reason = self._sizes.narrow(), str(error)
         try:
@@ -327,8 +339,17 @@ class Compiled:
 
         return run
 
+    def _await(self, key: Any, functions: frozenset[type]) -> None:
+        """Calls of this kind run line by line until the backward passes of `functions` have run."""
+        if len(self._awaited) >= SIGNATURES_BOUND:
+            self._awaited.pop(next(iter(self._awaited)))
+        self._awaited[key] = functions
+
     def _note_vain(self, key: Any, watch: Watch, capture: Capture) -> None:
         """Recording a call of this kind was in vain: after some more nobody tries again."""
+        if capture.awaited:
+            self._await(key, capture.awaited)
+            return
         count = self._vain.pop(key, (0, ""))[0] + (VAIN if watch.impure or "Python" in capture.why else 1)
         if len(self._vain) >= SIGNATURES_BOUND:
             self._vain.pop(next(iter(self._vain)))
@@ -411,6 +432,7 @@ class Compiled:
         entries = [e for kind in self._entries.values() for e in kind.entries]
         texts = [e.replay.explain() for e in entries]
         texts += [f"runs line by line: {why}" for _, why in self._vain.values()]
+        texts += [f"runs line by line for now: {Unobserved(f)}" for f in self._awaited.values()]
         return "\n".join(dict.fromkeys(texts)) or "nothing recorded yet: call the function once"
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from ..autograd.grad_mode import modes
 from ..autograd.nodes import FREED, AccumulateGrad, GradNode, _sequence, _users_stack
 from ..utils.hooks import changes
 from .capture import Boundary, Closed, buffer_of
+from .observed import require_observed
 from .segments import Unreplayable
 from .sizes import Symbols
 
@@ -261,12 +262,16 @@ class Joint:
 
 
 def joint_gradient(carriers: Sequence[Tensor | None], positions: Mapping[int, int]) -> Joint | None:
-    """The gradient of results (None for those without a history of their own)."""
+    """The gradient of results (None for those without a history of their own).
+
+    Raises: Unobserved: backward passes of the user's own would run for the first time.
+    """
     numbers = [i for i, t in enumerate(carriers) if t is not None and not t._rg and t.requires_grad]
     roots = [carriers[i] for i in numbers]
-    ends = ends_of(roots)[0]  # type: ignore[arg-type]
+    ends, _, functions = behind(roots)  # type: ignore[arg-type]
     if not ends:
         return None
+    require_observed(functions)
     cotangents = [Value(t._type, name=f"cotangent{n}") for n, t in enumerate(roots)]  # type: ignore[union-attr]
     task = Task(True, False, accumulates=False)
     task.runs_hooks = False  # they run when a gradient gets there
@@ -289,9 +294,22 @@ def joint_gradient(carriers: Sequence[Tensor | None], positions: Mapping[int, in
     return Joint([v for _, v in found], cotangents, leaves, numbers)
 
 
-def ends_of(tensors: Sequence[Tensor]) -> tuple[list[Any], bool]:
-    """The ends of the autograd graph behind some tensors, and whether part of it was freed."""
+class Behind(NamedTuple):
+    """What is behind some tensors in the autograd graph: its ends, whether part of it was freed, and which
+    functions with a backward pass of the user's own stand in it."""
+
+    ends: list[Any]
+    freed: bool
+    functions: set[type]
+
+
+def behind(tensors: Sequence[Tensor]) -> Behind:
+    """The autograd graph behind some tensors, up to what is older than the capture.
+
+    Raises: Unreplayable: there are hooks, which are to run at each backward pass.
+    """
     ends: list[Any] = []
+    functions: set[type] = set()
     seen: set[GradNode] = set()
     stack = [t.grad_fn for t in tensors]
     freed = False
@@ -304,13 +322,14 @@ def ends_of(tensors: Sequence[Tensor]) -> tuple[list[Any], bool]:
             ends.append(node)
             continue
         if node.hooks or node.retained or node.node_hooks or node.node_prehooks or node.runs_hooks:
-            raise Unreplayable  # hooks are to run at each backward pass
+            raise Unreplayable
         if isinstance(node, Boundary):
             ends.append(node)
             continue
         freed = freed or node.freed
+        functions.update(node.functions)
         stack.extend(e[0] for e in node.edges if e is not None)
-    return ends, freed
+    return Behind(ends, freed, functions)
 
 
 def _frontier(gradients: Sequence[Value], cotangents: Sequence[Value]) -> list[Value]:

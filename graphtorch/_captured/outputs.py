@@ -13,7 +13,7 @@ from graphtorch.ir.shape import SymInt
 from .._deferred.storage import Storage, Version, View, is_contiguous
 from .._deferred.tensor import Tensor
 from .capture import Capture, rebuild, tensors_in
-from .gradient import ends_of
+from .gradient import behind
 from .results import SINGLE, Outputs, Shown
 from .segments import Unreplayable
 
@@ -69,7 +69,7 @@ class Returned:
         found: list[Tensor | None] = [*self.bases]
         found += [t if k in ("result", "base") else None
                   for t, (k, _) in zip(self.tensors, self.kinds, strict=True)]
-        spent = [i for i, t in enumerate(found) if t is not None and ends_of([t])[1]]
+        spent = [i for i, t in enumerate(found) if t is not None and behind([t]).freed]
         return [None if i in spent else t for i, t in enumerate(found)], spent
 
     def outputs(self, spent: Sequence[int]) -> Outputs:

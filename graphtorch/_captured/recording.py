@@ -18,7 +18,7 @@ from .entry import Guards, Replay, layout_of
 from .gradient import ARGUMENT, OUTPUT, TENSOR, Backward, Joint, joint_gradient
 from .outputs import Given, Returned
 from .results import SINGLE
-from .segments import Path, Segment, Step, Unreplayable
+from .segments import Path, Segment, Step, Unobserved, Unreplayable
 from .sizes import Assumed, Symbols
 
 
@@ -65,10 +65,15 @@ def _sorted(capture: Capture, result: Any, *others: Any) -> Recording | None:
     recorder.capture = capture
     try:
         return Recording(capture, result, *others)
-    except Unreplayable:
+    except Unreplayable as reason:
         if not capture.call_off(True):
             capture.restore()
+            if isinstance(reason, Unobserved):
+                raise
             raise RuntimeError("the function cannot be recorded with symbols for sizes") from None
+        capture.why = str(reason) or capture.why
+        if isinstance(reason, Unobserved):
+            capture.awaited = reason.functions
     except (RuntimeError, NotImplementedError):
         if not capture.off and not capture.call_off(True):
             capture.restore()

@@ -38,7 +38,19 @@ _OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": opera
 
 
 class Unreplayable(Exception):
-    """The call did something that a replay could not do again."""
+    """The call did something that a replay could not do again, which may be the message."""
+
+
+class Unobserved(Unreplayable):
+    """The gradient cannot be recorded before backward passes of the user's own have run once.
+
+    Args: functions: subclasses of `Function` that they belong to.
+    """
+
+    def __init__(self, functions: frozenset[type]):
+        names = ", ".join(sorted(f.__name__ for f in functions))
+        super().__init__(f"what the backward pass of {names} does in Python is seen at its first run")
+        self.functions = functions
 
 
 class Restart(BaseException):

@@ -86,6 +86,7 @@ class GradNode:
     hooks: dict[int, OrderedDict[int, Any]] | None = None  # tensor hooks, by result
     retained: dict[int, weakref.ref[Any]] | None = None  # tensors whose .grad is kept, by result
     runs_hooks = False  # whether applying it calls hooks of a module
+    functions: tuple[type, ...] = ()  # subclasses of `Function` whose backward applying it calls
     node_hooks: OrderedDict[int, Any] | None = None
     node_prehooks: OrderedDict[int, Any] | None = None
     freed = False

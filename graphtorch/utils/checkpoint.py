@@ -180,10 +180,12 @@ def _checkpointed(call: _Call, inputs: list[Tensor], reentrant: bool) -> Any:
     outputs = call.first()
     tensors = [t for t in _tensors_of(outputs) if t.requires_grad]
     known = {id(t) for t in inputs}
-    leaves = [leaf for leaf in _leaves_before(tensors, inputs) if id(leaf) not in known]
+    leaves = [n.variable for n in _nodes_before(tensors, inputs) if isinstance(n, AccumulateGrad)]
+    leaves = [leaf for leaf in leaves if id(leaf) not in known]
     if not tensors or not (inputs or leaves):
         return outputs
     node = _Node(call.again, inputs, leaves, _tensors_of(outputs), reentrant)
+    node.functions = tuple({f for n in _nodes_before(tensors, inputs) for f in n.functions})
     made = _without_history(outputs, node)
     del outputs, tensors
     if recorder.capture is None:
@@ -191,8 +193,8 @@ def _checkpointed(call: _Call, inputs: list[Tensor], reentrant: bool) -> Any:
     return made
 
 
-def _leaves_before(outputs: list[Tensor], inputs: list[Tensor]) -> Iterator[Tensor]:
-    """The leaves that require gradients, such as parameters, between `inputs` and `outputs`."""
+def _nodes_before(outputs: list[Tensor], inputs: list[Tensor]) -> Iterator[Any]:
+    """The nodes of the autograd graph between `inputs` and `outputs`, the ends at other leaves included."""
     ends = {e[0] for t in inputs if (e := t._edge()) is not None}
     seen, stack = set(ends), [t.grad_fn for t in outputs]
     while stack:
@@ -200,8 +202,7 @@ def _leaves_before(outputs: list[Tensor], inputs: list[Tensor]) -> Iterator[Tens
         if node is None or node in seen:
             continue
         seen.add(node)
-        if isinstance(node, AccumulateGrad):
-            yield node.variable
+        yield node
         stack.extend(e[0] for e in node.edges if e is not None)
 
 

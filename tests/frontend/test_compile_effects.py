@@ -14,6 +14,7 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import nn
+from graphtorch.utils.checkpoint import checkpoint
 
 from ..helpers.both_ways import Compile, Plain, agrees, filled, vector
 
@@ -212,6 +213,50 @@ def test_what_a_backward_pass_does_in_python_happens_each_time() -> None:
         (first.sum() + second.sum()).backward()
         assert len(LOG) == i + 1 and x.grad.tolist() == [3, 3]
     assert "backward pass" in function.explain()
+
+
+def test_a_backward_pass_in_python_runs_when_it_is_asked_for() -> None:
+    class Noting(Counting):
+        pass
+
+    for dynamic in (None, True):
+        function = torch.compile(lambda x: Noting.apply(x * 1) * 3, dynamic=dynamic)
+        x = torch.ones(2, requires_grad=True)
+        LOG.clear()
+        results = [function(x) for _ in range(3)]
+        assert not LOG, "nobody has asked for a gradient"
+        results[0].sum().backward()
+        assert len(LOG) == 1 and x.grad.tolist() == [6, 6]
+
+
+def test_a_backward_pass_is_recorded_once_it_was_seen_to_change_nothing() -> None:
+    class Harmless(Reading):
+        pass
+
+    for dynamic in (None, True):
+        function = torch.compile(lambda x: Harmless.apply(x * 1), dynamic=dynamic)
+        for i in range(3):
+            x = torch.ones(2 + i, requires_grad=True)
+            y = function(x)
+            if dynamic is None and not i:
+                assert "Harmless" in function.explain() and not function.recorded
+            y.sum().backward()
+            assert x.grad.tolist() == [sum(FACTORS)] * (2 + i)
+        assert function.recorded
+
+
+def test_a_checkpointed_backward_pass_happens_once() -> None:
+    class Kept(Counting):
+        pass
+
+    def inside(x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(Kept.apply, x * 1, use_reentrant=False) * 2
+
+    function = torch.compile(inside)
+    LOG.clear()
+    for i in range(3):
+        function(torch.ones(2, requires_grad=True)).sum().backward()
+        assert len(LOG) == i + 1
 
 
 def test_what_a_backward_pass_reads_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
