@@ -156,8 +156,9 @@ class Buffer:
         """A new array over the same memory; its base is an `Exposed`, which keeps this buffer alive."""
         if not self.address and 0 not in self.shape:  # only its sizes count
             return np.broadcast_to(np.zeros((), self.dtype.numpy), self.shape)
-        array = np.asarray(Exposed(self))
-        return array.view(self.dtype.numpy) if self.dtype is bf16 else array
+        exposed: Any = Exposed.from_address(self.address)
+        exposed.buffer = self
+        return np.ndarray(self.shape, self.dtype.numpy, exposed)
 
     def part(self, offset: int, shape: Sequence[int]) -> Buffer:
         """The elements from `offset` on, as a buffer of `shape` over the same memory."""
@@ -174,19 +175,14 @@ class Buffer:
         return f"<buffer {self.dtype}[{', '.join(map(str, self.shape))}] at {self.address:#x}>"
 
 
-class Exposed:
-    """The bytes of a buffer for NumPy: the base of the arrays over it, which so keep the buffer alive."""
+class Exposed(ctypes.Array):  # type: ignore[type-arg]
+    """The bytes of a buffer for NumPy: the base of the arrays over it, which so keep the buffer alive.
 
+    Their number is that of no buffer: a type for each size takes longer to make than all else.
+    """
+
+    _type_ = ctypes.c_char
+    _length_ = 1 << 46
     __slots__ = ("buffer",)
 
-    def __init__(self, buffer: Buffer):
-        self.buffer = buffer
-
-    @property
-    def __array_interface__(self) -> dict[str, object]:
-        return {
-            "data": (self.buffer.address, False),
-            "typestr": "<u2" if self.buffer.dtype is bf16 else self.buffer.dtype.numpy.str,
-            "shape": self.buffer.shape,
-            "version": 3,
-        }
+    buffer: Buffer

@@ -22,7 +22,7 @@ from .._deferred import running
 from .._deferred.storage import Storage, Version, recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import METHODS
-from .._random.draw import NEVER
+from .._random.draw import OPERANDS
 from .._settings import FOLDER
 from ..autograd.function import Function
 from ..autograd.nodes import AccumulateGrad, Edge, GradNode, new_number
@@ -178,7 +178,7 @@ class Entry(Recording):
                 raise RuntimeError("vmap: randomness='same' draws the same numbers for all entries, but the "
                                    "parameters of the numbers differ: use randomness='different'")
             with self.outside():
-                return generator.draw(method, NEVER, *[self.batch.of(v) if isinstance(v, Value) else v
+                return generator.draw(method, OPERANDS, *[self.batch.of(v) if isinstance(v, Value) else v
                                                        for v in arguments])  # type: ignore[no-any-return]
         with self.outside():
             whole = self._all_drawn(generator, method, arguments)
@@ -191,13 +191,13 @@ class Entry(Recording):
         if method == "permutation":
             if not isinstance(size, int):
                 raise RuntimeError("vmap: randperm() of entries needs their number to be known")
-            rows = [generator.draw(method, NEVER, *arguments) for _ in range(size)]
+            rows = [generator.draw(method, OPERANDS, *arguments) for _ in range(size)]
             return ops.concat(*[ops.reshape(r, shape=(1, *r.shape)) for r in rows], dim=0)  # type: ignore[no-any-return]
         if any(isinstance(v, Value) for v in arguments):
-            return generator.draw(method, NEVER, *map(self._of_all, arguments))  # type: ignore[no-any-return]
+            return generator.draw(method, OPERANDS, *map(self._of_all, arguments))  # type: ignore[no-any-return]
         # the one tuple among them is the shape
         shaped = [(size, *a) if isinstance(a, tuple) else a for a in arguments]
-        return generator.draw(method, NEVER, *shaped)  # type: ignore[no-any-return]
+        return generator.draw(method, OPERANDS, *shaped)  # type: ignore[no-any-return]
 
     def _of_all(self, argument: Any) -> Any:
         if not isinstance(argument, Value):

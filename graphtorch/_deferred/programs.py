@@ -201,6 +201,45 @@ def _plan(found: Found, walk: Walk, wanted: list[int]) -> Plan:
     return plan
 
 
+class Repeated:
+    """What runs a small graph of one input again and again: op by op until a program pays, as for pending
+    graphs."""
+
+    __slots__ = ("_inputs", "_outputs", "_place", "_plan", "_walk", "program")
+
+    def __init__(self, outputs: Sequence[Value], given: Leaf):
+        """Args: given: stands for the input in what was recorded; other leaves stay what they are."""
+        self._walk = Walk(outputs)
+        self._outputs = outputs
+        self._place = self._walk.leaves.index(given)
+        self._inputs = [leaf.buffer for leaf in self._walk.leaves]
+        self._plan: Plan | None = None
+        self.program: Program | None = None
+
+    def __call__(self, given: Buffer) -> list[Buffer]:
+        """The outputs."""
+        program = self.program or self._look()
+        inputs = self._inputs.copy()
+        inputs[self._place] = given
+        if program is None:
+            assert self._plan is not None
+            return run_steps(self._walk.nodes, self._plan, inputs, [v.type for v in self._outputs])
+        program.runs += 1
+        return program.run(inputs)
+
+    def _look(self) -> Program | None:
+        walk = self._walk
+        found = find(walk, self._outputs)
+        if self._plan is None:
+            self._plan = Plan([row[2:] for row in walk.rows], walk.count,
+                              [walk.reference(v) for v in self._outputs])
+        program = found.program
+        if program is not None and program.extra is not None:
+            self._inputs += program.extra(found.sizes)
+        self.program = program
+        return program
+
+
 # ---------------------------------------------------------------------------------------- compiled functions
 
 

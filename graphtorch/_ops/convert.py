@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import promote
+from graphtorch.ir.dtype import bf16, promote
 from graphtorch.ir.shape import broadcast
 
 from .. import _types
@@ -227,7 +227,7 @@ def item(self: Tensor) -> Any:
 def tolist(self: Tensor) -> Any:
     """The elements as nested lists of Python numbers."""
     array = self._array()
-    if self._type.dtype.name == "bf16":
+    if self._type.dtype is bf16:
         array = array.astype(np.float32)
     return array.tolist()
 
@@ -290,7 +290,7 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
         raise RuntimeError(
             "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
         )
-    if self._type.dtype.name == "bf16":
+    if self._type.dtype is bf16:
         raise TypeError(
             "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first"
         )
@@ -298,10 +298,9 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
         exposed: np.ndarray | None = recorder.capture.exposed(self)
         if exposed is not None:
             return exposed
-    running._refuse_in_capture()
-    running.share(self._storage)
-    array = self._array()
-    return array.view() if self._view is None else array
+        running._refuse_in_capture()
+    array = running.share(self._storage)
+    return array.view() if self._view is None else self._view.over(array)
 
 
 def _array(self: Tensor, dtype: Any = None, copy: Any = None) -> np.ndarray:

@@ -270,6 +270,11 @@ def _filled(number: int, name: str, doc: str) -> Callable[..., Tensor]:
 def _sizes(name: str, size: tuple[Any, ...]) -> tuple[Any, ...]:
     if not size:
         raise TypeError(f'{name}() missing 1 required positional arguments: "size"')
+    for s in size:
+        if type(s) is not int or s < 0:
+            break
+    else:
+        return size  # what most calls give: all that follows is about others
     shape = shape_of(size)
     if any(isinstance(s, int) and s < 0 for s in shape):
         bad = next(s for s in shape if isinstance(s, int) and s < 0)

@@ -8,25 +8,22 @@ from typing import Any
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, f64, i64
-from graphtorch.ir.graph import Type, Value
-from graphtorch.ir.shape import numel
+from graphtorch.ir.graph import Value
 
 from .._deferred.running import locate
 from .._deferred.tensor import Tensor
 from .._ops.base import cast_value, scalar
 from .generator import Generator, current
 
-NEVER = 0  # in the place of a count: a draw that has operands is always recorded
+OPERANDS = None  # in the place of a shape: a draw that has operands is always recorded
 Shape = tuple[Any, ...]
 Make = Callable[[Shape], Value]
 
 
-def source(generator: Generator | None, shape: Shape) -> Generator:
-    """The generator to draw from; refuses more than can be addressed before its stream moves."""
+def source(generator: Generator | None) -> Generator:
+    """The generator to draw from."""
     if generator is not None and not isinstance(generator, Generator):
         raise TypeError(f"argument 'generator' must be Generator, not {type(generator).__name__}")
-    locate()
-    Type(f32, shape)
     return current(generator)
 
 
@@ -44,12 +41,12 @@ def rounded(value: Value, dtype: DType) -> Value:
 def uniform(shape: Shape, dtype: DType, generator: Generator | None, low: float = 0.0,
             high: float = 1.0) -> Value:
     """In [low, high)."""
-    drawn_from = source(generator, shape)
     real = _real(dtype)
-    value = drawn_from.draw("unit", numel(shape), shape, real)
-    unit = (low, high) == (0.0, 1.0)
+    value = source(generator).draw("unit", shape, shape, real)
+    unit = low == 0.0 and high == 1.0
     if unit and dtype is real:
         return value
+    locate()
     first, last = (real.numpy.type(x) for x in (low, high))
     if not unit:
         value = ops.muladd(value, scalar(float(last - first), real), scalar(float(first), real))
@@ -62,8 +59,10 @@ def uniform(shape: Shape, dtype: DType, generator: Generator | None, low: float 
 def normal(shape: Shape, dtype: DType, generator: Generator | None, mean: float = 0.0, std: float = 1.0,
            dense: bool = True) -> Value:
     """Of a mean and standard deviation."""
-    drawn_from = source(generator, shape)
-    value = drawn_from.draw("standard", numel(shape), shape, dtype, dense)
+    value = source(generator).draw("standard", shape, shape, dtype, dense)
+    if dtype is value.type.dtype and mean == 0.0 and std == 1.0:
+        return value
+    locate()
     if (mean, std) != (0.0, 1.0):
         value = ops.muladd(value, scalar(float(std), value.dtype), scalar(float(mean), value.dtype))
     return rounded(value, dtype)
@@ -72,37 +71,41 @@ def normal(shape: Shape, dtype: DType, generator: Generator | None, mean: float 
 def integers(shape: Shape, dtype: DType, generator: Generator | None, low: int, high: int,
              wide: bool | None = None) -> Value:
     """In low..high, high excluded; `wide` says of how many words, if that does not depend on the range."""
-    drawn_from = source(generator, shape)
     whole = dtype if dtype.is_integer else i64
-    return cast_value(drawn_from.draw("integers", numel(shape), low, high, shape, whole, wide), dtype)
+    value = source(generator).draw("integers", shape, low, high, shape, whole, wide)
+    locate()
+    return cast_value(value, dtype)
 
 
 def below(shape: Shape, dtype: DType, generator: Generator | None, chance: float) -> Value:
     """1 with a probability that is a number, else 0."""
-    drawn_from = source(generator, shape)
-    return cast_value(drawn_from.draw("below", NEVER, shape, chance), dtype)
+    value = source(generator).draw("below", shape, shape, chance)
+    locate()
+    return cast_value(value, dtype)
 
 
 def below_each(generator: Generator | None, chances: Value) -> Value:
     """1 with the elements of `chances` as probabilities, else 0, in their dtype."""
-    drawn_from = source(generator, chances.shape)
-    unit = drawn_from.draw("unit", numel(chances.shape), chances.shape, _real(chances.dtype))
+    unit = source(generator).draw("unit", chances.shape, chances.shape, _real(chances.dtype))
+    locate()
     return ops.bernoulli(chances, unit)  # type: ignore[no-any-return]
 
 
 def samples(name: str, dtype: DType, generator: Generator | None, *numbers: Value) -> Value:
     """Gamma, poisson or binomial numbers of parameters of one shape."""
-    drawn_from = source(generator, numbers[0].shape)
+    drawn_from = source(generator)
+    locate()
     wide = [cast_value(x, f64) for x in numbers]
-    return rounded(drawn_from.draw("sample", NEVER, name, dtype is not f64, *wide), dtype)
+    return rounded(drawn_from.draw("sample", OPERANDS, name, dtype is not f64, *wide), dtype)
 
 
 # ------------------------------------------------------------------------------------------ by their inverses
 
 
 def _double(shape: Shape, generator: Generator | None) -> Value:
-    drawn_from = source(generator, shape)
-    return drawn_from.draw("unit", numel(shape), shape, f64)
+    value = source(generator).draw("unit", shape, shape, f64)
+    locate()
+    return value
 
 
 def exponential(shape: Shape, dtype: DType, generator: Generator | None, lambd: float = 1.0) -> Value:
@@ -128,8 +131,8 @@ def cauchy(shape: Shape, dtype: DType, generator: Generator | None, median: floa
 def log_normal(shape: Shape, dtype: DType, generator: Generator | None, mean: float = 1.0,
                std: float = 2.0) -> Value:
     """exp of normal numbers."""
-    drawn_from = source(generator, shape)
-    drawn = drawn_from.draw("singly", numel(shape), shape)
+    drawn = source(generator).draw("singly", shape, shape)
+    locate()
     return rounded(ops.exp(ops.muladd(drawn, scalar(float(std), f64), scalar(float(mean), f64))), dtype)
 
 

@@ -34,7 +34,9 @@ from .generator import Generator
 
 
 def _float_dtype(dtype: Any, name: str) -> DType:
-    ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+    if dtype is None:
+        return _types.default_dtype()
+    ir = to_ir(dtype)
     if not ir.is_differentiable:
         raise RuntimeError(
             f"\"{name}\" not implemented for '{SCALAR_NAMES[ir]}': use torch.randint for integers"
@@ -72,11 +74,13 @@ def _float_factory(name: str, doc: str, make: Callable[..., Value], fill: str) -
         pin_memory: bool = False,
         names: Any = None,
     ) -> Tensor:
-        check_device(device)
+        if device is not None:
+            check_device(device)
         shape = _sizes(name, size)
         if out is not None:
             return METHODS[fill](_resized(out, shape), generator=generator)
-        return _finish(make(shape, _float_dtype(dtype, name), generator), requires_grad)
+        made = from_value(make(shape, _float_dtype(dtype, name), generator))
+        return made.requires_grad_() if requires_grad else made
 
     factory.__name__ = factory.__qualname__ = name
     factory.__doc__ = doc
@@ -133,8 +137,7 @@ def randperm(
     check_device(device)
     if n < 0:
         raise RuntimeError(f"n must be non-negative, got {n}")
-    drawn_from = draw.source(generator, (n,))
-    order = drawn_from.draw("permutation", n, n)
+    order = draw.source(generator).draw("permutation", (n,), n)
     ir = (i64 if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
     made = _finish(cast_value(order, ir), requires_grad)
     return made if out is None else write_out("randperm", made, out)  # type: ignore[no-any-return]
@@ -322,8 +325,8 @@ def _by_steps(weights: Tensor, num_samples: int, generator: Generator | None) ->
     steps = FUNCTIONS["cumsum"](weights if weights._type.dtype is f64 else weights.float(), 1)
     steps = steps / steps[:, -1:]
     steps = FUNCTIONS["cat"]([steps[:, :-1], FUNCTIONS["ones_like"](steps[:, -1:])], 1)
-    source = draw.source(generator, (rows, num_samples))
-    unit = from_value(source.draw("unit", rows * num_samples, (rows, num_samples), f64))
+    shape = rows, num_samples
+    unit = from_value(draw.source(generator).draw("unit", shape, shape, f64))
     return FUNCTIONS["searchsorted"](steps.double(), unit)  # type: ignore[no-any-return]
 
 

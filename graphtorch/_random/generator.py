@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from graphtorch.backends.locks import lock_across_forks
-from graphtorch.ir.graph import Value
+from graphtorch.ir.dtype import f32
+from graphtorch.ir.graph import Type, Value
 
 from .._deferred import running
 from .._deferred.storage import Leaf, Storage, recorder
@@ -155,13 +156,30 @@ class Generator:
                 running.settle(storage)
         return drawn
 
-    def draw(self, method: str, count: Any, *arguments: Any) -> Value:
-        """``stream.method(self, *arguments)``, which draws `count` elements."""
+    def draw(self, method: str, shape: tuple[Any, ...] | None, *arguments: Any) -> Value:
+        """``stream.method(self, *arguments)``.
+
+        Args:
+            shape: of what is drawn, which is refused before the stream moves where it cannot be addressed;
+                None for a draw that has operands, and so is always recorded.
+        """
+        if shape is not None and recorder.capture is None:
+            kind = self.stream, method, arguments
+            program = quick.programs.get(kind) or quick.met(kind, shape)
+            if program is not None:
+                with drawing:
+                    cell = self._cell or self._storage()
+                    state = cell.value
+                    if type(state) is Leaf and cell.host is None:
+                        numbers, after = program(state.buffer)
+                        cell.put(Leaf(after))
+                        return Leaf(numbers)
+        running.locate()
+        if shape is not None:
+            Type(f32, shape)
         if recorder.capture is not None:
             return recorder.capture.draw(self, method, arguments)  # type: ignore[no-any-return]
-        with drawing:
-            found = quick.draw(self.stream, self._storage(), method, arguments, count)
-        return getattr(self.stream, method)(self, *arguments) if found is None else found  # type: ignore[no-any-return]
+        return getattr(self.stream, method)(self, *arguments)  # type: ignore[no-any-return]
 
     def mark(self) -> tuple[int, Value]:
         """The place in the stream, for `back_to`."""

@@ -19,6 +19,7 @@ in `words.py`.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import threading
 from collections.abc import Callable
@@ -52,8 +53,8 @@ def seeded_state(seed: int) -> np.ndarray:
     state[0] = np.uint64(seed % (1 << 64)).astype(np.int64)
     state[LEFT] = SEEDED | 1
     engine = _engine()
-    engine._legacy_seeding(seed & 0xFFFFFFFF)
-    state[BLOCK:BLOCK + WORDS] = engine.state["state"]["key"]
+    engine.twister._legacy_seeding(seed & 0xFFFFFFFF)
+    state[BLOCK:BLOCK + WORDS], _ = engine.read()
     return state
 
 
@@ -63,10 +64,38 @@ def seeded_state(seed: int) -> np.ndarray:
 _engines = threading.local()  # making one of NumPy's costs more than most draws
 
 
-def _engine() -> np.random.MT19937:
+class _Twister:
+    """One of NumPy's generators, and its block and place, where they lie in memory as its sources say:
+    by its `state` they are exchanged in a hundred times as long."""
+
+    def __init__(self) -> None:
+        self.twister = np.random.MT19937(0)
+        raw: Any = (ctypes.c_uint32 * (WORDS + 1)).from_address(self.twister.ctypes.state_address)
+        self._memory = np.frombuffer(raw, np.uint32)
+        self.twister.random_raw(3)
+        key, place = self._said()
+        self._known = bool(np.array_equal(self._memory, [*key, place]))
+
+    def _said(self) -> tuple[np.ndarray, int]:
+        inner = self.twister.state["state"]
+        return inner["key"], int(inner["pos"])
+
+    def read(self) -> tuple[np.ndarray, int]:
+        """The words of the block, and the place of the next one."""
+        return (self._memory[:WORDS], int(self._memory[WORDS])) if self._known else self._said()
+
+    def write(self, block: np.ndarray, place: int) -> None:
+        if self._known:
+            self._memory[:WORDS], self._memory[WORDS] = block, place
+            return
+        self.twister.state = {"bit_generator": "MT19937", "state": {
+            "key": block.astype(np.uint32), "pos": place}}
+
+
+def _engine() -> _Twister:
     found = getattr(_engines, "engine", None)
     if found is None:
-        found = _engines.engine = np.random.MT19937(0)
+        found = _engines.engine = _Twister()
     return found
 
 
@@ -77,16 +106,16 @@ class Engine:
         self.begun = state
         self.engine = _engine()
         fresh = state[LEFT] & 0xFFFFFFFF == 1
-        place = WORDS if fresh else int(state[PLACE])
-        self.engine.state = {"bit_generator": "MT19937", "state": {
-            "key": state[BLOCK:BLOCK + WORDS].astype(np.uint32), "pos": place}}
+        # a state that somebody made up stays inside the block
+        place = WORDS if fresh else min(max(int(state[PLACE]), 0), WORDS)
+        self.engine.write(state[BLOCK:BLOCK + WORDS], place)
         self.drawn = False
         self.kept = float(state[KEPT:KEPT + 1].view(np.float64)[0]) if state[IS_KEPT] & 0xFF else None
 
     def words(self, count: int) -> np.ndarray:
         """The next 32-bit words, as u64."""
         self.drawn |= count > 0
-        return np.asarray(self.engine.random_raw(count), np.uint64)
+        return np.asarray(self.engine.twister.random_raw(count), np.uint64)
 
     def unit(self) -> float:
         """In [0, 1) with 53 bits."""
@@ -106,9 +135,8 @@ class Engine:
     def state(self) -> np.ndarray:
         state = self.begun.copy()
         if self.drawn:
-            inner = self.engine.state["state"]
-            place = inner["pos"] or WORDS
-            state[BLOCK:BLOCK + WORDS] = inner["key"]
+            state[BLOCK:BLOCK + WORDS], place = self.engine.read()
+            place = place or WORDS
             state[PLACE] = place
             state[LEFT] = SEEDED | (WORDS + 1 - place)
         state[IS_KEPT] = self.kept is not None

@@ -14,6 +14,7 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import nn
+from graphtorch._deferred import programs
 from graphtorch._random import quick
 from graphtorch.nn import functional as F
 from graphtorch.utils.checkpoint import checkpoint
@@ -176,20 +177,56 @@ def test_bodies_of_loops_refuse_to_draw() -> None:
         torch.while_loop(lambda i: i < 3, lambda i: (i + torch.rand(()),), (torch.zeros(()),))
 
 
+DRAWS: list[Callable[[], torch.Tensor]] = [
+    lambda: torch.rand(3), lambda: torch.randn(20), lambda: torch.randperm(5),
+    lambda: torch.randint(0, 9, (4,)), lambda: torch.empty(2, 3).exponential_(),
+    lambda: torch.randn(3, dtype=torch.float64), lambda: torch.empty(9).bernoulli_(0.3),
+    lambda: F.dropout(torch.ones(5), 0.2),
+]
+
+
 @pytest.mark.parametrize("stream", ["mersenne", "philox"])
-def test_draws_that_come_often_are_the_same(stream: str, philox: None) -> None:
+def test_draws_that_come_again_are_the_same(
+    stream: str, philox: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded, run at once op by op, and as programs."""
     torch.set_random_stream(stream)
-    draws: list[Callable[[], torch.Tensor]] = [
-        lambda: torch.rand(3), lambda: torch.randn(20), lambda: torch.randperm(5),
-        lambda: torch.randint(0, 9, (4,)), lambda: torch.empty(2, 3).exponential_(),
-        lambda: torch.randn(3, dtype=torch.float64)]
-    for draw in draws:
-        torch.manual_seed(6)
-        often = [draw() for _ in range(3 * quick.OFTEN)]
-        quick._programs.clear()
-        torch.manual_seed(6)
-        for i, found in enumerate(often):
-            np.testing.assert_allclose(found.numpy(), draw().numpy(), 1e-6)
-            if i % 40 == 39:
-                quick._counts.clear()
-        assert not quick._programs
+    for draw in DRAWS:
+        found = []
+        for way in ("recorded", "op by op", "compiled"):
+            quick.programs.clear()
+            monkeypatch.setattr(quick, "SMALL", 0 if way == "recorded" else 1 << 16)
+            with monkeypatch.context() as patch:
+                if way == "compiled":
+                    patch.setattr(programs, "LOAD_NS", 0)
+                    patch.setattr(programs, "AGAIN", 0)
+                torch.manual_seed(6)
+                found.append(np.stack([draw().numpy().copy() for _ in range(8)]))
+                found.append(torch.get_rng_state().numpy())
+            native = [p.program is not None for p in quick.programs.values() if p is not None]
+            assert native == ([] if way == "recorded" else [way == "compiled"])
+        for numbers, state in zip(found[2::2], found[3::2], strict=True):
+            np.testing.assert_allclose(found[0], numbers, 1e-6)
+            np.testing.assert_array_equal(found[1], state)
+
+
+def test_draws_at_once_leave_other_readers_of_the_state_alone() -> None:
+    generator = torch.Generator().manual_seed(4)
+    for _ in range(3):
+        torch.rand(7, generator=generator)
+    state, copied, marked = generator.get_state(), generator.clone_state(), generator.mark()
+    first = torch.rand(7, generator=generator)
+    assert torch.equal(first, torch.rand(7, generator=copied))
+    generator.back_to(marked)
+    assert torch.equal(first, torch.rand(7, generator=generator))
+    generator.set_state(state)
+    assert torch.equal(first, torch.rand(7, generator=generator))
+
+
+def test_draws_go_on_from_a_state_that_waits() -> None:
+    """After a draw too large to run at once comes one that is not."""
+    parts = (3, 3, 3, quick.SMALL + 1, 3, 3)
+    torch.manual_seed(9)
+    expected = torch.rand(sum(parts))
+    torch.manual_seed(9)
+    assert torch.equal(torch.cat([torch.rand(n) for n in parts]), expected)
