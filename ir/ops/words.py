@@ -282,10 +282,18 @@ def _normal_decompose(node: Node) -> tuple[Value, ...]:
     total = floordiv(words.shape[0], per)
     unit = ops.words_to_float(words, shape=(total,), dtype=attrs.dtype)
     groups = floordiv(count, GROUP)
-    made = _pairs(_part(unit, 0, groups * GROUP), groups, attrs.cephes)
-    if attrs.rest:
-        last = _pairs(_part(unit, total - GROUP, total), 1, attrs.cephes)
-        made = ops.concat(_part(made, 0, count - GROUP), last, dim=0)
+
+    def pairs(first: Dim, count: Dim) -> Value:
+        return _pairs(_part(unit, first, first + count * GROUP), count, attrs.cephes)
+
+    if attrs.rest:  # the last 16 begin inside a group: that one is by itself, so that the others stay rows
+        cut = groups * GROUP - GROUP
+        pieces = [_part(pairs(cut, 1), 0, count - GROUP - cut), pairs(total - GROUP, 1)]
+        if groups != 1:
+            pieces.insert(0, pairs(0, groups - 1))
+        made = ops.concat(*pieces, dim=0)
+    else:
+        made = pairs(0, groups)
     return (ops.reshape(made, shape=attrs.shape),)
 
 
