@@ -159,8 +159,9 @@ class Executable:
         except IndexError:
             context = Context(self._linked.launches)
         size = checked.sized.arena
+        arena = context.address if size <= context.size else context.reserve(size)
         packed = checked.packed or (self._pack_inputs(inputs, more, words, checked) if self._packs else 0)
-        self._pack(context.arguments, FIRST, *words, context.reserve(size) if size else 0, packed)
+        self._pack(context.arguments, FIRST, *words, arena, packed)
         status = self._walk(context.pointer)
         self._contexts.append(context)
         if status:

@@ -84,6 +84,11 @@ def below(shape: Shape, dtype: DType, generator: Generator | None, chance: float
     return cast_value(value, dtype)
 
 
+def noise(shape: Shape, dtype: DType, generator: Generator | None, chance: float) -> Value:
+    """1 / chance with the probability `chance`, else 0; of f32 or f64."""
+    return source(generator).draw("noise", shape, shape, chance, dtype)
+
+
 def below_each(generator: Generator | None, chances: Value) -> Value:
     """1 with the elements of `chances` as probabilities, else 0, in their dtype."""
     unit = source(generator).draw("unit", chances.shape, chances.shape, _real(chances.dtype))

@@ -79,8 +79,7 @@ def _float_factory(name: str, doc: str, make: Callable[..., Value], fill: str) -
         shape = _sizes(name, size)
         if out is not None:
             return METHODS[fill](_resized(out, shape), generator=generator)
-        made = from_value(make(shape, _float_dtype(dtype, name), generator))
-        return made.requires_grad_() if requires_grad else made
+        return _finish(make(shape, _float_dtype(dtype, name), generator), requires_grad)
 
     factory.__name__ = factory.__qualname__ = name
     factory.__doc__ = doc

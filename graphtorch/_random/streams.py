@@ -81,6 +81,11 @@ class Stream(ABC):
         unit = self.unit(generator, shape, f64)
         return ops.lt(unit, scalar(float(chance), f64))  # type: ignore[no-any-return]
 
+    def noise(self, generator: Drawing, shape: tuple[Any, ...], chance: float, dtype: DType) -> Value:
+        """What dropout multiplies with: 1 / chance where `below` holds, else 0."""
+        kept = ops.cast(self.below(generator, shape, chance), dtype=dtype)
+        return ops.div(kept, scalar(float(chance), dtype))  # type: ignore[no-any-return]
+
     @abstractmethod
     def sample(self, generator: Drawing, name: str, single: bool, *numbers: Value) -> Value:
         """gamma, poisson or binomial numbers, in f64, of parameters in f64 of one shape; `single` for f32."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+from graphtorch.ir.dtype import f32, f64
 from graphtorch.ir.graph import Value
 
 from ..._deferred.tensor import Tensor, from_value
@@ -27,15 +29,18 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     return _dropped(input, tuple(input.shape), p, training, inplace)
 
 
-def _kept(x: Tensor, shape: tuple[Any, ...], p: float) -> Tensor:
-    """1 with probability 1 - p, else 0; one for each element of `x` in the order of its memory."""
+def _drawn(x: Tensor, shape: tuple[Any, ...], p: float, make: Callable[..., Value]) -> Tensor:
+    """What `make` draws with probability 1 - p, one for each element of `x` in the order of its memory."""
     dtype = x._type.dtype
-    order = draw.memory_order(x) if len(shape) == x.dim() and shape == tuple(x.shape) else None
+    order = draw.memory_order(x) if shape == x._type.shape else None
+    return from_value(draw.in_order(shape, order, lambda sizes: make(sizes, dtype, None, 1 - p)))
 
-    def make(sizes: Any) -> Value:
-        return draw.below(sizes, dtype, None, 1 - p)
 
-    return from_value(draw.in_order(shape, order, make))
+def _noise(x: Tensor, shape: tuple[Any, ...], p: float) -> Tensor:
+    """1 / (1 - p) with probability 1 - p, else 0."""
+    if x._type.dtype in (f32, f64):
+        return _drawn(x, shape, p, draw.noise)
+    return _drawn(x, shape, p, draw.below) / (1 - p)  # type: ignore[no-any-return]
 
 
 def _dropped(x: Tensor, mask_shape: tuple[Any, ...], p: float, training: bool, inplace: bool) -> Tensor:
@@ -44,7 +49,7 @@ def _dropped(x: Tensor, mask_shape: tuple[Any, ...], p: float, training: bool, i
     x = floating(x, "dropout")
     if p == 1.0:
         return in_place(x, x * 0.0, inplace)
-    return in_place(x, x * (_kept(x, mask_shape, p) / (1 - p)), inplace)
+    return in_place(x, x * _noise(x, mask_shape, p), inplace)
 
 
 def _channels(x: Tensor, kept: int) -> tuple[int, ...]:
@@ -100,6 +105,6 @@ def _alpha(x: Tensor, mask_shape: tuple[Any, ...], p: float, training: bool, inp
     if p == 1.0:
         return in_place(x, x * 0.0, inplace)
     scale = ((1 - p) * (1 + p * ALPHA**2)) ** -0.5
-    mask = _kept(x, mask_shape, p)
+    mask = _drawn(x, mask_shape, p, draw.below)
     shift = (mask - 1) * (-ALPHA * scale) + -ALPHA * scale * p
     return in_place(x, x * (mask * scale) + shift, inplace)
