@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,11 @@ from graphtorch.ir.evaluate import Plan
 from graphtorch.ir.graph import Node, Type
 
 from ..buffer import Buffer, address_of
+from ..effort import HEAVY
+
+# ops whose references call NumPy's linear algebra: the others need not ask its libraries for their threads
+_PRODUCTS = HEAVY | {"svd", "eigh", "qr", "cholesky", "lu", "triangular_solve", "cond", "while_loop"}
+_NOTHING = nullcontext()
 
 
 def run_steps(
@@ -24,7 +29,8 @@ def run_steps(
         types: of the outputs; all sizes are known.
     """
     arrays = [b.numpy() for b in leaves]
-    with np.errstate(all="ignore"), one_thread():
+    products = any([node.op.name in _PRODUCTS for node in nodes])
+    with np.errstate(all="ignore"), one_thread() if products else _NOTHING:
         found = plan.run(nodes, arrays)
     taken = set(map(id, arrays))
     buffers = []
