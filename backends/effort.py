@@ -19,8 +19,12 @@ NODE_NS = 5_000.0  # a call of NumPy and the Python around it
 MOVED_NS = 0.6  # an element read and written by a plain operation
 SLOW_NS = 8.0  # an element of exp and its like
 VERY_SLOW_NS = 60.0
-# what calls a function of the math module for each element
-SCALARWISE_NS = {"erfc": 90.0, "erfinv": 700.0, "lgamma": 700.0, "digamma": 2500.0}
+# what takes many steps of NumPy's, or of Python, for each element
+SCALARWISE_NS = {
+    "erfc": 90.0, "erfinv": 700.0, "lgamma": 700.0, "digamma": 2500.0, "words_to_normal": 400.0,
+    "permutation": 150.0, "mersenne_normals": 2500.0, "mersenne_gamma": 5000.0, "mersenne_poisson": 5000.0,
+    "mersenne_binomial": 5000.0,
+}
 MULTIPLY_ADD_NS = 0.06
 WINDOW_NS = 1.5  # a multiply-add's share of what a convolution copies first
 

@@ -29,7 +29,7 @@ def run_steps(
         types: of the outputs; all sizes are known.
     """
     arrays = [b.numpy() for b in leaves]
-    products = any([node.op.name in _PRODUCTS for node in nodes])
+    products = any(node.op.name in _PRODUCTS for node in nodes)
     with np.errstate(all="ignore"), one_thread() if products else _NOTHING:
         found = plan.run(nodes, arrays)
     taken = set(map(id, arrays))
