@@ -308,8 +308,10 @@ def element_size(self: Tensor) -> int:
 
 @register(function=False)
 def data_ptr(self: Tensor) -> int:
-    """The address of the first element."""
+    """The address of the first element; 0 where there are none."""
     storage = self._storage
+    if self.is_meta:
+        return 0
     _refuse_in_capture()
     settle(storage)
     if (

@@ -133,9 +133,9 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     below = ~(floating(input, "rrelu").detach() > 0)  # only for these slopes are drawn
-    source = draw.source(None, tuple(input.shape))
+    source = draw.source(draw.source_beside(input, None), tuple(input.shape))
     drawn = source.draw("where", draw.NEVER, below._value())
-    slope = from_value(drawn) * (upper - lower) + lower
+    slope = beside(input, drawn) * (upper - lower) + lower
     return in_place(input, where(below, input * slope.to(input.dtype), input), inplace)
 
 

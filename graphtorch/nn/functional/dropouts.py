@@ -7,7 +7,7 @@ from typing import Any
 
 from graphtorch.ir.graph import Value
 
-from ..._deferred.tensor import Tensor, from_value
+from ..._deferred.tensor import Tensor, beside
 from ..._random import draw
 from ._common import floating, in_place
 
@@ -33,9 +33,9 @@ def _kept(x: Tensor, shape: tuple[Any, ...], p: float) -> Tensor:
     order = draw.memory_order(x) if len(shape) == x.dim() and shape == tuple(x.shape) else None
 
     def make(sizes: Any) -> Value:
-        return draw.below(sizes, dtype, None, 1 - p)
+        return draw.below(sizes, dtype, draw.source_beside(x, None), 1 - p)
 
-    return from_value(draw.in_order(shape, order, make))
+    return beside(x, draw.in_order(shape, order, make))
 
 
 def _dropped(x: Tensor, mask_shape: tuple[Any, ...], p: float, training: bool, inplace: bool) -> Tensor:
