@@ -396,13 +396,13 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
         raise RuntimeError("dimensions must larger than 1")
     if self.ndim == 2:
         size = min(self.shape)
-        rows = FUNCTIONS["arange"](size)
+        rows = FUNCTIONS["arange"](size, device=self.device)
         self[rows, rows] = fill_value
         if wrap:
             for start in range(self.shape[1] + 1, self.shape[0], self.shape[1] + 1):
                 fill_diagonal_(self[start:], fill_value)
         return self
-    rows = FUNCTIONS["arange"](self.shape[0])
+    rows = FUNCTIONS["arange"](self.shape[0], device=self.device)
     self[(rows,) * self.ndim] = fill_value
     return self
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Any
 
 from .._deferred.tensor import Tensor
-from .._files.pickling import set_attributes, user_attributes
+from .._files.pickling import is_internal, set_attributes, user_attributes
 from .._ops.base import DENSE, FUNCTIONS
 from .._ops.devices import chosen
 from .._ops.overriding import disabled, overrides
@@ -31,10 +31,14 @@ class Parameter(Tensor, metaclass=_Owned):
     _mark = "_is_param"
     __torch_function__ = staticmethod(disabled)
 
-    def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Any:
+    def __new__(cls, data: Tensor | None = None, requires_grad: bool = True, **workings: Any) -> Any:
+        # `type(p)(data, **vars(p))` makes a parameter like `p` in PyTorch, whose tensors keep nothing there
+        unknown = next((name for name in workings if not is_internal(name)), None)
+        if unknown is not None:
+            raise TypeError(f"Parameter.__new__() got an unexpected keyword argument '{unknown}'")
         return _owned(cls, data, requires_grad)
 
-    def __init__(self, data: Tensor | None = None, requires_grad: bool = True):
+    def __init__(self, data: Tensor | None = None, requires_grad: bool = True, **workings: Any):
         pass
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
