@@ -57,7 +57,8 @@ from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
 from ._ops.accept import accepting as _accepting
 from ._ops.accept import accepting_all as _accepting_all
-from ._ops import autocast as _autocast, creation as _creation, devices as _devices, ranges as _ranges, sparse as _sparse
+from ._ops import autocast as _autocast, creation as _creation, devices as _devices
+from ._ops import ranges as _ranges, sparse as _sparse
 from ._deferred import printing as _printing
 from ._files import dlpack as _dlpack, pickling as _pickling, shared as _shared
 from ._torch import legacy as _legacy

@@ -265,7 +265,7 @@ fft2, ifft2, rfft2, irfft2, hfft2, ihfft2 = (
 def fftfreq(n: int, d: float = 1.0, *, out: Any = None, dtype: Any = None, layout: Any = None,
             device: Any = None, requires_grad: bool = False) -> Tensor:
     """The frequencies [0, 1, ..., -2, -1] / (n d) of the elements of a transform."""
-    parts = [FUNCTIONS["arange"](first, last, device=device) for first, last in ((0, (n + 1) // 2), (-(n // 2), 0))]
+    parts = [FUNCTIONS["arange"](*ends, device=device) for ends in ((0, (n + 1) // 2), (-(n // 2), 0))]
     return _frequencies(FUNCTIONS["cat"](parts), n, d, out, dtype, requires_grad)
 
 

@@ -139,9 +139,9 @@ class Capture:
         value = storage.value
         if type(value) is MetaLeaf:
             if not self.call_off(True):
-                raise RuntimeError(f"a tensor on the device 'meta' is read at {running.user_line()} in a function "
-                                   "that is being captured by compile(fullgraph=True) or trace(): a graph "
-                                   "computes with elements, which it has not")
+                raise RuntimeError(f"a tensor on the device 'meta' is read at {running.user_line()} in a "
+                                   "function that is being captured by compile(fullgraph=True) or trace(): "
+                                   "a graph computes with elements, which it has not")
             return value
         if not isinstance(value, Leaf):
             if self.owns(storage):

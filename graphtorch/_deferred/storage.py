@@ -75,7 +75,7 @@ class MetaLeaf(Leaf):
 
 def any_meta(values: Iterable[Any]) -> bool:
     """Whether one of `values` is that of a tensor without elements."""
-    for value in values:  # a loop: this is asked at every operation of programs that have such tensors
+    for value in values:  # noqa: SIM110 - asked at every operation of programs that have such tensors
         if type(value) is MetaLeaf:
             return True
     return False

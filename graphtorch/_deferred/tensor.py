@@ -443,9 +443,9 @@ class Tensor:
             )
         if self.is_meta and not value.is_meta:
             raise RuntimeError(
-                "Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have incompatible "
-                f"tensor type: the first is on 'meta', the second on '{value.device}'. Make a new tensor, or "
-                "call to_empty(device='cpu') of the module"
+                "Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have "
+                f"incompatible tensor type: the first is on 'meta', the second on '{value.device}'. Make a "
+                "new tensor, or call to_empty(device='cpu') of the module"
             )
         self._rebind(value)
 

@@ -91,7 +91,7 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def _moved(x: Tensor, place: _types.device) -> Tensor:
     """`x` on the other one of the two devices that there are."""
     if place is CPU:
-        x._value().buffer  # raises: there is nothing to copy
+        x._value().buffer  # noqa: B018 - raises: there is nothing to copy
     made: Tensor = run("ToCopy", lambda v: ops.reshape(v, shape=v.shape), x)
     made._storage.put(MetaLeaf(made._type))
     return made
@@ -270,7 +270,9 @@ METHODS["__int__"], METHODS["__float__"], METHODS["__complex__"] = (
 )
 METHODS["__index__"] = _index
 METHODS["__format__"] = lambda self, spec: (
-    format(item(self), spec) if self.ndim == 0 and type(self) is Tensor and not self.is_meta else object.__format__(self, spec)
+    format(item(self), spec)
+    if self.ndim == 0 and type(self) is Tensor and not self.is_meta
+    else object.__format__(self, spec)
 )
 
 

@@ -77,8 +77,10 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
 
 
 def _dense(base: Tensor, size: Any, stride: Any, offset: int) -> Tensor | None:
-    """`as_strided` of memory without a gap, as a part of it with its dimensions in another order; None for any
-    other: those list the place of each element."""
+    """`as_strided` of memory without a gap, as a part of it with its dimensions in another order.
+
+    None for any other: those list the place of each element.
+    """
     if base._view is not None or base.requires_grad or recorder.capture is not None:
         return None
     order = sorted(range(len(size)), key=lambda axis: -stride[axis])

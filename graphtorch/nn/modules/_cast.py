@@ -54,9 +54,9 @@ class Casts(Members):
             cast = dtype if dtype is not None and (t.is_floating_point() or t.is_complex()) else t.dtype
             order = memory_format if t.ndim in (4, 5) else None
             if t.is_meta and device is not None and device.type != "meta":
-                raise NotImplementedError("Cannot copy out of meta tensor; no data! Please use torch.nn.Module."
-                                          "to_empty() instead of torch.nn.Module.to() when moving module from "
-                                          "meta to a different device.")
+                raise NotImplementedError(
+                    "Cannot copy out of meta tensor; no data! Please use torch.nn.Module.to_empty() instead "
+                    "of torch.nn.Module.to() when moving module from meta to a different device.")
             return t.to(device, cast, memory_format=order)
 
         return self._apply(move)

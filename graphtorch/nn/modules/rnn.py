@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..._deferred.tensor import Tensor
-from ..._ops.base import FUNCTIONS
 from .. import init
 from ..functional import recurrent
 from ..utils.rnn import PackedSequence
