@@ -152,6 +152,7 @@ _LAZY = frozenset({  # modules that cost time to import and that few programs us
     "special",
     "testing",
     "types",
+    "xpu",
 })
 
 __getattr__ = _absent.attribute_of(__name__, _LAZY)
