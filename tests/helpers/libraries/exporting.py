@@ -1,7 +1,7 @@
 """Cases of models of transformers as files: an ONNX file for ONNX Runtime, and a library with a C interface.
 
-Batch and length may vary; both are run at sizes other than those they were made with. On PyTorch the model itself
-says what should come out.
+Batch and length may vary; both are run at sizes other than those they were made with. On PyTorch the model
+itself says what should come out.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def by_library(torch: Any, model: Any, example: tuple[Any, ...], folder: str) ->
     place = f"{folder}/model.so"
     graphtorch.aot.compile(model, example, place, dynamic={0: sizes, 1: sizes}, input_names=NAMES)
     library = graphtorch.aot.load(place)
-    return [np.asarray(library(*map(torch.from_numpy, batch(*s)))) for s in SIZES]
+    results = (library(*map(torch.from_numpy, batch(*s))) for s in SIZES)
+    return [np.asarray(r[0] if isinstance(r, (tuple, list)) else r) for r in results]
 
 
 def add(name: str) -> None:

@@ -105,7 +105,7 @@ def pipelines(torch: Any) -> Any:
     import tokenizers
     import transformers
 
-    words = ["<pad>", "<unk>", "</s>", *"the a cat dog sat ran on under mat table quickly slowly".split()]
+    words = ["<pad>", "<unk>", "</s>", "the", "a", "cat", "dog", "sat", "ran", "on", "mat", "fast"]
     table = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>")
     )
