@@ -23,8 +23,7 @@ SELECTION = [
         1e-3,
         "transformers",
         (
-            "bert", "gpt2", "llama", "t5", "vit", "falcon", "gpt2 generates", "t5 generates", "pipelines",
-            "bert exported",
+            "bert", "gpt2", "llama", "t5", "vit", "falcon", "gpt2 generates", "pipelines", "bert exported",
         ),
     ),
     (
