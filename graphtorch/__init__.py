@@ -57,7 +57,8 @@ from ._ops import FUNCTIONS as _FUNCTIONS  # isort: skip
 from ._ops import METHODS as _METHODS
 from ._ops.accept import accepting as _accepting
 from ._ops.accept import accepting_all as _accepting_all
-from ._ops import autocast as _autocast, creation as _creation, ranges as _ranges, sparse as _sparse
+from ._ops import autocast as _autocast, creation as _creation, devices as _devices
+from ._ops import ranges as _ranges, sparse as _sparse
 from ._deferred import printing as _printing
 from ._files import dlpack as _dlpack, pickling as _pickling, shared as _shared
 from ._torch import legacy as _legacy
@@ -88,6 +89,7 @@ _FUNCTIONS.update(_creation.PUBLIC)
 _FUNCTIONS.update(_ranges.PUBLIC)
 _FUNCTIONS.update(random.PUBLIC)
 _FUNCTIONS.update(_settings.PUBLIC)
+globals().update(_devices.PUBLIC)
 _FUNCTIONS.update(_autocast.PUBLIC)
 _FUNCTIONS["no_grad"] = no_grad
 _INTERNAL = frozenset({"no_grad", "full_number"})
@@ -150,6 +152,7 @@ _LAZY = frozenset({  # modules that cost time to import and that few programs us
     "special",
     "testing",
     "types",
+    "xpu",
 })
 
 __getattr__ = _absent.attribute_of(__name__, _LAZY)

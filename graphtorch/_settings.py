@@ -7,8 +7,6 @@ import os
 import warnings
 from typing import Any
 
-from ._types import CPU, check_device, device
-
 FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep  # a frame of a file below it is not the user's
 
 _state: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always": False}
@@ -54,16 +52,6 @@ def are_deterministic_algorithms_enabled() -> bool:
     return deterministic()
 
 
-def set_default_device(given: Any) -> None:
-    """The device of factory functions; only 'cpu' exists."""
-    check_device(given)
-
-
-def get_default_device() -> device:
-    """The device of factory functions."""
-    return CPU
-
-
 def set_warn_always(b: bool) -> None:
     """Whether warnings that are shown once per process are shown each time."""
     _state["warn_always"] = bool(b)
@@ -88,8 +76,6 @@ PUBLIC = {
         set_num_threads,
         use_deterministic_algorithms,
         are_deterministic_algorithms_enabled,
-        set_default_device,
-        get_default_device,
         set_warn_always,
         is_warn_always_enabled,
         set_float32_matmul_precision,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -174,21 +174,19 @@ class device:
     def __reduce__(self) -> Any:
         return device, (self.type, self.index)
 
-    def __enter__(self) -> device:
-        check_device(self)
-        return self
+    if TYPE_CHECKING:  # `_ops.devices` attaches these
 
-    def __exit__(self, *exc: object) -> None:
-        pass
+        def __enter__(self) -> device: ...
+        def __exit__(self, *exc: object) -> None: ...
 
 
-CPU = device("cpu")
+CPU, META = device("cpu"), device("meta")
 
 
 def check_device(given: Any) -> device:
-    """`given` as a device that exists here; None is the CPU.
+    """`given` as a device that exists here, without its index; None is the CPU.
 
-    So is "meta", where PyTorch makes tensors without elements: elements here are computed when they are read.
+    "meta" is where tensors have shapes and dtypes, but no elements.
     """
     if given is None or given is CPU:
         return CPU
@@ -199,7 +197,7 @@ def check_device(given: Any) -> device:
             "on 'cpu'; test torch.cuda.is_available() before asking for it"
         )
     if found.type == "meta":
-        return CPU
+        return META
     if found.type != "cpu":
         raise RuntimeError(
             f"device {str(found)!r} is not available: graphtorch runs on 'cpu'"

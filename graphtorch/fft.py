@@ -265,14 +265,14 @@ fft2, ifft2, rfft2, irfft2, hfft2, ihfft2 = (
 def fftfreq(n: int, d: float = 1.0, *, out: Any = None, dtype: Any = None, layout: Any = None,
             device: Any = None, requires_grad: bool = False) -> Tensor:
     """The frequencies [0, 1, ..., -2, -1] / (n d) of the elements of a transform."""
-    order = FUNCTIONS["cat"]((FUNCTIONS["arange"]((n + 1) // 2), FUNCTIONS["arange"](-(n // 2), 0)))
-    return _frequencies(order, n, d, out, dtype, requires_grad)
+    parts = [FUNCTIONS["arange"](*ends, device=device) for ends in ((0, (n + 1) // 2), (-(n // 2), 0))]
+    return _frequencies(FUNCTIONS["cat"](parts), n, d, out, dtype, requires_grad)
 
 
 def rfftfreq(n: int, d: float = 1.0, *, out: Any = None, dtype: Any = None, layout: Any = None,
              device: Any = None, requires_grad: bool = False) -> Tensor:
     """The frequencies [0, 1, ..., n // 2] / (n d) of the elements of `rfft`."""
-    return _frequencies(FUNCTIONS["arange"](n // 2 + 1), n, d, out, dtype, requires_grad)
+    return _frequencies(FUNCTIONS["arange"](n // 2 + 1, device=device), n, d, out, dtype, requires_grad)
 
 
 def _frequencies(order: Tensor, n: int, d: float, out: Any, dtype: Any, requires_grad: bool) -> Tensor:

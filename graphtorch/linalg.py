@@ -155,7 +155,8 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, *, out: Any = None) -> T
 
 
 def vander(x: Tensor, *, N: int | None = None) -> Tensor:
-    """The powers 0, 1, ..., N - 1 of vectors [*, n], as a new last dimension."""
+    """The powers 0, 1, ..., N - 1 of vectors [*, n], as a new last dimension; numbers are vectors [1]."""
+    x = x if x.ndim else x.unsqueeze(0)
     count = x.shape[-1] if N is None else N
     if count <= 1:
         raise RuntimeError("N must be greater than 1.")

@@ -25,6 +25,8 @@ sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 MODULES: dict[str, tuple[str, float]] = {
     "vision": ("torchvision", 1e-4),
     "language": ("transformers tokenizers huggingface_hub", 1e-3),
+    "generation": ("transformers tokenizers", 1e-3),
+    "exporting": ("transformers onnx onnxruntime", 1e-4),
     "metrics": ("torchmetrics", 1e-4),
     "training": ("einops safetensors tensorboard accelerate pytorch-lightning", 1e-4),
 }
@@ -32,7 +34,9 @@ INTRODUCTION = """# Libraries around PyTorch
 
 What ran unmodified under `graphtorch.install_as_torch()`, and how far its results were from those on PyTorch
 {torch}, on the CPU: the largest difference of a tensor, relative to its largest element. Weights are the same
-numbers on both; models of `language` are compared with their losses, gradients and greedy generations.
+numbers on both; models of `language` are compared with their losses, gradients and greedy generations, those
+of `generation` with the tokens that they draw and search for in a dozen ways; those of `exporting` are files
+for ONNX Runtime and libraries with a C interface, one of each for all sizes of batches and lengths.
 Detections are selections by thresholds and ranks: of boxes whose scores differ in the last digits alone
 another one may be chosen. Written by `tools/libraries.py`; the cases are in `tests/helpers/libraries`.
 """

@@ -23,7 +23,7 @@ from graphtorch.ir.literal import Literal
 
 from .._deferred import running
 from .._deferred.door import Buffer
-from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, is_contiguous, recorder
+from .._deferred.storage import Leaf, MetaLeaf, RuntimeScalar, Storage, Version, is_contiguous, recorder
 from .._deferred.tensor import Tensor
 from .._deferred.walk import stand_for
 from ..autograd.nodes import GradNode
@@ -137,6 +137,12 @@ class Capture:
         if written is not None:
             return written
         value = storage.value
+        if type(value) is MetaLeaf:
+            if not self.call_off(True):
+                raise RuntimeError(f"a tensor on the device 'meta' is read at {running.user_line()} in a "
+                                   "function that is being captured by compile(fullgraph=True) or trace(): "
+                                   "a graph computes with elements, which it has not")
+            return value
         if not isinstance(value, Leaf):
             if self.owns(storage):
                 return value

@@ -165,6 +165,10 @@ def tensor_text(self: Any, *, tensor_contents: str | None = None) -> str:
     )
     if tensor_contents is not None:
         text = tensor_contents
+    elif self.is_meta:
+        suffixes += ["device='meta'", f"size={tuple(self.shape)}"]
+        usual = dtype.ir is _types.default_dtype()
+        text = "..."
     elif self.numel() == 0:
         if self.ndim != 1:
             suffixes.append(f"size={tuple(self.shape)}")

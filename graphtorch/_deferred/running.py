@@ -25,7 +25,7 @@ from graphtorch.ir.ops.require import RAISED
 from .._settings import FOLDER
 from ..autograd.grad_mode import modes
 from . import programs
-from .storage import Leaf, Storage, recorder
+from .storage import Leaf, MetaLeaf, Storage, recorder
 from .walk import Walk
 
 ROUND = 48  # results recorded in a round of a loop that is worth running by itself
@@ -120,6 +120,9 @@ def pending(storage: Storage) -> None:
 
 def store(storage: Storage, value: Value) -> None:
     """Replace the value of a storage; in memory that is shared with code outside this runs at once."""
+    if type(storage.value) is MetaLeaf:
+        storage.put(MetaLeaf(value.type))
+        return
     capture = recorder.capture
     if capture is not None and capture.write(storage, value):
         return

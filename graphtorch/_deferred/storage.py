@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from sys import getrefcount
 from typing import Any
@@ -46,6 +47,38 @@ class Leaf(Value):
     def of(array: np.ndarray) -> Leaf:
         """A leaf over a copy of `array` (none where it is ours alone: pass only fresh arrays)."""
         return Leaf(Buffer.of(np.asarray(array)))
+
+
+class MetaLeaf(Leaf):
+    """The value of a tensor on the device "meta": it has a type, and no elements.
+
+    What is computed of one is recorded for its types and its gradient, and replaced by another such leaf.
+    """
+
+    __slots__ = ()
+    used = False  # whether there ever was one: programs without pay for nothing else
+
+    def __init__(self, type_: Type):
+        MetaLeaf.used = True
+        self.type = type_  # type: ignore[misc]
+        self.node = None  # type: ignore[misc]
+        self.index = 0  # type: ignore[misc]
+        self.name = ""  # type: ignore[misc]
+
+    @property
+    def buffer(self) -> Buffer:  # type: ignore[override]
+        raise NotImplementedError(
+            "Cannot copy out of meta tensor; no data! Make the tensor on a device that has elements, or give "
+            "a module on 'meta' some with to_empty(device='cpu') or load_state_dict(state, assign=True)"
+        )
+
+
+def any_meta(values: Iterable[Any]) -> bool:
+    """Whether one of `values` is that of a tensor without elements."""
+    for value in values:  # noqa: SIM110 - asked at every operation of programs that have such tensors
+        if type(value) is MetaLeaf:
+            return True
+    return False
 
 
 class RuntimeScalar(Leaf):

@@ -20,7 +20,7 @@ from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import contiguous_strides, numel
 
-from .._types import CPU, Size, default_dtype, device, dtype, layout, strided
+from .._types import CPU, META, Size, default_dtype, device, dtype, layout, strided
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import AccumulateGrad, Edge, GradNode, Seen, seen_of
 from ..utils.hooks import register
@@ -28,11 +28,13 @@ from . import running
 from .door import Buffer
 from .storage import (
     Leaf,
+    MetaLeaf,
     Slice,
     Step,
     Storage,
     Version,
     View,
+    any_meta,
     is_contiguous,
     read_steps,
     recorder,
@@ -149,6 +151,8 @@ class Tensor:
         return cached[1]
 
     def _show(self, source: Value, steps: tuple[Step, ...]) -> Value:
+        if type(source) is MetaLeaf:
+            return MetaLeaf(self._type)
         if (
             type(source) is Leaf
             and any(type(s) is Slice for s in steps)
@@ -285,12 +289,14 @@ class Tensor:
             value, edge = self._value(), base._edge()
             assert self._cached is not None
             source = whole = self._cached[0]
+            if type(value) is MetaLeaf:
+                value = read_steps(source, self._view.steps[len(base._view.steps) if base._view else 0 :])
         else:
             whole, source, edge = base._value(), parent._value(), (parent._fn, parent._nr)  # type: ignore[assignment]
             value = read_steps(source, self._view.steps[len(parent._view.steps) :])  # type: ignore[union-attr]
         if value is source:  # a view of everything
             value = ops.reshape(value, shape=value.shape)
-        self._cached = (whole, value)
+        self._cached = (whole, MetaLeaf(value.type) if type(source) is MetaLeaf else value)
         self._fn = GradNode(self._name_of_view, (value,), (source,), (edge,), (None,))
         self._nr = 0
 
@@ -328,6 +334,12 @@ class Tensor:
                 raise RuntimeError(
                     f"assigned grad has data of a different size: expected {list(self.shape)}, "
                     f"got {list(value.shape)}"
+                )
+            if value.device != self.device:
+                raise RuntimeError(
+                    f"attempting to assign a gradient with device type '{value.device}' to a tensor with "
+                    f"device type '{self.device}'. Please ensure that the gradient and the tensor are on the "
+                    "same device"
                 )
             if value.dtype is not self.dtype:
                 raise RuntimeError(
@@ -429,6 +441,16 @@ class Tensor:
                 "data set to a tensor that requires gradients must be floating point or complex dtype, "
                 f"got {value.dtype}"
             )
+        if self.is_meta and not value.is_meta:
+            raise RuntimeError(
+                "Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have "
+                f"incompatible tensor type: the first is on 'meta', the second on '{value.device}'. Make a "
+                "new tensor, or call to_empty(device='cpu') of the module"
+            )
+        self._rebind(value)
+
+    def _rebind(self, value: Tensor) -> None:
+        """From now on this tensor shows the memory of another one."""
         if recorder.capture is not None:
             recorder.capture.rebound(self)
         self._storage, self._view, self._cached = value._storage, value._view, None
@@ -445,7 +467,7 @@ class Tensor:
 
     @property
     def device(self) -> device:
-        return CPU
+        return META if type(self._storage.value) is MetaLeaf else CPU
 
     @property
     def layout(self) -> layout:
@@ -467,8 +489,16 @@ class Tensor:
     def is_cuda(self) -> bool:
         return False
 
-    is_cpu = True
-    is_sparse = is_sparse_csr = is_quantized = is_meta = is_mkldnn = is_mps = is_nested = is_xpu = False
+    @property
+    def is_cpu(self) -> bool:
+        return not self.is_meta
+
+    @property
+    def is_meta(self) -> bool:
+        """Whether it has a shape and a dtype, but no elements."""
+        return type(self._storage.value) is MetaLeaf
+
+    is_sparse = is_sparse_csr = is_quantized = is_mkldnn = is_mps = is_nested = is_xpu = False
     names = property(lambda self: (None,) * self.ndim)
 
     @property
@@ -498,7 +528,7 @@ class Tensor:
         return id(self)
 
     def _ones_like(self) -> Tensor:
-        return from_value(_constant_one(self._type))
+        return from_value(MetaLeaf(self._type) if self.is_meta else _constant_one(self._type))
 
 
 def _constant_one(type_: Type) -> Value:
@@ -551,6 +581,11 @@ def from_value(value: Value) -> Tensor:
     return made
 
 
+def beside(tensor: Tensor, value: Value) -> Tensor:
+    """A new tensor outside the autograd graph on the device of `tensor`: on "meta" of the type alone."""
+    return from_value(MetaLeaf(value.type) if tensor.is_meta else value)
+
+
 def wrap(
     name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...]
 ) -> Any:
@@ -562,6 +597,8 @@ def wrap(
         tensors: for each of `values` the tensor it was read from; anything else for constants.
         values: the operands.
     """
+    if MetaLeaf.used and any_meta(values):
+        return _wrap_meta(name, outs, tensors, values)
     if isinstance(outs, Value):
         made = from_value(outs)
         if modes.grad and _any_requires_grad(tensors):
@@ -571,6 +608,32 @@ def wrap(
     if modes.grad and _any_requires_grad(tensors):
         _attach(name, results, outs, tensors, values)
     return results
+
+
+def _wrap_meta(
+    name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...]
+) -> Any:
+    """As `wrap`, for operands of which one has no elements: nor have the results."""
+    _check_devices([t for t in tensors if isinstance(t, Tensor) and (t._type.shape or t.is_meta)])
+    several = (outs,) if isinstance(outs, Value) else outs
+    results = tuple([from_value(MetaLeaf(v.type)) for v in several])
+    if modes.grad and _any_requires_grad(tensors):
+        _attach(name, results, several, tensors, values)
+    return results[0] if isinstance(outs, Value) else results
+
+
+def _check_devices(tensors: Sequence[Tensor]) -> None:
+    """Raise RuntimeError unless all are on one device. Integers beside others, which are places, need not be;
+    nor are 0-d tensors on the CPU."""
+    if all(t._type.dtype.is_integer for t in tensors):
+        compared = tensors
+    else:
+        compared = [t for t in tensors if not t._type.dtype.is_integer]
+    for t in compared:
+        if t.device is not compared[0].device:
+            raise RuntimeError(
+                f"Tensor on device {t.device} is not on the expected device {compared[0].device}!"
+            )
 
 
 def _any_requires_grad(tensors: Sequence[Any]) -> bool:

@@ -12,7 +12,7 @@ from graphtorch.ir.ops.common import zeros
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import GradNode, look
 from . import at_once, running
-from .storage import Leaf, Storage, overlaps, recorder, write_steps
+from .storage import Leaf, MetaLeaf, Storage, overlaps, recorder, write_steps
 from .tensor import Tensor, wrap
 
 CHAIN_BOUND = 16  # writes to parts, each to what the one before left, that wait before they are computed
@@ -122,6 +122,8 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
     if result._storage is tensor._storage and not fills:
         check_overlap(tensor, result)
     value = result._value()
+    if type(value) is MetaLeaf and not tensor.is_meta:
+        value.buffer  # noqa: B018 - which says that there is nothing to be written
     base = tensor._base
     keep_history = modes.grad and (
         result.requires_grad or (base if base is not None else tensor).requires_grad

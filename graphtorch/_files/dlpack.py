@@ -90,6 +90,8 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     """
     if check_device(device) is not CPU:
         raise BufferError("only memory on the CPU can be shared")
+    if isinstance(ext_tensor, Tensor) and ext_tensor.is_meta:
+        raise ValueError("Unknown device type meta for Dlpack")
     if type(ext_tensor).__name__ == "PyCapsule":
         array = _from_capsule(ext_tensor)
     elif hasattr(ext_tensor, "__dlpack__"):

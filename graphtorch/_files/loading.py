@@ -24,7 +24,7 @@ from .._ops.sparse import made as made_sparse
 from .._types import DTYPES, Size, device, layout
 from ..nn.parameter import Parameter
 from ..random import Generator
-from .pickling import LoadedStorage, set_attributes
+from .pickling import LoadedStorage, set_attributes, without_elements
 from .saving import MAGIC_NUMBER, PROTOCOL_VERSION, STORAGES
 
 NO_CUDA = ("Attempting to deserialize object on a CUDA device but torch.cuda.is_available() is False. If you "
@@ -95,6 +95,7 @@ def _get_layout(name: str) -> layout:
 ALLOWED: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor_v2,
     "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
+    "torch._utils._rebuild_meta_tensor_no_storage": without_elements,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter_with_state,
     "torch._utils._rebuild_sparse_tensor": _rebuild_sparse_tensor,
@@ -235,7 +236,8 @@ def locator(map_location: Any) -> Callable[[LoadedStorage], LoadedStorage]:
 
 def _here(storage: LoadedStorage, location: str) -> LoadedStorage:
     kind = location.split(":")[0]
-    if kind == "cpu":
+    if kind in ("cpu", "meta"):
+        storage.on_meta = kind == "meta"
         return storage
     if kind == "cuda":
         raise RuntimeError(NO_CUDA)

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import contiguous_strides
 
 from .._deferred.storage import Bits, Leaf, Storage, ViewDtype
 from .._deferred.tensor import Tensor, from_value
-from .._ops.base import METHODS
+from .._ops.base import FUNCTIONS, METHODS
 from .._ops.creation import from_array
+from .._types import dtype
 
 Parts = tuple[Storage, int, tuple[int, ...], tuple[int, ...]]
 
@@ -37,6 +39,13 @@ def rebuilt(storage: Storage, offset: int, size: tuple[int, ...], strides: tuple
     if offset == 0 and size == tuple(base._type.shape) and strides == contiguous_strides(size):
         return base
     return base.reshape(-1).as_strided(size, strides, offset).detach()  # type: ignore[no-any-return]
+
+
+def without_elements(dtype: Any, size: Any, strides: Any, requires_grad: bool = False) -> Tensor:
+    """A tensor on "meta", put together again."""
+    made: Tensor = FUNCTIONS["empty_strided"](tuple(size), tuple(strides), dtype=dtype, device="meta")
+    made = made.detach()
+    return made.requires_grad_() if requires_grad else made
 
 
 def user_attributes(tensor: Tensor) -> dict[str, Any]:
@@ -83,7 +92,19 @@ def _rebuild(cls: type, storage: Storage, offset: int, size: tuple[int, ...], st
     return set_attributes(made, attributes)  # type: ignore[no-any-return]
 
 
+def _rebuild_meta(cls: type, attributes: dict[str, Any], *facts: Any) -> Tensor:
+    made = Tensor._make_subclass(cls, without_elements(*facts), facts[-1])
+    return set_attributes(made, attributes)  # type: ignore[no-any-return]
+
+
+def facts_of(tensor: Tensor) -> tuple[Any, ...]:
+    """What `without_elements` takes."""
+    return tensor.dtype, tuple(tensor._type.shape), tuple(tensor._strides), tensor.requires_grad
+
+
 def _reduce_ex(self: Tensor, protocol: int) -> Any:
+    if self.is_meta:
+        return _rebuild_meta, (type(self), user_attributes(self), *facts_of(self))
     return _rebuild, (type(self), *parts(self), self.requires_grad, user_attributes(self))
 
 
@@ -124,6 +145,7 @@ class LoadedStorage:
     def __init__(self, array: np.ndarray, location: str = "cpu"):
         self.array = array
         self.location = location
+        self.on_meta = False  # whether tensors made from it leave the elements where they are
         self._storage: Storage | None = None
 
     def cpu(self) -> LoadedStorage:
@@ -139,6 +161,8 @@ class LoadedStorage:
     def tensor(self, offset: int, size: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
         """A tensor over these elements. Raises ValueError where it would reach outside them."""
         check_bounds(self.array.size, offset, size, strides)
+        if self.on_meta:
+            return without_elements(dtype._of[DType.of(self.array.dtype)], size, strides)
         if self._storage is None:
             whole = (offset == 0 and strides == contiguous_strides(size)
                      and math.prod(size) == self.array.size)

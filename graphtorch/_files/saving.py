@@ -23,7 +23,7 @@ from .._deferred.tensor import Tensor
 from .._ops.sparse import SparseTensor
 from .._types import Size, device, dtype, layout
 from ..nn.parameter import Buffer, Parameter
-from .pickling import elements, parts, user_attributes
+from .pickling import elements, facts_of, parts, user_attributes
 
 STORAGES = {"DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
             "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
@@ -59,6 +59,7 @@ class _StorageKey:
 
 _REBUILD = _Global("torch._utils", "_rebuild_tensor_v2")
 _REBUILD_UNTYPED = _Global("torch._utils", "_rebuild_tensor_v3")
+_REBUILD_META = _Global("torch._utils", "_rebuild_meta_tensor_no_storage")
 _REBUILD_PARAMETER = _Global("torch._utils", "_rebuild_parameter")
 _REBUILD_PARAMETER_WITH_STATE = _Global("torch._utils", "_rebuild_parameter_with_state")
 _REBUILD_SPARSE = _Global("torch._utils", "_rebuild_sparse_tensor")
@@ -140,6 +141,8 @@ class _Tensors:
                 (_REBUILD_PARAMETER, made)
         if type(t) not in (Tensor, Buffer) and "__reduce_ex__" in type(t).__dict__:
             return NotImplemented
+        if t.is_meta:
+            return _REBUILD_META, facts_of(t)
         storage, *place = parts(t)
         key = _StorageKey(storage.value.type.dtype, *self._store(storage), self.legacy)
         made = key, *place, t.requires_grad, OrderedDict()

@@ -14,11 +14,11 @@ from graphtorch.ir.shape import broadcast
 
 from .. import _types
 from .._deferred import at_once, running
-from .._deferred.storage import recorder
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.storage import MetaLeaf, recorder
+from .._deferred.tensor import Tensor, beside
 from .._deferred.write import assign, cast_tensor, check_overlap
 from .._torch.legacy import TYPE_NAME_OF, TYPE_NAMES, refuse_cuda
-from .._types import DTYPES, check_device, dtype, to_ir
+from .._types import CPU, DTYPES, check_device, dtype, to_ir
 from .base import FUNCTIONS, METHODS, Number, check_tensor, common_dtype, register, run
 from .creation import from_array, full_value
 
@@ -79,12 +79,22 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Another dtype or device: ``to(dtype)``, ``to(device, dtype)``, ``to(other)``; the tensor itself
     where nothing changes."""
     asked = parse_to(*args, **kwargs)
-    check_device(asked.device)
     target = self._type.dtype if asked.dtype is None else to_ir(asked.dtype)
     made = self if target is self._type.dtype else cast_tensor(self, target)
+    if asked.device is not None and made.device is not (place := check_device(asked.device)):
+        made = _moved(made, place)
     if asked.copy and made is self:
         return METHODS["clone"](self, memory_format=asked.memory_format)
     return made if asked.memory_format is None else METHODS["contiguous"](made, asked.memory_format)
+
+
+def _moved(x: Tensor, place: _types.device) -> Tensor:
+    """`x` on the other one of the two devices that there are."""
+    if place is CPU:
+        x._value().buffer  # noqa: B018 - raises: there is nothing to copy
+    made: Tensor = run("ToCopy", lambda v: ops.reshape(v, shape=v.shape), x)
+    made._storage.put(MetaLeaf(made._type))
+    return made
 
 
 def _to_dtype(name: str, target: str) -> None:
@@ -106,7 +116,7 @@ _to_dtype("char", "int8")
 def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """The legacy type name, or the tensor converted to a dtype or legacy type."""
     if dtype is None:
-        return "torch." + TYPE_NAME_OF[self._type.dtype]
+        return ("torch.meta." if self.is_meta else "torch.") + TYPE_NAME_OF[self._type.dtype]
     if isinstance(dtype, Tensor):
         raise TypeError("type(): dtype must be a type, str, or dtype object, not a Tensor: use type_as()")
     refuse_cuda(dtype)
@@ -118,14 +128,14 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
 
 @register(function=False)
 def type_as(self: Tensor, other: Tensor) -> Tensor:
-    """Converted to the dtype of `other`."""
-    return to(self, other.dtype)
+    """Converted to the dtype, and on the device, of `other`."""
+    return to(self, other.device, other.dtype)
 
 
 @register(function=False)
 def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
-    """The tensor itself: it is on the CPU."""
-    return self
+    """The tensor itself: it is on the CPU. Raises: NotImplementedError for one without elements."""
+    return to(self, CPU)
 
 
 @register(function=False)
@@ -138,6 +148,8 @@ def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_fo
 @register(function=False)
 def pin_memory(self: Tensor, device: Any = None) -> Tensor:
     """The tensor itself."""
+    if self.is_meta:
+        raise RuntimeError("cannot pin a tensor on 'meta': only dense CPU tensors can be pinned")
     return self
 
 
@@ -211,6 +223,8 @@ def item(self: Tensor) -> Any:
     """The one element as a Python number."""
     if self._type.shape and self.numel() != 1:
         raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
+    if self.is_meta:
+        raise RuntimeError("Tensor.item() cannot be called on meta tensors")
     if recorder.capture is not None:
         shown = recorder.capture.reveal(self, sys._getframe(1))
         if shown is not None:
@@ -256,7 +270,9 @@ METHODS["__int__"], METHODS["__float__"], METHODS["__complex__"] = (
 )
 METHODS["__index__"] = _index
 METHODS["__format__"] = lambda self, spec: (
-    format(item(self), spec) if self.ndim == 0 and type(self) is Tensor else object.__format__(self, spec)
+    format(item(self), spec)
+    if self.ndim == 0 and type(self) is Tensor and not self.is_meta
+    else object.__format__(self, spec)
 )
 
 
@@ -290,6 +306,9 @@ def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
         raise RuntimeError(
             "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
         )
+    if self.is_meta:
+        raise TypeError("can't convert meta device type tensor to numpy. Use Tensor.cpu() to copy the tensor "
+                        "to host memory first.")
     if self._type.dtype is bf16:
         raise TypeError(
             "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first"
@@ -368,7 +387,7 @@ def zero_(input: Tensor) -> Tensor:
     """Every element becomes 0."""
     if at_once.fill(input, 0):
         return input
-    return assign(input, from_value(full_value(input._type.shape, 0, input._type.dtype)), fills=True)
+    return assign(input, beside(input, full_value(input._type.shape, 0, input._type.dtype)), fills=True)
 
 
 @register(function=False)
@@ -378,13 +397,13 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
         raise RuntimeError("dimensions must larger than 1")
     if self.ndim == 2:
         size = min(self.shape)
-        rows = FUNCTIONS["arange"](size)
+        rows = FUNCTIONS["arange"](size, device=self.device)
         self[rows, rows] = fill_value
         if wrap:
             for start in range(self.shape[1] + 1, self.shape[0], self.shape[1] + 1):
                 fill_diagonal_(self[start:], fill_value)
         return self
-    rows = FUNCTIONS["arange"](self.shape[0])
+    rows = FUNCTIONS["arange"](self.shape[0], device=self.device)
     self[(rows,) * self.ndim] = fill_value
     return self
 

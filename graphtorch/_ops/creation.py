@@ -11,23 +11,22 @@ import numpy as np
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import BY_NUMPY, DType, i64, number_dtype, promote, u64
-from graphtorch.ir.graph import Value
+from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt
 
 from .. import _types
 from .._deferred.at_once import element
 from .._deferred.door import Buffer
-from .._deferred.storage import Leaf
+from .._deferred.storage import Leaf, MetaLeaf
 from .._deferred.tensor import Tensor, from_value
-from .._types import check_device, sparse_coo, to_ir
+from .._types import CPU, META, check_device, sparse_coo, to_ir
 from .base import FUNCTIONS, METHODS, shape_of, size_value, write_out
 
 
 def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
     """A tensor that owns `array` (not copied: pass a fresh one)."""
-    made = from_value(Leaf.of(array))
-    return made.requires_grad_() if requires_grad else made
+    return _made(Leaf.of(array), requires_grad)
 
 
 # ------------------------------------------------------------------------------------------ from data
@@ -42,15 +41,19 @@ def tensor(
         ValueError: rows of different lengths. TypeError: elements that are not numbers.
         RuntimeError: `requires_grad` for integers.
     """
-    check_device(device)
+    place = check_device(device)
     wanted = None if dtype is None else to_ir(dtype)
     if isinstance(data, SymInt):
-        return from_value(size_value(data, i64 if wanted is None else wanted))
+        return _made(size_value(data, i64 if wanted is None else wanted), requires_grad, place=place)
     if isinstance(data, Tensor):
         made = data.detach().clone()
         made = made if wanted is None or wanted is made._type.dtype else made.to(_types.dtype._of[wanted])
+        made = made if device is None else made.to(place)
         return made.requires_grad_() if requires_grad else made
-    return from_array(array_from(data, wanted).copy(), requires_grad)
+    array = array_from(data, wanted)
+    if place is META:
+        return without_elements(array.shape, DType.of(array.dtype), requires_grad)
+    return from_array(array.copy(), requires_grad)
 
 
 def array_from(data: Any, wanted: DType | None) -> np.ndarray:
@@ -157,17 +160,18 @@ def _inferred(kinds: set[type]) -> DType:
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """`data` as a tensor that shares memory with it where it can (a NumPy array, a tensor of that dtype)."""
-    check_device(device)
+    place = check_device(device)
     if isinstance(data, Tensor):
+        data = data if device is None else data.to(place)
         return data if dtype is None else data.to(dtype)
     if getattr(data, "is_storage", False) is True:  # its bytes
         data = np.asarray(data)
-    if isinstance(data, np.ndarray) and (dtype is None or to_ir(dtype).numpy == data.dtype):
+    if isinstance(data, np.ndarray) and place is CPU and (dtype is None or to_ir(dtype).numpy == data.dtype):
         try:
             return from_numpy(data)
         except (TypeError, ValueError):
             pass
-    return tensor(data, dtype=dtype)
+    return tensor(data, dtype=dtype, device=place)
 
 
 asarray = as_tensor
@@ -239,8 +243,16 @@ def full_value(shape: tuple[Any, ...], number: Any, dtype: DType) -> Value:
     return ops.expand(one, shape=tuple(shape)) if shape else one
 
 
-def _made(value: Value, requires_grad: bool, out: Tensor | None = None) -> Tensor:
-    made = from_value(value)
+def without_elements(shape: tuple[Any, ...], dtype: DType, requires_grad: bool = False) -> Tensor:
+    """A tensor on the device "meta"."""
+    made = from_value(MetaLeaf(Type(dtype, shape)))
+    return made.requires_grad_() if requires_grad else made
+
+
+def _made(
+    value: Value, requires_grad: bool, out: Tensor | None = None, place: _types.device = CPU
+) -> Tensor:
+    made = from_value(MetaLeaf(value.type) if place is META else value)
     if out is not None:
         return write_out("factory", made, out)
     return made.requires_grad_() if requires_grad else made
@@ -258,9 +270,9 @@ def _filled(number: int, name: str, doc: str) -> Callable[..., Tensor]:
         memory_format: Any = None,
         names: Any = None,
     ) -> Tensor:
-        check_device(device)
+        place = check_device(device)
         ir = (_types.default_dtype() if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
-        return _made(full_value(_sizes(name, size), number, ir), requires_grad, out)
+        return _made(full_value(_sizes(name, size), number, ir), requires_grad, out, place)
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = doc
@@ -315,7 +327,7 @@ def like(name: str, make: Callable[..., Tensor], size_last: bool = False) -> Cal
         return make(
             *arguments,
             dtype=input.dtype if dtype is None else dtype,
-            device=device,
+            device=input.device if device is None else device,
             requires_grad=requires_grad,
             **({} if generator is None else {"generator": generator}),
             **named,
@@ -344,7 +356,7 @@ def full(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of `fill_value`, whose type decides the dtype."""
-    check_device(device)
+    place = check_device(device)
     if isinstance(fill_value, Tensor):
         if fill_value.ndim:
             raise TypeError("full(): argument 'fill_value' (position 2) must be Number, not Tensor")
@@ -352,7 +364,7 @@ def full(
         fill_value = fill_value.item()
     ir = number_dtype(type(fill_value), _types.default_dtype()) if dtype is None else to_ir(dtype)
     size = size if isinstance(size, (tuple, list)) else (size,)
-    return _made(full_value(_sizes("full", (size,)), element(fill_value, ir), ir), requires_grad, out)
+    return _made(full_value(_sizes("full", (size,)), element(fill_value, ir), ir), requires_grad, out, place)
 
 
 full_like = like("full_like", full)
@@ -380,13 +392,13 @@ def eye(
     requires_grad: bool = False,
 ) -> Tensor:
     """Ones on the diagonal of an n x m matrix, zeros elsewhere."""
-    check_device(device)
+    place = check_device(device)
     m = n if m is None else m
     if n < 0 or m < 0:
         raise RuntimeError(f"n must be greater or equal to 0, got {min(n, m)}")
     ir = _types.default_dtype() if dtype is None else to_ir(dtype)
     rows, columns = (ops.iota(shape=(n, m), dim=d, dtype=i64) for d in (0, 1))
-    return _made(ops.cast(ops.eq(rows, columns), dtype=ir), requires_grad, out)
+    return _made(ops.cast(ops.eq(rows, columns), dtype=ir), requires_grad, out, place)
 
 
 # ------------------------------------------------------------------------------------------ windows
@@ -402,13 +414,13 @@ def _window(name: str, terms: tuple[float, ...]) -> Callable[..., Tensor]:
         device: Any = None,
         requires_grad: bool = False,
     ) -> Tensor:
+        ir = _types.default_dtype() if dtype is None else to_ir(dtype)
+        if check_device(device) is META:
+            return without_elements((window_length,), ir, requires_grad)
         n = window_length + 1 if periodic and window_length > 1 else window_length
         x = np.arange(window_length) * (2 * math.pi / max(n - 1, 1))
         line = np.ones(1) if window_length == 1 else sum(c * np.cos(k * x) for k, c in enumerate(terms))
-        return from_array(
-            np.asarray(line).astype((_types.default_dtype() if dtype is None else to_ir(dtype)).numpy),
-            requires_grad,
-        )
+        return from_array(np.asarray(line).astype(ir.numpy), requires_grad)
 
     make.__name__ = name
     make.__doc__ = f"The {name.replace('_', ' ')} of a length."
@@ -438,7 +450,7 @@ def _new(make: Callable[..., Tensor], name: str) -> None:
         return make(
             *args,
             dtype=self.dtype if dtype is None else dtype,
-            device=device,
+            device=self.device if device is None else device,
             requires_grad=requires_grad,
             **more,
         )
@@ -456,9 +468,8 @@ def new_tensor(
     self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A copy of `data`, with the dtype of this tensor by default."""
-    return tensor(
-        data, dtype=self.dtype if dtype is None else dtype, device=device, requires_grad=requires_grad
-    )
+    return tensor(data, dtype=self.dtype if dtype is None else dtype,
+                  device=self.device if device is None else device, requires_grad=requires_grad)
 
 
 METHODS["new_tensor"] = new_tensor

@@ -95,9 +95,9 @@ def _tolerance(S: Tensor, shape: Any, atol: Any, rtol: Any) -> Tensor:
     """Below which a singular value counts as zero: max(atol, rtol * the largest), with PyTorch's defaults."""
     largest = S.amax(-1, True)
     if rtol is None:
-        some = FUNCTIONS["as_tensor"](0.0 if atol is None else atol).to(S.dtype)
+        some = FUNCTIONS["as_tensor"](0.0 if atol is None else atol).to(S)
         rtol = FUNCTIONS["where"](some > 0, 0.0, finfo(S.dtype).eps * max(shape[-2:]))
-    limits = [FUNCTIONS["as_tensor"](0.0 if t is None else t).to(S.dtype) for t in (atol, rtol)]
+    limits = [FUNCTIONS["as_tensor"](0.0 if t is None else t).to(S) for t in (atol, rtol)]
     absolute, relative = (t.unsqueeze(-1) if t.ndim else t for t in limits)
     return FUNCTIONS["maximum"](absolute + largest * 0, relative * largest)
 
@@ -148,7 +148,7 @@ def matrix_rank(
     check_tensor("linalg.matrix_rank", "A", A)
     A = A.detach()
     if A.numel() == 0:
-        return _given("linalg.matrix_rank", out, FUNCTIONS["zeros"](A.shape[:-2], dtype=DTYPES["int64"]))
+        return _given("linalg.matrix_rank", out, A.new_zeros(A.shape[:-2], dtype=DTYPES["int64"]))
     size = eigvalsh(A).abs() if hermitian else svdvals(A)
     if tol is not None:
         atol, rtol = tol, 0.0
@@ -162,12 +162,11 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     right = B.unsqueeze(-1) if vector else B
     rows, columns = A.shape[-2:]
     solution = matmul(pinv(A, rtol=rcond), right)
-    empty = FUNCTIONS["empty"]
     rank = matrix_rank(A, rtol=rcond)
     full = rows > columns and bool((rank == columns).all())
-    missing = (matmul(A, solution) - right).abs().square().sum(-2) if full else empty(0, dtype=A.dtype)
-    values = svdvals(A) if driver in ("gelsd", "gelss") else empty(0, dtype=A.dtype)
-    rank = rank if driver != "gels" else empty(0, dtype=DTYPES["int64"])
+    missing = (matmul(A, solution) - right).abs().square().sum(-2) if full else A.new_empty(0)
+    values = svdvals(A) if driver in ("gelsd", "gelss") else A.new_empty(0)
+    rank = rank if driver != "gels" else A.new_empty(0, dtype=DTYPES["int64"])
     return LSTSQ(solution.squeeze(-1) if vector else solution, missing, rank, values)
 
 
@@ -188,7 +187,7 @@ def qr(A: Tensor, mode: str = "reduced", *, out: Any = None) -> Any:
         r = FUNCTIONS["cat"]([first, matmul(q.mH, A.narrow(-1, rows, columns - rows))], -1)
     else:
         q, r = run("LinalgQr", lambda v: ops.qr(v, complete=mode == "complete"), A)
-    q = FUNCTIONS["empty"](0, dtype=A.dtype) if mode == "r" else q
+    q = A.new_empty(0) if mode == "r" else q
     return _given("linalg.qr", out, QR(q, r))
 
 
@@ -228,7 +227,7 @@ def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False, o
     """(L, info) with A = L L^H (or U^H U); info is the order of the first minor that is not positive."""
     check_tensor("linalg.cholesky_ex", "A", A)
     if check_errors:
-        return CHOLESKY_EX(cholesky(A, upper=upper), FUNCTIONS["zeros"](A.shape[:-2], dtype=DTYPES["int32"]))
+        return CHOLESKY_EX(cholesky(A, upper=upper), A.new_zeros(A.shape[:-2], dtype=DTYPES["int32"]))
     factor, info = run("LinalgCholeskyEx", ops.cholesky, A.mH if upper else A)
     return _given("linalg.cholesky_ex", out, CHOLESKY_EX(factor.mH if upper else factor, info))
 
@@ -270,7 +269,7 @@ def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
     info = (input.diagonal(0, -2, -1) == 0).any(-1).to(DTYPES["int32"])
     factor = run("CholeskyInverse", lambda v, i: ops.require(v, i, message=NO_FACTOR), input, info)
     factor = failing_now(factor, input)
-    unit = FUNCTIONS["eye"](input.shape[-1], dtype=input.dtype).expand(input.shape)
+    unit = FUNCTIONS["eye"](input.shape[-1], dtype=input.dtype, device=input.device).expand(input.shape)
     return cholesky_solve(unit, factor, upper)
 
 
@@ -311,19 +310,21 @@ def lu(A: Tensor, *, pivot: bool = True, out: Any = None) -> Any:
 def _factors(packed: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = packed.shape[-2:]
     k = min(rows, columns)
-    lower = packed.narrow(-1, 0, k).tril(-1) + FUNCTIONS["eye"](rows, k, dtype=packed.dtype)
+    unit = FUNCTIONS["eye"](rows, k, dtype=packed.dtype, device=packed.device)
+    lower = packed.narrow(-1, 0, k).tril(-1) + unit
     return lower, packed.narrow(-2, 0, k).triu()
 
 
 def _permutation(order: Tensor, dtype: Any) -> Tensor:
     """P [*, m, m] with P[order[i], i] = 1."""
-    rows = FUNCTIONS["arange"](order.shape[-1])
+    rows = FUNCTIONS["arange"](order.shape[-1], device=order.device)
     return (order.unsqueeze(-2) == rows.unsqueeze(-1)).to(dtype)
 
 
 def _order(pivots: Tensor, rows: int) -> Tensor:
     """The order of rows that exchanges, counted from 1, lead to."""
-    order = FUNCTIONS["arange"](rows).expand((*pivots.shape[:-1], rows)).contiguous()
+    order = FUNCTIONS["arange"](rows, device=pivots.device)
+    order = order.expand((*pivots.shape[:-1], rows)).contiguous()
     for i in range(pivots.shape[-1]):
         at = (pivots.select(-1, i).to(DTYPES["int64"]) - 1).unsqueeze(-1)
         here, there = order.narrow(-1, i, 1), order.gather(-1, at)
@@ -341,7 +342,7 @@ def lu_unpack(
     out: Any = None,
 ) -> Any:
     """(P, L, U) of what `torch.linalg.lu_factor` returned."""
-    nothing = FUNCTIONS["empty"](0, dtype=LU_data.dtype)
+    nothing = LU_data.new_empty(0)
     factors = _factors(LU_data) if unpack_data else (nothing, nothing)
     P = _permutation(_order(LU_pivots, LU_data.shape[-2]), LU_data.dtype) if unpack_pivots else nothing
     return _given("lu_unpack", out, LU(P, *factors))
@@ -498,7 +499,7 @@ def inv_ex(A: Tensor, *, check_errors: bool = False, out: Any = None) -> Any:
     check_tensor("linalg.inv", "A", A)
     if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
         raise RuntimeError(f"linalg.inv: A must be batches of square matrices, but got shape {list(A.shape)}")
-    unit = FUNCTIONS["eye"](A.shape[-1], dtype=A.dtype).expand(A.shape)
+    unit = FUNCTIONS["eye"](A.shape[-1], dtype=A.dtype, device=A.device).expand(A.shape)
     found = INV_EX(*_solution(A, unit, NO_INVERSE if check_errors else None))
     return _given("linalg.inv_ex", out, found)
 
@@ -523,7 +524,7 @@ def _diagonal_and_sign(A: Tensor) -> tuple[Tensor, Tensor]:
     if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
         raise RuntimeError(f"linalg.det: A must be batches of square matrices, but got shape {list(A.shape)}")
     packed, _, pivots, _ = run("LinalgLuFactorEx", ops.lu, A)
-    moved = pivots != FUNCTIONS["arange"](A.shape[-1])
+    moved = pivots != FUNCTIONS["arange"](A.shape[-1], device=A.device)
     sign = 1 - 2 * (moved.sum(-1) % 2)
     return packed.diagonal(0, -2, -1), sign
 

@@ -14,7 +14,7 @@ from graphtorch.ir.shape import Dim, SymInt, broadcast
 
 from .._deferred.at_once import element, write_item
 from .._deferred.storage import Leaf, recorder
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor, beside, from_value
 from .._deferred.write import assign, check_overlap
 from .._types import DTYPES
 from .base import (
@@ -170,7 +170,7 @@ def _converted(key: tuple[Any, ...]) -> list[Any]:
 
 
 def _scalar_index(item: Tensor) -> Any:
-    known = isinstance(item._storage.value, Leaf) and recorder.capture is None
+    known = isinstance(item._storage.value, Leaf) and not item.is_meta and recorder.capture is None
     return int(item.item()) if known else item
 
 
@@ -196,7 +196,7 @@ def _basic(x: Tensor, key: tuple[Any, ...]) -> tuple[Tensor, Arrays]:
             axis += 1
         elif isinstance(item, bool):
             x = unsqueeze(x, axis)
-            arrays.append((axis, FUNCTIONS["zeros"](1 if item else 0, dtype=_long())))
+            arrays.append((axis, x.new_zeros(1 if item else 0, dtype=_long())))
             axis += 1
         elif isinstance(item, slice):
             x = _sliced(x, axis, item)
@@ -368,7 +368,7 @@ def full_number(part: Tensor, value: Any) -> Tensor:
     dtype = part._type.dtype
     number = scalar(element(value.item() if isinstance(value, np.generic) else value, dtype), dtype)
     shape = part._type.shape
-    return from_value(ops.expand(number, shape=shape) if shape else number)
+    return beside(part, ops.expand(number, shape=shape) if shape else number)
 
 
 FUNCTIONS["full_number"] = full_number

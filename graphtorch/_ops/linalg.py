@@ -303,7 +303,8 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
             f"linalg.matrix_power: A must be batches of square matrices, but got shape {list(input.shape)}"
         )
     if n == 0:
-        return FUNCTIONS["eye"](input.shape[-1], dtype=input.dtype).expand(input.shape).clone()
+        unit = FUNCTIONS["eye"](input.shape[-1], dtype=input.dtype, device=input.device)
+        return unit.expand(input.shape).clone()
     square, result = FUNCTIONS["inverse"](input) if n < 0 else input, None
     n = abs(n)
     while n:  # the squares that add up to n

@@ -38,7 +38,7 @@ def matrix_exp(input: Tensor) -> Tensor:
     size = a.detach().abs().sum(-2, True).amax(-1, True)
     count = size.clamp(min=1e-30).log2().ceil().clamp(min=0, max=MOST_SQUARINGS)
     a = a * (-count).exp2().to(a.dtype)
-    unit = FUNCTIONS["eye"](a.shape[-1], dtype=a.dtype)
+    unit = FUNCTIONS["eye"](a.shape[-1], dtype=a.dtype, device=a.device)
     found = unit + a / TERMS
     for k in range(TERMS - 1, 0, -1):
         found = unit + matmul(a, found) / k
@@ -64,7 +64,7 @@ def householder_product(input: Tensor, tau: Tensor) -> Tensor:
         raise RuntimeError(f"{name}: input.shape[-2] must be greater than or equal to input.shape[-1]")
     if columns < tau.shape[-1]:
         raise RuntimeError(f"{name}: input.shape[-1] must be greater than or equal to tau.shape[-1]")
-    unit = FUNCTIONS["eye"](rows, columns, dtype=input.dtype)
+    unit = FUNCTIONS["eye"](rows, columns, dtype=input.dtype, device=input.device)
     vectors = input.tril(-1) + unit
     found: Any = unit.expand(input.shape)
     for i in reversed(range(tau.shape[-1])):

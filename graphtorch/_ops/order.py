@@ -93,7 +93,7 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     ordered, place = sort(line.detach())
     first = frequent.gather(-1, place).to(DTYPES["int64"]).argmax(-1, True)
     value = ordered.gather(-1, first)
-    where = FUNCTIONS["arange"](line.shape[-1]).expand(line.shape)
+    where = FUNCTIONS["arange"](line.shape[-1], device=line.device).expand(line.shape)
     index = FUNCTIONS["where"](line.detach() == value, where, 0).amax(-1)
     index = index.unsqueeze(axis) if keepdim else index
     return pair("mode", _pick("Mode", input, index, axis, keepdim), index)
@@ -123,7 +123,7 @@ def _any_median(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
     if input.numel():
         return _median(name, input.reshape(-1), 0, False)[0]
     floats = input._type.dtype.is_differentiable
-    return FUNCTIONS["full"]((), float("nan") if floats else -(1 << 63), dtype=input.dtype)
+    return input.new_full((), float("nan") if floats else -(1 << 63))
 
 
 def _median(name: str, x: Tensor, axis: int, keepdim: bool) -> tuple[Tensor, Tensor]:
@@ -206,7 +206,7 @@ def _points(name: str, input: Tensor, q: Any, interpolation: str) -> Tensor:
     if not isinstance(q, Tensor):
         if not 0 <= q <= 1:
             raise RuntimeError(f"{name}() q must be in the range [0, 1] but got {q}")
-        return FUNCTIONS["tensor"](q, dtype=input.dtype)
+        return FUNCTIONS["tensor"](q, dtype=input.dtype, device=input.device)
     if q.ndim > 1:
         raise RuntimeError(f"{name}() q must be a scalar or 1D tensor")
     if q.dtype is not input.dtype:

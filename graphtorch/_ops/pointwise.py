@@ -11,7 +11,7 @@ from graphtorch.ir.dtype import SCALAR_NAMES, DType, boolean, i64
 from graphtorch.ir.graph import Value
 
 from .. import _types
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor, beside
 from .._deferred.write import cast_tensor
 from .base import (
     FUNCTIONS,
@@ -172,7 +172,7 @@ def _predicate(name: str, otherwise: bool) -> Callable[..., Tensor]:
             return input._unary(name)
         if dtype.is_differentiable:
             return run(name, op, input)
-        return from_value(full_value(input._type.shape, otherwise, boolean))
+        return beside(input, full_value(input._type.shape, otherwise, boolean))
 
     define.__name__ = name
     define.__doc__ = op.doc

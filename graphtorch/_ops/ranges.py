@@ -17,9 +17,9 @@ from graphtorch.ir.shape import SymInt
 from .. import _types
 from .._deferred.storage import Leaf, recorder
 from .._deferred.tensor import Tensor
-from .._types import check_device, to_ir
+from .._types import META, check_device, to_ir
 from .base import size_value
-from .creation import _made, from_array
+from .creation import _made, without_elements
 
 
 def arange(
@@ -35,14 +35,14 @@ def arange(
     pin_memory: bool = False,
 ) -> Tensor:
     """start, start + step, ... up to `end`, which is left out."""
-    check_device(device)
+    place = check_device(device)
     if end is None:
         start, end = 0, start
     start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if isinstance(start, SymInt):
-        return arange(0, end - start, step, dtype=dtype, requires_grad=requires_grad) + start
+        return arange(0, end - start, step, dtype=dtype, device=place, requires_grad=requires_grad) + start
     if (end - start) * step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     whole = all(isinstance(x, (int, SymInt)) for x in (start, end, step))
@@ -52,6 +52,8 @@ def arange(
     count = -(-(end - start) // step) if whole else _count(start, end, step, ir)
     if not whole and ir.is_integer:  # as PyTorch: the ends are truncated first
         start, step, whole = int(start), int(step), True
+    if place is META and out is None:
+        return without_elements((count,), ir, requires_grad)
     return _made(_ramp(count, start, step, ir, i64 if whole else None), requires_grad, out)
 
 
@@ -93,7 +95,8 @@ def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor
     count = math.floor((end - start) / step) + 1
     dtype = options.pop("dtype", None)
     ir = _types.default_dtype() if dtype is None else to_ir(dtype)
-    return _made(_ramp(count, start, step, ir), options.get("requires_grad", False), options.get("out"))
+    return _made(_ramp(count, start, step, ir), options.get("requires_grad", False), options.get("out"),
+                 check_device(options.get("device")))
 
 
 def linspace(
@@ -108,12 +111,12 @@ def linspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """`steps` numbers from start to end, both included."""
-    check_device(device)
+    place = check_device(device)
     if isinstance(steps, SymInt) or _are_recorded(start, end, steps, dtype, out):
         found, ir = _recorded_line(start, end, steps, dtype)
-        return _made(ops.cast(found, dtype=ir), requires_grad, out)
+        return _made(ops.cast(found, dtype=ir), requires_grad, out, place)
     line, ir = _line(start, end, steps, dtype, out)
-    return _made(Leaf.of(_rounded(line, ir)), requires_grad, out)
+    return _made(Leaf.of(_rounded(line, ir)), requires_grad, out, place)
 
 
 def _are_recorded(start: Any, end: Any, steps: int, dtype: Any, out: Tensor | None) -> bool:
@@ -161,15 +164,15 @@ def logspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """base ** linspace(start, end, steps)."""
-    check_device(device)
+    place = check_device(device)
     if _are_recorded(start, end, steps, dtype, out):
         exponents, ir = _recorded_line(start, end, steps, dtype)
         powers = ops.pow(ops.constant(value=Literal.of(float(base), f64)), exponents)
-        return _made(ops.cast(powers, dtype=ir), requires_grad, out)
+        return _made(ops.cast(powers, dtype=ir), requires_grad, out, place)
     line, ir = _line(start, end, steps, dtype, out)
     with np.errstate(all="ignore"):
         powers = np.power(complex(base) if ir.is_complex else float(base), line)
-    return _made(Leaf.of(_rounded(powers, ir)), requires_grad, out)
+    return _made(Leaf.of(_rounded(powers, ir)), requires_grad, out, place)
 
 
 def _line(start: Any, end: Any, steps: int, dtype: Any, out: Tensor | None) -> tuple[np.ndarray, DType]:
@@ -209,8 +212,7 @@ def tril_indices(
 ) -> Tensor:
     """Indices of the lower triangle of a row x col matrix, as two rows."""
     _check_sides(row, col)
-    made = np.stack(np.tril_indices(row, offset, col))
-    return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
+    return _indices(np.tril_indices(row, offset, col), dtype, device)
 
 
 def triu_indices(
@@ -218,8 +220,12 @@ def triu_indices(
 ) -> Tensor:
     """Indices of the upper triangle of a row x col matrix, as two rows."""
     _check_sides(row, col)
-    made = np.stack(np.triu_indices(row, offset, col))
-    return from_array(made.astype((i64 if dtype is None else to_ir(dtype)).numpy))
+    return _indices(np.triu_indices(row, offset, col), dtype, device)
+
+
+def _indices(rows: tuple[np.ndarray, ...], dtype: Any, device: Any) -> Tensor:
+    made = np.stack(rows).astype((i64 if dtype is None else to_ir(dtype)).numpy)
+    return _made(Leaf.of(made), False, place=check_device(device))
 
 
 PUBLIC = {f.__name__: f for f in (arange, linspace, logspace, tril_indices, triu_indices)} | {"range": range_}

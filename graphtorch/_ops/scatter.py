@@ -10,7 +10,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import SCALAR_NAMES, i64
 from graphtorch.ir.shape import broadcast
 
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor, beside
 from .._deferred.write import assign
 from .._types import DTYPES, iinfo
 from .base import (
@@ -133,7 +133,7 @@ def _scatter(
 def _number_like(index: Tensor, value: Any, dtype: Any) -> Tensor:
     number = scalar(value, dtype)
     shape = index._type.shape
-    return from_value(ops.expand(number, shape=shape) if shape else number)
+    return beside(index, ops.expand(number, shape=shape) if shape else number)
 
 
 @register(inplace=True, out=True)
@@ -295,7 +295,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     if input.ndim == 0:
         return input.clone().fill_(value)
     _check_entries(input, axis, index)
-    hit = FUNCTIONS["zeros"](input._type.shape[axis], dtype=DTYPES["bool"])
+    hit = input.new_zeros(input._type.shape[axis], dtype=DTYPES["bool"])
     hit = _scatter("scatter", hit, 0, reshape(index, (-1,)), True, "index")
     return FUNCTIONS["masked_fill"](input, _along(hit, axis, input.ndim), value)
 
@@ -400,7 +400,7 @@ def searchsorted(
     if number and not isinstance(input, Number):
         raise TypeError("searchsorted(): argument 'input' (position 2) must be Tensor or Number, not "
                         f"{type(input).__name__}")
-    values = FUNCTIONS["tensor"](input, dtype=sorted_sequence.dtype) if number else input
+    values = sorted_sequence.new_tensor(input) if number else input
     flat = values.ndim == 0
     values = reshape(values, (1,)) if flat else values
     if values._type.dtype is not sorted_sequence._type.dtype:

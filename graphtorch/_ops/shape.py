@@ -12,6 +12,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import broadcast
 
+from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, wrap
 from .._types import Size, channels_last, channels_last_3d, preserve_format
 from .._types import memory_format as memory_format_class
@@ -339,7 +340,7 @@ def repeat_interleave(
     if isinstance(repeats, str):
         raise TypeError("repeat_interleave(): argument 'repeats' (position 2) must be Tensor or int, not str")
     if repeats is None:
-        input, repeats = FUNCTIONS["arange"](input.shape[0]), input
+        input, repeats = FUNCTIONS["arange"](input.shape[0], device=input.device), input
     if dim is None:
         input, dim = reshape(input, (-1,)), 0
     axis = axis_of(dim, input.ndim)
@@ -358,7 +359,9 @@ def repeat_interleave(
         if repeats._type.dtype not in (i32, i64):
             raise NotImplementedError("\"repeat_interleave\" not implemented for "
                                       f"'{SCALAR_NAMES[repeats._type.dtype]}': give repeats of int64")
-        repeats = elements_for_size("repeat_interleave", repeats, "give the repeats as Python ints")
+        if output_size is not None and (recorder.capture is not None or repeats.is_meta):
+            return _repeated(input, repeats, axis, output_size)
+        repeats = elements_for_size("repeat_interleave", repeats, "give output_size")
     counts = np.asarray(repeats).reshape(-1)
     if (counts < 0).any():
         raise RuntimeError("repeats can not be negative")
@@ -370,6 +373,14 @@ def repeat_interleave(
         )
     index = np.repeat(np.arange(size), counts if counts.size == size else int(counts[0]))
     return FUNCTIONS["index_select"](input, axis, from_array(index.astype(np.int64)))
+
+
+def _repeated(input: Tensor, repeats: Tensor, axis: int, total: int) -> Tensor:
+    """`repeat_interleave` whose repeats are not known now, but that they add up to `total`."""
+    ends = FUNCTIONS["cumsum"](repeats.reshape(-1).expand(input._type.shape[axis]), 0)
+    places = FUNCTIONS["arange"](total, device=input.device)
+    index = FUNCTIONS["searchsorted"](ends, places.to(ends.dtype), right=True)
+    return FUNCTIONS["index_select"](input, axis, index)
 
 
 # ------------------------------------------------------------------------------------------ rearranging
@@ -503,6 +514,6 @@ def trace(input: Tensor) -> Tensor:
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """Powers of a vector as columns."""
     count = x.shape[0] if N is None else N
-    powers = FUNCTIONS["arange"](count)
+    powers = FUNCTIONS["arange"](count, device=x.device)
     columns = x.unsqueeze(-1) ** (powers if increasing else flip(powers, (0,)))
     return columns

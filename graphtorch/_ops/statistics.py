@@ -112,7 +112,7 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
     place = ((wide - low) * (bins / (high - low))).floor()
     place = where(wide == high, float(bins - 1), place)
     inside = (wide >= low) & (wide <= high)
-    counted = FUNCTIONS["zeros"](bins + 1, dtype=x.dtype)
+    counted = x.new_zeros(bins + 1)
     at = where(inside, place, float(bins)).long()  # what is outside is counted behind the last bin
     return counted.index_add(0, at, FUNCTIONS["ones_like"](x))[:bins]
 
@@ -181,7 +181,7 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
     x, tested = (t if isinstance(t, Tensor) else FUNCTIONS["tensor"](t) for t in (elements, test_elements))
     x, flat = x.to(common), sort(tested.to(common).reshape(-1))[0]
     if flat.shape[0] == 0:
-        return FUNCTIONS["full"](tuple(x.shape), invert, dtype=_bool())
+        return x.new_full(tuple(x.shape), invert, dtype=_bool())
     place = FUNCTIONS["searchsorted"](flat, x).clamp(max=flat.shape[0] - 1)
     found = flat[place] == x
     return ~found if invert else found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._deferred.tensor import Tensor
-from .._types import CPU, device, dtype
+from .._types import device, dtype
 from ..autograd.grad_mode import no_grad
 from .base import METHODS, register
 from .creation import from_numpy
@@ -28,10 +28,10 @@ class _Memory(ABC):
 
     @property
     def device(self) -> device:
-        return CPU
+        return self._tensor.device
 
     def data_ptr(self) -> int:
-        """The address of the first element."""
+        """The address of the first element; 0 where there are none."""
         return METHODS["data_ptr"](self._tensor)  # type: ignore[no-any-return]
 
     def nbytes(self) -> int:
@@ -75,10 +75,11 @@ class _Memory(ABC):
         """The elements as numbers."""
 
     def __repr__(self) -> str:
-        return "".join(f" {x}\n" for x in self) + self._title()
+        shown = "...\n" if self._tensor.is_meta else "".join(f" {x}\n" for x in self)
+        return shown + self._title()
 
     def _title(self) -> str:
-        return f"[torch.storage.{type(self).__name__}(device=cpu) of size {len(self)}]"
+        return f"[torch.storage.{type(self).__name__}(device={self.device}) of size {len(self)}]"
 
 
 class UntypedStorage(_Memory):
@@ -169,7 +170,7 @@ class TypedStorage(_Memory):
         return TypedStorage(self._tensor.clone())  # type: ignore[attr-defined]
 
     def _title(self) -> str:
-        return f"[torch.storage.TypedStorage(dtype={self.dtype}, device=cpu) of size {len(self)}]"
+        return f"[torch.storage.TypedStorage(dtype={self.dtype}, device={self.device}) of size {len(self)}]"
 
 
 @register(function=False)

@@ -13,14 +13,14 @@ from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt, contiguous_strides, numel
 
 from .._deferred.running import _refuse_in_capture, settle
-from .._deferred.storage import Leaf, Take, ViewDtype, is_contiguous
-from .._deferred.tensor import Tensor, from_value, make_view
+from .._deferred.storage import Leaf, Take, ViewDtype, is_contiguous, recorder
+from .._deferred.tensor import Tensor, beside, make_view
 from .._deferred.write import check_writable
 from .._types import Size
 from .base import FUNCTIONS, axis_of, check_tensor, register, shape_of
 from .creation import full_value
 from .storages import TypedStorage, UntypedStorage
-from .views import _offset, narrow, reshape, squeeze, t, transpose, unsqueeze
+from .views import _offset, narrow, permute, reshape, squeeze, t, transpose, unsqueeze
 
 # ------------------------------------------------------------------------------------------ any strides
 
@@ -60,6 +60,9 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
         )
     base = input._base if input._base is not None else input
     total = numel(base._storage.value.type.shape)
+    dense = _dense(base, size, stride, offset)
+    if dense is not None:
+        return dense
     places = np.full(size, offset, np.int64)
     for axis, (n, s) in enumerate(zip(size, stride, strict=True)):
         places += np.arange(n).reshape([-1 if i == axis else 1 for i in range(len(size))]) * s
@@ -71,6 +74,24 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     if base._view is not None:
         return _taken(input, _places_within(input, places), offset, stride, "AsStridedBackward0")
     return _taken(base, places, offset, stride, "AsStridedBackward0")
+
+
+def _dense(base: Tensor, size: Any, stride: Any, offset: int) -> Tensor | None:
+    """`as_strided` of memory without a gap, as a part of it with its dimensions in another order.
+
+    None for any other: those list the place of each element.
+    """
+    if base._view is not None or base.requires_grad or recorder.capture is not None:
+        return None
+    order = sorted(range(len(size)), key=lambda axis: -stride[axis])
+    sizes = tuple(size[axis] for axis in order)
+    if contiguous_strides(sizes) != tuple(stride[axis] for axis in order):
+        return None
+    count = numel(sizes)
+    if not count or offset + count > numel(base._type.shape):
+        return None
+    part = reshape(narrow(reshape(base, (-1,)), 0, offset, count), sizes)
+    return permute(part, tuple(order.index(axis) for axis in range(len(size))))
 
 
 def _places_within(x: Tensor, places: np.ndarray) -> np.ndarray:
@@ -111,8 +132,8 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
 def _windows(x: Tensor, axis: int, size: int, step: int) -> Tensor:
     """`unfold` of a tensor with symbolic sizes: a copy."""
     count = (x._type.shape[axis] - size) // step + 1
-    starts = FUNCTIONS["arange"](count).unsqueeze(1) * step
-    places = (starts + FUNCTIONS["arange"](size)).reshape(-1)
+    starts = FUNCTIONS["arange"](count, device=x.device).unsqueeze(1) * step
+    places = (starts + FUNCTIONS["arange"](size, device=x.device)).reshape(-1)
     taken = FUNCTIONS["index_select"](x, axis, places)
     shape = x._type.shape
     return taken.reshape((*shape[:axis], count, size, *shape[axis + 1 :])).movedim(axis + 1, -1)
@@ -211,7 +232,7 @@ def resize_(self: Tensor, *sizes: Any) -> Tensor:
     else:
         value = ops.pad(flat._value(), low=(0,), high=(wanted - before,), value=_zero(self))
         value = ops.reshape(value, shape=target)
-    made = from_value(value)
+    made = beside(self, value)
     self._storage, self._view, self._base, self._cached = made._storage, None, None, None
     self._counter.number += 1
     return self
@@ -234,7 +255,7 @@ def set_(
 ) -> Tensor:
     """Use the memory of `source`, under a size and stride if given."""
     if source is None:
-        source = from_value(full_value((0,), 0, self._type.dtype))
+        source = beside(self, full_value((0,), 0, self._type.dtype))
     if isinstance(source, (TypedStorage, UntypedStorage)):
         source = source._tensor
     if size is not None:
@@ -308,8 +329,10 @@ def element_size(self: Tensor) -> int:
 
 @register(function=False)
 def data_ptr(self: Tensor) -> int:
-    """The address of the first element."""
+    """The address of the first element; 0 where there are none."""
     storage = self._storage
+    if self.is_meta:
+        return 0
     _refuse_in_capture()
     settle(storage)
     if (

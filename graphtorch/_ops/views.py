@@ -214,9 +214,10 @@ def _squeezed(x: Tensor, drop: set[int]) -> Tensor:
 
 
 @register()
-def squeeze(input: Tensor, dim: Any = None) -> Tensor:
-    """Without dimensions of size 1: all of them, or those among `dim`."""
+def squeeze(input: Tensor, dim: Any = None, *further: int) -> Tensor:
+    """Without dimensions of size 1: all of them, or those among `dim` (an int, several, or a tuple)."""
     check_tensor("squeeze", "input", input)
+    dim = (dim, *further) if further else dim
     shape = input._type.shape
     axes = range(len(shape)) if dim is None else () if dim == () else dims_of(dim, len(shape))
     return _squeezed(

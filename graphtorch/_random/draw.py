@@ -27,6 +27,11 @@ def source(generator: Generator | None) -> Generator:
     return current(generator)
 
 
+def source_beside(x: Tensor, generator: Generator | None) -> Generator | None:
+    """The generator to draw from for `x`: what has no elements moves no stream."""
+    return Generator() if x.is_meta else generator
+
+
 def _real(dtype: DType) -> DType:
     return f64 if dtype is f64 else f32
 

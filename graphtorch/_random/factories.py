@@ -13,7 +13,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import broadcast
 
 from .. import _types
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor, beside, from_value
 from .._ops.base import (
     FUNCTIONS,
     METHODS,
@@ -26,8 +26,8 @@ from .._ops.base import (
     run,
     write_out,
 )
-from .._ops.creation import _sizes, like
-from .._types import check_device, to_ir
+from .._ops.creation import _sizes, like, without_elements
+from .._types import META, check_device, to_ir
 from . import draw
 from .fill import CHANCES, normal_of
 from .generator import Generator
@@ -74,11 +74,12 @@ def _float_factory(name: str, doc: str, make: Callable[..., Value], fill: str) -
         pin_memory: bool = False,
         names: Any = None,
     ) -> Tensor:
-        if device is not None:
-            check_device(device)
+        place = check_device(device)
         shape = _sizes(name, size)
         if out is not None:
             return METHODS[fill](_resized(out, shape), generator=generator)
+        if place is META:
+            return without_elements(shape, _float_dtype(dtype, name), requires_grad)
         return _finish(make(shape, _float_dtype(dtype, name), generator), requires_grad)
 
     factory.__name__ = factory.__qualname__ = name
@@ -103,7 +104,7 @@ def randint(
     requires_grad: bool = False,
 ) -> Tensor:
     """Integers in [low, high); ``randint(high, size)`` starts at 0."""
-    check_device(device)
+    place = check_device(device)
     if size is None:
         low, high, size = 0, low, high
     elif high is None:
@@ -118,6 +119,8 @@ def randint(
     if out is not None:
         return METHODS["random_"](_resized(out, shape), low, high, generator=generator)
     ir = i64 if dtype is None else to_ir(dtype)
+    if place is META:
+        return without_elements(shape, ir, requires_grad)
     return _finish(draw.integers(shape, ir, generator, int(low), int(high)), requires_grad)
 
 
@@ -133,11 +136,13 @@ def randperm(
     pin_memory: bool = False,
 ) -> Tensor:
     """The integers 0 .. n - 1 in random order."""
-    check_device(device)
+    place = check_device(device)
     if n < 0:
         raise RuntimeError(f"n must be non-negative, got {n}")
-    order = draw.source(generator).draw("permutation", (n,), n)
     ir = (i64 if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
+    if place is META and out is None:
+        return without_elements((n,), ir, requires_grad)
+    order = draw.source(generator).draw("permutation", (n,), n)
     made = _finish(cast_value(order, ir), requires_grad)
     return made if out is None else write_out("randperm", made, out)  # type: ignore[no-any-return]
 
@@ -156,7 +161,7 @@ def normal(
     pin_memory: bool = False,
 ) -> Tensor:
     """Normal numbers: of the shape of `mean` or `std`, or of `size` for two numbers."""
-    check_device(device)
+    place = check_device(device)
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
     for x in (mean, std):
         if isinstance(x, complex):
@@ -169,12 +174,15 @@ def normal(
         shape = _sizes("normal", (size,))
         if out is not None:
             return METHODS["normal_"](_resized(out, shape), mean, std, generator=generator)
+        if place is META:
+            return without_elements(shape, _float_dtype(dtype, "normal"), requires_grad)
         return _finish(normal_of(shape, _float_dtype(dtype, "normal"), generator, mean, std), requires_grad)
     if isinstance(std, Tensor):
         std = checked(std.detach(), "not negative", "normal expects all elements of std >= 0.0")
     shape, ir = broadcast(*[t._type.shape for t in tensors]), tensors[0]._type.dtype
     scale = std if isinstance(mean, Tensor) and not isinstance(std, Tensor) else 1.0
-    made = from_value(normal_of(shape, ir, generator, 0.0, scale))
+    generator = draw.source_beside(tensors[0], generator)
+    made = beside(tensors[0], normal_of(shape, ir, generator, 0.0, scale))
     with FUNCTIONS["no_grad"]():
         made = (made * std if isinstance(std, Tensor) else made) + mean
     if out is not None:
@@ -192,10 +200,12 @@ def _like(name: str, make: Callable[..., Value]) -> Callable[..., Tensor]:
              requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False,
              generator: Any = None) -> Tensor:
         check_tensor(name, "input", input)
-        check_device(device)
+        place = check_device(input.device if device is None else device)
         if input.is_sparse:
             return input._like(name, dtype)  # type: ignore[no-any-return]
         ir = _float_dtype(input.dtype if dtype is None else dtype, name)
+        if place is META:
+            return without_elements(tuple(input._type.shape), ir, requires_grad)
         order = None if str(memory_format).endswith("contiguous_format") else draw.memory_order(input)
         shape = tuple(input._type.shape)
         return _finish(draw.in_order(shape, order, lambda s: make(s, ir, generator, order is None)),
@@ -218,10 +228,11 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
     if p is not None:
         if not 0 <= p <= 1:
             raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
-        return from_value(draw.below(shape, ir, generator, p))
+        return beside(input, draw.below(shape, ir, draw.source_beside(input, generator), p))
     if not ir.is_floating_point:
         raise RuntimeError(f"bernoulli: expected probabilities of a floating point dtype, got {input.dtype}")
     chances = checked(input, "probability", CHANCES)
+    generator = draw.source_beside(input, generator)
     order = draw.memory_order(input)
 
     def drawn(value: Value) -> Value:
@@ -243,6 +254,7 @@ def _rates(name: str, *inputs: Tensor) -> None:
 def _sampled(name: str, node: str, generator: Generator | None, *inputs: Tensor) -> Tensor:
     """Samples of tensors of parameters of one shape and dtype."""
     dtype = inputs[0]._type.dtype
+    generator = draw.source_beside(inputs[0], generator)
     return run(node, lambda *v: draw.samples(name, dtype, generator, *v), *inputs)  # type: ignore[no-any-return]
 
 
@@ -309,8 +321,9 @@ def multinomial(
             f"{count}"
         )
     weights = _checked_weights(weights)
+    generator = draw.source_beside(weights, generator)
     if not replacement or num_samples == 1:
-        drawn = from_value(draw.exponential((rows, count), weights._type.dtype, generator))
+        drawn = beside(weights, draw.exponential((rows, count), weights._type.dtype, generator))
         keys = weights / drawn
         found = keys.argmax(1, keepdim=True) if num_samples == 1 else keys.topk(num_samples, 1)[1]
     else:
@@ -325,7 +338,8 @@ def _by_steps(weights: Tensor, num_samples: int, generator: Generator | None) ->
     steps = steps / steps[:, -1:]
     steps = FUNCTIONS["cat"]([steps[:, :-1], FUNCTIONS["ones_like"](steps[:, -1:])], 1)
     shape = rows, num_samples
-    unit = from_value(draw.source(generator).draw("unit", shape, shape, f64))
+    source = draw.source(draw.source_beside(weights, generator))
+    unit = beside(weights, source.draw("unit", shape, shape, f64))
     return FUNCTIONS["searchsorted"](steps.double(), unit)  # type: ignore[no-any-return]
 
 

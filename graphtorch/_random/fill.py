@@ -13,6 +13,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import SCALAR_NAMES, DType
 from graphtorch.ir.graph import Value
 
+from .._deferred.storage import MetaLeaf
 from .._deferred.tensor import Tensor, from_value
 from .._deferred.write import assign, check_writable
 from .._ops.base import METHODS, checked
@@ -47,6 +48,8 @@ def _method(name: str, doc: str, *parameters: tuple[str, Any]) -> Callable[[Call
                 if value is _REQUIRED:
                     raise TypeError(f"{name}() missing 1 required positional argument: '{n}'")
             check_writable(self)
+            if self.is_meta:
+                return assign(self, from_value(MetaLeaf(self._type)))
             dtype, order = self._type.dtype, draw.memory_order(self)
             numbers = list(given.values())
 

@@ -22,7 +22,7 @@ from .._deferred import running
 from .._deferred.storage import Leaf, Storage, recorder
 from .._deferred.tensor import Tensor
 from .._ops.creation import from_array
-from .._types import check_device
+from .._types import META, check_device
 from . import quick
 from .streams import STREAMS, Stream
 
@@ -43,6 +43,8 @@ class Generator:
 
     def __init__(self, device: Any = "cpu"):
         self.device = check_device(device)
+        if self.device is META:
+            raise RuntimeError("META device type not an accelerator: generators are on the 'cpu'")
         self.stream = STREAMS[_stream_of_new]
         self._seed = DEFAULT_SEED
         self._cell: Storage | None = None  # the state, made when it is needed

@@ -11,13 +11,15 @@ from .. import _types
 from .._deferred.tensor import Tensor
 from .._ops.base import METHODS
 from .._ops.creation import empty, tensor
-from .._types import check_device
+from .._types import CPU, check_device
 
 
 def legacy_tensor(dtype: DType, args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
     """What ``torch.FloatTensor(...)`` makes: sizes give uninitialised memory, a sequence or array gives
     data."""
-    check_device(options.get("device"))
+    if check_device(options.get("device")) is not CPU:
+        raise RuntimeError("legacy constructor expects device type: cpu but device type: "
+                           f"{options['device']} was passed: use torch.empty(sizes, device=...)")
     front = _types.dtype._of[dtype]
     if len(args) == 1 and isinstance(args[0], Tensor):
         return args[0].detach() if args[0].dtype is front else _wrong_legacy(args[0], front)

@@ -10,7 +10,7 @@ from graphtorch.backends.locks import lock_across_forks
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 
-from .._deferred.storage import recorder
+from .._deferred.storage import MetaLeaf, any_meta, recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import FUNCTIONS, METHODS, SparseOperand
 from .._ops.creation import zeros_like
@@ -146,10 +146,29 @@ class Task:
         except SparseOperand:  # rules of operations are for dense gradients
             return self._recorded(fn, [c if c is None else _tensor(c).to_dense() for c in cotangents])
         found = fn.pull(values)
+        if MetaLeaf.used and any_meta(values):
+            return self._without_elements(fn, cotangents, values, found)
         if self.create_graph:
             gradients = _differentiable(fn, [_tensor(c) for c in cotangents], values, found)
         else:
             gradients = [None if e is None else g for g, e in zip(found, fn.edges, strict=True)]
+        if not self.retain_graph:
+            fn.free(found, values)
+        return gradients
+
+
+    def _without_elements(
+        self, fn: GradNode, cotangents: list[Any], values: list[Any], found: Sequence[Value | None]
+    ) -> list[Any]:
+        """The gradients of a node whose tensors have no elements."""
+        if self.create_graph:
+            gradients = _differentiable(fn, [_tensor(c) for c in cotangents], values, found)
+            for tensor in gradients:
+                if tensor is not None:
+                    tensor._storage.put(MetaLeaf(tensor._type))
+        else:
+            gradients = [None if e is None or g is None else MetaLeaf(g.type)
+                         for g, e in zip(found, fn.edges, strict=True)]
         if not self.retain_graph:
             fn.free(found, values)
         return gradients
@@ -163,7 +182,7 @@ def _tensor(gradient: Any) -> Any:
 def _added(before: Any, new: Any) -> Any:
     """The sum of two gradients: sparse only where both are."""
     if isinstance(before, Value) and isinstance(new, Value) and before.type is new.type:
-        return ops.add(before, new)
+        return before if type(before) is MetaLeaf else ops.add(before, new)
     before, new = _tensor(before), _tensor(new)
     return new + before if before.is_sparse else before + new
 

@@ -273,7 +273,8 @@ def _all_rows(out: Tensor, point: Sequence[Tensor], create_graph: bool) -> list[
     shapes = [(*out.shape, *x.shape) for x in point]
     if not out.requires_grad:
         return [x.new_zeros(shape) for x, shape in zip(point, shapes, strict=True)]
-    units = FUNCTIONS["eye"](out.numel(), dtype=out.dtype).reshape((out.numel(), *out.shape))
+    units = FUNCTIONS["eye"](out.numel(), dtype=out.dtype, device=out.device)
+    units = units.reshape((out.numel(), *out.shape))
     found = grad(out, list(point), units, True, create_graph, allow_unused=True, is_grads_batched=True)
     return [x.new_zeros(shape) if g is None else g.reshape(shape)
             for g, x, shape in zip(found, point, shapes, strict=True)]

@@ -6,8 +6,9 @@ from collections import OrderedDict
 from typing import Any
 
 from .._deferred.tensor import Tensor
-from .._files.pickling import set_attributes, user_attributes
+from .._files.pickling import is_internal, set_attributes, user_attributes
 from .._ops.base import DENSE, FUNCTIONS
+from .._ops.devices import chosen
 from .._ops.overriding import disabled, overrides
 
 
@@ -30,10 +31,14 @@ class Parameter(Tensor, metaclass=_Owned):
     _mark = "_is_param"
     __torch_function__ = staticmethod(disabled)
 
-    def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Any:
+    def __new__(cls, data: Tensor | None = None, requires_grad: bool = True, **workings: Any) -> Any:
+        # `type(p)(data, **vars(p))` makes a parameter like `p` in PyTorch, whose tensors keep nothing there
+        unknown = next((name for name in workings if not is_internal(name)), None)
+        if unknown is not None:
+            raise TypeError(f"Parameter.__new__() got an unexpected keyword argument '{unknown}'")
         return _owned(cls, data, requires_grad)
 
-    def __init__(self, data: Tensor | None = None, requires_grad: bool = True):
+    def __init__(self, data: Tensor | None = None, requires_grad: bool = True, **workings: Any):
         pass
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -81,7 +86,8 @@ class _Uninitialized:
 
     def materialize(self, shape: Any, device: Any = None, dtype: Any = None) -> None:
         """Turn into an ordinary tensor of `shape`, with arbitrary contents."""
-        self.data = FUNCTIONS["empty"](tuple(shape), dtype=dtype or self.data.dtype)
+        device = self.data.device if device is None else device
+        self.data = FUNCTIONS["empty"](tuple(shape), device=device, dtype=dtype or self.data.dtype)
         self.__class__ = self._plain
 
     @property
@@ -105,14 +111,14 @@ class UninitializedParameter(_Uninitialized, Parameter):
     _plain = Parameter
 
     def __new__(cls, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> Any:
-        return _owned(cls, _empty(dtype), requires_grad)
+        return _owned(cls, _empty(dtype, device), requires_grad)
 
     def __init__(self, requires_grad: bool = True, device: Any = None, dtype: Any = None):
         pass
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) not in memo:
-            memo[id(self)] = type(self)(self.requires_grad, dtype=self.data.dtype)
+            memo[id(self)] = type(self)(self.requires_grad, self.device, self.data.dtype)
         return memo[id(self)]
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -126,7 +132,7 @@ class UninitializedBuffer(_Uninitialized, Buffer):
 
     def __new__(cls, requires_grad: bool = False, device: Any = None, dtype: Any = None,
                 persistent: bool = True) -> Any:
-        made = _owned(cls, _empty(dtype), requires_grad)
+        made = _owned(cls, _empty(dtype, device), requires_grad)
         made.persistent = persistent
         return made
 
@@ -136,7 +142,8 @@ class UninitializedBuffer(_Uninitialized, Buffer):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) not in memo:
-            memo[id(self)] = type(self)(dtype=self.data.dtype, persistent=self.persistent)
+            memo[id(self)] = type(self)(
+                device=self.device, dtype=self.data.dtype, persistent=self.persistent)
         return memo[id(self)]
 
 
@@ -145,8 +152,8 @@ def is_lazy(param: Any) -> bool:
     return isinstance(param, _Uninitialized)
 
 
-def _empty(dtype: Any = None) -> Tensor:
-    return FUNCTIONS["empty"](0, dtype=dtype)
+def _empty(dtype: Any = None, device: Any = None) -> Tensor:
+    return FUNCTIONS["empty"](0, device=chosen(device), dtype=dtype)
 
 
 def _owned(cls: type, data: Tensor | None, requires_grad: bool) -> Any:

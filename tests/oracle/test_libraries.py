@@ -18,7 +18,14 @@ SELECTION = [
         "torchvision",
         ("resnet18", "mobilenet_v3_small", "vit_b_32", "operators", "transforms", "subclasses", "features"),
     ),
-    ("language", 1e-3, "transformers", ("bert", "gpt2", "llama", "t5", "vit", "falcon")),
+    (
+        "language+generation+exporting",
+        1e-3,
+        "transformers",
+        (
+            "bert", "gpt2", "llama", "t5", "vit", "falcon", "gpt2 generates", "pipelines", "bert exported",
+        ),
+    ),
     (
         "metrics",
         1e-4,

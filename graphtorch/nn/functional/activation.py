@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from ..._deferred.tensor import Tensor, from_value
+from ..._deferred.tensor import Tensor, beside
 from ..._ops.autocast import lower_precision
 from ..._ops.base import FUNCTIONS, rounded_once
 from ..._random import draw
@@ -133,8 +133,9 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     below = ~(floating(input, "rrelu").detach() > 0)  # only for these slopes are drawn
-    drawn = draw.source(None).draw("where", draw.OPERANDS, below._value())
-    slope = from_value(drawn) * (upper - lower) + lower
+    source = draw.source(draw.source_beside(input, None))
+    drawn = source.draw("where", draw.OPERANDS, below._value())
+    slope = beside(input, drawn) * (upper - lower) + lower
     return in_place(input, where(below, input * slope.to(input.dtype), input), inplace)
 
 
@@ -270,7 +271,7 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
                    dim: int = -1) -> Tensor:
     """A sample of the Gumbel-softmax distribution along `dim`; `hard` rounds it to one-hot while the
     gradient stays that of the soft sample (https://arxiv.org/abs/1611.00712)."""
-    waits = FUNCTIONS["empty"](tuple(logits.shape), dtype=logits.dtype).exponential_()
+    waits = FUNCTIONS["empty"](tuple(logits.shape), dtype=logits.dtype, device=logits.device).exponential_()
     soft = softmax((logits - waits.log()) / tau, dim)
     if not hard:
         return soft

@@ -50,12 +50,12 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_leng
         log_probs = log_probs.unsqueeze(1)
     _check(log_probs, blank)
     steps, n, _ = log_probs.shape
-    inputs, known_inputs = _lengths(input_lengths, target_lengths, "input_lengths", n)
-    lengths, known = _lengths(target_lengths, input_lengths, "target_lengths", n)
+    inputs, known_inputs = _lengths(input_lengths, target_lengths, "input_lengths", n, log_probs)
+    lengths, known = _lengths(target_lengths, input_lengths, "target_lengths", n, log_probs)
     _check_lengths("input_lengths", known_inputs, steps)
     _check_lengths("target_lengths", known, None)
     labels = _labels(targets, lengths, known, n, blank, single)
-    valid = (FUNCTIONS["arange"](steps).unsqueeze(1) < inputs).unsqueeze(2)
+    valid = (FUNCTIONS["arange"](steps, device=log_probs.device).unsqueeze(1) < inputs).unsqueeze(2)
     nll = _negative_log_likelihood(log_probs, labels, lengths, valid, blank)
     nll = nll + Normalisation.apply(log_probs, nll.detach(), valid)
     if zero_infinity:
@@ -182,8 +182,10 @@ def _check(log_probs: Tensor, blank: int) -> None:
         raise RuntimeError(f"blank must be in label range: got {blank} for {log_probs.shape[2]} classes")
 
 
-def _lengths(given: Any, other: Any, name: str, n: int) -> tuple[Tensor, list[int] | None]:
-    """Lengths as i64 [N], and their values where they can be known now."""
+def _lengths(
+    given: Any, other: Any, name: str, n: int, log_probs: Tensor
+) -> tuple[Tensor, list[int] | None]:
+    """Lengths as i64 [N] beside `log_probs`, and their values where they can be known now."""
     listed = isinstance(given, (tuple, list)) and all(hasattr(x, "__index__") for x in given)
     if not (listed or isinstance(given, Tensor)) or isinstance(given, Tensor) != isinstance(other, Tensor):
         raise TypeError("ctc_loss(): input_lengths and target_lengths must be two tensors or two tuples of "
@@ -192,10 +194,10 @@ def _lengths(given: Any, other: Any, name: str, n: int) -> tuple[Tensor, list[in
         if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype.name == "bool":
             raise RuntimeError(f"{name} must be integral, got {given.dtype}")
         tensor = given.detach().long().reshape(-1)
-        known = tensor.tolist() if recorder.capture is None else None
+        known = tensor.tolist() if recorder.capture is None and not tensor.is_meta else None
     else:
         known = [int(x) for x in given]
-        tensor = FUNCTIONS["tensor"](known, dtype=FUNCTIONS["arange"](0).dtype)
+        tensor = FUNCTIONS["tensor"](known, dtype=FUNCTIONS["arange"](0).dtype, device=log_probs.device)
     if tensor.shape[0] != n:
         raise RuntimeError(f"{name} must be of size batch_size: expected {n}, got {tensor.shape[0]}")
     return tensor, known
@@ -220,7 +222,7 @@ def _labels(targets: Tensor, lengths: Tensor, known: list[int] | None, n: int, b
                            f"{list(targets.shape)} for argument #2 'targets' (while checking arguments for "
                            "ctc_loss)")
     longest = targets.shape[-1] if known is None else max(known)
-    place = FUNCTIONS["arange"](longest)
+    place = FUNCTIONS["arange"](longest, device=targets.device)
     if targets.dim() == 2:
         if targets.shape[0] != n or targets.shape[1] < longest:
             raise RuntimeError(f"Expected tensor to have size {n} at dimension 0 and at least {longest} at "

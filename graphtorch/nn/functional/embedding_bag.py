@@ -204,7 +204,7 @@ def _padding_row(padding_idx: int | None, rows: int) -> int | None:
 
 def _check_offsets(offsets: Tensor, length: int) -> None:
     """What the values of `offsets` have to be; inside a captured function an index out of range tells."""
-    if recorder.capture is not None or not offsets.shape[0]:
+    if recorder.capture is not None or not offsets.shape[0] or offsets.is_meta:
         return
     first, last = offsets[0].item(), offsets[-1].item()
     if first != 0:

@@ -70,7 +70,7 @@ def _pool(n: int, x: Tensor, kernel_size: Any, output_size: Any, output_ratio: A
                                f"output of size {o}")
     batch, unbatch = batched(x, n)
     if samples is None:
-        samples = FUNCTIONS["rand"]((*batch.shape[:2], n), dtype=x.dtype)
+        samples = FUNCTIONS["rand"]((*batch.shape[:2], n), dtype=x.dtype, device=x.device)
     _check_samples(samples, batch, n)
     values, places = _largest(batch, _windows(batch, samples, kernel, out), out)
     return (unbatch(values), unbatch(places)) if return_indices else unbatch(values)
@@ -109,7 +109,7 @@ def _windows(x: Tensor, samples: Tensor, kernel: tuple[int, ...], out: tuple[int
     for axis, (size, k, o) in enumerate(zip(spatial, kernel, out, strict=True)):
         which = n - 1 - axis if n == 2 else axis  # the first is for the width in 2-d, for the depth in 3-d
         start = _starts(samples[:lead[0], :, which], size, k, o)
-        inside = start.unsqueeze(-1) + FUNCTIONS["arange"](k)
+        inside = start.unsqueeze(-1) + FUNCTIONS["arange"](k, device=x.device)
         shape = [1] * (2 * n)
         shape[axis], shape[n + axis] = o, k
         flat = flat + inside.reshape((*lead, *shape)) * math.prod(spatial[axis + 1:])
@@ -119,11 +119,11 @@ def _windows(x: Tensor, samples: Tensor, kernel: tuple[int, ...], out: tuple[int
 def _starts(u: Tensor, size: int, kernel: int, out: int) -> Tensor:
     """[N, C, out]: int((i + u) a) - int(u a) with a = (size - kernel) / (out - 1); the last fits the end."""
     u = u.unsqueeze(-1)
-    last = FUNCTIONS["full"]((*u.shape[:2], min(out, 1)), size - kernel)
+    last = FUNCTIONS["full"]((*u.shape[:2], min(out, 1)), size - kernel, device=u.device)
     if out < 2:
         return last
     step = (size - kernel) / (out - 1)
-    i = FUNCTIONS["arange"](out - 1).to(u.dtype)
+    i = FUNCTIONS["arange"](out - 1, device=u.device).to(u.dtype)
     first = ((i + u) * step).trunc() - (u * step).trunc()
     return FUNCTIONS["cat"]([first.long(), last], -1)
 

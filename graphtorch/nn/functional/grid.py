@@ -46,17 +46,17 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
                          f"{tuple(size)}. Got {list(theta.shape)}.")
     if min(size) <= 0:
         raise ValueError(f"Expected non-zero, positive output size. Got {tuple(size)}")
-    axes = [_ticks(s, align_corners, theta.dtype) for s in size[2:]]
+    axes = [_ticks(s, align_corners, theta) for s in size[2:]]
     grids = FUNCTIONS["meshgrid"](*axes, indexing="ij")
     points = FUNCTIONS["stack"]([*reversed(grids), FUNCTIONS["ones_like"](grids[0])], -1)
     flat = points.reshape(1, -1, dims + 1).expand(size[0], -1, -1)
     return flat.matmul(theta.transpose(1, 2)).reshape(size[0], *size[2:], dims)
 
 
-def _ticks(size: Any, align_corners: bool, dtype: Any) -> Tensor:
+def _ticks(size: Any, align_corners: bool, theta: Tensor) -> Tensor:
     if size <= 1:
-        return FUNCTIONS["zeros"](size, dtype=dtype)
-    ticks = FUNCTIONS["linspace"](-1, 1, size, dtype=dtype)
+        return theta.new_zeros(size)
+    ticks = FUNCTIONS["linspace"](-1, 1, size, dtype=theta.dtype, device=theta.device)
     size = _number(size)
     return ticks if align_corners else ticks * ((size - 1) / size)
 

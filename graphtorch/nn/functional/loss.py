@@ -419,7 +419,7 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: Any = No
 
 def _positions(x: Tensor) -> Tensor:
     """[[0, 1, ..., C - 1]]"""
-    return FUNCTIONS["arange"](x.shape[1]).unsqueeze(0)
+    return FUNCTIONS["arange"](x.shape[1], device=x.device).unsqueeze(0)
 
 
 @single_precision

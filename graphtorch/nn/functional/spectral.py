@@ -182,6 +182,6 @@ def istft(
 def _added(frames: Tensor, hop: int) -> Tensor:
     """Frames [B, count, n] added up at distances of `hop`: [B, n + hop (count - 1)]."""
     batch, count, n = frames.shape
-    arange = FUNCTIONS["arange"]
-    places = (arange(count).unsqueeze(1) * hop + arange(n)).reshape(-1)
+    starts, inside = (FUNCTIONS["arange"](k, device=frames.device) for k in (count, n))
+    places = (starts.unsqueeze(1) * hop + inside).reshape(-1)
     return frames.new_zeros((batch, n + hop * (count - 1))).index_add(1, places, frames.reshape(batch, -1))  # type: ignore[no-any-return]

@@ -164,7 +164,7 @@ def _resample(x: Tensor, dim: int, taps: list[tuple[Any, Any]]) -> Tensor:
     for index, weight in taps:
         term = x.index_select(dim, _tensor(index))
         if weight is not None:
-            term = term * _tensor(weight).to(x.dtype).reshape(spread)
+            term = term * _tensor(weight).to(x).reshape(spread)
         total = term if total is None else total + term
     assert total is not None
     return total
@@ -188,7 +188,7 @@ def _filtered(x: Tensor, sizes: Any, scales: Any, mode: str, align_corners: bool
 
 def _by_matrix(x: Tensor, dim: int, weights: np.ndarray) -> Tensor:
     moved = x.transpose(dim, -1)
-    return (moved @ from_array(weights.T.copy()).to(x.dtype)).transpose(dim, -1)
+    return (moved @ from_array(weights.T.copy()).to(x)).transpose(dim, -1)
 
 
 def _by_integers(x: Tensor, dim: int, weights: np.ndarray) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..._deferred.tensor import Tensor
 from ..._ops.base import FUNCTIONS
+from ..._ops.devices import chosen
 from ..parameter import Parameter
 
 
@@ -16,4 +17,4 @@ def parameter(shape: tuple[int, ...], device: Any = None, dtype: Any = None) -> 
 
 def buffer(kind: str, shape: tuple[int, ...], device: Any = None, dtype: Any = None) -> Tensor:
     """A tensor of `kind` "empty", "zeros" or "ones"."""
-    return FUNCTIONS[kind](shape, device=device, dtype=dtype)
+    return FUNCTIONS[kind](shape, device=chosen(device), dtype=dtype)

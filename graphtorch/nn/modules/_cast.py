@@ -26,7 +26,7 @@ class Casts(Members):
                 continue
             grad = None if is_lazy(param) else param.grad
             with no_grad():
-                param.data = fn(param.data if is_lazy(param) else param.detach())
+                param._rebind(fn(param.data if is_lazy(param) else param.detach()))
                 if grad is not None:
                     param.grad = fn(grad.detach()).requires_grad_(grad.requires_grad)
         for name, buffer in self._buffers.items():
@@ -53,6 +53,10 @@ class Casts(Members):
         def move(t: Tensor) -> Tensor:
             cast = dtype if dtype is not None and (t.is_floating_point() or t.is_complex()) else t.dtype
             order = memory_format if t.ndim in (4, 5) else None
+            if t.is_meta and device is not None and device.type != "meta":
+                raise NotImplementedError(
+                    "Cannot copy out of meta tensor; no data! Please use torch.nn.Module.to_empty() instead "
+                    "of torch.nn.Module.to() when moving module from meta to a different device.")
             return t.to(device, cast, memory_format=order)
 
         return self._apply(move)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..._deferred.tensor import Tensor
-from ..._ops.base import FUNCTIONS
 from .. import init
 from ..functional import recurrent
 from ..utils.rnn import PackedSequence
@@ -194,7 +193,7 @@ class RNNBase(Module):
 
     def _zeros(self, input: Tensor, batch: Any) -> Any:
         size = self.proj_size or self.hidden_size
-        return FUNCTIONS["zeros"]((self.num_layers * self._directions, batch, size), dtype=input.dtype)
+        return input.new_zeros((self.num_layers * self._directions, batch, size))
 
     def _each(self, hx: Any, change: Any) -> Any:
         """`change` applied to each tensor of a state."""
@@ -303,7 +302,7 @@ class LSTM(RNNBase):
 
     def _zeros(self, input: Tensor, batch: Any) -> Any:
         cell = (self.num_layers * self._directions, batch, self.hidden_size)
-        return super()._zeros(input, batch), FUNCTIONS["zeros"](cell, dtype=input.dtype)
+        return super()._zeros(input, batch), input.new_zeros(cell)
 
     def _each(self, hx: Any, change: Any) -> Any:
         return tuple(change(t) for t in hx)
@@ -359,7 +358,7 @@ class RNNCellBase(Module):
         if not batched:
             input, given = input.unsqueeze(0), tuple(t.unsqueeze(0) for t in given)
         if hx is None:
-            zeros = FUNCTIONS["zeros"]((input.size(0), self.hidden_size), dtype=input.dtype)
+            zeros = input.new_zeros((input.size(0), self.hidden_size))
             given = (zeros,) * states
         found = function(input, given if states > 1 else given[0], self.weight_ih, self.weight_hh,
                          self.bias_ih, self.bias_hh)

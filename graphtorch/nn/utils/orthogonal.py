@@ -58,7 +58,7 @@ class _Orthogonal(Module):
         if self.orthogonal_map == "matrix_exp":
             q = linalg.matrix_exp(a)
         else:
-            unit = FUNCTIONS["eye"](rows, dtype=a.dtype)
+            unit = FUNCTIONS["eye"](rows, dtype=a.dtype, device=a.device)
             q = linalg.solve(unit - a * 0.5, unit + a * 0.5)
         return q[..., :columns]
 
@@ -76,7 +76,7 @@ class _Orthogonal(Module):
             made = _reflections(q)
         else:
             self.base = _square(q)
-            made = -FUNCTIONS["eye"](*q.shape[-2:], dtype=q.dtype).expand(q.shape)
+            made = -FUNCTIONS["eye"](*q.shape[-2:], dtype=q.dtype, device=q.device).expand(q.shape)
         return made.mT.clone() if wide else made.clone()
 
 
@@ -84,10 +84,10 @@ def _square(q: Tensor) -> Tensor:
     """The orthogonal matrix that begins with the columns of `q`, made orthonormal and filled up at random."""
     rows, columns = q.shape[-2:]
     if rows == columns:
-        rest = (q.mH @ q - FUNCTIONS["eye"](columns, dtype=q.dtype)).abs().amax()
+        rest = (q.mH @ q - FUNCTIONS["eye"](columns, dtype=q.dtype, device=q.device)).abs().amax()
         if rest <= 10 * columns * finfo(q.dtype).eps:
             return q.clone()
-    more = FUNCTIONS["randn"]((*q.shape[:-2], rows, rows - columns), dtype=q.dtype)
+    more = FUNCTIONS["randn"]((*q.shape[:-2], rows, rows - columns), dtype=q.dtype, device=q.device)
     found, upper = linalg.qr(FUNCTIONS["cat"]([q, more], -1))
     return found * upper.diagonal(0, -2, -1).sgn().unsqueeze(-2)
 

@@ -116,7 +116,7 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     """The permutation [N] that undoes `permutation`; None for None."""
     if permutation is None:
         return None
-    places = FUNCTIONS["arange"](0, permutation.numel(), dtype=permutation.dtype)
+    places = FUNCTIONS["arange"](0, permutation.numel(), dtype=permutation.dtype, device=permutation.device)
     return FUNCTIONS["empty_like"](permutation).scatter_(0, permutation, places)
 
 
@@ -203,7 +203,7 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, pad
 
 
 def _fill(value: float, data: Tensor) -> Tensor:
-    return FUNCTIONS["full"]((), value, dtype=data.dtype)
+    return data.new_full((), value)
 
 
 def pack_sequence(sequences: list[Tensor], enforce_sorted: bool = True) -> PackedSequence:

@@ -32,7 +32,7 @@ def iterate(matrix: Tensor, u: Tensor, v: Tensor, times: int, eps: float) -> tup
 
 def start_vectors(matrix: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Random unit vectors of the two sizes."""
-    return tuple(normalize(FUNCTIONS["randn"](n, dtype=matrix.dtype), dim=0, eps=eps)  # type: ignore
+    return tuple(normalize(FUNCTIONS["randn"](n, dtype=matrix.dtype, device=matrix.device), dim=0, eps=eps)  # type: ignore
                  for n in matrix.shape)
 
 

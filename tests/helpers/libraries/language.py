@@ -10,6 +10,8 @@ from libraries.running import fill, integers, rand
 
 Inputs = Callable[[Any], dict[str, Any]]
 CASES: dict[str, Callable[[Any], Any]] = {}
+MODELS: dict[str, Callable[[Any], Any]] = {}
+GENERATING: list[str] = []  # names of those that write texts
 SMALL = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -96,13 +98,16 @@ def add(
 ) -> None:
     """A case for a model class, whose configuration is ``<name of the family>Config``."""
 
-    def case(torch: Any) -> Any:
+    def build(torch: Any) -> Any:
         import transformers
 
         settings = getattr(
             transformers, config or model.split("For")[0].removesuffix("LMHeadModel") + "Config"
         )
-        made = fill(torch, getattr(transformers, model)(settings(**options))).eval()
+        return fill(torch, getattr(transformers, model)(settings(**options))).eval()
+
+    def case(torch: Any) -> Any:
+        made = build(torch)
         out = made(**inputs(torch))
         tensors = {k: v for k, v in out.items() if isinstance(v, torch.Tensor)}
         loss = (
@@ -129,7 +134,9 @@ def add(
                 )
         return found
 
-    CASES[name] = case
+    CASES[name], MODELS[name] = case, build
+    if generates:
+        GENERATING.append(name)
 
 
 def _detr(torch: Any) -> Any:

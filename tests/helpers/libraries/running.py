@@ -1,6 +1,7 @@
 """Runs cases of one module on one of the two frameworks, in a process of its own.
 
     python running.py graphtorch vision results.npz resnet18 fcn_resnet50
+    python running.py torch language+generation results.npz gpt2 "gpt2 generates"
 
 A case is a function that takes the framework and returns tensors, in dicts and lists. Weights are filled by
 the
@@ -127,7 +128,9 @@ def main(framework: str, module: str, place: str, names: list[str]) -> None:
     torch = importlib.import_module("torch")
     if framework == "torch":
         importlib.import_module("libraries.oracle_vision").declare(torch)
-    cases = importlib.import_module(f"libraries.{module}").CASES
+    cases: dict[str, Any] = {}
+    for one in module.split("+"):
+        cases.update(importlib.import_module(f"libraries.{one}").CASES)
     stored: dict[str, Any] = {}
     for name in names or list(cases):
         torch.manual_seed(0)

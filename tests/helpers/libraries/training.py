@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from libraries.running import fill, integers, rand
@@ -91,79 +90,120 @@ def _loader(torch: Any) -> Any:
     return torch.utils.data.DataLoader(data, batch_size=4)
 
 
-def accelerate_(torch: Any) -> Any:
-    """A loop with accumulated gradients, clipping, a scheduler and a stored state."""
-    from accelerate import Accelerator
+def _shuffled(torch: Any) -> Any:
+    data = torch.utils.data.TensorDataset(rand(torch, 24, 4), rand(torch, 24, 1, seed=1))
+    return torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
 
+
+def _net(torch: Any) -> Any:
+    return torch.nn.Sequential(
+        torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Dropout(0.2), torch.nn.Linear(8, 1)
+    )
+
+
+def accelerate_(torch: Any) -> Any:
+    """A loop with accumulated gradients, clipping, dropout, a scheduler, and a stored state gone on from."""
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    set_seed(3)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
-    model = fill(torch, torch.nn.Linear(4, 1))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2)
-    model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, _loader(torch), schedule)
-    losses = []
-    for _ in range(2):
+    model = _net(torch)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
+    model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, _shuffled(torch), schedule)
+
+    def epoch() -> list[Any]:
+        losses = []
         for x, y in loader:
             with accelerator.accumulate(model):
                 loss = ((model(x) - y) ** 2).mean()
                 accelerator.backward(loss)
-                accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
                 losses.append(accelerator.gather(loss.detach()))
+        return losses
+
+    losses = [epoch(), epoch()]
     with tempfile.TemporaryDirectory() as folder:
         accelerator.save_state(folder)
+        third = epoch()
         accelerator.load_state(folder)
-    return [losses, accelerator.unwrap_model(model).state_dict(), accelerator.num_processes]
+        again = epoch()
+    same = [bool((a == b).all()) for a, b in zip(third, again, strict=True)]
+    return [losses, third, same, accelerator.unwrap_model(model).state_dict(), accelerator.num_processes]
 
 
 def lightning_(torch: Any) -> Any:
-    """`Trainer.fit` with validation, a scheduler, clipping and a checkpoint that is read again."""
+    """`Trainer.fit` of three epochs with dropout, shuffles, validation, early stopping, a progress bar, a
+    scheduler, clipping and checkpoints, which are read and gone on from."""
+    import contextlib
+    import io
+    import logging
+
     import pytorch_lightning as lightning
+    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
     class Model(lightning.LightningModule):  # type: ignore[misc]
-        def __init__(self) -> None:
+        def __init__(self, rate: float = 0.01) -> None:
             super().__init__()
-            parts = torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
-            self.net = fill(torch, torch.nn.Sequential(*parts))
+            self.net = _net(torch)
             self.save_hyperparameters()
+            self.losses: list[float] = []
 
         def training_step(self, batch: Any, number: int) -> Any:
             loss = ((self.net(batch[0]) - batch[1]) ** 2).mean()
-            self.log("loss", loss)
+            self.log("loss", loss, prog_bar=True)
+            self.losses.append(loss.item())
             return loss
 
         def validation_step(self, batch: Any, number: int) -> None:
-            self.log("val", ((self.net(batch[0]) - batch[1]) ** 2).mean())
+            self.log("val", ((self.net(batch[0]) - batch[1]) ** 2).mean(), prog_bar=True)
 
         def configure_optimizers(self) -> Any:
-            optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
-            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
+            optimizer = torch.optim.Adam(self.parameters(), lr=self.hparams.rate)
+            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
 
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = lightning.Trainer(
-            max_epochs=2,
+    def trainer(epochs: int, folder: str) -> Any:
+        best = ModelCheckpoint(folder, monitor="val", save_top_k=1, save_last=True)
+        return lightning.Trainer(
+            max_epochs=epochs,
             accelerator="cpu",
             devices=1,
             logger=False,
-            enable_progress_bar=False,
+            callbacks=[best, EarlyStopping("val", patience=5), TQDMProgressBar()],
             gradient_clip_val=0.5,
             default_root_dir=folder,
             accumulate_grad_batches=2,
         )
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    lightning.seed_everything(7)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as shown:
+        fit = trainer(3, folder)
         model = Model()
-        trainer.fit(model, _loader(torch), _loader(torch))
-        again = Model.load_from_checkpoint(next(Path(folder).rglob("*.ckpt")))
-        return [
-            model.state_dict(),
-            again.state_dict(),
-            trainer.validate(model, _loader(torch), verbose=False),
-            trainer.global_step,
-        ]
+        fit.fit(model, _shuffled(torch), _loader(torch))
+        best = Model.load_from_checkpoint(fit.checkpoint_callback.best_model_path)
+        further = Model()
+        more = trainer(4, folder)
+        more.fit(further, _shuffled(torch), _loader(torch), ckpt_path=f"{folder}/last.ckpt")
+        return {
+            "losses": model.losses,
+            "best": best.state_dict(),
+            "score": fit.checkpoint_callback.best_model_score,
+            "validated": fit.validate(model, _loader(torch), verbose=False),
+            "steps": [fit.global_step, more.global_step, len(further.losses)],
+            "further": further.losses,
+            "bar": "Epoch 2: 100%" in shown.getvalue(),
+        }
 
 
 def trainer(torch: Any) -> Any:
-    """transformers' own `Trainer`."""
+    """transformers' own `Trainer`: three epochs with dropout, shuffles, a schedule and evaluation; then from
+    the checkpoint in the middle to the end again."""
     import transformers
 
     config = transformers.BertConfig(
@@ -173,23 +213,47 @@ def trainer(torch: Any) -> Any:
         intermediate_size=16,
         vocab_size=30,
         max_position_embeddings=16,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
     )
-    model = fill(torch, transformers.BertForSequenceClassification(config))
-    rows = [{"input_ids": integers(torch, 30, 4, seed=i), "labels": torch.tensor(i % 2)} for i in range(8)]
-    with tempfile.TemporaryDirectory() as folder:
+    rows = [{"input_ids": integers(torch, 30, 4, seed=i), "labels": torch.tensor(i % 2)} for i in range(16)]
+
+    def made(folder: str) -> Any:
         settings = transformers.TrainingArguments(
             folder,
-            per_device_train_batch_size=8,
+            per_device_train_batch_size=4,
             num_train_epochs=3,
+            learning_rate=1e-2,
+            lr_scheduler_type="cosine",
+            warmup_steps=2,
+            weight_decay=0.01,
+            logging_steps=1,
+            eval_strategy="epoch",
+            save_strategy="steps",
+            save_steps=6,
             report_to=[],
             use_cpu=True,
-            save_strategy="no",
             disable_tqdm=True,
+            seed=5,
         )
-        done = transformers.Trainer(model, settings, train_dataset=rows).train()
-    return [done.training_loss, model.state_dict()]
+        transformers.set_seed(5)
+        model = transformers.BertForSequenceClassification(config)
+        return transformers.Trainer(model, settings, train_dataset=rows, eval_dataset=rows[:6])
+
+    def logged(run: Any) -> Any:
+        kept = ("loss", "eval_loss", "learning_rate", "grad_norm", "epoch")
+        return [{k: v for k, v in line.items() if k in kept} for line in run.state.log_history]
+
+    with tempfile.TemporaryDirectory() as folder:
+        whole = made(folder)
+        loss = whole.train().training_loss
+        resumed = made(folder)
+        resumed.train(resume_from_checkpoint=f"{folder}/checkpoint-6")
+    return [
+        loss,
+        logged(whole),
+        logged(resumed),
+        whole.model.state_dict(),
+        resumed.model.state_dict(),
+    ]
 
 
 CASES: dict[str, Callable[[Any], Any]] = {
