@@ -114,8 +114,9 @@ class Line:
     def range(self, base: Expr) -> tuple[Expr, Expr]:
         """Which samples may lie at the image: their number follows from the data and may be anything."""
         b, g = self.b, self.g
-        low = self.whole(unary("floor", binary("div", g.number(-1) - base, self.step))) - 1
-        high = self.whole(unary("ceil", binary("div", cast(self.size, g.real.dtype) - base, self.step))) + 1
+        apart = b.let(binary("div", self.step, self.real), "apart")
+        low = self.whole(unary("floor", binary("div", g.number(-1) - base, apart))) - 1
+        high = self.whole(unary("ceil", binary("div", cast(self.size, g.real.dtype) - base, apart))) + 1
         return (b.let(binary("max", low, Const(0)), "first"),
                 b.let(binary("min", high, self.count), "last"))
 

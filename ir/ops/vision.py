@@ -333,7 +333,7 @@ def _sides(at: Algebra, size: Algebra) -> list[Side]:
     found = []
     for pixel, weight, slope in ((low, 1 - (at - low), -1), (low + 1, at - low, 1)):
         inside = (pixel >= 0) & (pixel <= size - 1)
-        near = fn.cast(fn.clamp(pixel, 0, size - 1), dtype=i64)
+        near = fn.cast(fn.minimum(fn.maximum(pixel, 0), size - 1), dtype=i64)
         found.append(Side(near, fn.where(inside, weight, 0), fn.cast(inside, dtype=at.dtype) * slope))
     return found
 

@@ -68,8 +68,9 @@ def _line(start: Any, length: Any, bins: int, ratio: int, size: int) -> tuple[in
         base = start + real(i) * step
         first, last = 0, count
         if ratio <= 0:  # without what surely lies outside: the number of samples follows from the data
-            first = max(0, whole(np.floor((real(-1) - base) / step)) - 1)
-            last = min(count, whole(np.ceil((real(size) - base) / step)) + 1)
+            apart = step / real(count)
+            first = max(0, whole(np.floor((real(-1) - base) / apart)) - 1)
+            last = min(count, whole(np.ceil((real(size) - base) / apart)) + 1)
         places.append([base + (real(s) + real(0.5)) * step / real(count) for s in range(first, last)])
     return count, places
 
