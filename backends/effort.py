@@ -25,6 +25,7 @@ SCALARWISE_NS = {
     "permutation": 150.0, "mersenne_normals": 2500.0, "mersenne_gamma": 5000.0, "mersenne_poisson": 5000.0,
     "mersenne_binomial": 5000.0,
 }
+LOOPED_NS = 4_000.0  # a turn of a loop in Python around NumPy
 MULTIPLY_ADD_NS = 0.06
 WINDOW_NS = 1.5  # a multiply-add's share of what a convolution copies first
 
@@ -58,6 +59,8 @@ def stepping_ns(nodes: Iterable[Node]) -> float:
             total += NODE_NS + SCALARWISE_NS[name] * size
         elif name in SLOW:
             total += NODE_NS + SLOW_NS * size
+        elif name in LOOPED:
+            total += NODE_NS + LOOPED_NS * _turns(node, name, size)
         elif name in HEAVY:
             total += NODE_NS + _heavy(node, name, size)
         else:
@@ -69,6 +72,27 @@ def stepping_ns(nodes: Iterable[Node]) -> float:
 HEAVY = frozenset((
     "matmul", "linear", "affine", "conv", "conv_transpose", "conv_weight_grad", "scan", "attention",
 "attention_grad"))
+
+
+LOOPED = frozenset((  # what references go through pixel by pixel
+    "roi_align", "roi_align_grad", "ps_roi_align", "ps_roi_align_grad", "roi_pool", "roi_pool_grad",
+    "ps_roi_pool", "ps_roi_pool_grad", "sample_bilinear", "sample_bilinear_grad", "deform_conv2d", "nms",
+))
+TAPS = 16  # pixels of a bin, roughly
+
+
+def _turns(node: Node, name: str, size: int) -> int:
+    """How often the innermost loop of a reference turns, roughly."""
+    if name == "nms":
+        return size * size // 2
+    if name.startswith("sample"):
+        return 4 * elements(node.operands[-1].type)
+    if name == "deform_conv2d":
+        weight = node.operands[1].type
+        return 4 * size * elements(weight) // max(1, weight.shape[0])  # type: ignore[call-overload,no-any-return]
+    pooled = node.operands[0].type if name.endswith("_grad") else node.types[0]
+    channels = 1 if name.startswith("roi_pool") else max(1, pooled.shape[1])  # type: ignore[call-overload]
+    return TAPS * elements(pooled) // channels  # type: ignore[no-any-return]
 
 
 def _heavy(node: Node, name: str, size: int) -> float:

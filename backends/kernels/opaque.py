@@ -13,9 +13,12 @@ from .factor import KERNELS, lower_factor, lower_require
 from .mersenne import DRAWS, lower_draw, lower_permutation
 from .pool_grads import grad_by_rows, lower_avg_pool_grad, lower_max_pool_grad
 from .pooling import by_rows, lower_pool
+from .regions import REGIONS, lower_regions
+from .sampling import lower_sample, lower_sample_grad
 from .scan import SCANS, lower_scan
 from .scatter import lower_scatter
 from .sort import lower_sort
+from .suppression import lower_nms
 from .window_grad import lower_max_pool_input_grad
 
 if TYPE_CHECKING:  # stages.py runs what is listed here
@@ -36,6 +39,10 @@ OPAQUE: dict[str, Lower] = {
     "require": lower_require,
     **dict.fromkeys(DRAWS, lower_draw),
     "permutation": lower_permutation,
+    **dict.fromkeys(REGIONS, lower_regions),
+    "sample_bilinear": lower_sample,
+    "sample_bilinear_grad": lower_sample_grad,
+    "nms": lower_nms,
 }
 CHOSEN: dict[str, Callable[[Node], bool]] = {
     "max_pool": by_rows, "avg_pool": by_rows, "avg_pool_grad": grad_by_rows,

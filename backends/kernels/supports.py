@@ -10,7 +10,8 @@ from .window_grad import fits_vectors
 # Composites with a kernel that is better than what they decompose into.
 WHOLE = frozenset({
     "relu", "silu", "gelu", "softplus", "log_sigmoid", "elu", "leaky_relu", "hardtanh", "hardsigmoid",
-    "hardswish", "mish", "softsign", "square", "reciprocal", "rsqrt", "max_pool_grad"})
+    "hardswish", "mish", "softsign", "square", "reciprocal", "rsqrt", "max_pool_grad",
+    "sample_bilinear", "sample_bilinear_grad"})
 
 
 def _keeps_elements(node: Node) -> bool:

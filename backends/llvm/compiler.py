@@ -19,7 +19,8 @@ from .record import Record
 from .target import host
 
 # Ops whose errors name a line; those whose names begin so are of the same kinds.
-CHECKED = ("index", "gather", "scatter", "nll_loss", "cross_entropy", "max_pool_grad", "require", "within")
+CHECKED = ("index", "gather", "scatter", "nll_loss", "cross_entropy", "max_pool_grad", "require", "within",
+           "roi_", "ps_roi_")
 
 compiled_count = 0  # executables made so far in this process, from the cache or not
 

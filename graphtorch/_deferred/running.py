@@ -34,6 +34,7 @@ EXPENSIVE = frozenset({
     "attention", "affine", "linear", "matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool",
     "scan", "sort", "topk",
     "svd", "eigh", "qr", "cholesky", "lu", "triangular_solve",
+    "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "sample_bilinear", "deform_conv2d", "nms",
 })
 
 _ref = weakref.ref

@@ -28,4 +28,5 @@ from .require import *
 from .shape import *
 from .special import *
 from .spectral import *
+from .vision import *
 from .words import *

@@ -17,6 +17,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Type, Value, topological
 from graphtorch.ir.op import OPS, NoGradient
 from tensor_cases import CASES, Case
+from vision_cases import VISION
 
 APART = {
     **dict.fromkeys(("scan", "cond", "while_loop"), "bodies that are graphs: tested with what makes them"),
@@ -130,7 +131,7 @@ def data(case: Case) -> list[np.ndarray]:
     return [*arrays, *case.integers]
 
 
-TABLE = [c for c in (*CASES, *FACTOR, *ATTENTION) if not any(0 in s for s in c.shapes)]
+TABLE = [c for c in (*CASES, *FACTOR, *ATTENTION, *VISION) if not any(0 in s for s in c.shapes)]
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda c: c.name)

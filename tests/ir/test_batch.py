@@ -26,6 +26,7 @@ from graphtorch.ir.passes.batch import batch
 from graphtorch.ir.shape import symbol
 from graphtorch.ir.verify import verify
 from tensor_cases import CASES, Case
+from vision_cases import VISION
 
 SIZE = 3
 met: set[str] = set()  # ops whose rules were compared
@@ -95,7 +96,7 @@ def check_function(build: Callable[..., Any], *arrays: Any, gradients: bool = Tr
     check(Graph("test", values, with_gradients(outputs, values) if gradients else outputs), given)
 
 
-@pytest.mark.parametrize("case", [*CASES, *ATTENTION, *FACTOR], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [*CASES, *ATTENTION, *FACTOR, *VISION], ids=lambda c: c.name)
 def test_entries_are_what_each_would_be(case: Case) -> None:
     check_function(case.op, *data(case))
 

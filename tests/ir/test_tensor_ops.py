@@ -21,8 +21,9 @@ from graphtorch.ir.passes.autodiff import vjp
 from graphtorch.ir.shape import symbol
 from graphtorch.ir.text import parse
 from tensor_cases import CASES, Builder, Case
+from vision_cases import VISION
 
-each_case = pytest.mark.parametrize("case", [*CASES, *ATTENTION, *FACTOR], ids=lambda c: c.name)
+each_case = pytest.mark.parametrize("case", [*CASES, *ATTENTION, *FACTOR, *VISION], ids=lambda c: c.name)
 
 
 def data(case: Case) -> list[np.ndarray]:

@@ -116,6 +116,10 @@ CASES = [
            lambda x, s, i, a=a: ops.index_put(x, s, i, dims=(0,), accumulate=a),
            [array(F, 0), array(Type(dt.f32, (2, 4)), 1), index(2, 0)]) for a in (False, True)),
     Case("sort", [F], lambda x: ops.sort(x, dim=1, descending=True)),
+    *(Case(f"roi_align {ratio} {aligned}", [IMAGE, Type(dt.f32, (3, 5))],
+           lambda x, r, n=ratio, a=aligned: ops.roi_align(x, r, scale=0.5, size=(2, 3), ratio=n, aligned=a),
+           [array(IMAGE, 0), np.array([[0, 1, 0, 7, 5], [1, -3, 2, 20, 9], [0, 2, 3, 2, 3]], np.float32)])
+      for ratio, aligned in ((2, True), (2, False), (0, True), (0, False))),
     Case("topk", [F], lambda x: ops.topk(x, k=2, dim=1, largest=False)),
     Case("matmul", [F, Type(dt.f32, (4, 5))], ops.matmul),
     Case("conv", [IMAGE, Type(dt.f32, (6, 2, 3, 3)), Type(dt.f32, (6,))],

@@ -73,8 +73,13 @@ class Projections(NamedTuple):
 def attend(query: Tensor, key: Tensor, value: Tensor, embed_dim: int, num_heads: int, own: Projections,
            add_zero_attn: bool, dropout_p: float, key_padding_mask: Tensor | None, need_weights: bool,
            attn_mask: Tensor | None, average_attn_weights: bool, is_causal: bool,
-           batch_first: bool = False) -> tuple[Tensor, Tensor | None]:
-    """`multi_head_attention_forward` where the batch may be the first dim of query, key and value."""
+           batch_first: bool = False, steps_first: bool = False) -> tuple[Tensor, Tensor | None]:
+    """`multi_head_attention_forward` where the batch may be the first dim of query, key and value.
+
+    Args:
+        steps_first: whether the result's memory is ordered by steps, the batch second, in any case. PyTorch's
+            is while it trains, and dropout draws in the order of memory.
+    """
     batched = _is_batched(query, key, value, key_padding_mask, attn_mask, num_heads)
     if not batched:
         query, key, value = _batch_of_one(query, key, value)
@@ -105,8 +110,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, embed_dim: int, num_heads:
     else:
         weights = None
         out = scaled_dot_product_attention(q, k, v, mask, dropout_p, causal)
-    joined = out.permute((0, 2, 1, 3) if batch_axis == 0 else (2, 0, 1, 3)).reshape(tuple(query.shape))
+    turned = batch_axis == 0 and steps_first
+    shape = (length, n, embed) if turned else tuple(query.shape)
+    joined = out.permute((0, 2, 1, 3) if batch_axis == 0 and not turned else (2, 0, 1, 3)).reshape(shape)
     out = linear(joined, own.out_weight, own.out_bias)
+    if turned:
+        out = out.transpose(0, 1)
     if weights is not None and average_attn_weights:
         weights = weights.mean(1)
     if not batched:

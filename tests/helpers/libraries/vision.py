@@ -46,6 +46,42 @@ def _detector(name: str, torch: Any, **options: Any) -> Any:
     return [{k: v for k, v in one.items() if k in ("boxes", "scores", "labels")} for one in found]
 
 
+HEADS = ("head", "rpn.head", "roi_heads.box_predictor", "roi_heads.keypoint_predictor")
+
+
+def _detector_in_parts(name: str, torch: Any, **options: Any) -> Any:
+    """A detector, what its heads say and what is selected by it.
+
+    Of scores that differ in the last digit a selection may take another one. So what a head gave is compared,
+    and replaced by numbers that are the same on both frameworks: what is selected then has to be the same.
+    """
+    from torchvision.models import detection
+
+    model = fill(torch, getattr(detection, name)(weights=None, weights_backbone=None, **options)).eval()
+    given: list[Any] = []
+
+    def replace(module: Any, inputs: Any, outputs: Any) -> Any:
+        given.append(outputs)
+        return _same_numbers(torch, outputs)
+
+    for path, module in model.named_modules():
+        if path in HEADS:
+            module.register_forward_hook(replace)
+    with torch.no_grad():
+        found = model([rand(torch, 3, 80, 100, seed=1).sigmoid(), rand(torch, 3, 90, 70, seed=2).sigmoid()])
+    assert given and all(len(one["boxes"]) for one in found), "nothing was compared"
+    return [given, found]
+
+
+def _same_numbers(torch: Any, x: Any) -> Any:
+    """Other numbers in the place of those of tensors, which follow from the shapes alone."""
+    if hasattr(x, "items"):
+        return {k: _same_numbers(torch, v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return type(x)(_same_numbers(torch, v) for v in x)
+    return rand(torch, *x.shape, seed=sum(x.shape))
+
+
 def _boxes(torch: Any, n: int, seed: int, size: float = 64.0) -> Any:
     draw = np.random.default_rng(seed)
     low = draw.uniform(0, size * 0.7, (n, 2))
@@ -62,7 +98,7 @@ def operators(torch: Any) -> Any:
     regions = torch.cat([torch.arange(5).remainder(2)[:, None].float(), a], 1)
     aligned = []
     x = rand(torch, 2, 3, 16, 16).requires_grad_()
-    for ratio, flag in ((2, False), (2, True), (-1, True)):
+    for ratio, flag in ((2, False), (2, True), (-1, True), (0, False)):
         y = ops.roi_align(x, regions, (3, 4), 0.25, ratio, flag)
         (y * rand(torch, *y.shape, seed=3)).sum().backward()
         aligned.append(y)
@@ -167,6 +203,14 @@ CASES: dict[str, Case] = {
             "retinanet_resnet50_fpn": {"num_classes": 5, **SMALL},
             "maskrcnn_resnet50_fpn": {"num_classes": 5, **SMALL},
             "ssd300_vgg16": {"num_classes": 5},
+        }.items()
+    },
+    **{
+        n: functools.partial(_detector_in_parts, n, **options)
+        for n, options in {
+            "fcos_resnet50_fpn": {"num_classes": 5, **SMALL},
+            "ssdlite320_mobilenet_v3_large": {"num_classes": 5},
+            "keypointrcnn_resnet50_fpn": {"num_keypoints": 5, **SMALL},
         }.items()
     },
     "operators": operators,
