@@ -299,11 +299,8 @@ ones = _filled(1, "ones", "A tensor of ones.")
 empty = _filled(0, "empty", "A tensor with unspecified contents (zeros here).")
 
 
-def like(name: str, make: Callable[..., Tensor], size_last: bool = False) -> Callable[..., Tensor]:
-    """The function `name`: what `make` makes of the shape and dtype of a tensor, given first.
-
-    `make` takes the shape before its other arguments or (`size_last`) after them.
-    """
+def like(name: str, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function `name`: what `make` makes of the shape and dtype of a tensor, given first."""
     def made(
         input: Tensor,
         *args: Any,
@@ -322,10 +319,9 @@ def like(name: str, make: Callable[..., Tensor], size_last: bool = False) -> Cal
             )
         if input.is_sparse and layout in (None, sparse_coo):
             return input._like(name, dtype)  # type: ignore[no-any-return]
-        size = tuple(input._type.shape)
-        arguments = (*args, size) if size_last else (size, *args)
         return make(
-            *arguments,
+            tuple(input._type.shape),
+            *args,
             dtype=input.dtype if dtype is None else dtype,
             device=input.device if device is None else device,
             requires_grad=requires_grad,

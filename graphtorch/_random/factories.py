@@ -26,7 +26,7 @@ from .._ops.base import (
     run,
     write_out,
 )
-from .._ops.creation import _sizes, like, without_elements
+from .._ops.creation import _sizes, without_elements
 from .._types import META, check_device, to_ir
 from . import draw
 from .fill import CHANCES, normal_of
@@ -113,8 +113,7 @@ def randint(
         raise TypeError("randint() missing 1 required positional argument: 'size'")
     if not isinstance(size, (tuple, list)):
         raise TypeError("randint(): argument 'size' must be tuple of ints, not " + type(size).__name__)
-    if low >= high:
-        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    _check_range(low, high)
     shape = _sizes("randint", (size,))
     if out is not None:
         return METHODS["random_"](_resized(out, shape), low, high, generator=generator)
@@ -122,6 +121,11 @@ def randint(
     if place is META:
         return without_elements(shape, ir, requires_grad)
     return _finish(draw.integers(shape, ir, generator, int(low), int(high)), requires_grad)
+
+
+def _check_range(low: Any, high: Any) -> None:
+    if low >= high:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
 
 
 def randperm(
@@ -190,26 +194,27 @@ def normal(
     return made.requires_grad_() if requires_grad else made
 
 
-randint_like = like("randint_like", randint, size_last=True)
-
-
-def _like(name: str, make: Callable[..., Value]) -> Callable[..., Tensor]:
+def _like(name: str, make: Callable[..., Value], to: Callable[..., Any] = _float_dtype
+          ) -> Callable[..., Tensor]:
     """Random numbers like a tensor, which PyTorch draws in the order of the tensor's memory."""
 
-    def made(input: Tensor, *, dtype: Any = None, layout: Any = None, device: Any = None,
+    def made(input: Tensor, *bounds: Any, dtype: Any = None, layout: Any = None, device: Any = None,
              requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False,
-             generator: Any = None) -> Tensor:
+             generator: Any = None, **named: Any) -> Tensor:
         check_tensor(name, "input", input)
         place = check_device(input.device if device is None else device)
         if input.is_sparse:
             return input._like(name, dtype)  # type: ignore[no-any-return]
-        ir = _float_dtype(input.dtype if dtype is None else dtype, name)
+        ir = to(input.dtype if dtype is None else dtype, name)
         if place is META:
             return without_elements(tuple(input._type.shape), ir, requires_grad)
         order = None if str(memory_format).endswith("contiguous_format") else draw.memory_order(input)
         shape = tuple(input._type.shape)
-        return _finish(draw.in_order(shape, order, lambda s: make(s, ir, generator, order is None)),
-                       requires_grad)
+
+        def drawn(sizes: Any) -> Value:
+            return make(sizes, ir, generator, order is None, *bounds, **named)
+
+        return _finish(draw.in_order(shape, order, drawn), requires_grad)
 
     made.__name__ = made.__qualname__ = name
     made.__doc__ = f"As `{name.removesuffix('_like')}`, with the shape and dtype of `input`."
@@ -219,6 +224,18 @@ def _like(name: str, make: Callable[..., Value]) -> Callable[..., Tensor]:
 rand_like = _like("rand_like", lambda shape, dtype, generator, dense: _uniform_of(shape, dtype, generator))
 randn_like = _like("randn_like",
                    lambda shape, dtype, generator, dense: normal_of(shape, dtype, generator, dense=dense))
+
+
+def _integers_like(shape: Any, dtype: Any, generator: Any, dense: bool, low: Any = None,
+                   high: Any = None) -> Value:
+    if low is None and high is None:
+        raise TypeError("randint_like() missing 1 required positional argument: 'high'")
+    low, high = (0, low) if high is None else (0 if low is None else low, high)
+    _check_range(low, high)
+    return draw.integers(shape, dtype, generator, int(low), int(high))
+
+
+randint_like = _like("randint_like", _integers_like, lambda dtype, name: to_ir(dtype))
 
 
 @register(out=True)

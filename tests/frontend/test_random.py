@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
 import threading
 from collections.abc import Callable, Iterator
@@ -197,9 +198,8 @@ def test_draws_that_come_again_are_the_same(
             quick.programs.clear()
             monkeypatch.setattr(quick, "SMALL", 0 if way == "recorded" else 1 << 16)
             with monkeypatch.context() as patch:
-                if way == "compiled":
-                    patch.setattr(programs, "LOAD_NS", 0)
-                    patch.setattr(programs, "AGAIN", 0)
+                patch.setattr(programs, "LOAD_NS", 0 if way == "compiled" else math.inf)
+                patch.setattr(programs, "AGAIN", 0)
                 torch.manual_seed(6)
                 found.append(np.stack([draw().numpy().copy() for _ in range(8)]))
                 found.append(torch.get_rng_state().numpy())

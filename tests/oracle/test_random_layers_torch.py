@@ -103,6 +103,12 @@ def arranged(t: Any, *shape: int) -> Any:
     return (t.arange(int(np.prod(shape))) * 7 % 23 - 11).float().reshape(shape) / 8
 
 
+def attended(t: Any, **options: Any) -> Any:
+    """An encoder layer's result in training: dropout draws in the order of the attention's memory."""
+    layer = t.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, **options)
+    return layer(arranged(t, 3, 5, 8), src_key_padding_mask=arranged(t, *((3, 5) if options else (5, 3))) > 0)
+
+
 FUNCTIONAL: dict[str, Callable[[Any, Any], Any]] = {
     "dropout": lambda t, f: f.dropout(arranged(t, 3, 40), 0.3),
     "dropout_half": lambda t, f: f.dropout(arranged(t, 3, 40).double(), 0.5),
@@ -120,6 +126,7 @@ FUNCTIONAL: dict[str, Callable[[Any, Any], Any]] = {
     "fractional_max_pool2d": lambda t, f: f.fractional_max_pool2d(arranged(t, 2, 3, 12, 12), 3, 4),
     "fractional_max_pool3d": lambda t, f: f.fractional_max_pool3d(
         arranged(t, 2, 3, 9, 9, 9), 2, output_ratio=0.5),
+    "encoder_layer": lambda t, f: attended(t), "encoder_layer_b": lambda t, f: attended(t, batch_first=True),
     "gumbel_softmax": lambda t, f: f.gumbel_softmax(arranged(t, 5, 20), 0.7),
     "gumbel_softmax_hard": lambda t, f: f.gumbel_softmax(arranged(t, 5, 20), 0.7, hard=True),
     "attention": lambda t, f: f.scaled_dot_product_attention(

@@ -108,6 +108,8 @@ def test_in_the_order_of_memory(dtype: str) -> None:
             check(lambda t, o, i=i, n=name, a=args: getattr(views(t)[i], n)(*a, **o), steps)
         check(lambda t, o, i=i: t.rand_like(views(t)[i], **o))
         check(lambda t, o, i=i: t.randn_like(views(t)[i], **o), 2)
+        check(lambda t, o, i=i: t.randint_like(views(t)[i], 3, 90))
+        check(lambda t, o, i=i: t.randint_like(views(t)[i], high=90, dtype=t.int64))
         check(lambda t, o, i=i: t.bernoulli(views(t)[i] + 0.3, **o))
 
 

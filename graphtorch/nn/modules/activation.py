@@ -191,7 +191,7 @@ class MultiheadAttention(Module):
             self.bias_k, self.bias_v)
         return attend(query, key, value, self.embed_dim, self.num_heads, own, self.add_zero_attn,
                       self.dropout if self.training else 0.0, key_padding_mask, need_weights, attn_mask,
-                      average_attn_weights, is_causal, self.batch_first)
+                      average_attn_weights, is_causal, self.batch_first, self.training)
 
     def merge_masks(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None,
                     query: Tensor) -> tuple[Tensor | None, int | None]:
