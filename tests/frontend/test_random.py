@@ -198,6 +198,7 @@ def test_draws_that_come_again_are_the_same(
             quick.programs.clear()
             monkeypatch.setattr(quick, "SMALL", 0 if way == "recorded" else 1 << 16)
             with monkeypatch.context() as patch:
+                patch.setattr(programs, "_structures", {})  # what other tests made programs of
                 patch.setattr(programs, "LOAD_NS", 0 if way == "compiled" else math.inf)
                 patch.setattr(programs, "AGAIN", 0)
                 torch.manual_seed(6)
