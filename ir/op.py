@@ -30,13 +30,12 @@ Code generation lives with the targets and ONNX names with the exporter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias, Union
 
 from .graph import Location, Node, Type, Value, _location, current_location
-from .judge import J, assuming
+from .judge import judge_here
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,11 @@ def _is_exact(value: Any) -> bool:
     return type(value) is not tuple and (type(value) is not float or value != 0)
 
 
+def _is_judged(operands: Sequence[Value]) -> bool:
+    """Whether what is inferred of operands may depend on who decides about sizes."""
+    return judge_here() is not None and not all(v.type.is_static for v in operands)
+
+
 @dataclass(eq=False)
 class Op:
     """An op record. `operands` names them: ``b?`` may be left out at the end, ``*xs`` takes any number."""
@@ -137,10 +141,15 @@ class Op:
         return required, None if self.is_variadic else len(self.operands)
 
     def types(self, attrs: Attrs, operands: Sequence[Value]) -> tuple[Type, ...]:
-        """The result types, remembered by attributes and operand types."""
+        """The result types, remembered by attributes and operand types.
+
+        Where a judge decides how sizes compare, nothing is remembered: another one may decide otherwise.
+        """
         # None stands for no attributes: its hash costs nothing
         key = (None if attrs is NO_ATTRS else attrs, *[v.type for v in operands])
         found = self._inferred.get(key)
+        if found is None and _is_judged(operands):
+            return self.infer(attrs, *key[1:])
         if found is None:
             if len(self._inferred) >= INFER_CACHE_LIMIT:
                 self._inferred.clear()
@@ -175,7 +184,7 @@ class Op:
         """The record of attributes and the result types; kept where `key` stands for nothing else."""
         record = self.attrs(**attrs)
         found = record, self.types(record, operands)
-        if not self._has_floats or all(_is_exact(v) for v in attrs.values()):
+        if (not self._has_floats or all(_is_exact(v) for v in attrs.values())) and not _is_judged(operands):
             if len(self._recorded) >= INFER_CACHE_LIMIT:
                 self._recorded.clear()
             self._recorded[key] = found
@@ -189,23 +198,3 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
-
-
-@contextmanager
-def judging(judge: J) -> Iterator[J]:
-    """Inside, ops are recorded with `judge` to decide how sizes compare.
-
-    The types inferred so far are forgotten, before and after: what they assume was another judge's to keep.
-    """
-    _forget_types()
-    try:
-        with assuming(judge):
-            yield judge
-    finally:
-        _forget_types()
-
-
-def _forget_types() -> None:
-    for op in OPS.values():
-        op._inferred.clear()
-        op._recorded.clear()

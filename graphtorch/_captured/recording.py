@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from graphtorch.ir.evaluate import specialize
 from graphtorch.ir.graph import Type, Value, topological
-from graphtorch.ir.op import judging
+from graphtorch.ir.judge import assuming
 
 from .._deferred.programs import recorded_program
 from .._deferred.storage import Storage, recorder
@@ -49,7 +49,7 @@ def record(
     Returns:
         A `Made`; the call's result where the capture was called off.
     """
-    with nullcontext() if judge is None else judging(judge):
+    with nullcontext() if judge is None else assuming(judge):
         result = capture.call(call)
         recording = None if capture.off else _sorted(capture, result, given, dynamic, segments)
         if recording is None or capture.off:

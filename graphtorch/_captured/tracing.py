@@ -10,8 +10,7 @@ from typing import Any
 
 from graphtorch.ir.generalize import Hints
 from graphtorch.ir.graph import Graph, Value, _location
-from graphtorch.ir.judge import judge_here
-from graphtorch.ir.op import judging
+from graphtorch.ir.judge import assuming, judge_here
 from graphtorch.ir.shape import (
     Condition,
     SizeNeeded,
@@ -109,7 +108,7 @@ def trace(
         return FUNCTIONS["trace"](function)  # type: ignore[no-any-return]
     if not dynamic or judge_here() is not None:
         return _traced(function, args, kwargs, dynamic)
-    with judging(Hints(example_sizes(function, args, kwargs, dynamic))) as hints:
+    with assuming(Hints(example_sizes(function, args, kwargs, dynamic))) as hints:
         traced = _traced(function, args, kwargs, dynamic)
     traced.conditions = tuple(without_implied(hints.conditions))
     return traced

@@ -21,7 +21,6 @@ from graphtorch.backends.llvm.target import Target, host, verify
 from graphtorch.ir.generalize import Hints
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.judge import assuming
-from graphtorch.ir.op import judging
 from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, Known, bounds, without_implied
 
 from .._captured.tracing import example_sizes, trace_but_for_numbers
@@ -89,7 +88,7 @@ def compile(model: Any, example: Any, path: str | Path, *,
         link.find_linker((target or host()).triple)
     arguments = example if isinstance(example, (tuple, list)) else (example,)
     _check_example(arguments)
-    with judging(Hints(example_sizes(model, arguments, {}, dynamic))) as hints:
+    with assuming(Hints(example_sizes(model, arguments, {}, dynamic))) as hints:
         traced = trace_but_for_numbers(model, arguments, {}, dynamic)
     if not traced.graph.outputs:
         raise TypeError("aot.compile: the model returns no tensor: return what the library is to compute")

@@ -13,7 +13,7 @@ from typing import Any
 import onnx as _onnx
 
 from graphtorch.ir.generalize import Hints
-from graphtorch.ir.op import judging
+from graphtorch.ir.judge import assuming
 from graphtorch.ir.shape import without_implied
 
 from .._captured.tracing import (
@@ -98,7 +98,7 @@ def export(model: Any, args: Any = (), f: str | os.PathLike[str] | Any = None, *
     dynamic.update(_dims(model, positional, named, input_names, dynamic_axes))
     modes = _set_mode(model, training)
     try:
-        with judging(Hints(example_sizes(model, positional, named, dynamic))) as hints:
+        with assuming(Hints(example_sizes(model, positional, named, dynamic))) as hints:
             traced = _trace(model, positional, named, dynamic)
             if verbose:
                 print(traced.graph)

@@ -167,3 +167,16 @@ def test_recordings_are_bounded() -> None:
     for n in range(300):
         assert run(torch.ones(2), float(n)).tolist() == [n, n]
     assert len(run._entries) <= 128
+
+
+def test_what_one_recording_assumes_of_sizes_is_not_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smaller of two sizes is another one here and there: types inferred for one recording are its own."""
+    monkeypatch.setattr(programs, "CHOSEN", "reference")
+    programs.clear()
+    for rows in (2, 3, 4, 7, 8):
+        function = torch.compile(lambda x: torch.linalg.lu_factor(x))
+        x = torch.arange(rows * 5.0).reshape(rows, 5) % 7 + torch.eye(rows, 5)
+        for _ in range(3):
+            found, wanted = function(x), torch.linalg.lu_factor(x)
+            assert torch.allclose(found[0], wanted[0]) and found[1].tolist() == wanted[1].tolist()
+    programs.clear()
