@@ -1,8 +1,10 @@
 """Small draws that come again run at once: recording one costs more than its numbers.
 
-A kind of draw (what is drawn, its shape and dtype) that has come before gets a program of its own, from a
-generator's state to the numbers and the next state. It is called where the state is in memory and no
-capture goes on; else the draw is recorded as any other operation, with the same numbers.
+A kind of draw (what is drawn, its shape and dtype) gets a program of its own where one that differs from it
+in its shape at most has come before: from a generator's state to the numbers and the next state. It is
+called where the state is in memory and no capture goes on; else the draw is recorded as any other operation,
+with the same numbers. Shapes do not count, so that a loop over changing sizes is recorded alike from its
+second turn on.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ SMALL = 1 << 16  # elements of a draw that is not worth recording
 KINDS = 256  # that are remembered
 
 Kind = tuple[Stream, str, tuple[Any, ...]]  # stream, method, arguments
-programs: dict[Kind, Repeated | None] = {}  # None: it came once
+programs: dict[Kind, Repeated] = {}
+families: set[tuple[Any, ...]] = set()  # kinds that came, without their shapes
 
 
 class _Recorded:
@@ -55,8 +58,14 @@ def met(kind: Kind, shape: tuple[Any, ...]) -> Repeated | None:
     count = numel(shape)
     if type(count) is not int or not 0 < count <= SMALL:
         return None
-    came = kind in programs
-    if not came and len(programs) >= KINDS:
+    stream, method, arguments = kind
+    family = stream, method, *[a for a in arguments if a != shape and (a,) != shape]
+    if family not in families:
+        if len(families) >= KINDS:
+            families.clear()
+        families.add(family)
+        return None
+    if len(programs) >= KINDS:
         programs.pop(next(iter(programs)))
-    program = programs[kind] = _program(*kind) if came else None
+    program = programs[kind] = _program(*kind)
     return program

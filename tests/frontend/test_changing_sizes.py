@@ -113,7 +113,8 @@ def test_training_on_changing_batches_compiles_one_program(counted: list[Any]) -
         return found
 
     mixed = losses()
-    assert 1 <= len(counted) <= 3 and all(g.symbols() for g in counted)
+    steps = [g for g in counted if len(g.nodes) > 9]  # draws run by themselves
+    assert 1 <= len(steps) <= 3 and all(g.symbols() for g in steps)
     programs.LONG, before = -1, programs.LONG  # sizes are not remembered: op by op to the end
     programs.clear()
     try:

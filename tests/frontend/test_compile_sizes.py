@@ -170,7 +170,7 @@ def test_recordings_are_bounded() -> None:
 
 
 def test_what_one_recording_assumes_of_sizes_is_not_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The smaller of two sizes is another one here and there: types inferred for one recording are its own."""
+    """The smaller of two sizes is another one here and there."""
     monkeypatch.setattr(programs, "CHOSEN", "reference")
     programs.clear()
     for rows in (2, 3, 4, 7, 8):
