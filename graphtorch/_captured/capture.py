@@ -127,6 +127,7 @@ class Capture:
         self.numbers: list[tuple[Any, Value]] = []  # those that nothing but the result depends on
         self.root: CodeType | None = None  # what calls the function
         self.aliases: dict[Tensor, Tensor] = {}  # made inside, of older tensors
+        self.views: set[int] = set()  # identities of those made inside, of older tensors
         self.forward: list[weakref.ref[Storage]] | None = None  # `created` before the gradient of its results
         self.watching: Callable[[], AbstractContextManager[Any]] = nullcontext  # around Python of the user's
 
@@ -297,6 +298,16 @@ class Capture:
         """`made` is a new tensor over the memory that `source` shows."""
         if not self.owns(source._storage):
             self.aliases[made] = self.aliases.get(source, source)
+
+    def viewed(self, made: Tensor) -> None:
+        """`made` is a new view."""
+        if not self.owns(made._storage):
+            self.views.add(id(made))
+
+    def turned(self, tensor: Tensor) -> None:
+        """A tensor is about to show its memory in another way: an older view is compared afterwards, too."""
+        if tensor._base is not None and not self.owns(tensor._storage) and id(tensor) not in self.views:
+            self.known.setdefault(tensor, Known(tensor._storage, tensor._view, tensor._rg, None, 0))
 
     def watched(self, tensor: Tensor) -> None:
         """A hook is about to come to a tensor, or its gradient is to be kept: of older ones at every call."""

@@ -177,7 +177,7 @@ class Returned:
         """A tensor from outside, or what shows its memory."""
         base = tensor._base
         source = self._capture.aliases.get(tensor) if base is None else base
-        if source is None:
+        if source is None or (base is not None and id(tensor) not in self._capture.views):
             return "tensor", tensor
         if base is None and tensor._rg:
             raise Unreplayable  # a leaf of its own over memory from outside

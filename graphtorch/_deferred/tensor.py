@@ -719,6 +719,8 @@ def make_view(
     made._base = tensor._base if tensor._base is not None else tensor
     made._fn_version = made._counter.number
     made._name_of_view = name
+    if recorder.capture is not None:
+        recorder.capture.viewed(made)
     if tensor._inference:
         made._inference = True
     if not modes.grad:

@@ -183,6 +183,8 @@ def view_as_complex(input: Tensor) -> Tensor:
 def _rebind(x: Tensor, seen: Tensor) -> Tensor:
     """Make `x` look as `seen`, a view of it."""
     check_writable(x)
+    if recorder.capture is not None:
+        recorder.capture.turned(x)
     fn, rg = x.grad_fn, x._rg
     if x._base is None and (fn is not None or rg):
         keeper = object.__new__(Tensor)

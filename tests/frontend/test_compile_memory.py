@@ -580,3 +580,24 @@ def test_data_set_before_the_backward_pass(change: str) -> None:
             found += [x.grad, w.grad]
         return found
     agrees(program)
+
+
+def test_an_older_view_is_returned_as_itself() -> None:
+    base = torch.arange(6.0)
+    view = base.view(2, 3)
+    for function in (lambda: view, lambda: view.mul_(1), lambda: (view.view(3, 2).add_(0), view)[1],
+                     lambda: (base.add_(0), view, view[0])[1]):
+        compiled = torch.compile(function)
+        assert all(compiled() is view for _ in range(3)) and compiled.recorded == 1
+    shown = torch.compile(lambda: view[0])
+    assert shown() is not shown() and shown()._base is base
+
+
+def test_an_older_view_is_turned_at_each_call() -> None:
+    for turn in (lambda v: v.t_(), lambda v: (v.t_(), v * 2)[1], lambda v: v.unsqueeze_(0)):
+        found = []
+        for wrap in (torch.compile, lambda f: f):
+            view = torch.arange(6.0).view(2, 3)
+            function = wrap(lambda turn=turn, view=view: turn(view))
+            found.append([(function().tolist(), view.stride(), view.tolist()) for _ in range(2)])
+        assert found[0] == found[1]
