@@ -128,6 +128,14 @@ class Recording:
         if self.outer is not None and not self.owns(source._storage):
             self.outer.aliased(made, source)
 
+    def viewed(self, made: Tensor) -> None:
+        if self.outer is not None and not self.owns(made._storage):
+            self.outer.viewed(made)
+
+    def turned(self, tensor: Tensor) -> None:
+        if self.outer is not None and not self.owns(tensor._storage):
+            self.outer.turned(tensor)
+
     def watched(self, tensor: Tensor) -> None:
         if not self.owns(tensor._storage):
             self._refuse("registers a hook on a tensor from outside: register it before")
