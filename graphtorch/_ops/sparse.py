@@ -18,7 +18,7 @@ from graphtorch.ir.graph import Type
 from .._deferred.printing import sparse_text
 from .._deferred.storage import Storage, Version
 from .._deferred.tensor import Tensor
-from .._types import DTYPES, check_device, layout, sparse_coo, sparse_csr
+from .._types import DTYPES, check_device, device, layout, sparse_coo, sparse_csr
 from ..autograd.grad_mode import modes, no_grad
 from .base import FUNCTIONS, METHODS, SparseOperand, check_tensor, register
 from .creation import from_array
@@ -55,6 +55,14 @@ class SparseTensor(Tensor):
     @property
     def _type(self) -> Type:
         return Type(self._pair[1]._type.dtype, self._size)
+
+    @property
+    def device(self) -> device:
+        return self._pair[1].device
+
+    @property
+    def is_meta(self) -> bool:
+        return self._pair[1].is_meta
 
     @property
     def layout(self) -> layout:

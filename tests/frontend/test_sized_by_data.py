@@ -18,7 +18,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
     "mask": (lambda x: x[x > 0], [1, 2, 2], r"torch\.where"),
     "unique": (lambda x: torch.unique(x), [0, 1, 2], "neighbours"),
     "unique_consecutive": (lambda x: torch.unique_consecutive(x), [1, 0, 2], r"x\[1:\]"),
-    "repeat_interleave": (lambda x: x.repeat_interleave(x.long()), [1, 2, 2, 2, 2], "Python ints"),
+    "repeat_interleave": (lambda x: x.repeat_interleave(x.long()), [1, 2, 2, 2, 2], "output_size"),
     "one_hot": (lambda x: torch.nn.functional.one_hot(x.long())[0], [0, 1, 0], "num_classes"),
     "bincount": (lambda x: torch.bincount(x.long()), [1, 1, 2], "scatter_add"),
 }
