@@ -7,6 +7,7 @@ and goes through all regions, so that sums are the same on any number of threads
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ def product(a: Expr, b: Expr) -> Expr:
     return unary("rounded", binary("mul", a, b))
 
 
-class Geometry:
+class Geometry(ABC):
     """The bins of one region inside a kernel.
 
     Attributes:
@@ -72,13 +73,13 @@ class Geometry:
     def scaled(self, region: Expr, i: int) -> Expr:
         return product(self.field(region, i), self.number(self.attrs.scale))
 
+    @abstractmethod
     def region(self, region: Expr) -> None:
         """Everything that the bins of a region have in common."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bin(self, i: Expr, j: Expr, visit: Visit) -> None:
         """Visits the taps of bin (i, j)."""
-        raise NotImplementedError
 
 
 class Line:
