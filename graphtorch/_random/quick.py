@@ -59,7 +59,9 @@ def met(kind: Kind, shape: tuple[Any, ...]) -> Repeated | None:
     if type(count) is not int or not 0 < count <= SMALL:
         return None
     stream, method, arguments = kind
-    family = stream, method, *[a for a in arguments if a != shape and (a,) != shape]
+    # by identity: a NumPy number compares with a shape element by element
+    others = [a for a in arguments if a is not shape and (type(a) is not int or (a,) != shape)]
+    family = stream, method, *others
     if family not in families:
         if len(families) >= KINDS:
             families.clear()
