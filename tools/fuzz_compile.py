@@ -154,7 +154,8 @@ def _tensor(x: Any) -> list[Any]:
     has = x.grad is not None and _history(x) is None
     shown = x.detach().clone()
     shown = shown.resolve_conj().resolve_neg() if hasattr(shown, "resolve_neg") else shown
-    return [shown.numpy(), needs_grad(x), str(x.dtype), seen(x.grad) if has else None]
+    order = [d for _, d in sorted((s, -d) for d, s in enumerate(x.stride()) if x.shape[d] > 1)]
+    return [shown.numpy(), needs_grad(x), str(x.dtype), order, seen(x.grad) if has else None]
 
 
 def needs_grad(x: Any) -> bool:

@@ -13,7 +13,7 @@ from graphtorch.ir.evaluate import bind_sizes, resolve_attrs, specialize
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.graph import Graph, Node, Type, Value, topological
 from graphtorch.ir.passes.fuse import CHEAP
-from graphtorch.ir.shape import Condition, SymInt, plain_symbol
+from graphtorch.ir.shape import Condition, Shape, SymInt, plain_symbol
 
 from .._deferred.door import Buffer
 from .._deferred.programs import recorded_program
@@ -162,7 +162,8 @@ class Backward:
         for kind, which, place in self.watched:
             tensor = which if kind == TENSOR else arguments[which] if kind == ARGUMENT else outputs[which]
             counter, storage = tensor._counter, tensor._storage
-            versions.append((counter, counter.number, storage, storage.epoch, tensor._view, place))
+            versions.append((counter, counter.number, storage, storage.epoch, tensor._view, place,
+                             kind == OUTPUT))
         if modes.anomaly:
             node.metadata["traceback_"] = _users_stack()
         for number, i in enumerate(self.outputs):
@@ -191,15 +192,15 @@ class CompiledNode(GradNode):
     carried: Sequence[Buffer] = ()
 
     # counts of writes to what it reads, those through ``.data`` included, and where that is
-    versions: list[tuple[Version, int, Storage, int, View | None, int]]
+    versions: list[tuple[Version, int, Storage, int, View | None, int, bool]]
 
     def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
         """Run the compiled gradient."""
         if self.saved is None:
             raise RuntimeError(FREED)
-        for counter, number, storage, epoch, view, place in self.versions:
+        for counter, number, storage, epoch, view, place, is_output in self.versions:
             if storage.epoch != epoch and counter.number == number:  # as in PyTorch, what is there now counts
-                self.saved[place] = _shown(storage, view, self.saved[place])
+                self.saved[place] = _shown(storage, view, None if is_output else self.saved[place].shape)
             if counter.number != number:
                 raise RuntimeError(
                     "one of the variables needed for gradient computation has been modified by an inplace "
@@ -222,12 +223,12 @@ class CompiledNode(GradNode):
         return gradients
 
 
-def _shown(storage: Storage, view: View | None, before: Buffer) -> Buffer:
-    """The elements of a storage now, or those that a view shows where `before` held just them."""
+def _shown(storage: Storage, view: View | None, shape: Shape | None) -> Buffer:
+    """The elements of a storage now, where it has that shape; else those that a view shows."""
     made = object.__new__(Tensor)
     made._storage = storage
     whole = buffer_of(made)
-    if view is None or whole.shape == before.shape:
+    if view is None or whole.shape == shape:
         return whole
     made._view = view
     return buffer_of(made)

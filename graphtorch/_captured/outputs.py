@@ -10,11 +10,12 @@ from graphtorch.ir.dtype import boolean
 from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.shape import SymInt
 
+from .._deferred.memory_order import order_shown, own_order
 from .._deferred.storage import Storage, Version, View, is_contiguous
 from .._deferred.tensor import Tensor
 from .capture import Capture, rebuild, tensors_in
 from .gradient import behind
-from .results import SINGLE, Outputs, Shown
+from .results import SINGLE, Outputs, Shown, result_of
 from .segments import Unreplayable
 
 
@@ -67,8 +68,8 @@ class Returned:
     def carriers(self) -> tuple[list[Tensor | None], list[int]]:
         """Bases and outputs that carry a history, None for others; and those whose backward pass ran."""
         found: list[Tensor | None] = [*self.bases]
-        found += [t if k in ("result", "base") else None
-                  for t, (k, _) in zip(self.tensors, self.kinds, strict=True)]
+        found += [t if k == "base" or result_of(k, x) is not None else None
+                  for t, (k, x) in zip(self.tensors, self.kinds, strict=True)]
         spent = [i for i, t in enumerate(found) if t is not None and behind([t]).freed]
         return [None if i in spent else t for i, t in enumerate(found)], spent
 
@@ -83,7 +84,9 @@ class Returned:
         found = []
         for i in outputs:
             kind, number = ("base", i) if i < len(bases) else self.kinds[i - len(bases)]
-            found.append(bases[number] if kind == "base" else number)
+            result = bases[number] if kind == "base" else result_of(kind, number)
+            assert result is not None  # no other carries a history
+            found.append(result)
         return found
 
     # -- numbers
@@ -147,9 +150,11 @@ class Returned:
         if type(tensor) is not Tensor:
             raise Unreplayable
         view, whole = tensor._view, tensor._storage.value.type
-        if alone and (view is None or view.type.numel != whole.numel or _in_order(view)):
+        if alone and (view is None or view.type.numel != whole.numel or _is_all(view, tensor)):
+            order = own_order(tensor)
             if not tensor._rg:
-                return "result", self.number(tensor._value())
+                number = self.number(tensor._value())
+                return ("result", number) if order is None else ("ordered", (number, order))
             if view is not None:
                 raise Unreplayable
             return "leaf", self.number(tensor._value())
@@ -224,8 +229,10 @@ def _shown(kind: str, which: Any, tensor: Tensor, own: View | None) -> Shown:
     return Shown(kind, which, view, name, tensor._creation, tensor._tracked, True)
 
 
-def _in_order(view: View) -> bool:
-    return is_contiguous(view.type.shape, view.strides)
+def _is_all(view: View, tensor: Tensor) -> bool:
+    """Whether a view of all of a tensor's memory shows it as the memory of a new one."""
+    own = tensor._base is None and order_shown(view) is not None
+    return own or is_contiguous(view.type.shape, view.strides)
 
 
 _NOTHING = Value(Type(boolean))  # in the place of what a size of the result would be as a tensor

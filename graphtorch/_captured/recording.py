@@ -17,7 +17,7 @@ from .capture import Boundary, Capture, Closed
 from .entry import Guards, Replay, layout_of
 from .gradient import ARGUMENT, OUTPUT, TENSOR, Backward, Joint, joint_gradient
 from .outputs import Given, Returned
-from .results import SINGLE
+from .results import SINGLE, result_of
 from .segments import Path, Segment, Step, Unobserved, Unreplayable
 from .sizes import Assumed, Symbols
 
@@ -307,7 +307,7 @@ class Recording:
             else:
                 first = len(self.returned.bases)
                 found += [(OUTPUT, first + i, place) for i, (kind, x) in enumerate(self.returned.kinds)
-                          if kind == "result" and self.values[x] == value]
+                          if (number := result_of(kind, x)) is not None and self.values[number] == value]
         return found
 
     def _kept(self) -> list[Storage]:

@@ -12,7 +12,7 @@ from graphtorch.ir.shape import Dim, evaluate
 
 from .._deferred.door import Buffer
 from .._deferred.storage import Leaf, Storage, Version, View
-from .._deferred.tensor import Tensor, make_view
+from .._deferred.tensor import Tensor, in_order, make_view
 from ..autograd.grad_mode import modes
 from .capture import rebuild
 from .gradient import Spent
@@ -40,6 +40,11 @@ def fresh(buffer: Buffer) -> Tensor:
 _new: Any = object.__new__
 _TYPES = Type._table
 SINGLE = object()  # the structure of a result that is one tensor
+
+
+def result_of(kind: str, x: Any) -> int | None:
+    """The number of the result that becomes an output of its own memory; None for outputs of other kinds."""
+    return x if kind == "result" else x[0] if kind == "ordered" else None
 
 
 class Shown(NamedTuple):
@@ -107,6 +112,9 @@ class Outputs:
         """One output; None for those that others have to be there for."""
         if kind == "result":
             return fresh(results[x])
+        if kind == "ordered":
+            number, order = x
+            return in_order(Leaf(results[number]), order)
         if kind == "number":
             return results[x].numpy().item()
         if kind == "size":

@@ -26,6 +26,7 @@ from ..autograd.nodes import AccumulateGrad, Edge, GradNode, Seen, seen_of
 from ..utils.hooks import register
 from . import running
 from .door import Buffer
+from .memory_order import Order, view_of
 from .storage import (
     Leaf,
     MetaLeaf,
@@ -581,13 +582,25 @@ def from_value(value: Value) -> Tensor:
     return made
 
 
-def beside(tensor: Tensor, value: Value) -> Tensor:
+def in_order(value: Value, order: Order | None) -> Tensor:
+    """A new tensor outside the autograd graph, whose memory is filled dimension by dimension of `order`."""
+    if order is None:
+        return from_value(value)
+    stored = ops.permute(value, dims=order)
+    made = from_value(MetaLeaf(stored.type) if type(value) is MetaLeaf else stored)
+    made._view = view_of(value.type, order)
+    made._cached = made._storage.value, value
+    return made
+
+
+def beside(tensor: Tensor, value: Value, order: Order | None = None) -> Tensor:
     """A new tensor outside the autograd graph on the device of `tensor`: on "meta" of the type alone."""
-    return from_value(MetaLeaf(value.type) if tensor.is_meta else value)
+    return in_order(MetaLeaf(value.type) if tensor.is_meta else value, order)
 
 
 def wrap(
-    name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...]
+    name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...],
+    order: Order | None = None,
 ) -> Any:
     """The results of an operation as tensors, with their place in the autograd graph.
 
@@ -596,11 +609,12 @@ def wrap(
         outs: the values made: one, or a tuple.
         tensors: for each of `values` the tensor it was read from; anything else for constants.
         values: the operands.
+        order: of the result's memory, see `memory_order`.
     """
     if MetaLeaf.used and any_meta(values):
-        return _wrap_meta(name, outs, tensors, values)
+        return _wrap_meta(name, outs, tensors, values, order)
     if isinstance(outs, Value):
-        made = from_value(outs)
+        made = from_value(outs) if order is None else in_order(outs, order)
         if modes.grad and _any_requires_grad(tensors):
             _attach(name, (made,), (outs,), tensors, values)
         return made
@@ -611,12 +625,13 @@ def wrap(
 
 
 def _wrap_meta(
-    name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...]
+    name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...],
+    order: Order | None,
 ) -> Any:
     """As `wrap`, for operands of which one has no elements: nor have the results."""
     _check_devices([t for t in tensors if isinstance(t, Tensor) and (t._type.shape or t.is_meta)])
     several = (outs,) if isinstance(outs, Value) else outs
-    results = tuple([from_value(MetaLeaf(v.type)) for v in several])
+    results = tuple([in_order(MetaLeaf(v.type), order) for v in several])
     if modes.grad and _any_requires_grad(tensors):
         _attach(name, results, several, tensors, values)
     return results[0] if isinstance(outs, Value) else results

@@ -12,8 +12,9 @@ from graphtorch.ir.ops.common import zeros
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import GradNode, look
 from . import at_once, running
+from .memory_order import Order, own_order
 from .storage import Leaf, MetaLeaf, Storage, overlaps, recorder, write_steps
-from .tensor import Tensor, wrap
+from .tensor import Tensor, in_order, wrap
 
 CHAIN_BOUND = 16  # writes to parts, each to what the one before left, that wait before they are computed
 
@@ -130,21 +131,32 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
     )
     if not keep_history and type(value) is Leaf and at_once.copy(tensor, value):
         return tensor
-    if tensor._view is None:
+    if base is None:
         replaces = keep_history and tensor.requires_grad and not (updates and result.requires_grad)
         fn = _replacement(tensor, result, value) if replaces else None
-        running.store(tensor._storage, value)
-        _written(tensor)
+        _write_own(tensor, value)
         if keep_history:
             _continue(tensor, *((fn, 0) if replaces else _history(result)))
             _saw_itself(tensor)
         return tensor
-    _write_view(tensor, result, value, keep_history)
+    _write_view(tensor, base, result, value, keep_history)
     return tensor
 
 
-def _write_view(tensor: Tensor, result: Tensor, value: Value, keep_history: bool) -> None:
-    base = tensor._base if tensor._base is not None else tensor
+def _write_own(tensor: Tensor, value: Value) -> None:
+    """Write `value` to all of a tensor that is no view of another one (it may be an alias of a part)."""
+    storage, view = tensor._storage, tensor._view
+    if view is None:
+        running.store(storage, value)
+    else:
+        after = write_steps(storage.read(), view.steps, value)
+        running.store(storage, after)
+        tensor._cached = after, value
+        _end_of_chain(storage)
+    _written(tensor)
+
+
+def _write_view(tensor: Tensor, base: Tensor, result: Tensor, value: Value, keep_history: bool) -> None:
     own = () if base._view is None else base._view.steps
     rest = tensor._view.steps[len(own) :]  # type: ignore[union-attr]
     before = base._value()
@@ -225,6 +237,16 @@ def _saw_itself(tensor: Tensor) -> None:
     fn.made = tuple(made)
 
 
+def lay(made: Tensor, order: Order | None) -> Tensor:
+    """`made`, a new tensor that nothing else shows yet, with its memory filled in another order."""
+    other = in_order(made._value(), order)
+    if made._base is not None:  # what it is a view of was made on the way, and is nobody's
+        made._rg, made._fn, made._base = False, made.grad_fn, None
+    made._storage, made._view, made._cached = other._storage, other._view, other._cached
+    _saw_itself(made)
+    return made
+
+
 def _fitted(result: Tensor, target: Type) -> Tensor:
     value = result._value()
     try:
@@ -250,4 +272,4 @@ def cast_tensor(tensor: Tensor, target: DType) -> Tensor:
     if tensor.is_sparse:
         return tensor._with(cast_tensor(tensor._pair[1], target))  # type: ignore[no-any-return]
     value = tensor._value()
-    return wrap("ToCopy", ops.cast(value, dtype=target), (tensor,), (value,))
+    return wrap("ToCopy", ops.cast(value, dtype=target), (tensor,), (value,), own_order(tensor))

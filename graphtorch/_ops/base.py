@@ -18,6 +18,7 @@ from graphtorch.ir.shape import SymInt, normalize_axis
 from .. import _types
 from .._deferred.at_once import check_64_bits, element
 from .._deferred.door import Buffer
+from .._deferred.memory_order import order_of
 from .._deferred.running import flush, locate, settle, user_line
 from .._deferred.storage import Leaf, Storage, number_in_all, recorder
 from .._deferred.tensor import Tensor, wrap
@@ -158,14 +159,17 @@ def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None,
     """
     locate()
     values: list[Any] = []
-    left_out = False
+    left_out = viewed = False
     plain = recorder.capture is None
     for x in inputs:
         if isinstance(x, Tensor):
             storage = x._storage
             if plain and x._rg and storage.value.node is not None:
                 flush()  # an updated parameter is read: here the iteration before ends
-            if plain and x._view is None and storage.host is None:
+            if x._view is not None:
+                viewed = True
+                values.append(x._value())
+            elif plain and storage.host is None:
                 values.append(storage.value)
             else:
                 values.append(x._value())
@@ -184,10 +188,11 @@ def run(name: str, function: Callable[..., Any], *inputs: Tensor | Value | None,
     elif count > 2 and modes.grad:
         _separate(values, inputs)
     outs = function(*values, **attrs)
+    order = order_of(outs, inputs) if viewed else None
     if left_out:
         inputs = tuple([x for x, v in zip(inputs, values, strict=True) if v is not None])
         values = [v for v in values if v is not None]
-    return wrap(name, outs, inputs, tuple(values))
+    return wrap(name, outs, inputs, tuple(values), order)
 
 
 def _separate(values: list[Any], inputs: tuple[Any, ...]) -> None:

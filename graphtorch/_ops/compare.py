@@ -33,6 +33,7 @@ from .base import (
     scalar,
     write_out,
 )
+from .orders import row_major
 from .pointwise import (
     _both,
     add,
@@ -223,6 +224,7 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
 
 
 @register(inplace=True)
+@row_major
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`value` where mask holds, input elsewhere."""
     check_tensor("masked_fill", "mask", mask)

@@ -14,6 +14,7 @@ from graphtorch.ir.shape import broadcast
 
 from .. import _types
 from .._deferred import at_once, running
+from .._deferred.memory_order import channels_last_order
 from .._deferred.storage import MetaLeaf, recorder
 from .._deferred.tensor import Tensor, beside
 from .._deferred.write import assign, cast_tensor, check_overlap
@@ -85,7 +86,11 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         made = _moved(made, place)
     if asked.copy and made is self:
         return METHODS["clone"](self, memory_format=asked.memory_format)
-    return made if asked.memory_format is None else METHODS["contiguous"](made, asked.memory_format)
+    if asked.memory_format is None or asked.memory_format is _types.preserve_format:
+        return made
+    if made is self and asked.memory_format is _types.contiguous_format and not channels_last_order(self):
+        return made
+    return METHODS["contiguous"](made, asked.memory_format)  # type: ignore[no-any-return]
 
 
 def _moved(x: Tensor, place: _types.device) -> Tensor:

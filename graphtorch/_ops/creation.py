@@ -18,6 +18,7 @@ from graphtorch.ir.shape import SymInt
 from .. import _types
 from .._deferred.at_once import element
 from .._deferred.door import Buffer
+from .._deferred.memory_order import order_asked, view_of
 from .._deferred.storage import Leaf, MetaLeaf
 from .._deferred.tensor import Tensor, from_value
 from .._types import CPU, META, check_device, sparse_coo, to_ir
@@ -319,8 +320,10 @@ def like(name: str, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
             )
         if input.is_sparse and layout in (None, sparse_coo):
             return input._like(name, dtype)  # type: ignore[no-any-return]
-        return make(
-            tuple(input._type.shape),
+        order = order_asked(name, memory_format, input)
+        shape = tuple(input._type.shape)
+        tensor = make(
+            shape if order is None else tuple([shape[d] for d in order]),
             *args,
             dtype=input.dtype if dtype is None else dtype,
             device=input.device if device is None else device,
@@ -328,6 +331,9 @@ def like(name: str, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
             **({} if generator is None else {"generator": generator}),
             **named,
         )
+        if order is not None:
+            tensor._view = view_of(tensor._type.with_shape(shape), order)
+        return tensor
 
     made.__name__ = made.__qualname__ = name
     made.__doc__ = f"As `{make.__name__}`, with the shape and dtype of `input`."

@@ -18,6 +18,7 @@ from .base import (
     register,
     rounded_once,
 )
+from .orders import row_major
 
 __all__ = ["i0", "igamma", "igammac", "mvlgamma", "polygamma"]
 
@@ -80,6 +81,7 @@ METHODS["polygamma_"] = _write_polygamma
 
 
 @register(inplace=True, out=True)
+@row_major
 @rounded_once
 def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the gamma function of dimension `p`, for elements greater than (p - 1) / 2."""

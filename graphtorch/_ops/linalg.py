@@ -22,6 +22,7 @@ from .base import (
     run,
     scalar,
 )
+from .orders import row_major
 from .views import reshape
 
 
@@ -183,6 +184,7 @@ def _added(name: str, multiply: Any, input: Tensor, a: Tensor, b: Tensor, beta: 
 
 
 @register(inplace=True, out=True)
+@row_major
 @lower_precision
 @rounded_once
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
@@ -211,6 +213,7 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
 
 
 @register(inplace=True, out=True)
+@row_major
 @lower_precision
 @rounded_once
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
@@ -220,6 +223,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alp
 
 
 @register(inplace=True, out=True)
+@row_major
 @lower_precision
 @rounded_once
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:

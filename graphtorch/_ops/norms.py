@@ -23,6 +23,7 @@ from .base import (
     write_out,
 )
 from .factor import svdvals
+from .orders import row_major
 from .reduce import _mean_dtype
 
 
@@ -114,6 +115,7 @@ def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
 
 
 @register(inplace=True)
+@row_major
 @rounded_once
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Each slice along `dim` scaled so that its p-norm is at most `maxnorm`."""

@@ -11,10 +11,12 @@ from .._deferred.tensor import Tensor
 from .._types import DTYPES
 from .autocast import single_precision
 from .base import FUNCTIONS, axis_of, cast_value, check_tensor, checked, register, run, write_out
+from .orders import order_kept
 from .reduce import _check_size, _long, _pick, pair
 
 
 @register()
+@order_kept
 def sort(
     input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None
 ) -> Any:
@@ -72,7 +74,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     if not 1 <= k <= size:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {axis}")
     index = argsort(input, axis)
-    chosen = index.select(axis, k - 1) if input.ndim else index
+    chosen = index.select(axis, k - 1).contiguous() if input.ndim else index
     if keepdim and input.ndim:
         chosen = chosen.unsqueeze(axis)
     return pair("kthvalue", _pick("Kthvalue", input, chosen, axis, keepdim), chosen)

@@ -30,6 +30,7 @@ from .base import (
     run,
     write_out,
 )
+from .orders import row_major
 from .pointwise import maximum, minimum
 
 # ------------------------------------------------------------------------------------------ sums
@@ -383,6 +384,7 @@ def _finite(top: Tensor) -> Tensor:
 
 
 @register(out=True)
+@row_major
 @rounded_once
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """log(cumsum(exp(input))) along `dim`."""

@@ -27,6 +27,7 @@ from .base import (
     scalar,
 )
 from .indexing import Arrays, _basic, _index, _put, _sliced, _source, full_number, getitem
+from .orders import order_kept, row_major
 from .strides import as_strided, diagonal
 from .views import reshape, select, slice_view
 
@@ -37,6 +38,7 @@ def _index_list(x: Tensor, indices: Any) -> tuple[Tensor, Arrays]:
 
 
 @register(inplace=True)
+@order_kept
 def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
     """A copy with `values` written (or added) at index tensors."""
     part, arrays = _index_list(input, indices)
@@ -167,6 +169,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
 
 
 @register(inplace=True, out=True)
+@row_major
 def scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
@@ -251,6 +254,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 
 
 @register(inplace=True, out=True)
+@row_major
 def index_reduce(
     input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
@@ -283,6 +287,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 
 
 @register(inplace=True)
+@order_kept
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """A copy with `value` written at `index` along `dim`."""
     check_index_dtype("index_fill", index, IndexError)
@@ -327,6 +332,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
 
 @register(inplace=True)
+@order_kept
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """A copy with `source` written (or added) at flat places."""
     flat = reshape(input, (-1,))
@@ -338,6 +344,7 @@ TOO_FEW = "Number of elements of source < number of ones in mask"
 
 
 @register(inplace=True)
+@row_major
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """A copy with the elements of `source`, in order, where mask holds."""
     shape = broadcast(input._type.shape, mask._type.shape)

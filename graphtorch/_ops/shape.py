@@ -12,10 +12,11 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import broadcast
 
+from .._deferred.memory_order import order_asked
 from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, wrap
-from .._types import Size, channels_last, channels_last_3d, preserve_format
-from .._types import memory_format as memory_format_class
+from .._deferred.write import lay
+from .._types import Size, contiguous_format, preserve_format
 from .autocast import single_precision
 from .base import (
     FUNCTIONS,
@@ -32,6 +33,7 @@ from .base import (
     size_of,
 )
 from .creation import from_array
+from .orders import common_format, format_kept, order_kept, row_major
 from .views import expand, permute, reshape, transpose, unsqueeze
 
 # ------------------------------------------------------------------------------------------ copies
@@ -39,45 +41,24 @@ from .views import expand, permute, reshape, transpose, unsqueeze
 
 @register()
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
-    """A copy, in the autograd graph; row-major, or with the channels last in memory."""
+    """A copy, in the autograd graph; in the order of its memory, row-major, or with the channels last."""
     check_tensor("clone", "input", input)
-    if _is_channels_last("clone", memory_format):
-        return _channels_last(input, memory_format)
+    order = order_asked("clone", memory_format, input)
     value = input._value()
     if input.requires_grad:
-        return wrap("Clone", ops.reshape(value, shape=value.shape), (input,), (value,))
-    return wrap("Clone", value, (), ())  # values are immutable: a copy is the same value in another storage
+        return wrap("Clone", ops.reshape(value, shape=value.shape), (input,), (value,), order)
+    return wrap("Clone", value, (), (), order)  # values are immutable: a copy is the same value elsewhere
 
 
 @register(function=False)
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
     """Row-major (or in `memory_format`): the tensor itself where it is, a copy otherwise."""
-    if _is_channels_last("contiguous", memory_format):
-        fits = METHODS["is_contiguous"](self, memory_format)
-        return self if fits else _channels_last(self, memory_format)
-    if memory_format is preserve_format or METHODS["is_contiguous"](self):
+    if METHODS["is_contiguous"](self, memory_format):
         return self
-    return clone(self)
-
-
-_CHANNELS_LAST_RANK = {channels_last: 4, channels_last_3d: 5}
-
-
-def _is_channels_last(name: str, given: Any) -> bool:
-    """Whether a `memory_format` argument asks for another order than the usual one."""
-    if given is not None and not isinstance(given, memory_format_class):
-        raise TypeError(f"{name}(): argument 'memory_format' must be torch.memory_format, not "
-                        f"{type(given).__name__}")
-    return given in _CHANNELS_LAST_RANK
-
-
-def _channels_last(input: Tensor, memory_format: Any) -> Tensor:
-    """A copy that lies in memory with its channels (dim 1) last."""
-    rank = _CHANNELS_LAST_RANK[memory_format]
-    if input.ndim != rank:
-        raise RuntimeError(f"required rank {rank} tensor to use {memory_format.name} format")
-    moved = clone(permute(input, 0, *range(2, rank), 1))
-    return permute(moved, 0, rank - 1, *range(1, rank - 1))
+    if memory_format is preserve_format:
+        raise RuntimeError("preserve memory format is unsupported by the contiguous operator: name an order, "
+                           "as torch.contiguous_format or torch.channels_last")
+    return clone(self, memory_format=memory_format or contiguous_format)
 
 
 # ------------------------------------------------------------------------------------------ joining
@@ -114,7 +95,9 @@ def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Tensor:
     at = axis_of(dim, real[0].ndim)
     for i, t in enumerate(real):
         _check_joins(real[0], t, at, i)
-    return run("Cat", lambda *vs: ops.concat(*[cast_value(v, dtype) for v in vs], dim=at), *real)
+    made = run("Cat", lambda *vs: ops.concat(*[cast_value(v, dtype) for v in vs], dim=at), *real)
+    order = common_format(real)
+    return made if order is None else lay(made, order)
 
 
 def _check_joins(first: Tensor, other: Tensor, at: int, position: int) -> None:
@@ -252,6 +235,7 @@ def block_diag(*tensors: Tensor) -> Tensor:
     return cat(rows, 0)
 
 
+@format_kept
 def constant_pad(x: Tensor, pad: Any, value: Any = 0) -> Tensor:
     """Padded with a constant: pairs (low, high) from the last dimension backwards; negative ones cut."""
     rank = x.ndim
@@ -387,6 +371,7 @@ def _repeated(input: Tensor, repeats: Tensor, axis: int, total: int) -> Tensor:
 
 
 @register()
+@order_kept
 def flip(input: Tensor, *positions: Any, dims: Any = None) -> Tensor:
     """Reversed along `dims`, copied."""
     dims = positions if dims is None else (dims,)
@@ -408,6 +393,7 @@ def flipud(input: Tensor) -> Tensor:
 
 
 @register()
+@row_major
 def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """Shifted along `dims`; what leaves at one end enters at the other."""
     if dims is None or dims == ():
@@ -432,10 +418,10 @@ def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
     """Turned by 90 degrees k times in the plane of two dimensions."""
     a, b = (axis_of(d, input.ndim) for d in dims)
     turned = {
-        0: lambda: clone(input),
+        0: lambda: clone(input, memory_format=contiguous_format),
         1: lambda: transpose(flip(input, (b,)), a, b),
         2: lambda: flip(input, (a, b)),
-        3: lambda: flip(transpose(input, a, b), (b,)),
+        3: lambda: transpose(flip(input, (a,)), a, b),
     }[k % 4]
     return turned()
 
@@ -473,6 +459,7 @@ def diagflat(input: Tensor, offset: int = 0) -> Tensor:
 
 
 @register()
+@row_major
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Matrices with the last dimension on a diagonal."""
     rank = input.ndim + 1

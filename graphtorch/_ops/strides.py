@@ -12,6 +12,7 @@ from graphtorch.ir.graph import Type
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt, contiguous_strides, numel
 
+from .._deferred.memory_order import CHANNELS_LAST_RANK
 from .._deferred.running import _refuse_in_capture, settle
 from .._deferred.storage import Leaf, Take, ViewDtype, is_contiguous, recorder
 from .._deferred.tensor import Tensor, beside, make_view
@@ -298,9 +299,12 @@ def storage_offset(self: Tensor) -> Any:
 @register("is_contiguous", function=False)
 def is_contiguous_method(self: Tensor, memory_format: Any = None) -> bool:
     """Whether elements lie row-major without gaps."""
-    if memory_format is not None and getattr(memory_format, "name", "").startswith("channels_last"):
+    rank = CHANNELS_LAST_RANK.get(memory_format)
+    if rank is not None:
         shape = self._type.shape
-        order = (0, *range(2, len(shape)), 1)
+        if len(shape) != rank:
+            return False
+        order = (0, *range(2, rank), 1)
         return is_contiguous(tuple(shape[i] for i in order), tuple(self._strides[i] for i in order))
     return is_contiguous(self._type.shape, self._strides)
 

@@ -186,7 +186,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 @register()
 def ravel(input: Tensor) -> Tensor:
     """One dimension, all elements."""
-    return reshape(input, (-1,)) if input.numel() else reshape(input, (0,))
+    return reshape(METHODS["contiguous"](input), (input.numel(),))
 
 
 @register()

@@ -10,6 +10,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, f64, i64
 from graphtorch.ir.graph import Value
 
+from .._deferred.memory_order import Order
 from .._deferred.running import locate
 from .._deferred.tensor import Tensor
 from .._ops.base import cast_value, scalar
@@ -157,38 +158,19 @@ def complex_of(make: Callable[[Shape, DType], Value], shape: Shape, dtype: DType
     return ops.complex(*[ops.reshape(p, shape=shape) for p in parts])  # type: ignore[no-any-return]
 
 
-def memory_order(x: Tensor) -> tuple[int, ...] | None:
-    """The dimensions of `x` from the slowest to the fastest in memory; None where that is their own order."""
-    if x._view is None:
-        return None
-    shape, strides = x._type.shape, x._strides
-    moving = [d for d, size in enumerate(shape) if size != 1]
-    order: list[int] = []  # from the fastest; insertion, in which strides of 0 stay where they are
-    for d in reversed(moving):
-        place = at = len(order)
-        while at and (strides[order[at - 1]] == 0 or strides[d] == 0 or strides[order[at - 1]] > strides[d]):
-            at -= 1
-            if strides[order[at]] and strides[d]:
-                place = at
-        order.insert(place, d)
-    if order[::-1] == moving:
-        return None
-    return (*order[::-1], *(d for d, size in enumerate(shape) if size == 1))
-
-
-def in_order(shape: Shape, order: tuple[int, ...] | None, make: Make) -> Value:
+def drawn_in_order(shape: Shape, order: Order | None, make: Make) -> Value:
     """What `make` draws for `shape`, filled in dimension by dimension of `order`."""
     if order is None:
         return make(shape)
     return from_order(make(tuple([shape[d] for d in order])), order)
 
 
-def to_order(value: Value, order: tuple[int, ...] | None) -> Value:
+def to_order(value: Value, order: Order | None) -> Value:
     """A value with the dimensions in another order."""
     return value if order is None else ops.permute(value, dims=order)  # type: ignore[no-any-return]
 
 
-def from_order(value: Value, order: tuple[int, ...] | None) -> Value:
+def from_order(value: Value, order: Order | None) -> Value:
     """What `to_order` was given."""
     if order is None:
         return value

@@ -13,7 +13,8 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import broadcast
 
 from .. import _types
-from .._deferred.tensor import Tensor, beside, from_value
+from .._deferred.memory_order import Order, order_asked
+from .._deferred.tensor import Tensor, beside, in_order
 from .._ops.base import (
     FUNCTIONS,
     METHODS,
@@ -50,8 +51,8 @@ def _resized(out: Tensor, shape: tuple[Any, ...]) -> Tensor:
     return out if out._type.shape == shape else METHODS["resize_"](out, shape)
 
 
-def _finish(value: Value, requires_grad: bool) -> Tensor:
-    made = from_value(value)
+def _finish(value: Value, requires_grad: bool, order: Order | None = None) -> Tensor:
+    made = in_order(value, order)
     return made.requires_grad_() if requires_grad else made
 
 
@@ -208,13 +209,13 @@ def _like(name: str, make: Callable[..., Value], to: Callable[..., Any] = _float
         ir = to(input.dtype if dtype is None else dtype, name)
         if place is META:
             return without_elements(tuple(input._type.shape), ir, requires_grad)
-        order = None if str(memory_format).endswith("contiguous_format") else draw.memory_order(input)
+        order = order_asked(name, memory_format, input)
         shape = tuple(input._type.shape)
 
         def drawn(sizes: Any) -> Value:
             return make(sizes, ir, generator, order is None, *bounds, **named)
 
-        return _finish(draw.in_order(shape, order, drawn), requires_grad)
+        return _finish(draw.drawn_in_order(shape, order, drawn), requires_grad, order)
 
     made.__name__ = made.__qualname__ = name
     made.__doc__ = f"As `{name.removesuffix('_like')}`, with the shape and dtype of `input`."
@@ -250,12 +251,7 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
         raise RuntimeError(f"bernoulli: expected probabilities of a floating point dtype, got {input.dtype}")
     chances = checked(input, "probability", CHANCES)
     generator = draw.source_beside(input, generator)
-    order = draw.memory_order(input)
-
-    def drawn(value: Value) -> Value:
-        return draw.from_order(draw.below_each(generator, draw.to_order(value, order)), order)
-
-    return run("Bernoulli", drawn, chances)  # type: ignore[no-any-return]
+    return run("Bernoulli", lambda value: draw.below_each(generator, value), chances)  # type: ignore[no-any-return]
 
 
 # ------------------------------------------------------------------------------------------ by rejection

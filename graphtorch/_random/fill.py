@@ -13,6 +13,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import SCALAR_NAMES, DType
 from graphtorch.ir.graph import Value
 
+from .._deferred.memory_order import own_order
 from .._deferred.storage import MetaLeaf
 from .._deferred.tensor import Tensor, from_value
 from .._deferred.write import assign, check_writable
@@ -50,13 +51,13 @@ def _method(name: str, doc: str, *parameters: tuple[str, Any]) -> Callable[[Call
             check_writable(self)
             if self.is_meta:
                 return assign(self, from_value(MetaLeaf(self._type)))
-            dtype, order = self._type.dtype, draw.memory_order(self)
+            dtype, order = self._type.dtype, own_order(self)
             numbers = list(given.values())
 
             def make(shape: Any) -> Value:
                 return define(self, shape, dtype, generator, *numbers)
 
-            return assign(self, from_value(draw.in_order(tuple(self._type.shape), order, make)))
+            return assign(self, from_value(draw.drawn_in_order(tuple(self._type.shape), order, make)))
 
         fill.__name__ = fill.__qualname__ = name
         fill.__doc__ = doc
@@ -110,7 +111,7 @@ def _bernoulli(self: Tensor, shape: Any, dtype: DType, generator: Any, p: Any) -
     if not p._type.dtype.is_floating_point:
         raise RuntimeError(f"bernoulli_: expected probabilities of a floating point dtype, got {p.dtype}")
     chances = checked(p.detach(), "probability", CHANCES).expand(self._type.shape)
-    value = draw.to_order(chances._value(), draw.memory_order(self))
+    value = draw.to_order(chances._value(), own_order(self))
     return draw.rounded(draw.below_each(generator, value), dtype)
 
 

@@ -8,6 +8,7 @@ from .. import _settings, _types, cpu, cuda
 from .._deferred.tensor import Tensor
 from .._files.records import PyTorchFileReader
 from .._ops.base import FUNCTIONS, METHODS
+from .._ops.orders import row_major
 from ..jit import ScriptFunction, ScriptModule
 from .absent import class_without_instances
 
@@ -48,6 +49,7 @@ def detach(input: Tensor) -> Tensor:
     return input.detach()
 
 
+@row_major
 def _softmax_backward_data(grad_output: Tensor, output: Tensor, dim: int, input_dtype: Any) -> Tensor:
     """The gradient of a softmax from what it gave."""
     weighted = grad_output * output

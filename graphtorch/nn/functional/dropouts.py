@@ -9,6 +9,7 @@ from typing import Any
 from graphtorch.ir.dtype import f32, f64
 from graphtorch.ir.graph import Value
 
+from ..._deferred.memory_order import own_order
 from ..._deferred.tensor import Tensor, beside
 from ..._random import draw
 from ._common import floating, in_place
@@ -32,9 +33,9 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 def _drawn(x: Tensor, shape: tuple[Any, ...], p: float, make: Callable[..., Value]) -> Tensor:
     """What `make` draws with probability 1 - p, one for each element of `x` in the order of its memory."""
     dtype = x._type.dtype
-    order = draw.memory_order(x) if shape == x._type.shape else None
+    order = own_order(x) if shape == x._type.shape else None
     generator = draw.source_beside(x, None)
-    return beside(x, draw.in_order(shape, order, lambda sizes: make(sizes, dtype, generator, 1 - p)))
+    return beside(x, draw.drawn_in_order(shape, order, lambda sizes: make(sizes, dtype, generator, 1 - p)))
 
 
 def _noise(x: Tensor, shape: tuple[Any, ...], p: float) -> Tensor:

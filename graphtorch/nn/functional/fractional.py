@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from graphtorch.ir.shape import numel
+
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision
 from ..._ops.base import FUNCTIONS
@@ -131,7 +133,8 @@ def _starts(u: Tensor, size: int, kernel: int, out: int) -> Tensor:
 def _largest(x: Tensor, places: Tensor, out: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The maxima of windows, and where in the image they are."""
     lead, shape = tuple(x.shape[:2]), (*x.shape[:2], *out)
-    flat = x.reshape((*lead, -1))
-    elements = flat.detach().gather(-1, places.reshape((*lead, -1))).reshape(places.shape)
+    flat = x.reshape((*lead, numel(x.shape[2:])))
+    every = places.reshape((*lead, numel(places.shape[2:])))
+    elements = flat.detach().gather(-1, every).reshape(places.shape)
     winner = places.gather(-1, elements.argmax(-1, keepdim=True)).squeeze(-1)
     return flat.gather(-1, winner).reshape(shape), winner.reshape(shape)

@@ -16,6 +16,7 @@ from graphtorch.ir.shape import SymInt
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision
 from ..._ops.base import FUNCTIONS, check_tensor, rounded_once
+from ..._ops.orders import row_major
 from ._common import where
 
 _CUBIC = -0.75  # the coefficient a of Keys' cubic kernel (1981) that PyTorch uses
@@ -74,6 +75,7 @@ def _aligned(given: bool | None) -> bool:
     return bool(given)
 
 
+@row_major
 @single_precision
 @rounded_once
 def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros",

@@ -8,11 +8,13 @@ from typing import Any
 
 from ..._deferred.tensor import Tensor
 from ..._ops.base import rounded_once
+from ..._ops.orders import format_kept
 from ...autograd import no_grad
 from ._common import call, floating
 from .pooling import avg_pool2d, avg_pool3d
 
 
+@format_kept
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
                weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False,
                momentum: float = 0.1, eps: float = 1e-5) -> Tensor:

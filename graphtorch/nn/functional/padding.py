@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision
+from ..._ops.orders import format_kept
 from ._common import call, cat
 
 
@@ -34,7 +35,13 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise NotImplementedError("Only 2D, 3D, 4D, 5D padding with non-constant padding are supported for "
                                   f"now: got padding of length {len(amounts)} for an input of shape "
                                   f"{list(input.shape)}")
-    return (_all_dims if mode == "circular" else single_precision(_all_dims))(input, pairs, mode)
+    return (_all_dims if mode == "circular" else _edges)(input, pairs, mode)
+
+
+@format_kept
+@single_precision
+def _edges(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
+    return _all_dims(x, pairs, mode)
 
 
 def _all_dims(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
@@ -43,6 +50,7 @@ def _all_dims(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
     return x
 
 
+@format_kept
 def _constant(x: Tensor, pairs: list[tuple[int, int]], value: float) -> Tensor:
     for i, (low, high) in enumerate(pairs):
         if low < 0 or high < 0:

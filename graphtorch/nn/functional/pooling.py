@@ -8,6 +8,7 @@ from typing import Any
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import single_precision
 from ..._ops.base import check_places
+from ..._ops.orders import format_kept
 from ..._types import DTYPES
 from ._common import batched, call, floating, tuple_of
 
@@ -43,12 +44,14 @@ def max_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
     return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@format_kept
 def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
                ceil_mode: bool = False, return_indices: bool = False) -> Any:
     """Largest element of each window; indices count flat in H x W."""
     return _max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@format_kept
 def max_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
                ceil_mode: bool = False, return_indices: bool = False) -> Any:
     """Largest element of each window; indices count flat in D x H x W."""
@@ -95,12 +98,14 @@ def avg_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
     return _avg_pool(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
+@format_kept
 def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
     """Mean of each window; `divisor_override` replaces the count."""
     return _avg_pool(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
+@format_kept
 @single_precision
 def avg_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
@@ -128,12 +133,14 @@ def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
     return unbatch(out)
 
 
+@format_kept
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """Means over windows chosen so that the output has size `output_size`; None keeps a dim."""
     out, unbatch = _adaptive(2, "avg", input, output_size)
     return unbatch(out)
 
 
+@format_kept
 @single_precision
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """Means over windows chosen so that the output has size `output_size`; None keeps a dim."""
@@ -151,11 +158,13 @@ def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = 
     return _adaptive_max(1, input, output_size, return_indices)
 
 
+@format_kept
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima over windows chosen so that the output has size `output_size`; None keeps a dim."""
     return _adaptive_max(2, input, output_size, return_indices)
 
 
+@format_kept
 @single_precision
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima over windows chosen so that the output has size `output_size`; None keeps a dim."""
@@ -215,6 +224,7 @@ def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any =
     return _max_unpool(1, input, indices, kernel_size, stride, padding, output_size)
 
 
+@format_kept
 @single_precision
 def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
                  output_size: Any = None) -> Tensor:
@@ -222,6 +232,7 @@ def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any =
     return _max_unpool(2, input, indices, kernel_size, stride, padding, output_size)
 
 
+@format_kept
 @single_precision
 def max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
                  output_size: Any = None) -> Tensor:

@@ -14,6 +14,7 @@ from graphtorch.ir.dtype import f32, f64, i64, u8
 from ..._deferred.tensor import Tensor, from_value
 from ..._deferred.write import cast_tensor
 from ..._ops.base import rounded_once, size_of, size_value
+from ..._ops.orders import format_kept, row_major
 from ._common import batched, cat, from_array, tuple_of, where
 from .padding import pad
 from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
@@ -23,6 +24,7 @@ _RANKS = {"nearest": (3, 4, 5), "nearest-exact": (3, 4, 5), "area": (3, 4, 5), "
 _CUBIC = -0.75  # the coefficient a of the cubic convolution kernel that PyTorch uses
 
 
+@format_kept
 @rounded_once
 def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
                 align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
@@ -246,6 +248,7 @@ def upsample_bilinear(input: Tensor, size: Any = None, scale_factor: Any = None)
     return interpolate(input, size, scale_factor, "bilinear", align_corners=True)
 
 
+@row_major
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """[*, C r^2, H, W] -> [*, C, H r, W r]."""
     r = upscale_factor
@@ -262,6 +265,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     return grid.permute(order).reshape((*lead, c // (r * r), h * r, w * r))
 
 
+@row_major
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """[*, C, H r, W r] -> [*, C r^2, H, W]."""
     r = downscale_factor
@@ -284,6 +288,7 @@ def _at_least_3d(name: str, x: Tensor) -> None:
                            f"{x.dim()} dimension(s)")
 
 
+@format_kept
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     """Interleave the `groups` groups of channels (dim 1)."""
     if input.dim() < 3:
