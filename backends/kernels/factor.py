@@ -119,7 +119,7 @@ class Lu(MatrixKernel):
         m, n = self.node.operands[0].shape[-2:]
         w = self.working(m, n, "w")
         self.copy(self.source(), w, self.m, self.n)
-        order, pivots = self.line_target(1), self.line_target(2)
+        order, pivots = self.line_target(1, reads_back=True), self.line_target(2)
         with self.each(self.m) as i:
             self.put(order, i, i)
         info = b.var(Const(0), "info")

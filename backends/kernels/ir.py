@@ -456,8 +456,13 @@ class Builder:
 
     def fresh(self, hint: str) -> str:
         count = self._names.get(hint, -1) + 1
+        name = hint if count == 0 else f"{hint}_{count}"
+        while name in self._names and name != hint:  # it was itself a hint
+            count += 1
+            name = f"{hint}_{count}"
         self._names[hint] = count
-        return hint if count == 0 else f"{hint}_{count}"
+        self._names.setdefault(name, 0)
+        return name
 
     def emit(self, stmt: Stmt) -> None:
         self._blocks[-1].append(stmt)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphtorch.ir.graph import Graph
+from graphtorch.ir.passes import pipeline
 
 from .contraction import lower_contraction
 from .control import lower_control
@@ -20,6 +21,7 @@ from .program import Program
 from .repeat import lower_once
 from .share import share_kernels
 from .stages import lower_loops
+from .verify import verify_program
 
 __all__ = ["Lowering", "Region", "lower", "lower_region"]
 
@@ -43,6 +45,8 @@ def lower(graph: Graph, target: object | None = None, stable: Iterable[int] = ()
             lower_region(region_of(node), lowering)
     copy_outputs(lowering)
     share_kernels(lowering.program)
+    if pipeline.checks_every_pass():
+        verify_program(lowering.program)
     return lowering.program
 
 

@@ -145,7 +145,10 @@ class MatrixKernel:
         base = self.b.let(self.place * self.scope.expr(shape[-2]) * width, "y")
         return Matrix(self.targets[which], base, width)
 
-    def line_target(self, which: int) -> Vector:
+    def line_target(self, which: int, reads_back: bool = False) -> Vector:
+        """A line of a result, which the kernel may also read (`reads_back`)."""
+        if reads_back:
+            self.targets[which].access = "readwrite"
         size = self.scope.expr(self.node.types[which].shape[-1])
         return Vector(self.targets[which], self.b.let(self.place * size, "y"))
 

@@ -170,7 +170,7 @@ class Emission:
         self.masks = machine_of(lowering.target).masks
         self._buffers: dict[Slot, Buffer] = {}
         self._private: dict[Slot, Buffer] = {}
-        self._sizes = {s.name: Name(s.name) for s in lowering.program.symbols}
+        self._sizes = {s.name: Name(self.b.fresh(s.name)) for s in lowering.program.symbols}
         space.env = dict(self._sizes)
         space.vector = None
 

@@ -35,6 +35,11 @@ def print_kernel(kernel: k.Kernel, name: str | None = None) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
+def print_statement(stmt: k.Stmt) -> str:
+    """One statement, of a loop or a branch its first line."""
+    return next(_block([stmt], 0))
+
+
 def nameless(kernel: k.Kernel) -> str:
     """The text of a finished kernel without its name, made once: what equal kernels have in common."""
     if not kernel.text:

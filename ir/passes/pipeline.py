@@ -53,12 +53,17 @@ _observers: ContextVar[tuple[Observer, ...]] = ContextVar("graphtorch_pass_obser
 
 @contextmanager
 def checking_every_pass() -> Iterator[None]:
-    """Inside, the graph is verified after every pass, not only at the ends of the pipeline."""
+    """Inside, graphs are verified after every pass, not only at the ends, and so is what is lowered."""
     token = _checks_all.set(True)
     try:
         yield
     finally:
         _checks_all.reset(token)
+
+
+def checks_every_pass() -> bool:
+    """Whether what passes make, and what is lowered from it, is to be verified."""
+    return _checks_all.get()
 
 
 @contextmanager
@@ -118,7 +123,7 @@ def run(graph: Graph, supports: Supports, target: str = "the target", *,
     for stage in passes:
         with failure.stage(f"pass {stage.name}", graph):
             graph = stage.run(graph)
-            if _checks_all.get() or stage is passes[-1]:
+            if checks_every_pass() or stage is passes[-1]:
                 verify(graph, stage.name, stage.legal)
         _report(observers, stage.name, graph)
     return graph

@@ -1,0 +1,403 @@
+"""Says whether a kernel is one: run on every lowered program under tests.
+
+Each rule has a name, which the message shows; `RULES` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from graphtorch.ir.dtype import boolean
+from graphtorch.ir.shape import Dim
+
+from . import ir as k
+from .extents import Extents
+from .program import Launch, Program, Slot, flat
+from .text import print_expr, print_kernel, print_statement
+
+RULES = {
+    "name": "a name is declared once, before it is used, in a block that is still open",
+    "buffer": "a buffer is a parameter, or private memory that was declared before in a block still open",
+    "access": "what is only read is not written to, and what is only written is not read",
+    "type": "operands have the dtypes and lanes that an expression, a store or an assignment takes",
+    "index": "indices, bounds and offsets are integers, bounds and offsets one number each",
+    "bounds": "no element beyond the ends of a buffer is read or written",
+    "op": "an operation is one of the kernel IR",
+    "loop": "a loop is of a known kind, parallel only at the top level, and its step is positive",
+    "nested": "a loop for the target's vectoriser has no other one inside",
+    "register": "only registers are assigned to, and in the task that declared them",
+    "call": "a call passes what the kernel's parameters take, and that kernel has no parallel loop",
+    "launch": "a launch passes a slot of its dtype for each buffer, and a size for each size",
+    "writes": "a launch writes to memory that is the program's to write, given to it once",
+}
+LOOPS = frozenset(["serial", "parallel", "vector", "unroll", "rolled"])
+MASK = k.KType(boolean)
+
+
+class KernelError(RuntimeError):
+    """A kernel that breaks a rule: a defect of the lowering that made it, not of the user's code.
+
+    Attributes:
+        rule: a key of `RULES`.
+    """
+
+    def __init__(self, rule: str, kernel: k.Kernel, detail: str, at: k.Stmt | None = None):
+        where = "" if at is None else f"\n  in: {_readable(print_statement, at)}"
+        super().__init__(f"kernel {kernel.name} breaks the rule '{rule}' ({RULES[rule]}): {detail}{where}\n"
+                         f"{_readable(print_kernel, kernel)}")
+        self.rule = rule
+
+
+def _readable(text: Callable[..., str], what: object) -> str:
+    """The text of a part of a kernel that may hold what has no text."""
+    try:
+        return text(what)
+    except (TypeError, KeyError, AttributeError) as error:
+        return f"<no text: {error}>"
+
+
+def verify_program(program: Program) -> None:
+    """Check the kernels of a program and what its launches pass.
+
+    Raises: KernelError
+    """
+    extents = {kernel: verify(kernel) for kernel in program.kernels()}
+    donated = {id(s.alias) for s in program.outputs if s.alias is not None}
+    for launch in flat((*program.prologue, *program.launches)):
+        _verify_launch(launch, donated, extents[launch.kernel])
+
+
+def _verify_launch(launch: Launch, donated: set[int], extents: Extents) -> None:
+    kernel = launch.kernel
+    given = [s.dtype.name for s in launch.slots], len(launch.sizes)
+    taken = [b.dtype.name for b in kernel.buffers], len(kernel.sizes)
+    if given != taken:
+        raise KernelError("launch", kernel, f"gets buffers of {given[0]} and {given[1]} sizes, takes "
+                                            f"{taken[0]} and {taken[1]}")
+    for buffer, slot in zip(kernel.buffers, launch.slots, strict=True):
+        if buffer.access != "read":
+            if slot.kind == "constant" or (slot.kind == "input" and id(slot) not in donated):
+                what = f"{slot.kind} {slot.name or slot.index}"
+                raise KernelError("writes", kernel, f"{buffer.name} is the {what}")
+            if launch.slots.count(slot) > 1:
+                raise KernelError("writes", kernel, f"{buffer.name} is given a second time")
+        last, size = extents.last.get(buffer, -1), _room(slot)
+        if isinstance(size, int) and last >= size:
+            raise KernelError("bounds", kernel, f"element {last} of {buffer.name} is touched; in the launch "
+                                                f"{launch.label!r} it has {size}")
+
+
+def _room(slot: Slot) -> Dim:
+    """Elements from the first of a slot on: the rows of a piece lie apart, up to the end of the whole."""
+    return _room(slot.parts[0]) - slot.offset if slot.kind == "piece" else slot.elements
+
+
+def verify(kernel: k.Kernel) -> Extents:
+    """Check one kernel and those that it calls.
+
+    Returns: how far each buffer is read or written for certain, for who knows how long it is.
+    Raises: KernelError: it breaks one of `RULES`, whose name the message shows.
+    """
+    verifier = _Verifier(kernel)
+    verifier.run()
+    return verifier.extents
+
+
+class _Verifier:
+    """Walks a kernel once, with what is declared in the open blocks."""
+
+    def __init__(self, kernel: k.Kernel, callers: tuple[k.Kernel, ...] = ()):
+        self.kernel = kernel
+        self.callers = (*callers, kernel)
+        self.names: set[int] = {id(n) for n in kernel.sizes}  # declared, in a block that is open
+        self.buffers: set[int] = {id(b) for b in kernel.buffers}
+        self.registers: set[int] = set()
+        self.used = {n.name for n in kernel.sizes} | {b.name for b in kernel.buffers}
+        self.has_parallel = False
+        self.certain = True  # whether what stands here runs at each launch
+        self.extents = Extents()
+        self.at: k.Stmt | None = None
+
+    def run(self) -> None:
+        if len(self.used) != len(self.kernel.sizes) + len(self.kernel.buffers):
+            self.refuse("name", "two parameters share a name")
+        self.block(self.kernel.body, 0, False)
+
+    def refuse(self, rule: str, detail: str) -> NoReturn:
+        raise KernelError(rule, self.kernel, detail, self.at)
+
+    # -- statements
+
+    def block(self, body: Sequence[k.Stmt], depth: int, vector: bool) -> None:
+        """A block, `vector` where a loop for the vectoriser is around."""
+        names, buffers, registers = self.names, self.buffers, self.registers
+        self.names, self.buffers, self.registers = names.copy(), buffers.copy(), registers.copy()
+        for stmt in body:
+            self.at = stmt
+            check = _STATEMENTS.get(type(stmt))
+            if check is not None:
+                check(self, stmt)
+            elif type(stmt) is k.For:
+                self.loop(stmt, depth, vector)
+            elif type(stmt) is k.If:
+                self.condition(stmt.condition)
+                self.maybe(stmt.then, depth, vector)
+                self.maybe(stmt.orelse, depth, vector)
+            elif type(stmt) is k.While:
+                self.condition(stmt.condition)
+                self.maybe(stmt.body, depth, vector)
+            else:
+                self.refuse("op", f"no statement {type(stmt).__name__}")
+        self.names, self.buffers, self.registers = names, buffers, registers
+
+    def maybe(self, body: Sequence[k.Stmt], depth: int, vector: bool) -> None:
+        """A block that need not run."""
+        before, self.certain = self.certain, False
+        self.block(body, depth + 1, vector)
+        self.certain = before
+
+    def loop(self, stmt: k.For, depth: int, vector: bool) -> None:
+        for bound in (stmt.lo, stmt.hi, stmt.step):
+            self.scalar(bound)
+        if stmt.kind not in LOOPS:
+            self.refuse("loop", f"{stmt.var.name} is {stmt.kind!r}")
+        if stmt.kind == "parallel" and depth > 0:
+            self.refuse("loop", f"the parallel loop over {stmt.var.name} stands inside a block")
+        if type(stmt.step) is k.Const and stmt.step.value <= 0:
+            self.refuse("loop", f"{stmt.var.name} advances by {stmt.step.value}")
+        if vector and stmt.kind == "vector":
+            self.refuse("nested", f"the loop over {stmt.var.name} stands in another one")
+        self.has_parallel |= stmt.kind == "parallel"
+        names, registers = self.names, self.registers
+        self.names = names.copy()
+        if stmt.kind == "parallel":
+            self.registers = set()  # tasks run in any order, on any threads
+        self.declare(stmt.var)
+        certain, self.certain = self.certain, self.extents.loop(stmt) and self.certain
+        self.block(stmt.body, depth + 1, vector or stmt.kind == "vector")
+        self.names, self.registers, self.certain = names, registers, certain
+
+    def declare(self, name: k.Name) -> None:
+        if name.name in self.used:
+            self.refuse("name", f"{name.name} is declared twice")
+        self.used.add(name.name)
+        self.names.add(id(name))
+
+    def let(self, stmt: k.Let) -> None:
+        self.expression(stmt.value)
+        self.fits("type", stmt.name.type, stmt.value.type, stmt.name.name)
+        self.declare(stmt.name)
+        if stmt.name.type is k.INDEX:
+            self.extents.let(stmt)
+
+    def var(self, stmt: k.Var) -> None:
+        self.expression(stmt.value)
+        self.fits("type", stmt.name.type, stmt.value.type, stmt.name.name)
+        self.declare(stmt.name)
+        self.registers.add(id(stmt.name))
+
+    def assign(self, stmt: k.Assign) -> None:
+        if id(stmt.name) not in self.registers:
+            self.refuse("register", f"{stmt.name.name} is no register of this task")
+        self.expression(stmt.value)
+        self.fits("type", stmt.name.type, stmt.value.type, stmt.name.name)
+
+    def scratch(self, stmt: k.Scratch) -> None:
+        name = stmt.buffer.name
+        if name in self.used:
+            self.refuse("name", f"{name} is declared twice")
+        if not isinstance(stmt.size, int) or stmt.size <= 0:
+            self.refuse("buffer", f"{name} has {stmt.size} elements")
+        self.used.add(name)
+        self.buffers.add(id(stmt.buffer))
+        self.extents.sizes[stmt.buffer] = stmt.size
+
+    def store(self, stmt: k.Store) -> None:
+        self.memory(stmt.buffer, "read", "written to")
+        lanes = stmt.value.type.lanes
+        self.place(stmt.buffer, stmt.index, stmt.mask, lanes)
+        self.expression(stmt.value)
+        if stmt.value.type.dtype is not stmt.buffer.dtype:
+            self.refuse("type", f"{stmt.value.type} is stored into {stmt.buffer.name} of {stmt.buffer.dtype}")
+
+    def call(self, stmt: k.Call) -> None:
+        name = stmt.kernel.name
+        if stmt.kernel in self.callers:
+            self.refuse("call", f"{name} calls itself")
+        inner = _Verifier(stmt.kernel, self.callers)
+        inner.run()
+        if inner.has_parallel:
+            self.refuse("call", f"{name} has a parallel loop")
+        taken: list[k.Buffer | k.Name] = [*stmt.kernel.buffers, *stmt.kernel.sizes]
+        if len(taken) != len(stmt.args):
+            self.refuse("call", f"{name} takes {len(taken)} arguments, gets {len(stmt.args)}")
+        for parameter, argument in zip(taken, stmt.args, strict=True):
+            if isinstance(parameter, k.Buffer):
+                self.passed(name, parameter, argument)
+            elif isinstance(argument, k.Ref):
+                self.refuse("call", f"{name} takes a number as {parameter.name}, gets {argument.buffer.name}")
+            else:
+                self.expression(argument)
+                self.fits("call", parameter.type, argument.type, f"{name}'s {parameter.name}")
+
+    def passed(self, name: str, parameter: k.Buffer, argument: k.Ref | k.Expr) -> None:
+        """A buffer of a call."""
+        if not isinstance(argument, k.Ref):
+            self.refuse("call", f"{name} takes a buffer as {parameter.name}, gets {print_expr(argument)}")
+        self.scalar(argument.offset)
+        if argument.buffer.dtype is not parameter.dtype:
+            self.refuse("call", f"{name} takes {parameter.dtype} as {parameter.name}, gets "
+                                f"{argument.buffer.dtype}")
+        if parameter.access != "write":
+            self.memory(argument.buffer, "write", "read")
+        if parameter.access != "read":
+            self.memory(argument.buffer, "read", "written to")
+
+    def memory(self, buffer: k.Buffer, denied: str, use: str) -> None:
+        if id(buffer) not in self.buffers:
+            self.refuse("buffer", f"{buffer.name} is not declared here")
+        if buffer.access == denied:
+            self.refuse("access", f"{buffer.name}, declared {denied}, is {use}")
+
+    def fail(self, stmt: k.Fail) -> None:
+        self.scalar(stmt.site)
+
+    # -- expressions
+
+    def condition(self, e: k.Expr) -> None:
+        self.expression(e)
+        if e.type is not MASK:
+            self.refuse("type", f"the condition {print_expr(e)} is {e.type}")
+
+    def scalar(self, e: k.Expr) -> None:
+        """A bound, a step, an offset or an error site."""
+        self.expression(e)
+        if e.type is not k.INDEX:
+            self.refuse("index", f"{print_expr(e)} is {e.type}")
+
+    def place(self, buffer: k.Buffer, index: k.Expr, mask: k.Expr | None, lanes: int) -> None:
+        """Where `lanes` elements are read or written."""
+        self.expression(index)
+        if not index.type.dtype.is_integer or index.type.lanes not in (1, lanes):
+            self.refuse("index", f"{lanes} lanes of {buffer.name} at {print_expr(index)}: {index.type}")
+        if mask is not None:
+            self.expression(mask)
+            self.fits("type", k.KType(boolean, lanes), mask.type, f"the mask of {buffer.name}")
+        elif self.certain and index.type is k.INDEX:
+            first, last = self.extents.touch(buffer, index, lanes)
+            size = self.extents.sizes.get(buffer)
+            if first < 0 or (size is not None and last >= size):
+                has = "" if size is None else f", which has {size}"
+                self.refuse("bounds", f"elements {first} to {last} of {buffer.name} are touched{has}")
+
+    def fits(self, rule: str, wanted: k.KType, given: k.KType, what: str) -> None:
+        if wanted is not given:
+            self.refuse(rule, f"{what} is {wanted}, gets {given}")
+
+    def expression(self, e: k.Expr) -> None:
+        check = _EXPRESSIONS.get(type(e))
+        if check is None:
+            self.refuse("op", f"no expression {type(e).__name__}")
+        check(self, e)
+
+    def name(self, e: k.Name) -> None:
+        if id(e) not in self.names:
+            self.refuse("name", f"{e.name} is not declared here")
+
+    def constant(self, e: k.Const) -> None:
+        dtype, value = e.type.dtype, e.value
+        if not isinstance(value, bool if dtype is boolean else int if dtype.is_integer else (int, float)):
+            self.refuse("type", f"{value!r} is no {dtype}")
+
+    def load(self, e: k.Load) -> None:
+        self.memory(e.buffer, "write", "read")
+        self.place(e.buffer, e.index, e.mask, e.type.lanes)
+        if e.type.dtype is not e.buffer.dtype:
+            self.refuse("type", f"{e.buffer.name} of {e.buffer.dtype} is read as {e.type}")
+
+    def unary(self, e: k.Unary) -> None:
+        if e.op not in k.UNARY:
+            self.refuse("op", f"no unary operation {e.op!r}")
+        self.expression(e.x)
+        same = e.op != "isnan" and not e.op.startswith("bitcast")
+        self.fits("type", e.x.type if same else k.unary(e.op, e.x).type, e.type, e.op)
+
+    def binary(self, e: k.Binary) -> None:
+        self.expression(e.a)
+        self.expression(e.b)
+        if e.a.type is not e.b.type:
+            self.refuse("type", f"{e.op} of {e.a.type} and {e.b.type}")
+        if e.op in k.ARITHMETIC:
+            self.fits("type", e.a.type, e.type, e.op)
+        elif e.op in k.COMPARISONS:
+            self.fits("type", k.KType(boolean, e.a.type.lanes), e.type, e.op)
+        else:
+            self.refuse("op", f"no binary operation {e.op!r}")
+
+    def fma(self, e: k.Fma) -> None:
+        for x in (e.a, e.b, e.c):
+            self.expression(x)
+            self.fits("type", e.type, x.type, "fma")
+        if not e.type.dtype.is_floating_point:
+            self.refuse("type", f"fma of {e.type}")
+
+    def select(self, e: k.Select) -> None:
+        for x in (e.condition, e.a, e.b):
+            self.expression(x)
+        self.fits("type", k.KType(boolean, e.type.lanes), e.condition.type, "the condition of select")
+        self.fits("type", e.type, e.a.type, "select")
+        self.fits("type", e.type, e.b.type, "select")
+
+    def cast(self, e: k.Cast) -> None:
+        self.expression(e.x)
+        if e.x.type.lanes != e.type.lanes:
+            self.refuse("type", f"a cast from {e.x.type} to {e.type}")
+
+    def splat(self, e: k.Splat) -> None:
+        self.expression(e.x)
+        self.fits("type", k.KType(e.type.dtype), e.x.type, "splat")
+
+    def reduce(self, e: k.Reduce) -> None:
+        if e.op not in k.REDUCTIONS:
+            self.refuse("op", f"no reduction {e.op!r}")
+        self.expression(e.x)
+        self.fits("type", k.KType(e.x.type.dtype), e.type, f"reduce_{e.op}")
+
+    def shuffle(self, e: k.Shuffle) -> None:
+        self.expression(e.a)
+        self.expression(e.b)
+        self.fits("type", e.a.type, e.b.type, "shuffle")
+        count = e.a.type.lanes + e.b.type.lanes
+        if not all(0 <= i < count for i in e.lanes):
+            self.refuse("type", f"lanes {e.lanes} of {count}")
+        self.fits("type", k.KType(e.a.type.dtype, len(e.lanes)), e.type, "shuffle")
+
+    def lanes(self, e: k.Lanes) -> None:
+        if not e.type.dtype.is_integer:
+            self.refuse("type", f"lanes of {e.type}")
+
+
+_STATEMENTS: dict[type, Callable[..., None]] = {
+    k.Let: _Verifier.let,
+    k.Var: _Verifier.var,
+    k.Assign: _Verifier.assign,
+    k.Scratch: _Verifier.scratch,
+    k.Store: _Verifier.store,
+    k.Call: _Verifier.call,
+    k.Fail: _Verifier.fail,
+}
+_EXPRESSIONS: dict[type, Callable[..., None]] = {
+    k.Name: _Verifier.name,
+    k.Const: _Verifier.constant,
+    k.Load: _Verifier.load,
+    k.Unary: _Verifier.unary,
+    k.Binary: _Verifier.binary,
+    k.Fma: _Verifier.fma,
+    k.Select: _Verifier.select,
+    k.Cast: _Verifier.cast,
+    k.Splat: _Verifier.splat,
+    k.Reduce: _Verifier.reduce,
+    k.Shuffle: _Verifier.shuffle,
+    k.Lanes: _Verifier.lanes,
+}
