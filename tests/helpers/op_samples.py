@@ -1,0 +1,284 @@
+"""Every op record with sample operands: the tables of cases, and what they leave out.
+
+Tests map them over entries; tools/replay.py lowers them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from attention_cases import ATTENTION
+from factor_cases import FACTOR
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType, f32, f64, i8, i64
+from graphtorch.ir.graph import Graph, Type, Value
+from graphtorch.ir.literal import Literal
+from graphtorch.ir.op import OPS, Op
+from graphtorch.ir.ops import mersenne
+from graphtorch.ir.passes.autodiff import vjp
+from tensor_cases import CASES, Case
+from vision_cases import VISION
+
+TABLE = [*CASES, *ATTENTION, *FACTOR, *VISION]
+X = np.array([[0.3, -0.7, 1.1], [0.9, -0.2, 0.4]])
+ABOVE_ONE = np.abs(X) + 1.5
+FLAGS, WHOLE = X > 0, np.array([[3, -2, 1], [0, 5, -4]])
+IN_TABLE = {"svd", "eigh", "qr", "cholesky", "lu", "triangular_solve"}
+SIMPLE = [n for n, op in OPS.items() if len(op.operands) in (1, 2, 3) and not op.is_variadic
+          and not op.operands[-1].endswith("?") and n not in IN_TABLE]
+REDUCTIONS = ("sum", "prod", "max", "min", "mean", "logsumexp", "var", "any", "all")
+ALONG = ("argmax", "argmin", "cumsum", "cumprod", "cummax", "cummin")
+WITHOUT_GRADIENTS = ("igamma", "igammac", "zeta", "dirichlet_grad", "standard_gamma_grad")  # loops
+
+
+class Sample(NamedTuple):
+    """`build` makes values of inputs like `arrays`; `gradients` says whether its graph has them too."""
+
+    name: str
+    build: Callable[..., Any]
+    arrays: tuple[np.ndarray, ...]
+    gradients: bool = True
+
+    def graph(self) -> Graph:
+        values = values_for(self.arrays)
+        made = self.build(*values)
+        outputs = list(made) if isinstance(made, tuple) else [made]
+        return Graph("test", values, with_gradients(outputs, values) if self.gradients else outputs)
+
+
+def sample(name: str, build: Callable[..., Any], *arrays: Any, gradients: bool = True) -> Sample:
+    return Sample(name, build, tuple(map(np.asarray, arrays)), gradients)
+
+
+def values_for(arrays: Sequence[np.ndarray]) -> list[Value]:
+    return [Value(Type(DType.of(a.dtype), a.shape), name=f"x{i}") for i, a in enumerate(arrays)]
+
+
+def with_gradients(outputs: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
+    floats = [v for v in outputs if v.dtype.is_differentiable]
+    found = vjp(floats, floats, [v for v in inputs if v.dtype.is_differentiable])
+    return [*outputs, *(g for g in found if g is not None)]
+
+
+def every() -> Iterator[Sample]:
+    """All samples: together they have every op that is no fused region."""
+    yield from chain.from_iterable(map(pointwise, SIMPLE))
+    yield from map(of_case, TABLE)
+    yield from chain.from_iterable(map(reductions, REDUCTIONS))
+    yield from chain.from_iterable(map(along, ALONG))
+    yield from map(draw, RANDOM)
+    yield from chain.from_iterable(group() for group in GROUPS)
+    yield repeated()
+
+
+# ------------------------------------------------------------------------------------------ by kind
+
+
+def of_case(case: Case) -> Sample:
+    rng = np.random.default_rng(11)
+    floats = []
+    for position, shape in enumerate(case.shapes):
+        array = rng.permutation(math.prod(shape)).reshape(shape) * 0.31 + rng.uniform(0, 0.1, shape)
+        array = array / max(1.0, np.abs(array).max(initial=0) / 3)
+        shift = 0.5 if position in case.positive else -array.mean() if array.size else 0
+        floats.append(array + shift)
+    return sample(case.name, case.op, *floats, *case.integers)
+
+
+def accepts(op: Op, *arrays: np.ndarray) -> bool:
+    """Whether the op takes such operands, without attributes."""
+    try:
+        op(*values_for(arrays))
+    except Exception:
+        return False
+    return True
+
+
+def pointwise(name: str) -> Iterator[Sample]:
+    """An op on operands of one shape, of shapes that broadcast, and on scalars, in each kind of dtype."""
+    op = OPS[name]
+    taken = [s for s in (ABOVE_ONE, X, FLAGS, WHOLE, X + 1j) if accepts(op, *[s] * len(op.operands))]
+    looped = name in WITHOUT_GRADIENTS
+    for x in taken:
+        operands = [x, x[1], x[:, :1]][: len(op.operands)] if len(op.operands) > 1 else [x]
+        if not accepts(op, *operands):
+            operands = [x] * len(op.operands)
+        if looped:
+            operands = [o if i == 0 else o * 0.5 + 1 for i, o in enumerate(operands)]
+        yield sample(name, op, *operands, gradients=not looped)
+    if taken and len(op.operands) > 1:
+        scalar = taken[0][0, 0]
+        operands = [np.asarray(o) for o in (taken[0], scalar, scalar)][: len(op.operands)]
+        if accepts(op, *operands):
+            yield sample(name, op, *operands, gradients=False)
+
+
+def reductions(name: str) -> Iterator[Sample]:
+    x = FLAGS if name in ("any", "all") else X
+    more = {"correction": 1.0} if name == "var" else {}
+    for dims, keepdim in (((0,), False), ((1,), True), ((0, 1), False), ((), True)):
+        yield sample(name, lambda x, d=dims, k=keepdim: OPS[name](x, dims=d, keepdim=k, **more), x)
+    for dims in ((), (0,)):
+        yield sample(name, lambda x, d=dims: OPS[name](x, dims=d, keepdim=False, **more), x[0, 0])
+
+
+def along(name: str) -> Iterator[Sample]:
+    more = {"keepdim": False} if name.startswith("arg") else {}
+    for x, dim in ((X, 0), (X, 1), (X[0, 0], 0)):
+        yield sample(name, lambda x, d=dim: OPS[name](x, dim=d, **more), x)
+
+
+def others() -> Iterator[Sample]:
+    yield sample("cast", lambda x: ops.cast(x, dtype=f32), X)
+    yield sample("polygamma", lambda x: ops.polygamma(x, n=1), ABOVE_ONE)
+    yield sample("where", lambda x: ops.where(ops.gt(x, x), x, x), X)
+    yield sample("where", lambda c, x, y: ops.where(c, x, y), FLAGS[0], X, X[1, 0])
+    yield sample("bitcast", lambda x: ops.bitcast(x, dtype=i64), X)
+    yield sample("bitcast", lambda x: ops.bitcast(x, dtype=i8), X)
+    yield sample("fft", lambda x: ops.fft(x, dim=0, inverse=False), X + 1j)
+    yield sample("size", lambda x: ops.mul(x, ops.cast(ops.size(x, dim=1), dtype=f64)), X)
+    yield sample("within", lambda x: ops.within(x, rule="positive", message="no"), ABOVE_ONE)
+    yield sample("require", lambda x, info: ops.require(x, info, message="no"), X, np.zeros((), np.int32))
+    yield sample("concat", lambda x, y, z: ops.concat(x, y, z, dim=1), X, X[:, :1], X)
+    yield sample("concat", lambda x: ops.concat(x, x, dim=0), X)
+    images = np.random.default_rng(4).permutation(32).reshape(1, 2, 4, 4) / 8
+    yield sample("max_pool_input_grad",
+                 lambda g, x: ops.max_pool_input_grad(g, x, kernel=(2, 2), stride=(2, 2)),
+                 np.cos(images[:, :, :2, :2]), images)
+
+
+def products() -> Iterator[Sample]:
+    rng = np.random.default_rng(0)
+    for a, b in (((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)), ((5, 2, 3), (5, 3, 1))):
+        yield sample("matmul", ops.matmul, rng.standard_normal(a), rng.standard_normal(b))
+    for shape in ((3,), (2, 3), (2, 2, 3)):
+        x, w, b = (rng.standard_normal(s) for s in (shape, (4, 3), (4,)))
+        yield sample("linear", ops.linear, x, w)
+        yield sample("affine", ops.affine, b, x, w)
+
+
+def convolutions() -> Iterator[Sample]:
+    for groups in (1, 2):
+        rng = np.random.default_rng(1)
+        place: dict[str, Any] = {"stride": (2,), "padding": ((1, 1),), "dilation": (1,), "groups": groups}
+        x, w, b = (rng.standard_normal(s) for s in ((2, 4, 5), (6, 4 // groups, 3), (6,)))
+        yield sample("conv", lambda *v, p=place: ops.conv(*v, **p), x, w, b)
+        w = rng.standard_normal((4, 6 // groups, 3))
+        yield sample("conv_transpose",
+                     lambda *v, p=place: ops.conv_transpose(*v, **p, output_padding=(0,)), x, w, b)
+        g = rng.standard_normal((2, 6, 3))
+        yield sample("conv_weight_grad",
+                     lambda *v, p=place: ops.conv_weight_grad(*v, kernel=(3,), **p), x, g)
+
+
+def positions() -> Iterator[Sample]:
+    """Advanced indexing with positions side by side, apart, and of several shapes."""
+    x = np.random.default_rng(2).standard_normal((3, 4, 5, 2))
+    a, b = np.array([2, 0]), np.array([[1, 0], [2, -1], [0, 1]])
+    for dims in ((0, 1), (1, 2), (0, 2), (1, 3), (2,), (0,)):
+        indices = [a, b][: len(dims)] if max(dims) < 3 else [a % 2, b % 2]
+        yield sample("index", lambda x, *i, d=dims: ops.index(x, *i, dims=d), x, *indices)
+        taken = x[tuple(indices[dims.index(d)] if d in dims else slice(None) for d in range(4))]
+        for accumulate in (True, False):
+            if accumulate or len(dims) == 1:
+                def put(x: Value, s: Value, *i: Value, d: Any = dims, acc: bool = accumulate) -> Value:
+                    return ops.index_put(x, s, *i, dims=d, accumulate=acc)
+
+                yield sample("index_put", put, x, np.cos(taken), *indices)
+                yield sample("index_put", put, x, np.float64(3.5), *indices, gradients=accumulate)
+    for dim in range(4):
+        yield sample("index_select", lambda x, i, d=dim: ops.index_select(x, i, dim=d), x, a % 2)
+    line = np.sort(X[0])
+    yield sample("searchsorted", ops.searchsorted, line, X, gradients=False)
+    yield sample("searchsorted", ops.searchsorted, line, X[0, 1], gradients=False)
+    yield sample("searchsorted", ops.searchsorted, np.sort(X), X[:, :2], gradients=False)
+
+
+# ------------------------------------------------------------------------------------------ control
+
+
+def body(name: str, inputs: Sequence[Value], *outputs: Value) -> Graph:
+    return Graph(name, inputs, outputs)
+
+
+def loops() -> Iterator[Sample]:
+    carry, step, weight = values_for([X, X[0], X[1]])
+    after = ops.tanh(ops.add(ops.mul(carry, weight), step))
+    graph = body("step", [carry, step, weight], after, ops.mul(after, step))
+    steps = np.random.default_rng(3).standard_normal((4, 3))
+    for reverse in (False, True):
+        yield sample("scan", lambda c, xs, w, r=reverse: ops.scan(
+            c, xs, w, body=graph, carries=1, stacked=1, length=4, reverse=r), X, steps, X[1])
+
+
+def branches() -> Iterator[Sample]:
+    x, y = values_for([X, X[1]])
+    then, orelse = (body(n, [x, y], o, ops.exp(y)) for n, o in (("a", ops.mul(x, y)), ("b", ops.add(x, y))))
+    for holds in (True, False):
+        yield sample("cond", lambda p, x, y: ops.cond(p, x, y, then=then, orelse=orelse),
+                     np.bool_(holds), X, X[1])
+
+
+def repeated() -> Sample:
+    """A loop that ends after as many steps as its last operand says."""
+    x, n, limit = values_for([X, np.int64(0), np.int64(0)])
+    test = body("test", [x, n, limit], ops.lt(n, limit))
+    one = ops.constant(value=Literal.of(1, i64))
+    step = body("body", [x, n, limit], ops.mul(x, ops.sin(x)), ops.add(n, one))
+    return sample("while_loop", lambda x, n, limit: ops.while_loop(
+        x, n, limit, test=test, body=step, carries=2), X, np.int64(0), np.int64(4), gradients=False)
+
+
+# ------------------------------------------------------------------------------------------ random numbers
+
+
+def places(name: str, count: int) -> list[np.ndarray]:
+    """`count` places in streams, one for each entry: what the op takes after its parameters."""
+    if name.startswith("mersenne"):
+        states = np.stack([mersenne.seeded_state(i) for i in range(count)])
+        return [states, np.arange(count) * 400] if name == "mersenne_skip" else [states]
+    return [np.arange(count) + 5, np.arange(count) * 8]
+
+
+SHAPED: dict[str, Any] = {"shape": (2, 3)}
+RANDOM: dict[str, tuple[list[np.ndarray], dict[str, Any]]] = {
+    "random_uniform": ([], SHAPED | {"dtype": f64}),
+    "random_normal": ([], SHAPED | {"dtype": f64}),
+    "random_int": ([], SHAPED | {"dtype": i64, "low": 0, "high": 1000}),
+    **dict.fromkeys(("standard_gamma", "poisson"), ([ABOVE_ONE], {})),
+    **dict.fromkeys(("mersenne_gamma", "mersenne_poisson"), ([ABOVE_ONE], {"single": False})),
+    "binomial": ([np.full((4, 6), 90.0), np.full((4, 6), 0.4)], {}),
+    "mersenne_binomial": ([np.full((4, 6), 90.0), np.full((4, 6), 0.4)], {"single": False}),
+    "mersenne_words": ([], SHAPED),
+    "mersenne_normals": ([], SHAPED),
+    "mersenne_skip": ([], {}),
+}
+
+
+def draw(name: str) -> Sample:
+    """A draw from the first of `places`."""
+    parameters, attrs = RANDOM[name]
+    return sample(name, lambda *x: OPS[name](*x, **attrs), *parameters, *[s[0] for s in places(name, 1)],
+                  gradients=False)
+
+
+def words() -> Iterator[Sample]:
+    """What is made of random words."""
+    given = np.arange(64, dtype=np.int32) * 123457
+    yield sample("permutation", ops.permutation, given)
+    yield sample("words_to_wide", lambda w: ops.words_to_wide(w, shape=(4, 8)), given)
+    yield sample("words_to_float", lambda w: ops.words_to_float(w, shape=(64,), dtype=f32), given)
+    normal = {"shape": (48,), "dtype": f32, "rest": True, "cephes": True}
+    yield sample("words_to_normal", lambda w: ops.words_to_normal(w, **normal), given)
+    integer = {"low": 0, "high": 9, "shape": (64,), "dtype": i64, "wide": False}
+    yield sample("words_to_integer", lambda w: ops.words_to_integer(w, **integer), given)
+    yield sample("bernoulli", ops.bernoulli, X * X, X[::-1] * X)
+    yield sample("muladd", ops.muladd, X, X * 2, X[0])
+
+
+GROUPS = (others, products, convolutions, positions, loops, branches, words)
