@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from . import ir as k
+from .plan import Plan
 from .program import Branch, Item, Launch, Loop, Program, Slot
 
 INFIX = {
@@ -53,6 +54,18 @@ def print_program(program: Program) -> str:
     names: dict[Slot, str] = {}
     text += "".join(f"prologue {line}\n" for line in _items(program.prologue, names))
     return text + "".join(line + "\n" for line in _items(program.launches, names))
+
+
+def print_memory(program: Program, plan: Plan) -> str:
+    """Where the temporaries lie in the arena and when they are in use, named as in `print_program`."""
+    names: dict[Slot, str] = {}
+    for items in (program.prologue, program.launches):
+        list(_items(items, names))
+    lines = [f"arena of {plan.size} bytes"]
+    for slot, offset in plan.offsets.items():
+        life = plan.lives[slot]
+        lines.append(f"{offset}: {_slot(slot, names)}, {slot.elements} elements, {life.first} to {life.last}")
+    return "\n".join(lines) + "\n"
 
 
 def _items(items: Sequence[Item], names: dict[Slot, str], pad: str = "") -> Iterator[str]:
