@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from graphtorch.ir.shape import Dim, evaluate
 
@@ -76,7 +76,7 @@ def _replayed(items: Sequence[Item], fresh: Mapping[Slot, int], numbers: Iterato
                 yield from _replayed(block, fresh, numbers)
 
 
-def _named(slots: set[Slot], fresh: Mapping[Slot, int]) -> frozenset[tuple[Slot, int]]:
+def _named(slots: Iterable[Slot], fresh: Mapping[Slot, int]) -> frozenset[tuple[Slot, int]]:
     return frozenset((s, fresh.get(s, -1)) for s in slots if s.kind == "temporary")
 
 
@@ -87,7 +87,7 @@ def _made_in_each_step(loop: Loop, around: Sequence[Item]) -> set[Slot]:
     """
     if loop.parts > 1:
         return set()
-    outside = {s for item in around if item is not loop for s in touched(item)} | loop.own_roots()
+    outside = {s for item in around if item is not loop for s in touched(item)} | set(loop.own_roots())
     first: dict[Slot, bool] = {}
     for block in loop.blocks():
         for launch in flat(block):

@@ -89,14 +89,15 @@ def _live(items: Sequence[Item], time: int, lives: dict[Slot, Life]) -> int:
     return time
 
 
-def _kept_over_steps(loop: Loop, start: int, lives: dict[Slot, Life]) -> set[Slot]:
+def _kept_over_steps(loop: Loop, start: int, lives: dict[Slot, Life]) -> dict[Slot, None]:
     """Slots that live for the whole loop: all but those that a step makes for itself.
 
     Parts of a loop run at the same time: what one of them no longer needs another still does.
     """
     if loop.parts > 1:
         return touched(loop)
-    return loop.own_roots() | {s for s in touched(loop) if s not in lives or lives[s].first < start}
+    return loop.own_roots() | dict.fromkeys(
+        s for s in touched(loop) if s not in lives or lives[s].first < start)
 
 
 def _extend(lives: dict[Slot, Life], slot: Slot, time: int) -> None:

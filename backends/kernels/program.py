@@ -115,10 +115,10 @@ class Loop:
     def blocks(self) -> tuple[list[Item], ...]:
         return (self.body, self.after) if self.test is None else (self.test[0], self.body)
 
-    def own_roots(self) -> set[Slot]:
+    def own_roots(self) -> dict[Slot, None]:
         """Slots that carry something from one step to another, or hold all steps."""
         slots = (*self.moving, *self.stored, *(c.now for c in self.carries))
-        return {r for s in slots for r in s.roots()} | ({self.test[1]} if self.test else set())
+        return dict.fromkeys((*(r for s in slots for r in s.roots()), *([self.test[1]] if self.test else [])))
 
 
 @dataclass(eq=False)
@@ -162,15 +162,15 @@ def _repeats(item: Loop | Branch, block: list[Item]) -> Dim:
     return item.parts * (item.count if item.count is not None and block is item.body else 1)
 
 
-def touched(item: Item) -> set[Slot]:
-    """The slots that an item reads or writes, as roots."""
-    found = {r for launch in flat([item]) for s in launch.slots for r in s.roots()}
+def touched(item: Item) -> dict[Slot, None]:
+    """The slots that an item reads or writes, as roots, in an order that is the same in every process."""
+    found = dict.fromkeys(r for launch in flat([item]) for s in launch.slots for r in s.roots())
     if isinstance(item, Loop):
         found |= item.own_roots()
     elif isinstance(item, Branch):
-        found |= set(item.predicate.roots())
+        found |= dict.fromkeys(item.predicate.roots())
     if not isinstance(item, Launch):
-        found |= {s for block in item.blocks() for inner in block for s in touched(inner)}
+        found |= dict.fromkeys(s for block in item.blocks() for inner in block for s in touched(inner))
     return found
 
 
