@@ -5,6 +5,7 @@ Models are those of tools/bench, samples of ops those of the tests.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -45,13 +46,13 @@ Make = Callable[[], Recorded]
 
 
 def inference(make: Callable[[], nn.Module], given: Callable[[], torch.Tensor],
-              batch: torch.Dim | None = None) -> Make:
-    """A model in eval mode, whose weights seldom change; with `batch` for any size of the first axis."""
+              *sizes: torch.Dim) -> Make:
+    """A model in eval mode, whose weights seldom change; `sizes` that the first axes may have."""
     def record() -> Recorded:
         torch.manual_seed(0)
         model = make().eval()
         with torch.no_grad():
-            traced = torch.trace(model, given(), dynamic=batch and {0: {0: batch}})
+            traced = torch.trace(model, given(), dynamic={0: dict(enumerate(sizes))} if sizes else None)
         stable = (i for i, v in enumerate(traced.graph.inputs) if v.name in traced.parameters)
         return Recorded(traced.graph, tuple(stable), tuple(traced.conditions))
     return record
@@ -136,7 +137,7 @@ def series() -> list[torch.Tensor]:
     return [torch.randn(8, 12, 64), torch.randint(0, 10, (8,))]
 
 
-BATCH = torch.Dim("batch", min=1, max=256)
+BATCH, LENGTH = torch.Dim("batch", min=1, max=256), torch.Dim("length", min=1, max=512)
 MODELS: dict[str, Make] = {
     "tiny": inference(tiny, floats(4, 12)),
     "tiny_step": step(tiny, lambda: [torch.randn(4, 12), torch.randint(0, 3, (4,))]),
@@ -154,6 +155,8 @@ MODELS: dict[str, Make] = {
     "gru_step": step(lambda: symbolic.Recurrent("GRU"), series, optimizer=torch.optim.Adam),
     "lstm_any": inference(lambda: symbolic.Recurrent("LSTM"), floats(16, 50, 64), BATCH),
     "lstm_step": step(lambda: symbolic.Recurrent("LSTM"), series, optimizer=torch.optim.RMSprop),
+    "encoder_any": inference(lambda: compile_time.encoder(1, 48, 4), floats(2, 24, 48), BATCH, LENGTH),
+    "softmax_any": inference(lambda: nn.Softmax(0), floats(24, 16, 3), LENGTH, BATCH),
     "gpt": inference(Gpt, lambda: characters()[0]),
     "gpt_step": step(Gpt, characters, optimizer=torch.optim.AdamW),
     "encoder_step": step(lambda: compile_time.encoder(2, 96, 4), lambda: [torch.randn(4, 40, 96)] * 2,
@@ -176,22 +179,24 @@ MODELS: dict[str, Make] = {
 
 def graphs() -> dict[str, Make]:
     """Every graph by name: the models, and ``op_NAME`` for each record."""
-    return {**MODELS, **{f"op_{name}": lambda sample=sample: Recorded(sample.graph())
-                         for name, sample in chosen_samples().items()}}
+    names = (name for name in OPS if name != "region")  # those are made by fusion
+    return {**MODELS, **{f"op_{n}": lambda n=n: Recorded(chosen_samples()[n].graph()) for n in names}}
 
 
+@functools.cache
 def chosen_samples() -> dict[str, op_samples.Sample]:
-    """For each op that is no fused region its own sample, in f32 where it takes that, or one with it."""
+    """For each op its own sample, in f32 where it takes that, or another one that it occurs in."""
+    samples = list(op_samples.every())
     found: dict[str, op_samples.Sample] = {}
-    within: dict[str, op_samples.Sample] = {}
-    for sample in op_samples.every():
-        name = sample.name.split()[0]
-        if name in OPS and name not in found:
-            found[name] = narrow(sample)
-        if any(n not in found and n not in within for n in OPS):
-            for node in sample.graph().nodes:
-                within.setdefault(node.op.name, sample)
-    return {name: found.get(name) or within[name] for name in OPS if name != "region"}
+    for sample in samples:
+        found.setdefault(sample.name.split()[0], sample)
+    found = {name: narrow(sample) for name, sample in found.items() if name in OPS}
+    left = set(OPS) - set(found) - {"region"}
+    for sample in samples:
+        occurring = {node.op.name for node in sample.graph().nodes} & left if left else set()
+        found |= dict.fromkeys(occurring, sample)
+        left -= occurring
+    return found
 
 
 def narrow(sample: op_samples.Sample) -> op_samples.Sample:

@@ -49,7 +49,7 @@ class Scope:
 
     def expr(self, dim: Dim) -> Expr:
         """`dim` as arithmetic of the kernel; sizes become parameters."""
-        for s in symbols((dim,)):
+        for s in sorted(symbols((dim,)), key=lambda s: s.name):  # parameters are in the same order everywhere
             if s.name not in self.space.env:
                 self._sizes[s] = self.space.env[s.name] = Name(self.b.fresh(s.name))
         return self.space.expr(dim)
