@@ -17,7 +17,7 @@ from graphtorch.ir.dtype import DType, f32, f64
 
 from ..kernels import ir as k
 from ..kernels.ir import INDEX, Buffer, Kernel, KType, Name, Stmt
-from . import vmath
+from ..kernels.maths import functions
 from .expr import Expressions
 from .target import Target
 from .types import constant, mangled, memory, register
@@ -77,7 +77,7 @@ class ModuleEmitter:
         key = (op, t)
         if key not in self._math:
             self._math[key] = None
-            definition = vmath.definition(op, t.dtype)
+            definition = functions.definition(op, t.dtype)
             if definition is not None:
                 self._math[key] = name = self.symbol(f"gt.{op}.{mangled(t)}")
                 self.functions.append(emit_math(self, name, definition, t))
@@ -144,7 +144,7 @@ def parameters(buffers: Sequence[Buffer], names: Sequence[Name], memory: Sequenc
     ]
 
 
-def emit_math(module: ModuleEmitter, name: str, definition: vmath.Definition, t: KType) -> str:
+def emit_math(module: ModuleEmitter, name: str, definition: functions.Definition, t: KType) -> str:
     """A maths function of `t` (any number of lanes) from its kernel-IR expansion."""
     b = k.Builder()
     args = [Name(f"x{i}", t) for i in range(definition.arity)]

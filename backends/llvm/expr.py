@@ -367,7 +367,7 @@ class Expressions:
         return self.math(op, t, x)
 
     def math(self, op: str, t: KType, *args: str) -> str:
-        """A function of `vmath` where it has one for the type, otherwise libm's, lane by lane."""
+        """A function of `kernels.maths` where it has one for the type, otherwise libm's, lane by lane."""
         r = register(t)
         own = self.module.math(op, t)
         if own is not None:

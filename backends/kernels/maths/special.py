@@ -14,10 +14,10 @@ import math
 
 from graphtorch.ir.dtype import f32, f64
 
-from ..kernels.ir import Builder, Expr, binary, cast, fma, select, unary
+from ..ir import Builder, Expr, binary, cast, fma, select, unary
+from .exponentials import INF, compare, exp_negative, like, log, log1p, log64, magnitude
 from .polynomial import fit, horner
-from .vmath_exp import INF, compare, exp_negative, like, log, log1p, log64, magnitude
-from .vmath_trig import cospi64, sinpi64
+from .trigonometric import cospi64, sinpi64
 
 TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 ERF_SPLIT = 0.92

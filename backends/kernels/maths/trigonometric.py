@@ -12,9 +12,9 @@ import math
 
 from graphtorch.ir.dtype import f32, f64
 
-from ..kernels.ir import Builder, Const, Expr, binary, cast, fma, select, unary
+from ..ir import Builder, Const, Expr, binary, cast, fma, select, unary
+from .exponentials import bits, clamp, compare, from_bits, like, magnitude, nearest
 from .polynomial import fit, horner, odd_tail
-from .vmath_exp import bits, clamp, compare, from_bits, like, magnitude, nearest
 
 HALF_PI = math.pi / 2
 HALF_PI_LOW = 6.123233995736766e-17  # pi/2 - HALF_PI

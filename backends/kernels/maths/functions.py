@@ -1,7 +1,7 @@
 """Elementary functions as kernel-IR expansions: branch-free, so that any loop around them vectorises.
 
 f32 functions are ours: at most 2 ULP for exp, log, tanh, erf and sigmoid, 4 for the others, over all of
-f32 with its denormals, infinities and NaNs (tests/backends/test_vmath.py). f64 functions are libm's, apart
+f32 with its denormals, infinities and NaNs (tests/backends/test_maths.py). f64 functions are libm's, apart
 from those it does not have.
 """
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType, f32, f64
 
-from ..kernels.ir import Builder, Const, Expr, binary, select, unary
-from . import vmath_exp as e
-from . import vmath_special as s
-from . import vmath_trig as t
+from ..ir import Builder, Const, Expr, binary, select, unary
+from . import exponentials as e
+from . import special as s
+from . import trigonometric as t
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..kernels.ir import Builder, Const, Expr, fma
+from ..ir import Builder, Const, Expr, fma
 
 
 def fit(f: Callable[[float], float], low: float, high: float, degree: int) -> tuple[float, ...]:
