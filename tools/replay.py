@@ -35,11 +35,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from graphtorch.backends.kernels.table import Table, packed_layout, tabulate
 from graphtorch.backends.kernels.text import print_memory, print_program
 from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.emit import ModuleEmitter
 from graphtorch.backends.llvm.native import compile_object
-from graphtorch.backends.llvm.table import Table, packed_layout, tabulate
 from graphtorch.backends.llvm.target import Target, named
 from graphtorch.backends.llvm.units import has_loops
 from graphtorch.ir.graph import Graph

@@ -14,11 +14,11 @@ from ..kernels.lower import lower
 from ..kernels.plan import Plan, plan
 from ..kernels.program import Program, Slot
 from ..kernels.supports import supports
+from ..kernels.table import Table, packed_layout, tabulate
 from ..kernels.text import print_program
+from ..record import Array, Launches, Record, Site
 from . import debug
 from .explain import explain, statistics
-from .record import Array, Launches, Record, Site
-from .table import Table, packed_layout, tabulate
 from .target import Target
 from .units import Image, images, unit
 

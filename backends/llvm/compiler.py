@@ -12,10 +12,10 @@ from graphtorch.ir.printer import print_graph
 from graphtorch.ir.shape import assumed
 
 from .. import mixed
+from ..record import Record
 from . import cache, debug
 from .executable import Executable
 from .image import Image, remember
-from .record import Record
 from .target import host
 
 # Ops whose errors name a line; those whose names begin so are of the same kinds.

@@ -14,10 +14,10 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
 
 from ..buffer import Block, Buffer, size_class
-from .abi import CODE, CONSTANTS, FUNCTIONS, OPERANDS, SIZES, WORDS
+from ..kernels.abi import CODE, CONSTANTS, FUNCTIONS, OPERANDS, SIZES, WORDS
+from ..record import Record
 from .image import Image
 from .native import Code
-from .record import Record
 from .runtime import pool
 
 _new = object.__new__

@@ -7,7 +7,7 @@ from graphtorch.ir.shape import Dim
 
 from ..kernels.plan import Plan
 from ..kernels.program import Launch, Program, Slot, counted, flat
-from .table import packed_layout
+from ..kernels.table import packed_layout
 from .target import Target
 
 

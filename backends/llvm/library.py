@@ -23,13 +23,14 @@ from graphtorch.ir.dtype import bf16 as BF16
 from graphtorch.ir.graph import Type
 from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, SymInt, bounds, plain_symbol
 
+from ..kernels import abi
 from ..kernels.plan import Plan
 from ..kernels.program import Program, Slot
-from . import abi, runtime, tensor_check, walk
+from ..kernels.table import Layout, Table, packed_layout, tabulate
+from . import runtime, tensor_check, walk
 from .emit import ModuleEmitter
 from .native import has_assembler
 from .sizes import Sizes
-from .table import Layout, Table, packed_layout, tabulate
 from .target import Target
 from .tensor_check import constant_string
 

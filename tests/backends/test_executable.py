@@ -12,7 +12,7 @@ from graphtorch.backends import Buffer, compile
 from graphtorch.backends.buffer import size_class
 from graphtorch.backends.llvm import debug
 from graphtorch.backends.llvm.executable import Executable
-from graphtorch.backends.llvm.record import Record, dim_from_json, dim_to_json
+from graphtorch.backends.record import Record, dim_from_json, dim_to_json
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import ALL, f32, i64
 from graphtorch.ir.graph import Graph, Location, Type, Value, located

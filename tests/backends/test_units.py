@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from graphtorch.backends import Buffer, compile
+from graphtorch.backends.kernels import abi
 from graphtorch.backends.kernels.lower import lower
 from graphtorch.backends.kernels.program import Program, flat
 from graphtorch.backends.kernels.supports import supports
-from graphtorch.backends.llvm import abi, compiler, units
+from graphtorch.backends.llvm import compiler, units
 from graphtorch.backends.llvm.target import host
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from graphtorch.ir.shape import Dim
 
-from ..kernels.ir import Kernel
-from ..kernels.plan import Plan
-from ..kernels.program import Branch, Item, Launch, Loop, Program, Slot, flat
 from .abi import BELOW, CALL, CONSTANTS, END, HALF, HEADER, JUMP, PART, PARTS, SET, STEP, TEST, ZERO
+from .ir import Kernel
+from .plan import Plan
+from .program import Branch, Item, Launch, Loop, Program, Slot, flat
 
 
 @dataclass(frozen=True)
