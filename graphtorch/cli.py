@@ -70,7 +70,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _info(given: argparse.Namespace) -> int:
-    cache = importlib.import_module("graphtorch.backends.llvm.cache")  # these two cost time to import
+    cache = importlib.import_module("graphtorch.backends.cache")  # these two cost time to import
     target = importlib.import_module("graphtorch.backends.llvm.target")
     rows = {
         "graphtorch": f"{__version__} (behaves as PyTorch {COMPATIBLE})",

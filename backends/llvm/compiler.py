@@ -11,9 +11,9 @@ from graphtorch.ir.passes import pairs
 from graphtorch.ir.printer import print_graph
 from graphtorch.ir.shape import assumed
 
-from .. import mixed
+from .. import cache, mixed
 from ..record import Record
-from . import cache, debug
+from . import debug
 from .executable import Executable
 from .image import Image, remember
 from .target import host

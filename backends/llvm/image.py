@@ -6,8 +6,9 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .. import cache
 from ..locks import lock_across_forks
-from . import cache, debug
+from . import debug
 
 _lock = lock_across_forks()
 

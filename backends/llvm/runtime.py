@@ -23,7 +23,8 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import cache, walk
+from .. import cache
+from . import walk
 from .native import Code, compile_object, immortal
 from .target import Target, available_cpus, host
 

@@ -12,9 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .. import cache
 from ..kernels.ir import For, Kernel, Store, walk
 from ..kernels.text import nameless
-from . import cache, debug
+from . import debug
 from .emit import ModuleEmitter
 from .image import Image, find, remember
 from .native import compile_assembly, compile_object

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphtorch.backends import Buffer, compile
-from graphtorch.backends.llvm import build, cache
+from graphtorch.backends import Buffer, cache, compile
+from graphtorch.backends.llvm import build
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
 from graphtorch.ir.graph import Graph, Location, Type, Value, located

@@ -29,7 +29,7 @@ import llvmlite.binding as llvm
 
 from graphtorch import ir
 
-from ..locks import lock_across_forks
+from .locks import lock_across_forks
 
 SUFFIX = ".gto"
 LIMIT_MB = 1024
@@ -42,7 +42,7 @@ _warned = False
 @functools.cache
 def sources_digest() -> str:
     """A hash of the compiler itself: our own sources, llvmlite's and LLVM's versions."""
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parent
     digest = hashlib.sha256(repr((llvmlite.__version__, llvm.llvm_version_info)).encode())
     for folder in (here, Path(next(iter(ir.__path__)))):  # elsewhere in a wheel than in a checkout
         for path in sorted(folder.rglob("*.py")):
