@@ -69,7 +69,9 @@ def _factor(dim: Dim) -> int:
 
 
 def grain(nodes: Iterable[Node], bytes_per_element: float, task_ns: float = TASK_NS) -> int:
-    """Elements a task should have at least, a power of two."""
+    """Elements a task should have at least, a power of two; one where tasks cost nothing (`task_ns` 0)."""
+    if not task_ns:
+        return 1
     ns = max(bytes_per_element / BYTES_PER_NS, sum(map(weight, nodes)), 0.02)
     size = 1024
     while size * ns < task_ns and size < 1 << 18:

@@ -108,7 +108,7 @@ class Lowering:
         self.repeats: dict[object, Any] = {}  # what was done for regions (repeat.py)
         self._made: list[Slot] = []
         self._errors = 0  # how often a site was asked for
-        self.task_ns = TASK_NS
+        self.task_ns: float = getattr(self.target, "task_ns", TASK_NS)
         self.serial = False  # in a loop that runs in parts: its kernels run on one thread each
 
     def slot(self, value: Value) -> Slot:
@@ -215,7 +215,7 @@ class Lowering:
     def block(self) -> Iterator[list[Item]]:
         """Launches made inside go to the list it gives: the body of a loop or branch."""
         before, self._block = self._block, []
-        task_ns, self.task_ns = self.task_ns, STEP_TASK_NS
+        task_ns, self.task_ns = self.task_ns, min(self.task_ns, STEP_TASK_NS)
         try:
             yield self._block
         finally:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, Union
 
 from graphtorch.ir.dtype import DType
-from graphtorch.ir.graph import Location
+from graphtorch.ir.graph import Graph, Location
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import Dim, Shape, Symbol
 
@@ -198,6 +198,13 @@ class Program:
     launches: list[Item] = field(default_factory=list)
     prologue: list[Launch] = field(default_factory=list)
     errors: list[ErrorSite] = field(default_factory=list)
+
+    def take_types(self, graph: Graph) -> None:
+        """Inputs and outputs get the types that a caller of `graph` knows: where kernels see pairs of reals
+        he gives and gets complex numbers, whose bytes are the same."""
+        for slots, values in ((self.inputs, graph.inputs), (self.outputs, graph.outputs)):
+            for slot, value in zip(slots, values, strict=True):
+                slot.dtype, slot.shape, slot.elements = value.dtype, value.shape, value.type.numel
 
     def kernels(self) -> list[Kernel]:
         """Each kernel once, in the order of first use."""

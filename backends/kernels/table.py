@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from graphtorch.ir.shape import Dim
 
+from ..record import Array, Launches, Record, Site
 from .abi import BELOW, CALL, CONSTANTS, END, HALF, HEADER, JUMP, PART, PARTS, SET, STEP, TEST, ZERO
 from .ir import Kernel
 from .plan import Plan
@@ -277,3 +278,25 @@ class Writer:
         for carry, register in zip(loop.carries, following, strict=True):
             self._set(self._moving[carry.now], (register, 0))
         self.code += [SET, step, step, self._size(1)]
+
+
+# ------------------------------------------------------------------------------------------ records
+
+
+def record_of(program: Program, plan: Plan, table: Table, functions: Sequence[str], explanation: str,
+              statistics: dict[str, int]) -> Record:
+    """The record of a lowered program, whose kernels are called `functions`."""
+    read = sorted({s.index for launch in program.prologue for s in launch.slots if s.kind == "input"})
+    errors = tuple(Site(e.op, e.message, e.location.file if e.location else "",
+                        e.location.line if e.location else 0, e.kind) for e in program.errors)
+    launches = Launches(tuple(table.launches), tuple(table.prologue), tuple(functions), tuple(table.sizes),
+                        table.words, table.operands)
+    return Record(program.name, _arrays(program.inputs), _arrays(program.outputs), program.symbols, plan.size,
+                  packed_layout(program)[1], tuple(read) if program.prologue else None, launches, errors,
+                  explanation, statistics)
+
+
+def _arrays(slots: Sequence[Slot]) -> tuple[Array, ...]:
+    return tuple(
+        Array(s.dtype.name, s.shape, s.name, None if s.alias is None else s.alias.index) for s in slots
+    )

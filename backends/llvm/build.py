@@ -12,11 +12,11 @@ from graphtorch.ir.printer import print_graph
 from ..kernels.donation import assign_aliases
 from ..kernels.lower import lower
 from ..kernels.plan import Plan, plan
-from ..kernels.program import Program, Slot
+from ..kernels.program import Program
 from ..kernels.supports import supports
-from ..kernels.table import Table, packed_layout, tabulate
+from ..kernels.table import record_of, tabulate
 from ..kernels.text import print_program
-from ..record import Array, Launches, Record, Site
+from ..record import Record
 from . import debug
 from .explain import explain, statistics
 from .target import Target
@@ -44,35 +44,9 @@ def lower_graph(graph: Graph, target: Target, stable: Sequence[int] = ()) -> tup
         program = lower(final, target, stable)
         assign_aliases(program, graph.donates)
         debug.show("kernels", graph.name, lambda: print_program(program))
-        _name_complex(program, graph)
+        program.take_types(graph)
         return program, plan(program), final
-
-
-def _name_complex(program: Program, graph: Graph) -> None:
-    """Kernels see pairs of reals where a caller gives and gets complex numbers: the bytes are the same."""
-    for slots, values in ((program.inputs, graph.inputs), (program.outputs, graph.outputs)):
-        for slot, value in zip(slots, values, strict=True):
-            slot.dtype, slot.shape, slot.elements = value.dtype, value.shape, value.type.numel
 
 
 def _show_pass(stage: str, graph: Graph) -> None:
     debug.show("passes", f"{graph.name} after {stage}", lambda: print_graph(graph))
-
-
-def record_of(program: Program, plan: Plan, table: Table, functions: Sequence[str], explanation: str,
-              statistics: dict[str, int]) -> Record:
-    """The record of a lowered program, whose kernels are called `functions`."""
-    read = sorted({s.index for launch in program.prologue for s in launch.slots if s.kind == "input"})
-    errors = tuple(Site(e.op, e.message, e.location.file if e.location else "",
-                        e.location.line if e.location else 0, e.kind) for e in program.errors)
-    launches = Launches(tuple(table.launches), tuple(table.prologue), tuple(functions), tuple(table.sizes),
-                        table.words, table.operands)
-    return Record(program.name, _arrays(program.inputs), _arrays(program.outputs), program.symbols, plan.size,
-                  packed_layout(program)[1], tuple(read) if program.prologue else None, launches, errors,
-                  explanation, statistics)
-
-
-def _arrays(slots: Sequence[Slot]) -> tuple[Array, ...]:
-    return tuple(
-        Array(s.dtype.name, s.shape, s.name, None if s.alias is None else s.alias.index) for s in slots
-    )

@@ -1,0 +1,224 @@
+"""Kernel expressions as CUDA C.
+
+Where products and sums may fuse (`contract` elsewhere) plain operators are written, which NVRTC fuses; in
+elementary functions and in what is `rounded`, functions that round each operation. f16 and bf16 are computed
+in f32 and rounded after each operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i64
+
+from ..kernels import ir as k
+from ..kernels.ir import COMPARISONS, Buffer, Expr, KType, Name
+from .types import constant, register
+
+INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
+COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+ROUNDED = {"add": "gt_add_rn", "sub": "gt_sub_rn", "mul": "gt_mul_rn", "div": "gt_div_rn"}
+BOOL_BINARY = {"add": "|", "mul": "&", "max": "|", "min": "&", "maxnum": "|", "minnum": "&", "and": "&",
+               "or": "|", "xor": "^"}
+FLOAT_CALLS = frozenset({"min", "max", "minnum", "maxnum", "copysign", "rem", "fmod"})
+FLOAT_UNARY = frozenset({"abs", "sqrt", "rsqrt", "floor", "ceil", "trunc", "round"})
+HALVES = (f16, bf16)
+
+
+class Functions(Protocol):
+    """What holds an expression's unit: what the expression may call."""
+
+    def math(self, op: str, dtype: DType) -> str | None:
+        """The name of our own function for `op`, written into the unit; None where there is none."""
+
+
+class Expressions:
+    """Writes expressions; the enclosing writer of statements gives names to values and buffers."""
+
+    def __init__(self, functions: Functions, kernel: str):
+        self.functions = functions
+        self.kernel = kernel
+        self.names: dict[Name, str] = {}
+        self.buffers: dict[Buffer, str] = {}
+        self.sizes: dict[Buffer, int] = {}  # of scratch, in elements
+        self.strict = False
+
+    def value(self, e: Expr, index: bool = False) -> str:
+        """The text of `e`. `index`: part of an address, which cannot overflow."""
+        if isinstance(e, k.Binary):
+            return self._binary(e, index)
+        return _WRITE[type(e)](self, e)
+
+    # ---- names and memory
+
+    def _const(self, e: k.Const) -> str:
+        return constant(e.value, e.type)
+
+    def _name(self, e: Name) -> str:
+        try:
+            return self.names[e]
+        except KeyError:
+            raise KeyError(f"kernel {self.kernel}: {e.name!r} is used outside the block that defines it") \
+                from None
+
+    def element(self, buffer: Buffer, index: Expr) -> str:
+        """Element `index` of a buffer, which the emulated device checks."""
+        try:
+            name = self.buffers[buffer]
+        except KeyError:
+            raise KeyError(f"kernel {self.kernel}: buffer {buffer.name!r} is not a parameter") from None
+        at = self.value(index, index=True)
+        size = self.sizes.get(buffer)
+        return f"GT_AT({name}, {at})" if size is None else f"GT_IN({name}, {size}, {at})"
+
+    def _load(self, e: k.Load) -> str:
+        register(e.type)
+        read = self.element(e.buffer, e.index)
+        if e.type.dtype is boolean:
+            read = f"({read} != 0)"
+        if e.mask is None:
+            return read
+        zero = constant(0, e.type)
+        return f"({self.value(e.mask)} ? {read} : {zero})"
+
+    def _splat(self, e: k.Splat) -> str:
+        register(e.type)
+        return self.value(e.x)
+
+    def _lanes(self, e: k.Lanes) -> str:
+        register(e.type)
+        return constant(0, e.type)
+
+    def _shuffle(self, e: k.Shuffle) -> str:
+        register(e.type)
+        return self.value((e.a, e.b)[e.lanes[0]])
+
+    def _reduce(self, e: k.Reduce) -> str:
+        register(e.x.type)
+        return self.value(e.x)
+
+    def _select(self, e: k.Select) -> str:
+        return f"({self.value(e.condition)} ? {self.value(e.a)} : {self.value(e.b)})"
+
+    # ---- conversions
+
+    @staticmethod
+    def wide(dtype: DType) -> DType:
+        """The dtype that `dtype` is computed in."""
+        return f32 if dtype in HALVES else dtype
+
+    def cast(self, text: str, a: DType, b: DType) -> str:
+        """`text` of dtype `a` as `b`: saturating, NaN to 0, bool is ``!= 0``."""
+        return text if a is b else f"gt_cast<{register(KType(b))}>({text})"
+
+    def _cast(self, e: k.Cast) -> str:
+        register(e.type)
+        return self.cast(self.value(e.x), e.x.type.dtype, e.type.dtype)
+
+    # ---- arithmetic
+
+    def _fma(self, e: k.Fma) -> str:
+        dtype = e.type.dtype
+        wide = self.wide(dtype)
+        a, b, c = (self.cast(self.value(x), dtype, wide) for x in (e.a, e.b, e.c))
+        if not wide.is_floating_point:
+            return f"gt_add(gt_mul({a}, {b}), {c})"
+        return self.cast(f"gt_fma({a}, {b}, {c})", wide, dtype)
+
+    def _unary(self, e: k.Unary) -> str:
+        if e.op == "rounded":
+            return self._rounded(e.x)
+        dtype = e.x.type.dtype
+        x = self.value(e.x)
+        if e.op in ("bitcast_int", "bitcast_float"):
+            return f"gt_bitcast<{register(e.type)}>({x})"
+        if e.op == "isnan":
+            wide = self.wide(dtype)
+            return f"gt_isnan({self.cast(x, dtype, wide)})" if dtype.is_floating_point else "false"
+        if not dtype.is_floating_point:
+            return self._int_unary(e.op, x, dtype)
+        wide = self.wide(dtype)
+        return self.cast(self._float_unary(e.op, self.cast(x, dtype, wide), wide), wide, dtype)
+
+    def _rounded(self, x: Expr) -> str:
+        before, self.strict = self.strict, True
+        found = self.value(x)
+        self.strict = before
+        return found
+
+    def _int_unary(self, op: str, x: str, dtype: DType) -> str:
+        if op == "not":
+            return f"(!{x})" if dtype is boolean else f"gt_not({x})"
+        if op == "neg":
+            return x if dtype is boolean else f"gt_neg({x})"
+        if op == "abs":
+            return f"gt_abs({x})" if dtype.signed else x
+        if op in ("floor", "ceil", "trunc", "round"):
+            return x
+        raise TypeError(f"kernel op {op} on {dtype}: cast it to a floating-point type first")
+
+    def _float_unary(self, op: str, x: str, dtype: DType) -> str:
+        if op == "neg":
+            return f"(-{x})"
+        if op in FLOAT_UNARY:
+            return f"gt_{op}({x})"
+        return self.math(op, dtype, x)
+
+    def math(self, op: str, dtype: DType, *args: str) -> str:
+        """A function of `kernels.maths` where it has one for the dtype, otherwise the C library's."""
+        own = self.functions.math(op, dtype)
+        if own is None and dtype not in (f32, f64):
+            raise TypeError(f"kernel op {op} on {dtype}: cast it to f32 or f64 first")
+        return f"{own or op + ('f' if dtype is f32 else '')}({', '.join(args)})"
+
+    def _binary(self, e: k.Binary, index: bool) -> str:
+        dtype = e.a.type.dtype
+        register(e.type)
+        linear = index and dtype is i64 and e.op in ("add", "sub", "mul", "div", "rem")
+        a, b = self.value(e.a, index=linear), self.value(e.b, index=linear)
+        if e.op in COMPARISONS:
+            return self._compare(e.op, a, b, dtype)
+        if dtype.is_floating_point:
+            wide = self.wide(dtype)
+            a, b = self.cast(a, dtype, wide), self.cast(b, dtype, wide)
+            return self.cast(self._float_binary(e.op, a, b, wide), wide, dtype)
+        if dtype is boolean and e.op in BOOL_BINARY:
+            return f"(bool)({a} {BOOL_BINARY[e.op]} {b})"
+        known = isinstance(e.b, k.Const) and e.b.value > 0
+        if linear and (e.op not in ("div", "rem") or known):
+            return f"({a} {'%' if e.op == 'rem' else INFIX[e.op]} {b})"
+        return self._int_binary(e.op, a, b, e.type, known)
+
+    def _compare(self, op: str, a: str, b: str, dtype: DType) -> str:
+        if op == "lt_u":
+            return f"({a} < {b})" if dtype is boolean else f"gt_lt_u({a}, {b})"
+        if dtype in HALVES:
+            a, b = self.cast(a, dtype, f32), self.cast(b, dtype, f32)
+        return f"({a} {COMPARE[op]} {b})"
+
+    def _float_binary(self, op: str, a: str, b: str, dtype: DType) -> str:
+        if op in ROUNDED:
+            return f"{ROUNDED[op]}({a}, {b})" if self.strict else f"({a} {INFIX[op]} {b})"
+        if op in FLOAT_CALLS:
+            return f"gt_{op}({a}, {b})"
+        if op in ("pow", "atan2", "nextafter"):
+            return self.math(op, dtype, a, b)
+        raise TypeError(f"kernel op {op} on {dtype}: cast it to an integer type first")
+
+    def _int_binary(self, op: str, a: str, b: str, t: KType, known: bool) -> str:
+        """`known`: the divisor is a positive constant."""
+        kind = {"minnum": "min", "maxnum": "max", "fmod": "rem"}.get(op, op)
+        if kind in ("and", "or", "xor"):
+            return f"gt_{kind}({a}, {b})"
+        if kind in ("div", "rem") and known:
+            return f"({register(t)})({a} {'/' if kind == 'div' else '%'} {b})"
+        return f"gt_{kind}({a}, {b})"
+
+
+_WRITE: Mapping[type[Expr], Callable[..., str]] = {
+    k.Const: Expressions._const, Name: Expressions._name, k.Load: Expressions._load,
+    k.Splat: Expressions._splat, k.Lanes: Expressions._lanes, k.Shuffle: Expressions._shuffle,
+    k.Reduce: Expressions._reduce, k.Select: Expressions._select, k.Cast: Expressions._cast,
+    k.Fma: Expressions._fma, k.Unary: Expressions._unary,
+}

@@ -1,0 +1,228 @@
+// What generated kernels are written in: types, conversions and arithmetic with the meaning of the kernel IR.
+// Every function that a GPU has an instruction of its own for has two bodies: that one, and plain C++ for the
+// emulated device, where emulator.h comes before this file and defines GT_EMULATED.
+
+#ifndef GT_EMULATED
+#define GT_FUNCTION static __device__ __forceinline__
+#define GT_AT(pointer, index) (pointer)[index]
+#define GT_IN(array, size, index) (array)[index]
+#endif
+
+typedef signed char gt_i8;
+typedef unsigned char gt_u8;
+typedef short gt_i16;
+typedef unsigned short gt_u16;
+typedef int gt_i32;
+typedef unsigned int gt_u32;
+typedef long long gt_i64;
+typedef unsigned long long gt_u64;
+struct gt_f16 { gt_u16 bits; };
+struct gt_bf16 { gt_u16 bits; };
+
+// ---- threads
+
+GT_FUNCTION gt_i64 gt_thread() { return (gt_i64)blockIdx.x * blockDim.x + threadIdx.x; }
+GT_FUNCTION gt_i64 gt_threads() { return (gt_i64)gridDim.x * blockDim.x; }
+
+// ---- bits
+
+template <class To, class From> GT_FUNCTION To gt_bitcast(From x) {
+  static_assert(sizeof(To) == sizeof(From), "a bitcast keeps the size");
+  To y;
+  memcpy(&y, &x, sizeof y);
+  return y;
+}
+GT_FUNCTION float gt_float_bits(gt_u32 bits) { return gt_bitcast<float>(bits); }
+GT_FUNCTION double gt_double_bits(gt_u64 bits) { return gt_bitcast<double>(bits); }
+GT_FUNCTION bool gt_isnan(float x) { return x != x; }
+GT_FUNCTION bool gt_isnan(double x) { return x != x; }
+
+// ---- integers: arithmetic wraps, x / 0 = x % 0 = 0, shifts by too much give 0 or the sign
+
+template <class T> struct gt_unsigned;
+template <> struct gt_unsigned<gt_i8> { typedef gt_u8 type; };
+template <> struct gt_unsigned<gt_u8> { typedef gt_u8 type; };
+template <> struct gt_unsigned<gt_i16> { typedef gt_u16 type; };
+template <> struct gt_unsigned<gt_u16> { typedef gt_u16 type; };
+template <> struct gt_unsigned<gt_i32> { typedef gt_u32 type; };
+template <> struct gt_unsigned<gt_u32> { typedef gt_u32 type; };
+template <> struct gt_unsigned<gt_i64> { typedef gt_u64 type; };
+template <> struct gt_unsigned<gt_u64> { typedef gt_u64 type; };
+#define GT_U(x) ((typename gt_unsigned<T>::type)(x))
+template <class T> GT_FUNCTION constexpr bool gt_signed() { return (T)-1 < (T)0; }
+
+template <class T> GT_FUNCTION T gt_add(T a, T b) { return (T)GT_U(GT_U(a) + (gt_u64)GT_U(b)); }
+template <class T> GT_FUNCTION T gt_sub(T a, T b) { return (T)GT_U(GT_U(a) - (gt_u64)GT_U(b)); }
+template <class T> GT_FUNCTION T gt_mul(T a, T b) { return (T)GT_U(GT_U(a) * (gt_u64)GT_U(b)); }
+template <class T> GT_FUNCTION T gt_neg(T a) { return gt_sub((T)0, a); }
+template <class T> GT_FUNCTION T gt_not(T a) { return (T)~a; }
+template <class T> GT_FUNCTION T gt_and(T a, T b) { return (T)(a & b); }
+template <class T> GT_FUNCTION T gt_or(T a, T b) { return (T)(a | b); }
+template <class T> GT_FUNCTION T gt_xor(T a, T b) { return (T)(a ^ b); }
+template <class T> GT_FUNCTION T gt_div(T a, T b) {
+  if (b == 0) return 0;
+  return gt_signed<T>() && b == (T)-1 ? gt_neg(a) : (T)(a / b);
+}
+template <class T> GT_FUNCTION T gt_div_u(T a, T b) { return b == 0 ? (T)0 : (T)(GT_U(a) / GT_U(b)); }
+template <class T> GT_FUNCTION T gt_rem_u(T a, T b) { return b == 0 ? (T)0 : (T)(GT_U(a) % GT_U(b)); }
+template <class T> GT_FUNCTION bool gt_lt_u(T a, T b) { return GT_U(a) < GT_U(b); }
+template <class T> GT_FUNCTION T gt_shl(T a, T b) {
+  return GT_U(b) < 8 * sizeof(T) ? (T)GT_U((gt_u64)GT_U(a) << GT_U(b)) : (T)0;
+}
+template <class T> GT_FUNCTION T gt_shr_u(T a, T b) {
+  return GT_U(b) < 8 * sizeof(T) ? (T)GT_U(GT_U(a) >> GT_U(b)) : (T)0;
+}
+template <class T> GT_FUNCTION T gt_shr(T a, T b) {
+  if (!gt_signed<T>()) return gt_shr_u(a, b);
+  return (T)(a >> (GT_U(b) < 8 * sizeof(T) ? GT_U(b) : 8 * sizeof(T) - 1));
+}
+GT_FUNCTION gt_u32 gt_mulhi_u(gt_u32 a, gt_u32 b) { return (gt_u32)((gt_u64)a * b >> 32); }
+GT_FUNCTION gt_i32 gt_mulhi_u(gt_i32 a, gt_i32 b) { return (gt_i32)gt_mulhi_u((gt_u32)a, (gt_u32)b); }
+GT_FUNCTION gt_u64 gt_mulhi_u(gt_u64 a, gt_u64 b) {
+#ifdef GT_EMULATED
+  return (gt_u64)((unsigned __int128)a * b >> 64);
+#else
+  return __umul64hi(a, b);
+#endif
+}
+GT_FUNCTION gt_i64 gt_mulhi_u(gt_i64 a, gt_i64 b) { return (gt_i64)gt_mulhi_u((gt_u64)a, (gt_u64)b); }
+
+// ---- both kinds of numbers: min and max propagate NaN
+
+template <class T> struct gt_is_float { static const bool value = false; };
+template <> struct gt_is_float<float> { static const bool value = true; };
+template <> struct gt_is_float<double> { static const bool value = true; };
+template <class T> GT_FUNCTION T gt_min(T a, T b) { return a != a || a < b ? a : b; }
+template <class T> GT_FUNCTION T gt_max(T a, T b) { return a != a || a > b ? a : b; }
+template <class T> GT_FUNCTION T gt_minnum(T a, T b) { return a != a || b < a ? b : a; }
+template <class T> GT_FUNCTION T gt_maxnum(T a, T b) { return a != a || b > a ? b : a; }
+GT_FUNCTION gt_i8 gt_abs(gt_i8 x) { return x < 0 ? gt_neg(x) : x; }
+GT_FUNCTION gt_i16 gt_abs(gt_i16 x) { return x < 0 ? gt_neg(x) : x; }
+GT_FUNCTION gt_i32 gt_abs(gt_i32 x) { return x < 0 ? gt_neg(x) : x; }
+GT_FUNCTION gt_i64 gt_abs(gt_i64 x) { return x < 0 ? gt_neg(x) : x; }
+template <class T> GT_FUNCTION T gt_rem(T a, T b) {
+  if (b == 0 || (gt_signed<T>() && b == (T)-1)) return 0;
+  return (T)(a % b);
+}
+
+// ---- floats
+
+GT_FUNCTION float gt_abs(float x) { return fabsf(x); }
+GT_FUNCTION double gt_abs(double x) { return fabs(x); }
+GT_FUNCTION float gt_sqrt(float x) { return sqrtf(x); }
+GT_FUNCTION double gt_sqrt(double x) { return sqrt(x); }
+GT_FUNCTION float gt_rsqrt(float x) { return 1.0f / sqrtf(x); }
+GT_FUNCTION double gt_rsqrt(double x) { return 1.0 / sqrt(x); }
+GT_FUNCTION float gt_floor(float x) { return floorf(x); }
+GT_FUNCTION double gt_floor(double x) { return floor(x); }
+GT_FUNCTION float gt_ceil(float x) { return ceilf(x); }
+GT_FUNCTION double gt_ceil(double x) { return ceil(x); }
+GT_FUNCTION float gt_trunc(float x) { return truncf(x); }
+GT_FUNCTION double gt_trunc(double x) { return trunc(x); }
+GT_FUNCTION float gt_round(float x) { return rintf(x); }
+GT_FUNCTION double gt_round(double x) { return rint(x); }
+GT_FUNCTION float gt_copysign(float x, float y) { return copysignf(x, y); }
+GT_FUNCTION double gt_copysign(double x, double y) { return copysign(x, y); }
+GT_FUNCTION float gt_rem(float a, float b) { return fmodf(a, b); }
+GT_FUNCTION double gt_rem(double a, double b) { return fmod(a, b); }
+GT_FUNCTION float gt_fmod(float a, float b) { return fmodf(a, b); }
+GT_FUNCTION double gt_fmod(double a, double b) { return fmod(a, b); }
+GT_FUNCTION float gt_fma(float a, float b, float c) { return fmaf(a, b, c); }
+GT_FUNCTION double gt_fma(double a, double b, double c) { return fma(a, b, c); }
+
+// Operations that never fuse.
+#ifdef GT_EMULATED
+#define GT_ROUNDED(name, sign, single, twice) \
+  GT_FUNCTION float name(float a, float b) { return a sign b; } \
+  GT_FUNCTION double name(double a, double b) { return a sign b; }
+#else
+#define GT_ROUNDED(name, sign, single, twice) \
+  GT_FUNCTION float name(float a, float b) { return single(a, b); } \
+  GT_FUNCTION double name(double a, double b) { return twice(a, b); }
+#endif
+GT_ROUNDED(gt_add_rn, +, __fadd_rn, __dadd_rn)
+GT_ROUNDED(gt_sub_rn, -, __fsub_rn, __dsub_rn)
+GT_ROUNDED(gt_mul_rn, *, __fmul_rn, __dmul_rn)
+GT_ROUNDED(gt_div_rn, /, __fdiv_rn, __ddiv_rn)
+
+// ---- conversions: float to integer saturates and NaN becomes 0; bool is != 0
+
+GT_FUNCTION float gt_widen(gt_bf16 x) { return gt_float_bits((gt_u32)x.bits << 16); }
+GT_FUNCTION gt_bf16 gt_narrow_bf16(float x) {  // to nearest even on the bits
+  gt_u32 bits = gt_bitcast<gt_u32>(x), high = bits >> 16;
+  if (x != x) return gt_bf16{(gt_u16)(high | 0x40)};
+  return gt_bf16{(gt_u16)((bits + 0x7fff + (high & 1)) >> 16)};
+}
+#ifdef GT_EMULATED
+GT_FUNCTION float gt_widen(gt_f16 x) { return (float)gt_bitcast<_Float16>(x.bits); }
+GT_FUNCTION gt_f16 gt_narrow_f16(float x) { return gt_f16{gt_bitcast<gt_u16>((_Float16)x)}; }
+GT_FUNCTION gt_f16 gt_narrow_f16(double x) { return gt_f16{gt_bitcast<gt_u16>((_Float16)x)}; }
+#else
+GT_FUNCTION float gt_widen(gt_f16 x) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
+}
+GT_FUNCTION gt_f16 gt_narrow_f16(float x) {
+  gt_f16 y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+}
+GT_FUNCTION gt_f16 gt_narrow_f16(double x) {
+  gt_f16 y;
+  asm("cvt.rn.f16.f64 %0, %1;" : "=h"(y.bits) : "d"(x));
+  return y;
+}
+#endif
+
+template <class T> struct gt_range;
+#define GT_RANGE(T, low, high) \
+  template <> struct gt_range<T> { GT_RANGE_FUNCTION T least() { return low; } GT_RANGE_FUNCTION T most() { return high; } };
+#ifdef GT_EMULATED
+#define GT_RANGE_FUNCTION static inline
+#else
+#define GT_RANGE_FUNCTION static __device__ __forceinline__
+#endif
+GT_RANGE(gt_i8, -128, 127)
+GT_RANGE(gt_u8, 0, 255)
+GT_RANGE(gt_i16, -32768, 32767)
+GT_RANGE(gt_u16, 0, 65535)
+GT_RANGE(gt_i32, -2147483647 - 1, 2147483647)
+GT_RANGE(gt_u32, 0u, 4294967295u)
+GT_RANGE(gt_i64, -9223372036854775807ll - 1, 9223372036854775807ll)
+GT_RANGE(gt_u64, 0ull, 18446744073709551615ull)
+
+template <class To, class From, bool saturates> struct gt_conversion {
+  GT_RANGE_FUNCTION To of(From x) { return (To)x; }
+};
+template <class To, class From> struct gt_conversion<To, From, true> {
+  GT_RANGE_FUNCTION To of(From x) {
+    if (x != x) return 0;
+    if (x <= (From)gt_range<To>::least()) return gt_range<To>::least();
+    if (x >= (From)gt_range<To>::most()) return gt_range<To>::most();
+    return (To)x;
+  }
+};
+template <class From> struct gt_conversion<bool, From, true> {
+  GT_RANGE_FUNCTION bool of(From x) { return x != 0; }
+};
+template <class From> struct gt_conversion<bool, From, false> {
+  GT_RANGE_FUNCTION bool of(From x) { return x != 0; }
+};
+template <class From> struct gt_conversion<gt_f16, From, false> {
+  GT_RANGE_FUNCTION gt_f16 of(From x) { return gt_narrow_f16((float)x); }
+};
+template <class From> struct gt_conversion<gt_f16, From, true> {
+  GT_RANGE_FUNCTION gt_f16 of(From x) { return gt_narrow_f16(x); }
+};
+template <class From, bool saturates> struct gt_conversion<gt_bf16, From, saturates> {
+  GT_RANGE_FUNCTION gt_bf16 of(From x) { return gt_narrow_bf16((float)x); }
+};
+template <class To, class From> struct gt_converts {
+  static const bool saturates = gt_is_float<From>::value && !gt_is_float<To>::value;
+};
+template <class To, class From> GT_FUNCTION To gt_cast(From x) {
+  return gt_conversion<To, From, gt_converts<To, From>::saturates>::of(x);
+}
+template <class To> GT_FUNCTION To gt_cast(gt_f16 x) { return gt_cast<To>(gt_widen(x)); }
+template <class To> GT_FUNCTION To gt_cast(gt_bf16 x) { return gt_cast<To>(gt_widen(x)); }

@@ -1,0 +1,367 @@
+"""Kernels as the text of one CUDA C unit.
+
+A kernel of the loop-level IR becomes one CUDA function for each of its *stages*: each parallel loop is a grid
+of threads, one a task, and what stands between them is run by one thread. The stages are launched one after
+the other, so that a later one sees what an earlier one wrote.
+
+    extern "C" __global__ void k(x0 *, ..., gt_i64 n, ..., gt_i32 *status)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+from graphtorch.ir.dtype import DType, boolean
+
+from ..kernels import ir as k
+from ..kernels.ir import Buffer, Builder, Expr, For, Kernel, KType, Let, Name, Stmt
+from ..kernels.maths import functions
+from .expressions import Expressions
+from .types import memory, register
+
+LOCAL_LIMIT = 256 << 10  # bytes of scratch that a thread may have: its local memory ends at 512 KiB
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One CUDA function of a kernel.
+
+    Attributes:
+        function: its name.
+        tasks: how many iterations its loop has, of the kernel's sizes; None where one thread does all.
+    """
+
+    function: str
+    tasks: Tasks | None
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The bounds of a parallel loop, and the names that they are made of, in order."""
+
+    loop: For
+    lets: tuple[Let, ...]
+    sizes: tuple[Name, ...]
+
+    def count(self, sizes: Sequence[int]) -> int | None:
+        """The number of iterations; None where that depends on what is in memory."""
+        known = dict(zip(self.sizes, sizes, strict=True))
+        try:
+            for let in self.lets:
+                known[let.name] = _evaluate(let.value, known)
+            lo, hi, step = (_evaluate(e, known) for e in (self.loop.lo, self.loop.hi, self.loop.step))
+        except KeyError:
+            return None
+        return max(0, -(-(hi - lo) // step))
+
+
+def _evaluate(e: Expr, known: Mapping[Name, int]) -> int:
+    """An index expression as a number. Raises: KeyError where it needs more than sizes."""
+    if isinstance(e, k.Const):
+        return int(e.value)
+    if isinstance(e, Name):
+        return known[e]
+    if isinstance(e, k.Binary) and e.op in _ARITHMETIC:
+        return _ARITHMETIC[e.op](_evaluate(e.a, known), _evaluate(e.b, known))
+    raise KeyError(e)
+
+
+def _truncated(a: int, b: int) -> int:
+    return 0 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+
+
+_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "min": min, "max": max,
+    "div": _truncated, "rem": lambda a, b: a - _truncated(a, b) * b if b else 0,
+}
+
+
+class Unit:
+    """Collects the functions of one unit: kernels, and the elementary functions that they call."""
+
+    def __init__(self) -> None:
+        self.functions: list[str] = []
+        self.exports: list[str] = []
+        self._math: dict[tuple[str, DType], str | None] = {}
+        self._kernels: dict[tuple[Kernel, tuple[int, ...]], list[Stage]] = {}
+        self._symbols: dict[str, int] = {}
+
+    def text(self) -> str:
+        """The unit, without the prelude that it is compiled after."""
+        return "\n".join(self.functions)
+
+    def math(self, op: str, dtype: DType) -> str | None:
+        """The name of the function that our own expansion of `op` became; None where there is none."""
+        key = op, dtype
+        if key not in self._math:
+            definition = functions.definition(op, dtype)
+            name = f"gt_math_{op}_{dtype.name}"
+            self._math[key] = None if definition is None else name
+            if definition is not None:
+                self.functions.append(_math_text(self, name, definition, KType(dtype)))
+        return self._math[key]
+
+    def kernel(self, kernel: Kernel, shared: tuple[int, ...]) -> list[Stage]:
+        """The stages of `kernel`, written at its first use.
+
+        Args: shared: for each buffer the first one that has the same memory: an update in place.
+        """
+        key = kernel, shared
+        if key not in self._kernels:
+            self._kernels[key] = [self._stage(kernel, shared, part) for part in parts(kernel)]
+        return self._kernels[key]
+
+    def _stage(self, kernel: Kernel, shared: tuple[int, ...], part: Part) -> Stage:
+        count = self._symbols.get(kernel.name, 0)
+        self._symbols[kernel.name] = count + 1
+        name = f"k_{kernel.name}" + (f"_{count}" if count else "")
+        writer = Writer(self, kernel.name)
+        for i, b in enumerate(kernel.buffers):
+            writer.buffers[b] = f"b{i}_{b.name}"
+        writer.names.update({n: f"n{i}_{n.name}" for i, n in enumerate(kernel.sizes)})
+        for let in part.lets:
+            writer.statement(let)
+        loop = part.loop
+        if loop is None:
+            writer.statements(part.body)
+        else:
+            writer.grid(loop)
+        head = f'extern "C" __global__ void {name}({", ".join(_parameters(kernel, shared, writer))})'
+        self.functions.append("\n".join([f"// {kernel.name}", head + " {", *writer.lines, "}", ""]))
+        self.exports.append(name)
+        return Stage(name, None if loop is None else Tasks(loop, tuple(part.lets), kernel.sizes))
+
+
+def _parameters(kernel: Kernel, shared: tuple[int, ...], writer: Expressions) -> Iterator[str]:
+    for i, b in enumerate(kernel.buffers):
+        alone = shared.count(shared[i]) == 1
+        const = "const " if b.access == "read" and alone else ""
+        yield f"{const}{memory(b.dtype)}* {'__restrict__ ' if alone else ''}{writer.buffers[b]}"
+    for n in kernel.sizes:
+        yield f"{register(n.type)} {writer.names[n]}"
+    yield "gt_i32* status"
+
+
+def _math_text(unit: Unit, name: str, definition: functions.Definition, t: KType) -> str:
+    """An elementary function from its expansion; each operation rounds by itself."""
+    b = Builder()
+    args = [Name(f"x{i}", t) for i in range(definition.arity)]
+    result = definition.expand(b, *args)
+    writer = Writer(unit, name)
+    writer.strict = True
+    writer.names.update({a: a.name for a in args})
+    writer.statements(b.body)
+    head = f"GT_FUNCTION {register(t)} {name}({', '.join(f'{register(t)} {a.name}' for a in args)})"
+    return "\n".join([head + " {", *writer.lines, f"  return {writer.value(result)};", "}", ""])
+
+
+# ------------------------------------------------------------------------------------------ stages
+
+
+@dataclass
+class Part:
+    """Statements of a kernel's top level: a parallel loop, or others; and the names they use from before."""
+
+    lets: list[Let]
+    loop: For | None
+    body: list[Stmt]
+
+
+def parts(kernel: Kernel) -> list[Part]:
+    """A kernel cut at its parallel loops.
+
+    Raises: TypeError where a register or scratch memory lives across one.
+    """
+    found: list[Part] = []
+    lets: list[Let] = []
+    for s in kernel.body:
+        if isinstance(s, For) and s.kind == "parallel":
+            found.append(Part(list(lets), s, [s]))
+        elif isinstance(s, Let):
+            lets.append(s)
+            if found and found[-1].loop is None:
+                found[-1].body.append(s)
+        else:
+            if not found or found[-1].loop is not None:
+                found.append(Part(list(lets), None, []))
+            found[-1].body.append(s)
+    for part in found:
+        part.lets = _used(part.lets, part.body)
+    _check_alone(kernel, found)
+    return found
+
+
+def _check_alone(kernel: Kernel, found: Sequence[Part]) -> None:
+    for part in found:
+        own = {s.name for s in k.walk(part.body) if isinstance(s, k.Var)}
+        own_memory = {s.buffer for s in k.walk(part.body) if isinstance(s, k.Scratch)}
+        for other in found:
+            if other is not part and (own & names_in(other.body) or own_memory & buffers_in(other.body)):
+                raise TypeError(f"kernel {kernel.name}: a register lives across a parallel loop, whose "
+                                "threads are others than those before")
+
+
+def _used(lets: Sequence[Let], body: Sequence[Stmt]) -> list[Let]:
+    """Those of `lets` that `body` needs, by way of others as well."""
+    needed = names_in(body)
+    kept: list[Let] = []
+    for let in reversed(lets):
+        if let.name in needed:
+            kept.append(let)
+            needed |= names_in([let])
+    return kept[::-1]
+
+
+def names_in(body: Sequence[Stmt]) -> set[Name]:
+    """The names that occur in `body`."""
+    return {e for s in k.walk(body) for e in _atoms(s) if isinstance(e, Name)}
+
+
+def buffers_in(body: Sequence[Stmt]) -> set[Buffer]:
+    """The buffers that occur in `body`."""
+    return {e for s in k.walk(body) for e in _atoms(s) if isinstance(e, Buffer)}
+
+
+def _atoms(x: object) -> Iterator[object]:
+    if isinstance(x, (Name, Buffer)):
+        yield x
+    elif isinstance(x, (list, tuple)):
+        for item in x:
+            yield from _atoms(item)
+    elif isinstance(x, (Expr, k.Ref)) or type(x) in _STATEMENTS:
+        for f in fields(x):  # type: ignore[arg-type]
+            yield from _atoms(getattr(x, f.name))
+
+
+# ------------------------------------------------------------------------------------------ statements
+
+
+class Writer(Expressions):
+    """Writes the statements of one function into `lines`."""
+
+    def __init__(self, unit: Unit, kernel: str):
+        super().__init__(unit, kernel)
+        self.lines: list[str] = []
+        self._depth = 1
+        self._given: dict[str, int] = {}
+        self._local = 0  # bytes of scratch so far
+
+    def put(self, text: str) -> None:
+        self.lines.append("  " * self._depth + text)
+
+    def fresh(self, hint: str) -> str:
+        """A name that no other has in this function."""
+        count = self._given.get(hint, 0)
+        self._given[hint] = count + 1
+        return f"v_{hint}" if not count else f"v_{hint}_{count}"
+
+    @contextmanager
+    def block(self, head: str) -> Iterator[None]:
+        self.put(head + " {")
+        self._depth += 1
+        yield
+        self._depth -= 1
+        self.put("}")
+
+    def statements(self, body: Sequence[Stmt]) -> None:
+        for s in body:
+            self.statement(s)
+
+    def statement(self, s: Stmt) -> None:
+        _STATEMENTS[type(s)](self, s)
+
+    def grid(self, s: For) -> None:
+        """A parallel loop: iterations by threads, as many at a time as there are."""
+        lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
+        i = self.names[s.var] = self.fresh(s.var.name)
+        first, stride = f"{lo} + gt_thread() * {step}", f"gt_threads() * {step}"
+        with self.block(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
+            self.statements(s.body)
+
+    def _for(self, s: For) -> None:
+        lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
+        i = self.names[s.var] = self.fresh(s.var.name)
+        if s.kind == "unroll":
+            self.put("#pragma unroll")
+        elif s.kind == "rolled":
+            self.put("#pragma unroll 1")
+        with self.block(f"for (gt_i64 {i} = {lo}; {i} < {hi}; {i} += {step})"):
+            self.statements(s.body)
+
+    def _let(self, s: Let) -> None:
+        text = self.value(s.value)
+        name = self.names[s.name] = self.fresh(s.name.name)
+        self.put(f"const {register(s.name.type)} {name} = {text};")
+
+    def _var(self, s: k.Var) -> None:
+        text = self.value(s.value)
+        name = self.names[s.name] = self.fresh(s.name.name)
+        self.put(f"{register(s.name.type)} {name} = {text};")
+
+    def _assign(self, s: k.Assign) -> None:
+        self.put(f"{self.value(s.name)} = {self.value(s.value)};")
+
+    def _store(self, s: k.Store) -> None:
+        if s.value.type.dtype is not s.buffer.dtype:
+            raise TypeError(f"kernel {self.kernel}: {s.value.type} stored to {s.buffer.name} of "
+                            f"{s.buffer.dtype}")
+        register(s.value.type)
+        text = f"{self.element(s.buffer, s.index)} = {self.value(s.value)};"
+        self.put(text if s.mask is None else f"if ({self.value(s.mask)}) {text}")
+
+    def _scratch(self, s: k.Scratch) -> None:
+        self._local += s.size * s.buffer.dtype.itemsize
+        if self._local > LOCAL_LIMIT:
+            raise TypeError(f"kernel {self.kernel}: a thread's scratch memory of {self._local:,} bytes is "
+                            "too large for a GPU")
+        name = self.buffers[s.buffer] = self.fresh(s.buffer.name)
+        self.sizes[s.buffer] = s.size
+        self.put(f"{memory(s.buffer.dtype)} {name}[{s.size}];")
+
+    def _if(self, s: k.If) -> None:
+        with self.block(f"if ({self.value(s.condition)})"):
+            self.statements(s.then)
+        if s.orelse:
+            with self.block("else"):
+                self.statements(s.orelse)
+
+    def _while(self, s: k.While) -> None:
+        with self.block(f"while ({self.value(s.condition)})"):
+            self.statements(s.body)
+
+    def _call(self, s: k.Call) -> None:
+        """The called kernel's statements in the place of the call."""
+        buffers, names, sizes = dict(self.buffers), dict(self.names), dict(self.sizes)
+        with self.block(f"/* {s.kernel.name} */"):
+            parameters: list[Buffer | Name] = [*s.kernel.buffers, *s.kernel.sizes]
+            texts = [self._argument(a) for a in s.args]
+            for parameter, text in zip(parameters, texts, strict=True):
+                name = self.fresh(parameter.name)
+                if isinstance(parameter, Buffer):
+                    const = "const " if parameter.access == "read" else ""
+                    self.put(f"{const}{memory(parameter.dtype)}* {name} = {text};")
+                    self.buffers[parameter] = name
+                    self.sizes.pop(parameter, None)
+                else:
+                    self.put(f"const {register(parameter.type)} {name} = {text};")
+                    self.names[parameter] = name
+            self.statements(s.kernel.body)
+        self.buffers, self.names, self.sizes = buffers, names, sizes
+
+    def _argument(self, a: k.Ref | Expr) -> str:
+        if isinstance(a, k.Ref):
+            return f"{self.buffers[a.buffer]} + {self.value(a.offset, index=True)}"
+        return self.value(a)
+
+    def _fail(self, s: k.Fail) -> None:
+        self.put(f"*status = (gt_i32)({self.value(s.site)}) + 1;")
+
+
+_STATEMENTS: Mapping[type, Callable[..., None]] = {
+    For: Writer._for, Let: Writer._let, k.Var: Writer._var, k.Assign: Writer._assign, k.Store: Writer._store,
+    k.Scratch: Writer._scratch, k.If: Writer._if, k.While: Writer._while, k.Call: Writer._call,
+    k.Fail: Writer._fail,
+}
+assert memory(boolean) == "gt_u8"
