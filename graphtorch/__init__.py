@@ -58,7 +58,7 @@ from ._ops import METHODS as _METHODS
 from ._ops.accept import accepting as _accepting
 from ._ops.accept import accepting_all as _accepting_all
 from ._ops import autocast as _autocast, creation as _creation, devices as _devices
-from ._ops import ranges as _ranges, sparse as _sparse
+from ._ops import overriding as _overriding, ranges as _ranges, sparse as _sparse
 from ._deferred import printing as _printing
 from ._files import dlpack as _dlpack, pickling as _pickling, shared as _shared
 from ._torch import legacy as _legacy
@@ -97,6 +97,7 @@ globals().update({k: _accepting(k, v, __name__) for k, v in _FUNCTIONS.items() i
 globals().update(_legacy.LEGACY_TYPES)
 set_default_tensor_type = _legacy.set_default_tensor_type
 _METHODS["__repr__"] = _printing.tensor_text
+Tensor._take_over(_overriding.asking())
 Tensor._take_over(_accepting_all(_METHODS, Tensor))
 
 from . import nn, optim, return_types, serialization, utils  # isort: skip

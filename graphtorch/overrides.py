@@ -14,7 +14,7 @@ from typing import Any
 
 from ._deferred.tensor import Tensor
 from ._ops.base import FUNCTIONS, METHODS
-from ._ops.overriding import hand_over, overriding, overriding_arguments, state
+from ._ops.overriding import hand_over, overriding, overriding_arguments, state, take_over
 from ._torch.absent import attribute_of
 
 __all__ = [
@@ -153,6 +153,8 @@ def resolve_name(f: Any) -> str | None:
     if isinstance(owner, property):
         name = next((n for n, p in vars(Tensor).items() if p is owner), None)
         return name and f"torch.Tensor.{name}.{f.__name__}"
+    if name := next((n for n, p in vars(Tensor).items() if p is f), None):
+        return f"torch.Tensor.{name}"
     module = getattr(f, "__module__", None)
     if not module or not module.startswith(("graphtorch", "torch")):
         return None
@@ -166,6 +168,10 @@ class TorchFunctionMode:
     """Inside a ``with`` block, all operations ask the mode's ``__torch_function__`` first."""
 
     inner: TorchFunctionMode
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        take_over()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None

@@ -106,6 +106,7 @@ class Tensor:
     _accumulator: weakref.ref[AccumulateGrad] | None = None
     _inference: bool | str = False
     _seen: Seen | None = None  # see `seen_of`
+    _dispatches = False  # whether the class has a ``__torch_dispatch__``, which nothing would call
     _marks: dict[int, Any] | None = None  # of axes: see `_dynamo.mark_dynamic`
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -120,11 +121,21 @@ class Tensor:
 
     @staticmethod
     def _make_subclass(cls: type, data: Tensor, require_grad: bool = False) -> Any:
-        """A `cls` over the memory of `data`, outside any autograd graph."""
-        made: Any = object.__new__(cls)
+        """A `cls` over the memory of `data`, outside any autograd graph. Raises TypeError: `cls` is none."""
+        if not isinstance(data, Tensor):
+            raise TypeError(
+                f"_make_subclass(): argument 'data' (position 2) must be Tensor, not {type(data).__name__}"
+            )
+        made: Any = _instance(cls)
         made._storage, made._view, made._counter = data._storage, data._view, data._counter
         if require_grad:
             made._rg = True
+        return made
+
+    def _as(self, cls: type) -> Any:
+        """This tensor, with its place in the autograd graph, as another object of the class `cls`."""
+        made = _instance(cls)
+        made.__dict__.update(self.__dict__)
         return made
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -530,6 +541,22 @@ class Tensor:
 
     def _ones_like(self) -> Tensor:
         return from_value(MetaLeaf(self._type) if self.is_meta else _constant_one(self._type))
+
+
+def _instance(cls: Any) -> Any:
+    """A new object of a subclass of Tensor, without its memory."""
+    if not (isinstance(cls, type) and issubclass(cls, Tensor)):
+        raise TypeError(
+            "Creating a Tensor subclass from a class that does not inherit from Tensor is not possible. Make "
+            "sure your class inherits from Tensor."
+        )
+    if cls._dispatches:
+        raise NotImplementedError(
+            f"{cls.__name__}: __torch_dispatch__ is never called, for operations are recorded as nodes of a "
+            "graph here, not dispatched to kernels one by one; write a __torch_function__ for the class, and "
+            "make its instances with as_subclass"
+        )
+    return object.__new__(cls)
 
 
 def _constant_one(type_: Type) -> Value:

@@ -17,7 +17,7 @@ from graphtorch.ir.shape import SymInt
 from .._deferred.tensor import Tensor
 from .._types import dtype
 from .base import Number, write_out
-from .overriding import NOBODY, hand_over, overridden, overriding, overriding_arguments
+from .overriding import NOBODY, hand_over, overridden, overridden_by_mode, overriding, overriding_arguments
 
 # https://docs.pytorch.org/docs/stable/torch.html: names that NumPy users write
 _NUMPY = {"axis": "dim", "keepdims": "keepdim", "x": "input", "a": "input", "x1": "input", "x2": "other"}
@@ -43,6 +43,7 @@ _OWN = {
 # Functions with an ``out=`` that their definitions leave to the caller.
 _OUT = frozenset({"aminmax", "conj_physical", "isneginf", "isposinf", "masked_select", "multinomial",
                   "renorm"})
+_OF_DATA = frozenset({"as_tensor", "is_tensor", "tensor"})  # to which a tensor is data like any other
 _LISTED = frozenset({"size", "sizes", "shape", "dims", "repeats"})  # keywords for what is else *sizes
 
 
@@ -53,10 +54,12 @@ def accepting(name: str, function: Callable[..., Any], module: str, owner: str =
     flags = frozenset(k for k, declared in inspect.unwrap(function).__annotations__.items()
                       if declared == "bool" and k not in _PYTHONS)
 
+    ask = overridden_by_mode if name in _OF_DATA else overridden
+
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if overriding:
-            answer = overridden(call, args, kwargs)
+            answer = ask(call, args, kwargs)
             if answer is not NOBODY:
                 return answer
         for key in kwargs:

@@ -282,9 +282,9 @@ METHODS["__format__"] = lambda self, spec: (
 
 
 def _iterate(self: Tensor) -> Any:
-    if self.ndim == 0:
+    if not self._type.shape:
         raise TypeError("iteration over a 0-d tensor")
-    return iter(METHODS["unbind"](self, 0))
+    return iter(self.unbind(0))
 
 
 def _contains(self: Tensor, element: Any) -> bool:
@@ -416,10 +416,10 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
 @register(function=False)
 def as_subclass(self: Tensor, cls: type) -> Any:
     """The same tensor, with its place in the autograd graph, as a subclass of Tensor."""
-    if not (isinstance(cls, type) and issubclass(cls, Tensor)):
-        raise TypeError(f"as_subclass(): argument 'cls' must be a subclass of Tensor, not {cls!r}")
-    made = object.__new__(cls)
-    made.__dict__.update(self.__dict__)
+    if not self.requires_grad:
+        return self._as(cls)
+    made = METHODS["view"](self, self.shape)._as(cls)
+    made._name_of_view = "AliasBackward0"
     return made
 
 

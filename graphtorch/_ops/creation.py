@@ -47,7 +47,8 @@ def tensor(
     if isinstance(data, SymInt):
         return _made(size_value(data, i64 if wanted is None else wanted), requires_grad, place=place)
     if isinstance(data, Tensor):
-        made = data.detach().clone()
+        plain = data if type(data) is Tensor else data._as(Tensor)
+        made = plain.detach().clone()
         made = made if wanted is None or wanted is made._type.dtype else made.to(_types.dtype._of[wanted])
         made = made if device is None else made.to(place)
         return made.requires_grad_() if requires_grad else made

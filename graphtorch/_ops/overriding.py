@@ -1,20 +1,20 @@
 """``__torch_function__``: classes that say themselves what operations on their instances are.
 
-A program without such a class pays a test of an empty list for each call. Subclasses of `Tensor` get
-their own copies of its methods, so that operators of plain tensors stay as they are; functions look at the
-classes
-of their arguments. See https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch
+A program without such a class or mode pays a test of an empty list for each function and named method, and
+nothing for operators and properties: `take_over` puts those that ask into `Tensor` when the first such
+class is defined. See https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .._deferred.tensor import Tensor
-from .base import METHODS
+from .base import FUNCTIONS, METHODS
 
 overriding: list[Any] = []  # classes and modes that may take over; nothing is looked at while it is empty
 _PLAIN: set[type] = {Tensor, int, float, bool, str, type(None), complex, slice, type(Ellipsis)}
@@ -109,6 +109,11 @@ def overridden(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
     return hand_over(func, found, args, dict(kwargs))
 
 
+def overridden_by_mode(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """As `overridden`, of a function to which a tensor is data: classes are not asked."""
+    return hand_over(func, [], args, dict(kwargs)) if state.everybody and state.modes else NOBODY
+
+
 def hand_over(
     func: Callable[..., Any], found: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
@@ -156,94 +161,159 @@ def converted(result: Any, cls: Any) -> Any:
     if cls is Tensor:
         return result
     if isinstance(result, Tensor) and not isinstance(result, cls):
-        return METHODS["as_subclass"](result, cls)
+        return result._as(cls)
     if isinstance(result, (tuple, list)):
         parts = [converted(x, cls) for x in result]
         return type(result)(*parts) if hasattr(result, "_fields") else type(result)(parts)
     return result
 
 
-_KEPT: list[Any] = []  # properties whose results stay what they are: `grad`
-# What is not overridden: what objects are made of, and what each class says itself.
+# What is not overridden: what objects are made of, what each class says itself, what operations read of
+# every operand, and iteration, which is `unbind`.
 _OWN = frozenset(
     {
         "__class_getitem__",
+        "__copy__",
         "__deepcopy__",
         "__dir__",
         "__getattribute__",
+        "__getstate__",
         "__hash__",
+        "__index__",
         "__init__",
         "__init_subclass__",
+        "__iter__",
         "__new__",
         "__reduce__",
         "__reduce_ex__",
         "__setattr__",
         "__setstate__",
+        "__sizeof__",
         "__subclasshook__",
         "__torch_function__",
-        "as_subclass",
         "is_leaf",
         "output_nr",
         "requires_grad",
     }
 )
+# As which functions the operators are asked for: ``x + 1`` is ``Tensor.add``, as in PyTorch.
+_OPERATORS = {
+    "__abs__": "abs", "__add__": "add", "__div__": "div", "__ge__": "ge", "__gt__": "gt", "__iadd__": "add_",
+    "__idiv__": "div_", "__ifloordiv__": "floor_divide_", "__imod__": "remainder_", "__imul__": "mul_",
+    "__ipow__": "pow_", "__isub__": "sub_", "__itruediv__": "div_", "__le__": "le", "__lt__": "lt",
+    "__matmul__": "matmul", "__mod__": "remainder", "__mul__": "mul", "__ne__": "ne", "__neg__": "neg",
+    "__pos__": "positive", "__pow__": "pow", "__radd__": "add", "__rand__": "bitwise_and", "__rmul__": "mul",
+    "__ror__": "bitwise_or", "__rxor__": "bitwise_xor", "__rtruediv__": "__rdiv__", "__sub__": "sub",
+    "__truediv__": "div",
+}
+_BINARY = frozenset(
+    f"__{reflected}{name}__"
+    for reflected in ("", "r", "i")
+    for name in ("add", "and", "div", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift",
+                 "sub", "truediv", "xor")
+) | {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
+_KEPT: list[Any] = []  # properties whose results stay what they are: `grad`
 
 
-def _public_parts() -> dict[str, Any]:
-    """The methods and properties of `Tensor` that a subclass overrides by its ``__torch_function__``."""
-    return {
-        name: part
-        for name, part in vars(Tensor).items()
-        if name not in _OWN
-        and (name.startswith("__") or not name.startswith("_"))
-        and (isinstance(part, property) or callable(part))
-        and not isinstance(part, type)
-    }
+def _method(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
+    """A method behind one of Python's operators that asks first."""
 
-
-def _method(func: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(func)
+    @functools.wraps(own)
     def method(*args: Any, **kwargs: Any) -> Any:
-        answer = overridden(func, args, kwargs)
-        return func(*args, **kwargs) if answer is NOBODY else answer
+        if state.modes or kwargs or not _PLAIN.issuperset(map(type, args)):
+            try:
+                answer = overridden(getattr(Tensor, public), args, kwargs)
+            except TypeError:
+                if binary:  # the other operand may know the operation
+                    return NotImplemented
+                raise
+            if answer is not NOBODY:
+                return answer
+        return own(*args, **kwargs)
 
+    method.__name__, binary, public = name, name in _BINARY, _OPERATORS.get(name, name)
     return method
 
 
 def _property(own: property) -> property:
     def get(self: Any) -> Any:
-        answer = overridden(own.__get__, (self,), {})
-        return own.__get__(self) if answer is NOBODY else answer
+        if state.modes or type(self) not in _PLAIN:
+            answer = overridden(made.__get__, (self,), {})
+            if answer is not NOBODY:
+                return answer
+        return own.__get__(self)
 
     def set_(self: Any, value: Any) -> None:
-        if overridden(own.__set__, (self, value), {}) is NOBODY:
+        if overridden(made.__set__, (self, value), {}) is NOBODY:
             own.__set__(self, value)
 
-    return property(get, set_ if own.fset else None, own.fdel, own.__doc__)
+    made = property(get, set_ if own.fset else None, own.fdel, own.__doc__)
+    return made
 
 
-@functools.cache
-def _dispatching() -> dict[str, Any]:
-    _KEPT.append(vars(Tensor)["grad"])
-    return {
-        name: _property(part) if isinstance(part, property) else _method(part)
-        for name, part in _public_parts().items()
+def asking() -> dict[str, Any]:
+    """Named methods that the class `Tensor` itself defines, which no table has: they ask first, too."""
+    found = {
+        name: asks_first(part)
+        for name, part in vars(Tensor).items()
+        if name not in _OWN and not name.startswith("_") and inspect.isfunction(part)
     }
+    for method in found.values():
+        method.__module__ = Tensor.__module__
+    return found
+
+
+def asks_first(own: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: the modes and the classes of the arguments may say what the function is."""
+
+    @functools.wraps(own)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if overriding:
+            answer = overridden(call, args, kwargs)
+            if answer is not NOBODY:
+                return answer
+        return own(*args, **kwargs)
+
+    return call
+
+
+@functools.cache  # once
+def take_over() -> None:
+    """From now on `Tensor`'s operators and properties ask modes and classes too, as its named methods do."""
+    Tensor._take_over({
+        name: _property(part) if isinstance(part, property) else _method(name, part)
+        for name, part in vars(Tensor).items()
+        if name not in _OWN
+        and (not name.startswith("_") if isinstance(part, property)
+             else name.startswith("__") and inspect.isfunction(part))
+    })
+    _KEPT.append(vars(Tensor)["grad"])
 
 
 @classmethod  # type: ignore[misc]
 def _init_subclass(cls: Any, **kwargs: Any) -> None:
-    """A new subclass of Tensor: unless it opts out, its methods ask its ``__torch_function__``."""
+    """A new subclass of Tensor: unless it opts out, operations on its instances ask it."""
     super(Tensor, cls).__init_subclass__(**kwargs)
-    if cls.__torch_function__ is disabled:
-        return
-    overriding.append(cls)
-    plain = vars(Tensor)
-    for name, part in _dispatching().items():
-        owner = next(base for base in cls.__mro__ if name in vars(base))
-        if vars(owner)[name] is plain.get(name):
-            setattr(cls, name, part)
+    if vars(cls).get("__torch_dispatch__") not in (None, no_dispatch):
+        cls._dispatches = True
+    if cls.__torch_function__ is not disabled:
+        overriding.append(cls)
+        take_over()
+
+
+def no_dispatch(*args: Any, **kwargs: Any) -> Any:
+    """In the place of a class's ``__torch_dispatch__``: it has none."""
+    return NotImplemented
+
+
+def _make_wrapper_subclass(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    """Raises TypeError: `cls` has no ``__torch_dispatch__``. NotImplementedError: nothing calls it here."""
+    if not getattr(cls, "_dispatches", False):
+        raise TypeError(f"{getattr(cls, '__name__', cls)} must define __torch_dispatch__")
+    Tensor._make_subclass(cls, FUNCTIONS["empty"](0))
 
 
 METHODS["__torch_function__"] = torch_function
+METHODS["__torch_dispatch__"] = staticmethod(no_dispatch)
 METHODS["__init_subclass__"] = _init_subclass
+METHODS["_make_wrapper_subclass"] = staticmethod(_make_wrapper_subclass)

@@ -639,12 +639,23 @@ def _reversed(x: Tensor) -> Tensor:
     return permute(x, tuple(range(x.ndim))[::-1])
 
 
-def _transposed(x: Tensor) -> Tensor:
-    return transpose(x, -2, -1)
+def _transposed(x: Tensor, name: str = "mT") -> Tensor:
+    if x.ndim == 1:
+        raise RuntimeError(
+            f"tensor.{name} is only supported on matrices or batches of matrices. Got 1-D tensor."
+        )
+    return transpose(x, -2, -1) if x.ndim else x
 
 
 def _adjoint(x: Tensor) -> Tensor:
-    return FUNCTIONS["conj"](_transposed(x))  # type: ignore[no-any-return]
+    return FUNCTIONS["conj"](_transposed(x, "mH"))  # type: ignore[no-any-return]
 
 
-METHODS.update(T=property(_reversed), mT=property(_transposed), H=property(_adjoint), mH=property(_adjoint))
+def _hermitian(x: Tensor) -> Tensor:
+    if x.ndim not in (0, 2):
+        raise RuntimeError(f"tensor.H is only supported on matrices (2-D tensors). Got {x.ndim}-D tensor."
+                           + (" For batches of matrices, consider using tensor.mH" if x.ndim > 2 else ""))
+    return _adjoint(x)
+
+
+METHODS.update(T=property(_reversed), mT=property(_transposed), H=property(_hermitian), mH=property(_adjoint))

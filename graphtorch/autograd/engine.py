@@ -14,6 +14,7 @@ from .._deferred.storage import MetaLeaf, any_meta, recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import FUNCTIONS, METHODS, SparseOperand
 from .._ops.creation import zeros_like
+from .._ops.overriding import asks_first
 from . import anomaly_mode
 from .grad_mode import modes
 from .nodes import AccumulateGrad, GradNode
@@ -365,6 +366,7 @@ def _accumulate_into(task: Task, inputs: Sequence[Any], roots: Any) -> None:
             accumulate(tensor, task.captured[position], task.create_graph)
 
 
+@asks_first
 def grad(
     outputs: Any,
     inputs: Any,

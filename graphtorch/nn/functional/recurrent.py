@@ -22,6 +22,7 @@ from ..._deferred.storage import Leaf, recorder
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import lower_precision
 from ..._ops.base import FUNCTIONS, run
+from ..._ops.overriding import asks_first
 from ._common import from_array
 from .dropouts import dropout as drop
 
@@ -294,7 +295,7 @@ def _function(mode: str) -> Any:
     call.__doc__ = (f"All layers of `nn.{mode.partition('_')[0]}`: the outputs and the final states. "
                     "Arguments: input [T, N, I], hx, params, has_biases, num_layers, dropout, train, "
                     "bidirectional, batch_first; or data, batch_sizes, hx, ..., bidirectional, if packed.")
-    return call if mode == "GRU" else lower_precision(call)
+    return asks_first(call if mode == "GRU" else lower_precision(call))
 
 
 rnn_tanh, rnn_relu, lstm, gru = map(_function, KINDS)
@@ -330,7 +331,7 @@ def _cell_function(name: str, mode: str) -> Any:
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"One step of `nn.{mode.partition('_')[0]}` for input [N, I] and states [N, H]."
-    return lower_precision(call) if mode.startswith("RNN") else call
+    return asks_first(lower_precision(call) if mode.startswith("RNN") else call)
 
 
 rnn_tanh_cell = _cell_function("rnn_tanh_cell", "RNN_TANH")
