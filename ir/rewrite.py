@@ -6,10 +6,10 @@ new graph holds what its outputs need; a pass never has to remove what it left b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from .graph import Graph, Node, Value, _location, located
+from .graph import Graph, Node, Value, _location, located, topological
 from .op import Op
 
 Change: TypeAlias = Callable[[Node], "Value | Sequence[Value] | None"]
@@ -70,6 +70,21 @@ def inline(body: Graph, operands: tuple[Value, ...]) -> tuple[Value, ...]:
         made = node.with_operands(tuple(table[v] for v in node.operands))
         table.update(zip(node.results(), made.results(), strict=True))
     return tuple(table[v] for v in body.outputs)
+
+
+def in_terms_of(values: Sequence[Value | None], given: Mapping[Value, Value],
+                border: Iterable[Value]) -> list[Value | None]:
+    """`values` computed again from those that stand for others, as far as they depend on these.
+
+    Nothing is looked at behind the values of `border`, nor behind those replaced. None stays None.
+    """
+    table: dict[Value, Value] = dict(given)
+    for node in topological([v for v in values if v is not None], {*border, *given}):
+        made = substituted(node, table)
+        if made is not node:
+            for old, new in zip(node.results(), made.results(), strict=True):
+                table.setdefault(old, new)
+    return [None if v is None else table.get(v, v) for v in values]
 
 
 def substituted(node: Node, replaced: Mapping[Value, Value]) -> Node:

@@ -727,12 +727,28 @@ def _attach(
     if not used:
         return
     running.remember(fn)
+    if modes.saving is not None or modes.mutable:
+        _hand_over(fn, tensors, results)
     if inference:
         _refuse_inference(fn, tensors, values)
 
 
+def _hand_over(fn: GradNode, tensors: Sequence[Any], results: Sequence[Tensor]) -> None:
+    """What the gradient of an operation reads goes to the hooks for what is saved, if there are any; values
+    never change, so that to allow writes to saved tensors is not to look for them."""
+    if modes.saving is not None:
+        fn.pack(modes.saving, (*tensors, *results), some_cotangents(fn))
+    if modes.mutable:
+        fn.seen = fn.made = ()
+
+
+def some_cotangents(fn: GradNode) -> list[Value | None]:
+    """Cotangents of a node's results, to see what its gradient reads."""
+    return [_constant_one(v.type) if v.dtype in _DIFFERENTIABLE else None for v in fn.outputs]
+
+
 def _refuse_inference(fn: GradNode, tensors: Sequence[Tensor | None], values: tuple[Value, ...]) -> None:
-    cotangents = [_constant_one(v.type) for v in fn.outputs]
+    cotangents = some_cotangents(fn)
     read = fn.reads(fn.pull(cotangents), cotangents)
     for tensor, value in zip(tensors, values, strict=True):
         if isinstance(tensor, Tensor) and tensor._inference and value in read:

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from graphtorch.backends.locks import lock_across_forks
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
+from graphtorch.ir.rewrite import in_terms_of
 
 from .._deferred.storage import MetaLeaf, any_meta, recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import FUNCTIONS, METHODS, SparseOperand
 from .._ops.creation import zeros_like
 from .._ops.overriding import asks_first
-from . import anomaly_mode
+from .._types import dtype
+from . import anomaly_mode, saved  # noqa: F401 -- `saved` says what nodes keep
 from .grad_mode import modes
-from .nodes import AccumulateGrad, GradNode
+from .nodes import LATER, AccumulateGrad, GradientEdge, GradNode
 
 _accumulating = lock_across_forks()  # gradients that several threads add to one leaf all count
+
+
+class _Current(threading.local):
+    task: Task | None = None  # the backward pass that this thread is making
+
+
+current = _Current()
 
 
 class Task:
@@ -38,17 +49,22 @@ class Task:
         self.wanted: dict[tuple[GradNode, int], list[int]] = {}
         self.captured: dict[int, Any] = {}
         self.needed: set[GradNode] | None = None  # None: every node
+        self.reached: dict[GradNode, int] = {}  # what the roots lead to
 
     def run(self, roots: Sequence[tuple[tuple[GradNode, int], Any]]) -> None:
-        before = modes.grad
-        modes.grad = self.create_graph
+        before, around = modes.grad, current.task
+        modes.grad, current.task = self.create_graph, self
         try:
             self._run(roots)
         finally:
-            modes.grad = before
+            modes.grad, current.task = before, around
+
+    def comes_to(self, fn: GradNode) -> bool:
+        """Whether the pass comes to a node."""
+        return fn in self.reached and (self.needed is None or fn in self.needed)
 
     def _run(self, roots: Sequence[tuple[tuple[GradNode, int], Any]]) -> None:
-        waits = _dependencies([fn for (fn, _), _ in roots])
+        waits = self.reached = _dependencies([fn for (fn, _), _ in roots])
         if self.wanted:
             self.needed = _leading_to({fn for fn, _ in self.wanted}, waits)
         ready: list[tuple[int, int, GradNode]] = []
@@ -147,16 +163,17 @@ class Task:
         except SparseOperand:  # rules of operations are for dense gradients
             return self._recorded(fn, [c if c is None else _tensor(c).to_dense() for c in cotangents])
         found = fn.pull(values)
+        unpacked = fn.unpacked() if fn.packed else {}
         if MetaLeaf.used and any_meta(values):
             return self._without_elements(fn, cotangents, values, found)
         if self.create_graph:
-            gradients = _differentiable(fn, [_tensor(c) for c in cotangents], values, found)
+            gradients = _differentiable(fn, [_tensor(c) for c in cotangents], values, found, unpacked)
         else:
-            gradients = [None if e is None else g for g, e in zip(found, fn.edges, strict=True)]
+            given = _given(fn, found, values, unpacked) if unpacked else found
+            gradients = [None if e is None else g for g, e in zip(given, fn.edges, strict=True)]
         if not self.retain_graph:
             fn.free(found, values)
         return gradients
-
 
     def _without_elements(
         self, fn: GradNode, cotangents: list[Any], values: list[Any], found: Sequence[Value | None]
@@ -188,10 +205,17 @@ def _added(before: Any, new: Any) -> Any:
     return new + before if before.is_sparse else before + new
 
 
+def _given(fn: GradNode, found: Sequence[Value | None], cotangents: Sequence[Value | None],
+           unpacked: Mapping[Value, Value]) -> Sequence[Value | None]:
+    """The gradients `found` of a node, computed from what hooks gave back in the place of what was saved."""
+    return in_terms_of(found, unpacked, (*fn.operands, *[c for c in cotangents if c is not None]))
+
+
 def _differentiable(
-    fn: GradNode, cotangents: list[Any], values: list[Value | None], found: Sequence[Value | None]
+    fn: GradNode, cotangents: list[Any], values: list[Value | None], found: Sequence[Value | None],
+    unpacked: Mapping[Value, Value] = MappingProxyType({}),
 ) -> list[Any]:
-    """The gradients as tensors that can be differentiated again."""
+    """The gradients as tensors that can be differentiated again; `unpacked`: in the place of saved ones."""
     read = fn.reads(found, values)
     operands: list[Value] = []
     edges: list[Any] = []
@@ -202,12 +226,14 @@ def _differentiable(
     through = any(v in read for v in fn.outputs)  # of results, or of what lies between operands and results
     for value, edge in zip(fn.operands, fn.edges, strict=True):
         if value in read or (through and edge is not None):
-            operands.append(value)
+            operands.append(unpacked.get(value, value))
             edges.append(edge)
     for i, value in enumerate(fn.outputs):
         if through and value.dtype.is_differentiable and value not in fn.operands:
-            operands.append(value)
+            operands.append(unpacked.get(value, value))
             edges.append((fn, i))
+    if unpacked:
+        found = _given(fn, found, values, unpacked)
     result: list[Any] = []
     for gradient, edge in zip(found, fn.edges, strict=True):
         if gradient is None or edge is None:
@@ -362,7 +388,8 @@ def _accumulate_into(task: Task, inputs: Sequence[Any], roots: Any) -> None:
         task.wanted.setdefault(edge, []).append(position)
     task.run(roots)
     for position, tensor in enumerate(inputs):
-        if not tensor.is_leaf and task.captured.get(position) is not None:
+        ends = isinstance(tensor, GradientEdge) or tensor.is_leaf
+        if not ends and task.captured.get(position) is not None:
             accumulate(tensor, task.captured[position], task.create_graph)
 
 
@@ -399,10 +426,10 @@ def grad(
     outputs, inputs = _listed(outputs), _listed(inputs)
     if not inputs:
         raise RuntimeError("`inputs` argument to `grad()` cannot be empty.")
-    if not all(isinstance(x, Tensor) for x in outputs):
+    if not all(isinstance(x, (Tensor, GradientEdge)) for x in outputs):
         raise AssertionError("Expected output to be a torch.Tensor")
     for x in inputs:
-        if not isinstance(x, Tensor):
+        if not isinstance(x, (Tensor, GradientEdge)):
             raise RuntimeError(f"all inputs have to be Tensors or GradientEdges, but got {type(x).__name__}")
     if is_grads_batched:
         def one(*cotangents: Any) -> tuple[Any, ...]:
@@ -430,15 +457,25 @@ def _result(task: Task, position: int, tensor: Any, allow_unused: bool | None, z
             f"Set allow_unused=True if this is the desired behavior. (input {position})"
         )
     if found is None and zeros:
+        if isinstance(tensor, GradientEdge):
+            tensor = _ones_at(tensor)
         return zeros_like(tensor, requires_grad=task.create_graph)
     return found
 
 
 def _listed(tensors: Any) -> tuple[Any, ...]:
-    return (tensors,) if hasattr(tensors, "_value") else tuple(tensors)
+    return (tensors,) if hasattr(tensors, "_value") or isinstance(tensors, GradientEdge) else tuple(tensors)
+
+
+def _ones_at(edge: GradientEdge) -> Tensor:
+    """A one for each element of the tensor at an edge."""
+    kind = edge.node.types[edge.output_nr]
+    return FUNCTIONS["ones"](kind.shape, dtype=dtype._of[kind.dtype])  # type: ignore[no-any-return]
 
 
 def _edge_of(tensor: Any) -> tuple[GradNode, int]:
+    if isinstance(tensor, GradientEdge):
+        return tensor.node, tensor.output_nr
     if not tensor.requires_grad:
         raise RuntimeError("One of the differentiated Tensors does not require grad")
     return tensor._edge()
@@ -452,6 +489,8 @@ def _gradients(tensors: Sequence[Any], given: Any) -> list[Any]:
 
 
 def _gradient(tensor: Any, gradient: Any) -> Any:
+    if isinstance(tensor, GradientEdge):
+        tensor = _ones_at(tensor).requires_grad_()
     if not tensor.requires_grad:
         raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
     if gradient is None:
@@ -476,7 +515,7 @@ def _gradient(tensor: Any, gradient: Any) -> Any:
 
 
 def _roots(tensors: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
-    return [(t._edge(), g) for t, g in zip(tensors, gradients, strict=True)]
+    return [(_edge_of(t), g) for t, g in zip(tensors, gradients, strict=True)]
 
 
 def _backward_method(
@@ -490,4 +529,11 @@ def _backward_method(
     backward((self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs)
 
 
+def _called(fn: GradNode, gradients: Sequence[Any]) -> Any:
+    """What ``fn(*gradients)`` is: one step of a backward pass."""
+    found = [_tensor(g) for g in Task(True, modes.grad)._apply(fn, list(gradients))[1]]
+    return found[0] if len(found) == 1 else tuple(found)
+
+
 METHODS["backward"] = _backward_method
+LATER["call"] = _called

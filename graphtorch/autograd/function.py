@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops.creation import full_value
-from .grad_mode import modes, no_grad
-from .nodes import FREED, GradNode, Seen, look
+from .grad_mode import enable_grad, modes, no_grad
+from .nodes import FREED, GradNode, Seen, look, pack, unpack
 
 # what is to be around the next backward passes of a class, for who wants to know what they do
 observers: WeakKeyDictionary[type, Callable[[], AbstractContextManager[Any]]] = WeakKeyDictionary()
@@ -82,7 +82,7 @@ class PythonNode(GradNode):
         self.cls = cls
         self.functions = (cls,)
         self.runs_hooks = getattr(cls, "runs_hooks", False)
-        self.saved: list[tuple[Any, Seen, int | None] | None] | None = []
+        self.saved: list[Any] | None = []  # tensors with what was seen of them, or what hooks keep
 
     def save(self, outputs: list[Tensor]) -> None:
         saved: list[Any] = []
@@ -90,7 +90,13 @@ class PythonNode(GradNode):
             if tensor is None:
                 saved.append(None)
                 continue
+            if modes.saving is not None:
+                saved.append((pack(modes.saving, tensor), modes.saving[1]))
+                continue
             number = next((i for i, o in enumerate(outputs) if o is tensor), None)
+            if modes.mutable and number is None:
+                with enable_grad():
+                    tensor = tensor.clone()
             keep = tensor.detach() if number is not None else tensor  # an output would hold its own node
             saved.append((keep, look(tensor._counter, tensor._storage, tensor._view), number))
         self.saved = saved
@@ -100,7 +106,8 @@ class PythonNode(GradNode):
     def unpack(self) -> tuple[Any, ...]:
         if self.saved is None:
             raise RuntimeError(FREED)
-        return tuple(None if s is None else self._unpacked(*s) for s in self.saved)
+        return tuple(None if s is None else unpack(*s) if len(s) == 2 else self._unpacked(*s)
+                     for s in self.saved)
 
     def _unpacked(self, tensor: Tensor, seen: Seen, number: int | None) -> Tensor:
         if seen.version.number != seen.number:

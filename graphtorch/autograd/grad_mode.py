@@ -14,6 +14,9 @@ class _Modes(threading.local):
     inference = False
     anomaly = False  # whether nodes of the autograd graph remember their call, and backward says which failed
     check_nan = True  # whether NaN is a failure
+    saving: tuple[Callable[..., Any], Callable[..., Any]] | None = None  # what packs and unpacks saved tensors
+    no_saving: str | None = None  # why there must not be such hooks
+    mutable = False  # whether saved tensors may be written to
 
 
 modes = _Modes()

@@ -10,7 +10,7 @@ import itertools
 import traceback
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from graphtorch.ir.graph import Node, Value, topological
@@ -80,6 +80,58 @@ def _kind(name: str) -> type:
     return made
 
 
+class Packed(NamedTuple):
+    """A saved value as hooks keep it."""
+
+    value: Value  # which it was
+    kept: Any
+    unpack: Callable[[Any], Any]
+
+
+class GradientEdge(NamedTuple):
+    """Where the gradient of a tensor goes: a node, and which of its results the tensor is."""
+
+    node: Any
+    output_nr: int
+    ownership_token: Any = None
+
+
+# What needs tensors, which are made on top of nodes: "saved" gives a node's ``_saved_self`` and the like,
+# "call" its gradients.
+LATER: dict[str, Callable[..., Any]] = {}
+PACKING = (
+    "A saved tensor pack hook is modifying its input in place. Tensors provided as input to pack hook cannot "
+    "be modified by in-place operations as this can lead to unexpected side-effects: clone() it first"
+)
+
+
+def pack(hooks: tuple[Callable[..., Any], Callable[..., Any]], tensor: Any) -> Any:
+    """What the hooks keep in the place of `tensor`. Raises RuntimeError: they write to it."""
+    before, modes.grad = modes.grad, False
+    saving, modes.saving = modes.saving, None
+    number = tensor._counter.number
+    try:
+        kept = hooks[0](tensor)
+    finally:
+        modes.grad, modes.saving = before, saving
+    if tensor._counter.number != number:
+        raise RuntimeError(PACKING)
+    return kept
+
+
+def unpack(kept: Any, hook: Callable[[Any], Any]) -> Any:
+    """The tensor that a hook makes of what was kept. Raises TypeError: it is none."""
+    before, modes.grad = modes.grad, False
+    try:
+        found = hook(kept)
+    finally:
+        modes.grad = before
+    if not hasattr(found, "_value"):
+        raise TypeError("Output of saved tensor unpack_hook expected to be a Tensor but got result of type "
+                        f"{type(found).__name__}")
+    return found
+
+
 class GradNode:
     """One operation in the autograd graph. `name`, also of its class, is PyTorch's: ``AddBackward0``."""
 
@@ -90,6 +142,7 @@ class GradNode:
     node_hooks: OrderedDict[int, Any] | None = None
     node_prehooks: OrderedDict[int, Any] | None = None
     freed = False
+    packed: Sequence[Packed] = ()  # what hooks made of the values that its gradient reads
     shown: Sequence[Value] = ()  # of a node with a backward in Python, made in a recording: its results
     _metadata: dict[str, Any] | None = None
 
@@ -165,8 +218,22 @@ class GradNode:
             self.node_prehooks = OrderedDict()
         return register(self.node_prehooks, hook)
 
+    def _sequence_nr(self) -> int:
+        """Nodes made later have higher numbers."""
+        return self.sequence
+
+    def __call__(self, *gradients: Any) -> Any:
+        """The gradients of the operands, given those of the results: a tensor, or a tuple of several."""
+        return LATER["call"](self, gradients)
+
     def __repr__(self) -> str:
         return f"<{self._name} object at {id(self):#x}>"
+
+    def __getattr__(self, name: str) -> Any:
+        """``_saved_self``, ``_saved_result``, ...: what the gradient is computed from."""
+        if name.startswith(("_saved_", "_raw_saved_")):
+            return LATER["saved"](self, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # -- gradients
 
@@ -175,7 +242,7 @@ class GradNode:
         if self.freed:
             raise RuntimeError(FREED)
         gradients = self._rule(cotangents, self.operands, self.outputs)
-        if _any_changed(self.seen) or _any_changed(self.made):
+        if not self.packed and (_any_changed(self.seen) or _any_changed(self.made)):
             gradients = self._check_changes(cotangents, gradients)
         return gradients
 
@@ -216,6 +283,35 @@ class GradNode:
                 done.add(value.node)
                 stack.extend(value.node.operands)
         return found
+
+    def pack(self, hooks: Any, tensors: Sequence[Any], ones: Sequence[Value | None]) -> None:
+        """Give what the gradient reads to hooks. `tensors` show the operands, then the results; what is no
+        tensor is none that anybody saves. `ones`: some cotangents."""
+        read = self.reads(self.pull(ones), ones)
+        values = (*self.operands, *self.outputs)
+        packed = []
+        for tensor, value in zip(tensors, values, strict=True):
+            if value in read and hasattr(tensor, "_value"):
+                kept = pack(hooks, tensor)
+                if kept is tensor and tensor._fn is self:  # a result would hold its own node
+                    kept = tensor.detach()
+                packed.append(Packed(value, kept, hooks[1]))
+        self.packed = packed
+
+    def unpacked(self) -> dict[Value, Value]:
+        """What hooks gave back in the place of values that the gradient reads.
+
+        Raises:
+            TypeError: no tensor. RuntimeError: one of another shape or dtype.
+        """
+        table: dict[Value, Value] = {}
+        for value, kept, hook in self.packed:
+            found = unpack(kept, hook)
+            if found._type is not value.type and found._type != value.type:
+                raise RuntimeError(f"{self._name}: unpack_hook gave a tensor {found._type} in the place of "
+                                   f"one {value.type}; give back what was packed")
+            table[value] = found._value()
+        return table
 
     def _check_changes(
         self, cotangents: Sequence[Value | None], gradients: list[Value | None]
@@ -276,7 +372,7 @@ class GradNode:
             if key:
                 _saves[key] = saves
         if saves:
-            self.operands = self.outputs = self.seen = self.made = ()
+            self.operands = self.outputs = self.seen = self.made = self.packed = ()
             self.freed = True
 
 
@@ -318,6 +414,9 @@ class AccumulateGrad(GradNode):
         self.variable = variable
         self.sequence = 1 << 62  # runs as soon as it is ready, as in PyTorch
         self.types = [variable._type]
+
+    def name(self) -> str:
+        return "torch::autograd::AccumulateGrad"
 
     def free(self, gradients: Any, cotangents: Any) -> None:
         pass
