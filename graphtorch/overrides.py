@@ -16,6 +16,7 @@ from ._deferred.tensor import Tensor
 from ._ops.base import FUNCTIONS, METHODS
 from ._ops.overriding import hand_over, overriding, overriding_arguments, state, take_over
 from ._torch.absent import attribute_of
+from .autograd.grad_mode import modes
 
 __all__ = [
     "TorchFunctionMode",
@@ -183,10 +184,12 @@ class TorchFunctionMode:
     def __enter__(self) -> TorchFunctionMode:
         overriding.append(self)
         state.modes.append(self)
+        modes.watchers += 1
         return self
 
     def __exit__(self, *exc: object) -> None:
         state.modes.pop()
+        modes.watchers -= 1
         overriding.remove(self)
 
     @classmethod

@@ -112,7 +112,7 @@ class Compiled:
             result = self._find(key, tensors, args, kwargs, axes)
             if result is not OTHER:
                 return result
-        if modes.saving is not None or modes.mutable:  # hooks are called line by line
+        if modes.watchers:
             return self._line_by_line(args, kwargs)
         if (key in self._vain and self._vain[key][0] >= VAIN) or not self._is_due(key):
             return self._line_by_line(args, kwargs)
@@ -206,7 +206,7 @@ class Compiled:
             modes.grad,
             modes.inference,
             modes.anomaly,
-            modes.saving is None and not modes.mutable,
+            modes.watchers,
             autocast_state.target,
             _default_dtypes(),
             self._training,
@@ -226,8 +226,7 @@ class Compiled:
             (f"{checks.const(modes)}.grad", modes.grad),
             (f"{checks.const(modes)}.inference", modes.inference),
             (f"{checks.const(modes)}.anomaly", modes.anomaly),
-            (f"{checks.const(modes)}.saving", None),
-            (f"{checks.const(modes)}.mutable", False),
+            (f"{checks.const(modes)}.watchers", 0),
             (f"{checks.const(autocast_state)}.target", autocast_state.target),
             (f"{checks.const(default_dtype)}()", default_dtype()),
         ):

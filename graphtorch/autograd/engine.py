@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +24,9 @@ from .grad_mode import modes
 from .nodes import LATER, AccumulateGrad, GradientEdge, GradNode
 
 _accumulating = lock_across_forks()  # gradients that several threads add to one leaf all count
+
+
+watching: list[Callable[[GradNode], None]] = []  # called with each node that a pass comes to
 
 
 class _Current(threading.local):
@@ -158,6 +161,8 @@ class Task:
         return gradients
 
     def _recorded(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
+        for watch in watching:
+            watch(fn)
         try:
             values = [c if c is None or isinstance(c, Value) else c._value() for c in cotangents]
         except SparseOperand:  # rules of operations are for dense gradients

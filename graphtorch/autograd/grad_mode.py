@@ -14,9 +14,10 @@ class _Modes(threading.local):
     inference = False
     anomaly = False  # whether nodes of the autograd graph remember their call, and backward says which failed
     check_nan = True  # whether NaN is a failure
-    saving: tuple[Callable[..., Any], Callable[..., Any]] | None = None  # what packs and unpacks saved tensors
+    saving: tuple[Callable[..., Any], Callable[..., Any]] | None = None  # pack and unpack saved tensors
     no_saving: str | None = None  # why there must not be such hooks
     mutable = False  # whether saved tensors may be written to
+    watchers = 0  # blocks that see each line: compiled functions inside run line by line
 
 
 modes = _Modes()

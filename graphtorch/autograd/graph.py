@@ -64,9 +64,11 @@ class saved_tensors_hooks(contextlib.ContextDecorator):
         _leave_capture("saved_tensors_hooks")
         self._before.append(modes.saving)
         modes.saving = self.pack_hook, self.unpack_hook
+        modes.watchers += 1
 
     def __exit__(self, *exc: object) -> None:
         modes.saving = self._before.pop()
+        modes.watchers -= 1
 
 
 class save_on_cpu(saved_tensors_hooks):
@@ -78,7 +80,7 @@ class save_on_cpu(saved_tensors_hooks):
 
 @contextlib.contextmanager
 def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:
-    """Inside, to enter `saved_tensors_hooks` raises a RuntimeError with this message; this does inside one."""
+    """Inside, to enter `saved_tensors_hooks` is a RuntimeError with this message; so is this inside one."""
     if modes.saving is not None:
         raise RuntimeError(error_message)
     before, modes.no_saving = modes.no_saving, error_message
@@ -107,10 +109,12 @@ def allow_mutation_on_saved_tensors() -> Iterator[_AllowMutationOnSavedContext]:
         raise RuntimeError("allow_mutation_on_saved_tensors contexts cannot be nested")
     _leave_capture("allow_mutation_on_saved_tensors")
     modes.mutable = True
+    modes.watchers += 1
     try:
         yield _AllowMutationOnSavedContext()
     finally:
         modes.mutable = False
+        modes.watchers -= 1
 
 
 class _Several(RemovableHandle):

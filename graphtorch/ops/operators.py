@@ -139,6 +139,9 @@ class Packet:
     def __repr__(self) -> str:
         return f"<OpOverloadPacket(op='{self._qualified_op_name.replace('::', '.')}')>"
 
+    def __str__(self) -> str:
+        return self._qualified_op_name.replace("::", ".")
+
     def __reduce__(self) -> Any:
         return _found, (*self._qualified_op_name.split("::"), None)
 
