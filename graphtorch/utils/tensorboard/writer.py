@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2
+from tensorboard.compat.proto.config_pb2 import RunMetadata
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.step_stats_pb2 import DeviceStepStats, StepStats
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from ..._deferred.tensor import Tensor
+from ...nn.modules.module import Module
 from . import summary
+from .graph import graph_of
 
 
 class FileWriter:
@@ -265,11 +269,27 @@ class SummaryWriter:
     def add_graph(
         self, model: Any, input_to_model: Any = None, verbose: bool = False, use_strict_trace: bool = True
     ) -> None:
-        """Raises RuntimeError: TensorBoard's graphs are TorchScript's or TensorFlow's."""
-        raise RuntimeError(
-            "SummaryWriter.add_graph: TensorBoard shows graphs of TorchScript, which is not here; "
-            "print graphtorch.trace(model, input), or look at the ONNX file of torch.onnx.export"
-        )
+        """The graph of a module, traced in evaluation mode: its operations, grouped by modules.
+
+        Args:
+            input_to_model: the argument, or a tuple of them.
+            verbose: whether to print what was traced.
+            use_strict_trace: makes no difference.
+
+        Raises:
+            RuntimeError: the module needs a tensor's value in Python. TypeError: it is no module.
+        """
+        if not isinstance(model, Module):
+            raise TypeError(f"add_graph: expected a Module, but got {type(model).__name__}")
+        args = input_to_model if isinstance(input_to_model, (tuple, list)) else (input_to_model,)
+        made = graph_of(model, args)
+        if verbose:
+            print(made)
+        file = self._get_file_writer()
+        file.add_event(event_pb2.Event(graph_def=made.SerializeToString()))
+        where = RunMetadata(step_stats=StepStats(dev_stats=[DeviceStepStats(device="/device:CPU:0")]))
+        file.add_event(event_pb2.Event(tagged_run_metadata=event_pb2.TaggedRunMetadata(
+            tag="step1", run_metadata=where.SerializeToString())))
 
     def add_embedding(
         self,

@@ -61,7 +61,7 @@ def safetensors_(torch: Any) -> Any:
 
 
 def tensorboard_(torch: Any) -> Any:
-    """Scalars, a histogram, an image, a text, a curve, hyperparameters; read again."""
+    """Scalars, a histogram, an image, a text, a curve, a graph; read again."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from torch.utils.tensorboard import SummaryWriter
 
@@ -72,6 +72,7 @@ def tensorboard_(torch: Any) -> Any:
             writer.add_histogram("h", rand(torch, 100), 0)
             writer.add_image("i", rand(torch, 3, 8, 8).sigmoid(), 0)
             writer.add_text("t", "hello", 0)
+            writer.add_graph(torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.ReLU()), rand(torch, 1, 8))
             writer.add_pr_curve("p", torch.tensor([0, 1, 1]), torch.tensor([0.2, 0.7, 0.4]), 0)
         events = EventAccumulator(folder)
         events.Reload()
@@ -82,6 +83,7 @@ def tensorboard_(torch: Any) -> Any:
             [s.value for s in events.Scalars("a")],
             list(histogram.bucket),
             events.Tensors("p")[0].tensor_proto.float_val[:],
+            str(sorted({n.name.rpartition("/")[0] for n in events.Graph().node if n.op != "prim::GetAttr"})),
         ]
 
 
