@@ -291,18 +291,49 @@ def _lu_vjp(node: Node, g: Value | None, *_: Value | None) -> tuple[Value | None
         return (None,)
     packed, order = node.result(0), node.result(1)
     m, n = packed.shape[-2:]
-    if m != n:
-        raise RuntimeError(
-            f"lu_factor: the gradient is available for square matrices, but got {m} by {n} matrices"
-        )
-    lower = ops.add(ops.tril(packed, diagonal=-1), _identity(packed.shape, packed))
-    upper = ops.triu(packed, diagonal=0)
-    left = ops.tril(ops.matmul(adjoint(lower), ops.tril(g, diagonal=-1)), diagonal=-1)
-    right = ops.triu(ops.matmul(ops.triu(g, diagonal=0), adjoint(upper)), diagonal=0)
-    inner = ops.triangular_solve(adjoint(lower), ops.add(left, right), upper=True)
-    turned = adjoint(ops.triangular_solve(upper, adjoint(inner), upper=True))
+    if m == n:
+        turned = _lu_square(packed, ops.tril(g, diagonal=-1), ops.triu(g, diagonal=0))
+    else:
+        turned = (_lu_wide if m < n else _lu_tall)(packed, g)
     place = ops.expand(_column(order), shape=turned.shape)
     return (ops.scatter(zeros(turned.type), place, turned, dim=turned.rank - 2),)
+
+
+def _lu_square(packed: Value, gl: Value, gu: Value) -> Value:
+    """The gradient of l u for those of the triangles: l^-H (low(l^H gl) + up(gu u^H)) u^-H."""
+    lower = ops.add(ops.tril(packed, diagonal=-1), _identity(packed.shape, packed))
+    upper = ops.triu(packed, diagonal=0)
+    left = ops.tril(ops.matmul(adjoint(lower), gl), diagonal=-1)
+    right = ops.triu(ops.matmul(gu, adjoint(upper)), diagonal=0)
+    inner = ops.triangular_solve(adjoint(lower), ops.add(left, right), upper=True, unit=True)
+    return adjoint(ops.triangular_solve(upper, adjoint(inner), upper=True))
+
+
+def _lu_wide(packed: Value, g: Value) -> Value:
+    """[b1 b2] = l [u1 u2], so that u2 = l^-1 b2: its gradient adds to b2's, and by l to that of l u1."""
+    m, n = packed.shape[-2:]
+    first, rest = _part(packed, (0, m), (0, m)), _part(packed, (0, m), (m, n))
+    g1, g2 = _part(g, (0, m), (0, m)), _part(g, (0, m), (m, n))
+    b2 = ops.triangular_solve(adjoint(first), g2, upper=True, unit=True)
+    gl = ops.tril(ops.sub(g1, ops.matmul(b2, adjoint(rest))), diagonal=-1)
+    return ops.concat(_lu_square(first, gl, ops.triu(g1, diagonal=0)), b2, dim=g.rank - 1)
+
+
+def _lu_tall(packed: Value, g: Value) -> Value:
+    """[b1; b2] = [l1; l2] u, so that l2 = b2 u^-1: its gradient adds to b2's, and by u to that of l1 u."""
+    m, n = packed.shape[-2:]
+    first, rest = _part(packed, (0, n), (0, n)), _part(packed, (n, m), (0, n))
+    g1, g2 = _part(g, (0, n), (0, n)), _part(g, (n, m), (0, n))
+    b2 = adjoint(ops.triangular_solve(first, adjoint(g2), upper=True))
+    gu = ops.triu(ops.sub(g1, ops.matmul(adjoint(rest), b2)), diagonal=0)
+    return ops.concat(_lu_square(first, ops.tril(g1, diagonal=-1), gu), b2, dim=g.rank - 2)
+
+
+def _part(x: Value, rows: tuple[Dim, Dim], columns: tuple[Dim, Dim]) -> Value:
+    """Some rows and columns of matrices."""
+    *batch, _, _ = x.shape
+    return ops.slice(x, start=(*[0] * len(batch), rows[0], columns[0]), stop=(*batch, rows[1], columns[1]),
+                     step=(1,) * x.rank)
 
 
 lu = Op(

@@ -85,7 +85,10 @@ FACTOR = [
         symbolic=((0, 0),),
     ),
     Case("require", ((3, 3),), required, lambda x: T().linalg.cholesky(positive_torch(x)), wide=True),
-    Case("lu", ((2, 3, 3),), lambda x: ops.lu(x)[0], lambda x: T().linalg.lu_factor(x)[0], wide=True),
+    *[
+        Case(f"lu {shape}", (shape,), lambda x: ops.lu(x)[0], lambda x: T().linalg.lu_factor(x)[0], wide=True)
+        for shape in ((2, 3, 3), (2, 2, 4), (4, 3))
+    ],
     *[
         Case(f"triangular_solve {upper} {one}", ((2, 3, 3), (2, 3, 2)), *triangular(upper, one), wide=True)
         for upper in (False, True)

@@ -151,3 +151,22 @@ def test_second_gradient_through_an_operation_with_several_results() -> None:
         (g,) = m.autograd.grad(m.linalg.lu_factor(x)[0].square().sum(), x, create_graph=True)
         found.append(plain(m.autograd.grad(g.square().sum(), x)))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 2, 4), (1, 3), (3, 0)], ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_gradients_of_triangular_factors_of_any_shape(shape: tuple[int, ...], dtype: str) -> None:
+    numbers = np.random.default_rng(0)
+    given = numbers.standard_normal(shape) + 1j * numbers.standard_normal(shape)
+    found = []
+    for m in MODULES:
+        x = m.tensor((given if dtype == "complex128" else given.real).tolist(), dtype=getattr(m, dtype),
+                     requires_grad=True)
+        _, lower, upper = m.linalg.lu(x.reshape(shape))
+        packed = m.linalg.lu_factor_ex(x.reshape(shape)).LU
+        total = (lower.abs().sin().sum() + (upper * upper.conj()).real.sum() + (packed.real * 3).cos().sum())
+        (g,) = m.autograd.grad(total, x, create_graph=True)
+        (h,) = m.autograd.grad(g.abs().square().sum(), x)
+        found.append((g.detach().numpy(), h.detach().numpy()))
+    for mine, other in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, other, 1e-10, 1e-10)
