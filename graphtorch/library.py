@@ -175,14 +175,29 @@ class CustomOpDef:
         """See `register_autocast`."""
         register_autocast(self, device_type, cast_inputs)
 
-    register_torch_dispatch = register_vmap = property(lambda self: _without("register_vmap"))
+    def register_vmap(self, func: Callable[..., Any] | None = None) -> Any:
+        """See `register_vmap`."""
+        return register_vmap(self, func)
 
+    def register_torch_dispatch(
+        self, torch_dispatch_class: Any, fn: Callable[..., Any] | None = None, /
+    ) -> Any:
+        """See `register_torch_dispatch`."""
+        return register_torch_dispatch(self, torch_dispatch_class, fn)
 
-def _without(name: str) -> Any:
-    raise NotImplementedError(
-        f"torch.library.{name}: operators are recorded call by call here, there is no rule to "
-        "register; write the operator in terms of tensor operations"
-    )
+    @contextlib.contextmanager
+    def set_kernel_enabled(self, device_type: str, enabled: bool = True) -> Iterator[None]:
+        """Inside, the implementation that `register_kernel` gave for a device is used, or is not: then the
+        function that the operator was made of is."""
+        kernels, key = self._entry.implementations, _KEYS[device_type]
+        before = dict(kernels)
+        if not enabled:
+            kernels.pop(key, None)
+            kernels.setdefault("CompositeExplicitAutograd", self._init_fn)
+        try:
+            yield
+        finally:
+            self._entry.implementations = before
 
 
 def custom_op(
@@ -346,8 +361,7 @@ def register_autograd(
 
     Operators that graphtorch has itself keep their own gradient.
     """
-    entry = _entry(op)
-    entry.backward, entry.setup = backward, setup_context
+    _entry(op).differentiate(backward, setup_context)
 
 
 def register_autocast(op: Any, device_type: str, cast_inputs: Any, /, *, lib: Any = None) -> None:
@@ -368,15 +382,31 @@ def register_autocast(op: Any, device_type: str, cast_inputs: Any, /, *, lib: An
 
 
 def register_vmap(op: Any, func: Any = None, /, *, lib: Any = None) -> Any:
-    """Raises NotImplementedError: see the message."""
-    _without("register_vmap")
+    """How `vmap` calls an operator; also as a decorator.
+
+    Args:
+        func: ``func(info, in_dims, *args, **kwargs)`` gives the results for all entries, and where these have
+            them. `in_dims` has for each positional argument the mapped dimension or None, for a list
+            of tensors a list of them; `info` has `batch_size` and `randomness`.
+
+    Without a rule `vmap` looks into the operator's own code.
+    """
+
+    def register(f: Callable[..., Any]) -> Callable[..., Any]:
+        _entry(op).vmap = f
+        return f
+
+    return register if func is None else register(func)
 
 
 def register_torch_dispatch(
     op: Any, torch_dispatch_class: Any, func: Any = None, /, *, lib: Any = None
 ) -> Any:
-    """Raises NotImplementedError: see the message."""
-    _without("register_torch_dispatch")
+    """Raises NotImplementedError: no operation is dispatched to such classes here."""
+    raise NotImplementedError(
+        "torch.library.register_torch_dispatch: __torch_dispatch__ is never called here, for operations are "
+        "recorded; let the class have a __torch_function__, which is asked for operators too"
+    )
 
 
 def get_ctx() -> Any:

@@ -177,6 +177,10 @@ class Capture:
         """What a function with a gradient of the user's own gives where it is not recorded as usual."""
         return NotImplemented
 
+    def by_rule(self, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What an operator with a rule for `vmap` gives where it is not recorded as usual."""
+        return NotImplemented
+
     def apart(self, outputs: list[Any], args: tuple[Any, ...]) -> list[Any]:
         """The results of such a function on `args`, as its gradient has to see them."""
         return outputs

@@ -231,7 +231,7 @@ class Entry(Recording):
         """By its own `vmap`; one that leaves the rule to be made is recorded as usual."""
         mapped = [isinstance(a, Tensor) and self.maps(a) for a in args]
         name = function.__name__
-        if not any(mapped) or function.__module__.startswith(__package__.split(".")[0] + "."):  # one of ours
+        if not any(mapped) or function.of_operator or function.__module__.startswith(_OURS):
             return NotImplemented
         if function.setup_context is Function.setup_context:
             raise RuntimeError(
@@ -245,11 +245,24 @@ class Entry(Recording):
                 f"You tried to vmap over {name}, but it does not have vmap support. Please override and "
                 "implement the vmap staticmethod or set generate_vmap_rule=True."
             )
-        given = [self.all_entries(a)[0] if isinstance(a, Tensor) else a for a in args]
+        return self.by_rule(function.vmap, args, {})
+
+    def _dim(self, given: Any) -> Any:
+        """The mapped dimension of an argument, or None; of several tensors those of each."""
+        if isinstance(given, (tuple, list)) and tensors_in(given):
+            return [self._dim(x) for x in given]
+        return 0 if isinstance(given, Tensor) and self.maps(given) else None
+
+    def by_rule(self, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a rule of the user's makes of all entries."""
+        if not any(self.maps(t) for t in tensors_in((args, kwargs))):
+            return NotImplemented
+        in_dims = tuple([self._dim(a) for a in args])
+        given, named = rebuild((args, kwargs), lambda t: self.all_entries(t)[0])
         with self.outside():
             info = VmapInfo(self.batch.size, self.randomness)
-            result, out_dims = function.vmap(info, tuple([0 if m else None for m in mapped]), *given)
-        places = iter(out_places(function.vmap, out_dims, result))
+            result, out_dims = rule(info, in_dims, *given, **named)
+        places = iter(out_places(rule, out_dims, result))
 
         def one(tensor: Tensor) -> Tensor:
             place = next(places)
@@ -273,6 +286,9 @@ class Entry(Recording):
         with self.outside():
             entries = from_value(ops.expand(value, shape=(self.batch.size, *value.shape)))
         return self.stand_in(entries)
+
+
+_OURS = __package__.split(".")[0] + "."
 
 
 class VmapInfo(NamedTuple):

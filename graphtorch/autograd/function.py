@@ -182,6 +182,7 @@ class Function(FunctionCtx):
     ``apply``."""
 
     generate_vmap_rule = False
+    of_operator = False  # whether it is a call of an operator, of which `vmap` has a rule, or sees its lines
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         warnings.warn(

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._ops.autocast import is_autocast_enabled
 from .._ops.overriding import NOBODY, overridden, overriding
@@ -156,6 +157,8 @@ class Entry:
         schema: as it was defined, "" where it was not.
         implementations: by dispatch key.
         backward, setup: what `register_autograd` was given.
+        vmap: what `register_vmap` was given.
+        function: the `Function` of calls that are differentiated.
         fake: what `register_fake` was given: shapes without elements. Nothing here asks for it.
         differentiable: whether the implementation is made of operations that have gradients.
     """
@@ -172,13 +175,26 @@ class Entry:
         self.implementations: dict[str, Callable[..., Any]] = {}
         self.backward: Callable[..., Any] | None = None
         self.setup: Callable[..., Any] | None = None
+        self.vmap: Callable[..., Any] | None = None
         self.fake: Callable[..., Any] | None = None
         self.packet = Packet(self)
+        self.function: Any = _Differentiated
+
+    def differentiate(self, backward: Callable[..., Any], setup: Callable[..., Any] | None) -> None:
+        """The gradient of calls from now on; its function is known by the operator, and as the user's own."""
+        self.backward, self.setup = backward, setup
+        name = f"GeneratedBackwardFor_{self.name.replace('::', '_')}_default"
+        module = getattr(backward, "__module__", None) or __name__
+        self.function = type(name, (_Differentiated,), {"__module__": module})
 
     def __call__(self, caller: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if overriding:
             answer = overridden(caller, args, kwargs)
             if answer is not NOBODY:
+                return answer
+        if self.vmap is not None and recorder.capture is not None:
+            answer = recorder.capture.by_rule(self.vmap, args, kwargs)
+            if answer is not NotImplemented:
                 return answer
         for key in self._above():
             found = self.implementations.get(key)
@@ -225,7 +241,7 @@ def _differentiably(
         several = isinstance(x, (tuple, list)) and any(isinstance(t, Tensor) for t in x)
         shape.append((type(x), len(x)) if several else None)
         flat += x if several else [x]
-    return _Differentiated.apply(entry, kernel, shape, len(args), tuple(kwargs), *flat)
+    return entry.function.apply(entry, kernel, shape, len(args), tuple(kwargs), *flat)
 
 
 def _gathered(shape: list[Any], flat: Any) -> list[Any]:
@@ -235,6 +251,8 @@ def _gathered(shape: list[Any], flat: Any) -> list[Any]:
 
 class _Differentiated(Function):
     """A call of an operator whose gradient `register_autograd` gave, or that has none."""
+
+    of_operator = True
 
     @staticmethod
     def forward(ctx: Any, entry: Entry, kernel: Any, shape: Any, count: int, names: Any, *flat: Any) -> Any:

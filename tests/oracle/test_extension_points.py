@@ -303,3 +303,74 @@ def test_tensors_of_pytorch_override_nothing() -> None:
 
     assert gt.add(Other(), 1) == "other"
     assert gt.from_dlpack(torch.ones(3)).tolist() == [1, 1, 1]
+
+
+def _operator_of(t: Any, name: str, function: Any, schema: str, backward: Any = None) -> Any:
+    made = t.library.custom_op(f"{t.__name__}_more::{name}", function, mutates_args=(), schema=schema)
+    if backward is not None:
+        made.register_autograd(backward)
+    return made
+
+
+def _rules(t: Any) -> list[Any]:
+    seen: list[Any] = []
+
+    def by_numpy(x: Any) -> Any:  # which `vmap` cannot look into
+        return t.from_numpy(x.detach().numpy() * 2)
+
+    twice = _operator_of(t, "twice", by_numpy, "(Tensor x) -> Tensor", lambda ctx, g: g * 2)
+    summed = _operator_of(t, "summed", lambda xs, k=3: sum(xs) * k, "(Tensor[] xs, int k=3) -> Tensor")
+
+    @twice.register_vmap
+    def _(info: Any, in_dims: Any, x: Any) -> Any:
+        seen.append((info.batch_size, in_dims))
+        return twice(x), in_dims[0]
+
+    @t.library.register_vmap(f"{t.__name__}_more::summed")
+    def _(info: Any, in_dims: Any, xs: Any, k: int = 3) -> Any:
+        seen.append(in_dims)
+        return summed([x if d == 0 else x.expand(info.batch_size, *x.shape)
+                       for x, d in zip(xs, in_dims[0], strict=True)], k), 0
+
+    shared, rows = t.ones(3), t.arange(6.0).reshape(2, 3)
+    leaf = rows.clone().requires_grad_()
+    t.vmap(twice)(leaf).sum().backward()
+    results = [t.vmap(twice)(rows), t.vmap(lambda a, b: summed([a, b], 0))(rows, rows), leaf.grad,
+               t.vmap(lambda a: summed([a, shared], 2))(rows), twice(rows)]
+    return [*[r.tolist() for r in results], *seen, twice(leaf).grad_fn.name().replace(t.__name__, "")]
+
+
+def test_rules_for_vmap_of_operators() -> None:
+    mine, other = pair(_rules)
+    assert mine == other
+
+
+def test_backward_passes_of_operators_run_when_a_gradient_is_asked_for() -> None:
+    counted: list[str] = []
+
+    def counting(ctx: Any, g: Any) -> Any:
+        counted.append("backward")
+        return g * 2
+
+    loud = _operator_of(gt, "loud", lambda x: x * 2, "(Tensor x) -> Tensor", counting)
+    quiet = _operator_of(gt, "quiet", lambda x: x * 3, "(Tensor x) -> Tensor", lambda ctx, g: g * 3)
+    for operator, factor in ((loud, 4.0), (quiet, 6.0)):
+        compiled = gt.compile(lambda x, op=operator: (op(x) * x).sum())
+        for calls in range(4):
+            x = gt.ones(2, requires_grad=True)
+            y = compiled(x)
+            assert counted.count("backward") == (calls if operator is loud else 0)
+            y.backward()
+            assert x.grad.tolist() == [factor] * 2
+        counted.clear()
+    assert compiled._entries  # of a backward pass that does nothing in Python the call is replayed
+
+
+def test_kernels_of_operators_are_turned_off() -> None:
+    op = _operator_of(gt, "kernels", lambda x: x * 2, "(Tensor x) -> Tensor")
+    op.register_kernel("cpu", lambda x: x * 5)
+    with op.set_kernel_enabled("cpu", False):
+        assert op(gt.ones(1)).tolist() == [2.0]
+    assert op(gt.ones(1)).tolist() == [5.0]
+    with pytest.raises(NotImplementedError, match="__torch_function__"):
+        op.register_torch_dispatch(gt.Tensor, lambda: None)
