@@ -14,6 +14,7 @@ from typing import Any
 
 from ._captured.capture import rebuild, tensors_in
 from ._captured.vmap import debug_unwrap, vmap
+from ._deferred.storage import recorder
 from ._deferred.tensor import Tensor
 from ._ops.base import FUNCTIONS
 from ._ops.rearrange import rearrange
@@ -128,6 +129,8 @@ def _replaced(module: Module, tensors: Any, tie: bool, strict: bool) -> Iterator
                 )
             wanted.update((n, wanted[found[0]]) for n in names if found)
     before = {name: own[name][0][own[name][1]] for name in wanted}
+    if recorder.capture is not None:
+        recorder.capture.about_to_replace(module.modules())
     for name, tensor in wanted.items():
         own[name][0][own[name][1]] = tensor
     try:

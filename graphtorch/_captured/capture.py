@@ -130,6 +130,7 @@ class Capture:
         self.views: set[int] = set()  # identities of those made inside, of older tensors
         self.forward: list[weakref.ref[Storage]] | None = None  # `created` before the gradient of its results
         self.watching: Callable[[], AbstractContextManager[Any]] = nullcontext  # around Python of the user's
+        self.meets: Callable[[Any], None] = lambda module: None  # called with modules that are read
 
     # -- what happens during the call
 
@@ -176,6 +177,11 @@ class Capture:
     def applied(self, function: Any, args: tuple[Any, ...]) -> Any:
         """What a function with a gradient of the user's own gives where it is not recorded as usual."""
         return NotImplemented
+
+    def about_to_replace(self, modules: Iterable[Any]) -> None:
+        """Parameters of these modules are exchanged for the time of a call: what counts is how they were."""
+        for module in modules:
+            self.meets(module)
 
     def by_rule(self, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What an operator with a rule for `vmap` gives where it is not recorded as usual."""

@@ -286,7 +286,7 @@ class Compiled:
         watch = Watch(self._function, (*call.args, *call.kwargs.values()), state_of, bool(axes))
         before = {m: m.training for m in self._modules}
         capture = Capture(False, self._fullgraph)
-        capture.watching = watch.following
+        capture.watching, capture.meets = watch.following, watch.meet_module
         stands, judge, symbols = self._stands(capture, call, axes)
         run = self._watched(key, call, axes, capture, watch, stands)
         made = record(capture, run, Given(call.tensors, stands), self._program_sizes, self._segments,

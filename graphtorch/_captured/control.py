@@ -87,6 +87,10 @@ class Recording:
         """What a function with a gradient of the user's own gives where it is not recorded as usual."""
         return NotImplemented
 
+    def about_to_replace(self, modules: Iterable[Any]) -> None:
+        if self.outer is not None:
+            self.outer.about_to_replace(modules)
+
     def by_rule(self, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What an operator with a rule for `vmap` gives where it is not recorded as usual."""
         return NotImplemented

@@ -164,7 +164,7 @@ class Watch:
         else:
             owner = frame.f_locals.get("self")
             if isinstance(owner, Members):
-                self._module(owner)
+                self.meet_module(owner)
             elif isinstance(owner, Optimizer):
                 self.optimizers[id(owner)] = owner
 
@@ -293,7 +293,7 @@ class Watch:
 
     def _of_module(self, owner: Any, name: str) -> Any:
         """An attribute of a module of layers."""
-        self._module(owner)
+        self.meet_module(owner)
         value, own = _member(owner, name)
         if value is not STOP:
             self._meet(value)
@@ -365,7 +365,8 @@ class Watch:
             for one in (*value.args, *value.keywords.values()):
                 self._meet(one)
 
-    def _module(self, module: Any) -> None:
+    def meet_module(self, module: Any) -> None:
+        """A module is read; what it is now is what it has to be at another call."""
         if module not in self.modules:
             self.modules[module] = module.training
             self._states[id(module)] = self._state_of([module])

@@ -9,7 +9,7 @@ function read from around it.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
@@ -252,6 +252,10 @@ class Entry(Recording):
         if isinstance(given, (tuple, list)) and tensors_in(given):
             return [self._dim(x) for x in given]
         return 0 if isinstance(given, Tensor) and self.maps(given) else None
+
+    def about_to_replace(self, modules: Iterable[Any]) -> None:
+        if self.outer is not None:
+            self.outer.about_to_replace(modules)
 
     def by_rule(self, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a rule of the user's makes of all entries."""

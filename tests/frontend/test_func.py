@@ -169,3 +169,40 @@ def test_calls_with_other_parameters() -> None:
     with pytest.raises(TypeError, match="dict"):
         functional_call(model, 3, (torch.randn(3, 2),))
     assert tied[0].weight is tied[1].weight and isinstance(tied[0].weight, nn.Parameter)
+
+
+def _called_with_others(compiled: bool) -> list[Any]:
+    """Modules called with other parameters, in training and not, and after a change of the module."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    p = {name: v.detach().clone().requires_grad_() for name, v in net[:3].named_parameters()}
+    b = {name: v.clone() for name, v in net.named_buffers()}
+
+    def loss(p: Any, b: Any, x: Any) -> Any:
+        return functional_call(net, (p, b), (x,)).square().sum()
+
+    function = torch.compile(loss) if compiled else loss
+    found = []
+    for step in range(6):
+        net.train(step < 3)
+        if step == 4:
+            net[3].bias = nn.Parameter(torch.ones(1) * 3)
+        total = function(p, b, torch.arange(6.0).reshape(2, 3) * step)
+        gradients = torch.autograd.grad(total, list(p.values()))
+        found += [total.item(), *[float(g.sum()) for g in gradients], *[float(v.sum()) for v in b.values()]]
+    assert not compiled or function.recorded == 3
+    return found
+
+
+def test_a_compiled_function_replaces_parameters() -> None:
+    assert _called_with_others(True) == pytest.approx(_called_with_others(False), rel=1e-4, abs=1e-4)
+    layers = [nn.Linear(3, 2) for _ in range(4)]
+    stacked, _ = stack_module_state(layers)
+
+    def ensemble(p: Any, x: Any) -> Any:
+        return vmap(lambda one: functional_call(layers[0], one, (x,)))(p)
+
+    compiled, x = torch.compile(ensemble), torch.ones(1, 3)
+    for _ in range(3):
+        assert torch.allclose(compiled(stacked, x), torch.stack([layer(x) for layer in layers]))
+    assert compiled.recorded == 1
