@@ -57,6 +57,7 @@ class ModelBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.names: dict[Value, str] = {}
+        self._absent: dict[str, str] = {}  # names that nothing makes, and what to say to who reads them
         self._taken: set[str] = set()
         self._constants: dict[tuple[object, ...], str] = {}
         self._sizes: dict[Dim, str] = {}
@@ -75,6 +76,12 @@ class ModelBuilder:
             count += 1
             name = f"{hint}_{count}"
         self._taken.add(name)
+        return name
+
+    def absent(self, message: str) -> str:
+        """The name of a result that the model cannot have: one that needs it is refused with `message`."""
+        name = self.fresh("absent")
+        self._absent[name] = message
         return name
 
     def bind(self, value: Value, name: str) -> None:
@@ -176,6 +183,7 @@ class ModelBuilder:
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Call intermediate results by other names, everywhere."""
+        self._absent.update({names[n]: text for n, text in self._absent.items() if n in names})
         for node in self.nodes:
             for field in (node.input, node.output):
                 for i, name in enumerate(field):
@@ -185,6 +193,8 @@ class ModelBuilder:
               outputs: Sequence[onnx.ValueInfoProto], doc: str) -> onnx.ModelProto:
         """The finished model: the nodes that the outputs need, and the initializers that these read."""
         nodes, read = _needed(self.nodes, {o.name for o in outputs})
+        for name in read.intersection(self._absent):
+            raise RuntimeError(self._absent[name])
         kept = [t for name, t in self.initializers.items() if name in read]
         body = helper.make_graph(nodes, graph.name, list(inputs), list(outputs), kept, doc_string=doc)
         return helper.make_model(body, opset_imports=[helper.make_opsetid("", self.opset)],

@@ -16,6 +16,7 @@ from .attention import emit_attention, fits, is_whole
 from .builder import ModelBuilder, value_info
 from .control import CONTROL, emit_control
 from .pointwise import POINTWISE, emit_pointwise, unsupported
+from .regions import REGIONS
 from .structure import STRUCTURE
 
 DEFAULT_OPSET = 18
@@ -27,7 +28,7 @@ def supports(node: Node) -> bool:
     if node.op.name == "layer_norm" and len(node.operands) == 1:  # ONNX's has a weight, of known sizes
         x, axes = node.operands[0], attrs_of(node, LayerNormAttrs).axes
         return all(isinstance(d, int) for d in x.shape[x.rank - axes:])
-    return any(node.op.name in known for known in (POINTWISE, STRUCTURE, CONTROL))
+    return any(node.op.name in known for known in (POINTWISE, STRUCTURE, REGIONS, CONTROL))
 
 
 def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: Sequence[str] | None = None,
@@ -83,6 +84,8 @@ def emit(builder: ModelBuilder, node: Node) -> None:
         results = emit_pointwise(builder, node, inputs)
     elif node.op.name in STRUCTURE:
         results = STRUCTURE[node.op.name](builder, node, inputs)
+    elif node.op.name in REGIONS:
+        results = REGIONS[node.op.name](builder, node, inputs)
     elif fits(node):
         results = emit_attention(builder, node, inputs)
     elif node.op.name in CONTROL:

@@ -318,18 +318,6 @@ def _adaptive_max_pool(b: ModelBuilder, node: Node, x: list[str]) -> list[str]:
 
 
 @_emits
-def _roi_align(b: ModelBuilder, node: Node, x: list[str]) -> str:
-    a = node.attrs
-    boxes = b.op("Slice", [x[1], b.ints([1]), b.ints([5]), b.ints([1])])
-    images = b.op("Reshape", [b.op("Slice", [x[1], b.ints([0]), b.ints([1]), b.ints([1])]), b.ints([-1])])
-    # without half_pixel ONNX, too, makes regions at least one pixel large
-    mode = "half_pixel" if a.aligned else "output_half_pixel"
-    return b.op("RoiAlign", [x[0], boxes, cast(b, images, dt.i64)], spatial_scale=a.scale,
-                output_height=a.size[0], output_width=a.size[1], sampling_ratio=max(a.ratio, 0),
-                coordinate_transformation_mode=mode)
-
-
-@_emits
 def _softmax(b: ModelBuilder, node: Node, x: list[str]) -> str:
     kind = "Softmax" if node.op.name == "softmax" else "LogSoftmax"
     return b.op(kind, x, axis=node.attrs.dim)

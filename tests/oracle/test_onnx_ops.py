@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+import graphtorch as gt
 from graphtorch.ir import dtype as dt
 from graphtorch.ir import ops
 from graphtorch.ir.evaluate import evaluate
@@ -22,6 +24,8 @@ F = Type(dt.f32, (3, 4))
 I = Type(dt.i64, (3, 4))  # noqa: E741 - F, I and B are the types of the tables below
 B = Type(dt.boolean, (3, 4))
 IMAGE = Type(dt.f32, (2, 4, 8, 8))
+PLANES = Type(dt.f32, (2, 12, 5, 6))
+ROIS = np.array([[0, 1, 0, 7, 5], [1, -3, 2, 20, 9], [0, 2, 3, 2, 3]], np.float32)
 VECTOR = Type(dt.f32, (4,))
 WINDOW = {"stride": (2, 1), "padding": ((1, 0), (1, 1)), "dilation": (1, 2)}
 HEADS = Type(dt.f32, (2, 3, 5, 4))
@@ -118,8 +122,16 @@ CASES = [
     Case("sort", [F], lambda x: ops.sort(x, dim=1, descending=True)),
     *(Case(f"roi_align {ratio} {aligned}", [IMAGE, Type(dt.f32, (3, 5))],
            lambda x, r, n=ratio, a=aligned: ops.roi_align(x, r, scale=0.5, size=(2, 3), ratio=n, aligned=a),
-           [array(IMAGE, 0), np.array([[0, 1, 0, 7, 5], [1, -3, 2, 20, 9], [0, 2, 3, 2, 3]], np.float32)])
+           [array(IMAGE, 0), ROIS])
       for ratio, aligned in ((2, True), (2, False), (0, True), (0, False))),
+    Case("roi_pool", [IMAGE, Type(dt.f32, (3, 5))],
+         lambda x, r: ops.roi_pool(x, r, scale=0.5, size=(2, 3))[0], [array(IMAGE, 0), ROIS]),
+    *(Case(f"ps_roi_align {ratio}", [PLANES, Type(dt.f32, (3, 5))],
+           lambda x, r, n=ratio: ops.ps_roi_align(x, r, scale=0.5, size=(2, 3), ratio=n),
+           [array(PLANES, 0), ROIS]) for ratio in (2, 0)),
+    *(Case(f"ps_roi_pool {scale}", [PLANES, Type(dt.f32, (3, 5))],
+           lambda x, r, s=scale: ops.ps_roi_pool(x, r, scale=s, size=(2, 3)), [array(PLANES, 0), ROIS])
+      for scale in (0.5, 1.0)),
     Case("topk", [F], lambda x: ops.topk(x, k=2, dim=1, largest=False)),
     Case("matmul", [F, Type(dt.f32, (4, 5))], ops.matmul),
     Case("conv", [IMAGE, Type(dt.f32, (6, 2, 3, 3)), Type(dt.f32, (6,))],
@@ -244,3 +256,29 @@ def test_names_are_checked() -> None:
     model = to_model(graph, {}, input_names=["image"], output_names=["image_negated"])
     assert [v.name for v in model.graph.input] == ["image"]
     assert [v.name for v in model.graph.output] == ["image_negated"]
+
+
+@pytest.mark.parametrize("name", ["roi_pool", "ps_roi_pool", "ps_roi_align"])
+def test_regions_of_a_model_with_any_number_of_them(name: str, tmp_path: Path) -> None:
+    operator = getattr(gt.ops.torchvision, name)
+    more = (2,) if name == "ps_roi_align" else ()
+
+    class Pooled(gt.nn.Module):
+        def forward(self, x: Any, rois: Any) -> Any:
+            return operator(x, rois, 0.5, 2, 3, *more)[0]
+
+    x, rois, place = gt.tensor(array(PLANES, 0)), gt.tensor(ROIS), str(tmp_path / "model.onnx")
+    gt.onnx.export(Pooled(), (x, rois[:2]), place, input_names=["x", "rois"],
+                   dynamic_axes={"x": {0: "batch"}, "rois": {0: "regions"}})
+    session = onnxruntime.InferenceSession(place)
+    (found,) = session.run(None, {"x": x.numpy(), "rois": rois.numpy()})
+    np.testing.assert_allclose(found, Pooled()(x, rois).numpy(), 1e-4, 1e-5)
+
+
+def test_places_of_maxima_of_regions_are_refused(tmp_path: Path) -> None:
+    class Places(gt.nn.Module):
+        def forward(self, x: Any, rois: Any) -> Any:
+            return gt.ops.torchvision.roi_pool(x, rois, 0.5, 2, 3)
+
+    with pytest.raises(RuntimeError, match="does not say where maxima are"):
+        gt.onnx.export(Places(), (gt.ones(1, 2, 8, 8), gt.ones(2, 5)), str(tmp_path / "model.onnx"))
