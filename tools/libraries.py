@@ -39,6 +39,10 @@ of `generation` with the tokens that they draw and search for in a dozen ways; t
 for ONNX Runtime and libraries with a C interface, one of each for all sizes of batches and lengths.
 Detections are selections by thresholds and ranks: of boxes whose scores differ in the last digits alone
 another one may be chosen. Written by `tools/libraries.py`; the cases are in `tests/helpers/libraries`.
+
+Of the ways to generate, offloaded caches need an accelerator, as on PyTorch, quantized ones packages of their
+own or 8-bit floats (which are not here), and contrastive search, DoLa, constrained and grouped beams code from
+the Hub: each raises an error that says so.
 """
 
 

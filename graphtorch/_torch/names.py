@@ -20,7 +20,8 @@ Event = class_without_instances(
     "there is no accelerator; measure time with time.perf_counter()",
 )
 Stream = class_without_instances(
-    "Stream", "torch", "A queue of work on an accelerator.", "there is no accelerator"
+    "Stream", "torch", "A queue of work on an accelerator.",
+    "there is no accelerator to queue work for: leave streams, and the offloading of caches to the CPU, out",
 )
 
 
