@@ -41,8 +41,8 @@ Detections are selections by thresholds and ranks: of boxes whose scores differ 
 another one may be chosen. Written by `tools/libraries.py`; the cases are in `tests/helpers/libraries`.
 
 Of the ways to generate, offloaded caches need an accelerator, as on PyTorch, quantized ones packages of their
-own or 8-bit floats (which are not here), and contrastive search, DoLa, constrained and grouped beams code from
-the Hub: each raises an error that says so.
+own or 8-bit floats (which are not here), and contrastive search, DoLa, constrained and grouped beams code
+from the Hub: each raises an error that says so.
 """
 
 
