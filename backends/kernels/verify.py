@@ -110,9 +110,9 @@ class _Verifier:
     def __init__(self, kernel: k.Kernel, callers: tuple[k.Kernel, ...] = ()):
         self.kernel = kernel
         self.callers = (*callers, kernel)
-        self.names: set[int] = {id(n) for n in kernel.sizes}  # declared, in a block that is open
-        self.buffers: set[int] = {id(b) for b in kernel.buffers}
-        self.registers: set[int] = set()
+        self.names = set(kernel.sizes)  # declared, in a block that is open
+        self.buffers = set(kernel.buffers)
+        self.registers: set[k.Name] = set()
         self.used = {n.name for n in kernel.sizes} | {b.name for b in kernel.buffers}
         self.has_parallel = False
         self.certain = True  # whether what stands here runs at each launch
@@ -182,23 +182,23 @@ class _Verifier:
         if name.name in self.used:
             self.refuse("name", f"{name.name} is declared twice")
         self.used.add(name.name)
-        self.names.add(id(name))
+        self.names.add(name)
 
     def let(self, stmt: k.Let) -> None:
         self.expression(stmt.value)
         self.fits("type", stmt.name.type, stmt.value.type, stmt.name.name)
         self.declare(stmt.name)
-        if stmt.name.type is k.INDEX:
+        if self.certain and stmt.name.type is k.INDEX:
             self.extents.let(stmt)
 
     def var(self, stmt: k.Var) -> None:
         self.expression(stmt.value)
         self.fits("type", stmt.name.type, stmt.value.type, stmt.name.name)
         self.declare(stmt.name)
-        self.registers.add(id(stmt.name))
+        self.registers.add(stmt.name)
 
     def assign(self, stmt: k.Assign) -> None:
-        if id(stmt.name) not in self.registers:
+        if stmt.name not in self.registers:
             self.refuse("register", f"{stmt.name.name} is no register of this task")
         self.expression(stmt.value)
         self.fits("type", stmt.name.type, stmt.value.type, stmt.name.name)
@@ -210,7 +210,7 @@ class _Verifier:
         if not isinstance(stmt.size, int) or stmt.size <= 0:
             self.refuse("buffer", f"{name} has {stmt.size} elements")
         self.used.add(name)
-        self.buffers.add(id(stmt.buffer))
+        self.buffers.add(stmt.buffer)
         self.extents.sizes[stmt.buffer] = stmt.size
 
     def store(self, stmt: k.Store) -> None:
@@ -255,7 +255,7 @@ class _Verifier:
             self.memory(argument.buffer, "read", "written to")
 
     def memory(self, buffer: k.Buffer, denied: str, use: str) -> None:
-        if id(buffer) not in self.buffers:
+        if buffer not in self.buffers:
             self.refuse("buffer", f"{buffer.name} is not declared here")
         if buffer.access == denied:
             self.refuse("access", f"{buffer.name}, declared {denied}, is {use}")
@@ -279,7 +279,8 @@ class _Verifier:
     def place(self, buffer: k.Buffer, index: k.Expr, mask: k.Expr | None, lanes: int) -> None:
         """Where `lanes` elements are read or written."""
         self.expression(index)
-        if not index.type.dtype.is_integer or index.type.lanes not in (1, lanes):
+        if index.type is not k.INDEX and (
+                not index.type.dtype.is_integer or index.type.lanes not in (1, lanes)):
             self.refuse("index", f"{lanes} lanes of {buffer.name} at {print_expr(index)}: {index.type}")
         if mask is not None:
             self.expression(mask)
@@ -296,19 +297,23 @@ class _Verifier:
             self.refuse(rule, f"{what} is {wanted}, gets {given}")
 
     def expression(self, e: k.Expr) -> None:
+        if type(e) is k.Name:  # most are
+            if e not in self.names:
+                self.refuse("name", f"{e.name} is not declared here")
+            return
         check = _EXPRESSIONS.get(type(e))
         if check is None:
             self.refuse("op", f"no expression {type(e).__name__}")
         check(self, e)
 
-    def name(self, e: k.Name) -> None:
-        if id(e) not in self.names:
-            self.refuse("name", f"{e.name} is not declared here")
-
     def constant(self, e: k.Const) -> None:
-        dtype, value = e.type.dtype, e.value
-        if not isinstance(value, bool if dtype is boolean else int if dtype.is_integer else (int, float)):
-            self.refuse("type", f"{value!r} is no {dtype}")
+        kind = type(e.value)
+        if kind is not float and kind is not int:
+            fits = kind is bool and (e.type.dtype is boolean or e.type.dtype.is_integer)
+        else:
+            fits = e.type.dtype is not boolean and (kind is int or e.type.dtype.is_floating_point)
+        if not fits:
+            self.refuse("type", f"{e.value!r} is no {e.type.dtype}")
 
     def load(self, e: k.Load) -> None:
         self.memory(e.buffer, "write", "read")
@@ -321,7 +326,8 @@ class _Verifier:
             self.refuse("op", f"no unary operation {e.op!r}")
         self.expression(e.x)
         same = e.op != "isnan" and not e.op.startswith("bitcast")
-        self.fits("type", e.x.type if same else k.unary(e.op, e.x).type, e.type, e.op)
+        if not same or e.x.type is not e.type:
+            self.fits("type", e.x.type if same else k.unary(e.op, e.x).type, e.type, e.op)
 
     def binary(self, e: k.Binary) -> None:
         self.expression(e.a)
@@ -329,7 +335,8 @@ class _Verifier:
         if e.a.type is not e.b.type:
             self.refuse("type", f"{e.op} of {e.a.type} and {e.b.type}")
         if e.op in k.ARITHMETIC:
-            self.fits("type", e.a.type, e.type, e.op)
+            if e.a.type is not e.type:
+                self.refuse("type", f"{e.op} is {e.a.type}, gets {e.type}")
         elif e.op in k.COMPARISONS:
             self.fits("type", k.KType(boolean, e.a.type.lanes), e.type, e.op)
         else:
@@ -338,7 +345,8 @@ class _Verifier:
     def fma(self, e: k.Fma) -> None:
         for x in (e.a, e.b, e.c):
             self.expression(x)
-            self.fits("type", e.type, x.type, "fma")
+            if x.type is not e.type:
+                self.refuse("type", f"fma is {e.type}, gets {x.type}")
         if not e.type.dtype.is_floating_point:
             self.refuse("type", f"fma of {e.type}")
 
@@ -356,7 +364,8 @@ class _Verifier:
 
     def splat(self, e: k.Splat) -> None:
         self.expression(e.x)
-        self.fits("type", k.KType(e.type.dtype), e.x.type, "splat")
+        if e.x.type.lanes != 1 or e.x.type.dtype is not e.type.dtype:
+            self.refuse("type", f"splat of {e.x.type} to {e.type}")
 
     def reduce(self, e: k.Reduce) -> None:
         if e.op not in k.REDUCTIONS:
@@ -369,7 +378,7 @@ class _Verifier:
         self.expression(e.b)
         self.fits("type", e.a.type, e.b.type, "shuffle")
         count = e.a.type.lanes + e.b.type.lanes
-        if not all(0 <= i < count for i in e.lanes):
+        if min(e.lanes) < 0 or max(e.lanes) >= count:
             self.refuse("type", f"lanes {e.lanes} of {count}")
         self.fits("type", k.KType(e.a.type.dtype, len(e.lanes)), e.type, "shuffle")
 
@@ -388,7 +397,6 @@ _STATEMENTS: dict[type, Callable[..., None]] = {
     k.Fail: _Verifier.fail,
 }
 _EXPRESSIONS: dict[type, Callable[..., None]] = {
-    k.Name: _Verifier.name,
     k.Const: _Verifier.constant,
     k.Load: _Verifier.load,
     k.Unary: _Verifier.unary,

@@ -82,7 +82,7 @@ FAULTS: dict[str, tuple[Kernel, str, str, str]] = {
     "select by a number": (let(k.Select(N, ONE, ONE, F32)), "type", "condition of select is bool", "let t"),
     "select of two lanes": (let(k.Select(YES, ONE, LINE, F32)), "type", "select is f32, gets f32x8", "let t"),
     "cast of lanes": (let(k.Cast(LINE, F64)), "type", "a cast from f32x8 to f64", "let t"),
-    "splat of a vector": (let(k.Splat(LINE, F32X8)), "type", "splat is f32, gets f32x8", "let t"),
+    "splat of a vector": (let(k.Splat(LINE, F32X8)), "type", "splat of f32x8 to f32x8", "let t"),
     "reduced lanes": (let(k.Reduce("add", LINE, F32X8)), "type", "reduce_add is f32, gets f32x8", "let t"),
     "shuffled lanes": (let(k.Shuffle(LINE, LINE, (0, 16), KType(f32, 2))), "type", "lanes (0, 16) of 16",
                        "let"),
