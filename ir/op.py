@@ -25,6 +25,11 @@ Each record states its operands, its attributes (a frozen dataclass), and five f
     as numbers that may still have to be cast to the result's dtype; None where `reference` has no such
     steps. The caller turns NumPy's warnings off.
 
+And facts, for whoever has to decide something about an op:
+
+`kind`
+    How an element of the result depends on the operands, a `Kind`.
+
 Code generation lives with the targets and ONNX names with the exporter.
 """
 
@@ -32,6 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from typing import Any, ClassVar, TypeAlias, Union
 
 from .graph import Location, Node, Type, Value, _location, current_location
@@ -73,6 +79,35 @@ class NoBatch:
     reason: str
 
 
+class Kind(Enum):
+    """How an element of the result depends on the operands: what fusion and lowering go by.
+
+    POINTWISE: a function of the elements in its place of the operands, which broadcast
+    VIEW: an element of the operand in another place, as it is; or a size
+    MOVE: an element of one of the operands, by its place
+    REDUCTION: a combination of the elements along some dimensions
+    CONTRACTION: a sum of products along some dimensions
+    WINDOW: a combination of a few neighbours
+    LOOKUP: an element of the first operand, at the place that other operands say
+    SCATTER: the first operand, with elements of another one at places that operands say
+    DRAW: a random number by its place, from a place in a stream
+    CONTROL: what bodies compute, graphs in the attributes
+    WHOLE: none of these; it needs its operands whole
+    """
+
+    POINTWISE = "pointwise"
+    VIEW = "view"
+    MOVE = "move"
+    REDUCTION = "reduction"
+    CONTRACTION = "contraction"
+    WINDOW = "window"
+    LOOKUP = "lookup"
+    SCATTER = "scatter"
+    DRAW = "draw"
+    CONTROL = "control"
+    WHOLE = "whole"
+
+
 class Core:
     """In the place of `decompose`: a target implements this op itself."""
 
@@ -111,6 +146,7 @@ class Op:
     attrs: type[Attrs] = Attrs
     decompose: Decompose = CORE
     plain: Reference | None = None
+    kind: Kind = field(kw_only=True)
     batch: Batch = field(kw_only=True)
     _inferred: dict[tuple[object, ...], tuple[Type, ...]] = field(default_factory=dict, repr=False)
     _has_floats: bool = field(default=False, init=False, repr=False)

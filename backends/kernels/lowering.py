@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.ir.literal import Literal
+from graphtorch.ir.op import Kind, Op
 from graphtorch.ir.shape import Dim, Shape, numel
 
 from .cost import STEP_TASK_NS, TASK_NS
@@ -60,16 +61,12 @@ def region_of(node: Node) -> Region:
     inputs = [Value(v.type, name=f"x{i}") for i, v in enumerate(operands)]
     inner = node.with_operands(tuple(inputs[operands.index(v)] for v in node.operands))
     return Region(
-        kind_of(node.op.name), Graph(node.op.name, inputs, inner.results()), operands, node.results(), node
+        kind_of(node.op), Graph(node.op.name, inputs, inner.results()), operands, node.results(), node
     )
 
 
-CONTROL = frozenset(["scan", "cond", "while_loop"])
-CONTRACTIONS = frozenset(["matmul", "conv", "conv_transpose", "conv_weight_grad"])
-
-
-def kind_of(op: str) -> str:
-    return "contraction" if op in CONTRACTIONS else "control" if op in CONTROL else "loop"
+def kind_of(op: Op) -> str:
+    return "contraction" if op.kind is Kind.CONTRACTION else "control" if op.kind is Kind.CONTROL else "loop"
 
 
 # Launches, prologue launches, slots, copies with what they hold; how many error sites were asked for.

@@ -14,12 +14,12 @@ from typing import Any
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Graph, Node, Type, Value
+from graphtorch.ir.op import Kind
 from graphtorch.ir.ops.checks import attrs_of
 from graphtorch.ir.ops.control import RegionAttrs
 from graphtorch.ir.ops.reduce import Reduce
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 from graphtorch.ir.ops.shape import DimAttrs, DimsAttrs, PadAttrs, ReshapeAttrs, SliceAttrs
-from graphtorch.ir.passes.fuse import POINTWISE
 from graphtorch.ir.shape import numel
 
 from . import cost
@@ -106,7 +106,7 @@ def _attrs(node: Node, mine: list[bool], batch: int, rows: int) -> Any:
     """
     name, attrs, result = node.op.name, node.attrs, node.types[0]
     whole = node.operands[0].shape[:1] == (batch,)
-    if name in POINTWISE:
+    if node.op.kind is Kind.POINTWISE:
         apart = all(v.rank == result.rank if flag else v.rank < result.rank or v.shape[0] == 1
                     for v, flag in zip(node.operands, mine, strict=True))
     elif name == "matmul":

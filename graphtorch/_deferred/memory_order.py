@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphtorch.ir.graph import Type, Value
-from graphtorch.ir.passes.fuse import POINTWISE
+from graphtorch.ir.op import Kind
 from graphtorch.ir.shape import Shape, contiguous_strides
 
 from .._types import channels_last, channels_last_3d, preserve_format
@@ -24,7 +24,7 @@ Order = tuple[int, ...]  # the dimensions, from the slowest to the fastest
 
 def order_of(result: Any, operands: Sequence[Any]) -> Order | None:
     """The order of a pointwise result's memory; None for what other operations make, which is row-major."""
-    if isinstance(result, tuple) or result.node is None or result.node.op.name not in POINTWISE:
+    if isinstance(result, tuple) or result.node is None or result.node.op.kind is not Kind.POINTWISE:
         return None
     tensors = [x for x in operands if x is not None and not isinstance(x, Value)]
     if any(len(x._type.shape) > len(result.shape) for x in tensors):  # more than the last step was pointwise

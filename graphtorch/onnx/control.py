@@ -210,5 +210,4 @@ def _reordered(weight: np.ndarray, kind: str) -> np.ndarray:
     return np.concatenate([gates[i] for i in ORDER[kind]])
 
 
-CONTROL = frozenset(op.name for op in (ops.scan, ops.cond, ops.while_loop))
-__all__ = ["CONTROL", "emit_control"]
+__all__ = ["emit_control"]

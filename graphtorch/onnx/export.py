@@ -8,13 +8,14 @@ import numpy as np
 import onnx
 
 from graphtorch.ir.graph import Graph, Node, Value
+from graphtorch.ir.op import Kind
 from graphtorch.ir.ops.checks import attrs_of
 from graphtorch.ir.ops.norm import LayerNormAttrs
 from graphtorch.ir.passes import cse, dce, legalize, simplify
 
 from .attention import emit_attention, fits, is_whole
 from .builder import ModelBuilder, value_info
-from .control import CONTROL, emit_control
+from .control import emit_control
 from .pointwise import POINTWISE, emit_pointwise, unsupported
 from .regions import REGIONS
 from .structure import STRUCTURE
@@ -28,7 +29,8 @@ def supports(node: Node) -> bool:
     if node.op.name == "layer_norm" and len(node.operands) == 1:  # ONNX's has a weight, of known sizes
         x, axes = node.operands[0], attrs_of(node, LayerNormAttrs).axes
         return all(isinstance(d, int) for d in x.shape[x.rank - axes:])
-    return any(node.op.name in known for known in (POINTWISE, STRUCTURE, REGIONS, CONTROL))
+    known = POINTWISE, STRUCTURE, REGIONS
+    return node.op.kind is Kind.CONTROL or any(node.op.name in table for table in known)
 
 
 def to_model(graph: Graph, initializers: Mapping[str, np.ndarray], input_names: Sequence[str] | None = None,
@@ -88,7 +90,7 @@ def emit(builder: ModelBuilder, node: Node) -> None:
         results = REGIONS[node.op.name](builder, node, inputs)
     elif fits(node):
         results = emit_attention(builder, node, inputs)
-    elif node.op.name in CONTROL:
+    elif node.op.kind is Kind.CONTROL:
         results = emit_control(builder, node, inputs, emit_body)
     else:
         raise unsupported(node, "ONNX has no operator for it")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dtype import boolean, i64
 from ..graph import Node, Type, Value
-from ..op import BY_DECOMPOSITION, Attrs, Op
+from ..op import BY_DECOMPOSITION, Attrs, Kind, Op
 from ..shape import Dim, Shape, broadcast
 from .batching import Mapped, Values, lifted, pointwise, reshaped, whole, wholes
 from .checks import attrs_of, listed
@@ -269,7 +269,7 @@ attention = Op(
     vjp=_attention_vjp,
     decompose=_attention_decompose,
     reference=_attention_reference,
-    batch=_attention_batch,
+    kind=Kind.WHOLE, batch=_attention_batch,
 )
 attention_grad = Op(
     "attention_grad",
@@ -280,5 +280,5 @@ attention_grad = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_attention_grad_decompose,
     reference=_attention_grad_reference,
-    batch=_attention_grad_batch,
+    kind=Kind.WHOLE, batch=_attention_grad_batch,
 )

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..dtype import DType, boolean, c64, c128, f32, f64
 from ..graph import Node, Type, Value
-from ..op import CORE, Attrs, ByDecomposition, NoGradient, Op
+from ..op import CORE, Attrs, ByDecomposition, Kind, NoGradient, Op
 from ..shape import broadcast
 from .batching import pointwise, unchanged
 from .common import (
@@ -99,7 +99,7 @@ def binary(
     stated = isinstance(rule, (NoGradient, ByDecomposition))
     expand: Any = CORE if formula is None else decomposition(formula, widen=True)
     return Op(name, doc, operands, infer, rule if stated else vjp, reference, Attrs, expand,
-              lambda attrs, x, y: numpy(x, y), batch=pointwise)
+              lambda attrs, x, y: numpy(x, y), kind=Kind.POINTWISE, batch=pointwise)
 
 
 # ------------------------------ arithmetic
@@ -386,7 +386,7 @@ complex = Op(
     _complex_infer,
     _complex_vjp,
     _complex_reference,
-    batch=pointwise,
+    kind=Kind.POINTWISE, batch=pointwise,
 )
 
 
@@ -415,7 +415,7 @@ where = Op(
     _where_infer,
     _where_vjp,
     lambda attrs, cond, x, y: np.where(cond, x, y),
-    batch=pointwise,
+    kind=Kind.POINTWISE, batch=pointwise,
 )
 
 
@@ -455,7 +455,7 @@ def _muladd_reference(attrs: Attrs, x: np.ndarray, y: np.ndarray, z: np.ndarray)
 muladd: Op = Op(
     "muladd", "x * y + z, rounded once; all three broadcast.", ("x", "y", "z"), _muladd_infer, _muladd_vjp,
     _muladd_reference,
-    batch=pointwise,
+    kind=Kind.POINTWISE, batch=pointwise,
 )
 
 
@@ -501,5 +501,5 @@ cast = Op(
     _cast_vjp,
     _cast_reference,
     Cast,
-    batch=unchanged,
+    kind=Kind.POINTWISE, batch=unchanged,
 )

@@ -21,7 +21,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..dtype import i64
 from ..graph import Node, Type, Value
-from ..op import Attrs, Op
+from ..op import Attrs, Kind, Op
 from ..shape import Dim, Shape, bounds
 from .batching import Mapped, Values, merged, parted, wholes
 from .checks import attrs_of, ints, listed, surely_less
@@ -433,7 +433,7 @@ conv = Op(
     infer=_conv_infer,
     vjp=_conv_vjp,
     reference=_conv_reference,
-    batch=_conv_batch,
+    kind=Kind.CONTRACTION, batch=_conv_batch,
 )
 conv_transpose = Op(
     "conv_transpose",
@@ -443,7 +443,7 @@ conv_transpose = Op(
     infer=_conv_transpose_infer,
     vjp=_conv_transpose_vjp,
     reference=_conv_transpose_reference,
-    batch=_conv_batch,
+    kind=Kind.CONTRACTION, batch=_conv_batch,
 )
 conv_weight_grad = Op(
     "conv_weight_grad",
@@ -453,5 +453,5 @@ conv_weight_grad = Op(
     infer=_conv_weight_grad_infer,
     vjp=_conv_weight_grad_vjp,
     reference=_conv_weight_grad_reference,
-    batch=_conv_weight_grad_batch,
+    kind=Kind.CONTRACTION, batch=_conv_weight_grad_batch,
 )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from ..dtype import f64, i64
 from ..graph import Node, Type, Value
-from ..op import Attrs, Op
+from ..op import Attrs, Kind, Op
 from ..shape import broadcast
 from .batching import entry_by_entry
 from .common import REAL_FLOATING, Expr, check_domain, check_same_dtype, fn, number, ops, zeros_like
@@ -79,7 +79,8 @@ def _draw(name: str, doc: str, operands: tuple[str, ...], formula: Callable[...,
         return (in_f64(formula, node, count),)
 
     made: Op = Op(name, doc, (*operands, "seed", "offset"), infer, vjp,
-                  reference_of(decompose, lambda: made), Attrs, decompose, batch=entry_by_entry)
+                  reference_of(decompose, lambda: made), Attrs, decompose,
+                  kind=Kind.WHOLE, batch=entry_by_entry)
     return made
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..dtype import DType, boolean
 from ..graph import Node, Type, Value
-from ..op import CORE, Attrs, ByDecomposition, Core, NoGradient, Op
+from ..op import CORE, Attrs, ByDecomposition, Core, Kind, NoGradient, Op
 from .batching import unchanged
 from .common import (
     ANY,
@@ -115,7 +115,7 @@ def unary(
     expand: Any = CORE if formula is None else decomposition(formula, widen=widen)
     assert not (isinstance(rule, ByDecomposition) and isinstance(expand, Core)), name
     return Op(name, doc, ("x",), infer, rule if stated else vjp, reference, attrs, expand, plain,
-              batch=unchanged)
+              kind=Kind.POINTWISE, batch=unchanged)
 
 
 def _to_bool(dtype: DType) -> DType:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..dtype import DType, i64
 from ..graph import Node, Type, Value
-from ..op import CORE, Attrs, NoGradient, Op
+from ..op import CORE, Attrs, Kind, NoGradient, Op
 from ..shape import Dim, bounds
 from .batching import Mapped, Values, along, behind, whole
 from .common import (
@@ -148,7 +148,7 @@ def reduction(
     stated = isinstance(rule, NoGradient)
     expand = CORE if formula is None else decompose
     return Op(name, doc, ("x",), infer, rule if stated else vjp, reference, attrs, expand, plain,
-              batch=along("dims"))
+              kind=Kind.REDUCTION, batch=along("dims"))
 
 
 def _for_numpy(attrs: Any, x: np.ndarray) -> Any:
@@ -361,7 +361,8 @@ def _position(name: str, doc: str, numpy: Callable[..., Any]) -> Op:
             return np.zeros(shape, np.int64)
         return np.asarray(numpy(wide(x), axis=attrs.dim)).astype(np.int64).reshape(shape)
 
-    return Op(name, doc, ("x",), infer, INTEGER_RESULT, reference, Position, batch=along("dim"))
+    return Op(name, doc, ("x",), infer, INTEGER_RESULT, reference, Position,
+              kind=Kind.REDUCTION, batch=along("dim"))
 
 
 argmax = _position(
@@ -394,7 +395,7 @@ def _running(name: str, doc: str, numpy: Callable[..., Any], vjp: Callable[..., 
         w = wide(x)
         return narrow(numpy(w, axis=attrs.dim, dtype=w.dtype) if x.ndim else x, DType.of(x.dtype))
 
-    return Op(name, doc, ("x",), infer, vjp, reference, Along, batch=along("dim"))
+    return Op(name, doc, ("x",), infer, vjp, reference, Along, kind=Kind.WHOLE, batch=along("dim"))
 
 
 def _cumsum_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
@@ -446,7 +447,7 @@ def _running_extremum(name: str, doc: str, beats: Callable[..., Any]) -> Op:
             row[k], place[k] = np.where(wins, row[k], row[k - 1]), np.where(wins, k, place[k - 1])
         return values, places
 
-    return Op(name, doc, ("x",), infer, vjp, reference, Along, batch=along("dim"))
+    return Op(name, doc, ("x",), infer, vjp, reference, Along, kind=Kind.WHOLE, batch=along("dim"))
 
 
 cumsum = _running("cumsum", "Sums of the elements along dim up to each.", np.cumsum, _cumsum_vjp)
@@ -481,5 +482,5 @@ size = Op(
     NoGradient("depends on the shape, not on the elements"),
     lambda attrs, x: np.asarray(x.shape[attrs.dim], np.int64),
     Along,
-    batch=_size_batch,
+    kind=Kind.VIEW, batch=_size_batch,
 )

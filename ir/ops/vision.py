@@ -15,7 +15,7 @@ from typing import Any
 
 from ..dtype import boolean, i32, i64
 from ..graph import Node, Type, Value
-from ..op import BY_DECOMPOSITION, Attrs, NoGradient, Op
+from ..op import BY_DECOMPOSITION, Attrs, Kind, NoGradient, Op
 from ..shape import Dim, Shape, numel
 from . import vision_reference as reference
 from .batching import Mapped, Values, entry_by_entry, folding, leading, merged, parted
@@ -180,12 +180,12 @@ def _means(
 
     forward = Op(
         name, doc, ("x", "rois"), attrs=attrs, infer=infer, vjp=vjp,
-        reference=partial(reference.means, bins, sensitive), batch=_region_batch,
+        reference=partial(reference.means, bins, sensitive), kind=Kind.WHOLE, batch=_region_batch,
     )
     ops_grad = Op(
         f"{name}_grad", f"The transpose of {name}: g [K, *, *size] added to the pixels of a feature map.",
         ("g", "rois"), attrs=grad_attrs, infer=infer_grad, vjp=vjp_grad,
-        reference=partial(reference.means_grad, bins, sensitive), batch=_region_grad_batch,
+        reference=partial(reference.means_grad, bins, sensitive), kind=Kind.WHOLE, batch=_region_grad_batch,
     )
     return forward, ops_grad
 
@@ -232,7 +232,7 @@ roi_pool = Op(
     infer=_roi_pool_infer,
     vjp=_roi_pool_vjp,
     reference=reference.maxima,
-    batch=_region_batch,
+    kind=Kind.WHOLE, batch=_region_batch,
 )
 
 
@@ -288,7 +288,7 @@ roi_pool_grad = Op(
     vjp=_roi_pool_grad_vjp,
     decompose=_roi_pool_grad_decompose,
     reference=reference.maxima_grad,
-    batch=BY_DECOMPOSITION,
+    kind=Kind.WHOLE, batch=BY_DECOMPOSITION,
 )
 
 
@@ -398,7 +398,7 @@ sample_bilinear = Op(
     vjp=lambda node, g: ops.sample_bilinear_grad(g, *node.operands),
     decompose=_sample_decompose,
     reference=lambda attrs, x, rows, columns: reference.samples(x, rows, columns),
-    batch=folding(0),
+    kind=Kind.WHOLE, batch=folding(0),
 )
 sample_bilinear_grad = Op(
     "sample_bilinear_grad",
@@ -408,7 +408,7 @@ sample_bilinear_grad = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_sample_grad_decompose,
     reference=lambda attrs, g, x, rows, columns: reference.samples_grad(g, x, rows, columns),
-    batch=folding(0),
+    kind=Kind.WHOLE, batch=folding(0),
 )
 
 
@@ -527,7 +527,7 @@ deform_conv2d = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_deform_decompose,
     reference=reference.deformed,
-    batch=BY_DECOMPOSITION,
+    kind=Kind.WHOLE, batch=BY_DECOMPOSITION,
 )
 
 
@@ -558,5 +558,5 @@ nms = Op(
     infer=_nms_infer,
     vjp=NoGradient("a choice is constant almost everywhere"),
     reference=lambda attrs, boxes: reference.kept(attrs.threshold, boxes),
-    batch=leading,
+    kind=Kind.WHOLE, batch=leading,
 )

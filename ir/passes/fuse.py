@@ -26,7 +26,7 @@ from collections.abc import Container, Iterable
 
 from .. import ops
 from ..graph import Graph, Node, Value
-from ..ops import activation, binary, bits, elementwise, random, special
+from ..op import Kind
 from ..ops.checks import attrs_of
 from ..ops.control import RegionAttrs
 from ..ops.reduce import Position, Reduce
@@ -46,18 +46,12 @@ from ..shape import bounds, numel
 from ..views import STRIDED, strided_view
 from . import legalize
 
-FAMILIES = elementwise, binary, activation, special, bits
-POINTWISE = frozenset(name for family in FAMILIES for name in family.__all__)
-MOVES = frozenset(("pad", "concat", "slice_update"))  # pointwise in the result; read operands elsewhere
-REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"])
-CONTRACTIONS = frozenset(["matmul", "conv", "conv_transpose", "conv_weight_grad"])
-STRIDED_READERS = CONTRACTIONS | {"attention", "attention_grad"}  # kernels that read views where they lie
-WINDOWS = frozenset(["max_pool", "avg_pool", "avg_pool_grad", "adaptive_avg_pool", "adaptive_avg_pool_grad"])
-CONTROL = frozenset(["scan", "cond", "while_loop"])
-LOOKUPS = frozenset(("gather", "index", "index_select"))  # read their first operand at computed positions
-DRAWS = frozenset(random.__all__)
-SCATTERS = frozenset(("scatter", "scatter_add", "index_put"))  # opaque, but read operands element by element
-VIEWS = frozenset((*STRIDED, "size"))
+# The kind of group that a node begins by itself; nodes of the other kinds are opaque.
+GROUPS = {
+    Kind.CONTRACTION: "contraction", Kind.WINDOW: "window", Kind.CONTROL: "control",
+    **dict.fromkeys((Kind.POINTWISE, Kind.MOVE, Kind.REDUCTION, Kind.LOOKUP, Kind.VIEW, Kind.DRAW), "loop"),
+}
+VIEWED = frozenset((Kind.POINTWISE, Kind.MOVE, Kind.REDUCTION, Kind.LOOKUP, Kind.VIEW, Kind.SCATTER))
 
 JOINED = frozenset(("loop", "contraction", "window"))  # kinds of groups that producers may join
 
@@ -116,14 +110,13 @@ def is_data(node: Node) -> bool:
 
 
 def is_free(node: Node) -> bool:
-    return node.op.name in VIEWS or node.op is ops.iota or (node.op is ops.constant and not is_data(node))
+    return node.op.kind is Kind.VIEW or node.op is ops.iota or (
+        node.op is ops.constant and not is_data(node))
 
 
 def takes_views(node: Node) -> bool:
     """Whether a node's kernel can read its operands through views."""
-    name = node.op.name
-    families = POINTWISE, MOVES, REDUCTIONS, LOOKUPS, VIEWS, SCATTERS
-    return not in_pieces(node) and any(name in family for family in families)
+    return node.op.kind in VIEWED and not in_pieces(node)
 
 
 def stored_views(graph: Graph) -> set[Node]:
@@ -133,9 +126,14 @@ def stored_views(graph: Graph) -> set[Node]:
         for value in node.operands:
             if value.node is None or not is_free(value.node) or takes_views(node):
                 continue
-            if node.op.name not in STRIDED_READERS or not is_absorbed(value, stored):
+            if not reads_strided(node) or not is_absorbed(value, stored):
                 stored.add(value.node)
     return stored
+
+
+def reads_strided(node: Node) -> bool:
+    """Whether a node's kernel reads operands with strides where they lie."""
+    return node.op.kind is Kind.CONTRACTION or node.op in (ops.attention, ops.attention_grad)
 
 
 def is_absorbed(value: Value, stored: Container[Node]) -> bool:
@@ -152,8 +150,8 @@ def is_absorbed(value: Value, stored: Container[Node]) -> bool:
 
 def start(parts: Partition, node: Node) -> Group:
     """A node on its own."""
-    name, result = node.op.name, node.types[0]
-    if name in REDUCTIONS:
+    result = node.types[0]
+    if node.op.kind is Kind.REDUCTION:
         dims, keepdim = reduced_dims(node)
         operand = node.operands[0].shape
         space = Space(operand, frozenset(d for d in dims if operand[d] != 1))
@@ -161,11 +159,7 @@ def start(parts: Partition, node: Node) -> Group:
         kept = tuple(None if i in dims else a for i, a in enumerate(own))
         axes = kept if keepdim else tuple(a for i, a in enumerate(kept) if i not in dims)
         return parts.start(node, "loop", space, axes, reduces=own)
-    kind = "contraction" if name in CONTRACTIONS else "window" if name in WINDOWS else \
-        "control" if name in CONTROL else \
-        "loop" if name in DRAWS or (takes_views(node) and name not in SCATTERS) else "opaque"
-    if in_pieces(node):
-        kind = "opaque"
+    kind = "opaque" if in_pieces(node) else GROUPS.get(node.op.kind, "opaque")
     return parts.start(node, kind, Space(result.shape), identity_axes(result.shape))
 
 
@@ -184,20 +178,19 @@ def reduced_dims(node: Node) -> tuple[tuple[int, ...], bool]:
 
 def operand_axes(group: Group, read: Read) -> Axes | None:
     """The axes of the group's space along which a node reads an operand; None where it reads elsewhere."""
-    name = read.node.op.name
     if read.node in group.reduces:
         return group.reduces[read.node]
-    if name in POINTWISE:
+    if read.node.op.kind is Kind.POINTWISE:
         return broadcast_axes(group.axes[read.node], read.node.operands[read.position].shape)
-    if name == "gather" and read.position == 1:
+    if read.node.op is ops.gather and read.position == 1:
         return group.axes[read.node]
     return viewed_axes(read.node, group.axes[read.node])
 
 
 def needs_memory(read: Read) -> bool:
     """Whether the operand is read at positions that only the run decides, so that it has to be stored."""
-    name = read.node.op.name
-    return (name in LOOKUPS and not (name == "gather" and read.position == 1)) or name in DRAWS
+    op = read.node.op
+    return op.kind is Kind.DRAW or (op.kind is Kind.LOOKUP and not (op is ops.gather and read.position == 1))
 
 
 # ------------------------------------------------------------------------------------------ joining
@@ -324,13 +317,13 @@ def _node_of(read: Read) -> Node:
 
 
 def _may_repeat(producer: Group) -> bool:
-    return all(n.op.name in CHEAP or n.op.name in VIEWS or n.op is ops.iota for n in producer.nodes)
+    return all(n.op.name in CHEAP or n.op.kind is Kind.VIEW or n.op is ops.iota for n in producer.nodes)
 
 
 def _repeats(consumer: Group, read: Read) -> bool:
     """Whether a read asks for an element again and again in the innermost loop, or that cannot be told."""
     looped = read.node.operands[0] if read.node in consumer.reduces else read.node.result()
-    pointwise = read.node in consumer.reduces or read.node.op.name in POINTWISE
+    pointwise = read.node in consumer.reduces or read.node.op.kind is Kind.POINTWISE
     grows = pointwise and read.node.operands[read.position].shape != looped.shape
     if not grows and all(n.op is not ops.expand for n in (*read.chain, read.node)):
         return False
@@ -366,7 +359,7 @@ def _is_updating(parts: Partition, consumer: Group, result: Value) -> bool:
 
 def _join_residual(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
     """A pointwise operand of an epilogue, computed there."""
-    core = next(n for n in consumer.nodes if n.op.name in CONTRACTIONS or n.op.name in WINDOWS)
+    core = next(n for n in consumer.nodes if n.op.kind in (Kind.CONTRACTION, Kind.WINDOW))
     if any(r.node is core for r in reads):
         return False
     if not (_is_epilogue(consumer, producer) and _reads_elementwise(reads)):
@@ -379,7 +372,7 @@ def _is_epilogue(core: Group, group: Group) -> bool:
     """Whether the nodes of `group` are pointwise in the result of `core`, and read strided operands only."""
     shape = core.space.dims
     return group.space == Space(shape) \
-        and all(n.op.name in POINTWISE and n.types[0].shape == shape for n in group.nodes) \
+        and all(n.op.kind is Kind.POINTWISE and n.types[0].shape == shape for n in group.nodes) \
         and all(is_strided(r) for reads in group.reads.values() for r in reads)
 
 
@@ -399,7 +392,7 @@ def _join_prologue(parts: Partition, producer: Group, consumer: Group, reads: li
     lone = len(producer.nodes) == 1 and producer.nodes[0].op is ops.cast
     if not lone or consumer.kind != "contraction" or not parts.read_only_by(producer, consumer):
         return False
-    if any(r.node.op.name not in CONTRACTIONS for r in reads) \
+    if any(r.node.op.kind is not Kind.CONTRACTION for r in reads) \
             or not all(is_strided(r) for rs in producer.reads.values() for r in rs):
         return False
     parts.merge(producer, consumer)
@@ -451,7 +444,7 @@ def _region(parts: Partition, group: Group, outside: dict[Value, Value]) -> Node
 
 def final_kind(group: Group) -> str:
     """A lookup or draw that nothing joined is an op of its own."""
-    alone = len(group.nodes) == 1 and group.nodes[0].op.name in LOOKUPS | DRAWS
+    alone = len(group.nodes) == 1 and group.nodes[0].op.kind in (Kind.LOOKUP, Kind.DRAW)
     return "opaque" if alone else group.kind
 
 

@@ -6,20 +6,18 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
-from .. import ops
 from ..graph import Graph, Node, Value
+from ..op import Kind
 from ..rewrite import rewrite
 
 Pass: TypeAlias = Callable[[Graph], Graph]
-
-CONTROL = frozenset((ops.scan, ops.cond, ops.while_loop))
 
 
 def everywhere(run: Pass) -> Pass:
     """`run` on a graph after it was run on the graphs nested in it."""
 
     def apply(graph: Graph) -> Graph:
-        if any(node.op in CONTROL for node in graph.nodes):
+        if any(node.op.kind is Kind.CONTROL for node in graph.nodes):
             graph = rewrite(graph, lambda node: _inside(node, apply))
         return run(graph)
 
@@ -27,7 +25,7 @@ def everywhere(run: Pass) -> Pass:
 
 
 def _inside(node: Node, run: Pass) -> tuple[Value, ...] | None:
-    if node.op not in CONTROL:
+    if node.op.kind is not Kind.CONTROL:
         return None
     before = {f.name: getattr(node.attrs, f.name) for f in dataclasses.fields(node.attrs)}
     after = {k: run(v) for k, v in before.items() if isinstance(v, Graph)}

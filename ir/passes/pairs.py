@@ -20,6 +20,7 @@ from .. import ops
 from ..dtype import boolean
 from ..graph import Graph, Node, Type, Value, located, topological
 from ..literal import Literal
+from ..op import Kind
 from ..ops.checks import attrs_of
 from ..ops.common import Expr, cast_to, fn, number, zeros
 from ..ops.common import expand_to as expanded
@@ -69,7 +70,7 @@ def is_complex(node: Node) -> bool:
 
 
 def _bodies(node: Node) -> list[Graph]:
-    if node.op.name not in CONTROL:
+    if node.op.kind is not Kind.CONTROL:
         return []
     return [b for f in dataclasses.fields(node.attrs) if isinstance(b := getattr(node.attrs, f.name), Graph)]
 
@@ -395,8 +396,6 @@ def _times(x: Pair, y: Pair) -> Pair:
 
 
 # ------------------------------------------------------------------------------------------ control flow
-
-CONTROL = frozenset(("scan", "cond", "while_loop"))
 
 
 def _inside(graph: Graph) -> Graph:

@@ -17,7 +17,7 @@ from .. import ops
 from ..dtype import DType
 from ..graph import Graph, Node, Value
 from ..literal import Literal
-from ..ops import activation, binary, elementwise, special
+from ..op import Kind
 from ..ops.checks import attrs_of
 from ..ops.reduce import Along, Reduce
 from ..ops.shape import ConstantAttrs, DimAttrs, DimsAttrs, SliceAttrs
@@ -25,8 +25,6 @@ from ..rewrite import rewrite_until_stable
 from ..shape import Symbol, bounds, plain_symbol
 
 Rule: TypeAlias = Callable[[Node], "Value | None"]
-
-POINTWISE = frozenset((*elementwise.__all__, *binary.__all__, *activation.__all__, *special.__all__))
 
 
 def run(graph: Graph) -> Graph:
@@ -46,7 +44,7 @@ def run(graph: Graph) -> Graph:
             unfolded = _unfolded_product(node, shared)
             if unfolded is not None:
                 return unfolded
-        for rule in RULES.get(node.op.name, POINTWISE_RULES if node.op.name in POINTWISE else ()):
+        for rule in RULES.get(node.op.name, POINTWISE_RULES if node.op.kind is Kind.POINTWISE else ()):
             found = rule(node)
             if found is not None:
                 return found
