@@ -169,9 +169,9 @@ def in_pieces(node: Node) -> bool:
 
 
 def reduced_dims(node: Node) -> tuple[tuple[int, ...], bool]:
-    """The axes a reduction removes, and whether it keeps them as size 1."""
+    """The axes a reduction removes (none of a scalar), and whether it keeps them as size 1."""
     if isinstance(node.attrs, Reduce):
-        return node.attrs.dims, node.attrs.keepdim
+        return node.attrs.dims if node.operands[0].rank else (), node.attrs.keepdim
     attrs = attrs_of(node, Position)
     return (attrs.dim,), attrs.keepdim
 

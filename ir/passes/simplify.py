@@ -355,11 +355,17 @@ def _concat(node: Node) -> Value | None:
 
 
 def _single(node: Node) -> Value | None:
-    """A reduction of one element each."""
+    """A reduction of one element each; a scalar has a dimension 0 to reduce, as in PyTorch."""
     x = node.operands[0]
-    if x.dtype is not node.types[0].dtype or any(x.shape[d] != 1 for d in attrs_of(node, Reduce).dims):
+    dims = attrs_of(node, Reduce).dims if x.rank else ()
+    if x.dtype is not node.types[0].dtype or any(x.shape[d] != 1 for d in dims):
         return None
     return x if x.type is node.types[0] else ops.reshape(x, shape=node.types[0].shape)
+
+
+def _only(node: Node) -> Value | None:
+    """The position of the extremum of a scalar, which has a dimension 0 here as well."""
+    return None if node.operands[0].rank else ops.constant(value=Literal.of(0, node.types[0].dtype))
 
 
 POINTWISE_RULES: tuple[Rule, ...] = (_unexpanded,)
@@ -399,6 +405,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "flip": (_flip,),
     "concat": (_concat,),
     "sum": (_single,),
+    "argmax": (_only,),
+    "argmin": (_only,),
     "prod": (_single,),
     "max": (_single,),
     "min": (_single,),

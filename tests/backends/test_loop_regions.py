@@ -69,6 +69,15 @@ def test_views_of_every_dtype(dtype: type) -> None:
     check(lambda x: [VIEWS["transpose"](x), VIEWS["pad"](x), VIEWS["concat"](x)], [numbers(dtype, (3, 5, 7))])
 
 
+@pytest.mark.parametrize("name", ["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"])
+def test_a_scalar_is_reduced_along_a_dimension_0(name: str) -> None:
+    """It has one element there, as in PyTorch."""
+    dims = {"dim": 0} if name.startswith("arg") else {"dims": (0,)}
+    numbers = [np.bool_(True)] if name in ("any", "all") else [np.float32(2.5), np.int32(-3)]
+    for x in numbers:
+        check(lambda x: getattr(ops, name)(x, **dims, keepdim=False), [x])
+
+
 def test_slices() -> None:
     x = numbers(np.float32, (7, 9))
     part = {"start": (1, 2), "stop": (7, 9), "step": (2, 3)}
