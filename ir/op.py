@@ -29,6 +29,9 @@ And facts, for whoever has to decide something about an op:
 
 `kind`
     How an element of the result depends on the operands, a `Kind`.
+`raises`
+    Whether it, or what it decomposes into, can fail at run time: on an index out of bounds, a singular
+    matrix. The error names the user's line, so that programs which differ in the line are not one.
 
 Code generation lives with the targets and ONNX names with the exporter.
 """
@@ -147,6 +150,7 @@ class Op:
     decompose: Decompose = CORE
     plain: Reference | None = None
     kind: Kind = field(kw_only=True)
+    raises: bool = field(default=False, kw_only=True)
     batch: Batch = field(kw_only=True)
     _inferred: dict[tuple[object, ...], tuple[Type, ...]] = field(default_factory=dict, repr=False)
     _has_floats: bool = field(default=False, init=False, repr=False)

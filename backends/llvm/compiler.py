@@ -18,10 +18,6 @@ from .executable import Executable
 from .image import Image, remember
 from .target import host
 
-# Ops whose errors name a line; those whose names begin so are of the same kinds.
-CHECKED = ("index", "gather", "scatter", "nll_loss", "cross_entropy", "max_pool_grad", "require", "within",
-           "roi_", "ps_roi_")
-
 compiled_count = 0  # executables made so far in this process, from the cache or not
 
 # Programs in use, by the name of their cache entry: a step recorded again with gradients in place of None is
@@ -82,4 +78,4 @@ def _build(name: str, graph: Graph, stable: Sequence[int]) -> Executable:
 
 def cache_text(graph: Graph) -> str:
     """The graph's text without the user's lines, except where an error would name them."""
-    return print_graph(graph, lambda node: node.op.name.startswith(CHECKED))
+    return print_graph(graph, lambda node: node.op.raises)

@@ -102,7 +102,7 @@ gather = Op(
     infer=_gather_infer,
     vjp=_gather_vjp,
     reference=_gather_reference,
-    kind=Kind.LOOKUP, batch=along("dim"),
+    kind=Kind.LOOKUP, raises=True, batch=along("dim"),
 )
 
 
@@ -156,7 +156,7 @@ scatter = Op(
     infer=_scatter_infer,
     vjp=_scatter_vjp,
     reference=_scatter_reference,
-    kind=Kind.SCATTER, batch=along("dim"),
+    kind=Kind.SCATTER, raises=True, batch=along("dim"),
 )
 
 
@@ -182,7 +182,7 @@ scatter_add = Op(
     infer=_scatter_infer,
     vjp=lambda node, g: (g, None, _source_gradient(node, g)),
     reference=_scatter_add_reference,
-    kind=Kind.SCATTER, batch=along("dim"),
+    kind=Kind.SCATTER, raises=True, batch=along("dim"),
 )
 
 
@@ -217,7 +217,7 @@ index_select = Op(
     infer=_index_select_infer,
     vjp=_index_select_vjp,
     reference=_index_select_reference,
-    kind=Kind.LOOKUP, batch=index_select_batch,
+    kind=Kind.LOOKUP, raises=True, batch=index_select_batch,
 )
 
 
@@ -309,7 +309,7 @@ index = Op(
     infer=_index_infer,
     vjp=_index_vjp,
     reference=_index_reference,
-    kind=Kind.LOOKUP, batch=index_batch,
+    kind=Kind.LOOKUP, raises=True, batch=index_batch,
 )
 
 
@@ -362,7 +362,7 @@ index_put = Op(
     infer=_index_put_infer,
     vjp=_index_put_vjp,
     reference=_index_put_reference,
-    kind=Kind.SCATTER, batch=index_put_batch,
+    kind=Kind.SCATTER, raises=True, batch=index_put_batch,
 )
 
 

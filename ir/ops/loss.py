@@ -257,7 +257,7 @@ nll_loss = Op(
     vjp=_nll_loss_vjp,
     decompose=_nll_loss_decompose,
     reference=_nll_loss_reference,
-    kind=Kind.WHOLE, batch=_loss_batch,
+    kind=Kind.WHOLE, raises=True, batch=_loss_batch,
 )
 cross_entropy = Op(
     "cross_entropy",
@@ -268,5 +268,5 @@ cross_entropy = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_cross_entropy_decompose,
     reference=_cross_entropy_reference,
-    kind=Kind.WHOLE, batch=_loss_batch,
+    kind=Kind.WHOLE, raises=True, batch=_loss_batch,
 )

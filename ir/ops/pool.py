@@ -267,7 +267,7 @@ max_pool_grad = Op(
     vjp=_max_pool_grad_vjp,
     decompose=_max_pool_grad_decompose,
     reference=_max_pool_grad_reference,
-    kind=Kind.WHOLE, batch=folding(0),
+    kind=Kind.WHOLE, raises=True, batch=folding(0),
 )
 
 

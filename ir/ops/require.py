@@ -74,7 +74,7 @@ require = Op(
     vjp=lambda node, g: (g, None),
     reference=_require_reference,
     attrs=RequireAttrs,
-    kind=Kind.WHOLE, batch=_require_batch,
+    kind=Kind.WHOLE, raises=True, batch=_require_batch,
 )
 
 
@@ -121,5 +121,5 @@ within = Op(
     decompose=_within_parts,
     reference=_within_reference,
     attrs=WithinAttrs,
-    kind=Kind.WHOLE, batch=unchanged,
+    kind=Kind.WHOLE, raises=True, batch=unchanged,
 )

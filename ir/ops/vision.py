@@ -180,12 +180,14 @@ def _means(
 
     forward = Op(
         name, doc, ("x", "rois"), attrs=attrs, infer=infer, vjp=vjp,
-        reference=partial(reference.means, bins, sensitive), kind=Kind.WHOLE, batch=_region_batch,
+        reference=partial(reference.means, bins, sensitive),
+        kind=Kind.WHOLE, raises=True, batch=_region_batch,
     )
     ops_grad = Op(
         f"{name}_grad", f"The transpose of {name}: g [K, *, *size] added to the pixels of a feature map.",
         ("g", "rois"), attrs=grad_attrs, infer=infer_grad, vjp=vjp_grad,
-        reference=partial(reference.means_grad, bins, sensitive), kind=Kind.WHOLE, batch=_region_grad_batch,
+        reference=partial(reference.means_grad, bins, sensitive),
+        kind=Kind.WHOLE, raises=True, batch=_region_grad_batch,
     )
     return forward, ops_grad
 
@@ -232,7 +234,7 @@ roi_pool = Op(
     infer=_roi_pool_infer,
     vjp=_roi_pool_vjp,
     reference=reference.maxima,
-    kind=Kind.WHOLE, batch=_region_batch,
+    kind=Kind.WHOLE, raises=True, batch=_region_batch,
 )
 
 
@@ -288,7 +290,7 @@ roi_pool_grad = Op(
     vjp=_roi_pool_grad_vjp,
     decompose=_roi_pool_grad_decompose,
     reference=reference.maxima_grad,
-    kind=Kind.WHOLE, batch=BY_DECOMPOSITION,
+    kind=Kind.WHOLE, raises=True, batch=BY_DECOMPOSITION,
 )
 
 
