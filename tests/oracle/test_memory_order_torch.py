@@ -27,6 +27,8 @@ FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
     "two orders": lambda t, x: t.ones(x.shape) - x,
     "compared": lambda t, x: x > 0.5,
     "where": lambda t, x: t.where(x > 0.5, x, 0.0),
+    "special": lambda t, x: t.i0(x),
+    "of two": lambda t, x: t.igamma(x + 1, x + 2),
     "cast": lambda t, x: x.double(),
     "clone": lambda t, x: x.clone(),
     "zeros_like": lambda t, x: t.zeros_like(x),
