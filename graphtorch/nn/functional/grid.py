@@ -144,7 +144,7 @@ class _Sampler:
         for corner in itertools.product((0, 1), repeat=len(at)):
             weight: Any = 1
             for c, b, side in zip(at, low, corner, strict=True):
-                weight = weight * ((c - b) if side else (b + 1 - c))
+                weight = weight * ((c - b) if side else 1 - (c - b))
             pixels = self._read([b + side for b, side in zip(low, corner, strict=True)])
             total = total + pixels * weight.unsqueeze(1)
         return total
@@ -160,7 +160,11 @@ class _Sampler:
         return total
 
     def _pixels(self, c: Tensor, size: Any) -> Tensor:
-        return (c + 1) / 2 * (size - 1) if self.aligned else ((c + 1) * size - 1) / 2
+        """Rounded once, as by an fma: a last digit of a coordinate among hundreds of pixels is seen in the result,
+        and the choice of the nearest pixel may hang on it."""
+        if self.aligned:
+            return (c + 1) * ((size - 1) / 2)
+        return ((c + 1).double() * (size / 2) - 0.5).to(c.dtype)
 
     def _padded(self, c: Tensor, size: Any) -> Tensor:
         """Coordinates after what `padding_mode` does to those outside; their gradient is 0 at the border."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import f32, f64, i64, u8
+from graphtorch.ir.dtype import DType, f32, f64, i64, u8
 
 from ..._deferred.tensor import Tensor, from_value
 from ..._deferred.write import cast_tensor
@@ -58,12 +58,18 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
                            f"{list(input.shape[2:])} and output of size {list(sizes)}")
     if antialias or (smooth and input._type.dtype is u8):
         return _filtered(input, sizes, scales, mode, bool(align_corners), antialias)
-    for i, (out, scale) in enumerate(zip(sizes, scales, strict=True)):
-        dim = i + 2
+    real = _arithmetic(input)
+    for dim, out, scale in reversed([*zip(range(2, input.dim()), sizes, scales, strict=True)]):
         known = isinstance(input.shape[dim], int) and isinstance(out, int)
-        taps = (_taps if known else _symbolic_taps)(mode, input.shape[dim], out, scale, bool(align_corners))
+        taps = (_taps if known else _symbolic_taps)(mode, input.shape[dim], out, scale, bool(align_corners),
+                                                    real)
         input = _resample(input, dim, taps)
     return input
+
+
+def _arithmetic(x: Tensor) -> DType:
+    """The dtype of positions and weights: of integer weights, and of an f64 image, f64; else f32."""
+    return f64 if x._type.dtype in (u8, f64) else f32
 
 
 def _target(x: Tensor, size: Any, factor: Any, recompute: bool | None) -> tuple[tuple[int, ...],
@@ -97,23 +103,25 @@ def _scaled(size: Any, factor: float) -> Any:
     return size * round(factor * over) // over
 
 
-def _symbolic_taps(mode: str, size: Any, out: Any, factor: float | None,
-                   align_corners: bool) -> list[tuple[Tensor, Tensor | None]]:
+def _symbolic_taps(mode: str, size: Any, out: Any, factor: float | None, align_corners: bool,
+                   real: DType) -> list[tuple[Tensor, Tensor | None]]:
     """`_taps` where a size may change: the same numbers, computed in the graph."""
     position: Any = from_value(ops.iota(shape=(out,), dim=0, dtype=i64))
     last: Any = from_value(size_value(size - 1, i64))
     if mode == "nearest" and factor is not None and factor == int(factor):
         return [((position // int(factor)).minimum(last), None)]
-    length, wide = from_value(size_value(size, f64)), position.double()
-    scale = length / from_value(size_value(out, f64)) if factor is None else 1.0 / factor
+    real = f32 if mode.startswith("nearest") else real
+    length, place = from_value(size_value(size, real)), cast_tensor(position, real)
+    scale = length / from_value(size_value(out, real)) if factor is None else float(real.numpy.type(1 / factor))
     if mode.startswith("nearest"):
         shift = 0.5 if mode == "nearest-exact" else 0.0
-        return [(((wide + shift) * scale).floor().long().minimum(last), None)]
+        return [(((place + shift) * scale).floor().long().minimum(last), None)]
     if align_corners:
-        steps = from_value(size_value(out - 1, f64)).clamp(min=1.0)
-        source = wide * ((length - 1) / steps)
+        steps = from_value(size_value(out - 1, real)).clamp(min=1.0)
+        source = place * ((length - 1) / steps)
     else:
-        source = (wide + 0.5) * scale - 0.5
+        wide = scale.double() if isinstance(scale, Tensor) else scale
+        source = cast_tensor((place + 0.5).double() * wide - 0.5, real)
         source = source if mode == "bicubic" else source.clamp(min=0.0)
     floor = source.floor()
     t, low = source - floor, floor.long()
@@ -123,20 +131,24 @@ def _symbolic_taps(mode: str, size: Any, out: Any, factor: float | None,
     return [(low, 1 - t), ((low + 1).minimum(last), t)]
 
 
-def _taps(mode: str, size: int, out: int, factor: float | None,
-          align_corners: bool) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """For one dim: pairs (source index, weight) whose weighted sum is the output; weight None is 1."""
-    position = np.arange(out, dtype=np.float64)
-    scale = size / out if factor is None else 1.0 / factor
+def _taps(mode: str, size: int, out: int, factor: float | None, align_corners: bool,
+          real: DType) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """For one dim: pairs (source index, weight) whose weighted sum is the output; weight None is 1.
+
+    Positions are computed in `real`, PyTorch's for the dtype of the image ("nearest": always f32): which
+    pixel is the nearest one of two depends on it.
+    """
+    one = np.float32 if mode.startswith("nearest") else real.numpy.type
+    position = np.arange(out).astype(one)
+    scale = _scale(size, out, factor, align_corners, one)
     if mode.startswith("nearest"):
-        shift = 0.5 if mode == "nearest-exact" else 0.0
-        index = np.floor((position + shift) * np.float32(scale)).astype(np.int64)
-        return [(np.minimum(index, size - 1), None)]
+        shift = one(0.5 if mode == "nearest-exact" else 0)
+        return [(np.minimum(np.floor((position + shift) * scale).astype(np.int64), size - 1), None)]
     if align_corners:
-        source = position * ((size - 1) / (out - 1) if out > 1 else 0.0)
+        source = position * scale
     else:
-        source = (position + 0.5) * scale - 0.5
-        source = source if mode == "bicubic" else np.maximum(source, 0.0)
+        source = ((position + 0.5) * np.float64(scale) - 0.5).astype(one)  # rounded once, as by an fma
+        source = source if mode == "bicubic" else np.maximum(source, 0)
     floor = np.floor(source)
     t = source - floor
     low = floor.astype(np.int64)
@@ -144,6 +156,13 @@ def _taps(mode: str, size: int, out: int, factor: float | None,
         return [(np.clip(low + k, 0, size - 1), _cubic(t, k)) for k in (-1, 0, 1, 2)]
     low = np.minimum(low, size - 1)
     return [(low, 1 - t), (np.minimum(low + 1, size - 1), t)]
+
+
+def _scale(size: int, out: int, factor: float | None, align_corners: bool, one: Any) -> Any:
+    """How many pixels of the input one of the output stands for, in the type `one`."""
+    if align_corners:
+        return one(size - 1) / one(out - 1) if out > 1 else one(0)
+    return one(size) / one(out) if factor is None else one(1 / factor)
 
 
 def _cubic(t: Any, k: int) -> Any:
@@ -183,7 +202,7 @@ def _filtered(x: Tensor, sizes: Any, scales: Any, mode: str, align_corners: bool
         size, out = x.shape[i + 2], sizes[i]
         if whole and size == out:
             continue
-        weights = (_area if antialias else _dense)(mode, size, out, scales[i], align_corners)
+        weights = (_area if antialias else _dense)(mode, size, out, scales[i], align_corners, _arithmetic(x))
         x = _by_integers(x, i + 2, weights) if whole else _by_matrix(x, i + 2, weights)
     return x
 
@@ -203,26 +222,27 @@ def _by_integers(x: Tensor, dim: int, weights: np.ndarray) -> Tensor:
     return cast_tensor(((total + (1 << (bits - 1))) * 2.0**-bits).floor().clamp(0, 255), u8)
 
 
-def _dense(mode: str, size: int, out: int, factor: float | None, align_corners: bool) -> np.ndarray:
+def _dense(mode: str, size: int, out: int, factor: float | None, align_corners: bool,
+           real: DType) -> np.ndarray:
     """`_taps` as a matrix [out, size]."""
-    weights = np.zeros((out, size))
-    for index, weight in _taps(mode, size, out, factor, align_corners):
+    weights = np.zeros((out, size), real.numpy)
+    for index, weight in _taps(mode, size, out, factor, align_corners, real):
         np.add.at(weights, (np.arange(out), index), 1.0 if weight is None else weight)
     return weights
 
 
-def _area(mode: str, size: int, out: int, factor: float | None, align_corners: bool) -> np.ndarray:
+def _area(mode: str, size: int, out: int, factor: float | None, align_corners: bool,
+          real: DType) -> np.ndarray:
     """Weights [out, size] of the triangle or the cubic kernel, as wide as an output pixel is in the input."""
-    scale = size / out if factor is None else 1.0 / factor
-    if align_corners:
-        scale = (size - 1) / (out - 1) if out > 1 else 0.0
-    wide = max(scale, 1.0)
+    one = real.numpy.type
+    scale = _scale(size, out, factor, align_corners, one)
+    wide = max(scale, one(1))
     support = (2 if mode == "bicubic" else 1) * wide
-    middle = (scale * (np.arange(out) + 0.5))[:, None]
-    low = np.maximum(np.trunc(middle - support + 0.5), 0)
-    high = np.minimum(np.trunc(middle + support + 0.5), size)
-    pixel = np.arange(size)[None]
-    distance = np.abs((pixel - middle + 0.5) / wide)
+    middle = (scale * (np.arange(out).astype(one) + one(0.5)))[:, None]
+    low = np.maximum(np.trunc(middle - support + one(0.5)), 0)
+    high = np.minimum(np.trunc(middle + support + one(0.5)), size)
+    pixel = np.arange(size).astype(one)[None]
+    distance = np.abs((pixel - middle + one(0.5)) * (1 / wide))
     weights = _keys(distance, -0.5) if mode == "bicubic" else np.maximum(1 - distance, 0)
     weights = np.where((pixel >= low) & (pixel < high), weights, 0)
     return weights / weights.sum(1, keepdims=True)  # type: ignore[no-any-return]
