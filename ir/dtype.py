@@ -209,3 +209,13 @@ def number_dtype(number: type, default: DType = f32) -> DType:
     if issubclass(number, (float, np.floating)):
         return default
     return default.complex
+
+
+def narrow_through(source: DType, target: DType) -> int:
+    """Bits of the integer through which a float becomes the integer `target`, and 0 where it saturates.
+
+    As PyTorch on x86: narrow integers wrap, -1.5 as u8 is 255; what that integer does not hold gives 0.
+    """
+    if target.bits <= 16:
+        return 64 if (source is f64 and target is u8) else 32
+    return 64 if target is u32 else 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i32, i64
+from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i32, i64, narrow_through
 
 from ..kernels import ir as k
 from ..kernels.ir import COMPARISONS, Buffer, Expr, KType, Name
@@ -238,7 +238,7 @@ class Expressions:
         return self.cast(self.value(e.x), e.x.type, e.type)
 
     def cast(self, x: str, a: KType, b: KType) -> str:
-        """`x` of type `a` as type `b`: saturating, NaN to 0, bool is ``!= 0``."""
+        """`x` of type `a` as type `b`: as the op `cast` has it, NaN to 0, bool is ``!= 0``."""
         source, target = a.dtype, b.dtype
         if source is target:
             return x
@@ -269,6 +269,8 @@ class Expressions:
         source, target, single = a.dtype, b.dtype, KType(f32, a.lanes)
         if source in HALVES and target is not f32:
             return self.cast(self.cast(x, a, single), single, b)
+        if bits := target.is_integer and narrow_through(source, target):
+            return self._wrapped(x, a, b, i64 if bits == 64 else i32)
         if target.is_integer:
             op = "fptosi" if target.signed else "fptoui"
             return self.call(f"llvm.{op}.sat.{mangled(b)}.{mangled(a)}", register(b), (register(a), x))
@@ -280,6 +282,15 @@ class Expressions:
             return self.let(f"fptrunc {register(single)} {self._round_to_odd(x, a)} to {register(b)}")
         op = "fptrunc" if target.bits < source.bits else "fpext"
         return self.let(f"{op} {register(a)} {x} to {register(b)}")
+
+    def _wrapped(self, x: str, a: KType, b: KType, through: DType) -> str:
+        """A float as the low bits of an integer `through`, 0 where that does not hold it."""
+        t, wide = register(a), KType(through, a.lanes)
+        size = self.call(f"llvm.fabs.{mangled(a)}", t, (t, x))
+        held = self.let(f"fcmp olt {t} {size}, {constant(2.0 ** (through.bits - 1), a)}")
+        x = self.let(f"select {register(KType(boolean, a.lanes))} {held}, {t} {x}, {t} {constant(0.0, a)}")
+        x = self.let(f"fptosi {t} {x} to {register(wide)}")
+        return self.let(f"trunc {register(wide)} {x} to {register(b)}") if b.dtype.bits < through.bits else x
 
     def _widen_bf16(self, x: str, a: KType) -> str:
         wide = vector("i32", a.lanes)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import SCALAR_NAMES, DType, boolean, i64
+from graphtorch.ir.dtype import SCALAR_NAMES, DType, boolean, f32, f64, i64
 from graphtorch.ir.graph import Value
 
 from .. import _types
@@ -53,6 +53,7 @@ UNARY_ALIASES = {
     "trunc": ("fix",),
 }
 ROUNDING = frozenset({"floor", "ceil", "trunc"})
+_ROUNDED_ONCE = (f32, f64)  # whose x * y + z is one operation
 
 
 def _camel(name: str) -> str:
@@ -316,10 +317,18 @@ def _scaled(
         return elementwise(node, bool_op, input, other if alpha else False)
     if alpha == 1:
         return elementwise(node, op, input, other, dtype=dtype)
+    if dtype in _ROUNDED_ONCE:
+        signed = scalar(alpha if node == "Add" else -alpha, dtype)
+        return elementwise(node, lambda a, b: ops.muladd(b, signed, a), input, other, dtype=dtype)
     if not isinstance(other, Tensor):
         return elementwise(node, op, input, other * alpha, dtype=dtype)
     factor = scalar(alpha, dtype)
     return elementwise(node, lambda a, b: op(a, ops.mul(b, factor)), input, other, dtype=dtype)
+
+
+def _muladd(x: Value, y: Value, z: Value) -> Value:
+    """x * y + z, rounded once where there is an instruction for it: PyTorch's kernels use it."""
+    return ops.muladd(x, y, z) if z.dtype in _ROUNDED_ONCE else ops.add(ops.mul(x, y), z)
 
 
 def _is_bool(x: Any) -> bool:
@@ -347,9 +356,7 @@ def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
 @register()
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """other - alpha * input."""
-    if alpha != 1:
-        return sub(other, mul(input, alpha))
-    return sub(other, input)
+    return sub(other, input, alpha=alpha)
 
 
 @register("mul", "multiply", inplace=True, out=True)
@@ -552,7 +559,7 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     factor = scalar(value, dtype)
     return elementwise(
         "Addcmul",
-        lambda a, b, c: ops.add(a, ops.mul(factor, ops.mul(b, c))),
+        lambda a, b, c: _muladd(ops.mul(factor, b), c, a),
         input,
         tensor1,
         tensor2,
@@ -572,7 +579,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     factor = scalar(value, dtype)
     return elementwise(
         "Addcdiv",
-        lambda a, b, c: ops.add(a, ops.mul(factor, ops.div(b, c))),
+        lambda a, b, c: ops.add(a, ops.div(ops.mul(factor, b), c)),
         input,
         tensor1,
         tensor2,
@@ -583,13 +590,23 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 @register(inplace=True, out=True)
 @rounded_once
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-    """input + weight * (end - input). Raises NotImplementedError for integers and bools."""
+    """input + weight * (end - input), counted from the nearer end. Raises NotImplementedError for integers and
+    bools."""
     dtype = common_dtype(input, end)
     if not dtype.is_differentiable:
         raise NotImplementedError(f"\"lerp\" not implemented for '{SCALAR_NAMES[dtype]}': convert the "
                                   "inputs to a float dtype first")
 
-    def apply(a: Value, b: Value, w: Value) -> Value:
-        return ops.add(a, ops.mul(w, ops.sub(b, a)))
+    def from_input(a: Value, b: Value, w: Value) -> Value:
+        return _muladd(w, ops.sub(b, a), a)
 
+    def from_end(a: Value, b: Value, w: Value) -> Value:
+        return _muladd(ops.sub(a, b), ops.sub(scalar(1, dtype), w), b)
+
+    def apply(a: Value, b: Value, w: Value) -> Value:
+        near = ops.lt(ops.abs(w), scalar(0.5, dtype.real))
+        return ops.where(near, from_input(a, b, w), from_end(a, b, w))
+
+    if not isinstance(weight, Tensor):
+        apply = from_input if abs(weight) < 0.5 else from_end
     return elementwise("Lerp", apply, input, end, weight, dtype=dtype)

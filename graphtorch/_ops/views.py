@@ -517,10 +517,10 @@ def _entry_kind(type_: Type, axis: int) -> tuple[Type, tuple[int, ...], tuple[in
             Reshape(rest, (*shape[:axis], 1, *shape[axis + 1 :])))
 
 
-def _pieces(x: Tensor, axis: int, sizes: list[Any], name: str) -> tuple[Tensor, ...]:
+def _pieces(x: Tensor, axis: int, sizes: list[Any], name: str, creation: str = "multi") -> tuple[Tensor, ...]:
     result, start = [], 0
     for size in sizes:
-        result.append(_along(x, axis, start, start + size, creation="multi", name=name))
+        result.append(_along(x, axis, start, start + size, creation=creation, name=name))
         start = start + size
     return tuple(result)
 
@@ -574,7 +574,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 @register()
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-    """Pieces between the given indices, or a number of nearly equal pieces."""
+    """Pieces between the given indices, or a number of nearly equal pieces: slices, which may be written to."""
     check_tensor("tensor_split", "input", input)
     axis = axis_of(dim, input.ndim)
     size = input._type.shape[axis]
@@ -589,12 +589,12 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
         ends = [*cuts, size]
         starts = [0, *cuts]
         return tuple(
-            _along(input, axis, a, max(a, b), creation="multi") for a, b in zip(starts, ends, strict=True)
+            _along(input, axis, a, max(a, b)) for a, b in zip(starts, ends, strict=True)
         )
     if given <= 0:
         raise RuntimeError(f"number of sections must be larger than 0, got {given}")
     each, extra = divmod(size, given)
-    return _pieces(input, axis, [each + (i < extra) for i in range(given)], "SliceBackward0")
+    return _pieces(input, axis, [each + (i < extra) for i in range(given)], "SliceBackward0", creation="")
 
 
 def _split_along(x: Tensor, given: Any, dim: int, least: int, name: str) -> tuple[Tensor, ...]:

@@ -129,6 +129,11 @@ def _square(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("Mul", [x[0], x[0]])
 
 
+@emits("muladd")
+def _muladd(b: ModelBuilder, node: Node, x: list[str]) -> str:
+    return b.op("Add", [b.op("Mul", x[:2]), x[2]])
+
+
 @emits("rsqrt")
 def _rsqrt(b: ModelBuilder, node: Node, x: list[str]) -> str:
     return b.op("Reciprocal", [b.op("Sqrt", x)])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dtype import DType, boolean, c64, c128, f32, f64
+from ..dtype import DType, boolean, c64, c128, f32, f64, narrow_through
 from ..graph import Node, Type, Value
 from ..op import CORE, Attrs, ByDecomposition, Kind, NoGradient, Op
 from ..shape import broadcast
@@ -464,13 +464,16 @@ class Cast(Attrs):
     dtype: DType
 
 
-def _saturated(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Floats as integers, rounded towards zero; out of range gives the nearest end, nan gives 0."""
-    info = np.iinfo(dtype)
+def _whole(x: np.ndarray, source: DType, target: DType) -> np.ndarray:
+    """Floats as integers, rounded towards zero; see `narrow_through` for those out of range; nan gives 0."""
     x = np.trunc(x.astype(np.float64))
+    if bits := narrow_through(source, target):
+        held = np.where(np.abs(x) < 2.0 ** (bits - 1), x, 0).astype(np.int64)
+        return np.asarray(held.astype(target.numpy))
+    info = np.iinfo(target.numpy)
     above, below = x >= float(info.max), x <= float(info.min)
-    inside = np.where(above | below | np.isnan(x), 0, x).astype(dtype)
-    return np.where(above, info.max, np.where(below, info.min, inside)).astype(dtype)
+    inside = np.where(above | below | np.isnan(x), 0, x).astype(target.numpy)
+    return np.where(above, info.max, np.where(below, info.min, inside)).astype(target.numpy)
 
 
 @quiet
@@ -481,7 +484,7 @@ def _cast_reference(attrs: Cast, x: np.ndarray) -> np.ndarray:
     if source.is_complex and not target.is_complex:
         x = x.real
     if target.is_integer and source.kind > target.kind:
-        return _saturated(x, target.numpy)
+        return _whole(x, source, target)
     if target.is_floating_point and target.itemsize == 2 and source is not target:
         x = x.astype(np.float32)
     return np.asarray(x).astype(target.numpy)
@@ -494,8 +497,8 @@ def _cast_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
 
 cast = Op(
     "cast",
-    "x as another dtype. Float to integer rounds towards zero, saturates, nan gives 0; integers wrap; "
-    "to bool is != 0; complex to real drops the imaginary part; to f16 and bf16 goes through f32.",
+    "x as another dtype. Float to integer rounds towards zero, nan gives 0; i32, i64 and u64 saturate, narrower "
+    "ones and u32 wrap (beyond a wide integer: 0); integers wrap; to bool is != 0; complex to real drops the imaginary part; to f16 and bf16 goes through f32.",
     ("x",),
     lambda attrs, x: (x.with_dtype(attrs.dtype),),
     _cast_vjp,

@@ -22,7 +22,7 @@ from graphtorch.backends.llvm.emit import ModuleEmitter
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.backends.llvm.native import compile_assembly, compile_object
 from graphtorch.backends.llvm.target import host, named
-from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8
+from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, narrow_through, u8
 
 INTEGERS = (u8, i8, i16, i32, i64)
 N = Name("n")
@@ -123,7 +123,7 @@ def test_unsigned_readings(dtype):
 @pytest.mark.parametrize("lanes", [1, 8])
 @pytest.mark.parametrize("target", INTEGERS)
 @pytest.mark.parametrize("source", [f16, bf16, f32, f64])
-def test_float_to_integer_saturates(source, target, lanes):
+def test_float_to_integer_wraps_or_saturates(source, target, lanes):
     values = [
         0.0,
         -0.0,
@@ -146,9 +146,14 @@ def test_float_to_integer_saturates(source, target, lanes):
         x = np.array(values, np.float64).astype(source.numpy)
     info = np.iinfo(target.numpy)
     exact = [float(v) for v in x]
-    expected = [
-        0 if v != v else info.min if v <= info.min else info.max if v >= info.max else int(v) for v in exact
-    ]
+    if bits := narrow_through(source, target):
+        held = [v if abs(v) < 2.0 ** (bits - 1) else 0 for v in exact]
+        expected = [(int(v) - int(info.min)) % 2**target.bits + int(info.min) for v in held]
+    else:
+        expected = [
+            0 if v != v else info.min if v <= info.min else info.max if v >= info.max else int(v)
+            for v in exact
+        ]
     got = elementwise(lambda a: k.cast(a, target), x, out=target, lanes=lanes)
     assert (got == np.array(expected, object).astype(target.numpy)).all()
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evaluation import apply, decomposed, differences, gradients
-from graphtorch.ir.dtype import DType, bf16, boolean, c64, c128, f16, f32, f64, i8, i32, i64, u8
+from graphtorch.ir.dtype import DType, bf16, boolean, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8, u32
 from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.op import OPS, NoGradient
@@ -444,13 +444,25 @@ def test_where() -> None:
     assert found[0] is None and found[1].tolist() == [5, 6] and found[2].tolist() == 15
 
 
-@pytest.mark.parametrize("dtype", [u8, i8, i32, i64], ids=str)
-def test_float_to_integer_saturates(dtype: DType) -> None:
+@pytest.mark.parametrize("dtype", [i32, i64], ids=str)
+def test_float_to_wide_integer_saturates(dtype: DType) -> None:
     info = np.iinfo(dtype.numpy)
     x = np.array([nan, inf, -inf, 1e30, -1e30, 2.9, -2.9, 0.0])
     expected = [0, info.max, info.min, info.max, info.min, 2, -2 if dtype.signed else 0, 0]
     for source in (np.float64, np.float32):
         assert apply(OPS["cast"], x.astype(source), dtype=dtype)[0].tolist() == expected
+
+
+def test_float_to_narrow_integer_wraps() -> None:
+    x = np.array([nan, inf, -inf, 1e30, -1.9, 300.7, 70000.0, -70001.0, 2.0**31 + 512])
+    for dtype, expected in (
+        (u8, [0, 0, 0, 0, 255, 44, 112, 143, 0]),
+        (i8, [0, 0, 0, 0, -1, 44, 112, -113, 0]),
+        (i16, [0, 0, 0, 0, -1, 300, 4464, -4465, 0]),
+        (u32, [0, 0, 0, 0, 2**32 - 1, 300, 70000, 2**32 - 70001, 2**31 + 512]),
+    ):
+        assert apply(OPS["cast"], x.astype(np.float32), dtype=dtype)[0].tolist() == expected
+    assert apply(OPS["cast"], np.array([3e9 + 513]), dtype=u8)[0].tolist() == [1]  # through 64 bits
 
 
 def test_cast_between_kinds() -> None:

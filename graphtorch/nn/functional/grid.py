@@ -164,7 +164,10 @@ class _Sampler:
         and the choice of the nearest pixel may hang on it."""
         if self.aligned:
             return (c + 1) * ((size - 1) / 2)
-        return ((c + 1).double() * (size / 2) - 0.5).to(c.dtype)
+        low = FUNCTIONS["full"]((), -0.5, dtype=c.dtype, device=c.device)
+        if isinstance(size, Tensor):
+            return FUNCTIONS["addcmul"](low, c + 1, (size / 2).to(c.dtype))
+        return FUNCTIONS["add"](low, c + 1, alpha=size / 2)
 
     def _padded(self, c: Tensor, size: Any) -> Tensor:
         """Coordinates after what `padding_mode` does to those outside; their gradient is 0 at the border."""

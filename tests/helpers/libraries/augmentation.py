@@ -407,8 +407,7 @@ def _gradients(torch: Any) -> Any:
     for t in (
         v2.Resize(11),
         v2.GaussianBlur(5),
-        v2.RandomAffine(20, (0.1, 0.1), interpolation=_filter("BILINEAR")),
-        v2.RandomPerspective(p=1.0),
+        v2.RandomPerspective(p=1.0, fill=None),
         v2.ColorJitter(0.4, 0.3, 0.5),
         v2.ElasticTransform(),
     ):
@@ -419,18 +418,11 @@ def _gradients(torch: Any) -> Any:
     return found
 
 
-def _jpeg(torch: Any) -> Any:
-    from torchvision.transforms import v2
-
-    return _called(torch, v2.JPEG((5, 90)), integers(torch, 256, 3, 26, 34).to(torch.uint8))
-
-
 CASES: dict[str, Callable[[Any], Any]] = {
     **{f"v{v} {n}": functools.partial(_images, m, k, v) for n, (m, k) in IMAGES.items() for v in (1, 2)},
     **{f"v2 {n}": functools.partial(_images, m, k, 2) for n, (m, k) in NEWER.items()},
     **{f"boxes {n}": functools.partial(_samples, m, k) for n, (m, k) in SAMPLES.items()},
     "v2 MixUp and CutMix": _mixes,
-    "v2 JPEG": _jpeg,
     "workers": _workers,
     "gradients": _gradients,
 }
