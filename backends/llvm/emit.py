@@ -103,6 +103,7 @@ class ModuleEmitter:
         if key not in self._kernels:
             self._kernels[key] = name = self.symbol("k." + kernel.name)
             f = FunctionEmitter(self, kernel.name)
+            f.strict = any(isinstance(s, k.Store) and s.buffer.dtype.is_integer for s in k.walk(kernel.body))
             f.bind(kernel.buffers, kernel.sizes, memory)
             f.statements(kernel.body)
             params = parameters(kernel.buffers, kernel.sizes, memory)
@@ -337,6 +338,7 @@ class FunctionEmitter(Expressions):
         """Packs what the loop uses into a record on the stack and hands the tasks to the pool."""
         lo, hi, step = (self.value(e) for e in (s.lo, s.hi, s.step))
         inner = TaskEmitter(self)
+        inner.strict = self.strict
         inner.values[s.var] = "%i"
         inner.statements(s.body)
         fields_ = [("ptr", self.pointers[b]) for b in inner.buffers]

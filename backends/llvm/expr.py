@@ -1,7 +1,8 @@
 """Kernel expressions as LLVM instructions: each `_kind` method returns the operand that names the value.
 
 Floats carry `contract` (a multiply may fuse with an add) except in the maths functions, whose error
-bounds count roundings, and inside `rounded`. f16 and bf16 are computed in f32 and rounded after each
+bounds count roundings, inside `rounded`, and in kernels that store integers, where the last digit of a float
+may decide between two of them. f16 and bf16 are computed in f32 and rounded after each
 operation.
 """
 

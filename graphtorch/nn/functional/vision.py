@@ -21,6 +21,7 @@ from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool
 
 _RANKS = {"nearest": (3, 4, 5), "nearest-exact": (3, 4, 5), "area": (3, 4, 5), "linear": (3,),
           "bilinear": (4,), "bicubic": (4,), "trilinear": (5,)}
+MANY = 16  # more pixels than these are summed by a product of matrices
 _CUBIC = -0.75  # the coefficient a of the cubic convolution kernel that PyTorch uses
 
 
@@ -184,9 +185,11 @@ def _resample(x: Tensor, dim: int, taps: list[tuple[Any, Any]]) -> Tensor:
     total = None
     for index, weight in taps:
         term = x.index_select(dim, _tensor(index))
-        if weight is not None:
-            term = term * _tensor(weight).to(x).reshape(spread)
-        total = term if total is None else total + term
+        factor = None if weight is None else _tensor(weight).to(x).reshape(spread)
+        if factor is None or total is None:
+            total = term if factor is None else term * factor
+        else:
+            total = total.addcmul(term, factor)
     assert total is not None
     return total
 
@@ -203,8 +206,23 @@ def _filtered(x: Tensor, sizes: Any, scales: Any, mode: str, align_corners: bool
         if whole and size == out:
             continue
         weights = (_area if antialias else _dense)(mode, size, out, scales[i], align_corners, _arithmetic(x))
-        x = _by_integers(x, i + 2, weights) if whole else _by_matrix(x, i + 2, weights)
+        taps = [] if whole else _as_taps(weights)
+        if whole:
+            x = _by_integers(x, i + 2, weights)
+        elif len(taps) <= MANY:
+            x = _resample(x, i + 2, taps)
+        else:
+            x = _by_matrix(x, i + 2, weights)
     return x
+
+
+def _as_taps(weights: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The entries of a matrix [out, size] that count, as `_taps` has them."""
+    used = weights != 0
+    low, last = used.argmax(1), used.shape[1] - 1 - used[:, ::-1].argmax(1)
+    row = np.arange(len(weights))
+    places = [(low + j, np.minimum(low + j, last)) for j in range(int((last - low).max()) + 1)]
+    return [(kept, np.where(at == kept, weights[row, kept], 0)) for at, kept in places]
 
 
 def _by_matrix(x: Tensor, dim: int, weights: np.ndarray) -> Tensor:
