@@ -5,6 +5,7 @@ docs/libraries.md.
     python3 tools/libraries.py                            all cases (half an hour on two cores)
     python3 tools/libraries.py language                   those of one module in tests/helpers/libraries
     python3 tools/libraries.py vision resnet18 operators  some of them; the other rows stay
+    python3 tools/libraries.py imports                    how long their imports take
 
 It needs the extras `oracle` and `libraries`, and for the module `training` tensorboard, accelerate and
 pytorch-lightning.
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import statistics
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,12 +27,28 @@ sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 # module of cases: the packages that it runs, and the tolerance
 MODULES: dict[str, tuple[str, float]] = {
     "vision": ("torchvision", 1e-4),
+    "augmentation": ("torchvision pillow", 1e-6),
     "language": ("transformers tokenizers huggingface_hub", 1e-3),
     "generation": ("transformers tokenizers", 1e-3),
     "exporting": ("transformers onnx onnxruntime", 1e-4),
     "metrics": ("torchmetrics", 1e-4),
     "training": ("einops safetensors tensorboard accelerate pytorch-lightning", 1e-4),
 }
+IMPORTS = {
+    "torchvision": "import torchvision",
+    "transformers": "from transformers import BertModel",
+    "torchmetrics": "import torchmetrics",
+    "einops": "import einops",
+    "pytorch-lightning": "import pytorch_lightning",
+    "accelerate": "import accelerate",
+    "safetensors": "import safetensors.torch",
+    "tensorboard": "from torch.utils.tensorboard import SummaryWriter",
+}
+FIRST = {
+    "graphtorch": "import graphtorch; graphtorch.install_as_torch()",
+    "torch": "import torch; from libraries.oracle_vision import declare_schemas; declare_schemas(torch)",
+}
+IMPORTS_HEAD = "| what | graphtorch: median of 5 | PyTorch: median | graphtorch: least | PyTorch: least |"
 INTRODUCTION = """# Libraries around PyTorch
 
 What ran unmodified under `graphtorch.install_as_torch()`, and how far its results were from those on PyTorch
@@ -38,19 +57,28 @@ numbers on both; models of `language` are compared with their losses, gradients 
 of `generation` with the tokens that they draw and search for in a dozen ways; those of `exporting` are files
 for ONNX Runtime and libraries with a C interface, one of each for all sizes of batches and lengths.
 Detections are selections by thresholds and ranks: of boxes whose scores differ in the last digits alone
+<<<<<<< HEAD
 another one may be chosen. Written by `tools/libraries.py`; the cases are in `tests/helpers/libraries`.
 
 Of the ways to generate, offloaded caches need an accelerator, as on PyTorch, quantized ones packages of their
 own or 8-bit floats (which are not here), and contrastive search, DoLa, constrained and grouped beams code
 from the Hub: each raises an error that says so.
+=======
+another one may be chosen. `augmentation` has torchvision's transforms, first and second version, with equal
+seeds of PyTorch's, Python's and NumPy's streams, on Pillow images, bytes, floats, batches and on boxes, masks
+and key points; of bytes the number is the share of those that differ. Written by `tools/libraries.py`; the
+cases are in `tests/helpers/libraries`.
+>>>>>>> 57d5d13 (Transforms and import times in docs/libraries.md's tool; muladd's reference rounds once; tests of last digits)
 """
 
 
 def main(arguments: list[str]) -> int:
     """Run cases and write their rows; 1 where one differs."""
     module, names = (arguments[0], arguments[1:]) if arguments else ("", [])
-    found = {m: compare(m, names) for m in ([module] if module else MODULES)}
     rows = written()
+    if module in ("", "imports"):
+        rows["imports"] = import_times(names or list(IMPORTS), rows.get("imports", {}))
+    found = {m: compare(m, names) for m in ([module] if module else MODULES) if m != "imports"}
     for one, results in found.items():
         rows.setdefault(one, {}).update((n, text_of(r, MODULES[one][1])) for n, r in results.items())
     PLACE.write_text(document(rows), encoding="utf-8")
@@ -74,6 +102,28 @@ def written() -> dict[str, dict[str, str]]:
             name, text = line.strip("| ").split(" | ", 1)
             current[name] = text
     return rows
+
+
+def import_times(names: list[str], rows: dict[str, str], times: int = 5) -> dict[str, str]:
+    """Rows of seconds for a program that imports the framework and a library, by fresh processes in turn."""
+    for name in names:
+        taken: dict[str, list[float]] = {framework: [] for framework in FIRST}
+        for _ in range(times):
+            for framework, first in FIRST.items():
+                taken[framework].append(_seconds(f"{first}; {IMPORTS[name]}"))
+        cells = [f"{at(taken[f]):.2f}" for at in (statistics.median, min) for f in FIRST]
+        rows[name] = " | ".join(cells)
+    return rows
+
+
+def _seconds(lines: str) -> float:
+    """The time of a process that imports, without the start of Python itself."""
+    place = str(ROOT / "tests" / "helpers")
+    program = f"import sys, time; sys.path.insert(0, {place!r}); start = time.perf_counter(); {lines}; " \
+              "print(time.perf_counter() - start)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True,
+                          check=True)
+    return float(done.stdout.split()[-1])
 
 
 def compare(module: str, names: list[str]) -> dict[str, Any]:
@@ -108,6 +158,10 @@ def document(rows: dict[str, dict[str, str]]) -> str:
             lines = [f"| {name} | {text} |" for name, text in rows[module].items()]
             parts.append(f"## {module}: {', '.join(versions)}\n")
             parts.append("\n".join(["| what | difference |", "|---|---|", *lines]) + "\n")
+    if "imports" in rows:
+        parts.append("## imports: seconds until the framework and the library are there\n")
+        lines = [f"| {name} | {text} |" for name, text in rows["imports"].items()]
+        parts.append("\n".join([IMPORTS_HEAD, "|---|---|---|---|---|", *lines]) + "\n")
     return "\n".join(parts)
 
 

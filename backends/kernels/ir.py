@@ -190,7 +190,7 @@ class Select(Expr):
 
 @dataclass(eq=False, slots=True)
 class Cast(Expr):
-    """Conversion of value; float to integer as the op `cast` has it (wide ones saturate), anything to bool is ``!= 0``."""
+    """Conversion of value: float to integer as the op `cast` has it, anything to bool is ``!= 0``."""
 
     x: Expr
     type: KType

@@ -369,7 +369,7 @@ def _updating(general: Callable[..., Any], operation: np.ufunc) -> Callable[...,
 
 for _name, _operation in (("__iadd__", np.add), ("__isub__", np.subtract), ("__imul__", np.multiply)):
     METHODS[_name] = _updating(METHODS[_name], _operation)
-METHODS["__rtruediv__"] = _operator(lambda x, number: mul(FUNCTIONS["reciprocal"](x), number))  # PyTorch's way
+METHODS["__rtruediv__"] = _operator(lambda x, number: mul(FUNCTIONS["reciprocal"](x), number))
 METHODS["__idiv__"] = METHODS["__itruediv__"]
 METHODS["__div__"], METHODS["__rdiv__"] = METHODS["__truediv__"], METHODS["__rtruediv__"]
 for _name, _define in {"eq": eq, "ne": ne, "lt": lt, "le": le, "gt": gt, "ge": ge}.items():

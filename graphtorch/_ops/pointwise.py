@@ -590,8 +590,8 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 @register(inplace=True, out=True)
 @rounded_once
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-    """input + weight * (end - input), counted from the nearer end. Raises NotImplementedError for integers and
-    bools."""
+    """input + weight * (end - input), counted from the nearer end. Raises NotImplementedError for integers
+    and bools."""
     dtype = common_dtype(input, end)
     if not dtype.is_differentiable:
         raise NotImplementedError(f"\"lerp\" not implemented for '{SCALAR_NAMES[dtype]}': convert the "

@@ -574,7 +574,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 @register()
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-    """Pieces between the given indices, or a number of nearly equal pieces: slices, which may be written to."""
+    """Pieces between indices, or a number of nearly equal ones: slices, which may be written to."""
     check_tensor("tensor_split", "input", input)
     axis = axis_of(dim, input.ndim)
     size = input._type.shape[axis]

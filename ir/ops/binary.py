@@ -432,12 +432,24 @@ def _muladd_vjp(node: Node, g: Value) -> tuple[Value, ...]:
     return (sum_to((given * b).value, x.shape), sum_to((given * a).value, y.shape), sum_to(g, z.shape))
 
 
+def _sum_as_single(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """x + y in f64 rounded to odd, and so to f32 once (Boldo and Melquiond, Emulation of FMA and correctly
+    rounded sums, 2008)."""
+    total = np.asarray(x + y)
+    part = total - x
+    error = (x - (total - part)) + (y - part)
+    bits = total.view(np.int64)
+    away = np.where((error > 0) == (total > 0), 1, -1)
+    lost = np.isfinite(error) & (error != 0) & (bits & 1 == 0)
+    return np.asarray((bits + np.where(lost, away, 0)).view(np.float64).astype(np.float32))
+
+
 def _muladd_reference(attrs: Attrs, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     """With the errors of product and sum (Dekker, A floating-point technique for extending the available
     precision, 1971; Knuth's sum) added at the end."""
     with np.errstate(all="ignore"):
         if x.dtype == np.float32:
-            return np.asarray((x.astype(np.float64) * y + z).astype(np.float32))
+            return _sum_as_single(x.astype(np.float64) * y, z.astype(np.float64))
         split = 134217729.0  # 2**27 + 1
         halves = []
         for v in (x, y):
@@ -497,8 +509,9 @@ def _cast_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
 
 cast = Op(
     "cast",
-    "x as another dtype. Float to integer rounds towards zero, nan gives 0; i32, i64 and u64 saturate, narrower "
-    "ones and u32 wrap (beyond a wide integer: 0); integers wrap; to bool is != 0; complex to real drops the imaginary part; to f16 and bf16 goes through f32.",
+    "x as another dtype. Float to integer rounds towards zero, nan gives 0; i32, i64 and u64 saturate, "
+    "narrower ones and u32 wrap (beyond a wide integer: 0); integers wrap; to bool is != 0; complex to real "
+    "drops the imaginary part; to f16 and bf16 goes through f32.",
     ("x",),
     lambda attrs, x: (x.with_dtype(attrs.dtype),),
     _cast_vjp,

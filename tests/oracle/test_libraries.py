@@ -19,6 +19,12 @@ SELECTION = [
         ("resnet18", "mobilenet_v3_small", "vit_b_32", "operators", "transforms", "subclasses", "features"),
     ),
     (
+        "augmentation",
+        1e-6,
+        "torchvision.transforms",
+        ("v1 ColorJitter", "v2 RandomResizedCrop", "v2 RandomErasing", "v2 RandAugment", "boxes detection"),
+    ),
+    (
         "language+generation+exporting",
         1e-3,
         "transformers",
@@ -48,7 +54,7 @@ SELECTION = [
 def test_a_library_computes_what_it_computes_on_pytorch(
     module: str, tolerance: float, package: str, names: tuple[str, ...]
 ) -> None:
-    if importlib.util.find_spec(package) is None:
+    if importlib.util.find_spec(package.partition(".")[0]) is None:
         pytest.skip(f"{package} is not installed")
     mine, other = run("graphtorch", module, names), run("torch", module, names)
     errors = {n: r[n] for r in (mine, other) for n in names if isinstance(r[n], str)}

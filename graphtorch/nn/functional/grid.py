@@ -160,8 +160,8 @@ class _Sampler:
         return total
 
     def _pixels(self, c: Tensor, size: Any) -> Tensor:
-        """Rounded once, as by an fma: a last digit of a coordinate among hundreds of pixels is seen in the result,
-        and the choice of the nearest pixel may hang on it."""
+        """Rounded once, as by an fma: a last digit of a coordinate among hundreds of pixels is seen in the
+        result, and the choice of the nearest pixel may hang on it."""
         if self.aligned:
             return (c + 1) * ((size - 1) / 2)
         low = FUNCTIONS["full"]((), -0.5, dtype=c.dtype, device=c.device)

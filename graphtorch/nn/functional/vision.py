@@ -113,7 +113,8 @@ def _symbolic_taps(mode: str, size: Any, out: Any, factor: float | None, align_c
         return [((position // int(factor)).minimum(last), None)]
     real = f32 if mode.startswith("nearest") else real
     length, place = from_value(size_value(size, real)), cast_tensor(position, real)
-    scale = length / from_value(size_value(out, real)) if factor is None else float(real.numpy.type(1 / factor))
+    scale = float(real.numpy.type(1 / factor)) if factor is not None else length / from_value(
+        size_value(out, real))
     if mode.startswith("nearest"):
         shift = 0.5 if mode == "nearest-exact" else 0.0
         return [(((place + shift) * scale).floor().long().minimum(last), None)]
@@ -263,7 +264,7 @@ def _area(mode: str, size: int, out: int, factor: float | None, align_corners: b
     distance = np.abs((pixel - middle + one(0.5)) * (1 / wide))
     weights = _keys(distance, -0.5) if mode == "bicubic" else np.maximum(1 - distance, 0)
     weights = np.where((pixel >= low) & (pixel < high), weights, 0)
-    return weights / weights.sum(1, keepdims=True)  # type: ignore[no-any-return]
+    return weights / np.cumsum(weights, 1)[:, -1:]  # one after the other, in `real`
 
 
 def _tensor(numbers: Any) -> Tensor:

@@ -42,15 +42,21 @@ SCHEMAS = (
 _kept: list[Any] = []  # a library whose object goes takes its operators with it
 
 
+def declare_schemas(torch: Any) -> Any:
+    """What torchvision needs to be imported: its operators by name. Returns their library."""
+    library = torch.library.Library("torchvision", "DEF")
+    for schema in SCHEMAS:
+        library.define(schema)
+    _kept.append(library)
+    return library
+
+
 def declare(torch: Any) -> None:
     """Declare the operators; `nms` and `roi_align`, which models call, also work."""
     if importlib.util.find_spec("torchvision") is None:
         return
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    library = torch.library.Library("torchvision", "DEF")
-    for schema in SCHEMAS:
-        library.define(schema)
-    _kept.append(library)
+    library = declare_schemas(torch)
     importlib.import_module("torchvision")
     align = importlib.import_module("torchvision.ops.roi_align")._roi_align
     library.impl("nms", lambda d, s, t: torch.tensor(nms(d.numpy(), s.numpy(), t), dtype=torch.int64), "CPU")
