@@ -75,10 +75,10 @@ cases are in `tests/helpers/libraries`.
 def main(arguments: list[str]) -> int:
     """Run cases and write their rows; 1 where one differs."""
     module, names = (arguments[0], arguments[1:]) if arguments else ("", [])
-    rows = written()
-    if module in ("", "imports"):
-        rows["imports"] = import_times(names or list(IMPORTS), rows.get("imports", {}))
+    times = import_times(names or list(IMPORTS)) if module in ("", "imports") else {}
     found = {m: compare(m, names) for m in ([module] if module else MODULES) if m != "imports"}
+    rows = written()
+    rows["imports"] = {**rows.get("imports", {}), **times}
     for one, results in found.items():
         rows.setdefault(one, {}).update((n, text_of(r, MODULES[one][1])) for n, r in results.items())
     PLACE.write_text(document(rows), encoding="utf-8")
@@ -104,8 +104,9 @@ def written() -> dict[str, dict[str, str]]:
     return rows
 
 
-def import_times(names: list[str], rows: dict[str, str], times: int = 5) -> dict[str, str]:
+def import_times(names: list[str], times: int = 5) -> dict[str, str]:
     """Rows of seconds for a program that imports the framework and a library, by fresh processes in turn."""
+    rows = {}
     for name in names:
         taken: dict[str, list[float]] = {framework: [] for framework in FIRST}
         for _ in range(times):
@@ -158,7 +159,7 @@ def document(rows: dict[str, dict[str, str]]) -> str:
             lines = [f"| {name} | {text} |" for name, text in rows[module].items()]
             parts.append(f"## {module}: {', '.join(versions)}\n")
             parts.append("\n".join(["| what | difference |", "|---|---|", *lines]) + "\n")
-    if "imports" in rows:
+    if rows.get("imports"):
         parts.append("## imports: seconds until the framework and the library are there\n")
         lines = [f"| {name} | {text} |" for name, text in rows["imports"].items()]
         parts.append("\n".join([IMPORTS_HEAD, "|---|---|---|---|---|", *lines]) + "\n")
