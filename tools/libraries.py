@@ -57,18 +57,14 @@ numbers on both; models of `language` are compared with their losses, gradients 
 of `generation` with the tokens that they draw and search for in a dozen ways; those of `exporting` are files
 for ONNX Runtime and libraries with a C interface, one of each for all sizes of batches and lengths.
 Detections are selections by thresholds and ranks: of boxes whose scores differ in the last digits alone
-<<<<<<< HEAD
-another one may be chosen. Written by `tools/libraries.py`; the cases are in `tests/helpers/libraries`.
-
-Of the ways to generate, offloaded caches need an accelerator, as on PyTorch, quantized ones packages of their
-own or 8-bit floats (which are not here), and contrastive search, DoLa, constrained and grouped beams code
-from the Hub: each raises an error that says so.
-=======
 another one may be chosen. `augmentation` has torchvision's transforms, first and second version, with equal
 seeds of PyTorch's, Python's and NumPy's streams, on Pillow images, bytes, floats, batches and on boxes, masks
 and key points; of bytes the number is the share of those that differ. Written by `tools/libraries.py`; the
 cases are in `tests/helpers/libraries`.
->>>>>>> 57d5d13 (Transforms and import times in docs/libraries.md's tool; muladd's reference rounds once; tests of last digits)
+
+Of the ways to generate, offloaded caches need an accelerator, as on PyTorch, quantized ones packages of their
+own or 8-bit floats (which are not here), and contrastive search, DoLa, constrained and grouped beams code
+from the Hub: each raises an error that says so.
 """
 
 
