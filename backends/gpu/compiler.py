@@ -14,7 +14,7 @@ from ..kernels.lower import lower
 from ..kernels.plan import plan
 from ..kernels.table import record_of, tabulate
 from .device import Device
-from .executable import Executable, Kernel
+from .executable import Built, Executable, Kernel
 from .supports import supports
 from .types import register
 from .unit import Unit
@@ -35,8 +35,16 @@ class Machine:
 def compile(graph: Graph, device: Device, stable: Sequence[int] = ()) -> Executable:
     """An executable of `graph` on `device`.
 
+    Args: stable: as `backends.compile` takes it.
     Raises: TypeError, NotImplementedError: an op or dtype that has no kernel, naming node and line.
     """
+    unit = Unit()
+    built = build(graph, unit, stable)
+    return Executable(built, device.load(unit.text(), unit.exports), device)
+
+
+def build(graph: Graph, unit: Unit, stable: Sequence[int] = ()) -> Built:
+    """What a host needs of `graph`; its kernels are written into `unit`, which other graphs may share."""
     final = pipeline.run(graph, supports, "cuda")
     with failure.stage("lowering", final):
         program = lower(final, Machine(), stable)
@@ -45,14 +53,12 @@ def compile(graph: Graph, device: Device, stable: Sequence[int] = ()) -> Executa
         placed = plan(program)
     with failure.stage("code generation", graph):
         table = tabulate(program, placed)
-        unit = Unit()
         kernels = []
         for kernel, shared in table.kernels:
             sizes = tuple(register(n.type) for n in kernel.sizes)
             kernels.append(Kernel(tuple(unit.kernel(kernel, shared)), len(kernel.buffers), sizes))
     names = tuple(kernel.name for kernel, _ in table.kernels)
-    record = record_of(program, placed, table, names, "", {})
-    return Executable(record, table.constants, kernels, device.load(unit.text(), unit.exports), device)
+    return Built(record_of(program, placed, table, names, "", {}), table.constants, tuple(kernels))
 
 
-__all__ = ["Machine", "compile"]
+__all__ = ["Machine", "build", "compile"]

@@ -43,6 +43,15 @@ class Kernel:
     sizes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Built:
+    """A compiled graph without its code: how it is called, its constants, its kernels by number."""
+
+    record: Record
+    constants: bytes
+    kernels: tuple[Kernel, ...]
+
+
 @dataclass
 class Array:
     """Elements on a device, row-major."""
@@ -67,11 +76,12 @@ class Array:
 class Executable:
     """A compiled graph on one device: arrays in, arrays out."""
 
-    def __init__(self, record: Record, constants: bytes, kernels: Sequence[Kernel], module: Module,
-                 device: Device):
+    def __init__(self, built: Built, module: Module, device: Device):
+        """Args: module: the unit that `built` was written into, loaded on `device`."""
+        record, constants = built.record, built.constants
         self.record = record
         self.device = device
-        self._kernels = kernels
+        self._kernels = built.kernels
         self._module = module
         self._constants = device.allocate(len(constants))
         if constants:

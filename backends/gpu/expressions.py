@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i64
+from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i64, narrow_through
 
 from ..kernels import ir as k
 from ..kernels.ir import COMPARISONS, Buffer, Expr, KType, Name
@@ -109,8 +109,12 @@ class Expressions:
         return f32 if dtype in HALVES else dtype
 
     def cast(self, text: str, a: DType, b: DType) -> str:
-        """`text` of dtype `a` as `b`: saturating, NaN to 0, bool is ``!= 0``."""
-        return text if a is b else f"gt_cast<{register(KType(b))}>({text})"
+        """`text` of dtype `a` as `b`: wide integers saturate, narrow ones wrap, NaN to 0, bool is ``!= 0``."""
+        if a is b:
+            return text
+        if a.is_floating_point and b.is_integer and (bits := narrow_through(self.wide(a), b)):
+            return f"gt_wrapped<{register(KType(b))}, gt_i{bits}>({self.cast(text, a, self.wide(a))})"
+        return f"gt_cast<{register(KType(b))}>({text})"
 
     def _cast(self, e: k.Cast) -> str:
         register(e.type)

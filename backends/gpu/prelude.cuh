@@ -145,7 +145,7 @@ GT_ROUNDED(gt_sub_rn, -, __fsub_rn, __dsub_rn)
 GT_ROUNDED(gt_mul_rn, *, __fmul_rn, __dmul_rn)
 GT_ROUNDED(gt_div_rn, /, __fdiv_rn, __ddiv_rn)
 
-// ---- conversions: float to integer saturates and NaN becomes 0; bool is != 0
+// ---- conversions: wide integers saturate, narrow ones are the low bits of a wide one; NaN becomes 0; bool is != 0
 
 GT_FUNCTION float gt_widen(gt_bf16 x) { return gt_float_bits((gt_u32)x.bits << 16); }
 GT_FUNCTION gt_bf16 gt_narrow_bf16(float x) {  // to nearest even on the bits
@@ -215,7 +215,10 @@ template <class From> struct gt_conversion<gt_f16, From, false> {
 template <class From> struct gt_conversion<gt_f16, From, true> {
   GT_RANGE_FUNCTION gt_f16 of(From x) { return gt_narrow_f16(x); }
 };
-template <class From, bool saturates> struct gt_conversion<gt_bf16, From, saturates> {
+template <class From> struct gt_conversion<gt_bf16, From, false> {
+  GT_RANGE_FUNCTION gt_bf16 of(From x) { return gt_narrow_bf16((float)x); }
+};
+template <class From> struct gt_conversion<gt_bf16, From, true> {
   GT_RANGE_FUNCTION gt_bf16 of(From x) { return gt_narrow_bf16((float)x); }
 };
 template <class To, class From> struct gt_converts {
@@ -226,3 +229,9 @@ template <class To, class From> GT_FUNCTION To gt_cast(From x) {
 }
 template <class To> GT_FUNCTION To gt_cast(gt_f16 x) { return gt_cast<To>(gt_widen(x)); }
 template <class To> GT_FUNCTION To gt_cast(gt_bf16 x) { return gt_cast<To>(gt_widen(x)); }
+
+// A float as the low bits of an integer `Through`, 0 where that does not hold it.
+template <class To, class Through, class From> GT_FUNCTION To gt_wrapped(From x) {
+  const From limit = sizeof(Through) == 8 ? (From)9223372036854775808.0 : (From)2147483648.0;
+  return gt_abs(x) < limit ? (To)(Through)x : (To)0;
+}

@@ -86,7 +86,7 @@ class Unit:
         self.exports: list[str] = []
         self._math: dict[tuple[str, DType], str | None] = {}
         self._kernels: dict[tuple[Kernel, tuple[int, ...]], list[Stage]] = {}
-        self._symbols: dict[str, int] = {}
+        self._symbols: set[str] = set()
 
     def text(self) -> str:
         """The unit, without the prelude that it is compiled after."""
@@ -113,10 +113,17 @@ class Unit:
             self._kernels[key] = [self._stage(kernel, shared, part) for part in parts(kernel)]
         return self._kernels[key]
 
+    def _symbol(self, hint: str) -> str:
+        """A name that no other function of the unit has."""
+        name, count = f"k_{hint}", 0
+        while name in self._symbols:
+            count += 1
+            name = f"k_{hint}_{count}"
+        self._symbols.add(name)
+        return name
+
     def _stage(self, kernel: Kernel, shared: tuple[int, ...], part: Part) -> Stage:
-        count = self._symbols.get(kernel.name, 0)
-        self._symbols[kernel.name] = count + 1
-        name = f"k_{kernel.name}" + (f"_{count}" if count else "")
+        name = self._symbol(kernel.name)
         writer = Writer(self, kernel.name)
         for i, b in enumerate(kernel.buffers):
             writer.buffers[b] = f"b{i}_{b.name}"
