@@ -109,7 +109,7 @@ class Expressions:
         return f32 if dtype in HALVES else dtype
 
     def cast(self, text: str, a: DType, b: DType) -> str:
-        """`text` of dtype `a` as `b`: wide integers saturate, narrow ones wrap, NaN to 0, bool is ``!= 0``."""
+        """`text` of dtype `a` as `b`: wide integers saturate, narrow ones wrap, NaN is 0, bool ``!= 0``."""
         if a is b:
             return text
         if a.is_floating_point and b.is_integer and (bits := narrow_through(self.wide(a), b)):

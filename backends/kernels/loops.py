@@ -256,6 +256,10 @@ class Nest:
     def line(self) -> Iterator[None]:
         """One loop, cut into chunks of `grain`."""
         ((extent, variable),) = self.loops
+        if self.grain == 1:
+            with self.scope.loop(extent, "parallel", variable=variable):
+                yield
+            return
         shared = self.shared and isinstance(extent, int) and extent > 1
         n, b = self.scope.count(int(extent)) if shared else self.scope.expr(extent), self.scope.b
         if isinstance(extent, int) and extent <= self.grain:
@@ -281,6 +285,8 @@ class Nest:
 
     def flattened(self) -> int:
         """How many outer loops become rows: enough that a row is not much more than a task."""
+        if self.grain == 1:
+            return len(self.loops)
         if self.tile is not None:
             return self.tile
         for count in range(1, len(self.loops)):
@@ -300,7 +306,7 @@ class Nest:
 
     @contextmanager
     def inner(self, flat: int) -> Iterator[None]:
-        if self.tile is not None:
+        if self.tile is not None and flat < len(self.loops):
             with self.tiles(flat):
                 yield
             return
@@ -344,10 +350,15 @@ def nested(scope: Scope, loops: Sequence[tuple[Dim, Dim]], last: str = "vector")
 
 @contextmanager
 def task_rows(scope: Scope, rows: Dim, work: Dim, grain: int) -> Iterator[Expr]:
-    """A loop over `rows` of `work` elements each, shared between tasks of at least `grain` elements."""
+    """A loop over `rows` of `work` elements each, shared between tasks of at least `grain` elements; where
+    tasks cost nothing each row is one."""
     b = scope.b
     if rows == 1:
         yield Const(0)
+        return
+    if not scope.lowering.task_ns:
+        with b.loop(scope.expr(rows), "parallel", "row") as row:
+            yield row
         return
     if isinstance(rows, int) and isinstance(work, int) and rows * work <= grain:
         with b.loop(rows, "serial", "row") as row:
