@@ -11,7 +11,7 @@ import pytest
 
 from graphtorch.backends import Buffer
 from graphtorch.backends import compile as compile_reference
-from graphtorch.backends.gpu import compiler
+from graphtorch.backends.gpu import compiler, nvrtc
 from graphtorch.backends.gpu.device import DeviceError
 from graphtorch.backends.gpu.emulated import ORDERS, EmulatedDevice
 from graphtorch.backends.gpu.emulated import compiler as cxx
@@ -172,6 +172,19 @@ SUMS: dict[str, str] = {
 def test_lanes_exchange_values(name: str, want: float) -> None:
     for order in range(ORDERS):
         assert run("float v = x[threadIdx.x];\n" + SUMS[name], order)[0] == want
+
+
+# ------------------------------------------------------------------------------------------ NVRTC
+
+
+@pytest.mark.skipif(nvrtc.library() is None, reason="pip install nvidia-cuda-nvrtc compiles kernels for GPUs")
+def test_nvrtc_takes_the_same_text() -> None:
+    unit = Unit()
+    for sample in samples()[::40]:
+        compiler.build(sample.graph(), unit)
+    assert nvrtc.compile(unit.text(), "sm_80").startswith(b"\x7fELF")
+    with pytest.raises(DeviceError, match=r"unit\(1\): error"):
+        nvrtc.compile("wrong", "sm_90")
 
 
 # ------------------------------------------------------------------------------------------ text

@@ -1,0 +1,95 @@
+"""CUDA C to machine code by NVRTC, NVIDIA's compiler as a library: it needs no GPU and no driver.
+
+The library comes with what CuPy's wheels need, with ``pip install nvidia-cuda-nvrtc`` or a CUDA toolkit.
+See https://docs.nvidia.com/cuda/nvrtc/index.html
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from .device import DeviceError
+
+HERE = Path(__file__).parent
+NAMES = ("libnvrtc.so.13", "libnvrtc.so.12")
+OPTIONS = ("-std=c++17", "--fmad=true", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
+
+
+def _candidates() -> Iterator[str]:
+    """Where the library may be: in wheels of NVIDIA's, then where the system looks."""
+    found = importlib.util.find_spec("nvidia")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        for name in NAMES:
+            yield from (str(p) for p in sorted(Path(folder).glob(f"*/lib/{name}")))
+    yield from NAMES
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """NVRTC; None where there is none."""
+    for path in _candidates():
+        try:
+            return ctypes.CDLL(path)
+        except OSError:
+            continue
+    return None
+
+
+@functools.cache
+def prelude() -> str:
+    """What every unit begins with."""
+    return (HERE / "prelude.cuh").read_text(encoding="utf8")
+
+
+def architectures() -> list[int]:
+    """The architectures that this NVRTC compiles for, as 80 for sm_80."""
+    nvrtc = _required()
+    count = ctypes.c_int()
+    nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(count))
+    found = (ctypes.c_int * count.value)()
+    nvrtc.nvrtcGetSupportedArchs(found)
+    return list(found)
+
+
+def compile(text: str, architecture: str) -> bytes:
+    """The cubin of a unit for an architecture such as ``sm_90``.
+
+    Raises: DeviceError: there is no NVRTC, or it refuses the text, with what it says.
+    """
+    nvrtc = _required()
+    program = ctypes.c_void_p()
+    source = f"{prelude()}\n#line 1 \"unit\"\n{text}".encode()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"unit.cu", 0, None, None)
+    try:
+        options = [o.encode() for o in (f"-arch={architecture}", *OPTIONS)]
+        if nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options)):
+            raise DeviceError(f"NVRTC refused a unit of kernels:\n{_text(nvrtc, program)[:4000]}")
+        return _bytes(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _required() -> ctypes.CDLL:
+    found = library()
+    if found is None:
+        raise DeviceError("kernels for a GPU are compiled by NVRTC, and there is none: "
+                          "pip install nvidia-cuda-nvrtc")
+    return found
+
+
+def _text(nvrtc: ctypes.CDLL, program: ctypes.c_void_p) -> str:
+    return _bytes(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).rstrip(b"\0").decode()
+
+
+def _bytes(size_of: ctypes._NamedFuncPointer, get: ctypes._NamedFuncPointer,
+           program: ctypes.c_void_p) -> bytes:
+    size = ctypes.c_size_t()
+    size_of(program, ctypes.byref(size))
+    found = ctypes.create_string_buffer(size.value)
+    get(program, found)
+    return found.raw
