@@ -90,6 +90,8 @@ class ScatterKernel:
 
     def emit(self) -> None:
         updates, scope = self.updates, self.scope
+        if 0 in updates.shape:  # nothing to apply, and nothing there to read
+            return
         buffer = scope.buffer(self.out, "readwrite")
         self.index: Index = tuple(scope.space.variable(extent) for extent in updates.shape)
         bound = [a for a in range(len(updates.shape)) if a not in updates.free]

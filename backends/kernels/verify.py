@@ -325,7 +325,12 @@ class _Verifier:
         if e.op not in k.UNARY:
             self.refuse("op", f"no unary operation {e.op!r}")
         self.expression(e.x)
-        same = e.op != "isnan" and not e.op.startswith("bitcast")
+        if e.op.startswith("bitcast"):  # one kind of float may have the bits of another's
+            made, want = e.type.dtype, k.unary(e.op, e.x).type
+            if made.is_floating_point != want.dtype.is_floating_point or made.bits != want.dtype.bits:
+                self.fits("type", want, e.type, e.op)
+            return
+        same = e.op != "isnan"
         if not same or e.x.type is not e.type:
             self.fits("type", e.x.type if same else k.unary(e.op, e.x).type, e.type, e.op)
 
