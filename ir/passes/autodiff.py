@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ..graph import Location, Node, Value, located, topological
-from ..op import NO_ATTRS, OPS, ByDecomposition, Core, NoGradient
+from ..op import NO_ATTRS, OPS, ByDecomposition, Core, Kind, NoGradient
 
 Cotangents = Sequence[Value | None]
 
@@ -48,7 +48,8 @@ def pullback(
     if template is not None:
         return template.apply(node, cotangents)
     found = _pulled(node, cotangents)
-    if key in _templates and node.op.name not in WITH_BODIES:  # the second time: it may come often
+    plans = node.op.kind is Kind.CONTROL or node.op.name == "region"  # their rules keep plans of their own
+    if key in _templates and not plans:  # the second time: it may come often
         _templates[key] = Template(node, [c is not None for c in cotangents], wanted)
     else:
         if len(_templates) >= TEMPLATES_LIMIT:
@@ -139,7 +140,6 @@ class Template:
 
 
 TEMPLATES_LIMIT = 4096
-WITH_BODIES = frozenset(("scan", "cond", "while_loop", "region"))  # their rules keep plans of their own
 _templates: dict[object, Template | None] = {}  # None: met once
 
 

@@ -7,11 +7,11 @@ import numpy as np
 from .. import ops
 from ..graph import Graph, Node, Value
 from ..literal import Literal
+from ..op import Kind
 from ..ops.checks import attrs_of
 from ..ops.shape import ConstantAttrs
 from ..rewrite import rewrite
 
-HOLDERS = frozenset((ops.region, ops.scan, ops.cond, ops.while_loop))  # their work has no bound
 LIMIT = 1 << 14  # elements of a result: more would make the graph's text and the compiled file large
 
 
@@ -42,7 +42,9 @@ def _is_foldable(node: Node) -> bool:
             return False
     if not node.operands:
         return False
-    if any(not t.is_static or t.numel > LIMIT for t in node.types) or node.op in HOLDERS:
+    if node.op.kind is Kind.CONTROL or node.op is ops.region:  # their work has no bound
+        return False
+    if any(not t.is_static or t.numel > LIMIT for t in node.types):
         return False
     return not (node.op is ops.expand and node.operands[0].rank == 0)
 
