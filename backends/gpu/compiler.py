@@ -35,7 +35,7 @@ class Machine:
 def compile(graph: Graph, device: Device, stable: Sequence[int] = ()) -> Executable:
     """An executable of `graph` on `device`.
 
-    Args: stable: as `backends.compile` takes it.
+    Args: stable: as `backends.compile` takes it; but what is packed of them is packed again at each call.
     Raises: TypeError, NotImplementedError: an op or dtype that has no kernel, naming node and line.
     """
     unit = Unit()

@@ -1,4 +1,4 @@
-"""What a device does for programs: memory, code, launches. Two kinds offer it: GPUs, and the emulated one."""
+"""What a device does for programs: memory, code, launches. The emulated one offers it (emulated.py)."""
 
 from __future__ import annotations
 
@@ -65,11 +65,5 @@ class Device(Protocol):
     def read(self, address: int, size: int) -> bytes:
         """Bytes of the device, after all that was asked for before."""
 
-    def copy(self, source: int, target: int, size: int) -> None:
-        """Copy on the device."""
-
     def load(self, text: str, kernels: Sequence[str]) -> Module:
         """Compile a unit (unit.py) and load it."""
-
-    def synchronize(self) -> None:
-        """Wait until all that was asked for is done. Raises: DeviceError."""

@@ -59,14 +59,8 @@ class EmulatedDevice:
     def read(self, address: int, size: int) -> bytes:
         return ctypes.string_at(address, size)
 
-    def copy(self, source: int, target: int, size: int) -> None:
-        ctypes.memmove(target, source, size)
-
     def load(self, text: str, kernels: Sequence[str]) -> EmulatedModule:
         return EmulatedModule(_library(text + "\n" + "\n".join(f"GT_EXPORT({k})" for k in kernels)), self)
-
-    def synchronize(self) -> None:
-        pass
 
 
 class EmulatedModule:

@@ -2,7 +2,7 @@
 //
 // A thread runs until a barrier, or an operation of its warp, needs the others; a kernel without any is a plain
 // loop over threads on one stack. What is reported, with kernel and line: accesses outside of what a kernel
-// was given, threads of a block that wait at different barriers or have left while others wait, and lanes that
+// was given (temporaries lie in one arena, and are told from what follows them there by nothing), threads of a block that wait at different barriers or have left while others wait, and lanes that
 // a warp operation waits for in vain. Shared memory is filled with NaN before each block, so that what was
 // never written, or not yet, shows in results; `order` lets threads run in other orders, so that what one may
 // not rely on shows as well.

@@ -7,7 +7,8 @@ sums over channels, block by block.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import i64
@@ -141,6 +142,18 @@ class SampleKernel:
         assert self.g is not None
         return cast(load(self.g, at), self.dtype)
 
+    @contextmanager
+    def blocks_of_samples(self, work: int) -> Iterator[Expr]:
+        """A task for each block of the samples of an image, which it gives; `work`: of a sample's channel."""
+        self.begin()
+        grain = cost.grain([self.node], 4.0)
+        with task_rows(self.scope, self.images * self.blocks, self.channels * (work * BLOCK), grain) as row:
+            self.scratches()
+            blocks = self.scope.expr(self.blocks)
+            image = self.b.let(row // blocks, "image")
+            self.block(row % blocks)
+            yield image
+
     def launch(self) -> None:
         work = self.images * self.channels * self.samples * 8
         self.scope.launch(self.node.op.name, work, cost.traffic([*self.node.operands, *self.node.results()]))
@@ -154,13 +167,7 @@ class Samples(SampleKernel):
 
     def emit(self) -> None:
         b = self.b
-        self.begin()
-        grain = cost.grain([self.node], 4.0)
-        with task_rows(self.scope, self.images * self.blocks, self.channels * (4 * BLOCK), grain) as row:
-            self.scratches()
-            blocks = self.scope.expr(self.blocks)
-            image = b.let(row // blocks, "image")
-            self.block(row % blocks)
+        with self.blocks_of_samples(4) as image:
             self.corners(image, self.weights)
             with b.loop(self.c, "serial", "c") as c:
                 plane = b.let(image * self.c + c, "plane")
@@ -230,13 +237,7 @@ class CoordinateGrad(SampleKernel):
 
     def emit(self) -> None:
         b = self.b
-        self.begin()
-        grain = cost.grain([self.node], 4.0)
-        with task_rows(self.scope, self.images * self.blocks, self.channels * (8 * BLOCK), grain) as row:
-            self.scratches()
-            blocks = self.scope.expr(self.blocks)
-            image = b.let(row // blocks, "image")
-            self.block(row % blocks)
+        with self.blocks_of_samples(8) as image:
             self.sums = [b.scratch(self.dtype, BLOCK, "corner") for _ in range(4)]
             with b.loop(self.count, "vector", "s") as s:
                 for buffer in self.sums:
