@@ -65,5 +65,8 @@ class Device(Protocol):
     def read(self, address: int, size: int) -> bytes:
         """Bytes of the device, after all that was asked for before."""
 
+    def copy(self, to: int, address: int, size: int) -> None:
+        """Copy bytes of the device to another place there."""
+
     def load(self, text: str, kernels: Sequence[str]) -> Module:
         """Compile a unit (unit.py) and load it."""

@@ -59,6 +59,9 @@ class EmulatedDevice:
     def read(self, address: int, size: int) -> bytes:
         return ctypes.string_at(address, size)
 
+    def copy(self, to: int, address: int, size: int) -> None:
+        ctypes.memmove(to, address, size)
+
     def load(self, text: str, kernels: Sequence[str]) -> EmulatedModule:
         return EmulatedModule(_library(text + "\n" + "\n".join(f"GT_EXPORT({k})" for k in kernels)), self)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from graphtorch.ir.evaluate import bind_sizes
 from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.shape import evaluate
 
+from ..buffer import Buffer
 from ..kernels.abi import (
     BELOW,
     CALL,
@@ -26,9 +28,11 @@ from ..kernels.abi import (
     ZERO,
 )
 from ..record import Record
-from .device import Device, Memory, Module
+from .buffer import DeviceBuffer
+from .device import Device, Module
 from .unit import Stage
 
+ALIGNMENT = 256  # bytes: of what is copied to the device
 THREADS = 256  # of a block
 MOST_BLOCKS = 1 << 20  # more are not launched: each thread takes several tasks then
 UNKNOWN_BLOCKS = 256  # where the number of tasks is known to the device alone
@@ -52,29 +56,8 @@ class Built:
     kernels: tuple[Kernel, ...]
 
 
-@dataclass
-class Array:
-    """Elements on a device, row-major."""
-
-    dtype: DType
-    shape: tuple[int, ...]
-    memory: Memory
-    offset: int = 0
-
-    @property
-    def address(self) -> int:
-        return self.memory.address + self.offset
-
-    @property
-    def nbytes(self) -> int:
-        count = self.dtype.itemsize
-        for n in self.shape:
-            count *= n
-        return count
-
-
 class Executable:
-    """A compiled graph on one device: arrays in, arrays out."""
+    """A compiled graph on one device: buffers in, buffers out."""
 
     def __init__(self, built: Built, module: Module, device: Device):
         """Args: module: the unit that `built` was written into, loaded on `device`."""
@@ -89,8 +72,11 @@ class Executable:
         self._status = device.allocate(4)
         self._inputs = [Value(Type(DType.named(a.dtype), a.shape)) for a in record.inputs]
 
-    def __call__(self, inputs: Sequence[Array]) -> list[Array]:
+    def __call__(self, inputs: Sequence[DeviceBuffer | Buffer],
+                 more: Sequence[DeviceBuffer | Buffer] = ()) -> list[DeviceBuffer]:
         """The outputs, in new memory or in that of the inputs that they take over.
+
+        Args: inputs, more: as `backends.Executable` takes them; what is in the host's memory is copied first.
 
         Raises:
             TypeError, RuntimeError: number, dtype or shape of an input is not what was compiled for.
@@ -98,14 +84,16 @@ class Executable:
             DeviceError: a kernel did what it must not.
         """
         record = self.record
-        self._check(inputs)
-        sizes = bind_sizes(self._inputs, [x.shape for x in inputs])
-        outputs = [self._output(i, inputs, sizes) for i in range(len(record.outputs))]
+        given = [*inputs, *more]
+        self._check(given)
+        sizes = bind_sizes(self._inputs, [x.shape for x in given])
+        arrays = self._on_device(given)
+        outputs = [self._output(i, arrays, sizes) for i in range(len(record.outputs))]
         arena = self.device.allocate(int(evaluate(record.arena, sizes)))
         packed = self.device.allocate(int(evaluate(record.packed, sizes)))
         words = [int(evaluate(d, sizes)) for d in record.launches.sizes]
         walk = Walk(self, words)
-        places = [(x.address, x.nbytes) for x in (*inputs, *outputs)]
+        places = [(x.address, x.nbytes) for x in (*arrays, *outputs)]
         for place in (*places, (arena.address, arena.size), (packed.address, packed.size)):
             walk.give(*place)
         self.device.write(self._status.address, bytes(4))
@@ -116,7 +104,16 @@ class Executable:
             raise record.errors[status - 1].error()
         return outputs
 
-    def _check(self, inputs: Sequence[Array]) -> None:
+    def explain(self) -> str:
+        """What runs: the kernels by their names, and what memory they need."""
+        record = self.record
+        lines = [f"{record.name} on {self.device.properties.name}: {len(self._kernels)} kernels, "
+                 f"arena {record.arena} bytes"]
+        lines += [f"  {name}: {len(kernel.stages)} launches"
+                  for name, kernel in zip(record.launches.functions, self._kernels, strict=True)]
+        return "\n".join(lines) + "\n"
+
+    def _check(self, inputs: Sequence[DeviceBuffer | Buffer]) -> None:
         if len(inputs) != len(self._inputs):
             raise TypeError(f"{self.record.name} takes {len(self._inputs)} inputs, but got {len(inputs)}")
         for i, (x, v) in enumerate(zip(inputs, self._inputs, strict=True)):
@@ -125,16 +122,33 @@ class Executable:
             if len(x.shape) != len(v.shape):
                 raise RuntimeError(f"input {i} of {self.record.name} has shape {v.shape}, but got {x.shape}")
 
-    def _output(self, i: int, inputs: Sequence[Array], sizes: dict[str, int]) -> Array:
+    def _on_device(self, given: Sequence[DeviceBuffer | Buffer]) -> list[DeviceBuffer]:
+        """The inputs on the device; those of the host, which are many numbers, in one copy."""
+        host = [x for x in given if isinstance(x, Buffer)]
+        if not host:
+            return list(given)  # type: ignore[arg-type]
+        starts, total = [], 0
+        for x in host:
+            starts.append(total)
+            total += -(-(x.nbytes if x.address else 0) // ALIGNMENT) * ALIGNMENT
+        memory, staged = self.device.allocate(total), bytearray(total)
+        made = []
+        for x, start in zip(host, starts, strict=True):
+            if x.address:  # else only its sizes count
+                staged[start: start + x.nbytes] = ctypes.string_at(x.address, x.nbytes)
+            made.append(DeviceBuffer(self.device, x.dtype, x.shape, memory, memory.address + start))
+        if total:
+            self.device.write(memory.address, staged)
+        copied = iter(made)
+        return [next(copied) if isinstance(x, Buffer) else x for x in given]
+
+    def _output(self, i: int, inputs: Sequence[DeviceBuffer], sizes: dict[str, int]) -> DeviceBuffer:
         array = self.record.outputs[i]
         shape = tuple(int(evaluate(d, sizes)) for d in array.shape)
-        made = Array(DType.named(array.dtype), shape, inputs[array.alias].memory if array.alias is not None
-                     else self.device.allocate(0))
-        if array.alias is not None:
-            made.offset = inputs[array.alias].offset
-        else:
-            made.memory = self.device.allocate(made.nbytes)
-        return made
+        if array.alias is None:
+            return DeviceBuffer.empty(self.device, DType.named(array.dtype), shape)
+        taken = inputs[array.alias]
+        return DeviceBuffer(self.device, DType.named(array.dtype), shape, taken.memory, taken.address)
 
     def launch(self, number: int, buffers: Sequence[tuple[int, int]], sizes: Sequence[int]) -> None:
         """Launch the stages of a kernel, one after the other."""

@@ -12,10 +12,11 @@ import pytest
 from graphtorch.backends import Buffer
 from graphtorch.backends import compile as compile_reference
 from graphtorch.backends.gpu import compiler, nvrtc
+from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.device import DeviceError
 from graphtorch.backends.gpu.emulated import ORDERS, EmulatedDevice
 from graphtorch.backends.gpu.emulated import compiler as cxx
-from graphtorch.backends.gpu.executable import Array, Executable
+from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32
@@ -28,15 +29,8 @@ pytestmark = pytest.mark.skipif(cxx() is None, reason="the emulated CUDA device 
 CHUNKS = 8  # of the samples; the kernels of each are one unit
 
 
-def put(device: EmulatedDevice, x: Any) -> Array:
-    x = np.asarray(x, order="C")
-    memory = device.allocate(x.nbytes)
-    device.write(memory.address, x.tobytes())
-    return Array(DType.of(x.dtype), x.shape, memory)
-
-
-def get(device: EmulatedDevice, x: Array) -> np.ndarray:
-    return np.frombuffer(device.read(x.address, x.nbytes), x.dtype.numpy).reshape(x.shape)
+def put(device: EmulatedDevice, x: Any) -> DeviceBuffer:
+    return DeviceBuffer.of(np.asarray(x), device)
 
 
 @functools.cache
@@ -56,7 +50,7 @@ def test_every_op(chunk: int) -> None:
         found = Executable(made, module, device)([put(device, x) for x in sample.arrays])
         want = compile_reference(sample.graph(), "reference")([Buffer.of(x) for x in sample.arrays])
         for ours, theirs in zip(found, want, strict=True):
-            mine, expected = get(device, ours), theirs.numpy()
+            mine, expected = ours.numpy(), theirs.numpy()
             if mine.dtype != expected.dtype or not np.allclose(mine, expected, 1e-6, 1e-7, equal_nan=True):
                 wrong.append(f"{sample.name}: {mine.ravel()[:3]} instead of {expected.ravel()[:3]}")
     assert not wrong
@@ -84,7 +78,7 @@ def test_conversions() -> None:
     found = compiler.compile(all_dtypes(), device)([put(device, x) for x in given])
     want = compile_reference(all_dtypes(), "reference")([Buffer.of(x) for x in given])
     for (a, b), ours, theirs in zip([(a, b) for a in DTYPES for b in DTYPES], found, want, strict=True):
-        assert get(device, ours).tobytes() == theirs.numpy().tobytes(), f"{a} to {b}"
+        assert ours.numpy().tobytes() == theirs.numpy().tobytes(), f"{a} to {b}"
 
 
 def model(x: Value, w: Value, b: Value) -> Value:
@@ -102,7 +96,7 @@ def test_symbolic_sizes_in_any_order_of_threads(order: int) -> None:
         arrays = [rng.standard_normal(s).astype(np.float32) for s in ((count, 7), (7, 9), (9,))]
         scores = np.tanh(arrays[0]) @ arrays[1] + arrays[2]
         want = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-        found = get(device, executable([put(device, x) for x in arrays])[0])
+        found = executable([put(device, x) for x in arrays])[0].numpy()
         np.testing.assert_allclose(found, want, 1e-5)
 
 
@@ -136,7 +130,7 @@ def run(body: str, order: int = 0, size: int = 32) -> np.ndarray:
     text = f'extern "C" __global__ void k(float* x, gt_i32* status) {{\n{body}\n}}\n'
     x, status = put(device, np.arange(size, dtype=np.float32)), put(device, np.zeros(1, np.int32))
     device.load(text, ["k"]).launch("k", 1, size, [(x.address, x.nbytes)], [], status.address)
-    return get(device, x)
+    return x.numpy()
 
 
 @pytest.mark.parametrize("name", FAULTS)
