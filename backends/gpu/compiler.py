@@ -14,10 +14,11 @@ from ..kernels.lower import lower
 from ..kernels.plan import plan
 from ..kernels.table import record_of, tabulate
 from .device import Device
-from .executable import Built, Executable, Kernel
+from .executable import Built, Executable
 from .supports import supports
 from .types import register
 from .unit import Unit
+from .walk import Kernel
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def compile(graph: Graph, device: Device, stable: Sequence[int] = ()) -> Executa
     """
     unit = Unit()
     built = build(graph, unit, stable)
-    return Executable(built, device.load(unit.text(), unit.exports), device)
+    return Executable(built, device.load(unit.pieces(device.compilers)), device)
 
 
 def build(graph: Graph, unit: Unit, stable: Sequence[int] = ()) -> Built:

@@ -1,10 +1,19 @@
-"""What a device does for programs: memory, code, launches. The emulated one offers it (emulated.py)."""
+"""What a device does for programs: memory, code, launches, events, replay. GPUs offer it (cupy_device.py),
+and the emulated one (emulated.py).
+
+A device has one queue: all it does happens in the order in which it is asked for, and all but reading returns
+before it has happened.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from ..record import Site
+from .status import Status
 
 
 class DeviceError(RuntimeError):
@@ -17,8 +26,12 @@ class Properties:
 
     Attributes:
         capability: major and minor version of what it computes.
-        multiprocessors: blocks that run at once, at least.
-        shared: bytes of shared memory that a block may have.
+        memory: bytes in all.
+        multiprocessors: how many parts run blocks by themselves.
+        shared: bytes of shared memory that a block may ask for.
+        warp: threads that run in step.
+        cache: bytes of the cache that all multiprocessors share.
+        threads: most threads that a multiprocessor has at a time.
     """
 
     name: str
@@ -26,47 +39,184 @@ class Properties:
     memory: int
     multiprocessors: int
     shared: int = 48 << 10
+    warp: int = 32
+    cache: int = 4 << 20
+    threads: int = 2048
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text of a unit that is compiled by itself, and the names of the kernels in it."""
+
+    text: str
+    kernels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel with its arguments, but for the addresses.
+
+    Attributes:
+        buffers: for each the number of the memory that it lies in, and how many bytes after its beginning.
+        sizes: C type and value of each.
+        shared: bytes of shared memory that are asked for beyond what the kernel declares.
+    """
+
+    function: str
+    blocks: int
+    threads: int
+    buffers: tuple[tuple[int, int], ...]
+    sizes: tuple[tuple[str, int], ...] = ()
+    shared: int = 0
 
 
 class Memory(Protocol):
-    """A stretch of a device's memory, given back when nobody holds it."""
+    """A stretch of memory, given back when nobody holds it."""
 
     address: int
     size: int
 
 
-class Module(Protocol):
-    """Compiled kernels, loaded."""
+class Series(Protocol):
+    """Launches, one after the other, that are made ready once."""
 
-    def launch(self, function: str, blocks: int, threads: int, buffers: Sequence[tuple[int, int]],
-               sizes: Sequence[tuple[str, int]], status: int, shared: int = 0) -> None:
-        """Put a kernel into the device's queue.
+    def __call__(self, addresses: Sequence[int], sizes: Sequence[int]) -> None:
+        """Put the launches into the device's queue.
 
-        Args:
-            buffers: address and extent in bytes of each buffer.
-            sizes: C type and value of each size.
-            status: address of the word that a data-dependent error is written to.
-            shared: bytes of shared memory that are asked for beyond what the kernel declares.
+        Args: addresses, sizes: of the memories that the launches number; the last one is the word that a
+            data-dependent error is written to.
         """
 
 
+class Module(Protocol):
+    """Compiled kernels, loaded."""
+
+    def series(self, launches: Sequence[Launch]) -> Series:
+        """Make launches ready."""
+
+
+class Event(Protocol):
+    """A place in a device's queue."""
+
+    def record(self) -> None:
+        """Take the place behind all that was asked for so far."""
+
+    def done(self) -> bool:
+        """Whether all that stands before it has happened."""
+
+    def synchronize(self) -> None:
+        """Wait for that. Raises: as `Device.synchronize`."""
+
+    def elapsed(self, later: Any) -> float:
+        """Milliseconds from this event to a later one; both are done."""
+
+
+class Replay(Protocol):
+    """What was captured."""
+
+    def __call__(self) -> None:
+        """Put all of it into the device's queue again, with the same addresses."""
+
+
+@dataclass
+class Statistics:
+    """A device's memory in bytes: what programs hold, what was taken for them; and the most of each."""
+
+    allocated: int = 0
+    reserved: int = 0
+    peak_allocated: int = 0
+    peak_reserved: int = 0
+    allocations: int = 0
+
+
 class Device(Protocol):
-    """A device: all it does happens in the order in which it is asked for."""
+    """A device."""
 
     @property
     def properties(self) -> Properties: ...
 
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """Held by a thread whose launches must not be mixed with another's."""
+
+    @property
+    def stream(self) -> int:
+        """The handle of its queue, for other libraries; 0 where it has none."""
+
+    # ---- memory
+
     def allocate(self, size: int) -> Memory:
         """Memory of at least `size` bytes. Raises: MemoryError."""
 
-    def write(self, address: int, data: bytes | memoryview) -> None:
-        """Copy bytes to the device."""
+    def pinned(self, size: int) -> Memory:
+        """Memory of the host that the device reaches as well, at the same address."""
+
+    def write(self, address: int, data: bytes | bytearray | memoryview, held: object = None) -> None:
+        """Copy bytes to the device.
+
+        Args:
+            data: it may be changed as soon as this returns, unless it is `pinned` memory: that is read later.
+            held: who owns pinned memory: is kept until it was read.
+        """
 
     def read(self, address: int, size: int) -> bytes:
-        """Bytes of the device, after all that was asked for before."""
+        """Bytes of the device, after all that was asked for before. Raises: as `synchronize`."""
+
+    def download(self, to: int, address: int, size: int, held: object = None) -> None:
+        """Copy bytes to the host's memory, and return when they are there. Raises: as `synchronize`.
+
+        Args: held: who owns `to`, where that is pinned memory: is kept until the bytes are there, which this
+            does not wait for then.
+        """
 
     def copy(self, to: int, address: int, size: int) -> None:
         """Copy bytes of the device to another place there."""
 
-    def load(self, text: str, kernels: Sequence[str]) -> Module:
-        """Compile a unit (unit.py) and load it."""
+    def clear(self, address: int, size: int) -> None:
+        """Write zeros."""
+
+    def memory_info(self) -> tuple[int, int]:
+        """How many bytes are free, and how many there are, whoever uses the rest."""
+
+    def statistics(self) -> Statistics:
+        """A copy of the counters."""
+
+    def reset_peaks(self) -> None:
+        """Let the peaks begin anew at what is used now."""
+
+    def release(self) -> None:
+        """Give memory that nobody holds back to the system."""
+
+    # ---- code
+
+    @property
+    def compilers(self) -> int:
+        """How many pieces are compiled at a time."""
+
+    def load(self, pieces: Sequence[Piece]) -> Module:
+        """Compile a unit (unit.py) and load it. Raises: DeviceError: the compiler refuses it."""
+
+    def begin_capture(self) -> None:
+        """From here on launches and copies on the device are noted, not done; `lock` is held meanwhile."""
+
+    def end_capture(self) -> Replay:
+        """What was noted since `begin_capture`."""
+
+    # ---- the queue
+
+    def event(self) -> Event:
+        """A new event."""
+
+    def status(self, sites: Sequence[Site]) -> Status:
+        """A word for the data-dependent errors of a program, for `expect`."""
+
+    def expect(self, status: Status) -> None:
+        """Look at `status` when it is known what was launched so far has done."""
+
+    def synchronize(self) -> None:
+        """Wait until all has happened that was asked for.
+
+        Raises:
+            DeviceError: a kernel did what it must not.
+            Exception: the first of the data-dependent errors that were met since the last time.
+        """

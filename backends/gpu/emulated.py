@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import cache
 from ..buffer import Block, size_class
-from .device import DeviceError, Properties
+from ..record import Site
+from .arguments import Arguments
+from .device import DeviceError, Launch, Piece, Properties, Statistics
+from .status import Status, Statuses
 
 HERE = Path(__file__).parent
 OPTIONS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing",
@@ -41,7 +49,13 @@ def prelude() -> str:
 
 
 class EmulatedDevice:
-    """A device in this process. `order` is that in which threads and blocks run: 0, 1 or 2."""
+    """A device in this process. `order` is that in which threads and blocks run: 0, 1 or 2.
+
+    What it is asked for it does before it returns; but data-dependent errors are raised where a GPU's are.
+    """
+
+    compilers = 1
+    stream = 0
 
     def __init__(self, order: int = 0):
         if compiler() is None:
@@ -49,49 +63,187 @@ class EmulatedDevice:
                               "or clang++, or name one in CXX")
         self.order = order
         self.properties = Properties("emulated", (8, 0), 8 << 30, 2)
+        self.lock = threading.RLock()
+        self._counters = Statistics()
+        self._statuses = Statuses(self.pinned)
+        self._noted: list[Callable[[], None]] | None = None  # during a capture
 
-    def allocate(self, size: int) -> Block:
+    # ---- memory
+
+    def allocate(self, size: int) -> EmulatedMemory:
+        limit = self.properties.memory
+        if self._counters.allocated + size > limit:
+            raise MemoryError(f"CUDA out of memory. Tried to allocate {size} bytes. The emulated device has "
+                              f"a total capacity of {limit} bytes; {self._counters.allocated} are held")
+        return EmulatedMemory(size_class(max(size, 1)), self._counters)
+
+    def pinned(self, size: int) -> Block:
         return Block(size_class(max(size, 1)))
 
-    def write(self, address: int, data: bytes | memoryview) -> None:
+    def write(self, address: int, data: bytes | bytearray | memoryview, held: object = None) -> None:
         ctypes.memmove(address, bytes(data), len(data))
 
     def read(self, address: int, size: int) -> bytes:
+        self.synchronize()
         return ctypes.string_at(address, size)
 
-    def copy(self, to: int, address: int, size: int) -> None:
+    def download(self, to: int, address: int, size: int, held: object = None) -> None:
         ctypes.memmove(to, address, size)
+        if held is None:
+            self.synchronize()
 
-    def load(self, text: str, kernels: Sequence[str]) -> EmulatedModule:
-        return EmulatedModule(_library(text + "\n" + "\n".join(f"GT_EXPORT({k})" for k in kernels)), self)
+    def copy(self, to: int, address: int, size: int) -> None:
+        self.queue(lambda: ctypes.memmove(to, address, size))
+
+    def clear(self, address: int, size: int) -> None:
+        self.queue(lambda: ctypes.memset(address, 0, size))
+
+    def memory_info(self) -> tuple[int, int]:
+        return self.properties.memory - self._counters.allocated, self.properties.memory
+
+    def statistics(self) -> Statistics:
+        return replace(self._counters)
+
+    def reset_peaks(self) -> None:
+        self._counters.peak_allocated = self._counters.peak_reserved = self._counters.allocated
+
+    def release(self) -> None:
+        """Nothing: its memory is recycled with the host's."""
+
+    # ---- code
+
+    def load(self, pieces: Sequence[Piece]) -> EmulatedModule:
+        return EmulatedModule(self, [(_library("\n".join([p.text, *(f"GT_EXPORT({k})" for k in p.kernels)])),
+                                      p.kernels) for p in pieces])
+
+    def begin_capture(self) -> None:
+        self.lock.acquire()
+        self._noted = []
+
+    def end_capture(self) -> Callable[[], None]:
+        noted, self._noted = self._noted or [], None
+        self.lock.release()
+
+        def replay() -> None:
+            for call in noted:
+                self.queue(call)
+
+        return replay
+
+    # ---- the queue
+
+    def queue(self, call: Callable[[], object]) -> None:
+        """Do it, or note it during a capture."""
+        with self.lock:
+            if self._noted is None:
+                call()
+            else:
+                self._noted.append(call)  # type: ignore[arg-type]
+
+    def event(self) -> EmulatedEvent:
+        return EmulatedEvent(self)
+
+    def status(self, sites: Sequence[Site]) -> Status:
+        return self._statuses.new(sites)
+
+    def expect(self, status: Status) -> None:
+        self._statuses.expect(status)
+
+    def synchronize(self) -> None:
+        self._statuses.settle(self._statuses.taken())
+
+
+class EmulatedMemory:
+    """Memory of the host that is counted as the device's."""
+
+    __slots__ = ("_block", "_counters", "address", "size")
+
+    def __init__(self, size: int, counters: Statistics):
+        self._block = Block(size)
+        self._counters = counters
+        self.address = self._block.address
+        self.size = size
+        counters.allocations += 1
+        counters.reserved = counters.allocated = counters.allocated + size
+        counters.peak_reserved = counters.peak_allocated = max(counters.peak_allocated, counters.allocated)
+
+    def __del__(self) -> None:
+        counters = self._counters
+        counters.reserved = counters.allocated = counters.allocated - self.size
+
+
+class EmulatedEvent:
+    """An event on the host's clock."""
+
+    def __init__(self, device: EmulatedDevice):
+        self._device = device
+        self._time = math.nan
+
+    def record(self) -> None:
+        def now() -> None:
+            self._time = time.perf_counter()
+
+        self._device.queue(now)
+
+    def done(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        self._device.synchronize()
+
+    def elapsed(self, later: Any) -> float:
+        return (later._time - self._time) * 1e3
 
 
 class EmulatedModule:
-    """Kernels in a shared library."""
+    """Kernels in shared libraries."""
 
-    def __init__(self, library: ctypes.CDLL, device: EmulatedDevice):
-        self._library = library
-        self._device = device
+    def __init__(self, device: EmulatedDevice, libraries: Sequence[tuple[ctypes.CDLL, Sequence[str]]]):
+        self.device = device
+        self.libraries = {name: library for library, names in libraries for name in names}
 
-    def launch(self, function: str, blocks: int, threads: int, buffers: Sequence[tuple[int, int]],
-               sizes: Sequence[tuple[str, int]], status: int, shared: int = 0) -> None:
-        every = [*buffers, (status, 4)]
-        count = len(every)
-        self._library.gt_ranges(count, (ctypes.c_void_p * count)(*[a for a, _ in every]),
-                                (ctypes.c_size_t * count)(*[n for _, n in every]))
-        words: list[Any] = [ctypes.c_void_p(a) for a, _ in buffers]
-        words += [_C_TYPES[t](n) for t, n in sizes]
-        words.append(ctypes.c_void_p(status))
-        pointers = (ctypes.c_void_p * len(words))(*[ctypes.addressof(w) for w in words])
-        call = getattr(self._library, f"{function}_emulated")
-        call.restype = ctypes.c_char_p
-        found = call(pointers, (ctypes.c_uint * 3)(blocks, 1, 1), (ctypes.c_uint * 3)(threads, 1, 1),
-                     ctypes.c_size_t(shared), self._device.order)
+    def series(self, launches: Sequence[Launch]) -> EmulatedSeries:
+        return EmulatedSeries(self, launches)
+
+
+class EmulatedSeries:
+    """Launches that are run on the host, with the memory that they were given in bounds."""
+
+    def __init__(self, module: EmulatedModule, launches: Sequence[Launch]):
+        self._device = module.device
+        self._launches = list(launches)
+        self._arguments = Arguments(launches)
+        self._libraries = [module.libraries[launch.function] for launch in launches]
+        self._functions = [getattr(library, f"{launch.function}_emulated")
+                           for library, launch in zip(self._libraries, launches, strict=True)]
+        for function in self._functions:
+            function.restype = ctypes.c_char_p
+
+    def __call__(self, addresses: Sequence[int], sizes: Sequence[int]) -> None:
+        given = tuple(addresses), tuple(sizes)
+        self._device.queue(lambda: self._run(*given))
+
+    def _run(self, addresses: Sequence[int], sizes: Sequence[int]) -> None:
+        self._arguments.fill(addresses)
+        extents = self._arguments.extents(sizes)
+        for i in range(len(self._launches)):
+            self._give_ranges(i, extents)
+            self._one(i)
+
+    def _give_ranges(self, i: int, extents: np.ndarray) -> None:
+        first, buffers = self._arguments.firsts[i], len(self._launches[i].buffers)
+        words = [*range(first, first + buffers), first + buffers + len(self._launches[i].sizes)]
+        self._libraries[i].gt_ranges(
+            len(words), (ctypes.c_void_p * len(words))(*[self._arguments.word(w) for w in words]),
+            (ctypes.c_size_t * len(words))(*[max(0, int(extents[w])) for w in words]))
+
+    def _one(self, i: int) -> None:
+        launch = self._launches[i]
+        found = self._functions[i](
+            ctypes.c_void_p(self._arguments.starts[i]), (ctypes.c_uint * 3)(launch.blocks, 1, 1),
+            (ctypes.c_uint * 3)(launch.threads, 1, 1), ctypes.c_size_t(launch.shared), self._device.order)
         if found:
             raise DeviceError(found.decode())
-
-
-_C_TYPES = {"gt_i64": ctypes.c_int64, "gt_i32": ctypes.c_int32}
 
 
 @functools.lru_cache(maxsize=1024)

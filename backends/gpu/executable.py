@@ -1,10 +1,25 @@
-"""Running compiled programs on a device: the table of launches (kernels/abi.py), walked from the host."""
+"""Running compiled programs on a device.
+
+What follows from the shapes of a call alone is found once for them: sizes, places in the arena, grids, and
+the words of all arguments but for the addresses (walk.py, arguments.py). A call then takes memory for outputs
+and temporaries, adds the addresses to the words and puts launch after launch into the device's queue.
+
+A call with the same addresses as an earlier one replays a captured graph. Steady programs, such as a step of
+training, meet the same addresses again and again, because parameters are updated in place and the pool gives
+back the memory that was freed last; so nothing is copied, and no memory is kept for a graph, which is used
+only when a call has just been given the memory that it was captured with. Where addresses keep changing
+nothing is captured any more.
+
+Programs with loops or branches that look at the device's memory are walked in each call, which waits there.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.evaluate import bind_sizes
@@ -12,39 +27,21 @@ from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.shape import evaluate
 
 from ..buffer import Buffer
-from ..kernels.abi import (
-    BELOW,
-    CALL,
-    CONSTANTS,
-    END,
-    HALF,
-    HEADER,
-    JUMP,
-    PART,
-    PARTS,
-    SET,
-    STEP,
-    TEST,
-    ZERO,
-)
 from ..record import Record
 from .buffer import DeviceBuffer
-from .device import Device, Module
-from .unit import Stage
+from .device import Device, Launch, Module, Series
+from .status import WORD
+from .walk import Kernel, Place, Walk
 
 ALIGNMENT = 256  # bytes: of what is copied to the device
-THREADS = 256  # of a block
-MOST_BLOCKS = 1 << 20  # more are not launched: each thread takes several tasks then
-UNKNOWN_BLOCKS = 256  # where the number of tasks is known to the device alone
+SHAPES = 64  # for so many combinations of shapes what was found is kept
+SERIES = 64  # so many series of launches are kept between looks at memory
+MOST_LAUNCHES = 1 << 15  # of a series
+FEWEST_LAUNCHES = 4  # that are worth a graph
+GRAPHS = 8  # captured, for each combination of shapes
+ADDRESSES = 64  # combinations of addresses that are remembered
 
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel as the host launches it: its stages, how many buffers it has, the C types of its sizes."""
-
-    stages: tuple[Stage, ...]
-    buffers: int
-    sizes: tuple[str, ...]
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -69,40 +66,91 @@ class Executable:
         self._constants = device.allocate(len(constants))
         if constants:
             device.write(self._constants.address, constants)
-        self._status = device.allocate(4)
+        self._status = device.status(record.errors) if record.errors else None
         self._inputs = [Value(Type(DType.named(a.dtype), a.shape)) for a in record.inputs]
+        self._prepared: OrderedDict[Shapes, Prepared] = OrderedDict()
+        self._series: OrderedDict[tuple[Launch, ...], Series] = OrderedDict()
 
     def __call__(self, inputs: Sequence[DeviceBuffer | Buffer],
                  more: Sequence[DeviceBuffer | Buffer] = ()) -> list[DeviceBuffer]:
         """The outputs, in new memory or in that of the inputs that they take over.
 
-        Args: inputs, more: as `backends.Executable` takes them; what is in the host's memory is copied first.
+        It returns when the work is in the device's queue. IndexError and LinAlgError, which name the op and
+        the user's line, and DeviceError, are raised where the device is waited for next.
 
-        Raises:
-            TypeError, RuntimeError: number, dtype or shape of an input is not what was compiled for.
-            IndexError, LinAlgError: what the data is; names the op and the user's line.
-            DeviceError: a kernel did what it must not.
+        Args: inputs, more: as `backends.Executable` takes them; what is in the host's memory is copied first.
+        Raises: TypeError, RuntimeError: number, dtype or shape of an input is not what was compiled for.
         """
-        record = self.record
         given = [*inputs, *more]
         self._check(given)
-        sizes = bind_sizes(self._inputs, [x.shape for x in given])
+        prepared = self._prepare(tuple([x.shape for x in given]))
         arrays = self._on_device(given)
-        outputs = [self._output(i, arrays, sizes) for i in range(len(record.outputs))]
-        arena = self.device.allocate(int(evaluate(record.arena, sizes)))
-        packed = self.device.allocate(int(evaluate(record.packed, sizes)))
-        words = [int(evaluate(d, sizes)) for d in record.launches.sizes]
-        walk = Walk(self, words)
-        places = [(x.address, x.nbytes) for x in (*arrays, *outputs)]
-        for place in (*places, (arena.address, arena.size), (packed.address, packed.size)):
-            walk.give(*place)
-        self.device.write(self._status.address, bytes(4))
-        for code in (record.launches.prologue, record.launches.code):
-            walk.run(code, 0)
-        status = int.from_bytes(self.device.read(self._status.address, 4), "little", signed=True)
-        if status:
-            raise record.errors[status - 1].error()
+        outputs = [self._output(i, arrays, shape) for i, shape in enumerate(prepared.shapes)]
+        arena, packed = self.device.allocate(prepared.arena), self.device.allocate(prepared.packed)
+        addresses = (*[x.address for x in arrays], *[x.address for x in outputs], arena.address,
+                     packed.address, self._constants.address, self._status.address if self._status else 0)
+        if prepared.series is None:
+            self._walk(prepared, addresses)
+        else:
+            prepared.run(self.device, addresses)
+        if self._status:
+            self.device.expect(self._status)
         return outputs
+
+    def _prepare(self, shapes: Shapes) -> Prepared:
+        """What is known of calls with these shapes. Raises: RuntimeError: the program does not take them."""
+        found = self._prepared.get(shapes)
+        if found is None:
+            found = self._new(bind_sizes(self._inputs, shapes), shapes)
+            self._prepared[shapes] = found
+            if len(self._prepared) > SHAPES:
+                self._prepared.popitem(last=False)
+        return found
+
+    def _new(self, sizes: dict[str, int], shapes: Shapes) -> Prepared:
+        record = self.record
+        outputs = [tuple(int(evaluate(d, sizes)) for d in a.shape) for a in record.outputs]
+        arena, packed = int(evaluate(record.arena, sizes)), int(evaluate(record.packed, sizes))
+        arrays = [*zip(record.inputs, shapes, strict=True), *zip(record.outputs, outputs, strict=True)]
+        extents = [math.prod(shape) * DType.named(a.dtype).itemsize for a, shape in arrays]
+        words = [int(evaluate(d, sizes)) for d in record.launches.sizes]
+        prepared = Prepared(outputs, arena, packed, words,
+                            (*extents, arena, packed, self._constants.size, WORD if self._status else 0))
+        try:
+            launches = self._walked(prepared, _unknown).launches
+        except Undecided:
+            return prepared
+        if len(launches) <= MOST_LAUNCHES:
+            prepared.series = self._module.series(launches)
+            prepared.launches = len(launches)
+        return prepared
+
+    def _walked(self, prepared: Prepared, test: Callable[[Walk, Place], bool]) -> Walk:
+        launches = self.record.launches
+        walk = Walk(self._kernels, prepared.words, len(prepared.extents) - 2, test)
+        for code in (launches.prologue, launches.code):
+            walk.run(code)
+        return walk
+
+    def _walk(self, prepared: Prepared, addresses: Sequence[int]) -> None:
+        """A call that looks at the device's memory on its way."""
+        def test(walk: Walk, place: Place) -> bool:
+            self._launch(walk, prepared, addresses)
+            return self.device.read(addresses[place[0]] + place[1], 1) != b"\0"
+
+        self._launch(self._walked(prepared, test), prepared, addresses)
+
+    def _launch(self, walk: Walk, prepared: Prepared, addresses: Sequence[int]) -> None:
+        """Launch what a walk has found."""
+        for first in range(0, len(walk.launches), MOST_LAUNCHES):
+            key = tuple(walk.launches[first: first + MOST_LAUNCHES])
+            series = self._series.get(key)
+            if series is None:
+                series = self._series[key] = self._module.series(key)
+                if len(self._series) > SERIES:
+                    self._series.popitem(last=False)
+            series(addresses, prepared.extents)
+        walk.launches = []
 
     def explain(self) -> str:
         """What runs: the kernels by their names, and what memory they need."""
@@ -142,84 +190,80 @@ class Executable:
         copied = iter(made)
         return [next(copied) if isinstance(x, Buffer) else x for x in given]
 
-    def _output(self, i: int, inputs: Sequence[DeviceBuffer], sizes: dict[str, int]) -> DeviceBuffer:
+    def _output(self, i: int, inputs: Sequence[DeviceBuffer], shape: tuple[int, ...]) -> DeviceBuffer:
         array = self.record.outputs[i]
-        shape = tuple(int(evaluate(d, sizes)) for d in array.shape)
         if array.alias is None:
             return DeviceBuffer.empty(self.device, DType.named(array.dtype), shape)
         taken = inputs[array.alias]
         return DeviceBuffer(self.device, DType.named(array.dtype), shape, taken.memory, taken.address)
 
-    def launch(self, number: int, buffers: Sequence[tuple[int, int]], sizes: Sequence[int]) -> None:
-        """Launch the stages of a kernel, one after the other."""
-        kernel = self._kernels[number]
-        given = list(zip(kernel.sizes, sizes, strict=True))
-        for stage in kernel.stages:
-            blocks, threads = 1, 1
-            if stage.tasks is not None:
-                count = stage.tasks.count(sizes)
-                if count == 0:
-                    continue
-                threads = THREADS if count is None else min(THREADS, -(-count // 32) * 32)
-                blocks = UNKNOWN_BLOCKS if count is None else min(-(-count // threads), MOST_BLOCKS)
-            self._module.launch(stage.function, blocks, threads, buffers, given, self._status.address)
+
+class Undecided(Exception):
+    """What happens depends on what is in the device's memory."""
 
 
-class Walk:
-    """One call's walk of a table: its frame, in which addresses come with the end of their memory."""
+def _unknown(walk: Walk, place: Place) -> bool:
+    raise Undecided
 
-    def __init__(self, owner: Executable, sizes: Sequence[int]):
-        self._owner = owner
-        self._sizes = sizes
-        constants = owner._constants
-        self._frame: dict[int, int] = {ZERO: 0, PART: 0, CONSTANTS: constants.address}
-        self._ranges: list[tuple[int, int]] = [(constants.address, constants.address + constants.size)]
-        self._next = HEADER
 
-    def give(self, address: int, size: int) -> None:
-        """The next word of the frame: memory that the caller gives."""
-        self._frame[self._next] = address
-        self._next += 1
-        if size:
-            self._ranges.append((address, address + size))
+@dataclass
+class Prepared:
+    """What is known of calls with certain shapes.
 
-    def _place(self, word: int, size: int) -> int:
-        return self._frame[word] + self._sizes[size]
+    Attributes:
+        shapes: of the outputs.
+        arena, packed: bytes of memory for temporaries and for what is packed.
+        words: the values of the record's `Launches.sizes`.
+        extents: bytes of each memory: inputs, outputs, arena, packed memory, constants, status.
+        series: the launches; None where they depend on what is in memory.
+        graphs: what was captured, by addresses.
+        seen: how often there was a call with these addresses.
+    """
 
-    def _buffer(self, address: int) -> tuple[int, int]:
-        """An address and how many bytes of its memory follow."""
-        end = next((end for start, end in self._ranges if start <= address < end), address)
-        return address, end - address
+    shapes: list[tuple[int, ...]]
+    arena: int
+    packed: int
+    words: list[int]
+    extents: tuple[int, ...]
+    series: Series | None = None
+    launches: int = 0
+    graphs: OrderedDict[tuple[int, ...], Callable[[], None]] = field(default_factory=OrderedDict)
+    seen: OrderedDict[tuple[int, ...], None] = field(default_factory=OrderedDict)
+    captures: int = 0
+    replays: int = 0
 
-    def run(self, code: Sequence[int], at: int) -> None:
-        """The instructions from `at` on, up to END."""
-        frame = self._frame
-        while (op := code[at]) != END:
-            if op == CALL:
-                kernel, count = code[at + 1 : at + 3]
-                values = [self._place(code[at + 3 + 2 * i], code[at + 4 + 2 * i]) for i in range(count)]
-                first = self._owner._kernels[kernel].buffers
-                self._owner.launch(kernel, [self._buffer(a) for a in values[:first]], values[first:])
-                at += 3 + 2 * count
-            elif op == SET:
-                frame[code[at + 1]] = self._place(code[at + 2], code[at + 3])
-                at += 4
-            elif op in (STEP, HALF):
-                steps = frame[code[at + 3]] % (2 if op == HALF else 1 << 62)
-                frame[code[at + 1]] = frame[code[at + 2]] + steps * self._sizes[code[at + 4]]
-                at += 5
-            elif op == BELOW:
-                at += 4 if frame[code[at + 1]] < self._sizes[code[at + 2]] else code[at + 3]
-            elif op == TEST:
-                place = self._place(code[at + 1], code[at + 2])
-                at += 4 if self._owner.device.read(place, 1) != b"\0" else code[at + 3]
-            elif op == JUMP:
-                at += code[at + 1]
-            elif op == PARTS:
-                for part in range(code[at + 1]):
-                    frame[PART] = part
-                    self.run(code, at + 3)
-                frame[PART] = 0
-                at += code[at + 2]
-            else:
-                raise ValueError(f"no instruction {op} in a table of launches")
+    def run(self, device: Device, addresses: tuple[int, ...]) -> None:
+        """Launch, or replay the graph of the launches with these addresses."""
+        assert self.series is not None
+        graph = self.graphs.get(addresses)
+        if graph is None and self._captures(addresses):
+            graph = self._capture(device, addresses)
+        if graph is None:
+            self.series(addresses, self.extents)
+        else:
+            self.replays += 1
+            graph()
+
+    def _captures(self, addresses: tuple[int, ...]) -> bool:
+        """Whether a graph is worth it: these addresses come again, and graphs were used so far."""
+        if self.launches < FEWEST_LAUNCHES or self.captures > GRAPHS + self.replays:
+            return False
+        if addresses in self.seen:
+            return True
+        self.seen[addresses] = None
+        if len(self.seen) > ADDRESSES:
+            self.seen.popitem(last=False)
+        return False
+
+    def _capture(self, device: Device, addresses: tuple[int, ...]) -> Callable[[], None]:
+        assert self.series is not None
+        device.begin_capture()
+        try:
+            self.series(addresses, self.extents)
+        finally:
+            graph = device.end_capture()
+        self.captures += 1
+        self.graphs[addresses] = graph
+        if len(self.graphs) > GRAPHS:
+            self.graphs.popitem(last=False)
+        return graph

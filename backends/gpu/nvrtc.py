@@ -10,9 +10,11 @@ import ctypes
 import ctypes.util
 import functools
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from .. import cache
 from .device import DeviceError
 
 HERE = Path(__file__).parent
@@ -54,6 +56,30 @@ def architectures() -> list[int]:
     found = (ctypes.c_int * count.value)()
     nvrtc.nvrtcGetSupportedArchs(found)
     return list(found)
+
+
+def cubins(texts: Sequence[str], architecture: str, threads: int = 1) -> list[bytes]:
+    """The cubin of each unit, from the disk cache where it was compiled before. Raises: as `compile`."""
+    with ThreadPoolExecutor(max(1, min(threads, len(texts)))) as pool:
+        return list(pool.map(lambda text: _cached(text, architecture), texts))
+
+
+def _cached(text: str, architecture: str) -> bytes:
+    name = cache.key("nvrtc", prelude(), text, *OPTIONS, architecture, version())
+    found = cache.load(name)
+    if found is not None:
+        return found[1]
+    code = compile(text, architecture)
+    cache.store(name, {}, code)
+    return code
+
+
+@functools.cache
+def version() -> str:
+    """NVRTC's version, as 13.0."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _required().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
 
 
 def compile(text: str, architecture: str) -> bytes:

@@ -18,9 +18,11 @@ from graphtorch.ir.dtype import DType, boolean
 from ..kernels import ir as k
 from ..kernels.ir import Buffer, Builder, Expr, For, Kernel, KType, Let, Name, Stmt
 from ..kernels.maths import functions
+from .device import Piece
 from .expressions import Expressions
 from .types import memory, register
 
+PIECE = 8 << 10  # characters of kernels that are not worth a piece of their own
 LOCAL_LIMIT = 256 << 10  # bytes of scratch that a thread may have: its local memory ends at 512 KiB
 
 
@@ -83,7 +85,7 @@ class Unit:
 
     def __init__(self) -> None:
         self.functions: list[str] = []
-        self.exports: list[str] = []
+        self.exports: dict[str, int] = {}  # names of kernels, and which of the functions they are
         self._math: dict[tuple[str, DType], str | None] = {}
         self._kernels: dict[tuple[Kernel, tuple[int, ...]], list[Stage]] = {}
         self._symbols: set[str] = set()
@@ -91,6 +93,29 @@ class Unit:
     def text(self) -> str:
         """The unit, without the prelude that it is compiled after."""
         return "\n".join(self.functions)
+
+    def pieces(self, most: int) -> list[Piece]:
+        """The unit as texts that can be compiled side by side: kernels by the order of their first use.
+
+        Args: most: how many at most; a small unit stays whole.
+        """
+        length = sum(len(self.functions[i]) for i in self.exports.values())
+        limit = max(PIECE, -(-length // most))
+        groups: list[dict[str, int]] = []
+        size = limit
+        for name, i in self.exports.items():
+            if size >= limit:
+                groups.append({})
+                size = 0
+            groups[-1][name] = i
+            size += len(self.functions[i])
+        return [self._piece(group) for group in groups]
+
+    def _piece(self, kernels: Mapping[str, int]) -> Piece:
+        """Some of the kernels, with the functions that kernels call."""
+        left_out = set(self.exports.values()) - set(kernels.values())
+        text = "\n".join(f for i, f in enumerate(self.functions) if i not in left_out)
+        return Piece(text, tuple(kernels))
 
     def math(self, op: str, dtype: DType) -> str | None:
         """The name of the function that our own expansion of `op` became; None where there is none."""
@@ -137,7 +162,7 @@ class Unit:
             writer.grid(loop)
         head = f'extern "C" __global__ void {name}({", ".join(_parameters(kernel, shared, writer))})'
         self.functions.append("\n".join([f"// {kernel.name}", head + " {", *writer.lines, "}", ""]))
-        self.exports.append(name)
+        self.exports[name] = len(self.functions) - 1
         return Stage(name, None if loop is None else Tasks(loop, tuple(part.lets), kernel.sizes))
 
 

@@ -13,7 +13,7 @@ from graphtorch.backends import Buffer
 from graphtorch.backends import compile as compile_reference
 from graphtorch.backends.gpu import compiler, nvrtc
 from graphtorch.backends.gpu.buffer import DeviceBuffer
-from graphtorch.backends.gpu.device import DeviceError
+from graphtorch.backends.gpu.device import DeviceError, Launch, Piece
 from graphtorch.backends.gpu.emulated import ORDERS, EmulatedDevice
 from graphtorch.backends.gpu.emulated import compiler as cxx
 from graphtorch.backends.gpu.executable import Executable
@@ -44,7 +44,7 @@ def test_every_op(chunk: int) -> None:
     device, unit = EmulatedDevice(), Unit()
     chosen = samples()[chunk::CHUNKS]
     built = [compiler.build(sample.graph(), unit) for sample in chosen]
-    module = device.load(unit.text(), unit.exports)
+    module = device.load(unit.pieces(1))
     wrong = []
     for sample, made in zip(chosen, built, strict=True):
         found = Executable(made, module, device)([put(device, x) for x in sample.arrays])
@@ -104,8 +104,10 @@ def test_errors_name_op_and_line() -> None:
     device = EmulatedDevice()
     inputs = [Value(Type(f32, (4, 2)), name="x"), Value(Type(DType.named("i64"), (3,)), name="places")]
     executable = compiler.compile(Graph("g", inputs, [ops.index_select(*inputs, dim=0)]), device)
+    executable([put(device, np.ones((4, 2), np.float32)), put(device, np.array([0, 9, 1]))])
     with pytest.raises(IndexError, match="index_select"):
-        executable([put(device, np.ones((4, 2), np.float32)), put(device, np.array([0, 9, 1]))])
+        device.synchronize()
+    device.synchronize()
 
 
 # ------------------------------------------------------------------------------------------ the device
@@ -129,7 +131,8 @@ def run(body: str, order: int = 0, size: int = 32) -> np.ndarray:
     device = EmulatedDevice(order)
     text = f'extern "C" __global__ void k(float* x, gt_i32* status) {{\n{body}\n}}\n'
     x, status = put(device, np.arange(size, dtype=np.float32)), put(device, np.zeros(1, np.int32))
-    device.load(text, ["k"]).launch("k", 1, size, [(x.address, x.nbytes)], [], status.address)
+    series = device.load([Piece(text, ("k",))]).series([Launch("k", 1, size, ((0, 0),))])
+    series([x.address, status.address], [x.nbytes, status.nbytes])
     return x.numpy()
 
 
