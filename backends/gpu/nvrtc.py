@@ -10,6 +10,9 @@ import ctypes
 import ctypes.util
 import functools
 import importlib.util
+import itertools
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,12 +26,15 @@ OPTIONS = ("-std=c++17", "--fmad=true", "--prec-div=true", "--prec-sqrt=true", "
 
 
 def _candidates() -> Iterator[str]:
-    """Where the library may be: in wheels of NVIDIA's, then where the system looks."""
+    """Where the library may be: in wheels of NVIDIA's, where the system looks, in a CUDA toolkit."""
     found = importlib.util.find_spec("nvidia")
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        for name in NAMES:
-            yield from (str(p) for p in sorted(Path(folder).glob(f"*/lib/{name}")))
+    wheels = [Path(p) for p in (found and found.submodule_search_locations) or ()]
+    for name in NAMES:
+        yield from (str(p) for folder in wheels for p in sorted(folder.glob(f"*/lib/{name}")))
     yield from NAMES
+    toolkits = [os.environ.get(v, "") for v in ("CUDA_PATH", "CUDA_HOME")] + [sys.prefix, "/usr/local/cuda"]
+    for toolkit, folder, name in itertools.product(filter(None, toolkits), ("lib64", "lib"), NAMES):
+        yield str(Path(toolkit, folder, name))
 
 
 @functools.cache

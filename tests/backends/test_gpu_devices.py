@@ -1,12 +1,29 @@
-"""Which devices there are, and what a device does for programs; on the emulated one."""
+"""Which devices there are, and what a device does for programs: the emulated one, and a GPU through CuPy.
+
+No GPU is needed: what stands for CuPy (helpers/fake_cupy.py) runs kernels as the emulated device does.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import importlib
+import re
 import sys
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
-from graphtorch.backends.gpu import devices, emulated
+import fake_cupy
+from graphtorch.backends.gpu import compiler, devices, emulated, nvrtc
+from graphtorch.backends.gpu.buffer import DeviceBuffer
+from graphtorch.backends.gpu.device import Device, DeviceError
+from graphtorch.backends.gpu.executable import FEWEST_LAUNCHES, Executable
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import f32, i64
+from graphtorch.ir.graph import Graph, Type, Value
+from op_samples import repeated
 
 needs_compiler = pytest.mark.skipif(emulated.compiler() is None,
                                     reason="the emulated CUDA device needs a C++ compiler")
@@ -36,3 +53,164 @@ def test_other_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(devices.VARIABLE, "emulate")
     with pytest.raises(RuntimeError, match="expected 'emulated'"):
         devices.count()
+
+
+# ------------------------------------------------------------------------------------------ programs
+
+CUPY_DEVICE = "graphtorch.backends.gpu.cupy_device"
+
+
+@pytest.fixture(params=["emulated", "cupy"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+    if request.param == "emulated":
+        yield emulated.EmulatedDevice()
+        return
+    for name, module in fake_cupy.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(nvrtc, "cubins", lambda texts, architecture, threads: [t.encode() for t in texts])
+    monkeypatch.setattr(fake_cupy.machine, "calls", [])
+    monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
+    yield importlib.import_module(CUPY_DEVICE).CupyDevice()
+    del sys.modules[CUPY_DEVICE]
+
+
+ROWS = 6
+
+
+def step() -> Graph:
+    """Some launches: a matrix product's rows, which an output takes over, and a choice among them."""
+    types = [Type(f32, (ROWS, 5)), Type(f32, (5, 5)), Type(i64, (3,))]
+    x, w, places = (Value(t, name=n) for t, n in zip(types, ("x", "w", "places"), strict=True))
+    y = ops.softmax(ops.matmul(x, w), dim=1)
+    z = ops.cumsum(ops.matmul(y, w), dim=0)
+    return Graph("step", [x, w, places], [z, ops.index_select(z, places, dim=0)], donates=[(0, 0)])
+
+
+def arrays() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((ROWS, 5)), rng.standard_normal((5, 5))
+    return [x.astype(np.float32), w.astype(np.float32), np.array([4, 0, 1])]
+
+
+def wanted(x: np.ndarray, w: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
+    e = np.exp(x @ w)
+    z = np.cumsum(e / e.sum(1, keepdims=True) @ w, axis=0)
+    return [z, z[places]]
+
+
+def call(executable: Executable, given: list[np.ndarray]) -> list[np.ndarray]:
+    return [x.numpy() for x in executable([DeviceBuffer.of(x, executable.device) for x in given])]
+
+
+@needs_compiler
+def test_the_second_call_at_the_same_addresses_is_captured(device: Device) -> None:
+    executable = compiler.compile(step(), device)
+    given = arrays()
+    buffers = [DeviceBuffer.of(x, device) for x in given]
+    for _ in range(4):
+        device.write(buffers[0].address, given[0].tobytes())
+        found = executable(buffers)
+        for mine, expected in zip(found, wanted(*given), strict=True):
+            np.testing.assert_allclose(mine.numpy(), expected, 1e-5)
+        buffers[0] = found[0]
+        del found, mine
+    (prepared,) = executable._prepared.values()
+    assert prepared.launches >= FEWEST_LAUNCHES
+    assert prepared.captures == 1 and prepared.replays == 3
+
+
+@needs_compiler
+def test_other_addresses_are_not_captured(device: Device) -> None:
+    executable, kept = compiler.compile(step(), device), []
+    for _ in range(3):
+        kept.append([DeviceBuffer.of(x, device) for x in arrays()])
+        kept.append(executable(kept[-1]))
+    (prepared,) = executable._prepared.values()
+    assert prepared.captures == 0
+    np.testing.assert_allclose(kept[-1][0].numpy(), wanted(*arrays())[0], 1e-5)
+
+
+@needs_compiler
+def test_an_error_of_the_data_waits_for_a_synchronisation(device: Device) -> None:
+    executable = compiler.compile(step(), device)
+    x, w, _ = arrays()
+    call(executable, [x, w, np.array([4, 0, 1])])
+    executable([DeviceBuffer.of(a, device) for a in (x, w, np.array([4, ROWS, 1]))])
+    with pytest.raises(IndexError, match="index_select"):
+        device.synchronize()
+    device.synchronize()  # it is said once, and the device is as usable as before
+    np.testing.assert_allclose(call(executable, arrays())[1], wanted(*arrays())[1], 1e-5)
+
+
+@needs_compiler
+def test_what_depends_on_memory_is_walked_at_each_call(device: Device) -> None:
+    sample = repeated()
+    executable = compiler.compile(sample.graph(), device)
+    for limit in (4, 0, 7):
+        x = sample.arrays[0]
+        found = call(executable, [x, *sample.arrays[1:-1], np.int64(limit)])
+        for _ in range(limit):
+            x = x * np.sin(x)
+        np.testing.assert_allclose(found[0], x, 1e-5)
+        assert found[1] == limit
+    assert all(prepared.series is None for prepared in executable._prepared.values())
+
+
+@needs_compiler
+def test_memory_is_counted(device: Device) -> None:
+    before = device.statistics()
+    held = device.allocate(1000)
+    assert held.size >= 1000
+    assert device.statistics().allocated == before.allocated + held.size
+    size = held.size
+    del held
+    after = device.statistics()
+    assert after.allocated == before.allocated and after.peak_allocated == before.allocated + size
+    device.reset_peaks()
+    assert device.statistics().peak_allocated == before.allocated
+    free, total = device.memory_info()
+    assert 0 < free <= total
+
+
+@needs_compiler
+def test_too_much_memory_is_refused_as_pytorch_does(device: Device) -> None:
+    with pytest.raises(MemoryError, match=r"CUDA out of memory\. Tried to allocate"):
+        device.allocate(1 << 50)
+
+
+@needs_compiler
+def test_copies(device: Device) -> None:
+    data = bytes(range(200))
+    a, b = device.allocate(200), device.allocate(200)
+    device.write(a.address, memoryview(data))
+    device.clear(b.address, 200)
+    device.copy(b.address + 50, a.address, 100)
+    assert device.read(b.address, 200) == bytes(50) + data[:100] + bytes(50)
+    pinned = device.pinned(200)
+    event = device.event()
+    device.download(pinned.address, a.address, 200, held=pinned)
+    event.record()
+    event.synchronize()
+    assert event.done() and ctypes.string_at(pinned.address, 200) == data
+    later = device.event()
+    later.record()
+    later.synchronize()
+    assert event.elapsed(later) >= 0
+
+
+@needs_compiler
+@pytest.mark.parametrize("device", ["cupy"], indirect=True)
+def test_a_fault_names_the_kernels_it_may_come_from(device: Any) -> None:
+    call(executable := compiler.compile(step(), device), arrays())
+    executable([DeviceBuffer.of(x, device) for x in arrays()])
+    fake_cupy.machine.fault = "cudaErrorIllegalAddress: an illegal memory access was encountered"
+    with pytest.raises(DeviceError, match=r"illegal memory access.*CUDA_LAUNCH_BLOCKING=1") as caught:
+        device.synchronize()
+    assert re.search(r"kernels launched since the last synchronisation: k_\w+", str(caught.value))
+
+
+@needs_compiler
+@pytest.mark.parametrize("device", ["cupy"], indirect=True)
+def test_a_gpu_is_asked_for_its_properties(device: Any) -> None:
+    assert device.properties.capability == (9, 0) and device.properties.shared == 232448
+    assert device.properties.name == "Pretended GPU" and device.properties.multiprocessors == 132
