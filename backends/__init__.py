@@ -15,8 +15,9 @@ from .buffer import Buffer
 
 __all__ = ["TARGETS", "Buffer", "Executable", "compile"]
 
-# Name of a target: the module below this one whose `compile(graph, stable)` serves it. Imported at first use.
-TARGETS = {"llvm": ".llvm.compiler", "reference": ".reference.compiler"}
+# Name of a target: the module below this one whose `compile(graph, stable)` serves it; that of GPUs takes the
+# number of one as well. Imported at first use.
+TARGETS = {"llvm": ".llvm.compiler", "reference": ".reference.compiler", "cuda": ".gpu.target"}
 
 
 class Executable(Protocol):
@@ -43,6 +44,7 @@ def compile(
     target: str = "llvm",
     stable: Sequence[int] = (),
     conditions: Sequence[Condition] = (),
+    device: int = 0,
 ) -> Executable:
     """An executable of `graph`.
 
@@ -51,6 +53,7 @@ def compile(
         target: a name of TARGETS.
         stable: positions of inputs that seldom change (weights): what a target derives from them, such as
             packed copies, is kept as long as a call brings the same buffer.
+        device: the number of the GPU, for the target "cuda"; there buffers are `gpu.buffer.DeviceBuffer`.
         conditions: what the graph assumes of its symbols beyond their ranges; whoever calls tests it.
 
     Raises:
@@ -60,4 +63,5 @@ def compile(
     if target not in TARGETS:
         raise ValueError(f"no target {target!r}: expected one of {', '.join(TARGETS)}")
     with assuming(Known(conditions)) if conditions else nullcontext():
-        return importlib.import_module(TARGETS[target], __name__).compile(graph, tuple(stable))
+        where = (device,) if target == "cuda" else ()
+        return importlib.import_module(TARGETS[target], __name__).compile(graph, tuple(stable), *where)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import ml_dtypes
 import numpy as np
 
+from graphtorch.backends.gpu import devices
 from graphtorch.ir import dtype as ir_dtype
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import numel as _numel
@@ -181,10 +183,40 @@ class device:
 
 
 CPU, META = device("cpu"), device("meta")
+_gpus: dict[int, device] = {}  # one object for each, compared by identity
+
+
+class CurrentGPU(threading.local):
+    """Of a thread: the GPU that "cuda" without a number stands for."""
+
+    index = 0
+
+
+current_gpu = CurrentGPU()
+
+
+def gpu(index: int | None = None) -> device:
+    """The GPU of a number, or the present one.
+
+    Raises:
+        AssertionError: there is none at all. RuntimeError: none of that number.
+    """
+    index = current_gpu.index if index is None else index
+    found = _gpus.get(index)
+    if found is None:
+        try:
+            devices.device(index)
+        except RuntimeError as error:
+            if devices.available():
+                raise
+            raise AssertionError(f"Torch not compiled with CUDA enabled: {error}. Test "
+                                 "torch.cuda.is_available() before asking for 'cuda'") from None
+        found = _gpus[index] = device("cuda", index)
+    return found
 
 
 def check_device(given: Any) -> device:
-    """`given` as a device that exists here, without its index; None is the CPU.
+    """`given` as a device that exists here: the object that stands for it; None is the CPU.
 
     "meta" is where tensors have shapes and dtypes, but no elements.
     """
@@ -192,16 +224,11 @@ def check_device(given: Any) -> device:
         return CPU
     found = given if isinstance(given, device) else device(given)
     if found.type == "cuda":
-        raise AssertionError(
-            f"Torch not compiled with CUDA enabled: device {str(found)!r} is not available, graphtorch runs "
-            "on 'cpu'; test torch.cuda.is_available() before asking for it"
-        )
+        return gpu(found.index)
     if found.type == "meta":
         return META
     if found.type != "cpu":
-        raise RuntimeError(
-            f"device {str(found)!r} is not available: graphtorch runs on 'cpu'"
-        )
+        raise RuntimeError(f"device {str(found)!r} is not available: graphtorch runs on 'cpu' and 'cuda'")
     return CPU
 
 

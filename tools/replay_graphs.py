@@ -79,7 +79,8 @@ def captured(compiled: Callable[..., Any], arguments: Sequence[torch.Tensor]) ->
     """What a call of a `compiled` function records; nothing is computed."""
     seen: list[Recorded] = []
 
-    def taken(graph: Graph, stable: Sequence[int] = (), conditions: Sequence[Condition] = ()) -> Any:
+    def taken(graph: Graph, stable: Sequence[int] = (), conditions: Sequence[Condition] = (),
+              *where: Any) -> Any:
         seen.append(Recorded(graph, tuple(stable), tuple(conditions)))
         raise Captured
     plain, programs.captured_program = programs.captured_program, taken

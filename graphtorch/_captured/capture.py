@@ -26,6 +26,7 @@ from .._deferred.door import Buffer
 from .._deferred.storage import Leaf, MetaLeaf, RuntimeScalar, Storage, Version, is_contiguous, recorder
 from .._deferred.tensor import Tensor
 from .._deferred.walk import stand_for
+from .._types import CPU
 from ..autograd.nodes import GradNode
 from .segments import FEW, READS, Read, Restart, comparison, goes_out, key_of
 
@@ -145,6 +146,11 @@ class Capture:
                                    "function that is being captured by compile(fullgraph=True) or trace(): "
                                    "a graph computes with elements, which it has not")
             return value
+        if storage.place is not CPU and not self.constants and not self.call_off(True):
+            raise RuntimeError(
+                f"a tensor on {storage.place} is read at {running.user_line()} in a function that is being "
+                "captured by compile(fullgraph=True), and was given tensors on the CPU: give it one of that "
+                "device")
         if not isinstance(value, Leaf):
             if self.owns(storage):
                 return value

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.ops.require import RAISED
 
-from .._deferred.storage import MetaLeaf, recorder
+from .._deferred.storage import DeviceStorage, MetaLeaf, recorder
 from .._deferred.tensor import Tensor
 from .._ops.autocast import state as autocast_state
 from .._types import default_dtype
@@ -88,8 +88,10 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if recorder.capture is not None:  # called inside another captured function: part of it
             return self._function(*args, **kwargs)
-        if MetaLeaf.used and any(isinstance(x, Tensor) and x.is_meta for x in (*args, *kwargs.values())):
-            return self._function(*args, **kwargs)  # there is nothing to compute
+        if (MetaLeaf.used or DeviceStorage.used) and any(
+            isinstance(x, Tensor) and not x.is_cpu for x in (*args, *kwargs.values())
+        ):
+            return self._function(*args, **kwargs)  # on "meta" there is nothing to compute
         if status.stance != "default" and not self._may_serve():
             return self._function(*args, **kwargs)
         if self._seen != changes.count:
@@ -208,6 +210,7 @@ class Compiled:
             modes.anomaly,
             modes.watchers,
             autocast_state.target,
+            autocast_state.on_gpus,
             _default_dtypes(),
             self._training,
             shared_by(tensors) if len(tensors) > 1 else None,
@@ -228,6 +231,7 @@ class Compiled:
             (f"{checks.const(modes)}.anomaly", modes.anomaly),
             (f"{checks.const(modes)}.watchers", 0),
             (f"{checks.const(autocast_state)}.target", autocast_state.target),
+            (f"{checks.const(autocast_state)}.on_gpus", autocast_state.on_gpus),
             (f"{checks.const(default_dtype)}()", default_dtype()),
         ):
             checks.value(text, value)

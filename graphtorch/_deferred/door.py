@@ -5,25 +5,54 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import numpy as np
+
 from graphtorch.backends import Buffer, Executable
 from graphtorch.backends import compile as _compile
 from graphtorch.backends.buffer import Block, Exposed
+from graphtorch.backends.gpu import devices
+from graphtorch.backends.gpu.buffer import DeviceBuffer
+from graphtorch.backends.gpu.device import Device
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import Condition
+
+from .._types import CPU, device
+from .failures import out_of_memory
 
 CHOSEN = os.environ.get("GRAPHTORCH_TARGET")  # how every graph runs; None: as it pays
 
 
-def pending_program(graph: Graph, conditions: Sequence[Condition] = ()) -> Executable:
+def pending_program(graph: Graph, conditions: Sequence[Condition] = (), place: device = CPU) -> Executable:
     """What runs a graph that was recorded line by line; `conditions` hold for its symbols."""
-    return _compile(graph, CHOSEN or "llvm", conditions=conditions)
+    return captured_program(graph, (), conditions, place)
 
 
 def captured_program(
-    graph: Graph, stable: Sequence[int] = (), conditions: Sequence[Condition] = ()
+    graph: Graph, stable: Sequence[int] = (), conditions: Sequence[Condition] = (), place: device = CPU
 ) -> Executable:
     """What runs a graph that the user asked to compile; `stable` inputs seldom change."""
-    return _compile(graph, CHOSEN or "llvm", stable, conditions)
+    if place is CPU:
+        return _compile(graph, CHOSEN or "llvm", stable, conditions)
+    return _compile(graph, "cuda", stable, conditions, device=place.index or 0)
 
 
-__all__ = ["CHOSEN", "Block", "Buffer", "Executable", "Exposed", "captured_program", "pending_program"]
+def device_of(place: device) -> Device:
+    """What runs programs and holds memory for `place`, a GPU."""
+    return devices.device(place.index or 0)
+
+
+def gpus() -> int:
+    """How many GPUs there are."""
+    return devices.count()
+
+
+def uploaded(array: np.ndarray, place: device) -> DeviceBuffer:
+    """A copy of an array on a GPU. Raises: OutOfMemoryError."""
+    with out_of_memory():
+        return DeviceBuffer.of(array, device_of(place))
+
+
+__all__ = [
+    "CHOSEN", "Block", "Buffer", "Device", "DeviceBuffer", "Executable", "Exposed", "captured_program",
+    "device_of", "gpus", "pending_program", "uploaded",
+]

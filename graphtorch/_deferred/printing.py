@@ -163,6 +163,8 @@ def tensor_text(self: Any, *, tensor_contents: str | None = None) -> str:
         "int64",
         "bool",
     )
+    if self.is_cuda:
+        suffixes.append(f"device='{self.device}'")
     if tensor_contents is not None:
         text = tensor_contents
     elif self.is_meta:

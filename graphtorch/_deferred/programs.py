@@ -30,6 +30,7 @@ from graphtorch.ir.shape import Condition
 from graphtorch.ir.structure import Number, split_attrs, split_type
 
 from .. import _settings
+from .._types import CPU, device
 from .door import CHOSEN, Buffer, captured_program, pending_program
 from .storage import Leaf
 from .walk import Walk
@@ -73,12 +74,13 @@ class Program:
         about: str,
         conditions: Sequence[Condition] = (),
         extra: Callable[[Sizes], list[Buffer]] | None = None,
+        place: device = CPU,
     ):
         start = time.perf_counter()
         if isinstance(walk, Captured):
-            self.run = captured_program(graph, walk.stable, conditions or walk.conditions)
+            self.run = captured_program(graph, walk.stable, conditions or walk.conditions, place)
         else:
-            self.run = pending_program(graph, conditions)
+            self.run = pending_program(graph, conditions, place)
         self.seconds = time.perf_counter() - start
         self.lines = [n.location for n in walk.nodes]
         self.about = about
@@ -90,11 +92,12 @@ class Structure:
     """What is known of the recordings of one structure."""
 
     __slots__ = (
-        "costs", "fixed", "history", "key", "kinds", "lines", "patience", "plan", "spent", "steps",
+        "costs", "fixed", "history", "key", "kinds", "lines", "patience", "place", "plan", "spent", "steps",
         "symbolic", "total", "worth",
     )
 
-    def __init__(self, walk: Walk | Captured, patience: float) -> None:
+    def __init__(self, walk: Walk | Captured, patience: float, place: device = CPU) -> None:
+        self.place = place  # where the programs run
         self.lines = _span(walk)
         # op and skeleton of each node
         self.kinds = [(row[0], row[1]) for row in walk.rows] if REPORTS else []
@@ -166,10 +169,12 @@ class Found(NamedTuple):
     program: Program | None
 
 
-def find(walk: Walk, outputs: Sequence[Value]) -> Found:
-    """How to run a pending graph."""
+def find(walk: Walk, outputs: Sequence[Value], place: device = CPU) -> Found:
+    """How to run a pending graph on a device: on GPUs there always is a program."""
     key, sizes = walk.key(outputs)
-    structure = _structure(hash(key), walk)
+    if place is not CPU:
+        key = place, key
+    structure = _structure(hash(key), walk, place=place)
     program = structure.find(sizes) if structure.key == key else None
     if program is None:
         program = _consider(structure, key, sizes, walk, outputs)
@@ -373,13 +378,15 @@ class Recorded:
         return "op by op" if self.program is None else self.program.run.explain()
 
 
-def _structure(number: int, walk: Walk | Captured, patience: float = SOON) -> Structure:
+def _structure(
+    number: int, walk: Walk | Captured, patience: float = SOON, place: device = CPU
+) -> Structure:
     found = _structures.get(number)
     if found is None:
         if len(_structures) >= STRUCTURES_BOUND:
             with suppress(KeyError, RuntimeError):  # another thread was faster
                 _structures.pop(next(iter(_structures)))
-        found = _structures.setdefault(number, Structure(walk, patience))
+        found = _structures.setdefault(number, Structure(walk, patience, place))
     return found
 
 
@@ -390,7 +397,8 @@ def _consider(
 
     While another thread compiles this one does not wait: its graph runs op by op, and is not counted.
     """
-    if not _compiling.acquire(blocking=CHOSEN is not None or _settings.deterministic()):
+    needed = CHOSEN is not None or structure.place is not CPU or _settings.deterministic()
+    if not _compiling.acquire(blocking=needed):
         return None
     try:
         return _considered(structure, key, sizes, walk, outputs)
@@ -404,6 +412,8 @@ def _considered(
     if CHOSEN is not None or _settings.deterministic():
         structure.note(sizes, 0.0)
         return _compiled(structure, key, sizes, walk, outputs)
+    if structure.place is not CPU:
+        return _compiled_at_once(structure, key, sizes, walk, outputs)
     ns = structure.costs.get(sizes)
     if ns is None:
         ns = stepping_ns(walk.nodes)
@@ -418,6 +428,18 @@ def _considered(
     if structure.total >= worth * structure.patience and len(structure.history) >= RECORDINGS:
         return _generalized(structure, key, sizes, walk, outputs)
     return None
+
+
+def _compiled_at_once(
+    structure: Structure, key: object, sizes: Sizes, walk: Walk, outputs: Sequence[Value]
+) -> Program:
+    """A program where nothing runs op by op: for these sizes, from the third ones on for changing ones."""
+    structure.note(sizes, 1.0)
+    if len(structure.history) >= RECORDINGS and structure.total >= RECORDINGS * structure.patience:
+        program = _generalized(structure, key, sizes, walk, outputs)
+        if program is not None:
+            return program
+    return _compiled(structure, key, sizes, walk, outputs)
 
 
 def _prepare(structure: Structure, key: object) -> None:
@@ -435,7 +457,8 @@ def _compiled(
     _prepare(structure, key)
     if len(structure.fixed) >= PROGRAMS_BOUND:
         structure.fixed.pop(next(iter(structure.fixed)))
-    program = structure.fixed[sizes] = Program(walk.graph(outputs), walk, "fixed sizes")
+    program = structure.fixed[sizes] = Program(
+        walk.graph(outputs), walk, "fixed sizes", place=structure.place)
     return program
 
 
@@ -464,7 +487,8 @@ def _generalized(
     about = f"sizes {', '.join(s.name for s in variant.graph.symbols())}"
     has_extra = variant.scalars or variant.carried
     try:
-        program = Program(variant.graph, walk, about, variant.conditions, extra if has_extra else None)
+        program = Program(variant.graph, walk, about, variant.conditions, extra if has_extra else None,
+                          structure.place)
     except (InternalError, NotImplementedError, TypeError):
         return None  # a pass or a kernel that needs to know the sizes
     structure.symbolic.append((variant, program))

@@ -23,9 +23,12 @@ from graphtorch.ir.graph import Location, Value, _location
 from graphtorch.ir.ops.require import RAISED
 
 from .._settings import FOLDER
+from .._types import CPU, device
 from ..autograd.grad_mode import modes
 from . import programs
-from .storage import Leaf, MetaLeaf, Storage, recorder
+from .door import uploaded
+from .failures import out_of_memory
+from .storage import DeviceStorage, Leaf, MetaLeaf, Storage, recorder, stored
 from .walk import Walk
 
 ROUND = 48  # results recorded in a round of a loop that is worth running by itself
@@ -120,7 +123,8 @@ def pending(storage: Storage) -> None:
 
 
 def store(storage: Storage, value: Value) -> None:
-    """Replace the value of a storage; in memory that is shared with code outside this runs at once."""
+    """Replace the value of a storage, by one of its device; in memory that is shared with code outside this
+    runs at once."""
     if type(storage.value) is MetaLeaf:
         storage.put(MetaLeaf(value.type))
         return
@@ -165,14 +169,25 @@ def settle_for(capture: Any, storage: Storage) -> None:
         recorder.capture = capture
 
 
-def array_of(value: Value) -> np.ndarray:
-    """The elements of a value, computed if need be. Not to be written to."""
+def array_of(value: Value, place: device = CPU) -> np.ndarray:
+    """The elements of a value, computed on `place` if need be. Not to be written to."""
+    return leaf_of(value, place).buffer.numpy()
+
+
+def leaf_of(value: Value, place: device = CPU) -> Leaf:
+    """A value in memory, computed on `place` if need be."""
     if not isinstance(value, Leaf):
-        holder = Storage(value)
+        holder = stored(value, place)
         settle(holder)
         value = holder.value
         assert isinstance(value, Leaf)
-    return value.buffer.numpy()
+    return value
+
+
+def moved(value: Value, place: device, to: device) -> Leaf:
+    """A value of the device `place`, computed if need be, in the memory of the device `to`."""
+    array = array_of(value, place)
+    return Leaf.of(array.copy()) if to is CPU else Leaf(uploaded(array, to))
 
 
 def remember(fn: Any) -> None:
@@ -201,16 +216,25 @@ def _run(wanted: Sequence[Storage]) -> None:
         if storage is not None and not isinstance(value := storage.value, Leaf):
             held.append((storage, value))
     _round.start = None
-    outputs = list(dict.fromkeys([v for _, v in held]))
-    if not outputs:
-        recorder.differentiable.clear()  # else a loop whose results nobody keeps would make it grow for ever
+    differentiable, recorder.differentiable = recorder.differentiable, []
+    if not held:
+        return  # else a loop whose results nobody keeps would make `differentiable` grow for ever
+    if not DeviceStorage.used:
+        _compute(held, differentiable, CPU)
         return
+    for place in dict.fromkeys([storage.place for storage, _ in held]):
+        _compute([(s, v) for s, v in held if s.place is place], differentiable, place)
+
+
+def _compute(held: Sequence[tuple[Storage, Value]], differentiable: Sequence[Any], place: device) -> None:
+    """Compute what storages hold, all of it on one device."""
+    outputs = list(dict.fromkeys([v for _, v in held]))
     walk = Walk(outputs)
-    saved = _saved(walk)
+    saved = _saved(walk, differentiable)
     expensive = [v for v in saved if v.node is not None and v.node.op.name in EXPENSIVE]
     outputs = list(dict.fromkeys((*outputs, *expensive)))
     try:
-        outputs, leaves = _execute(walk, outputs, saved)
+        outputs, leaves = _execute(walk, outputs, saved, place)
     except RAISED:
         if len(held) > 1:
             _run_apart([s for s, _ in held])
@@ -235,10 +259,10 @@ def _run_apart(storages: Sequence[Storage]) -> None:
                 _run((storage,))
 
 
-def _saved(walk: Walk) -> list[Value]:
+def _saved(walk: Walk, differentiable: Sequence[Any]) -> list[Value]:
     """The values to compute that a gradient may read, and that are not just views of others."""
     found: dict[Value, None] = {}
-    for ref in recorder.differentiable:
+    for ref in differentiable:
         fn = ref()
         if fn is None or fn.freed:
             continue
@@ -246,18 +270,26 @@ def _saved(walk: Walk) -> list[Value]:
             node = value.node
             if node is not None and node in walk.numbers and node.op.name not in FREE:
                 found[value] = None
-    recorder.differentiable.clear()
     return list(found)
 
 
 def _execute(
-    walk: Walk, outputs: list[Value], saved: Sequence[Value]
+    walk: Walk, outputs: list[Value], saved: Sequence[Value], place: device
 ) -> tuple[list[Value], list[Leaf]]:
     """Run the graph from the walk's leaves to `outputs`: the values that are in memory then.
 
     Op by op every value is made anyway, so that what gradients may read is kept: it need not be made again.
     """
-    found = programs.find(walk, outputs)
+    if place is not CPU:
+        with out_of_memory():
+            return _run_program(walk, outputs, saved, place)
+    return _run_program(walk, outputs, saved, place)
+
+
+def _run_program(
+    walk: Walk, outputs: list[Value], saved: Sequence[Value], place: device
+) -> tuple[list[Value], list[Leaf]]:
+    found = programs.find(walk, outputs, place)
     if found.program is None:
         outputs = list(dict.fromkeys((*outputs, *saved)))
         return outputs, programs.run(found, walk, outputs)

@@ -25,7 +25,8 @@ from graphtorch.ir.ops.checks import attrs_of
 from graphtorch.ir.ops.shape import ConstantAttrs
 from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 
-from .door import Block, Buffer, Exposed
+from .._types import CPU, device
+from .door import Block, Buffer, DeviceBuffer, Exposed, uploaded
 
 _TYPES = Type._table
 
@@ -35,7 +36,7 @@ class Leaf(Value):
 
     __slots__ = ("buffer",)
 
-    def __init__(self, buffer: Buffer):
+    def __init__(self, buffer: Buffer | DeviceBuffer):
         # as Value.__init__, at half its cost: every number in a program becomes a leaf
         self.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)  # type: ignore[misc]
         self.node = None  # type: ignore[misc]
@@ -127,10 +128,18 @@ class Version:
     number = 0  # of the class until the first write: every tensor has one of these, few are written to
 
 
-class Storage:
+class _OnCPU:
+    """Where the elements of most storages are: a class's attribute, so that they need no place for it."""
+
+    __slots__ = ()
+    place: device = CPU
+
+
+class Storage(_OnCPU):
     """A mutable cell: the current value of a base tensor.
 
     Attributes:
+        place: the device that the elements are on, or are to be computed on.
         value: the elements, row-major, as an IR value.
         epoch: counts writes, those through ``.data`` included (`Version` leaves them out).
         host: the NumPy array whose memory this storage shares with code outside, if it does.
@@ -238,13 +247,57 @@ class Storage:
         return ours and getrefcount(owner) <= _HELD_ONCE
 
 
+class DeviceStorage(Storage):
+    """The cell of a tensor on a GPU: nothing of the host shares its memory."""
+
+    __slots__ = ("place",)
+    place: device
+    used = False  # whether there ever was one: programs without pay for nothing else
+
+    def __init__(self, value: Value, place: device):
+        DeviceStorage.used = True
+        super().__init__(_there(value, place))
+        self.place = place
+
+    def put(self, value: Value) -> None:
+        """Replace the value."""
+        super().put(_there(value, self.place))
+
+    def expose(self) -> np.ndarray:
+        """Raises TypeError: NumPy cannot look at the memory of a GPU."""
+        raise TypeError(f"can't convert {self.place} device type tensor to numpy. Use Tensor.cpu() to copy "
+                        "the tensor to host memory first.")
+
+    def __deepcopy__(self, memo: Any) -> Storage:
+        made = DeviceStorage(self.read(), self.place)
+        if type(made.value) is Value:
+            recorder.adopt(made)
+        return made
+
+    def memory(self) -> np.ndarray | None:
+        """None: writes to a GPU are recorded."""
+        return None
+
+
+def _there(value: Value, place: device) -> Value:
+    """`value`, if it is in memory, in that of the GPU `place`."""
+    if type(value) is Leaf and type(value.buffer) is Buffer:
+        return Leaf(uploaded(value.buffer.numpy(), place))
+    return value
+
+
+def stored(value: Value, place: device) -> Storage:
+    """A new cell on a device."""
+    return Storage(value) if place is CPU else DeviceStorage(value, place)
+
+
 def number_in_all(value: Value) -> np.ndarray | None:
     """The number that a pending value such as zeros repeats; None for others."""
     node = value.node
     if node is None or node.op is not ops.expand:
         return None
     number = node.operands[0]
-    if type(number) is Leaf and number.buffer.shape == ():
+    if type(number) is Leaf and number.buffer.shape == () and type(number.buffer) is Buffer:
         return number.buffer.numpy()
     if number.node is not None and number.node.op is ops.constant:
         elements = attrs_of(number.node, ConstantAttrs).value.numpy()

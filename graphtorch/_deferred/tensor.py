@@ -28,6 +28,7 @@ from . import running
 from .door import Buffer
 from .memory_order import Order, view_of
 from .storage import (
+    DeviceStorage,
     Leaf,
     MetaLeaf,
     Slice,
@@ -35,7 +36,6 @@ from .storage import (
     Storage,
     Version,
     View,
-    any_meta,
     is_contiguous,
     read_steps,
     recorder,
@@ -310,6 +310,8 @@ class Tensor:
             value = ops.reshape(value, shape=value.shape)
         self._cached = (whole, MetaLeaf(value.type) if type(source) is MetaLeaf else value)
         self._fn = GradNode(self._name_of_view, (value,), (source,), (edge,), (None,))
+        if DeviceStorage.used:
+            self._fn.place = self.device
         self._nr = 0
 
     def _edge(self) -> Edge:
@@ -453,7 +455,7 @@ class Tensor:
                 "data set to a tensor that requires gradients must be floating point or complex dtype, "
                 f"got {value.dtype}"
             )
-        if self.is_meta and not value.is_meta:
+        if self.is_meta and not value.is_meta:  # between CPU and GPU data moves freely, as in PyTorch
             raise RuntimeError(
                 "Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have "
                 f"incompatible tensor type: the first is on 'meta', the second on '{value.device}'. Make a "
@@ -479,7 +481,7 @@ class Tensor:
 
     @property
     def device(self) -> device:
-        return META if type(self._storage.value) is MetaLeaf else CPU
+        return META if type(self._storage.value) is MetaLeaf else self._storage.place
 
     @property
     def layout(self) -> layout:
@@ -499,11 +501,11 @@ class Tensor:
 
     @property
     def is_cuda(self) -> bool:
-        return False
+        return self.device.type == "cuda"
 
     @property
     def is_cpu(self) -> bool:
-        return not self.is_meta
+        return self.device is CPU
 
     @property
     def is_meta(self) -> bool:
@@ -540,7 +542,7 @@ class Tensor:
         return id(self)
 
     def _ones_like(self) -> Tensor:
-        return from_value(MetaLeaf(self._type) if self.is_meta else _constant_one(self._type))
+        return beside(self, _constant_one(self._type))
 
 
 def _instance(cls: Any) -> Any:
@@ -581,6 +583,8 @@ def _part_of_leaf(source: Leaf, base: Tensor | None, view: View | None) -> Value
         return None
     if is_contiguous(view.type.shape, view.strides):
         return Leaf(source.buffer.part(view.offset, view.type.shape))
+    if type(source.buffer) is not Buffer:
+        return None
     if numel(view.type.shape) * view.type.dtype.itemsize > COPIED_PART:
         return None
     return Leaf(Buffer.of(np.ascontiguousarray(view.over(source.buffer.numpy()))))
@@ -592,13 +596,19 @@ _object_new: Any = object.__new__
 _pending = running.pending
 
 
-def from_value(value: Value) -> Tensor:
-    """A new tensor outside the autograd graph."""
+def from_value(value: Value, place: device = CPU) -> Tensor:
+    """A new tensor outside the autograd graph; on "meta" of the value's type alone."""
     made: Tensor = _object_new(Tensor)
-    storage = made._storage = _object_new(Storage)  # its constructor in line: every operation makes one
-    storage.value = value
-    storage.epoch = 0
-    storage.host = None
+    if place is CPU:
+        storage = made._storage = _object_new(Storage)  # its constructor in line: every operation makes one
+        storage.value = value
+        storage.epoch = 0
+        storage.host = None
+    elif place is META:
+        storage = made._storage = Storage(MetaLeaf(value.type))
+        value = storage.value
+    else:
+        storage = made._storage = DeviceStorage(value, place)
     made._counter = Version()
     if modes.inference:
         made._inference = True
@@ -609,12 +619,11 @@ def from_value(value: Value) -> Tensor:
     return made
 
 
-def in_order(value: Value, order: Order | None) -> Tensor:
+def in_order(value: Value, order: Order | None, place: device = CPU) -> Tensor:
     """A new tensor outside the autograd graph, whose memory is filled dimension by dimension of `order`."""
     if order is None:
-        return from_value(value)
-    stored = ops.permute(value, dims=order)
-    made = from_value(MetaLeaf(stored.type) if type(value) is MetaLeaf else stored)
+        return from_value(value, place)
+    made = from_value(ops.permute(value, dims=order), place)
     made._view = view_of(value.type, order)
     made._cached = made._storage.value, value
     return made
@@ -622,7 +631,7 @@ def in_order(value: Value, order: Order | None) -> Tensor:
 
 def beside(tensor: Tensor, value: Value, order: Order | None = None) -> Tensor:
     """A new tensor outside the autograd graph on the device of `tensor`: on "meta" of the type alone."""
-    return in_order(MetaLeaf(value.type) if tensor.is_meta else value, order)
+    return in_order(value, order, tensor.device)
 
 
 def wrap(
@@ -638,8 +647,8 @@ def wrap(
         values: the operands.
         order: of the result's memory, see `memory_order`.
     """
-    if MetaLeaf.used and any_meta(values):
-        return _wrap_meta(name, outs, tensors, values, order)
+    if DeviceStorage.used or MetaLeaf.used:
+        return _wrap_placed(name, outs, tensors, values, order)
     if isinstance(outs, Value):
         made = from_value(outs) if order is None else in_order(outs, order)
         if modes.grad and _any_requires_grad(tensors):
@@ -651,31 +660,45 @@ def wrap(
     return results
 
 
-def _wrap_meta(
+def _wrap_placed(
     name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...],
     order: Order | None,
 ) -> Any:
-    """As `wrap`, for operands of which one has no elements: nor have the results."""
-    _check_devices([t for t in tensors if isinstance(t, Tensor) and (t._type.shape or t.is_meta)])
+    """As `wrap`, in programs that have tensors elsewhere than on the CPU."""
+    place = common_place(name, tensors)
     several = (outs,) if isinstance(outs, Value) else outs
-    results = tuple([in_order(MetaLeaf(v.type), order) for v in several])
+    results = tuple([in_order(v, order, place) for v in several])
     if modes.grad and _any_requires_grad(tensors):
         _attach(name, results, several, tensors, values)
     return results[0] if isinstance(outs, Value) else results
 
 
-def _check_devices(tensors: Sequence[Tensor]) -> None:
-    """Raise RuntimeError unless all are on one device. Integers beside others, which are places, need not be;
-    nor are 0-d tensors on the CPU."""
-    if all(t._type.dtype.is_integer for t in tensors):
-        compared = tensors
-    else:
-        compared = [t for t in tensors if not t._type.dtype.is_integer]
-    for t in compared:
-        if t.device is not compared[0].device:
-            raise RuntimeError(
-                f"Tensor on device {t.device} is not on the expected device {compared[0].device}!"
-            )
+PLACES = frozenset({"Index", "IndexPut"})  # operations on a GPU that take places from the CPU, as PyTorch's
+
+
+def common_place(name: str, tensors: Sequence[Any]) -> device:
+    """The device of an operation on `tensors`. Numbers (0-d tensors) on the CPU go anywhere.
+
+    Raises: RuntimeError: they are on different devices.
+    """
+    bound = [t for t in tensors if isinstance(t, Tensor) and (t._type.shape or not t.is_cpu)]
+    places = dict.fromkeys([t.device for t in bound])
+    if len(places) <= 1:
+        return next(iter(places), CPU)
+    if META in places:
+        others = [t for t in bound if not t._type.dtype.is_integer] or bound  # than places
+        one, *rest = dict.fromkeys([t.device for t in others])
+        if rest:
+            raise RuntimeError(f"Tensor on device {rest[0]} is not on the expected device {one}!")
+        return one
+    if name in PLACES and bound[0].is_cuda:
+        places = dict.fromkeys([t.device for t in bound if not (t.is_cpu and t._type.dtype.is_integer)])
+        if len(places) == 1:
+            return bound[0].device
+    one, other = sorted(places, key=lambda place: place is CPU)[:2]
+    raise RuntimeError(
+        f"Expected all tensors to be on the same device, but found at least two devices, {one} and "
+        f"{other}! ({name}: move one of them with .to({str(one)!r}))")
 
 
 def _any_requires_grad(tensors: Sequence[Any]) -> bool:
@@ -717,6 +740,8 @@ def _attach(
             inference = True
     made = (seen_of(results[0]),) if len(results) == 1 else tuple([seen_of(r) for r in results])
     fn = GradNode.of(name, outs, values, tuple(edges), tuple(seen), made)
+    if DeviceStorage.used:
+        fn.place = results[0].device
     used = False
     for i, result in enumerate(results):
         if outs[i].type.dtype in _DIFFERENTIABLE:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Type, Value
 from graphtorch.ir.ops.common import zeros
 
+from .._types import META, device
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import GradNode, look
 from . import at_once, running
 from .memory_order import Order, own_order
-from .storage import Leaf, MetaLeaf, Storage, overlaps, recorder, write_steps
+from .storage import DeviceStorage, Leaf, MetaLeaf, Storage, overlaps, recorder, stored, write_steps
 from .tensor import Tensor, in_order, wrap
 
 CHAIN_BOUND = 16  # writes to parts, each to what the one before left, that wait before they are computed
@@ -122,6 +124,8 @@ def assign(tensor: Tensor, result: Tensor, fills: bool = False, updates: bool = 
         )
     if result._storage is tensor._storage and not fills:
         check_overlap(tensor, result)
+    if DeviceStorage.used and result.device is not tensor.device:
+        result = on_device(result, tensor.device)
     value = result._value()
     if type(value) is MetaLeaf and not tensor.is_meta:
         value.buffer  # noqa: B018 - which says that there is nothing to be written
@@ -171,7 +175,8 @@ def _write_view(tensor: Tensor, base: Tensor, result: Tensor, value: Value, keep
     if not rest:
         _continue(base, *_history(result))
     else:
-        _continue(base, Written("CopySlices", (after,), (before, value), edges, (None, None)), 0)
+        fn = Written("CopySlices", (after,), (before, value), edges, (None, None))
+        _continue(base, _placed(fn, base), 0)
 
 
 def _end_of_chain(storage: Storage) -> None:
@@ -198,7 +203,15 @@ class Written(GradNode):
 def _replacement(tensor: Tensor, result: Tensor, value: Value) -> Written:
     """The node of a write that replaces all elements of `tensor`."""
     name = "CopyBackwards" if result.requires_grad else "FillBackward0"
-    return Written(name, (value,), (tensor._value(), value), (tensor._edge(), result._edge()), (None, None))
+    fn = Written(name, (value,), (tensor._value(), value), (tensor._edge(), result._edge()), (None, None))
+    return _placed(fn, tensor)
+
+
+def _placed(fn: Any, tensor: Tensor) -> Any:
+    """A node of the autograd graph at which gradients of `tensor` arrive."""
+    if DeviceStorage.used:
+        fn.place = tensor.device
+    return fn
 
 
 def _history(result: Tensor) -> tuple[GradNode | None, int]:
@@ -207,7 +220,7 @@ def _history(result: Tensor) -> tuple[GradNode | None, int]:
     if fn is None and result._rg:  # a leaf: its gradient goes through one more node
         value = result._value()
         fn = GradNode("CopyBackwards", (value,), (value,), (result._edge(),), (None,))
-        return fn, 0
+        return _placed(fn, result), 0
     return fn, result._nr
 
 
@@ -235,6 +248,44 @@ def _saw_itself(tensor: Tensor) -> None:
     made = list(fn.made)
     made[tensor._nr] = look(tensor._counter, tensor._storage, tensor._view)
     fn.made = tuple(made)
+
+
+class Moved(GradNode):
+    """A copy from one device to another: the pass itself takes gradients back (see `autograd.engine`)."""
+
+    def pull(self, cotangents: Sequence[Value | None]) -> list[Value | None]:
+        """The gradient as it arrived, on the device where it arrived."""
+        return [None if c is None else ops.reshape(c, shape=c.shape) for c in cotangents]
+
+    def reads(self, gradients: Sequence[Value | None], cotangents: Sequence[Value | None]) -> set[Value]:
+        """Nothing but the gradient."""
+        return set()
+
+
+def on_device(x: Tensor, place: device) -> Tensor:
+    """A copy of `x` on another device, in the autograd graph, in the same order of memory.
+
+    Raises: NotImplementedError: `x` has no elements.
+    """
+    if x.is_sparse:
+        return x._with(on_device(x._pair[1], place))  # type: ignore[no-any-return]
+    value, order = x._value(), own_order(x)
+    if place is META:
+        return wrap_on_meta(x, value, order)
+    if type(value) is MetaLeaf:
+        value.buffer  # noqa: B018 - raises: there is nothing to copy
+    made = in_order(running.moved(value, x.device, place), order, place)
+    if modes.grad and x.requires_grad:
+        shown = made._value()
+        made._fn = _placed(Moved("ToCopyBackward0", (shown,), (value,), (x._edge(),), (None,)), made)
+    return made
+
+
+def wrap_on_meta(x: Tensor, value: Value, order: Order | None) -> Tensor:
+    """`x` without its elements."""
+    made: Tensor = wrap("ToCopy", ops.reshape(value, shape=value.shape), (x,), (value,), order)
+    made._storage = stored(MetaLeaf(made._storage.value.type), META)
+    return made
 
 
 def lay(made: Tensor, order: Order | None) -> Tensor:

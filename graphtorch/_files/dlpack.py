@@ -19,7 +19,7 @@ from .._ops.creation import from_array, from_numpy
 from .._types import CPU, check_device
 
 _UINT, _BFLOAT = 1, 4  # DLDataTypeCode
-_CPU = (1, 0)  # DLDeviceType and number
+_CPU, _GPU = (1, 0), 2  # DLDeviceType and number
 
 
 class _DLTensor(ctypes.Structure):
@@ -68,6 +68,8 @@ def _dlpack(self: Tensor, *, stream: Any = None, max_version: Any = None, dl_dev
         raise AssertionError("stream should be None on cpu.")
     if dl_device is not None and tuple(dl_device) != _CPU:
         raise BufferError(f"a tensor on the CPU cannot be exported to device {tuple(dl_device)}")
+    if not self.is_cpu:
+        raise BufferError(f"a tensor on {self.device} cannot be exported: call .cpu() on it first")
     running._refuse_in_capture()
     source = self.clone() if copy else self
     if self._type.dtype is bf16:
@@ -79,7 +81,7 @@ def _dlpack(self: Tensor, *, stream: Any = None, max_version: Any = None, dl_dev
 
 _NEW_NUMPY = tuple(map(int, np.__version__.split(".")[:2])) >= (2, 1)
 METHODS["__dlpack__"] = _dlpack
-METHODS["__dlpack_device__"] = lambda self: _CPU
+METHODS["__dlpack_device__"] = lambda self: (_GPU, self.device.index) if self.is_cuda else _CPU
 
 
 @register("from_dlpack", method=False)
@@ -90,8 +92,8 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     """
     if check_device(device) is not CPU:
         raise BufferError("only memory on the CPU can be shared")
-    if isinstance(ext_tensor, Tensor) and ext_tensor.is_meta:
-        raise ValueError("Unknown device type meta for Dlpack")
+    if isinstance(ext_tensor, Tensor) and not ext_tensor.is_cpu:
+        raise ValueError(f"Unknown device type {ext_tensor.device.type} for Dlpack")
     if type(ext_tensor).__name__ == "PyCapsule":
         array = _from_capsule(ext_tensor)
     elif hasattr(ext_tensor, "__dlpack__"):

@@ -19,9 +19,10 @@ import numpy as np
 from graphtorch.ir.dtype import DType
 
 from .. import _types
+from .._deferred.door import gpus
 from .._deferred.tensor import Tensor
 from .._ops.sparse import made as made_sparse
-from .._types import DTYPES, Size, device, layout
+from .._types import DTYPES, Size, check_device, device, layout
 from ..nn.parameter import Parameter
 from ..random import Generator
 from .pickling import LoadedStorage, set_attributes, without_elements
@@ -159,7 +160,7 @@ class _Names:
         _, storage, key, location, count, *view = saved
         made = self.source(storage.ir, str(key), int(count), str(location))
         if view and view[0] is not None:  # (key, offset, length) of a part of that storage
-            return LoadedStorage(made.array[view[0][1]: view[0][1] + view[0][2]], made.location)
+            return made.part(view[0][1], view[0][1] + view[0][2])
         return made
 
 
@@ -236,8 +237,8 @@ def locator(map_location: Any) -> Callable[[LoadedStorage], LoadedStorage]:
 
 def _here(storage: LoadedStorage, location: str) -> LoadedStorage:
     kind = location.split(":")[0]
-    if kind in ("cpu", "meta"):
-        storage.on_meta = kind == "meta"
+    if kind in ("cpu", "meta") or (kind == "cuda" and gpus()):
+        storage.place = check_device(location)
         return storage
     if kind == "cuda":
         raise RuntimeError(NO_CUDA)
@@ -339,6 +340,7 @@ class LegacySource:
                                    "might be corrupted.")
             read = np.frombuffer(raw, array.dtype)
             array[...] = read.byteswap() if swap else read
+            self.known[str(key)][1].filled()
 
 
 def read_legacy(file: Any, trusting: bool, map_location: Any, pickle_module: Any, **options: Any) -> Any:

@@ -12,11 +12,11 @@ import numpy as np
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import contiguous_strides
 
-from .._deferred.storage import Bits, Leaf, Storage, ViewDtype
+from .._deferred.storage import Bits, DeviceStorage, Leaf, Storage, ViewDtype
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import FUNCTIONS, METHODS
 from .._ops.creation import from_array
-from .._types import dtype
+from .._types import CPU, META, check_device, device, dtype
 
 Parts = tuple[Storage, int, tuple[int, ...], tuple[int, ...]]
 
@@ -34,7 +34,7 @@ def parts(tensor: Tensor) -> Parts:
 
 def rebuilt(storage: Storage, offset: int, size: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
     """A tensor over the memory of `storage`, outside any autograd graph."""
-    base = from_value(storage.value)
+    base = from_value(storage.value, storage.place)
     base._storage = storage
     if offset == 0 and size == tuple(base._type.shape) and strides == contiguous_strides(size):
         return base
@@ -109,19 +109,20 @@ def _reduce_ex(self: Tensor, protocol: int) -> Any:
 
 
 def _copy_storage(self: Storage, memo: dict[int, Any]) -> Storage:
-    return from_value(self.read())._storage  # values are immutable: a copy is the same value in another cell
+    # values are immutable: a copy is the same value in another cell
+    return from_value(self.read(), self.place)._storage
 
 
-def _rebuild_storage(array: np.ndarray) -> Storage:
-    return from_array(array)._storage
+def _rebuild_storage(array: np.ndarray, place: Any = CPU) -> Storage:
+    return from_array(array, place=check_device(place))._storage
 
 
 def _reduce_storage(self: Storage) -> Any:
-    return _rebuild_storage, (np.ascontiguousarray(elements(self)),)
+    return _rebuild_storage, (np.ascontiguousarray(elements(self)), self.place)
 
 
 def elements(storage: Storage) -> np.ndarray:
-    """The elements of a storage as an array, computed if need be. Read only."""
+    """The elements of a storage as an array of the host, computed if need be. Read only."""
     base = object.__new__(Tensor)
     base._storage = storage
     return base._array()
@@ -130,7 +131,8 @@ def elements(storage: Storage) -> np.ndarray:
 METHODS["__deepcopy__"], METHODS["__reduce_ex__"] = _deepcopy, _reduce_ex
 METHODS["__copy__"] = lambda self: set_attributes(
     Tensor._make_subclass(self.__class__, self, self._rg), user_attributes(self))
-copyreg.pickle(Storage, _reduce_storage)  # type: ignore[type-var]
+for _kind in (Storage, DeviceStorage):
+    copyreg.pickle(_kind, _reduce_storage)  # type: ignore[type-var]
 
 
 # ------------------------------------------------------------------------------------------ from files
@@ -145,15 +147,31 @@ class LoadedStorage:
     def __init__(self, array: np.ndarray, location: str = "cpu"):
         self.array = array
         self.location = location
-        self.on_meta = False  # whether tensors made from it leave the elements where they are
+        self.place = CPU  # where tensors made from it are: on "meta" they leave the elements where they are
         self._storage: Storage | None = None
 
     def cpu(self) -> LoadedStorage:
-        return self
+        return self._on(CPU)
 
     def cuda(self, device: Any = None) -> LoadedStorage:
-        raise RuntimeError("no CUDA device is available to graphtorch: return the storage itself, or its "
-                           ".cpu(), from the map_location function")
+        """Raises: AssertionError: there is no GPU."""
+        return self._on(check_device("cuda" if device is None else device))
+
+    def _on(self, place: device) -> LoadedStorage:
+        made = LoadedStorage(self.array, self.location)
+        made.place = place
+        return made
+
+    def part(self, start: int, stop: int) -> LoadedStorage:
+        """Some of the elements."""
+        made = LoadedStorage(self.array[start:stop], self.location)
+        made.place = self.place
+        return made
+
+    def filled(self) -> None:
+        """The elements changed after tensors were made of them: those elsewhere see it as well."""
+        if self._storage is not None and self.place is not CPU:
+            self._storage.put(Leaf.of(self.array.reshape(self._storage.value.type.shape)))
 
     def nbytes(self) -> int:
         return int(self.array.nbytes)
@@ -161,13 +179,13 @@ class LoadedStorage:
     def tensor(self, offset: int, size: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
         """A tensor over these elements. Raises ValueError where it would reach outside them."""
         check_bounds(self.array.size, offset, size, strides)
-        if self.on_meta:
+        if self.place is META:
             return without_elements(dtype._of[DType.of(self.array.dtype)], size, strides)
         if self._storage is None:
             whole = (offset == 0 and strides == contiguous_strides(size)
                      and math.prod(size) == self.array.size)
             leaf = Leaf.of(self.array.reshape(size if whole else -1))
-            self._storage = from_value(leaf)._storage
+            self._storage = from_value(leaf, self.place)._storage
         return rebuilt(self._storage, offset, size, strides)
 
 

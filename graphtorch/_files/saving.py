@@ -49,12 +49,12 @@ class _Global:
 class _StorageKey:
     """What the pickler writes as a persistent id."""
 
-    def __init__(self, ir: DType, key: str, count: int, legacy: bool):
+    def __init__(self, ir: DType, key: str, count: int, place: device, legacy: bool):
         if ir.torch_name in STORAGE_OF:
             kind = _Global("torch", STORAGE_OF[ir.torch_name])
         else:
             kind, count = _Global("torch.storage", "UntypedStorage"), count * ir.itemsize
-        self.id = ("storage", kind, key, "cpu", count, *([None] if legacy else []))
+        self.id = ("storage", kind, key, str(place), count, *([None] if legacy else []))
 
 
 _REBUILD = _Global("torch._utils", "_rebuild_tensor_v2")
@@ -144,7 +144,7 @@ class _Tensors:
         if t.is_meta:
             return _REBUILD_META, facts_of(t)
         storage, *place = parts(t)
-        key = _StorageKey(storage.value.type.dtype, *self._store(storage), self.legacy)
+        key = _StorageKey(storage.value.type.dtype, *self._store(storage), storage.place, self.legacy)
         made = key, *place, t.requires_grad, OrderedDict()
         rebuild = _REBUILD
         if t.dtype.name not in STORAGE_OF:  # dtypes newer than the classes of storages

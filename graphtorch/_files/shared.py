@@ -31,8 +31,8 @@ def share_memory_(self: Tensor) -> Tensor:
     A write in one process shows in the others, without locks. Processes started by "spawn" get copies.
     """
     storage = self._storage
-    if self.is_meta:
-        raise RuntimeError("share_memory_: only available on CPU, and this tensor is on 'meta'")
+    if not self.is_cpu:
+        raise RuntimeError(f"share_memory_: only available on CPU, and this tensor is on '{self.device}'")
     if not _is_shared(storage):
         array = elements(storage)
         memory = _Memory(-1, max(1, array.nbytes))  # lives as long as an array over it

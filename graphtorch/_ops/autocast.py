@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from graphtorch.ir.dtype import DType, bf16, f16, f32
 
+from .._deferred.door import gpus
 from .._deferred.tensor import Tensor
 from .._deferred.write import cast_tensor
 from .._types import DTYPES, device, dtype
@@ -24,9 +25,11 @@ _SUPPORTED = (DTYPES["bfloat16"], DTYPES["float16"])
 
 
 class _State(threading.local):
-    """What casts in this thread: `target` is the 16-bit dtype of CPU autocast, None while nothing is cast."""
+    """What casts in this thread: `target` is the 16-bit dtype of CPU autocast, `on_gpus` that of tensors on
+    GPUs; None while nothing is cast."""
 
     target: DType | None = None
+    on_gpus: DType | None = None
     depth = 0
     cache = True
 
@@ -46,19 +49,28 @@ def _cast(x: Any, target: DType) -> Any:
     return x
 
 
+def _any_on_gpu(given: Iterable[Any]) -> bool:
+    """Whether there is a tensor on a GPU, also in lists and tuples."""
+    return any(_any_on_gpu(x) if type(x) in (tuple, list) else isinstance(x, Tensor) and x.is_cuda
+               for x in given)
+
+
 def _casting(define: F, target_of: Callable[[DType], DType]) -> F:
     @functools.wraps(define)
     def call(*args: Any, **kwargs: Any) -> Any:
-        active = state.target
+        before = state.target, state.on_gpus
+        if before == (None, None):
+            return define(*args, **kwargs)
+        active = before[before[1] is not None and _any_on_gpu((*args, *kwargs.values()))]
         if active is None:
             return define(*args, **kwargs)
         target = target_of(active)
-        state.target = None
+        state.target = state.on_gpus = None
         try:
             given = {k: _cast(v, target) for k, v in kwargs.items()}
             return define(*[_cast(a, target) for a in args], **given)
         finally:
-            state.target = active
+            state.target, state.on_gpus = before
 
     return call  # type: ignore[return-value]
 
@@ -77,8 +89,8 @@ class autocast:
     """``with autocast("cpu"):`` runs contractions in 16 bits and losses in float32; also a decorator.
 
     Args:
-        device_type: "cpu"; "cuda" is accepted, and disabled with a warning where there is no GPU.
-        dtype: bfloat16 or float16; default that of the device, bfloat16 on CPUs.
+        device_type: "cpu" or "cuda", which is disabled with a warning where there is no GPU.
+        dtype: bfloat16 or float16; default that of the device, bfloat16 on CPUs, float16 on GPUs.
         cache_enabled: accepted. Equal casts of a weight are one operation of the graph either way.
 
     Raises: RuntimeError for an unknown device type.
@@ -91,7 +103,7 @@ class autocast:
         self.device = device(device_type).type
         self.fast_dtype = state.dtypes.get(self.device, DTYPES["float16"]) if dtype is None else dtype
         self._cache_enabled = state.cache if cache_enabled is None else cache_enabled
-        if self.device != "cpu" and enabled:
+        if enabled and not (self.device == "cpu" or (self.device == "cuda" and gpus())):
             warnings.warn(f"{self.device.upper()} is not available or torch_xla is imported. Disabling "
                           "autocast.", stacklevel=2)
             enabled = False
@@ -103,16 +115,15 @@ class autocast:
         self._enabled = enabled
 
     def __enter__(self) -> autocast:
-        self._before = state.target, state.dtypes["cpu"], state.cache
+        self._before = state.target, state.on_gpus, dict(state.dtypes), state.cache
         state.depth += 1
         state.cache = self._cache_enabled
-        if self.device == "cpu":
-            state.target = self.fast_dtype.ir if self._enabled else None
-            state.dtypes["cpu"] = self.fast_dtype
+        set_autocast_dtype(self.device, self.fast_dtype)
+        set_autocast_enabled(self.device, self._enabled)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        state.target, state.dtypes["cpu"], state.cache = self._before
+        state.target, state.on_gpus, state.dtypes, state.cache = self._before
         state.depth -= 1
 
     def __call__(self, function: F) -> F:
@@ -125,8 +136,8 @@ class autocast:
 
 
 def is_autocast_enabled(device_type: str | None = None) -> bool:
-    """Whether autocast is on: for CUDA (the default), never; for "cpu", inside ``autocast("cpu")``."""
-    return device_type == "cpu" and state.target is not None
+    """Whether autocast is on for "cpu" or "cuda", the default."""
+    return (state.target if device_type == "cpu" else state.on_gpus) is not None
 
 
 def get_autocast_dtype(device_type: str) -> dtype:
@@ -141,13 +152,15 @@ def set_autocast_enabled(device_type: Any, enabled: bool | None = None) -> None:
         device_type, enabled = "cuda", device_type
     if device_type == "cpu":
         state.target = state.dtypes["cpu"].ir if enabled else None
+    elif device_type == "cuda":
+        state.on_gpus = state.dtypes["cuda"].ir if enabled else None
 
 
 def set_autocast_dtype(device_type: str, dtype: dtype) -> None:
     """Set the 16-bit dtype of a device's autocast."""
     state.dtypes[device(device_type).type] = dtype
-    if device_type == "cpu" and state.target is not None:
-        state.target = dtype.ir
+    if is_autocast_enabled(device_type):
+        set_autocast_enabled(device_type, True)
 
 
 def is_autocast_cache_enabled() -> bool:

@@ -23,6 +23,7 @@ from .._deferred.running import flush, locate, settle, user_line
 from .._deferred.storage import Leaf, Storage, number_in_all, recorder
 from .._deferred.tensor import Tensor, wrap
 from .._deferred.write import assign, cast_tensor, check_overlap
+from .._types import CPU
 from ..autograd.grad_mode import modes
 
 FLOATS = frozenset(d for d in ALL if d.is_differentiable)
@@ -363,8 +364,8 @@ FEW_NODES = 16  # so many are looked at
 def known_elements(x: Tensor) -> np.ndarray | None:
     """The elements of `x`, or the number that all are, where they are known without computing anything."""
     storage = x._storage
-    if recorder.capture is not None:
-        return None
+    if recorder.capture is not None or (storage.place is not CPU and type(storage.value) is Leaf):
+        return None  # those on a GPU would have to be waited for: the run that reads them looks
     if storage.host is not None or type(storage.value) is Leaf:
         return x._array()
     return number_in_all(storage.value)

@@ -15,10 +15,10 @@ from graphtorch.ir.shape import broadcast
 from .. import _types
 from .._deferred import at_once, running
 from .._deferred.memory_order import channels_last_order
-from .._deferred.storage import MetaLeaf, recorder
+from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, beside
-from .._deferred.write import assign, cast_tensor, check_overlap
-from .._torch.legacy import TYPE_NAME_OF, TYPE_NAMES, refuse_cuda
+from .._deferred.write import assign, cast_tensor, check_overlap, on_device
+from .._torch.legacy import TYPE_NAME_OF, TYPE_NAMES, gpu_of_type
 from .._types import CPU, DTYPES, check_device, dtype, to_ir
 from .base import FUNCTIONS, METHODS, Number, check_tensor, common_dtype, register, run
 from .creation import from_array, full_value
@@ -83,7 +83,7 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     target = self._type.dtype if asked.dtype is None else to_ir(asked.dtype)
     made = self if target is self._type.dtype else cast_tensor(self, target)
     if asked.device is not None and made.device is not (place := check_device(asked.device)):
-        made = _moved(made, place)
+        made = on_device(made, place)
     if asked.copy and made is self:
         return METHODS["clone"](self, memory_format=asked.memory_format)
     if asked.memory_format is None or asked.memory_format is _types.preserve_format:
@@ -91,15 +91,6 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if made is self and asked.memory_format is _types.contiguous_format and not channels_last_order(self):
         return made
     return METHODS["contiguous"](made, asked.memory_format)  # type: ignore[no-any-return]
-
-
-def _moved(x: Tensor, place: _types.device) -> Tensor:
-    """`x` on the other one of the two devices that there are."""
-    if place is CPU:
-        x._value().buffer  # noqa: B018 - raises: there is nothing to copy
-    made: Tensor = run("ToCopy", lambda v: ops.reshape(v, shape=v.shape), x)
-    made._storage.put(MetaLeaf(made._type))
-    return made
 
 
 def _to_dtype(name: str, target: str) -> None:
@@ -121,14 +112,15 @@ _to_dtype("char", "int8")
 def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """The legacy type name, or the tensor converted to a dtype or legacy type."""
     if dtype is None:
-        return ("torch.meta." if self.is_meta else "torch.") + TYPE_NAME_OF[self._type.dtype]
+        kind = "" if self.is_cpu else f"{self.device.type}."
+        return f"torch.{kind}{TYPE_NAME_OF[self._type.dtype]}"
     if isinstance(dtype, Tensor):
         raise TypeError("type(): dtype must be a type, str, or dtype object, not a Tensor: use type_as()")
-    refuse_cuda(dtype)
+    place = gpu_of_type(dtype)
     name = dtype.rsplit(".", 1)[-1] if isinstance(dtype, str) else getattr(dtype, "__name__", "")
     if isinstance(dtype, str) and name not in TYPE_NAMES and name not in DTYPES:
         raise ValueError(f"invalid type: '{dtype}'")
-    return to(self, DTYPES[TYPE_NAMES[name]] if name in TYPE_NAMES else dtype)
+    return to(self, place, DTYPES[TYPE_NAMES[name]] if name in TYPE_NAMES else dtype)
 
 
 @register(function=False)
@@ -139,15 +131,23 @@ def type_as(self: Tensor, other: Tensor) -> Tensor:
 
 @register(function=False)
 def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
-    """The tensor itself: it is on the CPU. Raises: NotImplementedError for one without elements."""
-    return to(self, CPU)
+    """In the host's memory: the tensor itself, or a copy of one on a GPU.
+
+    Raises: NotImplementedError for one without elements.
+    """
+    return to(self, CPU, memory_format=memory_format)
 
 
 @register(function=False)
 def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
-    """On a GPU, where there is one."""
-    check_device(_types.device("cuda", device if isinstance(device, int) else None))
-    return self
+    """On a GPU: the present one, or that of a number.
+
+    Raises: AssertionError: there is none. RuntimeError: `device` is no GPU.
+    """
+    place = _types.device("cuda" if device is None else device)
+    if place.type != "cuda":
+        raise RuntimeError(f"Invalid device, must be cuda device: got {str(place)!r}")
+    return to(self, place, memory_format=memory_format)
 
 
 @register(function=False)
@@ -159,7 +159,7 @@ def pin_memory(self: Tensor, device: Any = None) -> Tensor:
 
 
 METHODS["is_pinned"] = lambda self: False
-METHODS["get_device"] = lambda self: -1
+METHODS["get_device"] = lambda self: self.device.index if self.is_cuda else -1
 
 
 @register()
@@ -306,14 +306,14 @@ METHODS["__reversed__"] = lambda self: METHODS["flip"](self, (0,)) if self.ndim 
 def numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
     """The elements as an array over the same memory: writes on either side show on the other."""
     if force:
-        return numpy(self.detach())
+        return numpy(self.detach().cpu())
     if self.requires_grad:
         raise RuntimeError(
             "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
         )
-    if self.is_meta:
-        raise TypeError("can't convert meta device type tensor to numpy. Use Tensor.cpu() to copy the tensor "
-                        "to host memory first.")
+    if not self.is_cpu:
+        raise TypeError(f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy "
+                        "the tensor to host memory first.")
     if self._type.dtype is bf16:
         raise TypeError(
             "Got unsupported ScalarType BFloat16: NumPy has no such dtype; convert with .float() first"

@@ -17,7 +17,7 @@ from graphtorch.ir.shape import SymInt
 
 from .. import _types
 from .._deferred.at_once import element
-from .._deferred.door import Buffer
+from .._deferred.door import Buffer, uploaded
 from .._deferred.memory_order import order_asked, view_of
 from .._deferred.storage import Leaf, MetaLeaf
 from .._deferred.tensor import Tensor, from_value
@@ -25,9 +25,19 @@ from .._types import CPU, META, check_device, sparse_coo, to_ir
 from .base import FUNCTIONS, METHODS, shape_of, size_value, write_out
 
 
-def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
-    """A tensor that owns `array` (not copied: pass a fresh one)."""
-    return _made(Leaf.of(array), requires_grad)
+def from_array(array: np.ndarray, requires_grad: bool = False, place: _types.device = CPU) -> Tensor:
+    """A tensor of the elements of `array`: on the CPU it owns the array (pass a fresh one)."""
+    return _made(leaf_on(array, place), requires_grad, place=place)
+
+
+def leaf_on(array: np.ndarray, place: _types.device) -> Leaf:
+    """An array as a value in the memory of a device."""
+    if place is CPU:
+        return Leaf.of(array)
+    array = np.asarray(array)
+    if place is META:
+        return MetaLeaf(Type(DType.of(array.dtype), array.shape))
+    return Leaf(uploaded(array, place))
 
 
 # ------------------------------------------------------------------------------------------ from data
@@ -53,9 +63,7 @@ def tensor(
         made = made if device is None else made.to(place)
         return made.requires_grad_() if requires_grad else made
     array = array_from(data, wanted)
-    if place is META:
-        return without_elements(array.shape, DType.of(array.dtype), requires_grad)
-    return from_array(array.copy(), requires_grad)
+    return from_array(array.copy() if place is CPU else array, requires_grad, place)
 
 
 def array_from(data: Any, wanted: DType | None) -> np.ndarray:
@@ -254,7 +262,7 @@ def without_elements(shape: tuple[Any, ...], dtype: DType, requires_grad: bool =
 def _made(
     value: Value, requires_grad: bool, out: Tensor | None = None, place: _types.device = CPU
 ) -> Tensor:
-    made = from_value(MetaLeaf(value.type) if place is META else value)
+    made = from_value(value, place)
     if out is not None:
         return write_out("factory", made, out)
     return made.requires_grad_() if requires_grad else made
@@ -418,12 +426,11 @@ def _window(name: str, terms: tuple[float, ...]) -> Callable[..., Tensor]:
         requires_grad: bool = False,
     ) -> Tensor:
         ir = _types.default_dtype() if dtype is None else to_ir(dtype)
-        if check_device(device) is META:
-            return without_elements((window_length,), ir, requires_grad)
+        place = check_device(device)
         n = window_length + 1 if periodic and window_length > 1 else window_length
         x = np.arange(window_length) * (2 * math.pi / max(n - 1, 1))
         line = np.ones(1) if window_length == 1 else sum(c * np.cos(k * x) for k, c in enumerate(terms))
-        return from_array(np.asarray(line).astype(ir.numpy), requires_grad)
+        return from_array(np.asarray(line).astype(ir.numpy), requires_grad, place)
 
     make.__name__ = name
     make.__doc__ = f"The {name.replace('_', ' ')} of a length."

@@ -285,7 +285,7 @@ def _add_arrays(x: Tensor, axis: int, item: Tensor, arrays: Arrays) -> int:
 
 def _true_places(mask: Tensor) -> tuple[Tensor, ...]:
     array = elements_for_size("indexing with a mask", mask, MASK)
-    return tuple(from_array(column) for column in np.nonzero(array))
+    return tuple(from_array(column, place=mask.device) for column in np.nonzero(array))
 
 
 # ------------------------------------------------------------------------------------------ writing

@@ -17,9 +17,9 @@ from graphtorch.ir.shape import SymInt
 from .. import _types
 from .._deferred.storage import Leaf, recorder
 from .._deferred.tensor import Tensor
-from .._types import META, check_device, to_ir
+from .._types import check_device, to_ir
 from .base import size_value
-from .creation import _made, without_elements
+from .creation import _made, leaf_on
 
 
 def arange(
@@ -52,9 +52,7 @@ def arange(
     count = -(-(end - start) // step) if whole else _count(start, end, step, ir)
     if not whole and ir.is_integer:  # as PyTorch: the ends are truncated first
         start, step, whole = int(start), int(step), True
-    if place is META and out is None:
-        return without_elements((count,), ir, requires_grad)
-    return _made(_ramp(count, start, step, ir, i64 if whole else None), requires_grad, out)
+    return _made(_ramp(count, start, step, ir, i64 if whole else None), requires_grad, out, place)
 
 
 def _count(start: Any, end: Any, step: Any, ir: DType) -> int:
@@ -116,7 +114,7 @@ def linspace(
         found, ir = _recorded_line(start, end, steps, dtype)
         return _made(ops.cast(found, dtype=ir), requires_grad, out, place)
     line, ir = _line(start, end, steps, dtype, out)
-    return _made(Leaf.of(_rounded(line, ir)), requires_grad, out, place)
+    return _made(leaf_on(_rounded(line, ir), place), requires_grad, out, place)
 
 
 def _are_recorded(start: Any, end: Any, steps: int, dtype: Any, out: Tensor | None) -> bool:
@@ -172,7 +170,7 @@ def logspace(
     line, ir = _line(start, end, steps, dtype, out)
     with np.errstate(all="ignore"):
         powers = np.power(complex(base) if ir.is_complex else float(base), line)
-    return _made(Leaf.of(_rounded(powers, ir)), requires_grad, out, place)
+    return _made(leaf_on(_rounded(powers, ir), place), requires_grad, out, place)
 
 
 def _line(start: Any, end: Any, steps: int, dtype: Any, out: Tensor | None) -> tuple[np.ndarray, DType]:
@@ -225,7 +223,8 @@ def triu_indices(
 
 def _indices(rows: tuple[np.ndarray, ...], dtype: Any, device: Any) -> Tensor:
     made = np.stack(rows).astype((i64 if dtype is None else to_ir(dtype)).numpy)
-    return _made(Leaf.of(made), False, place=check_device(device))
+    place = check_device(device)
+    return _made(leaf_on(made, place), False, place=place)
 
 
 PUBLIC = {f.__name__: f for f in (arange, linspace, logspace, tril_indices, triu_indices)} | {"range": range_}

@@ -14,7 +14,7 @@ from graphtorch.ir.shape import broadcast
 
 from .._deferred.memory_order import order_asked
 from .._deferred.storage import recorder
-from .._deferred.tensor import Tensor, wrap
+from .._deferred.tensor import Tensor, beside, wrap
 from .._deferred.write import lay
 from .._types import Size, contiguous_format, preserve_format
 from .autocast import single_precision
@@ -47,7 +47,7 @@ def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     value = input._value()
     if input.requires_grad:
         return wrap("Clone", ops.reshape(value, shape=value.shape), (input,), (value,), order)
-    return wrap("Clone", value, (), (), order)  # values are immutable: a copy is the same value elsewhere
+    return beside(input, value, order)  # values are immutable: a copy is the same value elsewhere
 
 
 @register(function=False)
@@ -356,7 +356,7 @@ def repeat_interleave(
             f"input.size({axis}) = {size}"
         )
     index = np.repeat(np.arange(size), counts if counts.size == size else int(counts[0]))
-    return FUNCTIONS["index_select"](input, axis, from_array(index.astype(np.int64)))
+    return FUNCTIONS["index_select"](input, axis, from_array(index.astype(np.int64), place=input.device))
 
 
 def _repeated(input: Tensor, repeats: Tensor, axis: int, total: int) -> Tensor:

@@ -37,9 +37,9 @@ def nonzero(input: Tensor, *, out: Any = None, as_tuple: bool = False) -> Any:
     check_tensor("nonzero", "input", input)
     found = np.nonzero(np.atleast_1d(elements_for_size("nonzero", input, MASK)))
     if as_tuple:
-        return tuple(from_array(c.astype(np.int64)) for c in found)
+        return tuple(from_array(c.astype(np.int64), place=input.device) for c in found)
     rows = np.zeros((len(found[0]), 0)) if input.ndim == 0 else np.stack(found, 1)
-    made = from_array(rows.astype(np.int64))
+    made = from_array(rows.astype(np.int64), place=input.device)
     return made if out is None else write_out("nonzero", made, out)
 
 
@@ -69,7 +69,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     found = np.bincount(numbers, None if weights is None else weights.detach()._array(), minlength)
     if weights is not None and weights.dtype.is_floating_point:
         found = found.astype(weights._type.dtype.numpy)
-    return from_array(found)
+    return from_array(found, place=input.device)
 
 
 @register()
@@ -91,7 +91,7 @@ def unique(
         array, return_inverse=True, return_counts=True, axis=dim, equal_nan=False
     )
     places = inverse.astype(np.int64).reshape(input.shape if dim is None else (-1,))
-    return _results(values, places if return_inverse else None, counts if return_counts else None)
+    return _results(input, values, places if return_inverse else None, counts if return_counts else None)
 
 
 @register()
@@ -109,10 +109,12 @@ def unique_consecutive(
     counts = np.diff(np.append(np.flatnonzero(starts), len(flat)))
     values = lines[starts] if dim is None else np.moveaxis(lines[starts], 0, dim)
     inverse = places.reshape(input.shape) if dim is None else places
-    return _results(values, inverse if return_inverse else None, counts if return_counts else None)
+    return _results(input, values, inverse if return_inverse else None, counts if return_counts else None)
 
 
-def _results(values: np.ndarray, inverse: np.ndarray | None, counts: np.ndarray | None) -> Any:
-    more = [from_array(a.astype(np.int64)) for a in (inverse, counts) if a is not None]
-    first = from_array(np.ascontiguousarray(values).reshape(values.shape))
+def _results(
+    input: Tensor, values: np.ndarray, inverse: np.ndarray | None, counts: np.ndarray | None
+) -> Any:
+    more = [from_array(a.astype(np.int64), place=input.device) for a in (inverse, counts) if a is not None]
+    first = from_array(np.ascontiguousarray(values).reshape(values.shape), place=input.device)
     return (first, *more) if more else first

@@ -14,7 +14,8 @@ from .._deferred.memory_order import Order
 from .._deferred.running import locate
 from .._deferred.tensor import Tensor
 from .._ops.base import cast_value, scalar
-from .generator import Generator, current
+from .._types import CPU, META, device
+from .generator import Generator, current, on_gpu
 
 OPERANDS = None  # in the place of a shape: a draw that has operands is always recorded
 Shape = tuple[Any, ...]
@@ -29,8 +30,23 @@ def source(generator: Generator | None) -> Generator:
 
 
 def source_beside(x: Tensor, generator: Generator | None) -> Generator | None:
-    """The generator to draw from for `x`: what has no elements moves no stream."""
-    return Generator() if x.is_meta else generator
+    """The generator to draw from for `x`."""
+    return source_on(x.device, generator)
+
+
+def source_on(place: device, generator: Generator | None) -> Generator | None:
+    """The generator to draw from for tensors on a device: what has no elements moves no stream.
+
+    Raises: RuntimeError: `generator` is one of another device.
+    """
+    if place is META:
+        return Generator()
+    if generator is None:
+        return None if place is CPU else on_gpu(place)
+    if isinstance(generator, Generator) and generator.device is not place:
+        raise RuntimeError(f"Expected a '{place.type}' device type for generator but found "
+                           f"'{generator.device.type}'")
+    return generator
 
 
 def _real(dtype: DType) -> DType:

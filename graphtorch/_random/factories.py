@@ -28,7 +28,7 @@ from .._ops.base import (
     write_out,
 )
 from .._ops.creation import _sizes, without_elements
-from .._types import META, check_device, to_ir
+from .._types import META, check_device, device, to_ir
 from . import draw
 from .fill import CHANCES, normal_of
 from .generator import Generator
@@ -51,8 +51,8 @@ def _resized(out: Tensor, shape: tuple[Any, ...]) -> Tensor:
     return out if out._type.shape == shape else METHODS["resize_"](out, shape)
 
 
-def _finish(value: Value, requires_grad: bool, order: Order | None = None) -> Tensor:
-    made = in_order(value, order)
+def _finish(value: Value, requires_grad: bool, place: device, order: Order | None = None) -> Tensor:
+    made = in_order(value, order, place)
     return made.requires_grad_() if requires_grad else made
 
 
@@ -81,7 +81,8 @@ def _float_factory(name: str, doc: str, make: Callable[..., Value], fill: str) -
             return METHODS[fill](_resized(out, shape), generator=generator)
         if place is META:
             return without_elements(shape, _float_dtype(dtype, name), requires_grad)
-        return _finish(make(shape, _float_dtype(dtype, name), generator), requires_grad)
+        drawn = make(shape, _float_dtype(dtype, name), draw.source_on(place, generator))
+        return _finish(drawn, requires_grad, place)
 
     factory.__name__ = factory.__qualname__ = name
     factory.__doc__ = doc
@@ -121,7 +122,8 @@ def randint(
     ir = i64 if dtype is None else to_ir(dtype)
     if place is META:
         return without_elements(shape, ir, requires_grad)
-    return _finish(draw.integers(shape, ir, generator, int(low), int(high)), requires_grad)
+    drawn = draw.integers(shape, ir, draw.source_on(place, generator), int(low), int(high))
+    return _finish(drawn, requires_grad, place)
 
 
 def _check_range(low: Any, high: Any) -> None:
@@ -147,8 +149,8 @@ def randperm(
     ir = (i64 if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
     if place is META and out is None:
         return without_elements((n,), ir, requires_grad)
-    order = draw.source(generator).draw("permutation", (n,), n)
-    made = _finish(cast_value(order, ir), requires_grad)
+    order = draw.source(draw.source_on(place, generator)).draw("permutation", (n,), n)
+    made = _finish(cast_value(order, ir), requires_grad, place)
     return made if out is None else write_out("randperm", made, out)  # type: ignore[no-any-return]
 
 
@@ -181,7 +183,8 @@ def normal(
             return METHODS["normal_"](_resized(out, shape), mean, std, generator=generator)
         if place is META:
             return without_elements(shape, _float_dtype(dtype, "normal"), requires_grad)
-        return _finish(normal_of(shape, _float_dtype(dtype, "normal"), generator, mean, std), requires_grad)
+        drawn = normal_of(shape, _float_dtype(dtype, "normal"), draw.source_on(place, generator), mean, std)
+        return _finish(drawn, requires_grad, place)
     if isinstance(std, Tensor):
         std = checked(std.detach(), "not negative", "normal expects all elements of std >= 0.0")
     shape, ir = broadcast(*[t._type.shape for t in tensors]), tensors[0]._type.dtype
@@ -211,11 +214,12 @@ def _like(name: str, make: Callable[..., Value], to: Callable[..., Any] = _float
             return without_elements(tuple(input._type.shape), ir, requires_grad)
         order = order_asked(name, memory_format, input)
         shape = tuple(input._type.shape)
+        source = draw.source_on(place, generator)
 
         def drawn(sizes: Any) -> Value:
-            return make(sizes, ir, generator, order is None, *bounds, **named)
+            return make(sizes, ir, source, order is None, *bounds, **named)
 
-        return _finish(draw.drawn_in_order(shape, order, drawn), requires_grad, order)
+        return _finish(draw.drawn_in_order(shape, order, drawn), requires_grad, place, order)
 
     made.__name__ = made.__qualname__ = name
     made.__doc__ = f"As `{name.removesuffix('_like')}`, with the shape and dtype of `input`."

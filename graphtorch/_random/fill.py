@@ -15,7 +15,7 @@ from graphtorch.ir.graph import Value
 
 from .._deferred.memory_order import own_order
 from .._deferred.storage import MetaLeaf
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor, beside, from_value
 from .._deferred.write import assign, check_writable
 from .._ops.base import METHODS, checked
 from . import draw
@@ -52,12 +52,12 @@ def _method(name: str, doc: str, *parameters: tuple[str, Any]) -> Callable[[Call
             if self.is_meta:
                 return assign(self, from_value(MetaLeaf(self._type)))
             dtype, order = self._type.dtype, own_order(self)
-            numbers = list(given.values())
+            numbers, source = list(given.values()), draw.source_beside(self, generator)
 
             def make(shape: Any) -> Value:
-                return define(self, shape, dtype, generator, *numbers)
+                return define(self, shape, dtype, source, *numbers)
 
-            return assign(self, from_value(draw.drawn_in_order(tuple(self._type.shape), order, make)))
+            return assign(self, beside(self, draw.drawn_in_order(tuple(self._type.shape), order, make)))
 
         fill.__name__ = fill.__qualname__ = name
         fill.__doc__ = doc

@@ -19,10 +19,10 @@ from graphtorch.ir.dtype import f32
 from graphtorch.ir.graph import Type, Value
 
 from .._deferred import running
-from .._deferred.storage import Leaf, Storage, recorder
+from .._deferred.storage import Leaf, Storage, recorder, stored
 from .._deferred.tensor import Tensor
-from .._ops.creation import from_array
-from .._types import META, check_device
+from .._ops.creation import from_array, leaf_on
+from .._types import CPU, META, check_device, device
 from . import quick
 from .streams import STREAMS, Stream
 
@@ -35,7 +35,7 @@ class Generator:
     """A stream of random numbers of its own: what `manual_seed` began, up to where it was used.
 
     Args:
-        device: only 'cpu'.
+        device: 'cpu', or a GPU, where the stream is Philox's.
     """
 
     stream: Stream
@@ -45,7 +45,7 @@ class Generator:
         self.device = check_device(device)
         if self.device is META:
             raise RuntimeError("META device type not an accelerator: generators are on the 'cpu'")
-        self.stream = STREAMS[_stream_of_new]
+        self.stream = STREAMS[_stream_of_new if self.device is CPU else "philox"]
         self._seed = DEFAULT_SEED
         self._cell: Storage | None = None  # the state, made when it is needed
         self._waiting = 0
@@ -63,7 +63,7 @@ class Generator:
     def _start(self, seed: int) -> None:
         self._seed = seed
         if self._cell is not None:
-            self.back_to((seed, Leaf.of(self.stream.begin(seed))))
+            self.back_to((seed, leaf_on(self.stream.begin(seed), self.device)))
 
     def seed(self) -> int:
         """Start a stream that cannot be foreseen; returns its seed."""
@@ -81,7 +81,7 @@ class Generator:
     def _bytes(self) -> np.ndarray:
         storage = self._storage()
         running.settle(storage)
-        return running.array_of(storage.value).view(np.uint8)
+        return running.array_of(storage.value, self.device).view(np.uint8)
 
     def set_state(self, new_state: Tensor) -> Generator:
         """Continue where `get_state` was called, here or in PyTorch.
@@ -104,13 +104,16 @@ class Generator:
         stream.check(state)
         if recorder.capture is not None:
             recorder.capture.reseeded()
+        if self.device is not CPU and stream.name != "philox":
+            raise RuntimeError("set_state: generators on GPUs draw from Philox, and this is the state of "
+                               "another stream")
         self.stream = stream
-        self.back_to((stream.seed_of(state), Leaf.of(state)))
+        self.back_to((stream.seed_of(state), leaf_on(state, self.device)))
         return self
 
     def clone_state(self) -> Generator:
         """A generator at the same place."""
-        made = Generator()
+        made = Generator(self.device)
         made.stream = self.stream
         made.back_to(self.mark())
         return made
@@ -132,7 +135,7 @@ class Generator:
     def set_offset(self, offset: int) -> None:
         """Move to a place in a Philox stream."""
         state = self.stream.at_offset(self._bytes().view(np.int64), int(offset))
-        self.back_to((self._seed, Leaf.of(state)))
+        self.back_to((self._seed, leaf_on(state, self.device)))
 
     def use(self, stream: str) -> None:
         """Start the present seed's numbers again in another kind of stream: 'mersenne' or 'philox'."""
@@ -143,7 +146,7 @@ class Generator:
 
     def _storage(self) -> Storage:
         if self._cell is None:
-            self._cell = Storage(Leaf.of(self.stream.begin(self._seed)))
+            self._cell = stored(leaf_on(self.stream.begin(self._seed), self.device), self.device)
         return self._cell
 
     def advance(self, step: Callable[[Value], tuple[Value, Value]]) -> Value:
@@ -165,7 +168,7 @@ class Generator:
             shape: of what is drawn, which is refused before the stream moves where it cannot be addressed;
                 None for a draw that has operands, and so is always recorded.
         """
-        if shape is not None and recorder.capture is None:
+        if shape is not None and recorder.capture is None and self.device is CPU:
             kind = self.stream, method, arguments
             program = quick.programs.get(kind) or quick.met(kind, shape)
             if program is not None:
@@ -193,11 +196,11 @@ class Generator:
         running.store(self._storage(), state)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self._seed, self._bytes().tobytes())
+        return _restored, (self._seed, self._bytes().tobytes(), self.device)
 
 
-def _restored(seed: int, state: bytes) -> Generator:
-    made = Generator()
+def _restored(seed: int, state: bytes, place: Any = CPU) -> Generator:
+    made = Generator(place)
     made.set_state(from_array(np.frombuffer(state, np.uint8).copy()))
     made._seed = seed
     return made
@@ -239,6 +242,25 @@ class _Default(Generator):
 
 _stream_of_new = "mersenne"
 default_generator: Generator = _Default()
+_of_gpus: dict[device, Generator] = {}
+_seed_of_gpus: int | None = None  # what those begin with that are not made yet
+
+
+def on_gpu(place: device) -> Generator:
+    """The global generator of a GPU."""
+    found = _of_gpus.get(place)
+    if found is None:
+        found = _of_gpus[place] = Generator(place)
+        found._seed = default_generator._seed if _seed_of_gpus is None else _seed_of_gpus
+    return found
+
+
+def seed_gpus(seed: int) -> None:
+    """Start the global streams of all GPUs again."""
+    global _seed_of_gpus
+    _seed_of_gpus = int(seed)
+    for generator in _of_gpus.values():
+        generator.manual_seed(seed)
 
 
 def set_random_stream(stream: str) -> None:
@@ -259,13 +281,16 @@ def set_random_stream(stream: str) -> None:
 
 
 def manual_seed(seed: int) -> Generator:
-    """Start the global stream of `seed`."""
+    """Start the global streams of `seed`, on the CPU and on GPUs."""
+    seed_gpus(seed)
     return default_generator.manual_seed(seed)
 
 
 def seed() -> int:
-    """Start a global stream that cannot be foreseen; returns its seed."""
-    return default_generator.seed()
+    """Start global streams that cannot be foreseen; returns their seed."""
+    seed = default_generator.seed()
+    seed_gpus(seed)
+    return seed
 
 
 def initial_seed() -> int:
@@ -289,9 +314,10 @@ def fork_rng(devices: Any = None, enabled: bool = True, **options: Any) -> Itera
     if not enabled:
         yield
         return
-    state = default_generator.mark()
+    states = [(g, g.mark()) for g in (default_generator, *_of_gpus.values())]
     try:
         yield
     finally:
-        default_generator.back_to(state)
+        for generator, state in states:
+            generator.back_to(state)
 

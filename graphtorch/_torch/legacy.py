@@ -11,6 +11,7 @@ from .. import _types
 from .._deferred.tensor import Tensor
 from .._ops.base import METHODS
 from .._ops.creation import empty, tensor
+from .._ops.devices import set_default_device
 from .._types import CPU, check_device
 
 
@@ -80,16 +81,17 @@ LEGACY_TYPES = {
 
 
 class _CudaType(type):
-    """A class of tensors on a GPU: it has a dtype, but no instances here."""
+    """A class of tensors on a GPU: a dtype and a device, as a name for `isinstance` and for conversions."""
 
     def __instancecheck__(cls, instance: object) -> bool:
-        return False
+        return isinstance(instance, Tensor) and instance.is_cuda and instance.dtype is cls.dtype
 
     def __call__(cls, *args: Any, **options: Any) -> Tensor:
-        raise TypeError(
-            f"type torch.cuda.{cls.__name__} not available. Torch not compiled with CUDA enabled: use "
-            f"torch.{cls.__name__}"
-        )
+        try:
+            place = _types.gpu()
+        except AssertionError as error:
+            raise TypeError(f"type torch.cuda.{cls.__name__} not available. {error}") from None
+        return legacy_tensor(cls.dtype.ir, args, options).to(place)
 
     @property
     def dtype(cls) -> Any:
@@ -105,10 +107,17 @@ TYPE_NAMES = {**LEGACY, "ComplexFloatTensor": "complex64", "ComplexDoubleTensor"
 TYPE_NAME_OF = {_types.DTYPES[d].ir: name for name, d in TYPE_NAMES.items()}  # what ``tensor.type()`` says
 
 
-def refuse_cuda(t: Any) -> None:
-    """Raise where `t` is a type of tensors on a GPU, or its name."""
-    if isinstance(t, _CudaType) or (isinstance(t, str) and t.startswith("torch.cuda.")):
-        raise RuntimeError(f"Cannot initialize CUDA: {t} needs a GPU, and graphtorch runs on CPUs")
+def gpu_of_type(t: Any) -> Any:
+    """The GPU, where `t` is a type of tensors on one, or its name; None for others.
+
+    Raises: RuntimeError: there is no GPU.
+    """
+    if not (isinstance(t, _CudaType) or (isinstance(t, str) and t.startswith("torch.cuda."))):
+        return None
+    try:
+        return _types.gpu()
+    except AssertionError as error:
+        raise RuntimeError(f"Cannot initialize CUDA: {t} needs a GPU: {error}") from None
 
 
 def set_default_tensor_type(t: Any) -> None:
@@ -120,10 +129,11 @@ def set_default_tensor_type(t: Any) -> None:
         stacklevel=2,
     )
     name = t.rsplit(".", 1)[-1] if isinstance(t, str) else t.__name__
-    refuse_cuda(t)
+    place = gpu_of_type(t)
     if name not in LEGACY:
         raise TypeError(f"invalid type object: {t!r}; expected one of {', '.join(LEGACY)}")
     _types.set_default_dtype(_types.DTYPES[LEGACY[name]])
+    set_default_device(place)
 
 
 METHODS["new"] = new

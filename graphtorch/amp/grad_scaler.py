@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
+from .._deferred.door import gpus
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
-from .._types import DTYPES
+from .._types import DTYPES, device
 from ..autograd import no_grad
 
 
@@ -43,7 +44,7 @@ class GradScaler:
     def __init__(self, device: str = "cuda", init_scale: float = 2.0**16, growth_factor: float = 2.0,
                  backoff_factor: float = 0.5, growth_interval: int = 2000, enabled: bool = True):
         self._device, self._enabled = device, enabled
-        if device == "cuda" and enabled:
+        if device == "cuda" and enabled and not gpus():
             warnings.warn("torch.cuda.amp.GradScaler is enabled, but CUDA is not available.  Disabling.",
                           stacklevel=2)
             self._enabled = False
@@ -67,17 +68,17 @@ class GradScaler:
             return outputs
         if isinstance(outputs, Tensor):
             if self._scale is None:
-                self._begin()
+                self._begin(outputs.device)
             return outputs * self._scale
         if isinstance(outputs, Iterable):
             scaled = map(self.scale, outputs)
             return type(outputs)(scaled) if isinstance(outputs, (list, tuple)) else scaled  # type: ignore[call-arg]
         raise ValueError("outputs must be a Tensor or an iterable of Tensors")
 
-    def _begin(self) -> None:
+    def _begin(self, place: device) -> None:
         full = FUNCTIONS["full"]
-        self._scale = full((), float(self._init_scale), dtype=DTYPES["float32"])
-        self._growth_tracker = full((), self._init_growth_tracker, dtype=DTYPES["int32"])
+        self._scale = full((), float(self._init_scale), dtype=DTYPES["float32"], device=place)
+        self._growth_tracker = full((), self._init_growth_tracker, dtype=DTYPES["int32"], device=place)
 
     def _check(self, what: str) -> Tensor:
         if self._scale is None:
@@ -106,7 +107,7 @@ class GradScaler:
     @staticmethod
     def _unscale(optimizer: Any, inverse: Tensor) -> Tensor:
         """1 where a gradient is not finite, else 0."""
-        found = FUNCTIONS["zeros"]((), dtype=DTYPES["bool"])
+        found = FUNCTIONS["zeros"]((), dtype=DTYPES["bool"], device=inverse.device)
         with no_grad():
             for group in optimizer.param_groups:
                 for param in group["params"]:
@@ -216,4 +217,4 @@ class GradScaler:
         self._growth_interval = state_dict["growth_interval"]
         self._init_growth_tracker = state_dict["_growth_tracker"]
         if self._scale is not None:
-            self._begin()
+            self._begin(self._scale.device)

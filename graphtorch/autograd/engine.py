@@ -13,12 +13,13 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 from graphtorch.ir.rewrite import in_terms_of
 
-from .._deferred.storage import MetaLeaf, any_meta, recorder
+from .._deferred.running import moved
+from .._deferred.storage import DeviceStorage, MetaLeaf, any_meta, recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import FUNCTIONS, METHODS, SparseOperand
 from .._ops.creation import zeros_like
 from .._ops.overriding import asks_first
-from .._types import dtype
+from .._types import device, dtype
 from . import anomaly_mode, saved  # noqa: F401 -- `saved` says what nodes keep
 from .grad_mode import modes
 from .nodes import LATER, AccumulateGrad, GradientEdge, GradNode
@@ -88,6 +89,8 @@ class Task:
                 target, number = edge
                 gradient = None if gradients is None else gradients[1][i]
                 if gradient is not None:
+                    if DeviceStorage.used and fn.place is not target.place:
+                        gradient = _crossed(gradient, fn.place, target.place)
                     self._arrive(target, number, gradient)
                 waits[target] -= 1
                 if waits[target] == 0:
@@ -96,7 +99,7 @@ class Task:
 
     def _arrive(self, fn: GradNode, number: int, gradient: Any) -> None:
         slots = self.arrived.setdefault(fn, [None] * len(fn.types))
-        slots[number] = gradient if slots[number] is None else _added(slots[number], gradient)
+        slots[number] = gradient if slots[number] is None else _added(slots[number], gradient, fn.place)
 
     def _step(self, fn: GradNode) -> tuple[Sequence[Any], Sequence[Any]] | None:
         """Run one node: its edges and the gradients that leave along them. None where nothing arrived."""
@@ -124,11 +127,11 @@ class Task:
         """Keep the gradients that were asked for."""
         for number in range(len(cotangents)):
             for position in self.wanted.get((fn, number), ()):
-                self.captured[position] = cotangents[number] = _tensor(cotangents[number])
+                self.captured[position] = cotangents[number] = _tensor(cotangents[number], fn.place)
 
     def _apply(self, fn: GradNode, cotangents: list[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         if fn.node_prehooks or fn.node_hooks:
-            cotangents = [_tensor(c) for c in cotangents]
+            cotangents = [_tensor(c, fn.place) for c in cotangents]
         if fn.node_prehooks:
             for hook in list(fn.node_prehooks.values()):
                 changed = hook(tuple(cotangents))
@@ -137,7 +140,7 @@ class Task:
         edges = fn.edges
         gradients = self._watched(fn, cotangents) if modes.anomaly else self._pulled(fn, cotangents)
         if fn.node_hooks:
-            gradients = [_tensor(g) for g in gradients]
+            gradients = [_tensor(g, fn.place) for g in gradients]
             for hook in list(fn.node_hooks.values()):
                 changed = hook(tuple(gradients), tuple(cotangents))
                 if changed is not None:
@@ -146,13 +149,13 @@ class Task:
 
     def _pulled(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
         if hasattr(fn, "apply"):
-            return fn.apply([_tensor(c) for c in cotangents], self)  # type: ignore[no-any-return]
+            return fn.apply([_tensor(c, fn.place) for c in cotangents], self)  # type: ignore[no-any-return]
         return self._recorded(fn, cotangents)
 
     def _watched(self, fn: GradNode, cotangents: list[Any]) -> list[Any]:
         """In anomaly mode: a failure, or NaN, is reported with the forward call of `fn`."""
         try:
-            gradients = [_tensor(g) for g in self._pulled(fn, cotangents)]
+            gradients = [_tensor(g, fn.place) for g in self._pulled(fn, cotangents)]
         except Exception:
             anomaly_mode.report(fn)
             raise
@@ -166,13 +169,15 @@ class Task:
         try:
             values = [c if c is None or isinstance(c, Value) else c._value() for c in cotangents]
         except SparseOperand:  # rules of operations are for dense gradients
-            return self._recorded(fn, [c if c is None else _tensor(c).to_dense() for c in cotangents])
+            dense = [c if c is None else _tensor(c, fn.place).to_dense() for c in cotangents]
+            return self._recorded(fn, dense)
         found = fn.pull(values)
         unpacked = fn.unpacked() if fn.packed else {}
         if MetaLeaf.used and any_meta(values):
             return self._without_elements(fn, cotangents, values, found)
         if self.create_graph:
-            gradients = _differentiable(fn, [_tensor(c) for c in cotangents], values, found, unpacked)
+            given = [_tensor(c, fn.place) for c in cotangents]
+            gradients = _differentiable(fn, given, values, found, unpacked)
         else:
             given = _given(fn, found, values, unpacked) if unpacked else found
             gradients = [None if e is None else g for g, e in zip(given, fn.edges, strict=True)]
@@ -185,7 +190,7 @@ class Task:
     ) -> list[Any]:
         """The gradients of a node whose tensors have no elements."""
         if self.create_graph:
-            gradients = _differentiable(fn, [_tensor(c) for c in cotangents], values, found)
+            gradients = _differentiable(fn, [_tensor(c, fn.place) for c in cotangents], values, found)
             for tensor in gradients:
                 if tensor is not None:
                     tensor._storage.put(MetaLeaf(tensor._type))
@@ -197,16 +202,21 @@ class Task:
         return gradients
 
 
-def _tensor(gradient: Any) -> Any:
+def _tensor(gradient: Any, place: device) -> Any:
     """A gradient as a tensor."""
-    return from_value(gradient) if isinstance(gradient, Value) else gradient
+    return from_value(gradient, place) if isinstance(gradient, Value) else gradient
 
 
-def _added(before: Any, new: Any) -> Any:
+def _crossed(gradient: Any, place: device, to: device) -> Any:
+    """A gradient that goes from one device to another, where an operand came from there."""
+    return moved(gradient, place, to) if isinstance(gradient, Value) else gradient.to(to)
+
+
+def _added(before: Any, new: Any, place: device) -> Any:
     """The sum of two gradients: sparse only where both are."""
     if isinstance(before, Value) and isinstance(new, Value) and before.type is new.type:
         return before if type(before) is MetaLeaf else ops.add(before, new)
-    before, new = _tensor(before), _tensor(new)
+    before, new = _tensor(before, place), _tensor(new, place)
     return new + before if before.is_sparse else before + new
 
 
@@ -244,7 +254,7 @@ def _differentiable(
         if gradient is None or edge is None:
             result.append(None)
             continue
-        tensor = from_value(gradient)
+        tensor = from_value(gradient, fn.place)
         if any(e is not None for e in edges):
             tensor._fn = GradNode(
                 fn._name.replace("Backward0", "") + "BackwardBackward0",
@@ -253,6 +263,7 @@ def _differentiable(
                 tuple(edges),
                 (None,) * len(operands),
             )
+            tensor._fn.place = fn.place
         result.append(tensor)
     return result
 
@@ -302,7 +313,7 @@ def _run_tensor_hooks(fn: GradNode, cotangents: list[Any]) -> None:
         for hook in list(table.values()):
             if cotangents[number] is None:
                 break
-            cotangents[number] = _tensor(cotangents[number])
+            cotangents[number] = _tensor(cotangents[number], fn.place)
             changed = hook(cotangents[number])
             if changed is not None:
                 cotangents[number] = _checked_hook(hook, changed, cotangents[number])
@@ -324,8 +335,8 @@ def _retain(fn: GradNode, cotangents: list[Any]) -> None:
     for number, ref in (fn.retained or {}).items():
         tensor = ref()
         if tensor is not None and cotangents[number] is not None:
-            new = cotangents[number] = _tensor(cotangents[number])
-            tensor._grad = new if tensor._grad is None else _added(tensor._grad, new)
+            new = cotangents[number] = _tensor(cotangents[number], fn.place)
+            tensor._grad = new if tensor._grad is None else _added(tensor._grad, new, fn.place)
 
 
 def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
@@ -333,7 +344,7 @@ def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
     if gradient is None:
         return
     shared = not isinstance(gradient, Value)  # else this tensor is the only one of its storage
-    gradient = _tensor(gradient)
+    gradient = _tensor(gradient, variable.device)
     if recorder.capture is not None:
         recorder.capture.grad_read(variable)
     if gradient._type.dtype is not variable._type.dtype:
@@ -342,7 +353,7 @@ def accumulate(variable: Any, gradient: Any, create_graph: bool) -> None:
         if variable._grad is None:
             variable._set_grad(gradient.detach() if shared and not create_graph else gradient)
         elif create_graph or (variable._grad.is_sparse and not gradient.is_sparse):
-            variable._set_grad(_added(variable._grad, gradient))
+            variable._set_grad(_added(variable._grad, gradient, variable.device))
         else:
             variable._grad.add_(gradient)
     hooks = variable._post_hooks

@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .._deferred.storage import recorder
+from .._deferred.storage import DeviceStorage, recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops.creation import full_value
+from .._types import device
 from .grad_mode import enable_grad, modes, no_grad
 from .nodes import FREED, GradNode, Seen, look, pack, unpack
 
@@ -76,6 +77,8 @@ class PythonNode(GradNode):
     def __init__(self, name: str, ctx: FunctionCtx, cls: type, edges: Any, outputs: list[Tensor]):
         super().__init__(name, (), (), edges, ())
         self.types = [t._type for t in outputs]
+        if DeviceStorage.used and outputs:
+            self.place = outputs[0].device
         if recorder.capture is not None:
             self.shown = [t._value() for t in outputs]
         self.ctx = ctx
@@ -128,7 +131,7 @@ class PythonNode(GradNode):
         if self.saved is None:
             raise RuntimeError(FREED)
         given = [
-            _zeros(self.types[i]) if c is None and self.ctx._materialize else c
+            _zeros(self.types[i], self.place) if c is None and self.ctx._materialize else c
             for i, c in enumerate(cotangents)
         ]
         observer = observers.get(self.cls) if observers else None
@@ -161,8 +164,8 @@ class PythonNode(GradNode):
         return result
 
 
-def _zeros(type_: Any) -> Tensor:
-    return from_value(full_value(type_.shape, 0, type_.dtype))
+def _zeros(type_: Any, place: device) -> Tensor:
+    return from_value(full_value(type_.shape, 0, type_.dtype), place)
 
 
 def _fitted(gradient: Tensor, wanted: Any, name: str, position: int) -> Tensor:

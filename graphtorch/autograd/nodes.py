@@ -19,6 +19,7 @@ from graphtorch.ir.views import strided_view
 
 from .._deferred.storage import Storage, Version, View, read_steps
 from .._settings import FOLDER
+from .._types import CPU, device
 from ..utils.hooks import register
 from .grad_mode import modes
 
@@ -142,6 +143,7 @@ class GradNode:
     node_hooks: OrderedDict[int, Any] | None = None
     node_prehooks: OrderedDict[int, Any] | None = None
     freed = False
+    place: device = CPU  # of the gradients that arrive
     packed: Sequence[Packed] = ()  # what hooks made of the values that its gradient reads
     shown: Sequence[Value] = ()  # of a node with a backward in Python, made in a recording: its results
     _metadata: dict[str, Any] | None = None
@@ -417,6 +419,10 @@ class AccumulateGrad(GradNode):
 
     def name(self) -> str:
         return "torch::autograd::AccumulateGrad"
+
+    @property
+    def place(self) -> device:  # type: ignore[override]  # that of the leaf, which may move
+        return self.variable.device  # type: ignore[no-any-return]
 
     def free(self, gradients: Any, cotangents: Any) -> None:
         pass

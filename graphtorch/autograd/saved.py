@@ -78,7 +78,7 @@ class SavedTensor:
             leaf: Tensor = edge[0].variable
             if seen is not None and seen.version is leaf._counter and seen.number == leaf._counter.number:
                 return leaf
-        made = from_value(value)
+        made = from_value(value, self._node.place)
         if edge is not None:
             made._fn, made._nr = edge
         return made

@@ -1,244 +1,192 @@
-"""Queries about NVIDIA GPUs. This version of graphtorch runs on CPUs; the answers say so truthfully."""
+"""NVIDIA GPUs, as ``torch.cuda``: which there are, and what they are; memory, streams and random numbers.
+
+GRAPHTORCH_CUDA=emulated offers a device that runs the same kernels on the CPU, slowly, as ``cuda:0``.
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections import OrderedDict
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
-from .._deferred.tensor import Tensor
+from .._deferred.door import device_of as _runner
+from .._deferred.door import gpus
+from .._deferred.failures import OutOfMemoryError
+from .._deferred.storage import DeviceStorage
+from .._random.generator import on_gpu
 from .._torch import absent
 from .._torch.legacy import CUDA_TYPES
-from .._types import device as _device
+from .._types import current_gpu as _current
+from .._types import gpu as _gpu_of
+from . import random, streams
+from ._gpu import device, index_of, no_gpu, place_of
+from ._gpu import device_of_tensor as device_of
+from .memory import *  # noqa: F403
+from .random import *  # noqa: F403
+from .streams import *  # noqa: F403
+from .streams import wait_for
 
-
-def _no_gpu(what: str) -> NoReturn:
-    raise AssertionError(
-        f"Torch not compiled with CUDA enabled: torch.cuda.{what} has no device; use device='cpu', or guard "
-        "the call with torch.cuda.is_available()"
-    )
-
-
-class OutOfMemoryError(RuntimeError):
-    """A GPU has not enough memory; never raised here."""
+__all__ = ["OutOfMemoryError", "device", "device_of", "random", "streams"]
 
 
 def is_available() -> bool:
-    """Whether tensors can live on a GPU: not in this version."""
-    return False
+    """Whether tensors can live on a GPU: CuPy and a driver that answers are there, or the emulated device."""
+    return gpus() > 0
 
 
 def is_initialized() -> bool:
-    return False
+    """Whether a tensor was on a GPU yet."""
+    return DeviceStorage.used
 
 
 def device_count() -> int:
-    return 0
+    """How many GPUs there are."""
+    return gpus()
 
 
 def is_bf16_supported(including_emulation: bool = True) -> bool:
-    return False
+    """Whether there is a GPU that has bfloat16: every one of capability 8.0, and here any."""
+    return gpus() > 0
+
+
+def is_tf32_supported() -> bool:
+    """Whether there is a GPU that has TF32."""
+    return gpus() > 0 and get_device_capability() >= (8, 0)
 
 
 def init() -> None:
-    """Raises AssertionError: there is nothing to initialise."""
-    _no_gpu("init")
+    """Get the present GPU ready. Raises AssertionError: there is none."""
+    _runner(place_of(None, "init"))
 
 
 def current_device() -> int:
-    """Raises AssertionError: there is no device."""
-    _no_gpu("current_device")
-
-
-def get_device_name(device: Any = None) -> str:
-    """Raises AssertionError: there is no device."""
-    _no_gpu("get_device_name")
-
-
-def get_device_capability(device: Any = None) -> tuple[int, int]:
-    """Raises AssertionError: there is no device."""
-    _no_gpu("get_device_capability")
-
-
-def get_device_properties(device: Any = None) -> Any:
-    """Raises AssertionError: there is no device."""
-    _no_gpu("get_device_properties")
+    """The number of the GPU that "cuda" stands for. Raises AssertionError: there is none."""
+    return place_of(None, "current_device").index or 0
 
 
 def set_device(device: Any) -> None:
-    """Raises AssertionError: there is no device. A negative number changes nothing, as in PyTorch."""
-    index = device if isinstance(device, int) else _cuda_index(device)
-    if index >= 0:
-        _no_gpu("set_device")
+    """Let "cuda" stand for another GPU. A negative number changes nothing.
+
+    Raises: AssertionError: there is no GPU. RuntimeError: none of that number.
+    """
+    index = index_of(device)
+    if index < 0:
+        return
+    if not gpus():
+        no_gpu("set_device")
+    _gpu_of(index)
+    _current.index = index
 
 
-def _cuda_index(given: Any) -> int:
-    found = given if isinstance(given, _device) else _device(given)
-    if found.type != "cuda":
-        raise ValueError(f"Expected a cuda device, but got: {found}")
-    return found.index or 0
+def get_device_name(device: Any = None) -> str:
+    """The name of a GPU. Raises AssertionError: there is none."""
+    return _runner(place_of(device, "get_device_name")).properties.name
+
+
+def get_device_capability(device: Any = None) -> tuple[int, int]:
+    """Major and minor version of what a GPU computes. Raises AssertionError: there is none."""
+    return _runner(place_of(device, "get_device_capability")).properties.capability
+
+
+class DeviceProperties(NamedTuple):
+    """What `get_device_properties` gives."""
+
+    name: str
+    major: int
+    minor: int
+    total_memory: int
+    multi_processor_count: int
+    shared_memory_per_block_optin: int
+    L2_cache_size: int
+    warp_size: int
+    max_threads_per_multi_processor: int
+
+
+def get_device_properties(device: Any = None) -> DeviceProperties:
+    """Name, capability, sizes of a GPU. Raises AssertionError: there is none."""
+    found = _runner(place_of(device, "get_device_properties")).properties
+    return DeviceProperties(found.name, *found.capability, found.memory, found.multiprocessors, found.shared,
+                            found.cache, found.warp, found.threads)
 
 
 def synchronize(device: Any = None) -> None:
-    """Raises AssertionError: there is no device to wait for."""
-    _no_gpu("synchronize")
+    """Compute all that waits to be computed, and wait for it.
 
-
-def empty_cache() -> None:
-    """Nothing is cached."""
-
-
-def memory_allocated(device: Any = None) -> int:
-    """Bytes of GPU memory held by tensors."""
-    return 0
-
-
-max_memory_allocated = memory_reserved = max_memory_reserved = memory_allocated
-
-
-def memory_cached(device: Any = None) -> int:
-    """As `memory_reserved` (deprecated)."""
-    warnings.warn("`torch.cuda.memory_cached` has been renamed to `torch.cuda.memory_reserved`",
-                  FutureWarning, stacklevel=2)
-    return memory_reserved(device)
-
-
-def max_memory_cached(device: Any = None) -> int:
-    """As `max_memory_reserved` (deprecated)."""
-    warnings.warn("`torch.cuda.max_memory_cached` has been renamed to `torch.cuda.max_memory_reserved`",
-                  FutureWarning, stacklevel=2)
-    return max_memory_reserved(device)
-
-
-def memory_stats(device: Any = None) -> OrderedDict[str, Any]:
-    """Nothing is counted."""
-    return OrderedDict()
-
-
-def reset_peak_memory_stats(device: Any = None) -> None:
-    """Nothing is counted."""
-
-
-reset_max_memory_allocated = reset_max_memory_cached = reset_peak_memory_stats
-
-
-def manual_seed(seed: int) -> None:
-    """Seeds the GPU's generator: without one, nothing. `torch.manual_seed` seeds the CPU's."""
-    int(seed)
-
-
-manual_seed_all = manual_seed
-
-
-def seed() -> None:
-    """Without a GPU, nothing."""
-
-
-seed_all = seed
+    Raises:
+        AssertionError: there is no GPU. IndexError and others: what the data was, in what ran before.
+    """
+    wait_for(place_of(device, "synchronize"))
 
 
 def get_arch_list() -> list[str]:
-    """Architectures that kernels were compiled for."""
-    return []
+    """Architectures that kernels are compiled for: that of each GPU."""
+    return [f"sm_{major}{minor}" for major, minor in map(get_device_capability, range(gpus()))]
 
 
 def get_gencode_flags() -> str:
     """Compiler flags of those architectures."""
-    return ""
+    return " ".join(f"-gencode compute={a.replace('sm', 'compute')},code={a}" for a in get_arch_list())
 
 
-def _absent_device(name: str) -> Any:
-    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
-        _no_gpu(name)
-
-    refuse.__name__ = refuse.__qualname__ = name
-    refuse.__doc__ = "Raises AssertionError: there is no device."
-    return refuse
+def ipc_collect() -> None:
+    """Nothing is shared with other processes. Raises AssertionError: there is no device."""
+    place_of(None, "ipc_collect")
 
 
-initial_seed, get_rng_state, ipc_collect, mem_get_info, current_stream, default_stream = map(
-    _absent_device,
-    ("initial_seed", "get_rng_state", "ipc_collect", "mem_get_info", "current_stream", "default_stream"))
-can_device_access_peer, current_blas_handle, get_sync_debug_mode, set_sync_debug_mode = map(
-    _absent_device,
-    ("can_device_access_peer", "current_blas_handle", "get_sync_debug_mode", "set_sync_debug_mode"))
-set_per_process_memory_fraction = _absent_device("set_per_process_memory_fraction")
+def can_device_access_peer(device: Any, peer_device: Any) -> bool:
+    """Whether a GPU reads another's memory: none does here. Raises AssertionError: there is no device."""
+    place_of(device, "can_device_access_peer")
+    return False
 
 
-def get_rng_state_all() -> list[Tensor]:
-    """The states of all devices' generators: there are none."""
-    return []
+def current_blas_handle() -> int:
+    """Raises: products are computed by our own kernels, there is no handle of a library."""
+    place_of(None, "current_blas_handle")
+    raise RuntimeError("torch.cuda.current_blas_handle: products are computed by graphtorch's own kernels, "
+                       "there is no cuBLAS handle")
 
 
-def set_rng_state(new_state: Tensor, device: Any = "cuda") -> None:
-    """Without a GPU, nothing."""
+def get_sync_debug_mode() -> int:
+    """0: waiting for the GPU is not reported. Raises AssertionError: there is no device."""
+    place_of(None, "get_sync_debug_mode")
+    return 0
 
 
-def set_rng_state_all(new_states: Any) -> None:
-    """Without a GPU, nothing."""
+def set_sync_debug_mode(debug_mode: Any) -> None:
+    """Only 0, or "default". Raises RuntimeError: another mode. AssertionError: there is no device."""
+    place_of(None, "set_sync_debug_mode")
+    if debug_mode not in (0, "default"):
+        raise RuntimeError("torch.cuda.set_sync_debug_mode: waiting for the GPU is not reported; only the "
+                           "mode 0 ('default') is there")
 
 
-class Stream:
-    """A queue of work on a GPU. Raises RuntimeError: there is none."""
+def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None:
+    """Let programs use all of a GPU's memory: only 1 is taken.
 
-    def __init__(self, device: Any = None, priority: int = 0, **kwargs: Any):
-        raise RuntimeError("torch.cuda.Stream requires CUDA support, and there is no GPU")
-
-
-class stream:
-    """``with torch.cuda.stream(s):`` puts work into a stream; None changes nothing, and there is no other."""
-
-    def __init__(self, stream: Any):
-        self.stream = stream
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *exc: object) -> None:
-        pass
+    Raises: AssertionError: there is no device. ValueError: not in [0, 1]. RuntimeError: less than 1.
+    """
+    place_of(device, "set_per_process_memory_fraction")
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"Invalid fraction value: {fraction}. Allowed range: 0~1")
+    if fraction < 1:
+        raise RuntimeError("torch.cuda.set_per_process_memory_fraction: memory has no limit but the GPU's "
+                           "own; leave the call out, or pass 1.0")
 
 
-class Event:
-    """A mark in a stream. Raises RuntimeError: there is no GPU."""
-
-    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False):
-        raise RuntimeError("Tried to instantiate dummy base class Event: there is no GPU; measure time with "
-                           "time.perf_counter()")
-
-
-class device:
-    """``with torch.cuda.device(i):`` makes a GPU the present one. A negative number, or None, changes
-    nothing."""
-
-    def __init__(self, device: Any):
-        self.idx = -1 if device is None else device if isinstance(device, int) else _cuda_index(device)
-
-    def __enter__(self) -> None:
-        if self.idx >= 0:
-            raise RuntimeError(f"PyTorch was compiled without CUDA support: there is no GPU {self.idx}")
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-
-class device_of(device):
-    """``with torch.cuda.device_of(tensor):`` makes the tensor's GPU the present one; on CPUs nothing."""
-
-    def __init__(self, obj: Any):
-        super().__init__(-1)
-
-
-_NO_GPU = "there is no GPU; guard what needs one with torch.cuda.is_available()"
-CUDAGraph = absent.class_without_instances("CUDAGraph", "torch.cuda", "Recorded work of a GPU.", _NO_GPU)
-StreamContext = absent.class_without_instances("StreamContext", "torch.cuda", "Work on a stream.", _NO_GPU)
-graph = absent.class_without_instances("graph", "torch.cuda", "Records work of a GPU.", _NO_GPU)
-default_generators: tuple[Any, ...] = ()  # one a GPU
+_NO_GRAPHS = ("torch.compile replays a whole function at once, as one CUDA graph where a GPU offers it: "
+              "decorate the function instead")
+CUDAGraph = absent.class_without_instances("CUDAGraph", "torch.cuda", "Recorded work of a GPU.", _NO_GRAPHS)
+graph = absent.class_without_instances("graph", "torch.cuda", "Records work of a GPU.", _NO_GRAPHS)
 
 
 def is_current_stream_capturing() -> bool:
-    """Whether work of a GPU is being recorded: never."""
+    """Whether work of a GPU is being recorded by the program: never."""
     return False
 
 
 globals().update(CUDA_TYPES)
-__getattr__ = absent.attribute_of(__name__, {"amp"})
+_other = absent.attribute_of(__name__, {"amp"})
+
+
+def __getattr__(name: str) -> Any:
+    if name == "default_generators":
+        return tuple([on_gpu(_gpu_of(i)) for i in range(gpus())])
+    return _other(name)

@@ -57,7 +57,7 @@ def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     stays = run("Nms", ops.nms, dets.detach().index_select(0, order), threshold=float(iou_threshold))
     found = F["where"](stays, order, -1)  # one tensor, so that one look says all
     places = elements_for_size("nms", found, "sort by score and mask what overlaps, which keeps the size")
-    return from_array(places[places >= 0])
+    return from_array(places[places >= 0], place=dets.device)
 
 
 # ------------------------------------------------------------------------------------------ regions

@@ -112,7 +112,7 @@ class _Call:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.contexts = contexts
         self.random = default_generator.mark() if preserve else None
-        self.cast = autocast.state.target
+        self.cast = autocast.state.target, autocast.state.on_gpus
 
     def first(self) -> Any:
         with self.contexts[0]:
@@ -123,15 +123,15 @@ class _Call:
         stands = iter(inputs)
         args = [next(stands) if _is_input(t) else t for t in self.args]
         kwargs = {k: next(stands) if _is_input(t) else t for k, t in self.kwargs.items()}
-        now, cast = default_generator.mark(), autocast.state.target
+        now, cast = default_generator.mark(), (autocast.state.target, autocast.state.on_gpus)
         if self.random is not None:
             default_generator.back_to(self.random)
-        autocast.state.target = self.cast
+        autocast.state.target, autocast.state.on_gpus = self.cast
         try:
             with self.contexts[1]:
                 return self.function(*args, **kwargs)
         finally:
-            autocast.state.target = cast
+            autocast.state.target, autocast.state.on_gpus = cast
             if self.random is not None:
                 default_generator.back_to(now)
 
@@ -214,7 +214,7 @@ def _without_history(outputs: Any, node: _Node) -> Any:
         nonlocal number
         if not isinstance(x, Tensor):
             return x
-        made = x.detach() if not x.requires_grad else from_value(x._value())
+        made = x.detach() if not x.requires_grad else from_value(x._value(), x.device)
         if x.requires_grad:
             made._fn, made._nr = node, number
         number += 1

@@ -217,9 +217,9 @@ def test_hand_written_loop_runs_one_graph_an_iteration():
 def test_what_a_printed_loss_computed_is_not_computed_again_for_its_gradient(monkeypatch, name, loss):
     runs = []
 
-    def find(walk, outputs):
+    def find(walk, outputs, place):
         runs.append(sum(node.op.name == name for node in walk.nodes))
-        return found(walk, outputs)
+        return found(walk, outputs, place)
 
     found = programs.find
     q, w = torch.randn(2, 4, 6, 5, requires_grad=True), torch.randn(3, 4, 5, 5, requires_grad=True)

@@ -33,9 +33,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     graphs: list[Any] = []
     original = programs.pending_program
 
-    def compiled(graph: Any, conditions: Any = ()) -> Any:
+    def compiled(graph: Any, *rest: Any) -> Any:
         graphs.append(graph)
-        return original(graph, conditions)
+        return original(graph, *rest)
 
     monkeypatch.setattr(programs, "LOAD_NS", 0.0)
     monkeypatch.setattr(programs, "stepping_ns", stepping)

@@ -67,7 +67,7 @@ def test_scan_of_a_traced_length() -> None:
 def test_running_a_loop_before_its_gradient_does_not_run_it_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[Any] = []
     original = programs.find
-    monkeypatch.setattr(programs, "find", lambda g, outputs: graphs.append(g) or original(g, outputs))
+    monkeypatch.setattr(programs, "find", lambda g, *rest: graphs.append(g) or original(g, *rest))
     weight = torch.randn(5, 5, requires_grad=True)
     xs = torch.randn(7, 2, 5)
     loss = torch.scan(lambda h, x: (torch.tanh(h @ weight + x),) * 2, torch.zeros(2, 5), xs)[0].sum()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import GeneratorType
 from typing import Any
 
+from ..._deferred.door import gpus
 from ..._ops.base import FUNCTIONS
 from ..._types import DTYPES
 from .collate import default_collate, default_convert
@@ -145,7 +146,7 @@ class DataLoader:
         return self.batch_sampler if self._auto_collation else self.sampler
 
     def __iter__(self) -> Iterator[Any]:
-        if self.pin_memory:
+        if self.pin_memory and not gpus():
             warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device "
                           "pinned memory won't be used.", stacklevel=2)
         return self._counted(self._batches()) if self._streams else self._batches()

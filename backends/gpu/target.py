@@ -1,0 +1,18 @@
+"""The target "cuda": graphs compiled for one of the GPUs of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphtorch.ir.graph import Graph
+
+from . import compiler, devices
+from .executable import Executable
+
+
+def compile(graph: Graph, stable: Sequence[int] = (), device: int = 0) -> Executable:
+    """An executable on the GPU number `device`.
+
+    Raises: RuntimeError: there is no such GPU. TypeError, NotImplementedError: an op that has no kernel.
+    """
+    return compiler.compile(graph, devices.device(device), stable)
