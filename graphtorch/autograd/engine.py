@@ -176,8 +176,8 @@ class Task:
         if MetaLeaf.used and any_meta(values):
             return self._without_elements(fn, cotangents, values, found)
         if self.create_graph:
-            given = [_tensor(c, fn.place) for c in cotangents]
-            gradients = _differentiable(fn, given, values, found, unpacked)
+            tensors = [_tensor(c, fn.place) for c in cotangents]
+            gradients = _differentiable(fn, tensors, values, found, unpacked)
         else:
             given = _given(fn, found, values, unpacked) if unpacked else found
             gradients = [None if e is None else g for g, e in zip(given, fn.edges, strict=True)]
@@ -547,7 +547,7 @@ def _backward_method(
 
 def _called(fn: GradNode, gradients: Sequence[Any]) -> Any:
     """What ``fn(*gradients)`` is: one step of a backward pass."""
-    found = [_tensor(g) for g in Task(True, modes.grad)._apply(fn, list(gradients))[1]]
+    found = [_tensor(g, fn.place) for g in Task(True, modes.grad)._apply(fn, list(gradients))[1]]
     return found[0] if len(found) == 1 else tuple(found)
 
 

@@ -103,7 +103,8 @@ class DeviceProperties(NamedTuple):
 def get_device_properties(device: Any = None) -> DeviceProperties:
     """Name, capability, sizes of a GPU. Raises AssertionError: there is none."""
     found = _runner(place_of(device, "get_device_properties")).properties
-    return DeviceProperties(found.name, *found.capability, found.memory, found.multiprocessors, found.shared,
+    major, minor = found.capability
+    return DeviceProperties(found.name, major, minor, found.memory, found.multiprocessors, found.shared,
                             found.cache, found.warp, found.threads)
 
 

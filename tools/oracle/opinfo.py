@@ -8,6 +8,8 @@
     python tools/oracle/opinfo.py --surface names.tsv     only entries for the names in a table's first column
     python tools/oracle/opinfo.py --compiled              each sample in a compiled function as well, which is
                                                           called three times; --every 40: one sample in 40
+    python tools/oracle/opinfo.py --device cuda --every 7 on a GPU (GRAPHTORCH_CUDA=emulated: on the emulated
+                                                          one), one sample in 7 of up to 4,096 elements each
     python tools/oracle/opinfo.py --mapped                each sample under vmap as well, beside the function
                                                           on each entry; --every as above
 
@@ -50,6 +52,7 @@ OTHERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint6
           "float16", "complex64")
 RANDOM = ("normal", "bernoulli", "multinomial", "nn.functional.rrelu")
 UNINITIALISED = ("empty", "new_empty")
+MOST_ELEMENTS = 4096  # of the samples that run on a GPU
 TENSOR_METHODS = {"add": "__add__", "sub": "__sub__", "mul": "__mul__", "div": "__truediv__"}
 
 
@@ -83,6 +86,12 @@ def to_array(x: torch.Tensor) -> np.ndarray:
     return t.float().numpy() if t.dtype is torch.bfloat16 else t.numpy()
 
 
+class Place:
+    """Where our tensors are."""
+
+    name = "cpu"
+
+
 def ours(x: Any, leaves: list[Any] | None = None) -> Any:
     """A sample's argument for graphtorch; tensors that require grad are added to `leaves`."""
     if isinstance(x, torch.Tensor):
@@ -98,8 +107,8 @@ def ours(x: Any, leaves: list[Any] | None = None) -> Any:
         return {k: ours(v, leaves) for k, v in x.items()}
     if isinstance(x, (torch.dtype, torch.memory_format)):
         return getattr(graphtorch, str(x).split(".")[1])
-    if isinstance(x, torch.device):
-        return graphtorch.device(str(x))
+    if isinstance(x, torch.device) or x == "cpu":
+        return graphtorch.device(Place.name)
     if isinstance(x, torch.nn.Module):
         raise TypeError(f"the sample passes a module of PyTorch's own ({type(x).__name__})")
     return x
@@ -113,6 +122,7 @@ def laid_out(x: torch.Tensor) -> Any:
     made = graphtorch.tensor(to_array(source))
     if x.dtype is torch.bfloat16:
         made = made.to(graphtorch.bfloat16)
+    made = made.to(Place.name)
     return made if whole else made.as_strided(x.shape, x.stride(), x.storage_offset()).detach()
 
 
@@ -127,7 +137,9 @@ def tensors(x: Any, kind: type = torch.Tensor) -> list[Any]:
 
 def elements(x: Any) -> np.ndarray:
     """A tensor of graphtorch as an array; bfloat16 as float32."""
-    t = x.detach()
+    if x.device.type != Place.name:
+        raise RuntimeError(f"a result is on {x.device}")
+    t = x.detach().cpu()
     return np.asarray((t.float() if t.dtype is graphtorch.bfloat16 else t).numpy())
 
 
@@ -374,8 +386,12 @@ class Some(Replay):
     every = 1
 
     def samples(self) -> Iterator[Any]:
-        return itertools.islice(super().samples(), zlib.crc32(self.op.full_name.encode()) % self.every, None,
-                                self.every)
+        samples = super().samples()
+        if Place.name != "cpu":
+            samples = (s for s in samples
+                       if sum(t.numel() for t in tensors((s.input, s.args, s.kwargs))) <= MOST_ELEMENTS)
+        first = zlib.crc32(self.op.full_name.encode()) % self.every
+        return itertools.islice(samples, first, None, self.every)
 
     def note(self, kind: str, wrong: str | None, args: Any, kwargs: Any) -> None:
         self.tally.note(kind, self.op.full_name, wrong)
@@ -590,19 +606,21 @@ def main() -> None:
     parser.add_argument("--ends", action="store_true", help="elements at both ends of a 16-bit range")
     parser.add_argument("--compiled", action="store_true", help="each sample in a compiled function as well")
     parser.add_argument("--mapped", action="store_true", help="each sample under vmap as well")
-    parser.add_argument("--every", type=int, default=1, help="with these two: one sample in so many")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where our tensors are")
+    parser.add_argument("--every", type=int, default=1, help="with these three: one sample in so many")
     parser.add_argument("--surface", type=Path, help="a table whose first column names what to replay")
     parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    Some.every = given.every
+    Some.every, Place.name = given.every, given.device
     surface = None
     if given.surface:
         surface = {line.split("\t")[0] for line in given.surface.read_text(encoding="utf8").splitlines()}
     for name in OTHERS if given.dtype == "others" else (given.dtype,):
         print(name, flush=True)
-        kind = Ends if given.ends else Compiled if given.compiled else Mapped if given.mapped else Replay
+        kind = Ends if given.ends else Compiled if given.compiled else Mapped if given.mapped else \
+            Replay if given.device == "cpu" else Some
         replay(getattr(torch, name), given.op, surface, given.second, given.v, kind).report()
 
 
