@@ -1,0 +1,113 @@
+"""Every op record's samples, with gradients, on the device beside the NumPy reference."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphtorch.backends import Buffer
+from graphtorch.backends import compile as compile_for
+from graphtorch.backends.gpu import compiler, devices
+from graphtorch.backends.gpu.buffer import DeviceBuffer
+from graphtorch.backends.gpu.device import Module
+from graphtorch.backends.gpu.executable import Built, Executable
+from graphtorch.backends.gpu.unit import Unit
+from op_samples import Sample, every
+
+from .common import Case, Row, error_of, guarded, selected
+
+UNIT = 110  # samples whose kernels are one unit
+# What may differ: relative to each number, and absolute. f64 is as in tests/backends/test_gpu.py; f32 is beside
+# the reference in f32, whose sums are rounded otherwise.
+TOLERANCE = {"f64": (1e-6, 1e-7), "f32": (2e-4, 2e-5), "f16": (2e-2, 2e-3), "bf16": (1e-1, 2e-2)}
+NARROW = {"f32": "float32", "f16": "float16"}
+SHOWN = 40
+
+
+def cases(options: argparse.Namespace) -> Iterator[Case]:
+    """A case for each sample in each dtype; those of one unit come after another."""
+    for dtype in options.dtypes:
+        named = [(f"{dtype} {sample.name}", sample) for sample in samples_in(dtype)]
+        chosen = list(selected(named, options.only))
+        groups = [Group([s for _, s in chosen[i: i + UNIT]]) for i in range(0, len(chosen), UNIT)]
+        for i, (name, _) in enumerate(chosen):
+            compared = functools.partial(compare, groups[i // UNIT], i % UNIT, dtype)
+            yield name, functools.partial(guarded, compared)
+
+
+def samples_in(dtype: str) -> Iterator[Sample]:
+    """The samples, which are of f64, with their floats in `dtype`; without those that have none."""
+    if dtype == "f64":
+        yield from every()
+        return
+    for sample in every():
+        if any(a.dtype == np.float64 for a in sample.arrays):
+            arrays = tuple(a.astype(NARROW[dtype]) if a.dtype == np.float64 else a for a in sample.arrays)
+            yield sample._replace(arrays=arrays)
+
+
+class Group:
+    """Samples that are compiled together."""
+
+    def __init__(self, samples: Sequence[Sample]):
+        self.samples = samples
+
+    @functools.cached_property
+    def compiled(self) -> tuple[Module, list[Built | Exception]]:
+        """The loaded unit, and for each sample what calls it, or why it has no code."""
+        device, unit, built = devices.device(), Unit(), []
+        start = time.monotonic()
+        for sample in self.samples:
+            built.append(attempt(sample, unit))
+        lowered = time.monotonic()
+        pieces = unit.pieces(device.compilers)
+        module = device.load(pieces)
+        print(f"ops: {len(unit.exports)} kernels in {len(pieces)} pieces: {lowered - start:.1f} s to lower, "
+              f"{time.monotonic() - lowered:.1f} s to compile", flush=True)
+        return module, built
+
+
+def attempt(sample: Sample, unit: Unit) -> Built | Exception:
+    try:
+        return compiler.build(sample.graph(), unit)
+    except Exception as error:
+        return error
+
+
+def compare(group: Group, i: int, dtype: str) -> Row:
+    """The worst error of a sample's outputs; wrong where it is beyond the tolerance."""
+    sample = group.samples[i]
+    module, built = group.compiled
+    made = built[i]
+    if isinstance(made, Exception):
+        if dtype != "f64":
+            return {"skipped": True}  # not every op takes it
+        raise made
+    device = devices.device()
+    found = Executable(made, module, device)([DeviceBuffer.of(x, device) for x in sample.arrays])
+    mine = [x.numpy() for x in found]
+    want = [x.numpy() for x in compile_for(sample.graph(), "reference")([Buffer.of(x) for x in sample.arrays])]
+    worst, wrong = 0.0, ""
+    for j, (ours, theirs) in enumerate(zip(mine, want, strict=True)):
+        worst = max(worst, error_of(ours, theirs))
+        relative, absolute = TOLERANCE[dtype]
+        if ours.dtype != theirs.dtype or not np.allclose(ours, theirs, relative, absolute, equal_nan=True):
+            wrong = wrong or f"output {j}: {ours.ravel()[:3]} instead of {theirs.ravel()[:3]}"
+    return {"error": wrong, "worst": worst, "ok": False} if wrong else {"worst": worst}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    wrong = [row for row in rows if not row["ok"]]
+    compared = [row for row in rows if "worst" in row]
+    lines = [f"  {row['name']}: {row['error']}" for row in wrong[:SHOWN]]
+    worst = sorted((r for r in compared if r["ok"]), key=lambda r: -r["worst"])[:5]
+    lines.append("  largest errors of what is right: " +
+                 ", ".join(f"{r['name']} {r['worst']:.1e}" for r in worst))
+    skipped = sum(bool(row.get("skipped")) for row in rows)
+    lines.append(f"  {len(compared)} samples compared, {len(wrong)} wrong, {skipped} without code in their dtype")
+    return lines
