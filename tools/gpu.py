@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a machine with an NVIDIA GPU says of us: right results, and how fast. Nothing is downloaded or installed.
+"""What a machine with an NVIDIA GPU says of us: right results, and how fast. Nothing is downloaded.
 
     python3 tools/gpu.py ops front                  op samples and programs beside NumPy and PyTorch
     python3 tools/gpu.py --bench                    kernels and training steps beside PyTorch's
@@ -35,6 +35,7 @@ FOLDERS = {"graphtorch": "graphtorch", "graphtorch.ir": "ir", "graphtorch.backen
 PARTS = ("ops", "front", "bench", "sanitizer")
 SECONDS = 540
 PATIENCE = 150  # seconds for one case, before it counts as hung
+FULL_PATIENCE = 400  # with --full: PyTorch tunes its kernels
 BROKEN = 3  # status of a process whose GPU cannot be used any more
 RESTARTS = 8
 
@@ -103,19 +104,21 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(part: str, options: argparse.Namespace, end: float) -> Iterator[dict[str, Any]]:
     """The rows of a part's cases, in one process or several."""
-    skip = 0
+    skip, name = 0, ""
     for _ in range(RESTARTS):
         status = 0
         for row in rows_of(part, options, skip, end):
             if "status" in row:
                 status = row["status"]
+            elif "begins" in row:
+                skip, name = row["case"], row["begins"]
             else:
                 skip = row["case"] + 1
                 yield row
         if status == 0 or time.monotonic() > end:
             return
         if status != BROKEN:
-            yield {"case": skip, "name": f"case {skip}", "ok": False, "error": f"the process ended with {status}"}
+            yield {"case": skip, "name": name, "ok": False, "error": f"the process ended: {status}"}
             skip += 1
 
 
@@ -132,8 +135,9 @@ def rows_of(part: str, options: argparse.Namespace, skip: int, end: float) -> It
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
+    patience = FULL_PATIENCE if options.full else PATIENCE
     try:
-        while (line := lines.get(timeout=min(PATIENCE, max(1.0, end + 20 - time.monotonic())))) is not None:
+        while (line := lines.get(timeout=min(patience, max(1.0, end + 20 - time.monotonic())))) is not None:
             if line.startswith("{"):
                 yield json.loads(line)
             else:
@@ -157,6 +161,7 @@ def child(options: argparse.Namespace) -> int:
         if time.monotonic() > options.end:
             print(f"{options.child}: no time for the cases from number {number} on", flush=True)
             break
+        print(json.dumps({"case": number, "begins": name}), flush=True)
         row: dict[str, Any] = {"case": number, "name": name, "ok": True}
         broken = False
         try:

@@ -18,8 +18,6 @@ from typing import Any, TypeVar
 import cupy
 import numpy as np
 from cupy.cuda import driver, runtime
-from cupy.cuda.driver import CUDADriverError
-from cupy.cuda.runtime import CUDARuntimeError
 
 from ..record import Site
 from . import nvrtc
@@ -45,7 +43,7 @@ def _at_first(call: Callable[..., Result], *args: object) -> Result:
     """The result of a call of CUDA's runtime before there are kernels."""
     try:
         return call(*args)
-    except CUDARuntimeError as error:
+    except runtime.CUDARuntimeError as error:
         raise DeviceError(f"CUDA error: {error}") from error
 
 
@@ -256,7 +254,7 @@ class CupyDevice:
         """The result of a call of CUDA. Raises: DeviceError: with the kernels that it may be about."""
         try:
             return call(*args)
-        except (CUDARuntimeError, CUDADriverError) as error:
+        except (runtime.CUDARuntimeError, driver.CUDADriverError) as error:
             names = dict.fromkeys(name for series in self._recent for name in series)
             raise DeviceError(_report(error, list(names), self._blocking)) from error
 

@@ -270,5 +270,4 @@ def modules() -> dict[str, ModuleType]:
                     "PinnedMemoryPointer": PinnedMemoryPointer,
                     "alloc_pinned_memory": PinnedMemoryPointer}.items():
         setattr(cuda, name, x)
-    return {"cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.runtime": runtime, "cupy.cuda.driver": driver,
-            "cupy.cuda.function": function}
+    return {"cupy": cupy, "cupy.cuda": cuda}

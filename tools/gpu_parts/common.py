@@ -66,7 +66,7 @@ class Holder:
 
 
 def ours(tensor: Any) -> DeviceBuffer:
-    """A contiguous tensor of PyTorch's as a buffer: the same memory on a GPU, a copy on the emulated device."""
+    """A contiguous tensor of PyTorch's as a buffer: the same memory, or a copy on the emulated device."""
     device, dtype = devices.device(), DType.named(NAMES[str(tensor.dtype)])
     if on_gpu():
         size = tensor.numel() * tensor.element_size()
@@ -108,7 +108,7 @@ def torch_device() -> str:
 
 
 def error_of(mine: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, relative to the largest number of what is expected; where NaN differs, infinite."""
+    """The largest difference, relative to the largest number expected; infinite where NaN differs."""
     if mine.shape != expected.shape:
         return float("inf")
     if not mine.size:

@@ -22,8 +22,8 @@ from op_samples import Sample, every
 from .common import Case, Row, error_of, guarded, selected
 
 UNIT = 110  # samples whose kernels are one unit
-# What may differ: relative to each number, and absolute. f64 is as in tests/backends/test_gpu.py; f32 is beside
-# the reference in f32, whose sums are rounded otherwise.
+# What may differ: relative to each number, and absolute. f64 is as in tests/backends/test_gpu.py; f32 is
+# beside the reference in f32, whose sums are rounded otherwise.
 TOLERANCE = {"f64": (1e-6, 1e-7), "f32": (2e-4, 2e-5), "f16": (2e-2, 2e-3), "bf16": (1e-1, 2e-2)}
 NARROW = {"f32": "float32", "f16": "float16"}
 SHOWN = 40
@@ -91,7 +91,8 @@ def compare(group: Group, i: int, dtype: str) -> Row:
     device = devices.device()
     found = Executable(made, module, device)([DeviceBuffer.of(x, device) for x in sample.arrays])
     mine = [x.numpy() for x in found]
-    want = [x.numpy() for x in compile_for(sample.graph(), "reference")([Buffer.of(x) for x in sample.arrays])]
+    reference = compile_for(sample.graph(), "reference")
+    want = [x.numpy() for x in reference([Buffer.of(x) for x in sample.arrays])]
     worst, wrong = 0.0, ""
     for j, (ours, theirs) in enumerate(zip(mine, want, strict=True)):
         worst = max(worst, error_of(ours, theirs))
@@ -109,5 +110,5 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines.append("  largest errors of what is right: " +
                  ", ".join(f"{r['name']} {r['worst']:.1e}" for r in worst))
     skipped = sum(bool(row.get("skipped")) for row in rows)
-    lines.append(f"  {len(compared)} samples compared, {len(wrong)} wrong, {skipped} without code in their dtype")
+    lines.append(f"  {len(compared)} samples compared, {len(wrong)} wrong, {skipped} not for their dtype")
     return lines

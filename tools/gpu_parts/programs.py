@@ -1,4 +1,4 @@
-"""Programs as anybody writes them, for PyTorch and for graphtorch under its name: nets, data, steps of training.
+"""Programs as anybody writes them, for PyTorch and for graphtorch under its name: nets, data, training.
 
 Weights and data come from NumPy, so that both begin at the same numbers.
 """
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+Batches = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
 def mlp(torch: Any, width: int = 64, classes: int = 10) -> Any:
@@ -45,8 +47,8 @@ def convnet(torch: Any) -> Any:
                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
-def gpt(torch: Any, vocabulary: int = 65, width: int = 64, heads: int = 4, layers: int = 2, context: int = 32) \
-        -> Any:
+def gpt(torch: Any, vocabulary: int = 65, width: int = 64, heads: int = 4, layers: int = 2,
+        context: int = 32) -> Any:
     nn, functional = torch.nn, torch.nn.functional
 
     class Block(nn.Module):
@@ -89,11 +91,11 @@ class Program:
     """
 
     model: Callable[[Any], Any]
-    batches: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
+    batches: Batches
     optimizer: Callable[[Any, Any], Any]
 
 
-def images(rows: int, *shape: int) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
+def images(rows: int, *shape: int) -> Batches:
     """Batches of normal numbers with a label of ten each."""
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rng = np.random.default_rng(1)
@@ -103,7 +105,7 @@ def images(rows: int, *shape: int) -> Callable[[], Iterator[tuple[np.ndarray, np
     return batches
 
 
-def texts(rows: int, context: int, vocabulary: int = 65) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
+def texts(rows: int, context: int, vocabulary: int = 65) -> Batches:
     """Batches of tokens, each to be told from those before."""
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rng = np.random.default_rng(2)
