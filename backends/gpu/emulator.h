@@ -2,8 +2,10 @@
 //
 // A thread runs until a barrier, or an operation of its warp, needs the others; a kernel without any is a plain
 // loop over threads on one stack. What is reported, with kernel and line: accesses outside of what a kernel
-// was given (temporaries lie in one arena, and are told from what follows them there by nothing), threads of a block that wait at different barriers or have left while others wait, and lanes that
-// a warp operation waits for in vain. Shared memory is filled with NaN before each block, so that what was
+// was given (temporaries lie in one arena, and are told from what follows them there by nothing), threads of a
+// block that wait at different barriers or have left while others wait, lanes that a warp operation waits for in
+// vain, and elements of shared memory that one thread writes and another reads or writes with no barrier between
+// the two. Shared memory is filled with NaN before each block, so that what was
 // never written, or not yet, shows in results; `order` lets threads run in other orders, so that what one may
 // not rely on shows as well.
 
@@ -21,9 +23,13 @@
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __shared__ static __attribute__((section("gt_shared")))
+#define GT_SHARED(type, name, size) __shared__ __align__(16) type name[size]
+#define GT_DYNAMIC(type, name, offset) type* name = (type*)(gt::dynamic_shared + offset)
 #define GT_FUNCTION static inline
 #define GT_AT(pointer, index) (*gt::inside(&(pointer)[index], __LINE__))
 #define GT_IN(array, size, index) (array)[gt::below(index, size, __LINE__)]
+#define GT_GOT(array, size, index) (*gt::touched(&GT_IN(array, size, index), false, __LINE__))
+#define GT_PUT(array, size, index) (*gt::touched(&GT_IN(array, size, index), true, __LINE__))
 
 struct uint3 { unsigned x, y, z; };
 struct dim3 { unsigned x, y, z; };
@@ -77,11 +83,16 @@ static void report(const char *what, int line) {
 
 static inline bool in_a_stack(const char *p) { return p >= stacks && p < stacks + MOST * STACK; }
 
+static size_t dynamic_size;
+static inline bool is_shared(const char *p) {
+  return (p >= __start_gt_shared && p < __stop_gt_shared) || (p >= dynamic_shared && p < dynamic_shared + dynamic_size);
+}
+
 template <class T> static inline T *inside(T *p, int line) {
   const char *at = (const char *)p;
   for (unsigned i = 0; i < range_count; i++)
     if (at >= ranges[i].from && at + sizeof(T) <= ranges[i].to) return p;
-  if (in_a_stack(at)) return p;
+  if (in_a_stack(at) || is_shared(at)) return p;
   report("an access outside of the kernel's buffers", line);
   return (T *)nowhere;
 }
@@ -89,6 +100,46 @@ static inline int64_t below(int64_t i, int64_t size, int line) {
   if (i >= 0 && i < size) return i;
   report("an index outside of a thread's or a block's memory", line);
   return 0;
+}
+
+// ---- shared memory: who touched each element since the last barrier
+
+struct Touch {
+  unsigned written, read;  // the phase in which it was
+  unsigned short writer, reader;
+  bool readers;  // several
+};
+static Touch *touches;
+static size_t touch_count;
+static unsigned phase;  // phases begin at barriers and with blocks
+
+static Touch &touch_of(const char *p) {
+  size_t fixed = __start_gt_shared ? __stop_gt_shared - __start_gt_shared : 0;
+  if (touch_count < fixed + dynamic_size) {
+    touches = (Touch *)realloc(touches, (fixed + dynamic_size) * sizeof(Touch));
+    memset(touches + touch_count, 0, (fixed + dynamic_size - touch_count) * sizeof(Touch));
+    touch_count = fixed + dynamic_size;
+  }
+  bool dynamic = p >= dynamic_shared && p < dynamic_shared + dynamic_size;
+  return touches[dynamic ? fixed + (p - dynamic_shared) : p - __start_gt_shared];
+}
+template <class T> static inline T *touched(T *p, bool write, int line) {
+  Touch &t = touch_of((const char *)p);
+  unsigned short me = (unsigned short)current->number;
+  if (t.written == phase && t.writer != me)
+    report(write ? "two threads write to an element of shared memory with no barrier between"
+                 : "a thread reads shared memory that another has written with no barrier between", line);
+  if (write) {
+    if (t.read == phase && (t.readers || t.reader != me))
+      report("a thread writes to shared memory that another has read with no barrier between", line);
+    t.written = phase;
+    t.writer = me;
+  } else {
+    t.readers = t.read == phase && (t.readers || t.reader != me);
+    t.read = phase;
+    t.reader = me;
+  }
+  return p;
 }
 
 // ---- fibers
@@ -155,6 +206,7 @@ static bool release_warp(unsigned low, unsigned high, bool &again) {
 static bool run_block(int order) {
   unsigned done = 0, spare = MOST, warp_count = (threads + LANES - 1) / LANES;
   for (unsigned i = 0; i < threads; i++) fibers[i].state = READY, fibers[i].stack = nullptr;
+  phase++;
   while (done < threads) {
     bool progress = false;
     for (unsigned w = 0; w < warp_count; w++) {
@@ -198,6 +250,7 @@ static bool run_block(int order) {
       if (!same) return fail("threads of a block wait at different barriers", site / 4);
       if (done) return fail("a barrier after some threads of the block have left", site / 4);
       for (unsigned i = 0; i < threads; i++) fibers[i].state = READY;
+      phase++;
     } else if (!progress) {
       return fail("a barrier that not all threads of the block reach", site / 4);
     }
@@ -231,6 +284,7 @@ static const char *launch(const char *name, void (*kernel)(void **), void **give
       sequence[w + k] = sequence[w + j];
       sequence[w + j] = t;
     }
+  dynamic_size = shared;
   dynamic_shared = (char *)aligned_alloc(1024, (shared + 1023) / 1024 * 1024 + 1024);
   unsigned long blocks = (unsigned long)grid[0] * grid[1] * grid[2];
   for (unsigned long n = 0; n < blocks && !message[0]; n++) {

@@ -21,6 +21,7 @@ COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 ROUNDED = {"add": "gt_add_rn", "sub": "gt_sub_rn", "mul": "gt_mul_rn", "div": "gt_div_rn"}
 BOOL_BINARY = {"add": "|", "mul": "&", "max": "|", "min": "&", "maxnum": "|", "minnum": "&", "and": "&",
                "or": "|", "xor": "^"}
+BOOL_REDUCE = {"add": "or", "max": "or", "or": "or", "mul": "and", "min": "and", "and": "and"}
 FLOAT_CALLS = frozenset({"min", "max", "minnum", "maxnum", "copysign", "rem", "fmod"})
 FLOAT_UNARY = frozenset({"abs", "sqrt", "rsqrt", "floor", "ceil", "trunc", "round"})
 HALVES = (f16, bf16)
@@ -42,6 +43,7 @@ class Expressions:
         self.names: dict[Name, str] = {}
         self.buffers: dict[Buffer, str] = {}
         self.sizes: dict[Buffer, int] = {}  # of scratch, in elements
+        self.shared: set[Buffer] = set()
         self.strict = False
 
     def value(self, e: Expr, index: bool = False) -> str:
@@ -62,15 +64,18 @@ class Expressions:
             raise KeyError(f"kernel {self.kernel}: {e.name!r} is used outside the block that defines it") \
                 from None
 
-    def element(self, buffer: Buffer, index: Expr) -> str:
-        """Element `index` of a buffer, which the emulated device checks."""
+    def element(self, buffer: Buffer, index: Expr, stored: bool = False) -> str:
+        """Element `index` of a buffer, to be read or `stored`, which the emulated device checks."""
         try:
             name = self.buffers[buffer]
         except KeyError:
             raise KeyError(f"kernel {self.kernel}: buffer {buffer.name!r} is not a parameter") from None
         at = self.value(index, index=True)
         size = self.sizes.get(buffer)
-        return f"GT_AT({name}, {at})" if size is None else f"GT_IN({name}, {size}, {at})"
+        if size is None:
+            return f"GT_AT({name}, {at})"
+        access = "IN" if buffer not in self.shared else "PUT" if stored else "GOT"
+        return f"GT_{access}({name}, {size}, {at})"
 
     def _load(self, e: k.Load) -> str:
         register(e.type)
@@ -97,6 +102,12 @@ class Expressions:
     def _reduce(self, e: k.Reduce) -> str:
         register(e.x.type)
         return self.value(e.x)
+
+    def _warp_reduce(self, e: k.WarpReduce) -> str:
+        if e.type.dtype in HALVES:
+            raise TypeError(f"warp_{e.op} on {e.type.dtype}: cast it to f32 first")
+        op = BOOL_REDUCE[e.op] if e.type.dtype is boolean else e.op
+        return f"gt_warp_{op}<{e.width}>({self.value(e.x)}, GT_SITE)"
 
     def _select(self, e: k.Select) -> str:
         return f"({self.value(e.condition)} ? {self.value(e.a)} : {self.value(e.b)})"
@@ -223,6 +234,7 @@ class Expressions:
 _WRITE: Mapping[type[Expr], Callable[..., str]] = {
     k.Const: Expressions._const, Name: Expressions._name, k.Load: Expressions._load,
     k.Splat: Expressions._splat, k.Lanes: Expressions._lanes, k.Shuffle: Expressions._shuffle,
-    k.Reduce: Expressions._reduce, k.Select: Expressions._select, k.Cast: Expressions._cast,
+    k.Reduce: Expressions._reduce, k.WarpReduce: Expressions._warp_reduce, k.Select: Expressions._select,
+    k.Cast: Expressions._cast,
     k.Fma: Expressions._fma, k.Unary: Expressions._unary,
 }

@@ -6,6 +6,13 @@
 #define GT_FUNCTION static __device__ __forceinline__
 #define GT_AT(pointer, index) (pointer)[index]
 #define GT_IN(array, size, index) (array)[index]
+#define GT_GOT(array, size, index) (array)[index]
+#define GT_PUT(array, size, index) (array)[index]
+#define GT_SHARED(type, name, size) __shared__ __align__(16) type name[size]
+#define GT_DYNAMIC(type, name, offset) \
+  extern __shared__ __align__(16) gt_u8 gt_dynamic[]; \
+  type* name = (type*)(gt_dynamic + offset)
+#define GT_SITE 0
 #endif
 
 typedef signed char gt_i8;
@@ -235,3 +242,36 @@ template <class To, class Through, class From> GT_FUNCTION To gt_wrapped(From x)
   const From limit = sizeof(Through) == 8 ? (From)9223372036854775808.0 : (From)2147483648.0;
   return gt_abs(x) < limit ? (To)(Through)x : (To)0;
 }
+
+// ---- warps: neighbours exchange values in a fixed order, so that all of them come to the same result
+
+template <class T> GT_FUNCTION T gt_from_lane(T x, int distance, unsigned site) {
+#ifdef GT_EMULATED
+  return gt_shuffle_xor(site, ~0u, x, distance);
+#else
+  if constexpr (sizeof(T) < 4) return (T)__shfl_xor_sync(~0u, (int)x, distance);
+  else return __shfl_xor_sync(~0u, x, distance);
+#endif
+}
+#define GT_WARP(name, combined) \
+  template <int width, class T> GT_FUNCTION T name(T x, unsigned site) { \
+    _Pragma("unroll") for (int d = width / 2; d > 0; d /= 2) { \
+      const T y = gt_from_lane(x, d, site); \
+      x = combined; \
+    } \
+    return x; \
+  }
+template <class T> GT_FUNCTION T gt_sum(T a, T b) {
+  if constexpr (gt_is_float<T>::value) return a + b;
+  else return gt_add(a, b);
+}
+template <class T> GT_FUNCTION T gt_product(T a, T b) {
+  if constexpr (gt_is_float<T>::value) return a * b;
+  else return gt_mul(a, b);
+}
+GT_WARP(gt_warp_add, gt_sum(x, y))
+GT_WARP(gt_warp_mul, gt_product(x, y))
+GT_WARP(gt_warp_min, gt_min(x, y))
+GT_WARP(gt_warp_max, gt_max(x, y))
+GT_WARP(gt_warp_and, (T)(x & y))
+GT_WARP(gt_warp_or, (T)(x | y))

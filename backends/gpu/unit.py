@@ -1,8 +1,9 @@
 """Kernels as the text of one CUDA C unit.
 
 A kernel of the loop-level IR becomes one CUDA function for each of its *stages*: each parallel loop is a grid
-of threads, one a task, and what stands between them is run by one thread. The stages are launched one after
-the other, so that a later one sees what an earlier one wrote.
+of threads, one a task, each block loop a grid of blocks, one an iteration, and what stands between them is
+run by one thread. The stages are launched one after the other, so that a later one sees what an earlier one
+wrote.
 
     extern "C" __global__ void k(x0 *, ..., gt_i64 n, ..., gt_i32 *status)
 """
@@ -23,6 +24,7 @@ from .expressions import Expressions
 from .types import memory, register
 
 PIECE = 8 << 10  # characters of kernels that are not worth a piece of their own
+SHARED_LIMIT = 48 << 10  # bytes of shared memory that a function may declare; more is asked for at the launch
 LOCAL_LIMIT = 256 << 10  # bytes of scratch that a thread may have: its local memory ends at 512 KiB
 
 
@@ -33,15 +35,19 @@ class Stage:
     Attributes:
         function: its name.
         tasks: how many iterations its loop has, of the kernel's sizes; None where one thread does all.
+        threads: of a block, which has one iteration at a time; 0 where each thread has one.
+        shared: bytes of shared memory to ask for at the launch.
     """
 
     function: str
     tasks: Tasks | None
+    threads: int = 0
+    shared: int = 0
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """The bounds of a parallel loop, and the names that they are made of, in order."""
+    """The bounds of a parallel or block loop, and the names that they are made of, in order."""
 
     loop: For
     lets: tuple[Let, ...]
@@ -149,7 +155,7 @@ class Unit:
 
     def _stage(self, kernel: Kernel, shared: tuple[int, ...], part: Part) -> Stage:
         name = self._symbol(kernel.name)
-        writer = Writer(self, kernel.name)
+        writer = Writer(self, kernel.name, _shared_memory(part.body))
         for i, b in enumerate(kernel.buffers):
             writer.buffers[b] = f"b{i}_{b.name}"
         writer.names.update({n: f"n{i}_{n.name}" for i, n in enumerate(kernel.sizes)})
@@ -158,12 +164,26 @@ class Unit:
         loop = part.loop
         if loop is None:
             writer.statements(part.body)
+        elif loop.kind == "block":
+            writer.blocks(loop)
         else:
             writer.grid(loop)
-        head = f'extern "C" __global__ void {name}({", ".join(_parameters(kernel, shared, writer))})'
+        threads = 0 if loop is None else loop.threads
+        bounds = f"__launch_bounds__({threads}) " if threads else ""
+        head = f'extern "C" __global__ void {bounds}{name}({", ".join(_parameters(kernel, shared, writer))})'
         self.functions.append("\n".join([f"// {kernel.name}", head + " {", *writer.lines, "}", ""]))
         self.exports[name] = len(self.functions) - 1
-        return Stage(name, None if loop is None else Tasks(loop, tuple(part.lets), kernel.sizes))
+        tasks = None if loop is None else Tasks(loop, tuple(part.lets), kernel.sizes)
+        return Stage(name, tasks, threads, writer.dynamic)
+
+
+def _shared_memory(body: Sequence[Stmt]) -> int:
+    """Bytes that the threads of a block share."""
+    return sum(_aligned(s) for s in k.walk(body) if isinstance(s, k.Scratch) and s.space == "shared")
+
+
+def _aligned(s: k.Scratch) -> int:
+    return -(-s.size * s.buffer.dtype.itemsize // 16) * 16
 
 
 def _parameters(kernel: Kernel, shared: tuple[int, ...], writer: Expressions) -> Iterator[str]:
@@ -194,7 +214,8 @@ def _math_text(unit: Unit, name: str, definition: functions.Definition, t: KType
 
 @dataclass
 class Part:
-    """Statements of a kernel's top level: a parallel loop, or others; and the names they use from before."""
+    """Statements of a kernel's top level: a parallel or block loop, or others; and the names they use from
+    before."""
 
     lets: list[Let]
     loop: For | None
@@ -202,14 +223,14 @@ class Part:
 
 
 def parts(kernel: Kernel) -> list[Part]:
-    """A kernel cut at its parallel loops.
+    """A kernel cut at its parallel and block loops.
 
     Raises: TypeError where a register or scratch memory lives across one.
     """
     found: list[Part] = []
     lets: list[Let] = []
     for s in kernel.body:
-        if isinstance(s, For) and s.kind == "parallel":
+        if isinstance(s, For) and s.kind in ("parallel", "block"):
             found.append(Part(list(lets), s, [s]))
         elif isinstance(s, Let):
             lets.append(s)
@@ -231,8 +252,8 @@ def _check_alone(kernel: Kernel, found: Sequence[Part]) -> None:
         own_memory = {s.buffer for s in k.walk(part.body) if isinstance(s, k.Scratch)}
         for other in found:
             if other is not part and (own & names_in(other.body) or own_memory & buffers_in(other.body)):
-                raise TypeError(f"kernel {kernel.name}: a register lives across a parallel loop, whose "
-                                "threads are others than those before")
+                raise TypeError(f"kernel {kernel.name}: a register lives across a loop over tasks or blocks, "
+                                "whose threads are others than those before")
 
 
 def _used(lets: Sequence[Let], body: Sequence[Stmt]) -> list[Let]:
@@ -273,9 +294,13 @@ def _atoms(x: object) -> Iterator[object]:
 class Writer(Expressions):
     """Writes the statements of one function into `lines`."""
 
-    def __init__(self, unit: Unit, kernel: str):
+    def __init__(self, unit: Unit, kernel: str, shared: int = 0):
+        """Args: shared: bytes of memory that the threads of a block share."""
         super().__init__(unit, kernel)
         self.lines: list[str] = []
+        self.dynamic = shared if shared > SHARED_LIMIT else 0
+        self._shared = 0  # bytes of it so far
+        self._threads = 0
         self._depth = 1
         self._given: dict[str, int] = {}
         self._local = 0  # bytes of scratch so far
@@ -291,7 +316,7 @@ class Writer(Expressions):
 
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
-        self.put(head + " {")
+        self.put(f"{head} {{" if head else "{")
         self._depth += 1
         yield
         self._depth -= 1
@@ -312,7 +337,35 @@ class Writer(Expressions):
         with self.block(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
             self.statements(s.body)
 
+    def blocks(self, s: For) -> None:
+        """A block loop: iterations by blocks, as many at a time as there are."""
+        lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
+        i = self.names[s.var] = self.fresh(s.var.name)
+        self._threads = s.threads
+        first, stride = f"{lo} + (gt_i64)blockIdx.x * {step}", f"(gt_i64)gridDim.x * {step}"
+        with self.block(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
+            self.statements(s.body)
+            if any(isinstance(x, k.Scratch) and x.space == "shared" for x in k.walk(s.body)):
+                self.put("__syncthreads();")  # before the next iteration writes to what others still read
+
+    def _thread_loop(self, s: For) -> None:
+        """Iterations by the threads of the block, which are known to be as many as the kernel is made for."""
+        lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
+        i = self.names[s.var] = self.fresh(s.var.name)
+        if all(isinstance(e, k.Const) for e in (s.lo, s.hi, s.step)) and (lo, step) == ("0ll", "1ll") \
+                and s.hi.value <= self._threads:  # type: ignore[attr-defined]
+            with self.block("" if s.hi.value == self._threads else f"if (threadIdx.x < {s.hi.value})"):  # type: ignore[attr-defined]
+                self.put(f"const gt_i64 {i} = threadIdx.x;")
+                self.statements(s.body)
+            return
+        first, stride = f"{lo} + (gt_i64)threadIdx.x * {step}", f"{self._threads}ll * {step}"
+        with self.block(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
+            self.statements(s.body)
+
     def _for(self, s: For) -> None:
+        if s.kind == "thread":
+            self._thread_loop(s)
+            return
         lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
         i = self.names[s.var] = self.fresh(s.var.name)
         if s.kind == "unroll":
@@ -340,10 +393,13 @@ class Writer(Expressions):
             raise TypeError(f"kernel {self.kernel}: {s.value.type} stored to {s.buffer.name} of "
                             f"{s.buffer.dtype}")
         register(s.value.type)
-        text = f"{self.element(s.buffer, s.index)} = {self.value(s.value)};"
+        text = f"{self.element(s.buffer, s.index, stored=True)} = {self.value(s.value)};"
         self.put(text if s.mask is None else f"if ({self.value(s.mask)}) {text}")
 
     def _scratch(self, s: k.Scratch) -> None:
+        if s.space == "shared":
+            self._share(s)
+            return
         self._local += s.size * s.buffer.dtype.itemsize
         if self._local > LOCAL_LIMIT:
             raise TypeError(f"kernel {self.kernel}: a thread's scratch memory of {self._local:,} bytes is "
@@ -351,6 +407,18 @@ class Writer(Expressions):
         name = self.buffers[s.buffer] = self.fresh(s.buffer.name)
         self.sizes[s.buffer] = s.size
         self.put(f"{memory(s.buffer.dtype)} {name}[{s.size}];")
+
+    def _share(self, s: k.Scratch) -> None:
+        name = self.buffers[s.buffer] = self.fresh(s.buffer.name)
+        self.sizes[s.buffer] = s.size
+        c_type = memory(s.buffer.dtype)
+        self.put(f"GT_DYNAMIC({c_type}, {name}, {self._shared});" if self.dynamic
+                 else f"GT_SHARED({c_type}, {name}, {s.size});")
+        self._shared += _aligned(s)
+        self.shared.add(s.buffer)
+
+    def _barrier(self, s: k.Barrier) -> None:
+        self.put("__syncthreads();")
 
     def _if(self, s: k.If) -> None:
         with self.block(f"if ({self.value(s.condition)})"):
@@ -393,7 +461,8 @@ class Writer(Expressions):
 
 _STATEMENTS: Mapping[type, Callable[..., None]] = {
     For: Writer._for, Let: Writer._let, k.Var: Writer._var, k.Assign: Writer._assign, k.Store: Writer._store,
-    k.Scratch: Writer._scratch, k.If: Writer._if, k.While: Writer._while, k.Call: Writer._call,
+    k.Scratch: Writer._scratch, k.Barrier: Writer._barrier, k.If: Writer._if, k.While: Writer._while,
+    k.Call: Writer._call,
     k.Fail: Writer._fail,
 }
 assert memory(boolean) == "gt_u8"

@@ -53,9 +53,16 @@ class Kernel:
                 count = stage.tasks.count(sizes)
                 if count == 0:
                     continue
-                threads = THREADS if count is None else min(THREADS, -(-count // 32) * 32)
-                blocks = UNKNOWN_BLOCKS if count is None else min(-(-count // threads), MOST_BLOCKS)
-            yield Launch(stage.function, blocks, threads, tuple(buffers), given)
+                blocks, threads = _grid(stage, count)
+            yield Launch(stage.function, blocks, threads, tuple(buffers), given, stage.shared)
+
+
+def _grid(stage: Stage, count: int | None) -> tuple[int, int]:
+    """Blocks and their threads for a loop of `count` iterations; None where only the device knows."""
+    if stage.threads:
+        return UNKNOWN_BLOCKS if count is None else min(count, MOST_BLOCKS), stage.threads
+    threads = THREADS if count is None else min(THREADS, -(-count // 32) * 32)
+    return UNKNOWN_BLOCKS if count is None else min(-(-count // threads), MOST_BLOCKS), threads
 
 
 class Walk:

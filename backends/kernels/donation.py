@@ -73,6 +73,8 @@ def elementwise(kernel: Kernel, source: Buffer, target: Buffer) -> bool:
     if len(found) != 1:
         return False
     loops, block, store = found[0]
+    if loops and loops[0].kind == "block" and not any(loop.kind == "thread" for loop in loops):
+        return False  # all threads store it, some before others have read
     ahead = block[:block.index(store) + 1]
     reads = [load for s in ahead for load in loads(s)]
     everywhere = [load for s in kernel.body for load in _all_loads(s)]

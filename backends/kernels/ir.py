@@ -6,18 +6,22 @@
              | "let" x "=" expr                  a name for a value, never reassigned
              | "var" x "=" expr | x "=" expr     a register: declared once, assigned in loops
              | "store" buffer "[" expr "]" "=" expr ("if" mask)
-             | "scratch" buffer ":" dtype "[" n "]"   private memory of this task (a constant size)
+             | ("scratch" | "shared") buffer ":" dtype "[" n "]"   memory of this task, or of its block
+             | "barrier"                         no thread of the block goes on before all have come here
              | "if" expr "{" stmt* "}" ("else" "{" stmt* "}")
              | "while" expr "{" stmt* "}"        expr is of registers and memory that the body changes
              | "call" kernel "(" arg* ")"        arg: expr, or buffer + offset
              | "fail" expr                       report a data-dependent error, given its site, and go on
     expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "fma" | "select" | "cast"
-             | "splat" | "reduce" | "shuffle"
-    kind   ::= serial | parallel | vector | unroll | rolled
+             | "splat" | "reduce" | "shuffle" | "warp"
+    kind   ::= serial | parallel | vector | unroll | rolled | block threads | thread
 
 Every expression has a dtype and a number of lanes; more than one lane means an explicit vector. `vector`
 on a loop asks the target's own vectoriser to do it; contractions write explicit lanes instead.
 `parallel` loops stand only at the top level of a kernel: their iterations are tasks in any order.
+For targets with blocks of threads, the iterations of a `block` loop, at the top level too, are run by a block
+each, in any order. All threads of the block run the statements in it alike, each with registers and scratch
+memory of its own; the iterations of `thread` loops in it are dealt out to them, also in any order.
 Indices are i64 counts of elements. Buffers of a kernel never overlap; a buffer that is read and written
 in place is one parameter. Expressions are trees: a value used twice is named with `let`.
 """
@@ -224,6 +228,20 @@ class Shuffle(Expr):
 
 
 @dataclass(eq=False, slots=True)
+class WarpReduce(Expr):
+    """`x` of neighbouring threads combined by `op` (one of REDUCTIONS), in each of them, in a fixed order.
+
+    The neighbours are `width` of the 32 threads of a warp, a power of two, from a multiple of it on; all
+    threads of the warp come here together.
+    """
+
+    op: str
+    x: Expr
+    width: int
+    type: KType
+
+
+@dataclass(eq=False, slots=True)
 class Lanes(Expr):
     """The vector 0, 1, 2, ... of an integer type."""
 
@@ -232,9 +250,11 @@ class Lanes(Expr):
 
 @dataclass(eq=False, slots=True)
 class For:
-    """`kind`: serial, parallel (top level only), vector (asks the target's vectoriser), unroll, rolled.
+    """`kind`: serial, parallel or block (top level only), thread (inside of a block loop), vector (asks the
+    target's vectoriser), unroll, rolled.
 
-    A rolled loop stays a loop: its body was made to fill the registers, and copies of it would spill.
+    A rolled loop stays a loop: its body was made to fill the registers, and copies of it would spill. The
+    blocks of a block loop have `threads` threads, a multiple of 32 up to 1024.
     """
 
     var: Name
@@ -243,6 +263,7 @@ class For:
     step: Expr
     kind: str
     body: list[Stmt] = field(default_factory=list)
+    threads: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -277,10 +298,19 @@ class Store:
 
 @dataclass(eq=False, slots=True)
 class Scratch:
-    """Private memory of `size` elements (a constant), 64-byte aligned, not initialised."""
+    """Memory of `size` elements (a constant), not initialised.
+
+    `space`: private to a task or thread, 64-byte aligned; or shared by a block's threads, 16-byte aligned.
+    """
 
     buffer: Buffer
     size: int
+    space: str = "private"
+
+
+@dataclass(eq=False, slots=True)
+class Barrier:
+    """The threads of a block wait for each other; what they wrote before, all of them read after it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -308,7 +338,7 @@ class Ref:
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """Calls a kernel that has no parallel loop."""
+    """Calls a kernel that has no parallel and no block loop."""
 
     kernel: Kernel
     args: tuple[Ref | Expr, ...]
@@ -325,7 +355,7 @@ class Fail:
     site: Expr
 
 
-Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, Scratch, If, While, Call, Fail]
+Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, Scratch, Barrier, If, While, Call, Fail]
 
 
 @dataclass(eq=False, slots=True)
@@ -443,6 +473,12 @@ def reduce(op: str, x: Expr) -> Expr:
     return Reduce(op, x, KType(x.type.dtype))
 
 
+def warp_reduce(op: str, x: Expr, width: int = 32) -> Expr:
+    if op not in REDUCTIONS:
+        raise TypeError(f"unknown kernel reduction {op!r}")
+    return x if width == 1 else WarpReduce(op, x, width, x.type)
+
+
 class Builder:
     """Appends statements to nested blocks; `with b.loop(...) as i:` opens a loop.
 
@@ -495,6 +531,14 @@ class Builder:
         self.emit(stmt)
         return Block(self, stmt.body, var)
 
+    def block_loop(self, hi: Operand, threads: int, name: str = "block") -> Block:
+        """The body is run by a block of `threads` threads for each iteration."""
+        opened = self.loop(hi, "block", name)
+        stmt = self._blocks[-1][-1]
+        assert isinstance(stmt, For)
+        stmt.threads = threads
+        return opened
+
     def when(self, condition: Expr) -> Block:
         """The block that runs where `condition` holds."""
         stmt = If(condition)
@@ -536,6 +580,34 @@ class Builder:
         buffer = Buffer(self.fresh(name), dtype, "readwrite", 64)
         self.emit(Scratch(buffer, size))
         return buffer
+
+    def shared(self, dtype: DType, size: int, name: str = "s") -> Buffer:
+        """Memory that the threads of a block share."""
+        buffer = Buffer(self.fresh(name), dtype, "readwrite", 16)
+        self.emit(Scratch(buffer, size, "shared"))
+        return buffer
+
+    def barrier(self) -> None:
+        self.emit(Barrier())
+
+    def block_reduce(self, op: str, value: Expr, threads: int) -> Expr:
+        """`value` of all threads of a block combined by `op` in each of them, in a fixed order.
+
+        It stands in a block loop of `threads` threads, outside of its thread loops. Where another loop is
+        around it, a barrier has to follow before it comes round again.
+        """
+        mine = self.let(warp_reduce(op, value), "warp")
+        warps = threads // 32
+        if warps == 1:
+            return mine
+        held = self.shared(value.type.dtype, warps, "warps")
+        with self.loop(threads, "thread", "t") as thread, self.when(binary("eq", thread % 32, 0)):
+            self.store(held, thread // 32, mine)
+        self.barrier()
+        total = self.let(load(held, 0), "total")
+        for warp in range(1, warps):
+            total = self.let(binary(op, total, load(held, warp)), "total")
+        return total
 
     def call(self, kernel: Kernel, *args: Ref | Expr) -> None:
         self.emit(Call(kernel, args))

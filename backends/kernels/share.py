@@ -184,6 +184,9 @@ class Numbers:
 
     def loop(self, s: For) -> For:
         lo, hi = s.lo, s.hi
+        if s.kind == "block":  # its numbers are those of threads, and divisors, which take long on GPUs
+            lo, hi = (self.bound(e, 2) for e in (lo, hi))
+            return For(s.var, lo, hi, s.step, s.kind, s.body, s.threads)
         innermost = not _loops(s.body)
         before, inside = self.inside, _inside(s, self.loops) if innermost else None
         if s.kind in KINDS and not _sums(s):

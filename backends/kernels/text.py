@@ -123,6 +123,7 @@ def _block(body: Sequence[k.Stmt], depth: int) -> Iterator[str]:
         if isinstance(s, k.For):
             step = "" if isinstance(s.step, k.Const) and s.step.value == 1 else f" step {_expr(s.step)}"
             kind = "" if s.kind == "serial" else f" {s.kind}"
+            kind += f" {s.threads}" if s.kind == "block" else ""
             yield f"{pad}for {s.var.name} in {_expr(s.lo)}..{_expr(s.hi)}{step}{kind} {{"
             yield from _block(s.body, depth + 1)
             yield pad + "}"
@@ -146,12 +147,14 @@ def _store(s: k.Store) -> str:
     return f"{s.buffer.name}[{_expr(s.index)}] = {_expr(s.value)}{mask}"
 
 
+_SPACES = {"private": "scratch", "shared": "shared"}
 _STATEMENTS: dict[type, Callable[..., str]] = {
     k.Let: lambda s: f"let {s.name.name}: {s.name.type} = {_expr(s.value)}",
     k.Var: lambda s: f"var {s.name.name}: {s.name.type} = {_expr(s.value)}",
     k.Assign: lambda s: f"{s.name.name} = {_expr(s.value)}",
     k.Store: _store,
-    k.Scratch: lambda s: f"scratch {s.buffer.name}: {s.buffer.dtype}[{s.size}]",
+    k.Scratch: lambda s: f"{_SPACES[s.space]} {s.buffer.name}: {s.buffer.dtype}[{s.size}]",
+    k.Barrier: lambda s: "barrier",
     k.Call: lambda s: f"call {s.kernel.name}({', '.join(map(_argument, s.args))})",
     k.Fail: lambda s: f"fail {_expr(s.site)}",
 }
@@ -195,6 +198,7 @@ _EXPRESSIONS: dict[type, Callable[..., str]] = {
     k.Cast: lambda e: f"{e.type}({_expr(e.x)})",
     k.Splat: lambda e: f"{e.type}({_expr(e.x)})",
     k.Reduce: lambda e: f"reduce_{e.op}({_expr(e.x)})",
+    k.WarpReduce: lambda e: f"warp_{e.op}({_expr(e.x)}, {e.width})",
     k.Shuffle: lambda e: f"shuffle({_expr(e.a)}, {_expr(e.b)}, {list(e.lanes)})",
     k.Lanes: lambda e: f"lanes:{e.type}",
 }

@@ -5,7 +5,9 @@ Each rule has a name, which the message shows; `RULES` lists them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NoReturn
 
 from graphtorch.ir.dtype import boolean
@@ -15,6 +17,7 @@ from . import ir as k
 from .extents import Extents
 from .program import Launch, Program, Slot, flat
 from .text import print_expr, print_kernel, print_statement
+from .uniform import WARP, Varying
 
 RULES = {
     "name": "a name is declared once, before it is used, in a block that is still open",
@@ -24,15 +27,28 @@ RULES = {
     "index": "indices, bounds and offsets are integers, bounds and offsets one number each",
     "bounds": "no element beyond the ends of a buffer is read or written",
     "op": "an operation is one of the kernel IR",
-    "loop": "a loop is of a known kind, parallel only at the top level, and its step is positive",
+    "loop": "a loop is of a known kind, parallel or block only at the top level, and its step is positive",
     "nested": "a loop for the target's vectoriser has no other one inside",
+    "threads": "blocks have 32 to 1024 threads, whole warps; their loops and memory stand in a block loop",
+    "barrier": "barriers stand in block loops, where all threads of the block come by alike",
+    "warp": "a warp's values are combined in block loops, where all its threads come by alike",
     "register": "only registers are assigned to, and in the task that declared them",
-    "call": "a call passes what the kernel's parameters take, and that kernel has no parallel loop",
+    "call": "a call passes what the kernel's parameters take, and that kernel has no parallel or block loop",
     "launch": "a launch passes a slot of its dtype for each buffer, and a size for each size",
     "writes": "a launch writes to memory that is the program's to write, given to it once",
 }
-LOOPS = frozenset(["serial", "parallel", "vector", "unroll", "rolled"])
+TASKS = ("parallel", "block")
+LOOPS = frozenset(["serial", "vector", "unroll", "rolled", "thread", *TASKS])
+SPACES = ("private", "shared")
 MASK = k.KType(boolean)
+
+
+@dataclass
+class Alike:
+    """Whether threads come by alike: those of a block, or those of a warp."""
+
+    varying: Varying
+    apart: bool = False
 
 
 class KernelError(RuntimeError):
@@ -114,7 +130,9 @@ class _Verifier:
         self.buffers = set(kernel.buffers)
         self.registers: set[k.Name] = set()
         self.used = {n.name for n in kernel.sizes} | {b.name for b in kernel.buffers}
-        self.has_parallel = False
+        self.has_tasks = False
+        self.alike: list[Alike] = []  # in a block loop: of its threads, and of the threads of a warp
+        self.in_threads = False
         self.certain = True  # whether what stands here runs at each launch
         self.extents = Extents()
         self.at: k.Stmt | None = None
@@ -142,11 +160,13 @@ class _Verifier:
                 self.loop(stmt, depth, vector)
             elif type(stmt) is k.If:
                 self.condition(stmt.condition)
-                self.maybe(stmt.then, depth, vector)
-                self.maybe(stmt.orelse, depth, vector)
+                with self.apart(stmt):
+                    self.maybe(stmt.then, depth, vector)
+                    self.maybe(stmt.orelse, depth, vector)
             elif type(stmt) is k.While:
                 self.condition(stmt.condition)
-                self.maybe(stmt.body, depth, vector)
+                with self.apart(stmt):
+                    self.maybe(stmt.body, depth, vector)
             else:
                 self.refuse("op", f"no statement {type(stmt).__name__}")
         self.names, self.buffers, self.registers = names, buffers, registers
@@ -162,21 +182,55 @@ class _Verifier:
             self.scalar(bound)
         if stmt.kind not in LOOPS:
             self.refuse("loop", f"{stmt.var.name} is {stmt.kind!r}")
-        if stmt.kind == "parallel" and depth > 0:
-            self.refuse("loop", f"the parallel loop over {stmt.var.name} stands inside a block")
+        if stmt.kind in TASKS and depth > 0:
+            self.refuse("loop", f"the {stmt.kind} loop over {stmt.var.name} stands inside a block")
+        self.threads(stmt)
         if type(stmt.step) is k.Const and stmt.step.value <= 0:
             self.refuse("loop", f"{stmt.var.name} advances by {stmt.step.value}")
         if vector and stmt.kind == "vector":
             self.refuse("nested", f"the loop over {stmt.var.name} stands in another one")
-        self.has_parallel |= stmt.kind == "parallel"
+        self.has_tasks |= stmt.kind in TASKS
         names, registers = self.names, self.registers
         self.names = names.copy()
-        if stmt.kind == "parallel":
+        if stmt.kind in TASKS:
             self.registers = set()  # tasks run in any order, on any threads
+        if stmt.kind == "block":
+            self.alike = [Alike(Varying(stmt, False)), Alike(Varying(stmt, True))]
+        in_threads, self.in_threads = self.in_threads, self.in_threads or stmt.kind == "thread"
         self.declare(stmt.var)
         certain, self.certain = self.certain, self.extents.loop(stmt) and self.certain
-        self.block(stmt.body, depth + 1, vector or stmt.kind == "vector")
-        self.names, self.registers, self.certain = names, registers, certain
+        with self.apart(stmt):
+            self.block(stmt.body, depth + 1, vector or stmt.kind == "vector")
+        self.names, self.registers, self.certain, self.in_threads = names, registers, certain, in_threads
+        if stmt.kind == "block":
+            self.alike = []
+
+    # -- blocks of threads
+
+    @contextmanager
+    def apart(self, stmt: k.For | k.If | k.While) -> Iterator[None]:
+        """The statements in `stmt`, to which perhaps some threads come only, or come at different times."""
+        before = [a.apart for a in self.alike]
+        for a in self.alike:
+            a.apart |= (a.varying.loop_varies(stmt, False) if isinstance(stmt, k.For)
+                        else a.varying.varies(stmt.condition))
+        yield
+        for a, was in zip(self.alike, before, strict=True):
+            a.apart = was
+
+    def threads(self, stmt: k.For) -> None:
+        count = stmt.threads
+        if stmt.kind == "block" and not (WARP <= count <= 1024 and count % WARP == 0):
+            self.refuse("threads", f"the blocks of {stmt.var.name} have {count} threads")
+        if stmt.kind == "thread" and (not self.alike or self.in_threads):
+            where = "in another one" if self.in_threads else "in no block loop"
+            self.refuse("threads", f"the thread loop over {stmt.var.name} stands {where}")
+
+    def barrier(self, stmt: k.Barrier) -> None:
+        if not self.alike:
+            self.refuse("barrier", "there is no block loop around it")
+        if self.alike[0].apart:
+            self.refuse("barrier", "threads may come here at different times, or not at all")
 
     def declare(self, name: k.Name) -> None:
         if name.name in self.used:
@@ -209,6 +263,10 @@ class _Verifier:
             self.refuse("name", f"{name} is declared twice")
         if not isinstance(stmt.size, int) or stmt.size <= 0:
             self.refuse("buffer", f"{name} has {stmt.size} elements")
+        if stmt.space not in SPACES:
+            self.refuse("buffer", f"{name} lies in {stmt.space!r}")
+        if stmt.space == "shared" and (not self.alike or self.in_threads):
+            self.refuse("threads", f"{name}, which a block shares, is not declared by the block")
         self.used.add(name)
         self.buffers.add(stmt.buffer)
         self.extents.sizes[stmt.buffer] = stmt.size
@@ -227,8 +285,8 @@ class _Verifier:
             self.refuse("call", f"{name} calls itself")
         inner = _Verifier(stmt.kernel, self.callers)
         inner.run()
-        if inner.has_parallel:
-            self.refuse("call", f"{name} has a parallel loop")
+        if inner.has_tasks:
+            self.refuse("call", f"{name} has a parallel or block loop")
         taken: list[k.Buffer | k.Name] = [*stmt.kernel.buffers, *stmt.kernel.sizes]
         if len(taken) != len(stmt.args):
             self.refuse("call", f"{name} takes {len(taken)} arguments, gets {len(stmt.args)}")
@@ -378,6 +436,18 @@ class _Verifier:
         self.expression(e.x)
         self.fits("type", k.KType(e.x.type.dtype), e.type, f"reduce_{e.op}")
 
+    def warp_reduce(self, e: k.WarpReduce) -> None:
+        if e.op not in k.REDUCTIONS:
+            self.refuse("op", f"no reduction {e.op!r}")
+        if e.width not in (2, 4, 8, 16, 32):
+            self.refuse("warp", f"{e.width} neighbours of a warp")
+        if not self.alike or self.alike[1].apart:
+            self.refuse("warp", "threads of a warp may come here at different times, or not at all"
+                        if self.alike else "there is no block loop around it")
+        self.expression(e.x)
+        self.fits("type", e.x.type, e.type, f"warp_{e.op}")
+        self.fits("type", k.KType(e.type.dtype), e.type, f"warp_{e.op}")
+
     def shuffle(self, e: k.Shuffle) -> None:
         self.expression(e.a)
         self.expression(e.b)
@@ -397,6 +467,7 @@ _STATEMENTS: dict[type, Callable[..., None]] = {
     k.Var: _Verifier.var,
     k.Assign: _Verifier.assign,
     k.Scratch: _Verifier.scratch,
+    k.Barrier: _Verifier.barrier,
     k.Store: _Verifier.store,
     k.Call: _Verifier.call,
     k.Fail: _Verifier.fail,
@@ -411,6 +482,7 @@ _EXPRESSIONS: dict[type, Callable[..., None]] = {
     k.Cast: _Verifier.cast,
     k.Splat: _Verifier.splat,
     k.Reduce: _Verifier.reduce,
+    k.WarpReduce: _Verifier.warp_reduce,
     k.Shuffle: _Verifier.shuffle,
     k.Lanes: _Verifier.lanes,
 }

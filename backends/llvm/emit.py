@@ -287,6 +287,8 @@ class FunctionEmitter(Expressions):
         self.label(after)
 
     def _for(self, s: k.For) -> None:
+        if s.kind in ("block", "thread"):
+            raise TypeError(f"the loop over {s.var.name} is for a target with blocks of threads")
         if s.kind == "parallel" and not self.is_task:
             self._parallel(s)
         elif s.kind == "unroll" and self._unrolls(s):
