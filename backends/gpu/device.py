@@ -133,6 +133,10 @@ class Device(Protocol):
     """A device."""
 
     @property
+    def index(self) -> int:
+        """Its number."""
+
+    @property
     def properties(self) -> Properties: ...
 
     @property

@@ -55,7 +55,7 @@ class EmulatedDevice:
     """
 
     compilers = 1
-    stream = 0
+    index = stream = 0
 
     def __init__(self, order: int = 0):
         if compiler() is None:

@@ -22,11 +22,20 @@ from graphtorch.ir.graph import Graph, Node, Type, Value, topological
 from graphtorch.ir.literal import Literal
 
 from .._deferred import running
-from .._deferred.door import Buffer
-from .._deferred.storage import Leaf, MetaLeaf, RuntimeScalar, Storage, Version, is_contiguous, recorder
+from .._deferred.door import Buffer, DeviceBuffer
+from .._deferred.storage import (
+    Leaf,
+    MetaLeaf,
+    RuntimeScalar,
+    Storage,
+    Version,
+    is_contiguous,
+    recorder,
+    stored,
+)
 from .._deferred.tensor import Tensor
 from .._deferred.walk import stand_for
-from .._types import CPU
+from .._types import CPU, device
 from ..autograd.nodes import GradNode
 from .segments import FEW, READS, Read, Restart, comparison, goes_out, key_of
 
@@ -100,6 +109,7 @@ class Capture:
         self.constants = constants
         self.fullgraph = fullgraph
         self.off = False
+        self.place = CPU  # where the program is to run: on the GPU of the tensors it is about
         self.running = False  # whether the function runs
         self.created: dict[int, weakref.ref[Storage]] = {}  # storages made during the call, by their ids
         self.inputs: dict[Storage, Value] = {}
@@ -146,11 +156,8 @@ class Capture:
                                    "function that is being captured by compile(fullgraph=True) or trace(): "
                                    "a graph computes with elements, which it has not")
             return value
-        if storage.place is not CPU and not self.constants and not self.call_off(True):
-            raise RuntimeError(
-                f"a tensor on {storage.place} is read at {running.user_line()} in a function that is being "
-                "captured by compile(fullgraph=True), and was given tensors on the CPU: give it one of that "
-                "device")
+        if storage.place is not CPU:
+            self.place = storage.place
         if not isinstance(value, Leaf):
             if self.owns(storage):
                 return value
@@ -256,18 +263,18 @@ class Capture:
         if len(self.reads) >= READS:
             return None
         value = tensor._value()
-        buffer = self._computed(value)
+        buffer = self._computed(value, tensor.device)
         self.reads.append(Read(value, compared, key_of(buffer, compared)))
         return buffer.numpy().copy()
 
     def _handed_out(self, tensor: Tensor) -> Any:
         """The number of a tensor, made anew at each replay: nothing depends on it."""
         value = tensor._value()
-        number = self._computed(value).numpy().item()
+        number = self._computed(value, tensor.device).numpy().item()
         self.numbers.append((number, value))
         return _Exactly(number)
 
-    def _computed(self, value: Value) -> Buffer:
+    def _computed(self, value: Value, where: device) -> Buffer | DeviceBuffer:
         """The elements of a value in this call."""
         held = self.leaves.get(value)
         if held is not None:
@@ -276,7 +283,7 @@ class Capture:
         try:
             for place, leaf in self.leaves.items():
                 stand_for(place, leaf)
-            made = Storage(value)
+            made = stored(value, where)
             running.settle(made)
         except BaseException:
             recorder.capture = self
@@ -298,6 +305,8 @@ class Capture:
 
     def adopt(self, storage: Storage) -> None:
         """`storage`, just made, holds what the function computes."""
+        if storage.place is not CPU:
+            self.place = storage.place
         self.created[id(storage)] = weakref.ref(storage)
 
     def write(self, storage: Storage, value: Value) -> bool:
@@ -363,7 +372,7 @@ class Capture:
         value = Value(Type(tensor._type.dtype, shape), name=name)
         self.stand_ins.append(value)
         made = object.__new__(Tensor)
-        made._storage, made._counter = Storage(value), Version()
+        made._storage, made._counter = stored(value, tensor.device), Version()
         self.adopt(made._storage)
         edge = tensor._edge() if tensor.requires_grad else None
         if edge is not None and not self.constants and not tensor._rg:
@@ -489,7 +498,7 @@ class Capture:
         ]
 
 
-def buffer_of(tensor: Tensor) -> Buffer:
+def buffer_of(tensor: Tensor) -> Buffer | DeviceBuffer:
     """The elements of a tensor, row-major; no copy where they lie so."""
     storage = tensor._storage
     running.settle(storage)
@@ -499,6 +508,8 @@ def buffer_of(tensor: Tensor) -> Buffer:
         return buffer
     if view.type.dtype is buffer.dtype and is_contiguous(view.type.shape, view.strides):
         return buffer.part(view.offset, view.type.shape)
+    if storage.place is not CPU:
+        return running.leaf_of(tensor._value(), storage.place).buffer
     return Buffer.of(tensor._array().copy())
 
 

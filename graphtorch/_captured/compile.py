@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.ops.require import RAISED
 
-from .._deferred.storage import DeviceStorage, MetaLeaf, recorder
+from .._deferred.storage import MetaLeaf, recorder
 from .._deferred.tensor import Tensor
 from .._ops.autocast import state as autocast_state
 from .._types import default_dtype
@@ -88,10 +88,8 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if recorder.capture is not None:  # called inside another captured function: part of it
             return self._function(*args, **kwargs)
-        if (MetaLeaf.used or DeviceStorage.used) and any(
-            isinstance(x, Tensor) and not x.is_cpu for x in (*args, *kwargs.values())
-        ):
-            return self._function(*args, **kwargs)  # on "meta" there is nothing to compute
+        if MetaLeaf.used and any(isinstance(x, Tensor) and x.is_meta for x in (*args, *kwargs.values())):
+            return self._function(*args, **kwargs)  # there is nothing to compute
         if status.stance != "default" and not self._may_serve():
             return self._function(*args, **kwargs)
         if self._seen != changes.count:

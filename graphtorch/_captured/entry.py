@@ -14,7 +14,7 @@ from graphtorch.ir.shape import Condition, Dim, evaluate, symbol, symbols
 from .._deferred import running
 from .._deferred.door import Buffer
 from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor
 from .._deferred.write import assign
 from .._random.generator import drawing
 from ..autograd.grad_mode import no_grad
@@ -76,7 +76,7 @@ class Replay:
 
     def read(self) -> list[Buffer] | None:
         """What the storages hold; None where that is of other types than recorded."""
-        sources = [s if type(s) is Storage else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
+        sources = [s if isinstance(s, Storage) else s._grad._storage for s in self.storages]  # type: ignore[union-attr]
         if [s.value.type for s in sources] != self.types:
             return None
         for storage in sources:
@@ -91,7 +91,8 @@ class Replay:
         """The lines of a function that read the storages."""
         if not self.storages:
             return ["return ()"]
-        names = [checks.const(s) + ("" if type(s) is Storage else "._grad._storage") for s in self.storages]
+        names = [checks.const(s) + ("" if isinstance(s, Storage) else "._grad._storage")
+                 for s in self.storages]
         hosts = " is ".join([f"{n}.host" for n in names])
         return [
             f"values = [{', '.join([f'{n}.value' for n in names])}]",
@@ -347,11 +348,11 @@ def _write(target: Any, leaf: Leaf, arguments: Sequence[Tensor]) -> None:
     if type(target) is int:
         if target < 0:  # what a stand-in for a part of a storage got
             with no_grad():
-                assign(arguments[~target], from_value(leaf))
+                assign(arguments[~target], fresh(leaf.buffer))
             return
         storage = arguments[target]._storage
     else:
-        storage = target if type(target) is Storage else target._grad._storage
+        storage = target if isinstance(target, Storage) else target._grad._storage
     if storage.host is None:
         storage.value = leaf
         storage.epoch += 1

@@ -15,10 +15,11 @@ from graphtorch.ir.graph import Graph, Node, Type, Value, topological
 from graphtorch.ir.passes.fuse import CHEAP
 from graphtorch.ir.shape import Condition, Shape, SymInt, plain_symbol
 
-from .._deferred.door import Buffer
+from .._deferred.door import Buffer, place_of
 from .._deferred.programs import recorded_program
 from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, View
 from .._deferred.tensor import Tensor, from_value
+from .._types import CPU, device
 from ..autograd.engine import Task
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import FREED, AccumulateGrad, GradNode, _sequence, _users_stack
@@ -44,11 +45,13 @@ class Backward:
         held: Sequence[Value | None],
         results: Sequence[int],
         dynamic: bool | None,
+        place: device,
     ):
         self.graph = graph.graph
         self.conditions: Sequence[Condition] = ()  # what it assumes of its symbols
         self.carried: Symbols = ()  # those that no other input has, and which argument does
         self.dynamic = dynamic
+        self.place = place
         self.whole = whole  # the forward graph
         self.held = tuple(held)  # what the leaves hold, in the whole forward graph, where they are there
         self.results = tuple(results)  # of the forward graph that the outputs are
@@ -82,7 +85,8 @@ class Backward:
     @property
     def program(self) -> Any:
         if self._program is None:
-            self._program = recorded_program(self.graph, (), self.dynamic, self.conditions)
+            self._program = recorded_program(
+                self.graph, (), self.dynamic, self.conditions, [self.place] * len(self.graph.outputs))
         return self._program
 
     def run(self, given: list[Buffer]) -> list[Buffer]:
@@ -99,7 +103,8 @@ class Backward:
             program = self._programs.get(shapes)
             if program is None:
                 fixed = specialize(self.graph, bind_sizes(self.graph.inputs, shapes))
-                program = self._programs[shapes] = recorded_program(fixed, (), self.dynamic)
+                program = self._programs[shapes] = recorded_program(
+                    fixed, (), self.dynamic, places=[self.place] * len(fixed.outputs))
         return program(given)  # type: ignore[no-any-return]
 
     def _edges(self, arguments: Sequence[Tensor]) -> list[Any]:
@@ -132,7 +137,9 @@ class Backward:
             table.update(zip(node.results(), made.results(), strict=True))
         outputs = tuple([table[graph.outputs[i]] for i in self.results])
         ends = tuple([table[v] for v in held])  # type: ignore[index]
-        return GradNode("CompiledFunctionBackward", outputs, ends, edges, (None,) * len(ends))
+        made = GradNode("CompiledFunctionBackward", outputs, ends, edges, (None,) * len(ends))
+        made.place = self.place
+        return made
 
     def attach(
         self,
@@ -148,6 +155,8 @@ class Backward:
             edges = self._edges(arguments)
         node: CompiledNode = _new(CompiledNode)  # without its constructors: every call makes one
         node.edges = edges  # type: ignore[assignment]
+        if self.place is not CPU:
+            node.place = self.place
         node.sequence = next(_sequence)
         node.owner = self
         node.saved = self.pick(inputs, results)
@@ -216,7 +225,7 @@ class CompiledNode(GradNode):
                 for c, t in zip(cotangents, self.types, strict=True)
             ]
             results = self.owner.run([*self.saved, *given, *self.carried])
-            gradients = [from_value(Leaf(b)) for b in results]
+            gradients = [from_value(Leaf(b), place_of(b)) for b in results]
         if not task.retain_graph:
             self.saved, self.inputs, self.versions = None, (), []
             self.freed = True
@@ -283,7 +292,8 @@ def joint_gradient(carriers: Sequence[Tensor | None], positions: Mapping[int, in
     for end in beyond:
         end.edges = ()
     try:
-        task.run([(e, from_value(c)) for e, c in zip(edges, cotangents, strict=True)])  # type: ignore[misc]
+        task.run([(e, from_value(c, e[0].place))  # type: ignore[index, misc]
+                  for e, c in zip(edges, cotangents, strict=True)])
     finally:
         for end, outer in beyond.items():
             end.edges = outer

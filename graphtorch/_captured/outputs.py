@@ -13,6 +13,7 @@ from graphtorch.ir.shape import SymInt
 from .._deferred.memory_order import order_shown, own_order
 from .._deferred.storage import Storage, Version, View, is_contiguous
 from .._deferred.tensor import Tensor
+from .._types import device
 from .capture import Capture, rebuild, tensors_in
 from .gradient import behind
 from .results import SINGLE, Outputs, Shown, result_of
@@ -50,6 +51,7 @@ class Returned:
 
     def __init__(self, capture: Capture, given: Given, result: Any, values: list[Value]):
         self.values = values
+        self.devices: list[device] = []  # that each of them is to be on
         self.bases: list[Tensor] = []
         self._capture, self._given = capture, given
         self._numbers: dict[int, Value | SymInt] = {}  # of stand-ins for those in the result, by their ids
@@ -60,9 +62,10 @@ class Returned:
         self.tensors = tensors_in(self._tree)
         self.kinds = self._sorted()
 
-    def number(self, value: Value) -> int:
+    def number(self, value: Value, place: device | None = None) -> int:
         """The number of a value among the results of the program."""
         self.values.append(value)
+        self.devices.append(self._capture.place if place is None else place)
         return len(self.values) - 1
 
     def carriers(self) -> tuple[list[Tensor | None], list[int]]:
@@ -153,11 +156,11 @@ class Returned:
         if alone and (view is None or view.type.numel != whole.numel or _is_all(view, tensor)):
             order = own_order(tensor)
             if not tensor._rg:
-                number = self.number(tensor._value())
+                number = self.number(tensor._value(), tensor.device)
                 return ("result", number) if order is None else ("ordered", (number, order))
             if view is not None:
                 raise Unreplayable
-            return "leaf", self.number(tensor._value())
+            return "leaf", self.number(tensor._value(), tensor.device)
         return self._of_base(tensor)
 
     def _of_argument(self, tensor: Tensor) -> Shown:
@@ -198,7 +201,7 @@ class Returned:
         if made is None:
             made = self._base_of[storage] = len(self.bases)
             self.bases.append(_base_tensor(tensor))
-            self._base_results.append(self.number(self.bases[-1]._value()))
+            self._base_results.append(self.number(self.bases[-1]._value(), storage.place))
         held = self.bases[made]
         if tensor is held:
             return "base", made

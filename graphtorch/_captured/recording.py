@@ -131,7 +131,8 @@ class Recording:
         return Replay(
             graph=self.graph,
             whole=self.whole.graph,
-            program=recorded_program(self.graph, self.stable, self.dynamic, self.conditions),
+            program=recorded_program(self.graph, self.stable, self.dynamic, self.conditions,
+                                     self.returned.devices),
             backward=self.backward,
             fed=tuple(self.fed),
             storages=tuple(self.storages),
@@ -247,7 +248,7 @@ class Recording:
         sources: list[Any] = [*self.fed, *self.storages]
         wanted = [*self.values, *([] if joint is None else [*joint.saved, *joint.gradients])]
         path = Path(self.capture.reads, self.places, sources, wanted, Closed, segments, self.stable,
-                    self.dynamic)
+                    self.dynamic, self.capture.place)
         self.steps = tuple(path.steps)
         whole = Closed("main", self.places, self.values) if path.kept else None
         self.places = [*self.begin, *path.kept, *self.rest]
@@ -262,10 +263,10 @@ class Recording:
         for storage, value in capture.writes.items():
             source: Any = capture.grad_sources.get(storage, storage)
             source = capture.arguments.get(storage, source)
-            writes.append((source, self.returned.number(value)))
+            writes.append((source, self.returned.number(value, storage.place)))
         for i, stand in given.stands.items():
             if stand._storage.epoch and given.positions[id(stand)] == i:
-                writes.append((~i, self.returned.number(stand._value())))
+                writes.append((~i, self.returned.number(stand._value(), stand.device)))
         numbers: dict[int, int] = {}
         for i, t in enumerate(given.tensors):
             numbers.setdefault(id(t._counter), i)
@@ -285,7 +286,7 @@ class Recording:
             if now is None:
                 found.append((owner, None))
             elif now is not before:
-                found.append((owner, self.returned.number(now._value())))
+                found.append((owner, self.returned.number(now._value(), now.device)))
         return found
 
     def _saved_places(self, saved: Sequence[Value]) -> list[tuple[bool, int]]:
@@ -330,6 +331,7 @@ class Recording:
             self._leaf_values(joint.leaves),
             self.returned.carried(joint.outputs),
             self.dynamic,
+            self.capture.place,
         )
 
     def _leaf_values(self, leaves: Sequence[tuple[bool, Any]]) -> list[Value | None]:

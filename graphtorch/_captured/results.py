@@ -10,16 +10,19 @@ from graphtorch.ir.evaluate import resolve as evaluated
 from graphtorch.ir.graph import Type
 from graphtorch.ir.shape import Dim, evaluate
 
-from .._deferred.door import Buffer
+from .._deferred.door import Buffer, place_of
 from .._deferred.storage import Leaf, Storage, Version, View
-from .._deferred.tensor import Tensor, in_order, make_view
+from .._deferred.tensor import Tensor, from_value, in_order, make_view
 from ..autograd.grad_mode import modes
 from .capture import rebuild
 from .gradient import Spent
 
 
 def fresh(buffer: Buffer) -> Tensor:
-    """A new tensor of these elements, outside the autograd graph; no capture is in progress."""
+    """A new tensor of these elements, on their device and outside the autograd graph; no capture is in
+    progress."""
+    if type(buffer) is not Buffer:
+        return from_value(Leaf(buffer), place_of(buffer))
     leaf: Leaf = _new(Leaf)  # constructors in line: every call makes some
     leaf.type = _TYPES.get((buffer.dtype, buffer.shape)) or Type(buffer.dtype, buffer.shape)  # type: ignore[misc]
     leaf.node = None  # type: ignore[misc]
@@ -114,7 +117,7 @@ class Outputs:
             return fresh(results[x])
         if kind == "ordered":
             number, order = x
-            return in_order(Leaf(results[number]), order)
+            return in_order(Leaf(results[number]), order, place_of(results[number]))
         if kind == "number":
             return results[x].numpy().item()
         if kind == "size":

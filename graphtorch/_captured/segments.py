@@ -26,6 +26,7 @@ from .._deferred.door import Buffer
 from .._deferred.programs import graph_key, recorded_program
 from .._deferred.running import EXPENSIVE
 from .._deferred.storage import RuntimeScalar
+from .._types import CPU, device
 
 FEW = 16  # elements that may be read at once
 READS = 16  # in one call
@@ -85,11 +86,13 @@ class Segment:
     __slots__ = ("__weakref__", "kept", "program")
 
     def __init__(
-        self, graph: Graph, kept: Sequence[tuple[int, int]], stable: Sequence[int], dynamic: bool | None
+        self, graph: Graph, kept: Sequence[tuple[int, int]], stable: Sequence[int], dynamic: bool | None,
+        place: device = CPU,
     ):
         self.kept = tuple(kept)
         # without nodes an input is read
-        self.program = recorded_program(graph, stable, dynamic) if graph.nodes else None
+        self.program = recorded_program(
+            graph, stable, dynamic, places=[place] * len(graph.outputs)) if graph.nodes else None
 
 
 def number_now(scalar: RuntimeScalar) -> Buffer:
@@ -154,12 +157,13 @@ class Path:
 
     def __init__(self, reads: Sequence[Read], places: Sequence[Value], sources: Sequence[Any],
                  wanted: Sequence[Value], closed: Any, known: MutableMapping[Any, Segment],
-                 stable: Sequence[int], dynamic: bool | None):
+                 stable: Sequence[int], dynamic: bool | None, place: device = CPU):
         """Args:
         places: the values that the call starts from; `sources`: where each comes from; `stable`: which of
             them seldom change.
         wanted: what is made after the last read.
         closed: `capture.Closed`.
+        place: where segments run.
         known: segments of other recordings, by what they do.
         """
         self.steps: list[Step] = []
@@ -167,6 +171,7 @@ class Path:
         self._places = {v: i for i, v in enumerate(places)}
         self._sources = sources
         self._closed = closed
+        self._device = place
         self._stable = frozenset(stable)
         before: Any = None
         for i, read in enumerate(reads):
@@ -186,14 +191,15 @@ class Path:
         places = tuple([self._places[v] for v in fed])
         stable = tuple([n for n, i in enumerate(places) if i in self._stable])
         sources = tuple([self._sources[i] for i in places])
-        same = before, sources, stable, len(taken), graph_key(closed.graph)
+        same = before, sources, stable, len(taken), self._device, graph_key(closed.graph)
         segment = None if closed.scalars else known.get(same)
         if segment is None:
             kept = _worth_keeping(nodes, rest, done)
             values = [n.result(i) for n in nodes for i in range(len(n.types)) if n.result(i) in kept]
             whole = self._closed("segment", [*fed, *taken], [read.value, *values])
             numbers = {n: i for i, n in enumerate(nodes)}
-            segment = Segment(whole.graph, [(numbers[v.node], v.index) for v in values], stable, dynamic)
+            segment = Segment(whole.graph, [(numbers[v.node], v.index) for v in values], stable, dynamic,
+                              self._device)
             if not closed.scalars:
                 known[same] = segment
         at = {v: i for i, v in enumerate(self.kept)}

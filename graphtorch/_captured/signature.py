@@ -26,16 +26,18 @@ def signature(tree: Any, tensors: list[Tensor], axes: Mapping[int, Mapping[int, 
             shape: list[Any] = list(tree._type.shape)
             for axis, dim in axes[id(tree)].items():
                 shape[axis] = dim.marker
-            return (type(tree), tree._type.dtype, tuple(shape), tree.requires_grad, tree._rg, tree._inference,
-                    _hooks_of(tree))
+            return (type(tree), tree._type.dtype, tuple(shape), tree._storage.place, tree.requires_grad,
+                    tree._rg, tree._inference, _hooks_of(tree))
         if tree._base is None and tree._view is None:  # the common case, without the properties' calls
             if tree._hooks is None and tree._post_hooks is None:
-                return type(tree), tree._storage.value.type, tree._rg, tree._fn is None, tree._inference
-            return type(tree), tree._type, tree._rg, tree._fn is None, tree._inference, _hooks_of(tree)
+                return (type(tree), tree._storage.value.type, tree._storage.place, tree._rg, tree._fn is None,
+                        tree._inference)
+            return (type(tree), tree._type, tree._storage.place, tree._rg, tree._fn is None, tree._inference,
+                    _hooks_of(tree))
         view = tree._view
         strides = None if view is None else view.strides
-        return (type(tree), tree._type, tree.requires_grad, tree._rg, tree._inference, _hooks_of(tree),
-                strides)
+        return (type(tree), tree._type, tree._storage.place, tree.requires_grad, tree._rg, tree._inference,
+                _hooks_of(tree), strides)
     if isinstance(tree, (tuple, list)):
         return type(tree), *[signature(v, tensors, axes) for v in tree]
     if isinstance(tree, dict):
@@ -105,6 +107,7 @@ def _write_tensor(
         _write_sizes(checks, f"{name}._storage.value.type", tensor, axes)
     else:
         checks.add(f"{name}._storage.value.type is {checks.const(tensor._type)}")
+    checks.add(f"{name}._storage.place is {checks.const(tensor._storage.place)}")
     for attribute in ("_base", "_view", "_hooks", "_post_hooks"):
         checks.add(f"{name}.{attribute} is None")
     checks.add(f"{name}._rg is {tensor._rg}")

@@ -16,7 +16,7 @@ from graphtorch.backends.gpu.device import Device
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import Condition
 
-from .._types import CPU, device
+from .._types import CPU, device, gpu
 from .failures import out_of_memory
 
 CHOSEN = os.environ.get("GRAPHTORCH_TARGET")  # how every graph runs; None: as it pays
@@ -46,6 +46,11 @@ def gpus() -> int:
     return devices.count()
 
 
+def place_of(buffer: Buffer | DeviceBuffer) -> device:
+    """The device that a buffer is on."""
+    return CPU if type(buffer) is Buffer else gpu(buffer.device.index)  # type: ignore[union-attr]
+
+
 def uploaded(array: np.ndarray, place: device) -> DeviceBuffer:
     """A copy of an array on a GPU. Raises: OutOfMemoryError."""
     with out_of_memory():
@@ -54,5 +59,5 @@ def uploaded(array: np.ndarray, place: device) -> DeviceBuffer:
 
 __all__ = [
     "CHOSEN", "Block", "Buffer", "Device", "DeviceBuffer", "Executable", "Exposed", "captured_program",
-    "device_of", "gpus", "pending_program", "uploaded",
+    "device_of", "gpus", "pending_program", "place_of", "uploaded",
 ]

@@ -25,7 +25,7 @@ from graphtorch.ir.dtype import boolean
 from graphtorch.ir.evaluate import Plan, places_of
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.generalize import Variant, generalize, scalar_arrays
-from graphtorch.ir.graph import Graph, Location, Value
+from graphtorch.ir.graph import Graph, Location, Value, topological
 from graphtorch.ir.shape import Condition
 from graphtorch.ir.structure import Number, split_attrs, split_type
 
@@ -293,7 +293,7 @@ def graph_key(graph: Graph) -> object:
 
 def recorded_program(
     graph: Graph, stable: Sequence[int] = (), dynamic: bool | None = None,
-    conditions: Sequence[Condition] = (),
+    conditions: Sequence[Condition] = (), places: Sequence[device] = (),
 ) -> Any:
     """What runs a graph of a compiled function: called with buffers, and ``explain()``.
 
@@ -301,8 +301,45 @@ def recorded_program(
         stable: positions of inputs that seldom change.
         dynamic: whether one program may serve other sizes as well: False: no; True: from the first on.
         conditions: what the graph assumes of its symbols; whoever calls tests it.
+        places: the devices of the outputs; none said: the CPU. What is computed on the CPU there has no
+            operands elsewhere.
     """
-    return Recorded(graph, stable, dynamic, conditions)
+    found = list(dict.fromkeys(places)) or [CPU]
+    if len(found) == 1:
+        return Recorded(graph, stable, dynamic, conditions, found[0])
+    return Divided(graph, stable, dynamic, conditions, places)
+
+
+class Divided:
+    """What runs a graph whose outputs are on several devices: a program for each."""
+
+    def __init__(
+        self, graph: Graph, stable: Sequence[int], dynamic: bool | None, conditions: Sequence[Condition],
+        places: Sequence[device],
+    ):
+        self._count = len(places)
+        self._parts: list[tuple[Recorded, list[int], list[int]]] = []
+        for place in dict.fromkeys(places):
+            wanted = [i for i, p in enumerate(places) if p is place]
+            outputs = [graph.outputs[i] for i in wanted]
+            nodes = topological(outputs)
+            used = {v for n in nodes for v in n.operands} | set(outputs)
+            fed = [i for i, v in enumerate(graph.inputs) if v in used or (place is not CPU and v.shape)]
+            part = Graph(graph.name, [graph.inputs[i] for i in fed], outputs, nodes)
+            kept = [n for n, i in enumerate(fed) if i in set(stable)]
+            self._parts.append((Recorded(part, kept, dynamic, conditions, place), fed, wanted))
+
+    def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
+        given = [*inputs, *more]
+        results: list[Any] = [None] * self._count
+        for program, fed, wanted in self._parts:
+            for i, made in zip(wanted, program([given[i] for i in fed]), strict=True):
+                results[i] = made
+        return results
+
+    def explain(self) -> str:
+        """What runs, device by device."""
+        return "".join(program.explain() for program, *_ in self._parts)
 
 
 class Recorded:
@@ -312,19 +349,22 @@ class Recorded:
     changes; one that later recordings refute is never used for them (`Variant.match`).
     """
 
-    __slots__ = ("_captured", "_extra", "_plan", "_ran", "_waits", "program")
+    __slots__ = ("_captured", "_extra", "_place", "_plan", "_ran", "_waits", "program")
 
     def __init__(
-        self, graph: Graph, stable: Sequence[int], dynamic: bool | None, conditions: Sequence[Condition] = ()
+        self, graph: Graph, stable: Sequence[int], dynamic: bool | None,
+        conditions: Sequence[Condition] = (), place: device = CPU,
     ):
         self._captured = Captured(graph, stable, conditions)
+        self._place = place
         self.program: Program | None = None
         self._extra: list[Buffer] = []
         self._plan: Plan | None = None  # for running op by op
         self._ran = False
         if _settings.deterministic():  # the bits are not to depend on what came before
             dynamic = False
-        self._waits = dynamic is True and not graph.symbols()  # for a second run, or other sizes
+        # for a second run, or other sizes; on a GPU nothing runs op by op
+        self._waits = dynamic is True and not graph.symbols() and place is CPU
         self._find(dynamic is not False)
 
     def __call__(self, inputs: Sequence[Buffer], more: Sequence[Buffer] = ()) -> list[Buffer]:
@@ -348,7 +388,9 @@ class Recorded:
     def _find(self, dynamic: bool) -> None:
         captured = self._captured
         key, sizes = captured.key()
-        structure = _structure(hash(key), captured, GUESS_AT_ONCE)
+        if self._place is not CPU:
+            key = self._place, key
+        structure = _structure(hash(key), captured, GUESS_AT_ONCE, self._place)
         with _compiling:
             program = self._made(structure, key, sizes, dynamic)
         self.program = program
