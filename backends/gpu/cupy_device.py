@@ -13,6 +13,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import cupy
@@ -22,7 +23,8 @@ from cupy.cuda import driver, runtime
 from ..record import Site
 from . import nvrtc
 from .arguments import Arguments
-from .device import DeviceError, Launch, Piece, Properties, Statistics
+from .device import DeviceError, Launch, Piece, Properties
+from .pool import Pool, PooledMemory, Statistics
 from .status import Status, Statuses
 
 Result = TypeVar("Result")
@@ -63,8 +65,8 @@ class CupyDevice:
         self.properties = _at_first(_properties, index)
         self._stream = cupy.cuda.Stream(non_blocking=False)  # waits for the null stream, which others use
         self.stream: int = self._stream.ptr
-        self._pool = cupy.cuda.MemoryPool()
-        self._counters = Statistics()
+        self._system = cupy.cuda.MemoryPool()
+        self._pool = Pool(self._take)
         self._statuses = Statuses(self.pinned)
 
     def enter(self) -> None:
@@ -78,27 +80,30 @@ class CupyDevice:
 
     # ---- memory
 
-    def allocate(self, size: int) -> CupyMemory:
+    def allocate(self, size: int) -> PooledMemory:
+        return self._pool.allocate(size)
+
+    def allocate_all(self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]) -> list[PooledMemory]:
+        return self._pool.allocate_all(sizes, wishes)
+
+    def _take(self, size: int) -> CupyBlock:
+        """New memory; where there is none, after all that nobody holds was given back."""
         self.enter()
         try:
-            memory = self._pool.malloc(max(size, 1))
+            return CupyBlock(self._system.malloc(size))
         except MemoryError:
             gc.collect()  # circles of objects may hold memory
             self.release()
-            memory = self._second_try(size)
-        return CupyMemory(memory, self._counters)
-
-    def _second_try(self, size: int) -> cupy.cuda.MemoryPointer:
         try:
-            return self._pool.malloc(size)
+            return CupyBlock(self._system.malloc(size))
         except MemoryError:
             free, total = self.memory_info()
+            held, reserved = self._pool.statistics.allocated, self._pool.statistics.reserved
             raise MemoryError(
                 f"CUDA out of memory. Tried to allocate {_readable(size)}. GPU {self.index} has a total "
                 f"capacity of {_readable(total)} of which {_readable(free)} is free. Of the memory in use, "
-                f"{_readable(self._counters.allocated)} is held by tensors of this program, and "
-                f"{_readable(self._pool.total_bytes() - self._counters.allocated)} is reserved by it but "
-                "unallocated.") from None
+                f"{_readable(held)} is held by tensors of this program, and {_readable(reserved - held)} is "
+                "reserved by it but unallocated.") from None
 
     def pinned(self, size: int) -> PinnedMemory:
         self.enter()
@@ -148,27 +153,15 @@ class CupyDevice:
         return free, total
 
     def statistics(self) -> Statistics:
-        self._look()
-        c = self._counters
-        return Statistics(c.allocated, c.reserved, c.peak_allocated, c.peak_reserved, c.allocations)
+        return replace(self._pool.statistics)
 
     def reset_peaks(self) -> None:
-        self._look()
-        self._counters.peak_allocated = self._counters.allocated
-        self._counters.peak_reserved = self._counters.reserved
+        self._pool.reset_peaks()
 
     def release(self) -> None:
-        self._look()
+        self._pool.release()
         self.enter()
-        self._pool.free_all_blocks()
-        self._look()
-
-    def _look(self) -> None:
-        """What the pool has taken, which only shrinks in `release`, is counted when somebody asks."""
-        self.enter()
-        c = self._counters
-        c.reserved = self._pool.total_bytes()
-        c.peak_reserved = max(c.peak_reserved, c.reserved)
+        self._system.free_all_blocks()
 
     # ---- code
 
@@ -292,23 +285,14 @@ def _readable(size: int) -> str:
     return f"{size} bytes"
 
 
-class CupyMemory:
-    """Memory of the pool."""
+class CupyBlock:
+    """Memory of CuPy's pool."""
 
-    __slots__ = ("_counters", "_held", "address", "size")
+    __slots__ = ("_held", "address")
 
-    def __init__(self, held: cupy.cuda.MemoryPointer, counters: Statistics):
+    def __init__(self, held: cupy.cuda.MemoryPointer):
         self._held = held
-        self._counters = counters
         self.address: int = held.ptr
-        self.size: int = held.mem.size
-        counters.allocations += 1
-        counters.allocated += self.size
-        if counters.allocated > counters.peak_allocated:
-            counters.peak_allocated = counters.allocated
-
-    def __del__(self) -> None:
-        self._counters.allocated -= self.size
 
 
 class PinnedMemory:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..record import Site
+from .pool import Statistics
 from .status import Status
 
 
@@ -118,17 +119,6 @@ class Replay(Protocol):
         """Put all of it into the device's queue again, with the same addresses."""
 
 
-@dataclass
-class Statistics:
-    """A device's memory in bytes: what programs hold, what was taken for them; and the most of each."""
-
-    allocated: int = 0
-    reserved: int = 0
-    peak_allocated: int = 0
-    peak_reserved: int = 0
-    allocations: int = 0
-
-
 class Device(Protocol):
     """A device."""
 
@@ -151,6 +141,9 @@ class Device(Protocol):
 
     def allocate(self, size: int) -> Memory:
         """Memory of at least `size` bytes. Raises: MemoryError."""
+
+    def allocate_all(self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]) -> Sequence[Memory]:
+        """Memories of these sizes, each at one of the addresses that are wished for it, if one is free."""
 
     def pinned(self, size: int) -> Memory:
         """Memory of the host that the device reaches as well, at the same address."""

@@ -26,12 +26,14 @@ from .. import cache
 from ..buffer import Block, size_class
 from ..record import Site
 from .arguments import Arguments
-from .device import DeviceError, Launch, Piece, Properties, Statistics
+from .device import DeviceError, Launch, Piece, Properties
+from .pool import Pool, PooledMemory, Statistics
 from .status import Status, Statuses
 
 HERE = Path(__file__).parent
 OPTIONS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing",
            "-ffp-contract=off", "-fwrapv", "-Wno-unknown-pragmas")
+KEPT = 128 << 20  # bytes of memory that nobody holds
 ORDERS = 3  # orders in which the threads of a block may run
 
 
@@ -64,18 +66,24 @@ class EmulatedDevice:
         self.order = order
         self.properties = Properties("emulated", (8, 0), 8 << 30, 2)
         self.lock = threading.RLock()
-        self._counters = Statistics()
+        self._pool = Pool(self._take, KEPT)
         self._statuses = Statuses(self.pinned)
         self._noted: list[Callable[[], None]] | None = None  # during a capture
 
     # ---- memory
 
-    def allocate(self, size: int) -> EmulatedMemory:
-        limit = self.properties.memory
-        if self._counters.allocated + size > limit:
+    def allocate(self, size: int) -> PooledMemory:
+        return self._pool.allocate(size)
+
+    def allocate_all(self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]) -> list[PooledMemory]:
+        return self._pool.allocate_all(sizes, wishes)
+
+    def _take(self, size: int) -> Block:
+        limit, held = self.properties.memory, self._pool.statistics.allocated
+        if held + size > limit:
             raise MemoryError(f"CUDA out of memory. Tried to allocate {size} bytes. The emulated device has "
-                              f"a total capacity of {limit} bytes; {self._counters.allocated} are held")
-        return EmulatedMemory(size_class(max(size, 1)), self._counters)
+                              f"a total capacity of {limit} bytes; {held} are held")
+        return Block(size_class(size))
 
     def pinned(self, size: int) -> Block:
         return Block(size_class(max(size, 1)))
@@ -99,16 +107,16 @@ class EmulatedDevice:
         self.queue(lambda: ctypes.memset(address, 0, size))
 
     def memory_info(self) -> tuple[int, int]:
-        return self.properties.memory - self._counters.allocated, self.properties.memory
+        return self.properties.memory - self._pool.statistics.allocated, self.properties.memory
 
     def statistics(self) -> Statistics:
-        return replace(self._counters)
+        return replace(self._pool.statistics)
 
     def reset_peaks(self) -> None:
-        self._counters.peak_allocated = self._counters.peak_reserved = self._counters.allocated
+        self._pool.reset_peaks()
 
     def release(self) -> None:
-        """Nothing: its memory is recycled with the host's."""
+        self._pool.release()
 
     # ---- code
 
@@ -151,25 +159,6 @@ class EmulatedDevice:
 
     def synchronize(self) -> None:
         self._statuses.settle(self._statuses.taken())
-
-
-class EmulatedMemory:
-    """Memory of the host that is counted as the device's."""
-
-    __slots__ = ("_block", "_counters", "address", "size")
-
-    def __init__(self, size: int, counters: Statistics):
-        self._block = Block(size)
-        self._counters = counters
-        self.address = self._block.address
-        self.size = size
-        counters.allocations += 1
-        counters.reserved = counters.allocated = counters.allocated + size
-        counters.peak_reserved = counters.peak_allocated = max(counters.peak_allocated, counters.allocated)
-
-    def __del__(self) -> None:
-        counters = self._counters
-        counters.reserved = counters.allocated = counters.allocated - self.size
 
 
 class EmulatedEvent:

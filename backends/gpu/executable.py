@@ -29,7 +29,7 @@ from graphtorch.ir.shape import evaluate
 from ..buffer import Buffer
 from ..record import Record
 from .buffer import DeviceBuffer
-from .device import Device, Launch, Module, Series
+from .device import Device, Launch, Memory, Module, Series
 from .status import WORD
 from .walk import Kernel, Place, Walk
 
@@ -68,6 +68,7 @@ class Executable:
             device.write(self._constants.address, constants)
         self._status = device.status(record.errors) if record.errors else None
         self._inputs = [Value(Type(DType.named(a.dtype), a.shape)) for a in record.inputs]
+        self._takes = [(a.alias, DType.named(a.dtype)) for a in record.outputs]
         self._prepared: OrderedDict[Shapes, Prepared] = OrderedDict()
         self._series: OrderedDict[tuple[Launch, ...], Series] = OrderedDict()
 
@@ -85,8 +86,10 @@ class Executable:
         self._check(given)
         prepared = self._prepare(tuple([x.shape for x in given]))
         arrays = self._on_device(given)
-        outputs = [self._output(i, arrays, shape) for i, shape in enumerate(prepared.shapes)]
-        arena, packed = self.device.allocate(prepared.arena), self.device.allocate(prepared.packed)
+        memories = self.device.allocate_all(prepared.sizes, prepared.wishes())
+        prepared.given(tuple([m.address for m in memories]))
+        arena, packed = memories[-2:]
+        outputs = self._outputs(prepared, arrays, memories)
         addresses = (*[x.address for x in arrays], *[x.address for x in outputs], arena.address,
                      packed.address, self._constants.address, self._status.address if self._status else 0)
         if prepared.series is None:
@@ -114,7 +117,8 @@ class Executable:
         arrays = [*zip(record.inputs, shapes, strict=True), *zip(record.outputs, outputs, strict=True)]
         extents = [math.prod(shape) * DType.named(a.dtype).itemsize for a, shape in arrays]
         words = [int(evaluate(d, sizes)) for d in record.launches.sizes]
-        prepared = Prepared(outputs, arena, packed, words,
+        new = [n for n, a in zip(extents[len(shapes):], record.outputs, strict=True) if a.alias is None]
+        prepared = Prepared(outputs, (*new, arena, packed), words,
                             (*extents, arena, packed, self._constants.size, WORD if self._status else 0))
         try:
             launches = self._walked(prepared, _unknown).launches
@@ -190,12 +194,15 @@ class Executable:
         copied = iter(made)
         return [next(copied) if isinstance(x, Buffer) else x for x in given]
 
-    def _output(self, i: int, inputs: Sequence[DeviceBuffer], shape: tuple[int, ...]) -> DeviceBuffer:
-        array = self.record.outputs[i]
-        if array.alias is None:
-            return DeviceBuffer.empty(self.device, DType.named(array.dtype), shape)
-        taken = inputs[array.alias]
-        return DeviceBuffer(self.device, DType.named(array.dtype), shape, taken.memory, taken.address)
+    def _outputs(self, prepared: Prepared, inputs: Sequence[DeviceBuffer],
+                 memories: Sequence[Memory]) -> list[DeviceBuffer]:
+        """The outputs: in the next of the memories, or where the input was that they take over."""
+        made, given = [], iter(memories)
+        for (alias, dtype), shape in zip(self._takes, prepared.shapes, strict=True):
+            memory = next(given) if alias is None else inputs[alias].memory
+            address = memory.address if alias is None else inputs[alias].address
+            made.append(DeviceBuffer(self.device, dtype, shape, memory, address))
+        return made
 
 
 class Undecided(Exception):
@@ -212,17 +219,16 @@ class Prepared:
 
     Attributes:
         shapes: of the outputs.
-        arena, packed: bytes of memory for temporaries and for what is packed.
+        sizes: bytes of what a call allocates: outputs, memory for temporaries and for what is packed.
         words: the values of the record's `Launches.sizes`.
         extents: bytes of each memory: inputs, outputs, arena, packed memory, constants, status.
         series: the launches; None where they depend on what is in memory.
         graphs: what was captured, by addresses.
-        seen: how often there was a call with these addresses.
+        seen: the addresses of earlier calls.
     """
 
     shapes: list[tuple[int, ...]]
-    arena: int
-    packed: int
+    sizes: tuple[int, ...]
     words: list[int]
     extents: tuple[int, ...]
     series: Series | None = None
@@ -231,6 +237,18 @@ class Prepared:
     seen: OrderedDict[tuple[int, ...], None] = field(default_factory=OrderedDict)
     captures: int = 0
     replays: int = 0
+    last: Sequence[int] = ()
+    before: Sequence[int] = ()
+
+    def wishes(self) -> Sequence[Sequence[int]]:
+        """The addresses that the memory of the last calls had: that of the last one may still be in use."""
+        if not self.before:
+            return [()] * len(self.sizes)
+        return list(zip(self.last, self.before, strict=True))
+
+    def given(self, addresses: Sequence[int]) -> None:
+        """Note where a call's memory is."""
+        self.before, self.last = self.last or addresses, addresses
 
     def run(self, device: Device, addresses: tuple[int, ...]) -> None:
         """Launch, or replay the graph of the launches with these addresses."""

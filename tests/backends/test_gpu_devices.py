@@ -20,6 +20,7 @@ from graphtorch.backends.gpu import compiler, devices, emulated, nvrtc
 from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.device import Device, DeviceError
 from graphtorch.backends.gpu.executable import FEWEST_LAUNCHES, Executable
+from graphtorch.backends.gpu.pool import Pool, rounded
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32, i64
 from graphtorch.ir.graph import Graph, Type, Value
@@ -53,6 +54,49 @@ def test_other_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(devices.VARIABLE, "emulate")
     with pytest.raises(RuntimeError, match="expected 'emulated'"):
         devices.count()
+
+
+# ------------------------------------------------------------------------------------------ memory
+
+
+class Piece:
+    """Memory that is a number."""
+
+    taken = 0
+
+    def __init__(self, size: int):
+        Piece.taken += 1
+        self.address = Piece.taken << 32
+
+
+def test_addresses_that_are_wished_for_are_given_where_they_are_free() -> None:
+    pool = Pool(Piece)
+    first = pool.allocate_all([100, 100, 5000], [()] * 3)
+    a, b, c = (m.address for m in first)
+    held = first[0]
+    del first
+    wishes = [(a, b), (a,), (c,)]  # a is in use; b is free, and the second may have any other
+    again = pool.allocate_all([100, 100, 5000], wishes)
+    assert again[0].address == b and again[2].address == c and again[1].address not in (a, b, c)
+    assert held.address == a and len({m.address for m in again}) == 3
+
+
+def test_memory_that_nobody_holds_is_kept_up_to_a_limit() -> None:
+    pool = Pool(Piece, limit=1 << 20)
+    held = [pool.allocate(300 << 10) for _ in range(5)]
+    size = held[0].size
+    held.pop()
+    assert pool.statistics.reserved == 5 * size and pool.statistics.allocated == 4 * size
+    held.clear()
+    assert pool.statistics.allocated == 0 and pool.statistics.reserved <= 1 << 20
+    assert pool.statistics.peak_reserved == pool.statistics.peak_allocated == 5 * size
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 100_000, 5 << 20, (3 << 30) + 1])
+def test_classes_of_sizes(size: int) -> None:
+    found = rounded(size)
+    assert found >= max(size, 1) and found % 512 == 0 and found <= max(512, size + max(512, size // 8))
+    assert rounded(found) == found
 
 
 # ------------------------------------------------------------------------------------------ programs
