@@ -31,6 +31,14 @@ def test_op_samples_have_rows(tmp_path: Path) -> None:
     assert f"{len(rows)} samples compared, 0 wrong" in done.stdout
 
 
+def test_it_needs_no_pytest() -> None:
+    """A machine that is lent has what graphtorch depends on, and no more."""
+    code = ("import sys; sys.modules['pytest'] = None; sys.path.insert(0, sys.argv[1]); import gpu; "
+            "gpu.use_source_tree(); import gpu_parts.ops, gpu_parts.sanitizer")
+    done = subprocess.run([sys.executable, "-c", code, TOOL.parent], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(TOOL.parent))

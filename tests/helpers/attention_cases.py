@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-import pytest
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 from graphtorch.ir.ops.common import cast_to, wide_dtype
-from tensor_cases import Case
+from tensor_cases import Case, T
 
 SCALE = 0.4
 SEEN = np.array([[True, False, True, False], [False, True, False, False], [True] * 4])
@@ -19,7 +18,7 @@ SEEN = np.array([[True, False, True, False], [False, True, False, False], [True]
 
 def in_torch(causal: bool) -> Any:
     def attention(q: Any, k: Any, v: Any, *mask: Any) -> Any:
-        torch = pytest.importorskip("torch")
+        torch = T()
         scores = q @ k.transpose(-1, -2) * SCALE
         seen = torch.ones_like(scores[0, 0], dtype=torch.bool).tril() if causal else None
         for m in mask:
