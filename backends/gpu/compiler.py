@@ -23,7 +23,7 @@ from .walk import Kernel
 
 @dataclass(frozen=True)
 class Machine:
-    """What lowering looks at: no vectors, a task for each element."""
+    """What lowering looks at: no vectors, a task for each element, or a block of threads."""
 
     name: str = "cuda"
     vector_bytes: int = 1
@@ -31,6 +31,7 @@ class Machine:
     caches: tuple[int, ...] = (64 << 10, 4 << 20, 32 << 20)
     multiply_adds: int = 1
     task_ns: float = 0.0
+    block_threads: int = 256
 
 
 def compile(graph: Graph, device: Device, stable: Sequence[int] = ()) -> Executable:

@@ -105,6 +105,7 @@ class Lowering:
         self.repeats: dict[object, Any] = {}  # what was done for regions (repeat.py)
         self._made: list[Slot] = []
         self._errors = 0  # how often a site was asked for
+        self.block_threads: int = getattr(self.target, "block_threads", 0)  # of targets that have blocks
         self.task_ns: float = getattr(self.target, "task_ns", TASK_NS)
         self.serial = False  # in a loop that runs in parts: its kernels run on one thread each
 

@@ -182,7 +182,7 @@ class RowKernel:
     @contextmanager
     def open_rows(self) -> Iterator[None]:
         """The loop over rows (or blocks of columns), shared between tasks."""
-        scope, b = self.scope, self.scope.b
+        scope = self.scope
         outer = self.layout.kept[:-1] if self.layout.columns else self.layout.kept
         sizes: list[tuple[Dim, Callable[[Expr], None]]] = [
             (loop.extent, self._binder(self.index[loop.axis])) for loop in outer
@@ -194,17 +194,21 @@ class RowKernel:
         rows = numel(tuple(extent for extent, _ in sizes))
         work = self.layout.work() if self.pieces is None else self._piece_work()
         with task_rows(scope, rows, work * (len(self.group.levels) + 1), self.grain()) as row:
-            rest = row
-            for extent, bind in reversed(sizes[1:]):
-                if extent == 1:
-                    bind(Const(0))
-                    continue
-                size = scope.expr(extent)
-                bind(b.let(rest % size, "i"))
-                rest = b.let(rest // size, "rest")
-            if sizes:
-                sizes[0][1](rest)
+            self.bind_row(row, sizes)
             yield
+
+    def bind_row(self, row: Expr, sizes: Sequence[tuple[Dim, Callable[[Expr], None]]]) -> None:
+        """Cut the number of a row into an index for each of `sizes`."""
+        b, rest = self.scope.b, row
+        for extent, bind in reversed(sizes[1:]):
+            if extent == 1:
+                bind(Const(0))
+                continue
+            size = self.scope.expr(extent)
+            bind(b.let(rest % size, "i"))
+            rest = b.let(rest // size, "rest")
+        if sizes:
+            sizes[0][1](rest)
 
     def _binder(self, variable: Dim) -> Callable[[Expr], None]:
         return lambda value: self.scope.space.bind(variable, value, self.scope.b.depth)
@@ -302,8 +306,10 @@ class RowKernel:
         if node in self.stores:
             slot = self.stores[node]
             with self.over_columns():
-                value = cast(self.reduced_value(node), slot.dtype)
-                self.scope.b.store(self.scope.buffer(slot, "write"), self.row_position(), value)
+                self.write(slot, self.row_position(), cast(self.reduced_value(node), slot.dtype))
+
+    def write(self, slot: Slot, position: Expr, value: Expr) -> None:
+        self.scope.b.store(self.scope.buffer(slot, "write"), position, value)
 
     def row_position(self) -> Expr:
         kept = tuple(i for axis, i in enumerate(self.index) if axis not in self.group.dims)
@@ -336,15 +342,23 @@ class RowKernel:
         length = numel(self.group.reduced)
         if self.layout.columns or not isinstance(length, int) or not 0 < length <= ROW_SCRATCH or self.pieces:
             return
-        roots = [[n.operands[0] for n in level] for level in self.group.levels] + [[]]
-        for output in self.outputs:
-            if not output.per_row:
-                roots[output.level].append(output.target.value)
-        passes = [self.reach(values) for values in roots]
+        passes = self.passes()
         for value in [n.result() for n in self.region.nodes if n.types[0].shape == self.group.shape]:
             users = [i for i, seen in enumerate(passes) if value in seen]
             if len(users) > 1 and value.node is not None and cost.weight(value.node) >= 0.5:
                 self.keep_row(value, users[0], length)
+
+    def passes(self) -> list[set[Value]]:
+        """What each pass over a row computes."""
+        return [self.reach(values) for values in self.roots()]
+
+    def roots(self) -> list[list[Value]]:
+        """What each pass over a row is made for."""
+        roots = [[n.operands[0] for n in level] for level in self.group.levels] + [[]]
+        for output in self.outputs:
+            if not output.per_row:
+                roots[output.level].append(output.target.value)
+        return roots
 
     def reach(self, values: Sequence[Value]) -> set[Value]:
         """Values computed for `values`, without what lies behind reductions and leaves."""
@@ -406,7 +420,7 @@ class RowKernel:
         scope = self.scope
         for target in targets:
             value = self.evaluator.at(target.value, index)
-            scope.b.store(scope.buffer(target.slot, "write"), scope.expr(target.place(scope, index)), value)
+            self.write(target.slot, scope.expr(target.place(scope, index)), value)
 
 
 def kept_index(node: Node, index: Index) -> Index:

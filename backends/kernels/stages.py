@@ -6,13 +6,13 @@ operand of a sort. Everything else is computed where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Graph, Node, Type, Value
 from graphtorch.ir.shape import Dim, Shape, numel
 
-from . import cost
+from . import block_rows, cost
 from .evaluate import Evaluator, Leaf, Mask, Result, Unready, memory
 from .expand import expanded
 from .ir import KType, Name
@@ -153,6 +153,9 @@ class Stages:
         group, probe = self.probe_group(first, pending)
         outputs = self.fitting(group, probe)
         layout = choose_layout(group, probe)
+        if self.lowering.block_threads:
+            self.reduce_in_blocks(group, outputs, layout)
+            return
         grain = cost.grain(self.region.nodes, 4.0)
         total = cost.elements(group.shape)
         length, pieces = piece_length(layout, grain)
@@ -160,9 +163,16 @@ class Stages:
         if whole or cost.guess(pieces) < 2:
             self.whole_rows(group, outputs, layout)
         else:
-            self.cut_rows(
-                group, [o for o in outputs if not o.per_row and o.level == 0], layout, length, pieces
-            )
+            self.cut_rows(group, outputs, layout, (pieces, length))
+
+    def reduce_in_blocks(self, group: Group, outputs: list[Output], layout: Layout) -> None:
+        """The same for a target with blocks of threads."""
+        plan = block_rows.choose(group, layout)
+        kernel = block_rows.kernel_of(plan)
+        if plan.pieces is None:
+            self.whole_rows(group, outputs, layout, kernel)
+        else:
+            self.cut_rows(group, outputs, layout, plan.pieces, kernel)
 
     def probe_group(self, first: Node, pending: Sequence[Node]) -> tuple[Group, Probe]:
         """The reductions that can share a kernel with `first`."""
@@ -200,13 +210,14 @@ class Stages:
                 found.append(Output(target, not whole, 1 + max((level[n] for n in needs), default=-1)))
         return found
 
-    def whole_rows(self, group: Group, outputs: list[Output], layout: Layout) -> None:
+    def whole_rows(self, group: Group, outputs: list[Output], layout: Layout,
+                   kernel: Callable[..., RowKernel] = RowKernel) -> None:
         taken = {id(o.target) for o in outputs}
         leaves = self.leaves()
         self.targets = [t for t in self.targets if id(t) not in taken]
         stores = {n: self.result_slot(n.result()) for n in self.needed_later(group)}
         if 0 not in group.kept:
-            RowKernel(self.region, self.lowering, leaves, group, outputs, layout, stores).emit()
+            kernel(self.region, self.lowering, leaves, group, outputs, layout, stores).emit()
 
     def needed_later(self, group: Group) -> list[Node]:
         """Reductions of the group that what is left depends on."""
@@ -216,16 +227,16 @@ class Stages:
         needed = frozenset().union(*map(self.upstream, rest)) if rest else frozenset()
         return [n for n in group.nodes if n in needed & members]
 
-    def cut_rows(self, group: Group, outputs: list[Output], layout: Layout, length: int, pieces: Dim) -> None:
-        """Partial results of the first level, and their combination."""
+    def cut_rows(self, group: Group, outputs: list[Output], layout: Layout, pieces: tuple[Dim, Dim],
+                 kernel: Callable[..., RowKernel] = RowKernel) -> None:
+        """Partial results of the first level, and their combination. `pieces`: as `RowKernel` takes it."""
         level = group.levels[0]
-        stores = {n: self.lowering.temporary(accumulator(n), (pieces, *group.kept)) for n in level}
+        outputs = [o for o in outputs if not o.per_row and o.level == 0]
+        stores = {n: self.lowering.temporary(accumulator(n), (pieces[0], *group.kept)) for n in level}
         taken = {id(o.target) for o in outputs}
         self.targets = [t for t in self.targets if id(t) not in taken]
         only = Group(group.shape, group.dims, [level])
-        RowKernel(
-            self.region, self.lowering, self.leaves(), only, outputs, layout, stores, (pieces, length)
-        ).emit()
+        kernel(self.region, self.lowering, self.leaves(), only, outputs, layout, stores, pieces).emit()
         self.combine(stores)
 
     def combine(self, partials: dict[Node, Slot]) -> None:
