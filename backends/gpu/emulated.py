@@ -29,11 +29,13 @@ from .arguments import Arguments
 from .device import DeviceError, Launch, Piece, Properties
 from .pool import Pool, PooledMemory, Statistics
 from .status import Status, Statuses
+from .traces import Access, Counts, counts, race
 
 HERE = Path(__file__).parent
 OPTIONS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing",
            "-ffp-contract=off", "-fwrapv", "-Wno-unknown-pragmas")
 KEPT = 128 << 20  # bytes of memory that nobody holds
+MOST_TRACED = 1 << 24  # accesses of a launch
 ORDERS = 3  # orders in which the threads of a block may run
 
 
@@ -51,19 +53,28 @@ def prelude() -> str:
 
 
 class EmulatedDevice:
-    """A device in this process. `order` is that in which threads and blocks run: 0, 1 or 2.
+    """A device in this process.
 
     What it is asked for it does before it returns; but data-dependent errors are raised where a GPU's are.
+
+    Attributes:
+        counts: of a traced device, what the launches of each kernel did to memory.
     """
 
     compilers = 1
     index = stream = 0
 
-    def __init__(self, order: int = 0):
+    def __init__(self, order: int = 0, traced: bool = False):
+        """Args:
+        order: that in which threads and blocks run: 0, 1 or 2.
+        traced: note every access: what launches do is counted, and races between threads are errors.
+        """
         if compiler() is None:
             raise DeviceError("the emulated CUDA device needs a C++ compiler, and there is none: install g++ "
                               "or clang++, or name one in CXX")
         self.order = order
+        self.traced = traced
+        self.counts: dict[str, Counts] = {}
         self.properties = Properties("emulated", (8, 0), 8 << 30, 2)
         self.lock = threading.RLock()
         self._pool = Pool(self._take, KEPT)
@@ -227,12 +238,28 @@ class EmulatedSeries:
             (ctypes.c_size_t * len(words))(*[max(0, int(extents[w])) for w in words]))
 
     def _one(self, i: int) -> None:
-        launch = self._launches[i]
+        launch, library = self._launches[i], self._libraries[i]
+        trace = np.empty(MOST_TRACED if self._device.traced else 0, Access)
+        library.gt_trace(ctypes.c_void_p(trace.ctypes.data if len(trace) else None), len(trace))
         found = self._functions[i](
             ctypes.c_void_p(self._arguments.starts[i]), (ctypes.c_uint * 3)(launch.blocks, 1, 1),
             (ctypes.c_uint * 3)(launch.threads, 1, 1), ctypes.c_size_t(launch.shared), self._device.order)
         if found:
             raise DeviceError(found.decode())
+        if self._device.traced:
+            barriers = library.gt_barriers()
+            self._look_at(launch.function, trace, library.gt_trace(None, 0), barriers)
+
+    def _look_at(self, function: str, trace: np.ndarray, count: int, barriers: int) -> None:
+        """Count what a launch did. Raises: DeviceError: a race, or more accesses than are noted."""
+        if count > len(trace):
+            raise DeviceError(f"kernel {function}: {count:,} accesses are too many for a trace: use fewer "
+                              "blocks, or smaller arrays")
+        trace = trace[:count]
+        found = race(trace)
+        if found is not None:
+            raise DeviceError(f"kernel {function}, line {found[0]}: {found[1]}")
+        self._device.counts.setdefault(function, Counts()).add(counts(trace, barriers))
 
 
 @functools.lru_cache(maxsize=1024)

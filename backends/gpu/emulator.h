@@ -26,7 +26,8 @@
 #define GT_SHARED(type, name, size) __shared__ __align__(16) type name[size]
 #define GT_DYNAMIC(type, name, offset) type* name = (type*)(gt::dynamic_shared + offset)
 #define GT_FUNCTION static inline
-#define GT_AT(pointer, index) (*gt::inside(&(pointer)[index], __LINE__))
+#define GT_AT(pointer, index) (*gt::inside(&(pointer)[index], false, __LINE__))
+#define GT_TO(pointer, index) (*gt::inside(&(pointer)[index], true, __LINE__))
 #define GT_IN(array, size, index) (array)[gt::below(index, size, __LINE__)]
 #define GT_GOT(array, size, index) (*gt::touched(&GT_IN(array, size, index), false, __LINE__))
 #define GT_PUT(array, size, index) (*gt::touched(&GT_IN(array, size, index), true, __LINE__))
@@ -88,8 +89,29 @@ static inline bool is_shared(const char *p) {
   return (p >= __start_gt_shared && p < __stop_gt_shared) || (p >= dynamic_shared && p < dynamic_shared + dynamic_size);
 }
 
-template <class T> static inline T *inside(T *p, int line) {
+// ---- a trace of accesses, for who asks for one: traces.py says what is read from it
+
+struct Access {
+  const char *at;
+  unsigned line, block, phase;
+  unsigned short thread;
+  unsigned char size, kind;  // 1: a store, 2: to shared memory
+};
+static Access *trace;
+static size_t traced, most_traced, barriers;
+static unsigned phase;  // phases begin at barriers and with blocks
+
+static inline void note(const void *p, size_t size, bool write, bool shared, int line) {
+  if (!trace) return;
+  if (traced < most_traced)
+    trace[traced] = {(const char *)p, (unsigned)line, block_index.x, phase, (unsigned short)current->number,
+                     (unsigned char)size, (unsigned char)(write + 2 * shared)};
+  traced++;
+}
+
+template <class T> static inline T *inside(T *p, bool write, int line) {
   const char *at = (const char *)p;
+  if (!in_a_stack(at)) note(p, sizeof(T), write, is_shared(at), line);
   for (unsigned i = 0; i < range_count; i++)
     if (at >= ranges[i].from && at + sizeof(T) <= ranges[i].to) return p;
   if (in_a_stack(at) || is_shared(at)) return p;
@@ -111,7 +133,6 @@ struct Touch {
 };
 static Touch *touches;
 static size_t touch_count;
-static unsigned phase;  // phases begin at barriers and with blocks
 
 static Touch &touch_of(const char *p) {
   size_t fixed = __start_gt_shared ? __stop_gt_shared - __start_gt_shared : 0;
@@ -124,6 +145,7 @@ static Touch &touch_of(const char *p) {
   return touches[dynamic ? fixed + (p - dynamic_shared) : p - __start_gt_shared];
 }
 template <class T> static inline T *touched(T *p, bool write, int line) {
+  note(p, sizeof(T), write, true, line);
   Touch &t = touch_of((const char *)p);
   unsigned short me = (unsigned short)current->number;
   if (t.written == phase && t.writer != me)
@@ -251,6 +273,7 @@ static bool run_block(int order) {
       if (done) return fail("a barrier after some threads of the block have left", site / 4);
       for (unsigned i = 0; i < threads; i++) fibers[i].state = READY;
       phase++;
+      barriers++;
     } else if (!progress) {
       return fail("a barrier that not all threads of the block reach", site / 4);
     }
@@ -325,6 +348,15 @@ extern "C" __attribute__((visibility("default"))) void gt_ranges(unsigned count,
   gt::range_count = count < 64 ? count : 64;
   for (unsigned i = 0; i < gt::range_count; i++) gt::ranges[i] = {from[i], from[i] + size[i]};
 }
+
+extern "C" __attribute__((visibility("default"))) size_t gt_trace(gt::Access *trace, size_t most) {
+  size_t before = gt::traced;
+  gt::trace = trace;
+  gt::most_traced = most;
+  gt::traced = gt::barriers = 0;
+  return before;
+}
+extern "C" __attribute__((visibility("default"))) size_t gt_barriers() { return gt::barriers; }
 
 // ---- barriers and warps. A site tells the operations of one line apart.
 #define GT_SITE (4 * __LINE__ + 2 * (__COUNTER__ & 1))

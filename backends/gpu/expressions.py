@@ -73,7 +73,7 @@ class Expressions:
         at = self.value(index, index=True)
         size = self.sizes.get(buffer)
         if size is None:
-            return f"GT_AT({name}, {at})"
+            return f"GT_{'TO' if stored else 'AT'}({name}, {at})"
         access = "IN" if buffer not in self.shared else "PUT" if stored else "GOT"
         return f"GT_{access}({name}, {size}, {at})"
 

@@ -5,6 +5,7 @@
 #ifndef GT_EMULATED
 #define GT_FUNCTION static __device__ __forceinline__
 #define GT_AT(pointer, index) (pointer)[index]
+#define GT_TO(pointer, index) (pointer)[index]
 #define GT_IN(array, size, index) (array)[index]
 #define GT_GOT(array, size, index) (array)[index]
 #define GT_PUT(array, size, index) (array)[index]
