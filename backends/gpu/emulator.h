@@ -29,6 +29,13 @@
 #define GT_AT(pointer, index) (*gt::inside(&(pointer)[index], false, __LINE__))
 #define GT_TO(pointer, index) (*gt::inside(&(pointer)[index], true, __LINE__))
 #define GT_IN(array, size, index) (array)[gt::below(index, size, __LINE__)]
+#define GT_AT_MANY(pointer, index, count) gt::inside(&(pointer)[index], false, __LINE__, count)
+#define GT_TO_MANY(pointer, index, count) gt::inside(&(pointer)[index], true, __LINE__, count)
+#define GT_IN_MANY(array, size, index, count) gt::below_many(array, index, size, count, __LINE__)
+#define GT_GOT_MANY(array, size, index, count) \
+  gt::touched_many(gt::below_many(array, index, size, count, __LINE__), count, false, __LINE__)
+#define GT_PUT_MANY(array, size, index, count) \
+  gt::touched_many(gt::below_many(array, index, size, count, __LINE__), count, true, __LINE__)
 #define GT_GOT(array, size, index) (*gt::touched(&GT_IN(array, size, index), false, __LINE__))
 #define GT_PUT(array, size, index) (*gt::touched(&GT_IN(array, size, index), true, __LINE__))
 
@@ -109,11 +116,16 @@ static inline void note(const void *p, size_t size, bool write, bool shared, int
   traced++;
 }
 
-template <class T> static inline T *inside(T *p, bool write, int line) {
+const size_t WIDEST = 16;  // bytes of one access
+static inline void note_all(const char *at, size_t size, bool write, bool shared, int line) {
+  for (size_t i = 0; i < size; i += WIDEST) note(at + i, size - i < WIDEST ? size - i : WIDEST, write, shared, line);
+}
+
+template <class T> static inline T *inside(T *p, bool write, int line, int count = 1) {
   const char *at = (const char *)p;
-  if (!in_a_stack(at)) note(p, sizeof(T), write, is_shared(at), line);
+  if (!in_a_stack(at)) note_all(at, count * sizeof(T), write, is_shared(at), line);
   for (unsigned i = 0; i < range_count; i++)
-    if (at >= ranges[i].from && at + sizeof(T) <= ranges[i].to) return p;
+    if (at >= ranges[i].from && at + count * sizeof(T) <= ranges[i].to) return p;
   if (in_a_stack(at) || is_shared(at)) return p;
   report("an access outside of the kernel's buffers", line);
   return (T *)nowhere;
@@ -122,6 +134,10 @@ static inline int64_t below(int64_t i, int64_t size, int line) {
   if (i >= 0 && i < size) return i;
   report("an index outside of a thread's or a block's memory", line);
   return 0;
+}
+template <class T> static inline T *below_many(T *p, int64_t i, int64_t size, int count, int line) {
+  below(i + count - 1, size, line);
+  return p + below(i, size, line);
 }
 
 // ---- shared memory: who touched each element since the last barrier
@@ -144,8 +160,8 @@ static Touch &touch_of(const char *p) {
   bool dynamic = p >= dynamic_shared && p < dynamic_shared + dynamic_size;
   return touches[dynamic ? fixed + (p - dynamic_shared) : p - __start_gt_shared];
 }
-template <class T> static inline T *touched(T *p, bool write, int line) {
-  note(p, sizeof(T), write, true, line);
+template <class T> static inline T *touched(T *p, bool write, int line, bool noted = false) {
+  if (!noted) note(p, sizeof(T), write, true, line);
   Touch &t = touch_of((const char *)p);
   unsigned short me = (unsigned short)current->number;
   if (t.written == phase && t.writer != me)
@@ -161,6 +177,12 @@ template <class T> static inline T *touched(T *p, bool write, int line) {
     t.read = phase;
     t.reader = me;
   }
+  return p;
+}
+
+template <class T> static inline T *touched_many(T *p, int count, bool write, int line) {
+  note_all((const char *)p, count * sizeof(T), write, true, line);
+  for (int i = 0; i < count; i++) touched(p + i, write, line, true);
   return p;
 }
 

@@ -44,6 +44,7 @@ class Expressions:
         self.buffers: dict[Buffer, str] = {}
         self.sizes: dict[Buffer, int] = {}  # of scratch, in elements
         self.shared: set[Buffer] = set()
+        self.private: set[Buffer] = set()
         self.strict = False
 
     def value(self, e: Expr, index: bool = False) -> str:
@@ -66,16 +67,24 @@ class Expressions:
 
     def element(self, buffer: Buffer, index: Expr, stored: bool = False) -> str:
         """Element `index` of a buffer, to be read or `stored`, which the emulated device checks."""
+        return f"GT_{self._access(buffer, stored)}({self._where(buffer, index)})"
+
+    def elements(self, buffer: Buffer, index: Expr, count: int, stored: bool = False) -> str:
+        """The address of `count` elements from `index` on."""
+        return f"GT_{self._access(buffer, stored)}_MANY({self._where(buffer, index)}, {count})"
+
+    def _access(self, buffer: Buffer, stored: bool) -> str:
+        if buffer in self.shared:
+            return "PUT" if stored else "GOT"
+        return "IN" if buffer in self.sizes else "TO" if stored else "AT"
+
+    def _where(self, buffer: Buffer, index: Expr) -> str:
         try:
             name = self.buffers[buffer]
         except KeyError:
             raise KeyError(f"kernel {self.kernel}: buffer {buffer.name!r} is not a parameter") from None
-        at = self.value(index, index=True)
-        size = self.sizes.get(buffer)
-        if size is None:
-            return f"GT_{'TO' if stored else 'AT'}({name}, {at})"
-        access = "IN" if buffer not in self.shared else "PUT" if stored else "GOT"
-        return f"GT_{access}({name}, {size}, {at})"
+        size = f"{self.sizes[buffer]}, " if buffer in self.sizes else ""
+        return f"{name}, {size}{self.value(index, index=True)}"
 
     def _load(self, e: k.Load) -> str:
         register(e.type)

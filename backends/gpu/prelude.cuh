@@ -9,6 +9,11 @@
 #define GT_IN(array, size, index) (array)[index]
 #define GT_GOT(array, size, index) (array)[index]
 #define GT_PUT(array, size, index) (array)[index]
+#define GT_AT_MANY(pointer, index, count) ((pointer) + (index))
+#define GT_TO_MANY(pointer, index, count) ((pointer) + (index))
+#define GT_IN_MANY(array, size, index, count) ((array) + (index))
+#define GT_GOT_MANY(array, size, index, count) ((array) + (index))
+#define GT_PUT_MANY(array, size, index, count) ((array) + (index))
 #define GT_SHARED(type, name, size) __shared__ __align__(16) type name[size]
 #define GT_DYNAMIC(type, name, offset) \
   extern __shared__ __align__(16) gt_u8 gt_dynamic[]; \
@@ -243,6 +248,59 @@ template <class To, class Through, class From> GT_FUNCTION To gt_wrapped(From x)
   const From limit = sizeof(Through) == 8 ? (From)9223372036854775808.0 : (From)2147483648.0;
   return gt_abs(x) < limit ? (To)(Through)x : (To)0;
 }
+
+// ---- vectors: elements side by side, moved by the widest access that their alignment allows
+
+template <int bytes> struct gt_word;
+#ifdef GT_EMULATED
+#define GT_WORD(bytes, wide) template <> struct gt_word<bytes> { struct type { __align__(bytes) gt_u8 part[bytes]; }; };
+#else
+#define GT_WORD(bytes, wide) template <> struct gt_word<bytes> { typedef wide type; };
+#endif
+GT_WORD(2, gt_u16)
+GT_WORD(4, gt_u32)
+GT_WORD(8, uint2)
+GT_WORD(16, uint4)
+template <int count, class T> struct gt_vector {
+  static const int bytes = count * sizeof(T) < 16 ? count * (int)sizeof(T) : 16, each = bytes / sizeof(T);
+  typedef typename gt_word<bytes>::type word;
+  T part[count];
+};
+template <int count, class T> GT_FUNCTION gt_vector<count, T> gt_read(const T* from) {
+  typedef gt_vector<count, T> vector;
+  vector found;
+  if ((unsigned long long)from % vector::bytes == 0) {
+    _Pragma("unroll") for (int i = 0; i < count / vector::each; i++) {
+      const typename vector::word w = ((const typename vector::word*)from)[i];
+      memcpy(found.part + i * vector::each, &w, sizeof w);
+    }
+  } else {
+    _Pragma("unroll") for (int i = 0; i < count; i++) found.part[i] = from[i];
+  }
+  return found;
+}
+template <int count, class T> GT_FUNCTION void gt_write(T* to, const gt_vector<count, T>& x) {
+  typedef gt_vector<count, T> vector;
+  if ((unsigned long long)to % vector::bytes == 0) {
+    _Pragma("unroll") for (int i = 0; i < count / vector::each; i++) {
+      typename vector::word w;
+      memcpy(&w, x.part + i * vector::each, sizeof w);
+      ((typename vector::word*)to)[i] = w;
+    }
+  } else {
+    _Pragma("unroll") for (int i = 0; i < count; i++) to[i] = x.part[i];
+  }
+}
+template <int count, class T> GT_FUNCTION void gt_take(T* to, const T* from) {  // `to` is a thread's own
+  const gt_vector<count, T> x = gt_read<count>(from);
+  _Pragma("unroll") for (int i = 0; i < count; i++) to[i] = x.part[i];
+}
+template <int count, class T> GT_FUNCTION void gt_give(T* to, const T* from) {  // `from` is a thread's own
+  gt_vector<count, T> x;
+  _Pragma("unroll") for (int i = 0; i < count; i++) x.part[i] = from[i];
+  gt_write(to, x);
+}
+template <int count, class T> GT_FUNCTION void gt_move(T* to, const T* from) { gt_write(to, gt_read<count>(from)); }
 
 // ---- warps: neighbours exchange values in a fixed order, so that all of them come to the same result
 

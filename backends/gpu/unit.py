@@ -392,9 +392,23 @@ class Writer(Expressions):
         if s.value.type.dtype is not s.buffer.dtype:
             raise TypeError(f"kernel {self.kernel}: {s.value.type} stored to {s.buffer.name} of "
                             f"{s.buffer.dtype}")
-        register(s.value.type)
+        if s.value.type.lanes > 1:
+            self._move(s)
+            return
         text = f"{self.element(s.buffer, s.index, stored=True)} = {self.value(s.value)};"
         self.put(text if s.mask is None else f"if ({self.value(s.mask)}) {text}")
+
+    def _move(self, s: k.Store) -> None:
+        """A vector from memory to memory, as one access of each where it is aligned: all that vectors do here."""
+        source, lanes = s.value, s.value.type.lanes
+        plain = isinstance(source, k.Load) and (s.mask, source.mask) == (None, None) \
+            and s.index.type.lanes == source.index.type.lanes == 1
+        if not plain or not isinstance(source, k.Load):
+            raise TypeError(f"kernel {self.kernel}: {s.value.type} is computed, which vectors on a GPU are not: "
+                            "they are moved between buffers only")
+        to = self.elements(s.buffer, s.index, lanes, stored=True)
+        how = "take" if s.buffer in self.private else "give" if source.buffer in self.private else "move"
+        self.put(f"gt_{how}<{lanes}>({to}, {self.elements(source.buffer, source.index, lanes)});")
 
     def _scratch(self, s: k.Scratch) -> None:
         if s.space == "shared":
@@ -406,6 +420,7 @@ class Writer(Expressions):
                             "too large for a GPU")
         name = self.buffers[s.buffer] = self.fresh(s.buffer.name)
         self.sizes[s.buffer] = s.size
+        self.private.add(s.buffer)
         self.put(f"{memory(s.buffer.dtype)} {name}[{s.size}];")
 
     def _share(self, s: k.Scratch) -> None:

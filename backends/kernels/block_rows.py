@@ -1,10 +1,10 @@
 """Reductions for targets whose tasks are blocks of threads.
 
-Short rows are shared by some threads of a warp, longer ones by a whole warp or a block. Each thread takes every
-so many elements of a row, so that neighbours read neighbours, and the threads' totals are combined in a fixed
-order. What several passes over a row need, and was read from memory or is costly, stays in registers. Columns
-are taken by blocks of neighbouring columns, whose threads go down them side by side. Where all this makes few
-blocks, rows are cut into pieces, and the pieces' results are reduced again.
+Short rows are shared by some threads of a warp, longer ones by a whole warp or a block. Each thread takes
+every so many elements of a row, so that neighbours read neighbours, and the threads' totals are combined in a
+fixed order. What several passes over a row need, and was read from memory or is costly, stays in registers.
+Columns are taken by blocks of neighbouring columns, whose threads go down them side by side. Where all this
+makes few blocks, rows are cut into pieces, and the pieces' results are reduced again.
 """
 
 from __future__ import annotations

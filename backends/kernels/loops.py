@@ -86,10 +86,12 @@ def _shifted(place: Callable[[Scope, Index], Dim], dim: int, start: Dim) -> Call
 
 
 def lower_map(
-    region: Region, lowering: Lowering, targets: Sequence[Target], leaves: dict[Value, Leaf]
+    region: Region, lowering: Lowering, targets: Sequence[Target], leaves: dict[Value, Leaf],
+    kernel: Callable[..., MapKernel] | None = None
 ) -> None:
     """Compute `targets` element by element, one kernel for each iteration space.
 
+    Args: kernel: what makes it, with the arguments of `MapKernel`.
     Raises:
         Unready: one of them depends on a value that is not elementwise and not among `leaves`.
     """
@@ -98,7 +100,7 @@ def lower_map(
         groups.setdefault(target.shape, []).append(target)
     for shape, group in groups.items():
         if 0 not in shape:
-            MapKernel(region, lowering, leaves, shape, group).emit()
+            (kernel or MapKernel)(region, lowering, leaves, shape, group).emit()
 
 
 def lower_copy(source: Slot, to: Slot, lowering: Lowering) -> None:
@@ -162,6 +164,7 @@ class MapKernel:
         places = [target.place(scope, index) for target in self.targets]
         for target in self.targets:
             evaluator.at(target.value, index)
+        self.traced = scope.trace
         positions = [p for _, p in scope.trace] + places
         loops = merge(
             [Loop(axis, extent, [axis]) for axis, extent in enumerate(self.shape) if extent != 1],

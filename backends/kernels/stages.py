@@ -13,6 +13,7 @@ from graphtorch.ir.graph import Graph, Node, Type, Value
 from graphtorch.ir.shape import Dim, Shape, numel
 
 from . import block_rows, cost
+from .block_maps import ThreadMap
 from .evaluate import Evaluator, Leaf, Mask, Result, Unready, memory
 from .expand import expanded
 from .ir import KType, Name
@@ -89,7 +90,7 @@ class Stages:
                 self.reduce(pending[0], pending)
             else:
                 OPAQUE[pending[0].op.name](self, pending[0])
-        lower_map(self.region, self.lowering, self.targets, self.leaves())
+        self.map(self.targets)
 
     # Dependencies -----------------------------------------------------------------------------------
 
@@ -144,7 +145,12 @@ class Stages:
 
     def fill(self, value: Value, slot: Slot) -> None:
         """Compute `value` into `slot`."""
-        lower_map(self.region, self.lowering, list(targets_of(value, slot)), self.leaves())
+        self.map(list(targets_of(value, slot)))
+
+    def map(self, targets: list[Target]) -> None:
+        """Kernels that compute `targets` element by element."""
+        kernel = ThreadMap if self.lowering.block_threads else None
+        lower_map(self.region, self.lowering, targets, self.leaves(), kernel)
 
     # Reductions -------------------------------------------------------------------------------------
 
