@@ -13,6 +13,7 @@ from dataclasses import replace
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
 
+from .block_products import lower_block_product, takes
 from .choice import choose
 from .conv import conv_problem, conv_transpose_problem, conv_weight_grad_problem
 from .dot import dot_tile
@@ -40,6 +41,9 @@ def lower_contraction(region: Region, lowering: Lowering) -> Schedule:
     for group in (problem.m, problem.n):
         if not group:
             group.append(axis(problem.space, 1))
+    if lowering.block_threads and takes(problem):
+        lower_block_product(problem, region, lowering)
+        return Schedule("blocks", 1)
     machine = machine_of(lowering.target)
     problem, schedule = choose(problem, machine)
     schedule = replace(schedule, split=parts_of(problem, schedule),
