@@ -25,6 +25,7 @@ from .types import memory, register
 
 PIECE = 8 << 10  # characters of kernels that are not worth a piece of their own
 SHARED_LIMIT = 48 << 10  # bytes of shared memory that a function may declare; more is asked for at the launch
+UNROLLED = 16  # iterations of a thread, where each thread is known to have as many
 LOCAL_LIMIT = 256 << 10  # bytes of scratch that a thread may have: its local memory ends at 512 KiB
 
 
@@ -352,14 +353,26 @@ class Writer(Expressions):
         """Iterations by the threads of the block, which are known to be as many as the kernel is made for."""
         lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
         i = self.names[s.var] = self.fresh(s.var.name)
-        if all(isinstance(e, k.Const) for e in (s.lo, s.hi, s.step)) and (lo, step) == ("0ll", "1ll") \
-                and s.hi.value <= self._threads:  # type: ignore[attr-defined]
-            with self.block("" if s.hi.value == self._threads else f"if (threadIdx.x < {s.hi.value})"):  # type: ignore[attr-defined]
-                self.put(f"const gt_i64 {i} = threadIdx.x;")
-                self.statements(s.body)
-            return
-        first, stride = f"{lo} + (gt_i64)threadIdx.x * {step}", f"{self._threads}ll * {step}"
+        threads = self._threads
+        if isinstance(s.hi, k.Const) and (lo, step) == ("0ll", "1ll"):
+            times, rest = divmod(int(s.hi.value), threads)
+            if (times == 0) != (rest == 0) and times <= UNROLLED:
+                self._dealt(s, i, times, rest)
+                return
+        first, stride = f"{lo} + (gt_i64)threadIdx.x * {step}", f"{threads}ll * {step}"
         with self.block(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
+            self.statements(s.body)
+
+    def _dealt(self, s: For, i: str, times: int, rest: int) -> None:
+        """`times` iterations for each thread; or one for each of the first `rest`."""
+        n = f"{i}_n"
+        head = f"if (threadIdx.x < {rest})" if rest else ""
+        if times > 1:
+            self.put("#pragma unroll")
+            head = f"for (int {n} = 0; {n} < {times}; {n}++)"
+        with self.block(head):
+            before = f"{n} * {self._threads} + " if times > 1 else ""
+            self.put(f"const gt_i64 {i} = {before}threadIdx.x;")
             self.statements(s.body)
 
     def _for(self, s: For) -> None:
@@ -399,13 +412,13 @@ class Writer(Expressions):
         self.put(text if s.mask is None else f"if ({self.value(s.mask)}) {text}")
 
     def _move(self, s: k.Store) -> None:
-        """A vector from memory to memory, as one access of each where it is aligned: all that vectors do here."""
+        """A vector from memory to memory, one access of each where it is aligned: all that vectors do here."""
         source, lanes = s.value, s.value.type.lanes
         plain = isinstance(source, k.Load) and (s.mask, source.mask) == (None, None) \
             and s.index.type.lanes == source.index.type.lanes == 1
         if not plain or not isinstance(source, k.Load):
-            raise TypeError(f"kernel {self.kernel}: {s.value.type} is computed, which vectors on a GPU are not: "
-                            "they are moved between buffers only")
+            raise TypeError(f"kernel {self.kernel}: {s.value.type} is computed, which vectors on a GPU are "
+                            "not: they are moved between buffers only")
         to = self.elements(s.buffer, s.index, lanes, stored=True)
         how = "take" if s.buffer in self.private else "give" if source.buffer in self.private else "move"
         self.put(f"gt_{how}<{lanes}>({to}, {self.elements(source.buffer, source.index, lanes)});")

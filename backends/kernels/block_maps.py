@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, numel
 
-from . import cost
-from .evaluate import Evaluator
-from .ir import Buffer, Const, Expr, binary, load
+from . import block_tiles, cost
+from .block_tiles import TileScope
+from .evaluate import Evaluator, Mask, Result
+from .ir import Buffer, Const, Expr, KType, binary, load
 from .loops import MANY_NODES, Loop, MapKernel
 from .lowering import Lowering
 from .pointwise import logical_not
@@ -23,7 +25,6 @@ from .space import coefficient, depends, name_of, to_expr
 from .views import Index
 
 ACCESS = 16  # bytes of the widest access
-MOST_BYTES = 32  # of one operand that a thread has in registers
 ENOUGH = 1 << 15  # elements: fewer are given one to a thread, so that more of the GPU has work
 HEAVY = 2.0  # nanoseconds of an element, by cost.weight, from which on memory is not what is waited for
 
@@ -33,27 +34,40 @@ class ThreadMap(MapKernel):
 
     def emit(self) -> None:
         loops = self.analyse()
+        across = self.tiled(loops)
+        if across is not None and cost.elements(self.shape) >= block_tiles.ENOUGH:
+            tiles = TileScope(self.lowering, self.region.label)
+            index = self.begin(tiles, loops)
+            with tiles.squares(loops, index, across):
+                self.store_all(tiles, index)
+            self.finish(tiles)
+            return
         lanes, whole = self.lanes(loops)
         if lanes == 1:
             super().emit()
             return
         scope = WideScope(self.lowering, self.region.label, lanes)
+        index = self.begin(scope, loops)
+        with self.open_groups(scope, loops, index, whole):
+            self.store_all(scope, index)
+        self.finish(scope)
+
+    def begin(self, scope: Scope, loops: list[Loop]) -> Index:
+        """The kernel's variables; those of axes without a loop are 0."""
         for target in self.targets:
             scope.buffer(target.slot, "write")
         index = tuple(scope.space.variable(extent) for extent in self.shape)
         for axis, variable in enumerate(index):
             if axis not in {loop.axis for loop in loops}:
                 scope.space.bind(variable, Const(0))
-        with self.open_groups(scope, loops, index, whole):
-            self.group_body(scope, index)
-        self.finish(scope)
+        return index
 
     def lanes(self, loops: list[Loop]) -> tuple[int, bool]:
         """Elements of a thread, and whether they always are as many."""
-        if not loops or cost.elements(self.shape) < ENOUGH or sum(map(cost.weight, self.region.nodes)) > HEAVY:
+        heavy = sum(map(cost.weight, self.region.nodes)) > HEAVY
+        if heavy or not loops or cost.elements(self.shape) < ENOUGH:
             return 1, True
-        sizes = [slot.dtype.itemsize for slot in self.along(loops)]
-        lanes = min(ACCESS // min(sizes), max(1, MOST_BYTES // max(sizes))) if sizes else 1
+        lanes = ACCESS // max((slot.dtype.itemsize for slot in self.along(loops)), default=ACCESS)
         extent, own = loops[-1].extent, lanes
         while own > 1 and extent % own != 0:
             own //= 2
@@ -82,30 +96,43 @@ class ThreadMap(MapKernel):
         shared = len(self.region.nodes) >= MANY_NODES and isinstance(count, int) and not outer
         n = scope.count(int(count)) if shared else scope.expr(count)
         with b.loop(n, "parallel", "group") as rest:
-            for extent, variable in reversed([*((x.extent, index[x.axis]) for x in outer[1:]), (groups, None)]
-                                             if outer else []):
-                size = scope.expr(extent)
-                at = b.let(rest % size, "i")
-                rest = b.let(rest // size, "rest")
-                if variable is None:
-                    group = at
-                else:
-                    space.bind(variable, at, b.depth)
-            if outer:
-                space.bind(index[outer[0].axis], rest, b.depth)
-            else:
-                group = rest
-            variable = index[last.axis]
-            scope.begin(variable, b.let(group * scope.lanes, "base"), None if whole else scope.expr(last.extent))
+            places = []
+            for extent in reversed([*(x.extent for x in outer[1:]), groups] if outer else []):
+                places.append(b.let(rest % scope.expr(extent), "i"))
+                rest = b.let(rest // scope.expr(extent), "rest")
+            group, *others = [*places, rest]
+            for loop, at in zip(outer, reversed(others), strict=True):
+                space.bind(index[loop.axis], at, b.depth)
+            limit = None if whole else scope.expr(last.extent)
+            scope.begin(index[last.axis], b.let(group * scope.lanes, "base"), limit)
             with b.loop(scope.lanes, "unroll", "u") as lane, scope.element(lane):
                 yield
             scope.flush()
 
-    def group_body(self, scope: WideScope, index: Index) -> None:
-        evaluator = Evaluator(scope, self.leaves)
+    def store_all(self, scope: WideScope | TileScope, index: Index) -> None:
+        evaluator = WideEvaluator(scope, self.leaves) if isinstance(scope, WideScope) else \
+            Evaluator(scope, self.leaves)
         for target in self.targets:
             value = evaluator.at(target.value, index)
             scope.put(target.slot, target.place(scope, index), value)
+
+
+class WideEvaluator(Evaluator):
+    """Reads what lies side by side as lines of a `WideScope`."""
+
+    def load(self, slot: Slot, position: Dim, mask: Mask | None, depth: int = 0) -> Result:
+        scope = self.scope
+        assert isinstance(scope, WideScope)
+        ahead = mask is None or mask.depth <= scope.depth
+        if not ahead or depth > scope.depth or not scope.is_line(position):
+            return super().load(slot, position, mask, depth)
+        depth = scope.space.depth((position,))
+        with scope.b.hoisted(depth):
+            return Result(scope.b.let(scope.line(slot, position, mask.expr if mask else None), "v"), depth)
+
+
+def zero(dtype: DType) -> Const:
+    return Const(False if dtype.is_bool else 0.0 if dtype.is_floating_point else 0, KType(dtype))
 
 
 class WideScope(Scope):
@@ -117,7 +144,7 @@ class WideScope(Scope):
     def __init__(self, lowering: Lowering, hint: str, lanes: int):
         super().__init__(lowering, hint)
         self.lanes = lanes
-        self._lines: dict[tuple[Slot, Dim], Buffer] = {}
+        self._lines: dict[tuple[Slot, Dim, Expr | None], Buffer] = {}
         self._stores: list[tuple[Slot, Dim, Buffer]] = []
 
     def begin(self, variable: Dim, base: Expr, limit: Expr | None) -> None:
@@ -144,7 +171,7 @@ class WideScope(Scope):
             yield
 
     def is_line(self, position: Dim) -> bool:
-        """Whether the elements of a group lie side by side at `position`, and where is known ahead of them."""
+        """Whether a group's elements lie side by side at `position`, and where is known ahead of them."""
         name = name_of(self.variable)
         if coefficient(position, name) != 1:
             return False
@@ -155,16 +182,21 @@ class WideScope(Scope):
         """The position of the group's first element."""
         return to_expr(position, {**self.space.env, name_of(self.variable): self.base})
 
-    def read(self, slot: Slot, position: Dim, mask: Expr | None = None) -> Expr:
-        if mask is not None or not self.is_line(position):
-            return super().read(slot, position, mask)
-        line = self._lines.get((slot, position))
+    def line(self, slot: Slot, position: Dim, mask: Expr | None) -> Expr:
+        """An element of a line that the group reads at once, or not at all where `mask` is false."""
+        line = self._lines.get((slot, position, mask))
         if line is None:
-            source = self.buffer(slot)
+            source, b = self.buffer(slot), self.b
             self.expr(position)  # its sizes are parameters
-            with self.b.hoisted(self.depth):
-                line = self._lines[slot, position] = self.b.scratch(slot.dtype, self.lanes, "line")
-                self.move(line, Const(0), source, self.start(position))
+            with b.hoisted(self.depth):
+                line = self._lines[slot, position, mask] = b.scratch(slot.dtype, self.lanes, "line")
+                if mask is None:
+                    self.move(line, Const(0), source, self.start(position))
+                else:
+                    with b.loop(self.lanes, "unroll", "u") as u:
+                        b.store(line, u, zero(slot.dtype))
+                    with b.when(mask):
+                        self.move(line, Const(0), source, self.start(position))
         return load(line, self.lane)
 
     def put(self, slot: Slot, position: Dim, value: Expr) -> None:

@@ -28,6 +28,7 @@ from .uniform import WARP
 
 BLOCKS = 512  # so many keep a large GPU busy
 FEW_BLOCKS = 256  # less than so many do not
+LINE = 256  # elements: pieces of rows begin where lines of caches do
 PIECE = 2048  # elements, the fewest that are worth a piece
 SHORT, MEDIUM = 4, 512  # longest rows of a thread, and of a warp
 FEW_ROWS = 16  # which a block each is not too many for
@@ -101,6 +102,7 @@ def _pieces(plan: Plan, length: Dim, outputs: Dim, layout: Layout, levels: int) 
     if isinstance(length, int):
         wanted = min(-(-BLOCKS // max(1, most)), length * share // PIECE)
         size = -(-length // max(1, wanted))
+        size = size if plan.kind == "columns" else -(-size // LINE) * LINE
     else:
         size = max(1, 4 * PIECE // share)
     if bounds(length)[1] <= size or (levels > 1 and cost.guess(length) * share < 8 * PIECE):

@@ -126,3 +126,18 @@ def test_an_update_stays_in_place() -> None:
         arrays = [DeviceBuffer.of(numbers((size,), f32), device) for _ in "xy"]
         assert compiler.compile(graph, device)(arrays)[0].address == arrays[0].address
         assert not arrays[0].numpy().any()
+
+
+FEW = ("a row", "bf16", "compared", "by index", "turned")
+
+
+def test_accesses_are_as_few_as_can_be() -> None:
+    """Sectors of memory within 5 % of what is touched, and no two rows of a tile in one bank."""
+    device, unit = EmulatedDevice(traced=True), Unit()
+    built = [compiler.build(graph_of(CASES[name]), unit) for name in FEW]
+    module = device.load(unit.pieces(1))
+    for name, made in zip(FEW, built, strict=True):
+        Executable(made, module, device)([DeviceBuffer.of(numbers(*t), device) for t in CASES[name][1]])
+    assert len(device.counts) >= len(FEW) - 1
+    for kernel, found in device.counts.items():
+        assert found.sectors <= 1.05 * found.ideal and found.turns == found.shared, kernel

@@ -142,3 +142,16 @@ def test_a_row_is_read_once() -> None:
         kernels = [unit.functions[i] for i in unit.exports.values()]
         assert len(kernels) == 1
         assert sum(line.count("= GT_AT(") for line in kernels[0].splitlines()) == 1
+
+
+def test_accesses_are_as_few_as_can_be() -> None:
+    """Sectors of memory within 5 % of what is touched, and no conflicts of banks."""
+    cases = [(reduced(0), (256, 64)), (reduced(0, 1), (5, 2048)), (softmax(1), (17, 768)),
+             (softmax(1), (9, 64)), (normed(1), (3, 1024))]
+    device, unit = EmulatedDevice(traced=True), Unit()
+    built = [compiler.build(graph_of(make, shape, f32), unit) for make, shape in cases]
+    module = device.load(unit.pieces(1))
+    for made, (_, shape) in zip(built, cases, strict=True):
+        Executable(made, module, device)([DeviceBuffer.of(numbers(shape, f32), device)])
+    for kernel, found in device.counts.items():
+        assert found.sectors <= 1.05 * found.ideal + 4 and found.turns == found.shared, kernel
