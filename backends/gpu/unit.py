@@ -412,7 +412,7 @@ class Writer(Expressions):
         self.put(text if s.mask is None else f"if ({self.value(s.mask)}) {text}")
 
     def _move(self, s: k.Store) -> None:
-        """A vector from memory to memory, one access of each where it is aligned: all that vectors do here."""
+        """A vector from memory to memory, one access each where it is aligned: all that vectors do here."""
         source, lanes = s.value, s.value.type.lanes
         plain = isinstance(source, k.Load) and (s.mask, source.mask) == (None, None) \
             and s.index.type.lanes == source.index.type.lanes == 1
