@@ -28,7 +28,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"graphtorch": "graphtorch", "graphtorch.ir": "ir", "graphtorch.backends": "backends"}
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     use_source_tree()
     if options.child:
-        return child(options)
+        child(options)
     end = time.monotonic() + options.seconds
     report: dict[str, Any] = {"parts": {}}
     parts = [part for part in PARTS if part in options.parts]
@@ -150,7 +150,7 @@ def rows_of(part: str, options: argparse.Namespace, skip: int, end: float) -> It
         process.wait()
 
 
-def child(options: argparse.Namespace) -> int:
+def child(options: argparse.Namespace) -> NoReturn:
     """Run the cases of a part, from number `--skip` on, and write a row for each."""
     from gpu_parts.common import Broken, selected
 
@@ -174,7 +174,8 @@ def child(options: argparse.Namespace) -> int:
         print(json.dumps(row), flush=True)
         if broken:
             os._exit(BROKEN)  # what lives on the GPU cannot be freed any more
-    return 0
+    sys.stdout.flush()
+    os._exit(0)  # what threads still compile is not waited for
 
 
 def last_line(error: BaseException) -> str:

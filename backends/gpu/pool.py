@@ -38,7 +38,11 @@ def rounded(size: int) -> int:
 
 
 class Pool:
-    """Blocks that nobody holds, by size class and address."""
+    """Blocks that were taken from the system, and those of them that nobody holds, by size class and address.
+
+    Blocks belong to the pool, never to what holds them: a block in a circle of objects would be finalized by
+    the collector of garbage although the pool gives it to others.
+    """
 
     def __init__(self, take: Callable[[int], Block], limit: int | None = None):
         """Args:
@@ -48,23 +52,25 @@ class Pool:
         self.statistics = Statistics()
         self._take = take
         self._limit = limit
-        self._free: dict[int, dict[int, Block]] = {}
+        self._blocks: dict[int, Block] = {}
+        self._free: dict[int, dict[int, None]] = {}
 
     def allocate(self, size: int) -> PooledMemory:
         """Memory of at least `size` bytes. Raises: MemoryError: the system has none."""
         size = rounded(size)
         try:
-            _, block = self._free[size].popitem()  # what was given back last may still be in a cache
+            address, _ = self._free[size].popitem()  # what was given back last may still be in a cache
         except KeyError:
-            block = self._new(size)
-        return PooledMemory(self, block, size)
+            address = self._new(size)
+        return PooledMemory(self, address, size)
 
-    def _new(self, size: int) -> Block:
+    def _new(self, size: int) -> int:
         block = self._take(size)
+        self._blocks[block.address] = block
         s = self.statistics
         s.reserved += size
         s.peak_reserved = max(s.peak_reserved, s.reserved)
-        return block
+        return block.address
 
     def allocate_all(self, sizes: Sequence[int], wishes: Sequence[Sequence[int]]) -> list[PooledMemory]:
         """Memory of these sizes: each at the first of the addresses wished for it that is free.
@@ -78,14 +84,13 @@ class Pool:
         free = self._free.get(size)
         if free:
             for address in wished:
-                block = free.pop(address, None)
-                if block is not None:
-                    return PooledMemory(self, block, size)
+                if free.pop(address, self) is None:
+                    return PooledMemory(self, address, size)
         return None
 
-    def give(self, block: Block, size: int) -> None:
-        """A block that nobody holds any more."""
-        self._free.setdefault(size, {})[block.address] = block
+    def give(self, address: int, size: int) -> None:
+        """Memory that nobody holds any more."""
+        self._free.setdefault(size, {})[address] = None
         s = self.statistics
         s.allocated -= size
         if self._limit is not None and s.reserved - s.allocated > self._limit:
@@ -96,10 +101,11 @@ class Pool:
         for size, free in list(self._free.items()):
             while free:
                 try:
-                    free.popitem()
+                    address, _ = free.popitem()
                 except KeyError:
                     break  # another thread took the last
                 self.statistics.reserved -= size
+                del self._blocks[address]
 
     def reset_peaks(self) -> None:
         """Let the peaks begin anew at what is used now."""
@@ -108,14 +114,13 @@ class Pool:
 
 
 class PooledMemory:
-    """A block while it is held."""
+    """Memory of a pool while it is held."""
 
-    __slots__ = ("_block", "_pool", "address", "size")
+    __slots__ = ("_pool", "address", "size")
 
-    def __init__(self, pool: Pool, block: Block, size: int):
+    def __init__(self, pool: Pool, address: int, size: int):
         self._pool = pool
-        self._block = block
-        self.address = block.address
+        self.address = address
         self.size = size
         s = pool.statistics
         s.allocations += 1
@@ -124,4 +129,4 @@ class PooledMemory:
             s.peak_allocated = s.allocated
 
     def __del__(self) -> None:
-        self._pool.give(self._block, self.size)
+        self._pool.give(self.address, self.size)

@@ -6,6 +6,7 @@ No GPU is needed: what stands for CuPy (helpers/fake_cupy.py) runs kernels as th
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import re
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import fake_cupy
+from graphtorch.backends.buffer import Block, size_class
 from graphtorch.backends.gpu import compiler, devices, emulated, nvrtc
 from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.device import Device, DeviceError
@@ -90,6 +92,18 @@ def test_memory_that_nobody_holds_is_kept_up_to_a_limit() -> None:
     held.clear()
     assert pool.statistics.allocated == 0 and pool.statistics.reserved <= 1 << 20
     assert pool.statistics.peak_reserved == pool.statistics.peak_allocated == 5 * size
+
+
+@needs_compiler
+def test_memory_in_a_circle_of_objects_is_given_to_one_only() -> None:
+    """The collector of garbage finalizes all of a circle; what the pool keeps must not be in it."""
+    device = emulated.EmulatedDevice()
+    circle: dict[str, Any] = {"memory": device.allocate(100_000)}
+    circle["itself"] = circle
+    del circle
+    gc.collect()
+    held = [device.allocate(100_000), Block(size_class(rounded(100_000)))]
+    assert held[0].address != held[1].address
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 100_000, 5 << 20, (3 << 30) + 1])

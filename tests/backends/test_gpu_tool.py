@@ -35,7 +35,8 @@ def test_it_needs_no_pytest() -> None:
     """A machine that is lent has what graphtorch depends on, and no more."""
     code = ("import sys; sys.modules['pytest'] = None; sys.path.insert(0, sys.argv[1]); import gpu; "
             "gpu.use_source_tree(); import gpu_parts.ops, gpu_parts.sanitizer")
-    done = subprocess.run([sys.executable, "-c", code, TOOL.parent], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, TOOL.parent], capture_output=True, text=True,
+                          check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -6,6 +6,7 @@ import argparse
 import functools
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
     for dtype in options.dtypes:
         named = [(f"{dtype} {sample.name}", sample) for sample in samples_in(dtype)]
         chosen = list(selected(named, options.only))
-        groups = [Group([s for _, s in chosen[i: i + UNIT]]) for i in range(0, len(chosen), UNIT)]
+        groups: list[Group] = []
+        for i in reversed(range(0, len(chosen), UNIT)):
+            groups.insert(0, Group([s for _, s in chosen[i: i + UNIT]], groups[0] if groups else None))
         for i, (name, _) in enumerate(chosen):
             compared = functools.partial(compare, groups[i // UNIT], i % UNIT, dtype)
             yield name, functools.partial(guarded, compared)
@@ -52,18 +55,31 @@ def samples_in(dtype: str) -> Iterator[Sample]:
 
 
 class Group:
-    """Samples that are compiled together."""
+    """Samples that are compiled together, by a thread of their own, and the group that comes next."""
 
-    def __init__(self, samples: Sequence[Sample]):
+    compiler = ThreadPoolExecutor(1)
+
+    def __init__(self, samples: Sequence[Sample], following: Group | None):
         self.samples = samples
+        self._following = following
+        self._started: Future[tuple[Module, list[Built | Exception]]] | None = None
 
-    @functools.cached_property
+    def start(self) -> None:
+        if self._started is None:
+            self._started = self.compiler.submit(self._compile)
+
     def compiled(self) -> tuple[Module, list[Built | Exception]]:
         """The loaded unit, and for each sample what calls it, or why it has no code."""
-        device, unit, built = devices.device(), Unit(), []
+        self.start()
+        if self._following:
+            self._following.start()
+        assert self._started is not None
+        return self._started.result()
+
+    def _compile(self) -> tuple[Module, list[Built | Exception]]:
+        device, unit = devices.device(), Unit()
         start = time.monotonic()
-        for sample in self.samples:
-            built.append(attempt(sample, unit))
+        built = [attempt(sample, unit) for sample in self.samples]
         lowered = time.monotonic()
         pieces = unit.pieces(device.compilers)
         module = device.load(pieces)
@@ -82,7 +98,7 @@ def attempt(sample: Sample, unit: Unit) -> Built | Exception:
 def compare(group: Group, i: int, dtype: str) -> Row:
     """The worst error of a sample's outputs; wrong where it is beyond the tolerance."""
     sample = group.samples[i]
-    module, built = group.compiled
+    module, built = group.compiled()
     made = built[i]
     if isinstance(made, Exception):
         if dtype != "f64":
