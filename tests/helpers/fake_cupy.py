@@ -15,6 +15,7 @@ from graphtorch.backends.buffer import Block, size_class
 from graphtorch.backends.gpu import emulated
 
 EVERYTHING = (1 << 63) - 1
+KERNEL = r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\((.*)\) \{'
 
 
 class CUDARuntimeError(RuntimeError):
@@ -190,7 +191,7 @@ def launchKernel(f: int, grid_dim_x: int, grid_dim_y: int, grid_dim_z: int, bloc
 class Module:
     def load(self, cubin: bytes) -> None:
         text = cubin.decode()
-        kernels = dict(re.findall(r'extern "C" __global__ void (\w+)\((.*)\) \{', text))
+        kernels = dict(re.findall(KERNEL, text))
         library = emulated._library("\n".join([text, *(f"GT_EXPORT({k})" for k in kernels)]))
         library.arguments = {k: parameters.count(",") + 1 for k, parameters in kernels.items()}
         self.ptr = machine.handle(library)
