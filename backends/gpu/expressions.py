@@ -14,6 +14,7 @@ from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i64, narrow
 
 from ..kernels import ir as k
 from ..kernels.ir import COMPARISONS, Buffer, Expr, KType, Name
+from .ranges import Ranges
 from .types import constant, register
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
@@ -45,6 +46,7 @@ class Expressions:
         self.sizes: dict[Buffer, int] = {}  # of scratch, in elements
         self.shared: set[Buffer] = set()
         self.private: set[Buffer] = set()
+        self.ranges = Ranges()
         self.strict = False
 
     def value(self, e: Expr, index: bool = False) -> str:
@@ -210,6 +212,8 @@ class Expressions:
         if dtype is boolean and e.op in BOOL_BINARY:
             return f"(bool)({a} {BOOL_BINARY[e.op]} {b})"
         known = isinstance(e.b, k.Const) and e.b.value > 0
+        if known and e.op in ("div", "rem") and self.ranges.fits(e.a) and self.ranges.fits(e.b):
+            return f"(gt_i64)((gt_u32){a} {'/' if e.op == 'div' else '%'} (gt_u32){b})"
         if linear and (e.op not in ("div", "rem") or known):
             return f"({a} {'%' if e.op == 'rem' else INFIX[e.op]} {b})"
         return self._int_binary(e.op, a, b, e.type, known)

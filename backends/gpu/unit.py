@@ -330,10 +330,16 @@ class Writer(Expressions):
     def statement(self, s: Stmt) -> None:
         _STATEMENTS[type(s)](self, s)
 
+    def variable(self, s: For) -> str:
+        """The name of a loop's variable."""
+        self.ranges.loop(s)
+        name = self.names[s.var] = self.fresh(s.var.name)
+        return name
+
     def grid(self, s: For) -> None:
         """A parallel loop: iterations by threads, as many at a time as there are."""
         lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
-        i = self.names[s.var] = self.fresh(s.var.name)
+        i = self.variable(s)
         first, stride = f"{lo} + gt_thread() * {step}", f"gt_threads() * {step}"
         with self.block(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
             self.statements(s.body)
@@ -341,7 +347,7 @@ class Writer(Expressions):
     def blocks(self, s: For) -> None:
         """A block loop: iterations by blocks, as many at a time as there are."""
         lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
-        i = self.names[s.var] = self.fresh(s.var.name)
+        i = self.variable(s)
         self._threads = s.threads
         first, stride = f"{lo} + (gt_i64)blockIdx.x * {step}", f"(gt_i64)gridDim.x * {step}"
         with self.block(f"for (gt_i64 {i} = {first}; {i} < {hi}; {i} += {stride})"):
@@ -352,7 +358,7 @@ class Writer(Expressions):
     def _thread_loop(self, s: For) -> None:
         """Iterations by the threads of the block, which are known to be as many as the kernel is made for."""
         lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
-        i = self.names[s.var] = self.fresh(s.var.name)
+        i = self.variable(s)
         threads = self._threads
         if isinstance(s.hi, k.Const) and (lo, step) == ("0ll", "1ll"):
             times, rest = divmod(int(s.hi.value), threads)
@@ -380,7 +386,7 @@ class Writer(Expressions):
             self._thread_loop(s)
             return
         lo, hi, step = (self.value(e, index=True) for e in (s.lo, s.hi, s.step))
-        i = self.names[s.var] = self.fresh(s.var.name)
+        i = self.variable(s)
         if s.kind == "unroll":
             self.put("#pragma unroll")
         elif s.kind == "rolled":
@@ -389,6 +395,7 @@ class Writer(Expressions):
             self.statements(s.body)
 
     def _let(self, s: Let) -> None:
+        self.ranges.let(s)
         text = self.value(s.value)
         name = self.names[s.name] = self.fresh(s.name.name)
         self.put(f"const {register(s.name.type)} {name} = {text};")

@@ -1,9 +1,9 @@
 """Transposes for targets whose tasks are blocks of threads.
 
 A block has a square of two loops. Along one of them some buffers have neighbours side by side, along the
-other one the rest; so the former go through a tile of shared memory, and all of memory is read and written in the
-order in which it lies. A tile has a column more than it needs, so that neither its rows nor its columns fall
-into the same bank.
+other one the rest; so the former go through a tile of shared memory, and all of memory is read and written in
+the order in which it lies. A tile has a column more than it needs, so that neither its rows nor its columns
+fall into the same bank.
 """
 
 from __future__ import annotations

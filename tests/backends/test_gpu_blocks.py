@@ -227,3 +227,13 @@ ALLOWED: dict[str, Callable[[], Kernel]] = {
 @pytest.mark.parametrize("name", ALLOWED)
 def test_allowed(name: str) -> None:
     verify(ALLOWED[name]())
+
+
+@pytest.mark.parametrize(("count", "narrow"), [(1 << 20, True), (1 << 31, True), ((1 << 31) + 1, False),
+                                               (ROWS, False)])
+def test_indices_are_divided_in_32_bits_where_they_fit(count: int | Expr, narrow: bool) -> None:
+    b, y, unit = Builder(), Buffer("y", f32, "write"), Unit()
+    with b.loop(count, "parallel") as i:
+        b.store(y, b.let(i // 3) * 7 + i % 3, Const(1.0, T))
+    unit.kernel(Kernel("divided", (y,), (ROWS,), b.body), (0,))
+    assert unit.text().count("(gt_u32)") == (4 if narrow else 0)
