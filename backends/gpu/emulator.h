@@ -186,6 +186,37 @@ template <class T> static inline T *touched_many(T *p, int count, bool write, in
   return p;
 }
 
+// ---- copies to shared memory that a thread has begun: done when it waits for them, and no sooner
+
+struct Begun {
+  void *to;
+  const void *from;  // null: zeros
+  unsigned group, line;
+  void (*finish)(const Begun &);
+};
+const unsigned MOST_BEGUN = 128;
+static Begun begun[MOST][MOST_BEGUN];
+static unsigned begun_count[MOST], groups[MOST];
+
+template <class T, int count> static void finish(const Begun &c) {
+  T *to = touched_many((T *)c.to, count, true, (int)c.line);
+  if (c.from) memcpy(to, c.from, count * sizeof(T));
+  else memset(to, 0, count * sizeof(T));
+}
+template <int count, class T> static void begin(T *to, const T *from, unsigned line) {
+  unsigned me = current->number;
+  if (begun_count[me] == MOST_BEGUN) return report("more copies on their way than are emulated", (int)line);
+  begun[me][begun_count[me]++] = {to, from, groups[me], line, finish<T, count>};
+}
+static void end_copies(unsigned open) {
+  unsigned me = current->number, kept = 0;
+  groups[me]++;
+  for (unsigned i = 0; i < begun_count[me]; i++)
+    if (begun[me][i].group + open < groups[me]) begun[me][i].finish(begun[me][i]);
+    else begun[me][kept++] = begun[me][i];
+  begun_count[me] = kept;
+}
+
 // ---- fibers
 
 asm(".text\n.globl gt_switch\n.hidden gt_switch\n.type gt_switch,@function\n"
@@ -198,6 +229,8 @@ asm(".text\n.globl gt_switch\n.hidden gt_switch\n.type gt_switch,@function\n"
 static void run_threads() {  // a fiber whose thread is done may take the next one's place
   for (;;) {
     entry(arguments);
+    if (begun_count[current->number])
+      report("a thread leaves while its copies are on their way", (int)begun[current->number][0].line);
     current->state = DONE;
     gt_switch(&current->stack, scheduler);
   }
@@ -249,7 +282,7 @@ static bool release_warp(unsigned low, unsigned high, bool &again) {
 
 static bool run_block(int order) {
   unsigned done = 0, spare = MOST, warp_count = (threads + LANES - 1) / LANES;
-  for (unsigned i = 0; i < threads; i++) fibers[i].state = READY, fibers[i].stack = nullptr;
+  for (unsigned i = 0; i < threads; i++) fibers[i].state = READY, fibers[i].stack = nullptr, begun_count[i] = 0;
   phase++;
   while (done < threads) {
     bool progress = false;
@@ -382,6 +415,7 @@ extern "C" __attribute__((visibility("default"))) size_t gt_barriers() { return 
 
 // ---- barriers and warps. A site tells the operations of one line apart.
 #define GT_SITE (4 * __LINE__ + 2 * (__COUNTER__ & 1))
+#define GT_LINE __LINE__
 #define __syncthreads() gt::barrier(GT_SITE)
 #define __syncwarp() gt::meet(~0u, GT_SITE)
 static inline void __threadfence() {}
@@ -395,6 +429,12 @@ template <class T> static T gt_exchange(unsigned site, unsigned mask, T value, u
   memcpy(&found, &warp.slot[source % gt::LANES], sizeof found);
   gt::meet(mask, site + 1);
   return found;
+}
+template <class T> static void gt_all_lanes(unsigned site, T *mine, T *(&all)[gt::LANES]) {  // a pointer of each
+  uint64_t *slots = gt::warps[gt::current->number / gt::LANES].slot;
+  slots[gt::current->number % gt::LANES] = (uint64_t)mine;
+  gt::meet(~0u, site);
+  for (unsigned i = 0; i < gt::LANES; i++) all[i] = (T *)slots[i];
 }
 template <class T> static T gt_shuffle_xor(unsigned site, unsigned mask, T value, unsigned distance) {
   return gt_exchange(site, mask, value, gt::current->number % gt::LANES ^ distance);

@@ -19,6 +19,7 @@
   extern __shared__ __align__(16) gt_u8 gt_dynamic[]; \
   type* name = (type*)(gt_dynamic + offset)
 #define GT_SITE 0
+#define GT_LINE 0
 #endif
 
 typedef signed char gt_i8;
@@ -334,3 +335,86 @@ GT_WARP(gt_warp_min, gt_min(x, y))
 GT_WARP(gt_warp_max, gt_max(x, y))
 GT_WARP(gt_warp_and, (T)(x & y))
 GT_WARP(gt_warp_or, (T)(x | y))
+
+// ---- copies to shared memory that nobody waits for yet: what is not aligned to 16 bytes is copied at once
+
+template <int count, class T> GT_FUNCTION void gt_copy_async(T* to, const T* from, bool inside, unsigned line) {
+#ifdef GT_EMULATED
+  gt::begin<count>(to, inside ? from : nullptr, line);
+#else
+  static_assert(count * sizeof(T) == 16, "copies are of 16 bytes");
+  if ((unsigned long long)from % 16 == 0) {
+    const unsigned place = (unsigned)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place), "l"(from), "r"(inside ? 16 : 0) : "memory");
+  } else {
+    _Pragma("unroll") for (int i = 0; i < count; i++) to[i] = inside ? from[i] : T{};
+  }
+#endif
+}
+template <int groups> GT_FUNCTION void gt_await_copies() {
+#ifdef GT_EMULATED
+  gt::end_copies(groups);
+#else
+  asm volatile("cp.async.commit_group;\ncp.async.wait_group %0;" ::"n"(groups) : "memory");
+#endif
+}
+
+// ---- matrices of 2-byte elements, by a warp: which thread has what is said at kernels/ir.py's statements
+
+template <bool transposed, class T> GT_FUNCTION void gt_load_matrices(gt_u32* to, const T* row, unsigned site) {
+#ifdef GT_EMULATED
+  const T* rows[32];
+  gt_all_lanes(site, row, rows);
+  const unsigned lane = threadIdx.x % 32, r = lane / 4, c = lane % 4 * 2;
+  for (unsigned j = 0; j < 4; j++) {
+    const T low = transposed ? rows[8 * j + c][r] : rows[8 * j + r][c];
+    const T high = transposed ? rows[8 * j + c + 1][r] : rows[8 * j + r][c + 1];
+    to[j] = low.bits | (gt_u32)high.bits << 16;
+  }
+  gt::meet(~0u, site + 1);  // all have read
+#else
+  const unsigned place = (unsigned)__cvta_generic_to_shared(row);
+  if constexpr (transposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(place) : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(place) : "memory");
+#endif
+}
+
+#ifdef GT_EMULATED
+template <class T> GT_FUNCTION float gt_half_of(gt_u32 pair, unsigned which) {
+  return gt_widen(T{(gt_u16)(pair >> 16 * which)});
+}
+template <class T> GT_FUNCTION void gt_multiply_matrices(float* sums, const gt_u32* a, const gt_u32* b, unsigned site) {
+  struct Own { const gt_u32 *a, *b; };
+  const Own own = {a, b}, *of[32];
+  gt_all_lanes(site, &own, of);
+  const unsigned lane = threadIdx.x % 32;
+  float found[4];
+  for (unsigned i = 0; i < 4; i++) {
+    const unsigned row = lane / 4, half = i / 2, column = lane % 4 * 2 + i % 2;
+    found[i] = sums[i];
+    for (unsigned k = 0; k < 16; k++)
+      found[i] += gt_half_of<T>(of[row * 4 + k % 8 / 2]->a[half + k / 8 * 2], k % 2) *
+                  gt_half_of<T>(of[column * 4 + k % 8 / 2]->b[k / 8], k % 2);
+  }
+  gt::meet(~0u, site + 1);  // all have read
+  for (unsigned i = 0; i < 4; i++) sums[i] = found[i];
+}
+#define GT_MULTIPLY(name, type, kind) \
+  GT_FUNCTION void name(float* sums, const gt_u32* a, const gt_u32* b, unsigned site) { \
+    gt_multiply_matrices<type>(sums, a, b, site); \
+  }
+#else
+#define GT_MULTIPLY(name, type, kind) \
+  GT_FUNCTION void name(float* d, const gt_u32* a, const gt_u32* b, unsigned site) { \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." kind "." kind ".f32 " \
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])); \
+  }
+#endif
+GT_MULTIPLY(gt_multiply_bf16, gt_bf16, "bf16")
+GT_MULTIPLY(gt_multiply_f16, gt_f16, "f16")

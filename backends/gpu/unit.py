@@ -452,6 +452,24 @@ class Writer(Expressions):
         self._shared += _aligned(s)
         self.shared.add(s.buffer)
 
+    def _copy(self, s: k.Copy) -> None:
+        mask = self.value(s.mask)
+        to = f"GT_IN_MANY({self._where(s.buffer, s.at)}, {s.lanes})"
+        source = f"{mask} ? {self.elements(s.source, s.index, s.lanes)} : {self.buffers[s.source]}"
+        self.put(f"gt_copy_async<{s.lanes}>({to}, {source}, {mask}, GT_LINE);")
+
+    def _await(self, s: k.Await) -> None:
+        self.put(f"gt_await_copies<{s.groups}>();")
+
+    def _load_matrices(self, s: k.LoadMatrices) -> None:
+        to, source = self.elements(s.target, s.at, 4, stored=True), self.elements(s.source, s.index, 8)
+        self.put(f"gt_load_matrices<{'true' if s.transposed else 'false'}>({to}, {source}, GT_SITE);")
+
+    def _multiply_matrices(self, s: k.MultiplyMatrices) -> None:
+        sums, a, b = (self.elements(x, at, n) for x, at, n in (
+            (s.sums, s.at, 4), (s.a, s.a_at, 4), (s.b, s.b_at, 2)))
+        self.put(f"gt_multiply_{s.dtype.name}({sums}, {a}, {b}, GT_SITE);")
+
     def _barrier(self, s: k.Barrier) -> None:
         self.put("__syncthreads();")
 
@@ -496,7 +514,9 @@ class Writer(Expressions):
 
 _STATEMENTS: Mapping[type, Callable[..., None]] = {
     For: Writer._for, Let: Writer._let, k.Var: Writer._var, k.Assign: Writer._assign, k.Store: Writer._store,
-    k.Scratch: Writer._scratch, k.Barrier: Writer._barrier, k.If: Writer._if, k.While: Writer._while,
+    k.Scratch: Writer._scratch, k.Barrier: Writer._barrier,
+    k.Copy: Writer._copy, k.Await: Writer._await, k.LoadMatrices: Writer._load_matrices,
+    k.MultiplyMatrices: Writer._multiply_matrices, k.If: Writer._if, k.While: Writer._while,
     k.Call: Writer._call,
     k.Fail: Writer._fail,
 }

@@ -12,14 +12,16 @@ Few results of a long k are cut into parts, whose sums a second kernel adds in a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 from graphtorch.ir.dtype import i64
 from graphtorch.ir.shape import Dim, evaluate
 
 from .choice import guess
-from .ir import Buffer, Const, Expr, KType, Name, binary, cast, fma, load
+from .ir import Buffer, Builder, Const, Expr, KType, Name, binary, cast, fma, load
 from .lowering import Lowering, Region
 from .problem import Axis, Contraction, Emission, Source, extent_of, is_affine, stride
 from .program import Slot
@@ -32,6 +34,22 @@ QUAD = 4  # neighbours that a thread has
 MULTIPROCESSORS = 132  # blocks that a large GPU runs at once, at least
 LEAST_DEPTH = 128  # steps of k that are worth a part of their own
 MOST_PARTS = 32
+
+
+class Size(Protocol):
+    """Sizes of a block's work: results, steps of k at a time; and its threads."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+
+
+Emit: TypeAlias = Callable[[Emission, Contraction, Any, Callable[[Expr], None]], None]
 
 
 @dataclass(frozen=True)
@@ -60,10 +78,11 @@ def takes(p: Contraction) -> bool:
     return p.acc.is_floating_point and bool(p.k) and all(is_affine(x.address, p.axes()) for x in (p.a, p.b))
 
 
-def lower_block_product(p: Contraction, region: Region, lowering: Lowering) -> None:
-    """The kernel of a contraction; with a long k in parts, also the one that adds them."""
-    regroup(p)
-    tile = tile_of(p)
+def lower_block_product(p: Contraction, region: Region, lowering: Lowering, tile: Size, emit: Emit) -> None:
+    """The kernel of a contraction; with a long k in parts, also the one that adds them.
+
+    Args: emit: writes the kernel's body for tiles of the size `tile`; it is given each sum's continuation.
+    """
     parts = parts_of(p, tile)
     label, flops = f"{region.label} [blocks {tile}]", 2 * extent_of(p.axes())
     e = Emission(lowering, p.space, region.label)
@@ -107,7 +126,7 @@ def tile_of(p: Contraction) -> Tile:
     return tiles[-1]
 
 
-def parts_of(p: Contraction, tile: Tile) -> int:
+def parts_of(p: Contraction, tile: Size) -> int:
     """How many parts to cut k into; 1 for none."""
     first, depth = p.k[0].extent, guess(extent_of(p.k))
     blocks = guess(extent_of(p.batch))
@@ -140,8 +159,21 @@ def add_parts(p: Contraction, region: Region, lowering: Lowering, slot: Slot, ad
 # ------------------------------------------------------------------------------------------ the kernel
 
 
-def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
-    """The kernel's body; `finish` takes each sum where its m and n are bound."""
+@dataclass
+class Frame:
+    """What a block knows of its tile: first row and column, number of rows, columns and steps of k."""
+
+    top: Expr
+    left: Expr
+    m: Expr
+    n: Expr
+    k: Expr
+    thread: Name
+
+
+@contextmanager
+def frame(e: Emission, p: Contraction, tile: Size) -> Iterator[Frame]:
+    """The loop over blocks, a tile each; the variables of the batch are bound in it."""
     b = e.b
     m, n = (b.let(e.expr(extent_of(axes)), "count") for axes in (p.m, p.n))
     across, down = (b.let((count + (size - 1)) // size, "tiles")
@@ -159,13 +191,22 @@ def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]
             e.space.bind(x.variable, b.let(rest % count, "i"))
             rest = b.let(rest // count, "rest")
         k = b.let(_depth(e, p), "depth")
-        thread = _thread(e, tile)
-        work = _Work(e, p, tile, thread)
+        yield Frame(top, left, m, n, k, _thread(e, tile))
+
+
+def steps_along(b: Builder, k: Expr, depth: int) -> Expr:
+    return b.let((k + (depth - 1)) // depth, "steps")
+
+
+def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
+    """The kernel's body; `finish` takes each sum where its m and n are bound."""
+    with frame(e, p, tile) as f:
+        work = _Work(e, p, tile, f.thread)
         sums = work.sums
-        a = _Slice(work, p.m, p.a, tile.rows, top, m, k, "a")
-        c = _Slice(work, p.n, p.b, tile.columns, left, n, k, "b")
-        _along_k(work, (a, c), b.let((k + (tile.depth - 1)) // tile.depth, "steps"))
-        _finish(work, sums, (top, m), (left, n), finish)
+        a = _Slice(work, p.m, p.a, tile.rows, f.top, f.m, f.k, "a")
+        c = _Slice(work, p.n, p.b, tile.columns, f.left, f.n, f.k, "b")
+        _along_k(work, (a, c), steps_along(e.b, f.k, tile.depth))
+        _finish(work, sums, (f.top, f.m), (f.left, f.n), finish)
 
 
 def _depth(e: Emission, p: Contraction) -> Expr:
@@ -175,7 +216,7 @@ def _depth(e: Emission, p: Contraction) -> Expr:
     return total
 
 
-def _thread(e: Emission, tile: Tile) -> Name:
+def _thread(e: Emission, tile: Size) -> Name:
     """The number of the thread in its block, in a register."""
     number = e.b.var(Const(0), "thread")
     with e.b.loop(tile.threads, "thread", "t") as t:

@@ -13,7 +13,8 @@ from dataclasses import replace
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
 
-from .block_products import lower_block_product, takes
+from . import block_matrices, block_products
+from .block_products import lower_block_product, regroup, takes
 from .choice import choose
 from .conv import conv_problem, conv_transpose_problem, conv_weight_grad_problem
 from .dot import dot_tile
@@ -42,7 +43,7 @@ def lower_contraction(region: Region, lowering: Lowering) -> Schedule:
         if not group:
             group.append(axis(problem.space, 1))
     if lowering.block_threads and takes(problem):
-        lower_block_product(problem, region, lowering)
+        lower_blocks(problem, region, lowering)
         return Schedule("blocks", 1)
     machine = machine_of(lowering.target)
     problem, schedule = choose(problem, machine)
@@ -53,6 +54,15 @@ def lower_contraction(region: Region, lowering: Lowering) -> Schedule:
     else:
         lower_tiles(problem, region, lowering, schedule)
     return schedule
+
+
+def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
+    """The launches of a contraction by blocks of threads, on tensor cores where they multiply its dtype."""
+    regroup(p)
+    if block_matrices.matrix_dtype(p) is not None:
+        lower_block_product(p, region, lowering, block_matrices.tile_of(p), block_matrices.emit)
+    else:
+        lower_block_product(p, region, lowering, block_products.tile_of(p), block_products.emit)
 
 
 def anchor_of(region: Region) -> Node:

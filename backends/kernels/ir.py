@@ -7,6 +7,10 @@
              | "var" x "=" expr | x "=" expr     a register: declared once, assigned in loops
              | "store" buffer "[" expr "]" "=" expr ("if" mask)
              | ("scratch" | "shared") buffer ":" dtype "[" n "]"   memory of this task, or of its block
+             | "copy" shared "[" expr "]" "=" buffer "[" expr ":" lanes "]" "if" mask     not waited for
+             | "await" n                         until all but the last n groups of copies have arrived
+             | "matrices" x "[" expr "]" "=" shared "[" expr "]"          matrices of 8 x 8 into registers
+             | "multiply" x "[" expr "]" "+=" x "[" expr "]" x "[" expr "]"    of matrices, by a warp
              | "barrier"                         no thread of the block goes on before all have come here
              | "if" expr "{" stmt* "}" ("else" "{" stmt* "}")
              | "while" expr "{" stmt* "}"        expr is of registers and memory that the body changes
@@ -314,6 +318,63 @@ class Barrier:
 
 
 @dataclass(eq=False, slots=True)
+class Copy:
+    """`lanes` elements from `index` of `source` on, or zeros where `mask` is false, into shared memory.
+
+    Nobody waits for them before an `Await` of the thread, which ends the group of copies begun since the
+    last one. Where both ends are aligned to 16 bytes this takes no registers.
+    """
+
+    buffer: Buffer
+    at: Expr
+    source: Buffer
+    index: Expr
+    lanes: int
+    mask: Expr
+
+
+@dataclass(eq=False, slots=True)
+class Await:
+    """Ends a group of the thread's copies; all groups but the last `groups` have arrived after it."""
+
+    groups: int
+
+
+@dataclass(eq=False, slots=True)
+class LoadMatrices:
+    """Four matrices of 8 x 8 elements of 2 bytes, which a warp together takes from shared memory.
+
+    Thread i of a warp says at `index` where row i % 8 of matrix i // 8 begins, a multiple of 8 elements. Of
+    matrix j it gets elements 2 (i % 4) and the next of row i // 4, or of that column where they are
+    `transposed`, as ``target[at + j]``, the first in its lower half.
+    """
+
+    target: Buffer
+    at: Expr
+    source: Buffer
+    index: Expr
+    transposed: bool
+
+
+@dataclass(eq=False, slots=True)
+class MultiplyMatrices:
+    """A matrix of 16 x 8 sums plus the product of one of 16 x 16 and one of 16 x 8 of `dtype`, by a warp.
+
+    Of the sums the thread has ``sums[at ..]``: rows i // 4 and 8 more, two columns from 2 (i % 4) on. It has
+    ``a[a_at .. + 4]`` and ``b[b_at .. + 2]`` as `LoadMatrices` gives them: upper and lower 8 rows of the
+    first 8 columns of the left one, then of the others; upper and lower 8 rows of the right one transposed.
+    """
+
+    dtype: DType
+    sums: Buffer
+    at: Expr
+    a: Buffer
+    a_at: Expr
+    b: Buffer
+    b_at: Expr
+
+
+@dataclass(eq=False, slots=True)
 class If:
     condition: Expr
     then: list[Stmt] = field(default_factory=list)
@@ -355,7 +416,8 @@ class Fail:
     site: Expr
 
 
-Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, Scratch, Barrier, If, While, Call, Fail]
+Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, Scratch, Copy, Await, LoadMatrices, MultiplyMatrices,
+                        Barrier, If, While, Call, Fail]
 
 
 @dataclass(eq=False, slots=True)

@@ -147,6 +147,11 @@ def _store(s: k.Store) -> str:
     return f"{s.buffer.name}[{_expr(s.index)}] = {_expr(s.value)}{mask}"
 
 
+def _load_matrices(s: k.LoadMatrices) -> str:
+    turned = " transposed" if s.transposed else ""
+    return f"matrices {s.target.name}[{_expr(s.at)}] = {s.source.name}[{_expr(s.index)}]{turned}"
+
+
 _SPACES = {"private": "scratch", "shared": "shared"}
 _STATEMENTS: dict[type, Callable[..., str]] = {
     k.Let: lambda s: f"let {s.name.name}: {s.name.type} = {_expr(s.value)}",
@@ -154,6 +159,12 @@ _STATEMENTS: dict[type, Callable[..., str]] = {
     k.Assign: lambda s: f"{s.name.name} = {_expr(s.value)}",
     k.Store: _store,
     k.Scratch: lambda s: f"{_SPACES[s.space]} {s.buffer.name}: {s.buffer.dtype}[{s.size}]",
+    k.Copy: lambda s: (f"copy {s.buffer.name}[{_expr(s.at)}] = {s.source.name}[{_expr(s.index)}:{s.lanes}] "
+                       f"if {_expr(s.mask)}"),
+    k.Await: lambda s: f"await {s.groups}",
+    k.LoadMatrices: _load_matrices,
+    k.MultiplyMatrices: lambda s: (f"multiply {s.sums.name}[{_expr(s.at)}] += {s.dtype} "
+                                   f"{s.a.name}[{_expr(s.a_at)}] {s.b.name}[{_expr(s.b_at)}]"),
     k.Barrier: lambda s: "barrier",
     k.Call: lambda s: f"call {s.kernel.name}({', '.join(map(_argument, s.args))})",
     k.Fail: lambda s: f"fail {_expr(s.site)}",

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
-from graphtorch.ir.dtype import boolean
+from graphtorch.ir.dtype import bf16, boolean, f16, f32, u32
 from graphtorch.ir.shape import Dim
 
 from . import ir as k
@@ -32,6 +32,7 @@ RULES = {
     "threads": "blocks have 32 to 1024 threads, whole warps; their loops and memory stand in a block loop",
     "barrier": "barriers stand in block loops, where all threads of the block come by alike",
     "warp": "a warp's values are combined in block loops, where all its threads come by alike",
+    "matrix": "matrices go from shared memory to registers and are multiplied there, 2 bytes an element",
     "register": "only registers are assigned to, and in the task that declared them",
     "call": "a call passes what the kernel's parameters take, and that kernel has no parallel or block loop",
     "launch": "a launch passes a slot of its dtype for each buffer, and a size for each size",
@@ -133,6 +134,7 @@ class _Verifier:
         self.has_tasks = False
         self.alike: list[Alike] = []  # in a block loop: of its threads, and of the threads of a warp
         self.in_threads = False
+        self.spaces: dict[k.Buffer, str] = {}
         self.certain = True  # whether what stands here runs at each launch
         self.extents = Extents()
         self.at: k.Stmt | None = None
@@ -269,6 +271,7 @@ class _Verifier:
             self.refuse("threads", f"{name}, which a block shares, is not declared by the block")
         self.used.add(name)
         self.buffers.add(stmt.buffer)
+        self.spaces[stmt.buffer] = stmt.space
         self.extents.sizes[stmt.buffer] = stmt.size
 
     def store(self, stmt: k.Store) -> None:
@@ -278,6 +281,48 @@ class _Verifier:
         self.expression(stmt.value)
         if stmt.value.type.dtype is not stmt.buffer.dtype:
             self.refuse("type", f"{stmt.value.type} is stored into {stmt.buffer.name} of {stmt.buffer.dtype}")
+
+    def copy(self, stmt: k.Copy) -> None:
+        self.part(stmt.buffer, "shared", stmt.at, stmt.lanes)
+        self.memory(stmt.source, "write", "read")
+        self.scalar(stmt.index)
+        self.condition(stmt.mask)
+        if stmt.source.dtype is not stmt.buffer.dtype or stmt.lanes * stmt.buffer.dtype.itemsize != 16:
+            self.refuse("type", f"{stmt.lanes} elements of {stmt.source.dtype} are copied to "
+                                f"{stmt.buffer.dtype}, which should be 16 bytes")
+
+    def await_copies(self, stmt: k.Await) -> None:
+        if not self.alike or stmt.groups < 0:
+            self.refuse("threads", f"{stmt.groups} groups of copies are awaited, or there is no block loop")
+
+    def part(self, buffer: k.Buffer, space: str, at: k.Expr, count: int) -> None:
+        """`count` elements of scratch memory."""
+        if self.spaces.get(buffer) != space:
+            self.refuse("matrix", f"{buffer.name} is no {space} memory")
+        self.memory(buffer, "", "used")
+        self.scalar(at)
+        self.place(buffer, at, None, count)
+
+    def together(self) -> None:
+        """The threads of a warp come here together."""
+        if not self.alike or self.alike[1].apart:
+            self.refuse("warp", "threads of a warp may come here at different times, or not at all"
+                        if self.alike else "there is no block loop around it")
+
+    def load_matrices(self, stmt: k.LoadMatrices) -> None:
+        self.together()
+        self.part(stmt.target, "private", stmt.at, 4)
+        self.part(stmt.source, "shared", stmt.index, 8)
+        if stmt.target.dtype is not u32 or stmt.source.dtype.itemsize != 2:
+            self.refuse("matrix", f"{stmt.source.dtype} to {stmt.target.dtype}")
+
+    def multiply_matrices(self, stmt: k.MultiplyMatrices) -> None:
+        self.together()
+        for buffer, at, count, dtype in ((stmt.sums, stmt.at, 4, f32), (stmt.a, stmt.a_at, 4, u32),
+                                         (stmt.b, stmt.b_at, 2, u32)):
+            self.part(buffer, "private", at, count)
+            if buffer.dtype is not dtype or stmt.dtype not in (f16, bf16):
+                self.refuse("matrix", f"a product of {stmt.dtype}; {buffer.name} is {buffer.dtype}")
 
     def call(self, stmt: k.Call) -> None:
         name = stmt.kernel.name
@@ -441,9 +486,7 @@ class _Verifier:
             self.refuse("op", f"no reduction {e.op!r}")
         if e.width not in (2, 4, 8, 16, 32):
             self.refuse("warp", f"{e.width} neighbours of a warp")
-        if not self.alike or self.alike[1].apart:
-            self.refuse("warp", "threads of a warp may come here at different times, or not at all"
-                        if self.alike else "there is no block loop around it")
+        self.together()
         self.expression(e.x)
         self.fits("type", e.x.type, e.type, f"warp_{e.op}")
         self.fits("type", k.KType(e.type.dtype), e.type, f"warp_{e.op}")
@@ -467,6 +510,10 @@ _STATEMENTS: dict[type, Callable[..., None]] = {
     k.Var: _Verifier.var,
     k.Assign: _Verifier.assign,
     k.Scratch: _Verifier.scratch,
+    k.Copy: _Verifier.copy,
+    k.Await: _Verifier.await_copies,
+    k.LoadMatrices: _Verifier.load_matrices,
+    k.MultiplyMatrices: _Verifier.multiply_matrices,
     k.Barrier: _Verifier.barrier,
     k.Store: _Verifier.store,
     k.Call: _Verifier.call,

@@ -176,7 +176,7 @@ def test_a_planted_fault_of_a_launch_is_refused(fault: str) -> None:
 
 
 def test_every_rule_is_tested() -> None:
-    tested = {"threads", "barrier", "warp"}  # by test_gpu_blocks.py
+    tested = {"threads", "barrier", "warp", "matrix"}  # by test_gpu_blocks.py and test_gpu_matrices.py
     tested |= {rule for _, rule, *_ in FAULTS.values()} | {rule for _, rule, _ in LAUNCHES.values()}
     assert tested == set(RULES)
 
