@@ -6,9 +6,11 @@ from graphtorch.ir.graph import Node
 
 from ..kernels.supports import supports as shared
 
-VECTORS = frozenset({"max_pool_input_grad"})  # kernels that are made of vectors
+# Kernels made of vectors, or of blocks that one thread owns: attention's three products, each by blocks of
+# threads, and a softmax between them take many times less than that, though scores are in memory.
+LEFT_OUT = frozenset({"max_pool_input_grad", "attention", "attention_grad"})
 
 
 def supports(node: Node) -> bool:
-    """What kernels for CPUs take, but for those that need vectors."""
-    return node.op.name not in VECTORS and shared(node)
+    """What kernels for CPUs take, but for those that blocks of threads do better in parts."""
+    return node.op.name not in LEFT_OUT and shared(node)
