@@ -152,16 +152,16 @@ def rows_of(part: str, options: argparse.Namespace, skip: int, end: float) -> It
 
 def child(options: argparse.Namespace) -> NoReturn:
     """Run the cases of a part, from number `--skip` on, and write a row for each."""
-    from gpu_parts.common import Broken, selected
+    from gpu_parts.common import Broken, say, selected
 
     part = importlib.import_module(f"gpu_parts.{options.child}")
     for number, (name, case) in enumerate(selected(part.cases(options), options.only)):
         if number < options.skip:
             continue
         if time.monotonic() > options.end:
-            print(f"{options.child}: no time for the cases from number {number} on", flush=True)
+            say(f"{options.child}: no time for the cases from number {number} on")
             break
-        print(json.dumps({"case": number, "begins": name}), flush=True)
+        say(json.dumps({"case": number, "begins": name}))
         row: dict[str, Any] = {"case": number, "name": name, "ok": True}
         broken = False
         try:
@@ -171,10 +171,9 @@ def child(options: argparse.Namespace) -> NoReturn:
             broken = True
         except Exception as error:
             row |= {"ok": False, "error": last_line(error)}
-        print(json.dumps(row), flush=True)
+        say(json.dumps(row))
         if broken:
             os._exit(BROKEN)  # what lives on the GPU cannot be freed any more
-    sys.stdout.flush()
     os._exit(0)  # what threads still compile is not waited for
 
 

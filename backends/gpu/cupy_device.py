@@ -214,7 +214,7 @@ class CupyDevice:
             event.record()
             expected, recent = self._statuses.taken(), len(self._recent)
         self.asked(runtime.eventSynchronize, event.handle)
-        for _ in range(recent):
+        for _ in range(min(recent, len(self._recent))):
             self._recent.popleft()
         self._statuses.settle(expected)
 

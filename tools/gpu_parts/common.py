@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -33,6 +34,12 @@ def selected(cases: Iterable[tuple[str, X]], patterns: Sequence[str]) -> Iterato
     for name, case in cases:
         if not patterns or any(fnmatch.fnmatch(name, p) for p in patterns):
             yield name, case
+
+
+def say(text: str) -> None:
+    """A line on the standard output, in one piece whichever threads write."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def on_gpu() -> bool:

@@ -20,7 +20,7 @@ from graphtorch.backends.gpu.executable import Built, Executable
 from graphtorch.backends.gpu.unit import Unit
 from op_samples import Sample, every
 
-from .common import Case, Row, error_of, guarded, selected
+from .common import Case, Row, error_of, guarded, say, selected
 
 UNIT = 110  # samples whose kernels are one unit
 # What may differ: relative to each number, and absolute. f64 is as in tests/backends/test_gpu.py; f32 is
@@ -83,8 +83,8 @@ class Group:
         lowered = time.monotonic()
         pieces = unit.pieces(device.compilers)
         module = device.load(pieces)
-        print(f"ops: {len(unit.exports)} kernels in {len(pieces)} pieces: {lowered - start:.1f} s to lower, "
-              f"{time.monotonic() - lowered:.1f} s to compile", flush=True)
+        say(f"ops: {len(unit.exports)} kernels in {len(pieces)} pieces: {lowered - start:.1f} s to lower, "
+            f"{time.monotonic() - lowered:.1f} s to compile")
         return module, built
 
 
