@@ -438,11 +438,11 @@ def _check_outputs(name: str, outputs: Any) -> None:
 def _units(x: Tensor) -> Tensor:
     """The unit vectors of the shape of `x`, along a new first dimension."""
     size = x.numel()
-    return FUNCTIONS["eye"](size, dtype=x.dtype).reshape((size, *x.shape))  # type: ignore[no-any-return]
+    return FUNCTIONS["eye"](size, dtype=x.dtype, device=x.device).reshape((size, *x.shape))  # type: ignore[no-any-return]
 
 
 def _zero_block(output: Tensor, x: Tensor) -> Tensor:
-    return FUNCTIONS["zeros"]((*output.shape, *x.shape), dtype=x.dtype)  # type: ignore[no-any-return]
+    return FUNCTIONS["zeros"]((*output.shape, *x.shape), dtype=x.dtype, device=x.device)  # type: ignore[no-any-return]
 
 
 def _pulled(output: Tensor, point: Sequence[Tensor], keep: bool, cotangent: Tensor) -> tuple[Tensor, ...]:

@@ -157,14 +157,12 @@ def tensor_text(self: Any, *, tensor_contents: str | None = None) -> str:
     kind = type(self).__name__
     prefix = "tensor(" if kind in ("Tensor", "Parameter") else f"{kind}("
     indent = len(prefix)
-    suffixes = []
+    suffixes = _device(self)
     dtype = self.dtype
     usual = dtype.ir in (_types.default_dtype(), _types.default_dtype().complex) or dtype.name in (
         "int64",
         "bool",
     )
-    if self.is_cuda:
-        suffixes.append(f"device='{self.device}'")
     if tensor_contents is not None:
         text = tensor_contents
     elif self.is_meta:
@@ -190,6 +188,11 @@ def tensor_text(self: Any, *, tensor_contents: str | None = None) -> str:
     return _with_suffixes(prefix + text, suffixes, indent)
 
 
+def _device(self: Any) -> list[str]:
+    """The suffix that tells where elements are, if not on the CPU."""
+    return [f"device='{self.device}'"] if self.is_cuda else []
+
+
 def sparse_text(self: Any) -> str:
     """What ``repr`` of a sparse COO tensor gives."""
     prefix = "tensor("
@@ -199,7 +202,7 @@ def sparse_text(self: Any) -> str:
         head = f"{name}=tensor("
         shown = _elements(part._array(), indent + len(head)) if part.numel() else "[]"
         parts.append(head + shown + ("" if part.numel() else f", size={tuple(part.shape)}") + ")")
-    suffixes = [f"size={tuple(self.shape)}", f"nnz={self._nnz()}"]
+    suffixes = [*_device(self), f"size={tuple(self.shape)}", f"nnz={self._nnz()}"]
     usual = (_types.default_dtype(), _types.default_dtype().complex)
     if self.dtype.ir not in usual and self.dtype.name not in ("int64", "bool"):
         suffixes.append(f"dtype={self.dtype}")

@@ -198,7 +198,7 @@ class Storage(_OnCPU):
         """Elements in memory as an array that code outside may keep; from now on writes land in it."""
         if self.host is None:
             if not self._is_sole_reader():
-                self.value = Leaf(_copied(self.value.buffer))  # type: ignore[attr-defined]
+                self.value = Leaf(copied(self.value.buffer))  # type: ignore[attr-defined]
             self.host = self.value.buffer.expose()  # type: ignore[attr-defined]
         return self.host
 
@@ -219,7 +219,7 @@ class Storage(_OnCPU):
             return self.host
         if type(self.value) is Leaf:
             if not self._is_sole_reader():
-                self.value = Leaf(_copied(self.value.buffer))
+                self.value = Leaf(copied(self.value.buffer))
         else:
             filled = _filled(self.value)
             if filled is None:
@@ -315,7 +315,10 @@ def _filled(value: Value) -> Buffer | None:
     return made
 
 
-def _copied(buffer: Buffer) -> Buffer:
+def copied(buffer: Any) -> Any:
+    """The same elements in other memory of their device."""
+    if type(buffer) is not Buffer:
+        return buffer.copy()
     made = Buffer.empty(buffer.dtype, buffer.shape)
     made.numpy()[...] = buffer.numpy()
     return made

@@ -676,12 +676,16 @@ def _wrap_placed(
 PLACES = frozenset({"Index", "IndexPut"})  # operations on a GPU that take places from the CPU, as PyTorch's
 
 
+JOINED = frozenset({"Cat", "Stack"})  # where a number on the CPU is a part like any other
+
+
 def common_place(name: str, tensors: Sequence[Any]) -> device:
     """The device of an operation on `tensors`. Numbers (0-d tensors) on the CPU go anywhere.
 
     Raises: RuntimeError: they are on different devices.
     """
-    bound = [t for t in tensors if isinstance(t, Tensor) and (t._type.shape or not t.is_cpu)]
+    bound = [t for t in tensors if isinstance(t, Tensor)
+             and (t._type.shape or not t.is_cpu or name in JOINED)]
     places = dict.fromkeys([t.device for t in bound])
     if len(places) <= 1:
         return next(iter(places), CPU)

@@ -16,7 +16,7 @@ from ..autograd.nodes import GradNode, look
 from . import at_once, running
 from .memory_order import Order, own_order
 from .storage import DeviceStorage, Leaf, MetaLeaf, Storage, overlaps, recorder, stored, write_steps
-from .tensor import Tensor, in_order, wrap
+from .tensor import Tensor, beside, in_order, wrap
 
 CHAIN_BOUND = 16  # writes to parts, each to what the one before left, that wait before they are computed
 
@@ -268,7 +268,7 @@ def on_device(x: Tensor, place: device) -> Tensor:
     Raises: NotImplementedError: `x` has no elements.
     """
     if x.is_sparse:
-        return x._with(on_device(x._pair[1], place))  # type: ignore[no-any-return]
+        return x._with(*[on_device(t, place) for t in reversed(x._pair)])  # type: ignore[no-any-return]
     value, order = x._value(), own_order(x)
     if place is META:
         return wrap_on_meta(x, value, order)
@@ -290,7 +290,7 @@ def wrap_on_meta(x: Tensor, value: Value, order: Order | None) -> Tensor:
 
 def lay(made: Tensor, order: Order | None) -> Tensor:
     """`made`, a new tensor that nothing else shows yet, with its memory filled in another order."""
-    other = in_order(made._value(), order)
+    other = beside(made, made._value(), order)
     if made._base is not None:  # what it is a view of was made on the way, and is nobody's
         made._rg, made._fn, made._base = False, made.grad_fn, None
     made._storage, made._view, made._cached = other._storage, other._view, other._cached

@@ -211,6 +211,7 @@ _OF: dict[tuple[str, str], Kind | None] = {  # of one function
        for name in ("linspace", "logspace") for key in ("start", "end")},
     ("group_norm", "num_groups"): None, ("max", "dim"): _ANYTHING, ("min", "dim"): _ANYTHING,
     ("type", "dtype"): _ANYTHING, ("movedim", "source"): _INTS, ("moveaxis", "source"): _INTS,
+    ("tensordot", "dims"): _ANYTHING,
     ("repeat_interleave", "repeats"): ("Tensor", lambda x: isinstance(x, Tensor) or _INTS[1](x)),
     ("einsum", "equation"): None, ("copy_", "src"): _OPERAND,
     ("broadcast_tensors", "tensors"): _TENSOR, ("lerp", "weight"): _OPERAND,

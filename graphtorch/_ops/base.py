@@ -20,7 +20,7 @@ from .._deferred.at_once import check_64_bits, element
 from .._deferred.door import Buffer
 from .._deferred.memory_order import order_of
 from .._deferred.running import flush, locate, settle, user_line
-from .._deferred.storage import Leaf, Storage, number_in_all, recorder
+from .._deferred.storage import DeviceStorage, Leaf, Storage, number_in_all, recorder
 from .._deferred.tensor import Tensor, wrap
 from .._deferred.write import assign, cast_tensor, check_overlap
 from .._types import CPU
@@ -142,6 +142,9 @@ def write_out(name: str, result: Any, out: Any) -> Any:
             f"{name}(): functions with out=... arguments don't support automatic differentiation, but one "
             "of the arguments requires grad."
         )
+    if DeviceStorage.used and out.device is not result.device:
+        raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, "
+                           f"{result.device} and {out.device}! ({name}: out= is on {out.device})")
     if out._type.shape != result._type.shape:
         METHODS["resize_"](out, result._type.shape)
     return assign(out, result)

@@ -259,6 +259,19 @@ def without_elements(shape: tuple[Any, ...], dtype: DType, requires_grad: bool =
     return made.requires_grad_() if requires_grad else made
 
 
+def place_for(given: Any, out: Any) -> _types.device:
+    """The device of what is made: `given`, or that of the tensor it is written to.
+
+    Raises: RuntimeError: these differ.
+    """
+    if not isinstance(out, Tensor):
+        return check_device(given)
+    place = out.device if given is None else check_device(given)
+    if place is not out.device:
+        raise RuntimeError(f"device {place} does not match device of out parameter ({out.device})")
+    return place
+
+
 def _made(
     value: Value, requires_grad: bool, out: Tensor | None = None, place: _types.device = CPU
 ) -> Tensor:
@@ -280,7 +293,7 @@ def _filled(number: int, name: str, doc: str) -> Callable[..., Tensor]:
         memory_format: Any = None,
         names: Any = None,
     ) -> Tensor:
-        place = check_device(device)
+        place = place_for(device, out)
         ir = (_types.default_dtype() if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
         return _made(full_value(_sizes(name, size), number, ir), requires_grad, out, place)
 
@@ -367,7 +380,7 @@ def full(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of `fill_value`, whose type decides the dtype."""
-    place = check_device(device)
+    place = place_for(device, out)
     if isinstance(fill_value, Tensor):
         if fill_value.ndim:
             raise TypeError("full(): argument 'fill_value' (position 2) must be Number, not Tensor")
@@ -403,7 +416,7 @@ def eye(
     requires_grad: bool = False,
 ) -> Tensor:
     """Ones on the diagonal of an n x m matrix, zeros elsewhere."""
-    place = check_device(device)
+    place = place_for(device, out)
     m = n if m is None else m
     if n < 0 or m < 0:
         raise RuntimeError(f"n must be greater or equal to 0, got {min(n, m)}")

@@ -19,7 +19,7 @@ from .._deferred.storage import Leaf, recorder
 from .._deferred.tensor import Tensor
 from .._types import check_device, to_ir
 from .base import size_value
-from .creation import _made, leaf_on
+from .creation import _made, leaf_on, place_for
 
 
 def arange(
@@ -35,7 +35,7 @@ def arange(
     pin_memory: bool = False,
 ) -> Tensor:
     """start, start + step, ... up to `end`, which is left out."""
-    place = check_device(device)
+    place = place_for(device, out)
     if end is None:
         start, end = 0, start
     start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
@@ -94,7 +94,7 @@ def range_(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor
     dtype = options.pop("dtype", None)
     ir = _types.default_dtype() if dtype is None else to_ir(dtype)
     return _made(_ramp(count, start, step, ir), options.get("requires_grad", False), options.get("out"),
-                 check_device(options.get("device")))
+                 place_for(options.get("device"), options.get("out")))
 
 
 def linspace(
@@ -109,7 +109,7 @@ def linspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """`steps` numbers from start to end, both included."""
-    place = check_device(device)
+    place = place_for(device, out)
     if isinstance(steps, SymInt) or _are_recorded(start, end, steps, dtype, out):
         found, ir = _recorded_line(start, end, steps, dtype)
         return _made(ops.cast(found, dtype=ir), requires_grad, out, place)
@@ -162,7 +162,7 @@ def logspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """base ** linspace(start, end, steps)."""
-    place = check_device(device)
+    place = place_for(device, out)
     if _are_recorded(start, end, steps, dtype, out):
         exponents, ir = _recorded_line(start, end, steps, dtype)
         powers = ops.pow(ops.constant(value=Literal.of(float(base), f64)), exponents)

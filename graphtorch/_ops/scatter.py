@@ -10,7 +10,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import SCALAR_NAMES, i64
 from graphtorch.ir.shape import broadcast
 
-from .._deferred.tensor import Tensor, beside
+from .._deferred.tensor import Tensor, beside, common_place
 from .._deferred.write import assign
 from .._types import DTYPES, iinfo
 from .base import (
@@ -311,6 +311,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     if index._type.dtype is not i64:
         raise RuntimeError(f"take(): Expected a long tensor for index, but got "
                            f"{SCALAR_NAMES[index._type.dtype]}: convert it with .long()")
+    common_place("Take", (input, index))
     flat = reshape(input, (-1,))
     return getitem(flat, index)
 

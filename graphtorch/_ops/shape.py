@@ -14,7 +14,7 @@ from graphtorch.ir.shape import broadcast
 
 from .._deferred.memory_order import order_asked
 from .._deferred.storage import recorder
-from .._deferred.tensor import Tensor, beside, wrap
+from .._deferred.tensor import Tensor, beside, common_place, wrap
 from .._deferred.write import lay
 from .._types import Size, contiguous_format, preserve_format
 from .autocast import single_precision
@@ -345,6 +345,7 @@ def repeat_interleave(
                                       f"'{SCALAR_NAMES[repeats._type.dtype]}': give repeats of int64")
         if output_size is not None and (recorder.capture is not None or repeats.is_meta):
             return _repeated(input, repeats, axis, output_size)
+        common_place("RepeatInterleave", (input, repeats))
         repeats = elements_for_size("repeat_interleave", repeats, "give output_size")
     counts = np.asarray(repeats).reshape(-1)
     if (counts < 0).any():

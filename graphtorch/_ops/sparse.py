@@ -168,10 +168,15 @@ class SparseTensor(Tensor):
             return made(*self._pair, self._size, True)
         values = self._pair[1]
         keys, inverse = np.unique(self._keys(), return_inverse=True)
-        columns = np.stack(np.unravel_index(keys, self._size[: self.sparse_dim()])).astype(np.int64)
+        columns = np.stack(np.unravel_index(keys, self._size[: self.sparse_dim()]))
         zeros = values.new_zeros((len(keys), *values.shape[1:]))
-        total = FUNCTIONS["index_put"](zeros, (from_array(inverse.reshape(-1)),), values, accumulate=True)
-        return made(from_array(columns), total, self._size, True)
+        at = self._places(inverse.reshape(-1))
+        total = FUNCTIONS["index_put"](zeros, (at,), values, accumulate=True)
+        return made(self._places(columns), total, self._size, True)
+
+    def _places(self, array: np.ndarray) -> Tensor:
+        """Indices beside the values."""
+        return from_array(array.astype(np.int64), place=self.device)
 
     def _keys(self) -> np.ndarray:
         """For each entry its row-major position in the sparse dimensions."""
@@ -198,8 +203,8 @@ class SparseTensor(Tensor):
         """The elements at the indices of `mask`."""
         return METHODS["sparse_mask"](self.to_dense(), mask)
 
-    def _with(self, values: Tensor) -> SparseTensor:
-        return made(self._pair[0], values, self._size, self._merged)
+    def _with(self, values: Tensor, indices: Tensor | None = None) -> SparseTensor:
+        return made(self._pair[0] if indices is None else indices, values, self._size, self._merged)
 
     def detach(self) -> SparseTensor:
         return self._with(self._pair[1].detach())
@@ -227,7 +232,7 @@ class SparseTensor(Tensor):
         if max(a, b) >= self.sparse_dim():
             raise RuntimeError("transpose of a sparse tensor: only its sparse dimensions can be swapped")
         order[a], order[b] = order[b], order[a]
-        rows = self._pair[0][from_array(np.array(order[: self.sparse_dim()]))]
+        rows = self._pair[0][self._places(np.array(order[: self.sparse_dim()]))]
         return made(rows, self._pair[1], tuple(self._size[i] for i in order), False)
 
     def t(self) -> SparseTensor:
@@ -349,7 +354,7 @@ class SparseCsrTensor(SparseTensor):
     def crow_indices(self) -> Tensor:
         """[rows + 1]: for each row how many entries stand before it, then how many there are."""
         rows = self._pair[0]._array()[0]
-        return from_array(np.searchsorted(rows, np.arange(self._size[0] + 1)).astype(np.int64))
+        return self._places(np.searchsorted(rows, np.arange(self._size[0] + 1)))
 
     def col_indices(self) -> Tensor:
         """[nnz]: the column of each entry."""
@@ -368,8 +373,8 @@ class SparseCsrTensor(SparseTensor):
     def to_sparse_csr(self, dense_dim: int | None = None) -> SparseCsrTensor:
         return self
 
-    def _with(self, values: Tensor) -> SparseCsrTensor:
-        return in_rows(made(self._pair[0], values, self._size, True))
+    def _with(self, values: Tensor, indices: Tensor | None = None) -> SparseCsrTensor:
+        return in_rows(made(self._pair[0] if indices is None else indices, values, self._size, True))
 
     def __repr__(self, **kwargs: Any) -> str:
         return (f"tensor(crow_indices={self.crow_indices()},\n       col_indices={self.col_indices()},\n"
@@ -410,9 +415,10 @@ def sparse_csr_tensor(crow_indices: Any, col_indices: Any, values: Any, size: An
                            f"number of col_indices: got {starts.tolist()} for {columns.size}")
     rows = np.repeat(np.arange(starts.size - 1), np.diff(starts))
     width = int(columns.max()) + 1 if columns.size else 0
-    found = sparse_coo_tensor(from_array(np.stack([rows, columns]).astype(np.int64)), values,
-                              (starts.size - 1, width) if size is None else size, dtype=dtype, device=device,
-                              requires_grad=requires_grad, check_invariants=True)
+    values = FUNCTIONS["as_tensor"](values, device=device)
+    indices = from_array(np.stack([rows, columns]).astype(np.int64), place=values.device)
+    found = sparse_coo_tensor(indices, values, (starts.size - 1, width) if size is None else size,
+                              dtype=dtype, requires_grad=requires_grad, check_invariants=True)
     return in_rows(found)
 
 
@@ -473,7 +479,7 @@ def _product_of_two(a: SparseTensor, b: SparseTensor) -> SparseTensor:
     if a._size != b._size:
         raise RuntimeError("mul operands have incompatible sizes")
     _, left, right = np.intersect1d(a._keys(), b._keys(), return_indices=True)
-    first, second = from_array(left), from_array(right)
+    first, second = a._places(left), a._places(right)
     return made(a._pair[0][:, first], a._pair[1][first] * b._pair[1][second], a._size, True)
 
 
@@ -523,12 +529,14 @@ def sparse_coo_tensor(indices: Any, values: Any = None, size: Any = None, *, dty
 
     Raises: RuntimeError where the parts do not fit each other.
     """
-    check_device(device)
     if values is None:
-        return _empty(indices if size is None else size, dtype, requires_grad)
-    tensor, int64 = FUNCTIONS["as_tensor"], DTYPES["int64"]
-    indices, values = tensor(indices).to(int64).detach(), tensor(values)
-    values = values if dtype is None else values.to(dtype)
+        return _empty(indices if size is None else size, dtype, check_device(device), requires_grad)
+    values = FUNCTIONS["as_tensor"](values, dtype, device)
+    where = values.device if device is None and not isinstance(indices, Tensor) else device
+    indices = FUNCTIONS["as_tensor"](indices, DTYPES["int64"], where).detach()
+    if indices.device is not values.device:
+        raise RuntimeError(f"device of indices ({indices.device}) must match device of values "
+                           f"({values.device}): give device=, which moves both")
     if indices.ndim != 2:
         raise RuntimeError("indices must be sparse_dim x nnz, but got: "
                            f"{list(indices.shape)}")
@@ -545,10 +553,11 @@ def sparse_coo_tensor(indices: Any, values: Any = None, size: Any = None, *, dty
     return found.requires_grad_() if requires_grad else found
 
 
-def _empty(size: Any, dtype: Any, requires_grad: bool) -> SparseTensor:
+def _empty(size: Any, dtype: Any, place: device, requires_grad: bool) -> SparseTensor:
     size = tuple(int(s) for s in size)
-    values = FUNCTIONS["zeros"](0, dtype=dtype)
-    found = made(FUNCTIONS["zeros"](len(size), 0, dtype=DTYPES["int64"]), values, size, not len(size))
+    values = FUNCTIONS["zeros"](0, dtype=dtype, device=place)
+    indices = FUNCTIONS["zeros"](len(size), 0, dtype=DTYPES["int64"], device=place)
+    found = made(indices, values, size, not len(size))
     return found.requires_grad_() if requires_grad else found
 
 
@@ -590,7 +599,7 @@ def to_sparse(self: Tensor, sparse_dim: int | None = None, *, layout: Any = None
                            f"got {count}")
     array = self.detach()._array()
     present = (array != 0).any(axis=tuple(range(count, self.ndim)))
-    columns = from_array(np.stack(np.nonzero(present)).astype(np.int64))
+    columns = from_array(np.stack(np.nonzero(present)).astype(np.int64), place=self.device)
     return made(columns, self[tuple(columns.unbind(0))], self.shape, True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from graphtorch.ir.dtype import SCALAR_NAMES
 
 from .. import _types
-from .._deferred.tensor import Tensor
+from .._deferred.tensor import Tensor, common_place
 from .base import FUNCTIONS, axis_of, check_tensor, checked, common_dtype, register, rounded_once
 from .compare import where
 from .order import sort
@@ -171,14 +171,16 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
     rows = list(choose(range(input.shape[0]), r))
     if r == 0 or not rows:
         return input.new_empty((0, r) if r else (0,))
-    return input[FUNCTIONS["tensor"](rows)]
+    return input[FUNCTIONS["tensor"](rows, device=input.device)]
 
 
 @register(method=False, out=True)
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """Where `elements` are among `test_elements`; `invert` for where they are not."""
     common = _types.dtype._of[common_dtype(elements, test_elements)]
-    x, tested = (t if isinstance(t, Tensor) else FUNCTIONS["tensor"](t) for t in (elements, test_elements))
+    place = common_place("isin", (elements, test_elements))
+    x, tested = (t if isinstance(t, Tensor) else FUNCTIONS["tensor"](t, device=place)
+                 for t in (elements, test_elements))
     x, flat = x.to(common), sort(tested.to(common).reshape(-1))[0]
     if flat.shape[0] == 0:
         return x.new_full(tuple(x.shape), invert, dtype=_bool())

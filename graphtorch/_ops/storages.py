@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ from .._deferred.tensor import Tensor
 from .._types import device, dtype
 from ..autograd.grad_mode import no_grad
 from .base import METHODS, register
-from .creation import from_numpy
+from .creation import from_array, from_numpy
 
 
 class _Memory(ABC):
     """What both share. Two tensors that share memory have equal storages."""
 
-    is_cuda = is_sparse = False
+    is_sparse = False
 
     def __init__(self, tensor: Tensor):
         base = object.__new__(Tensor)
@@ -29,6 +30,10 @@ class _Memory(ABC):
     @property
     def device(self) -> device:
         return self._tensor.device
+
+    @property
+    def is_cuda(self) -> bool:
+        return self._tensor.is_cuda
 
     def data_ptr(self) -> int:
         """The address of the first element; 0 where there are none."""
@@ -44,7 +49,16 @@ class _Memory(ABC):
         return False
 
     def cpu(self) -> Any:
-        return self
+        """In the host's memory: itself, or a copy."""
+        return self._on(METHODS["cpu"])
+
+    def cuda(self, device: Any = None, non_blocking: bool = False) -> Any:
+        """On a GPU: itself, or a copy."""
+        return self._on(lambda x: METHODS["cuda"](x, device))
+
+    def _on(self, move: Callable[[Tensor], Tensor]) -> Any:
+        moved = move(self._tensor)
+        return self if moved is self._tensor else type(self)(moved)
 
     def _elements(self) -> np.ndarray:
         return self._tensor._array().reshape(-1)
@@ -114,7 +128,9 @@ class UntypedStorage(_Memory):
     def __getitem__(self, index: Any) -> Any:
         """A byte; or, for a slice, the storage of that part."""
         part = self.__array__()[index]
-        return UntypedStorage(from_numpy(part)) if isinstance(index, slice) else int(part)
+        if not isinstance(index, slice):
+            return int(part)
+        return UntypedStorage(from_array(part, place=self.device) if self.is_cuda else from_numpy(part))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """The bytes; they are not copied."""

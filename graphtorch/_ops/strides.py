@@ -14,7 +14,7 @@ from graphtorch.ir.shape import SymInt, contiguous_strides, numel
 
 from .._deferred.memory_order import CHANNELS_LAST_RANK
 from .._deferred.running import _refuse_in_capture, settle
-from .._deferred.storage import Leaf, Take, ViewDtype, is_contiguous, recorder
+from .._deferred.storage import Leaf, Take, ViewDtype, copied, is_contiguous, recorder
 from .._deferred.tensor import Tensor, beside, make_view
 from .._deferred.write import check_writable
 from .._types import Size
@@ -261,6 +261,10 @@ def set_(
         source = beside(self, full_value((0,), 0, self._type.dtype))
     if isinstance(source, (TypedStorage, UntypedStorage)):
         source = source._tensor
+    if source.device is not self.device:
+        raise RuntimeError(f'Attempted to set the storage of a tensor on device "{self.device}" to a storage '
+                           f'on different device "{source.device}".  This is no longer allowed; the devices '
+                           "must match.")
     if size is not None:
         source = as_strided(
             source, size, contiguous_strides(tuple(size)) if stride is None else stride, storage_offset
@@ -344,9 +348,11 @@ def data_ptr(self: Tensor) -> int:
     if (
         storage.host is None and sys.getrefcount(storage.value) > 2
     ):  # a clone may hold the same elements until a write
-        storage.value = Leaf.of(storage.value.buffer.numpy().copy())  # type: ignore[attr-defined]
-    array = storage.host if storage.host is not None else storage.value.buffer.numpy()  # type: ignore[attr-defined]
-    return array.ctypes.data + _offset(self) * self.itemsize if array.size else 0
+        storage.value = Leaf(copied(storage.value.buffer))  # type: ignore[attr-defined]
+    if not storage.value.type.numel:
+        return 0
+    address = storage.value.buffer.address if storage.host is None else storage.host.ctypes.data  # type: ignore
+    return address + _offset(self) * self.itemsize  # type: ignore[no-any-return]
 
 
 @register(function=False)

@@ -27,7 +27,7 @@ from .._ops.base import (
     run,
     write_out,
 )
-from .._ops.creation import _sizes, without_elements
+from .._ops.creation import _sizes, place_for, without_elements
 from .._types import META, check_device, device, to_ir
 from . import draw
 from .fill import CHANCES, normal_of
@@ -75,7 +75,7 @@ def _float_factory(name: str, doc: str, make: Callable[..., Value], fill: str) -
         pin_memory: bool = False,
         names: Any = None,
     ) -> Tensor:
-        place = check_device(device)
+        place = place_for(device, out)
         shape = _sizes(name, size)
         if out is not None:
             return METHODS[fill](_resized(out, shape), generator=generator)
@@ -106,7 +106,7 @@ def randint(
     requires_grad: bool = False,
 ) -> Tensor:
     """Integers in [low, high); ``randint(high, size)`` starts at 0."""
-    place = check_device(device)
+    place = place_for(device, out)
     if size is None:
         low, high, size = 0, low, high
     elif high is None:
@@ -143,7 +143,7 @@ def randperm(
     pin_memory: bool = False,
 ) -> Tensor:
     """The integers 0 .. n - 1 in random order."""
-    place = check_device(device)
+    place = place_for(device, out)
     if n < 0:
         raise RuntimeError(f"n must be non-negative, got {n}")
     ir = (i64 if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
@@ -168,7 +168,7 @@ def normal(
     pin_memory: bool = False,
 ) -> Tensor:
     """Normal numbers: of the shape of `mean` or `std`, or of `size` for two numbers."""
-    place = check_device(device)
+    place = place_for(device, out)
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
     for x in (mean, std):
         if isinstance(x, complex):

@@ -90,7 +90,7 @@ def _grouped_mm(
     if mat_a.dim() == 3 and mat_b.dim() == 3 and offs is None:
         found = FUNCTIONS["bmm"](mat_a, mat_b)
     elif mat_a.dim() == 2 and mat_b.dim() == 3 and offs is not None:
-        rows = FUNCTIONS["arange"](mat_a.shape[0], dtype=offs.dtype).unsqueeze(1)
+        rows = FUNCTIONS["arange"](mat_a.shape[0], dtype=offs.dtype, device=offs.device).unsqueeze(1)
         ends = offs.unsqueeze(0)
         starts = FUNCTIONS["cat"]([offs.new_zeros(1), offs[:-1]]).unsqueeze(0)
         belongs = ((rows >= starts) & (rows < ends)).to(mat_a.dtype)  # [M, G]

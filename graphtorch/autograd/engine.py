@@ -486,7 +486,8 @@ def _listed(tensors: Any) -> tuple[Any, ...]:
 def _ones_at(edge: GradientEdge) -> Tensor:
     """A one for each element of the tensor at an edge."""
     kind = edge.node.types[edge.output_nr]
-    return FUNCTIONS["ones"](kind.shape, dtype=dtype._of[kind.dtype])  # type: ignore[no-any-return]
+    ones = FUNCTIONS["ones"](kind.shape, dtype=dtype._of[kind.dtype], device=edge.node.place)
+    return ones  # type: ignore[no-any-return]
 
 
 def _edge_of(tensor: Any) -> tuple[GradNode, int]:
@@ -527,6 +528,11 @@ def _gradient(tensor: Any, gradient: Any) -> Any:
             f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has a "
             f"shape of {tensor.shape}."
         )
+    if gradient.device is not tensor.device:
+        if gradient.shape or not gradient.is_cpu:
+            raise RuntimeError(f"invalid gradient at index 0 - expected device {tensor.device} but got "
+                               f"{gradient.device}: move it with .to({str(tensor.device)!r})")
+        gradient = gradient.to(tensor.device)
     return gradient if gradient.dtype is tensor.dtype else gradient.to(tensor.dtype)
 
 

@@ -144,7 +144,7 @@ def _random_like(x: Tensor) -> Tensor:
     array = rng.standard_normal(x.shape)
     if x.dtype.is_complex:
         array = array + 1j * rng.standard_normal(x.shape)
-    return from_array(np.asarray(array).astype(x._type.dtype.numpy))
+    return from_array(np.asarray(array).astype(x._type.dtype.numpy), place=x.device)
 
 
 def _spread(x: Tensor) -> Tensor:
@@ -207,26 +207,26 @@ class _Check:
         for i, x in enumerate(self.inputs):
             if isinstance(x, Tensor):
                 array = (replaced or {}).get(i)
-                x = x if array is None else from_array(array.copy()).requires_grad_(x.requires_grad)
+                x = x if array is None else from_array(array.copy(), x.requires_grad, x.device)
             args.append(x)
         with enable_grad():
             return _listed(self.func(*args))
 
     def values(self, replaced: dict[int, np.ndarray]) -> list[np.ndarray]:
         with no_grad():
-            return [o.detach().numpy().copy() for o in _differentiable(self.run(replaced))]
+            return [o.detach().numpy(force=True).copy() for o in _differentiable(self.run(replaced))]
 
     def gradients(self, which: int, cotangent: np.ndarray) -> list[np.ndarray]:
         """Of one output; zeros for inputs that it does not depend on."""
         output = self.outputs[which]
-        seed = from_array(np.array(cotangent, output._type.dtype.numpy))
+        seed = from_array(np.array(cotangent, output._type.dtype.numpy), place=output.device)
         leaves = [self.inputs[i] for i in self.wanted]
         found = grad(output, leaves, seed, retain_graph=True, allow_unused=True)
         result = []
         for i, (x, g) in enumerate(zip(leaves, found, strict=True)):
             self._check_form(i, x, g)
-            array = np.zeros(x.shape, x._type.dtype.numpy) if g is None else g.detach().numpy().copy()
-            result.append(array)
+            zeros = np.zeros(x.shape, x._type.dtype.numpy)
+            result.append(zeros if g is None else g.detach().numpy(force=True).copy())
         return result
 
     def _check_form(self, i: int, x: Tensor, g: Tensor | None) -> None:
@@ -247,7 +247,7 @@ class _Check:
         for i in self.wanted:
             for moved in self._steps(i):
                 before, after = (
-                    [o.detach().numpy() for o in _listed(self.run(r)) if isinstance(o, Tensor)]
+                    [o.detach().numpy(force=True) for o in _listed(self.run(r)) if isinstance(o, Tensor)]
                     for r in ({}, {i: moved})
                 )
                 for a, b in zip(before, after, strict=True):
@@ -255,7 +255,7 @@ class _Check:
                         raise GradcheckError("Numerical gradient for function expected to be zero")
 
     def _steps(self, i: int) -> Any:
-        x = self.inputs[i].detach().numpy()
+        x = self.inputs[i].detach().numpy(force=True)
         for place in np.ndindex(x.shape):
             moved = x.copy()
             moved[place] += self.eps
@@ -291,7 +291,7 @@ class _Check:
         return [np.array(row).reshape(-1, n).T for row, n in zip(rows, sizes, strict=True)]
 
     def _numeric(self, which: int, i: int, output: Tensor) -> np.ndarray:
-        x = self.inputs[i].detach().numpy()
+        x = self.inputs[i].detach().numpy(force=True)
         rows = []
         for unit in self._units(self.inputs[i]):
             rows.append(_as_reals(self._difference(which, i, x, unit)))
@@ -332,7 +332,7 @@ class _Check:
             cotangent = _direction(rng, output)
             analytic = self.gradients(which, cotangent)
             for position, i in enumerate(self.wanted):
-                x, along = self.inputs[i].detach().numpy(), _direction(rng, self.inputs[i])
+                x, along = self.inputs[i].detach().numpy(force=True), _direction(rng, self.inputs[i])
                 change = self._difference(which, i, x, along)
                 numeric = np.sum(_as_reals(change) * _as_reals(np.asarray(cotangent)))
                 found = np.sum(_as_reals(analytic[position]) * _as_reals(np.asarray(along)))

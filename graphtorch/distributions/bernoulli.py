@@ -89,7 +89,7 @@ class Bernoulli(ExponentialFamily):
         return binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none")
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        values = FUNCTIONS["arange"](2, dtype=self._param.dtype)
+        values = FUNCTIONS["arange"](2, dtype=self._param.dtype, device=self._param.device)
         values = values.reshape((-1, *(1 for _ in self._batch_shape)))
         return values.expand((-1, *self._batch_shape)) if expand else values
 

@@ -99,6 +99,6 @@ class Binomial(Distribution):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         count = self._one_count("enumerate_support")
-        values = FUNCTIONS["arange"](1 + count, dtype=self._param.dtype)
+        values = FUNCTIONS["arange"](1 + count, dtype=self._param.dtype, device=self._param.device)
         values = values.reshape((-1, *(1 for _ in self._batch_shape)))
         return values.expand((-1, *self._batch_shape)) if expand else values

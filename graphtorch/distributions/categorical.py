@@ -115,5 +115,6 @@ class Categorical(Distribution):
         return -(self.logits.clamp(min=finfo(self.logits.dtype).min) * self.probs).sum(-1)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        values = FUNCTIONS["arange"](self._num_events).reshape((-1, *(1 for _ in self._batch_shape)))
+        values = FUNCTIONS["arange"](self._num_events, device=self._param.device)
+        values = values.reshape((-1, *(1 for _ in self._batch_shape)))
         return values.expand((-1, *self._batch_shape)) if expand else values

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from .._deferred.tensor import Tensor
-from .._ops.base import FUNCTIONS
 from . import constraints
 from .distribution import Distribution
 from .utils import all_numbers, broadcast_all
@@ -35,7 +34,7 @@ class Cauchy(Distribution):
     @property
     def mean(self) -> Tensor:
         """NaN: there is none."""
-        return FUNCTIONS["full"](self._extended_shape(), math.nan, dtype=self.loc.dtype)
+        return self.loc.new_full(self._extended_shape(), math.nan)
 
     @property
     def mode(self) -> Tensor:
@@ -43,7 +42,7 @@ class Cauchy(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        return FUNCTIONS["full"](self._extended_shape(), math.inf, dtype=self.loc.dtype)
+        return self.loc.new_full(self._extended_shape(), math.inf)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         noise = self.loc.new_empty(self._extended_shape(sample_shape)).cauchy_()

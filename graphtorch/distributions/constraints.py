@@ -291,7 +291,7 @@ class _CorrCholesky(_LowerCholesky):
 
 class _Square(_OfMatrices):
     def check(self, value: Any) -> Any:
-        return FUNCTIONS["full"](tuple(value.shape[:-2]), value.shape[-2] == value.shape[-1])
+        return value.new_full(value.shape[:-2], value.shape[-2] == value.shape[-1], dtype=bool)
 
 
 class _Symmetric(_Square):

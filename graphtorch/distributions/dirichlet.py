@@ -43,7 +43,7 @@ class Dirichlet(ExponentialFamily):
     def mode(self) -> Tensor:
         """In a corner where no concentration reaches 1."""
         above_one = (self.concentration - 1).clamp(min=0.0)
-        corner = (FUNCTIONS["arange"](self._event_shape[0]) == 0).to(above_one.dtype)
+        corner = (FUNCTIONS["arange"](self._event_shape[0], device=above_one.device) == 0).to(above_one)
         nowhere = (self.concentration < 1).all(-1, True)
         return FUNCTIONS["where"](nowhere, corner, above_one / above_one.sum(-1, True))
 

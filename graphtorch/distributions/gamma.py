@@ -52,7 +52,7 @@ class Gamma(ExponentialFamily):
         return self._note(above(drawn, finfo(drawn.dtype).tiny))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        value = FUNCTIONS["as_tensor"](value, dtype=self.rate.dtype)
+        value = FUNCTIONS["as_tensor"](value, dtype=self.rate.dtype, device=self.rate.device)
         if self._validate_args:
             self._validate_sample(value)
         a, xlogy = self.concentration, FUNCTIONS["xlogy"]

@@ -31,7 +31,7 @@ class Half(TransformedDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        value = FUNCTIONS["as_tensor"](value, dtype=self.scale.dtype)
+        value = FUNCTIONS["as_tensor"](value, dtype=self.scale.dtype, device=self.scale.device)
         inside = self.base_dist.log_prob(value) + math.log(2)
         return FUNCTIONS["where"](value >= 0, inside, -math.inf)
 

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from .._deferred.tensor import Tensor
-from .._ops.base import FUNCTIONS
 from .cauchy import Cauchy
 from .half import Half
 from .transforms import AbsTransform
@@ -29,7 +28,7 @@ class HalfCauchy(Half):
 
     @property
     def mean(self) -> Tensor:
-        return FUNCTIONS["full"](self._extended_shape(), math.inf, dtype=self.scale.dtype)
+        return self.scale.new_full(self._extended_shape(), math.inf)
 
     @property
     def variance(self) -> Tensor:

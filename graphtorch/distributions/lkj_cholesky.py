@@ -35,7 +35,7 @@ class LKJCholesky(Distribution):
             raise ValueError(f"Expected dim to be an integer greater than or equal to 2. Found dim={dim}.")
         self.dim = dim
         (self.concentration,) = broadcast_all(concentration)
-        steps = FUNCTIONS["arange"](dim - 1, dtype=self.concentration.dtype)
+        steps = FUNCTIONS["arange"](dim - 1, dtype=self.concentration.dtype, device=self.concentration.device)
         offset = FUNCTIONS["cat"]([steps.new_zeros((1,)), steps])
         start = self.concentration + 0.5 * (dim - 2)
         self._beta = Beta(offset + 0.5, start.unsqueeze(-1) - 0.5 * offset)
@@ -63,7 +63,8 @@ class LKJCholesky(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         below = self.dim - 1
-        rows = FUNCTIONS["arange"](2, self.dim + 1, dtype=self.concentration.dtype)
+        like = self.concentration
+        rows = FUNCTIONS["arange"](2, self.dim + 1, dtype=like.dtype, device=like.device)
         powers = 2 * (self.concentration - 1).unsqueeze(-1) + self.dim - rows
         density = (powers * value.diagonal(dim1=-1, dim2=-2)[..., 1:].log()).sum(-1)
         a = self.concentration + 0.5 * below

@@ -74,7 +74,7 @@ class LowRankMultivariateNormal(Distribution):
         """The lower Cholesky factor of the covariance: of its diagonal's root times that of I + K K^T."""
         root = self._unbroadcasted_cov_diag.sqrt().unsqueeze(-1)
         scaled = self._unbroadcasted_cov_factor / root
-        identity = FUNCTIONS["eye"](self._event_shape[0], dtype=scaled.dtype)
+        identity = FUNCTIONS["eye"](self._event_shape[0], dtype=scaled.dtype, device=scaled.device)
         return self._of_batch(root * linalg.cholesky(scaled @ scaled.mT + identity))
 
     @lazy_property
@@ -132,7 +132,8 @@ class LowRankMultivariateNormal(Distribution):
 def capacitance_tril(factor: Tensor, diagonal: Tensor) -> Tensor:
     """The lower Cholesky factor of I + W^T D^-1 W."""
     inner = factor.mT / diagonal.unsqueeze(-2) @ factor
-    return linalg.cholesky(inner + FUNCTIONS["eye"](factor.shape[-1], dtype=factor.dtype))
+    unit = FUNCTIONS["eye"](factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    return linalg.cholesky(inner + unit)
 
 
 def lowrank_log_det(diagonal: Tensor, capacitance: Tensor) -> Tensor:

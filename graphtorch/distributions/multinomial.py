@@ -74,8 +74,8 @@ class Multinomial(Distribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         drawn = self._categorical.sample((self.total_count, *sample_shape)).movedim(0, -1)
-        counts = FUNCTIONS["zeros"](self._extended_shape(sample_shape), dtype=self.probs.dtype)
-        ones = FUNCTIONS["ones"](tuple(drawn.shape), dtype=counts.dtype)
+        counts = self.probs.new_zeros(self._extended_shape(sample_shape))
+        ones = counts.new_ones(tuple(drawn.shape))
         return self._note(counts.scatter_add(-1, drawn, ones))
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def precision_to_scale_tril(precision: Tensor) -> Tensor:
     triangular with U^-T U^-1 = P^-1.
     """
     turned = linalg.cholesky(precision.flip((-2, -1))).flip((-2, -1))
-    identity = FUNCTIONS["eye"](precision.shape[-1], dtype=precision.dtype)
+    identity = FUNCTIONS["eye"](precision.shape[-1], dtype=precision.dtype, device=precision.device)
     return linalg.solve_triangular(turned.mT, identity.expand(precision.shape), upper=False)
 
 

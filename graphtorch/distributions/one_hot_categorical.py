@@ -73,7 +73,8 @@ class OneHotCategorical(Distribution):
         return self.probs * (1 - self.probs)
 
     def _hot(self, index: Tensor) -> Tensor:
-        places = FUNCTIONS["arange"](self._event_shape[0])  # (one_hot would look at the indices first)
+        # (one_hot would look at the indices first)
+        places = FUNCTIONS["arange"](self._event_shape[0], device=index.device)
         return (index.unsqueeze(-1) == places).to(self.probs.dtype)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -89,7 +90,7 @@ class OneHotCategorical(Distribution):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         count = self._event_shape[0]
-        values = FUNCTIONS["eye"](count, dtype=self._param.dtype)
+        values = FUNCTIONS["eye"](count, dtype=self._param.dtype, device=self._param.device)
         values = values.reshape((count, *(1 for _ in self._batch_shape), count))
         return values.expand((count, *self._batch_shape, count)) if expand else values
 

@@ -261,7 +261,7 @@ class CorrCholeskyTransform(Transform):
         eps = finfo(x.dtype).eps
         r = self._strict(x.tanh().clamp(min=-1 + eps, max=1 - eps))
         left = (1 - r.square()).sqrt().cumprod(-1)  # what is left behind each element
-        r = r + FUNCTIONS["eye"](r.shape[-1], dtype=r.dtype)
+        r = r + FUNCTIONS["eye"](r.shape[-1], dtype=r.dtype, device=r.device)
         ahead = FUNCTIONS["cat"]([left.new_ones((*left.shape[:-1], 1)), left[..., :-1]], -1)
         return r * ahead
 
@@ -328,7 +328,7 @@ class StickBreakingTransform(_OfItsKind):
     def _to_come(x: Tensor) -> Tensor:
         """The logarithm of how many elements of a vector are still to come, itself included."""
         count = x.shape[-1]
-        return FUNCTIONS["arange"](count, 0, -1, dtype=x.dtype).log()  # type: ignore[no-any-return]
+        return FUNCTIONS["arange"](count, 0, -1, dtype=x.dtype, device=x.device).log()  # type: ignore
 
     def _call(self, x: Tensor) -> Tensor:
         z = (x - self._to_come(x)).sigmoid()

@@ -8,6 +8,7 @@ from typing import Any
 
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
+from .._ops.devices import chosen
 from .._types import finfo, get_default_dtype
 from ..autograd.grad_mode import enable_grad
 
@@ -18,15 +19,17 @@ EULER = 0.57721566490153286060
 
 
 def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
-    """Numbers and tensors as tensors of one shape; numbers take the dtype of the first tensor.
+    """Numbers and tensors as tensors of one shape; numbers take dtype and device of the first tensor.
 
     Raises: ValueError where a value is neither.
     """
     if not all(isinstance(v, (Tensor, Number)) for v in values):
         raise ValueError("Input arguments must all be instances of Number, torch.Tensor or objects "
                          "implementing __torch_function__.")
-    dtype = next((v.dtype for v in values if isinstance(v, Tensor)), get_default_dtype())
-    tensors = [v if isinstance(v, Tensor) else FUNCTIONS["tensor"](v, dtype=dtype) for v in values]
+    dtype, place = next(((v.dtype, v.device) for v in values if isinstance(v, Tensor)),
+                        (get_default_dtype(), chosen()))
+    tensors = [v if isinstance(v, Tensor) else FUNCTIONS["tensor"](v, dtype=dtype, device=place)
+               for v in values]
     return tuple(FUNCTIONS["broadcast_tensors"](*tensors))
 
 
@@ -58,13 +61,13 @@ def all_numbers(*values: Any) -> bool:
 
 
 def uniform(shape: Any, like: Tensor) -> Tensor:
-    """Uniform numbers in [0, 1) of the dtype of `like`."""
-    return FUNCTIONS["rand"](tuple(shape), dtype=like.dtype)  # type: ignore[no-any-return]
+    """Uniform numbers in [0, 1) of the dtype of `like`, on its device."""
+    return FUNCTIONS["rand"](tuple(shape), dtype=like.dtype, device=like.device)  # type: ignore
 
 
 def gaussian(shape: Any, like: Tensor) -> Tensor:
-    """Standard normal numbers of the dtype of `like`."""
-    return FUNCTIONS["randn"](tuple(shape), dtype=like.dtype)  # type: ignore[no-any-return]
+    """Standard normal numbers of the dtype of `like`, on its device."""
+    return FUNCTIONS["randn"](tuple(shape), dtype=like.dtype, device=like.device)  # type: ignore
 
 
 def above(value: Tensor, least: float) -> Tensor:

@@ -64,10 +64,10 @@ class VonMises(Distribution):
             tau = 1 + (1 + 4 * k * k).sqrt()
             rho = (tau - (2 * tau).sqrt()) / (2 * k)
             r = where(k < 1e-5, 1 / k + k, (1 + rho * rho) / (2 * rho))
-            angle = FUNCTIONS["zeros"](shape, dtype=k.dtype)
-            done = FUNCTIONS["zeros"](shape, dtype=DTYPES["bool"])
+            angle = k.new_zeros(shape)
+            done = angle.new_zeros(shape, dtype=DTYPES["bool"])
             while not done.all():
-                turn, limit, side = FUNCTIONS["rand"]((3, *shape), dtype=k.dtype).unbind()
+                turn, limit, side = FUNCTIONS["rand"]((3, *shape), dtype=k.dtype, device=k.device).unbind()
                 z = (math.pi * turn).cos()
                 f = (1 + r * z) / (r + z)
                 c = k * (r - f)

@@ -56,7 +56,7 @@ class Wishart(Covariance, ExponentialFamily):
                              "dimensions")
         if all_numbers(df):
             batch_shape = Size(matrix.shape[:-2])
-            self.df = FUNCTIONS["tensor"](df, dtype=matrix.dtype)
+            self.df = FUNCTIONS["tensor"](df, dtype=matrix.dtype, device=matrix.device)
         else:
             batch_shape = Size(FUNCTIONS["broadcast_shapes"](matrix.shape[:-2], df.shape))
             self.df = df.expand(batch_shape)
@@ -75,7 +75,8 @@ class Wishart(Covariance, ExponentialFamily):
 
     def _diagonal(self) -> Chi2:
         """The squares of the diagonal of samples' factors, for the covariance I."""
-        steps = FUNCTIONS["arange"](self._event_shape[-1], dtype=self._unbroadcasted_scale_tril.dtype)
+        scale_tril = self._unbroadcasted_scale_tril
+        steps = FUNCTIONS["arange"](self._event_shape[-1], dtype=scale_tril.dtype, device=scale_tril.device)
         df = self.df.expand(self._batch_shape) if self._batch_shape else self.df
         return Chi2(df.unsqueeze(-1) - steps)
 
@@ -120,9 +121,9 @@ class Wishart(Covariance, ExponentialFamily):
         root = self._dist_chi2.rsample(sample_shape).sqrt()
         root = above(root, finfo(root.dtype).eps)
         size = self._event_shape[-1]
-        rows, columns = FUNCTIONS["tril_indices"](size, size, -1)
+        rows, columns = FUNCTIONS["tril_indices"](size, size, -1, device=root.device)
         below = gaussian((*sample_shape, *self._batch_shape, size * (size - 1) // 2), root)
-        lower = FUNCTIONS["zeros"]((*root.shape, size), dtype=root.dtype)
+        lower = root.new_zeros((*root.shape, size))
         lower[..., rows, columns] = below
         factor = self._unbroadcasted_scale_tril @ (FUNCTIONS["diag_embed"](root) + lower)
         return factor @ factor.mT
@@ -170,4 +171,4 @@ class Wishart(Covariance, ExponentialFamily):
 
 def mvdigamma(x: Tensor, size: int) -> Tensor:
     """The derivative of the logarithm of the gamma function of a dimension."""
-    return (x.unsqueeze(-1) - FUNCTIONS["arange"](size, dtype=x.dtype) / 2).digamma().sum(-1)
+    return (x.unsqueeze(-1) - FUNCTIONS["arange"](size, dtype=x.dtype, device=x.device) / 2).digamma().sum(-1)

@@ -7,13 +7,15 @@ https://docs.pytorch.org/docs/stable/nn.attention.flex_attention.html
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._torch.absent import attribute_of
+from .._types import CPU, check_device
+from ..accelerator import current_accelerator
 
 _DEFAULT_SPARSE_BLOCK_SIZE = 128
 _score_mod_signature = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -56,22 +58,27 @@ def _joined(masks: list[Tensor], how: str) -> Tensor:
     return found
 
 
-def _indices(*sizes: int) -> list[Tensor]:
+def _indices(sizes: Sequence[int], device: Any) -> list[Tensor]:
     """For each dimension its positions, shaped to broadcast with the others."""
     rank = len(sizes)
     return [
-        FUNCTIONS["arange"](s).reshape(*(-1 if i == d else 1 for i in range(rank)))
+        FUNCTIONS["arange"](s, device=device).reshape(*(-1 if i == d else 1 for i in range(rank)))
         for d, s in enumerate(sizes)
     ]
 
 
 @dataclass
 class BlockMask:
-    """Which scores count: ``mask_mod(b, h, q, kv)`` for `shape` [B, H, Q, KV]."""
+    """Which scores count: ``mask_mod(b, h, q, kv)`` for `shape` [B, H, Q, KV], on a device."""
 
     shape: tuple[int, int, int, int]
     mask_mod: _mask_mod_signature
     BLOCK_SIZE: tuple[int, int] = (_DEFAULT_SPARSE_BLOCK_SIZE, _DEFAULT_SPARSE_BLOCK_SIZE)
+    device: Any = CPU
+
+    def to(self, device: Any) -> BlockMask:
+        """For scores on another device; what `mask_mod` reads beside its arguments stays where it is."""
+        return replace(self, device=check_device(device))
 
     @property
     def seq_lengths(self) -> tuple[int, int]:
@@ -81,25 +88,31 @@ class BlockMask:
         """Blocks that have a score that counts: i32 [B, H, blocks of Q, blocks of KV]."""
         b, h, q, kv = self.shape
         whole = [-(-n // size) * size for n, size in zip((q, kv), self.BLOCK_SIZE, strict=True)]
-        mask = FUNCTIONS["zeros"](b, h, *whole, dtype=self.dense().dtype)
-        mask[:, :, :q, :kv] = self.dense()
+        dense = self.dense()
+        mask = dense.new_zeros((b, h, *whole))
+        mask[:, :, :q, :kv] = dense
         parts = mask.reshape(b, h, whole[0] // self.BLOCK_SIZE[0], self.BLOCK_SIZE[0], -1, self.BLOCK_SIZE[1])
         return parts.any(-1).any(3).int()  # type: ignore[no-any-return]
 
     def dense(self) -> Tensor:
         """bool [B, H, Q, KV]."""
-        return FUNCTIONS["broadcast_to"](self.mask_mod(*_indices(*self.shape)), self.shape)  # type: ignore
+        return FUNCTIONS["broadcast_to"](self.mask_mod(*_indices(self.shape, self.device)), self.shape)  # type: ignore
 
     def sparsity(self) -> float:
         """How many of the blocks have nothing that counts, in percent."""
         return 100.0 * (1 - self.to_dense().float().mean().item())
 
 
+def _place(given: Any) -> Any:
+    """The device of a mask: where none is given, that of the accelerator if there is one."""
+    return check_device(current_accelerator() if given is None else given)
+
+
 def create_mask(
     mod_fn: _mask_mod_signature, B: int | None, H: int | None, Q_LEN: int, KV_LEN: int, device: Any = None
 ) -> Tensor:
     """The mask as a bool tensor [B, H, Q_LEN, KV_LEN]; None for a size of one."""
-    return BlockMask((B or 1, H or 1, Q_LEN, KV_LEN), mod_fn).dense()
+    return BlockMask((B or 1, H or 1, Q_LEN, KV_LEN), mod_fn, device=_place(device)).dense()
 
 
 def create_block_mask(
@@ -114,7 +127,7 @@ def create_block_mask(
 ) -> BlockMask:
     """A mask for `flex_attention`; None for a size of one, which broadcasts."""
     block = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else tuple(BLOCK_SIZE)
-    return BlockMask((B or 1, H or 1, Q_LEN, KV_LEN), mask_mod, block)  # type: ignore[arg-type]
+    return BlockMask((B or 1, H or 1, Q_LEN, KV_LEN), mask_mod, block, _place(device))  # type: ignore[arg-type]
 
 
 def flex_attention(
@@ -156,7 +169,7 @@ def flex_attention(
         1 / math.sqrt(query.shape[-1]) if scale is None else scale
     )
     if score_mod is not None:
-        scores = score_mod(scores, *_indices(*scores.shape))
+        scores = score_mod(scores, *_indices(scores.shape, scores.device))
     if block_mask is not None:
         scores = scores.masked_fill(
             ~block_mask.dense()[:, :, : scores.shape[2], : scores.shape[3]], -math.inf

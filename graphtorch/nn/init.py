@@ -213,7 +213,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
         return tensor
     rows = tensor.shape[0]
     columns = tensor.numel() // rows
-    flat = tensor.new_empty((rows, columns)).normal_(0, 1, generator=generator).double().numpy()
+    flat = tensor.new_empty((rows, columns)).normal_(0, 1, generator=generator).double().numpy(force=True)
     q, r = np.linalg.qr(flat.T if rows < columns else flat)
     q = q * np.sign(np.diag(r))
     return _from_array(tensor, (q.T if rows < columns else q).reshape(tuple(tensor.shape)) * gain)
@@ -230,7 +230,7 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
     mask = np.ones((rows, columns))
     for column in range(columns):  # drawn from the global generator, as PyTorch does
         mask[FUNCTIONS["randperm"](rows).numpy()[:zeros], column] = 0.0
-    return tensor.mul_(_array_tensor(mask).to(tensor.dtype))
+    return tensor.mul_(_array_tensor(mask).to(tensor))
 
 
 def _array_tensor(array: np.ndarray) -> Tensor:

@@ -40,12 +40,12 @@ def assert_close(
         rtol, atol: both or neither; by default what the dtype allows.
 
     Raises:
-        AssertionError: it does not hold, or shapes, dtypes or structures differ.
+        AssertionError: it does not hold, or shapes, devices, dtypes or structures differ.
         ValueError: one of rtol and atol is missing. TypeError: what cannot be compared.
     """
     if (rtol is None) != (atol is None):
         raise ValueError("rtol and atol must both be specified or both be unspecified")
-    wrong = _difference(actual, expected, "", rtol, atol, equal_nan, check_dtype, check_stride)
+    wrong = _difference(actual, expected, "", rtol, atol, equal_nan, check_dtype, check_stride, check_device)
     if wrong is not None:
         raise AssertionError(msg(wrong) if callable(msg) else wrong if msg is None else msg)
 
@@ -70,7 +70,8 @@ def _difference(a: Any, b: Any, place: str, *options: Any) -> str | None:
 
 
 def _of_leaves(
-    a: Any, b: Any, place: str, rtol: Any, atol: Any, equal_nan: bool, check_dtype: bool, check_stride: bool
+    a: Any, b: Any, place: str, rtol: Any, atol: Any, equal_nan: bool, check_dtype: bool, check_stride: bool,
+    check_device: bool,
 ) -> str | None:
     if a is None or b is None or isinstance(a, str):
         return None if a == b else f"{a!r} is not {b!r}{place}"
@@ -79,6 +80,10 @@ def _of_leaves(
     what = "Scalars" if numbers else "Tensor-likes"
     if x.shape != y.shape:
         return f"The values for attribute 'shape' do not match: {x.shape} != {y.shape}.{place}"
+    if x.device is not y.device:
+        if check_device:
+            return f"The values for attribute 'device' do not match: {x.device} != {y.device}.{place}"
+        x, y = x.cpu(), y.cpu()
     if check_dtype and not numbers and x.dtype is not y.dtype:
         return f"The values for attribute 'dtype' do not match: {x.dtype} != {y.dtype}.{place}"
     if check_stride and x.stride() != y.stride():
@@ -141,9 +146,9 @@ def make_tensor(
     low = (0 if not ir.signed else -9) if low is None else low
     high = (2 if ir.is_bool else 9) if high is None else high
     if ir.is_bool or ir.is_integer:
-        made = FUNCTIONS["randint"](int(low), int(high), tuple(size), dtype=dtype)
+        made = FUNCTIONS["randint"](int(low), int(high), tuple(size), dtype=dtype, device=device)
     else:
-        made = FUNCTIONS["rand"](tuple(size), dtype=dtype) * (high - low) + low
+        made = FUNCTIONS["rand"](tuple(size), dtype=dtype, device=device) * (high - low) + low
     if exclude_zero:
         made = made.masked_fill(made == 0, 1)
     if noncontiguous and made.numel() > 1:

@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from graphtorch.ir import ops
 
 from ..._deferred.tensor import Tensor
@@ -102,10 +100,5 @@ def vector_norm(x: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
     return x.norm(p, dim, keepdim)
 
 
-def from_array(array: np.ndarray) -> Tensor:
-    """A constant tensor of the array's dtype."""
-    return FUNCTIONS["from_numpy"](np.ascontiguousarray(array))
-
-
-__all__ = ["batched", "call", "cat", "constant_like", "floating", "from_array", "in_place",
+__all__ = ["batched", "call", "cat", "constant_like", "floating", "in_place",
            "same_dtype", "tuple_of", "vector_norm", "where"]

@@ -54,7 +54,7 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_leng
     lengths, known = _lengths(target_lengths, input_lengths, "target_lengths", n, log_probs)
     _check_lengths("input_lengths", known_inputs, steps)
     _check_lengths("target_lengths", known, None)
-    labels = _labels(targets, lengths, known, n, blank, single)
+    labels = _labels(targets.to(log_probs.device), lengths, known, n, blank, single)
     valid = (FUNCTIONS["arange"](steps, device=log_probs.device).unsqueeze(1) < inputs).unsqueeze(2)
     nll = _negative_log_likelihood(log_probs, labels, lengths, valid, blank)
     nll = nll + Normalisation.apply(log_probs, nll.detach(), valid)
@@ -200,7 +200,7 @@ def _lengths(
         tensor = FUNCTIONS["tensor"](known, dtype=FUNCTIONS["arange"](0).dtype, device=log_probs.device)
     if tensor.shape[0] != n:
         raise RuntimeError(f"{name} must be of size batch_size: expected {n}, got {tensor.shape[0]}")
-    return tensor, known
+    return tensor.to(log_probs.device), known
 
 
 def _check_lengths(name: str, known: Sequence[int] | None, most: int | None) -> None:

@@ -52,5 +52,5 @@ def pdist(input: Tensor, p: float = 2) -> Tensor:
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
     if not pairs:
         return input.new_zeros(0) + input.sum() * 0  # of a graph, as every result
-    rows, columns = (FUNCTIONS["tensor"](list(side)) for side in zip(*pairs, strict=True))
+    rows, columns = FUNCTIONS["tensor"](pairs, device=input.device).unbind(1)
     return vector_norm(input.index_select(0, rows) - input.index_select(0, columns), p, -1, False)

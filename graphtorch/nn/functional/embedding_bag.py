@@ -49,7 +49,7 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
     flat = input.reshape(-1)
     bags: Fixed | Ragged
     if offsets is None:
-        bags = Fixed(*input.shape)
+        bags = Fixed(input)
     else:
         _check_offsets(offsets, flat.shape[0])
         bags = Ragged(offsets.long(), flat.shape[0], include_last_offset)
@@ -91,13 +91,14 @@ class Bags(Protocol):
 
 
 class Fixed:
-    """Bags of one length, one after the other."""
+    """Bags of one length, the rows of `input`."""
 
-    def __init__(self, bags: int, length: int):
-        if length == 0:
+    def __init__(self, input: Tensor):
+        self.bags, self.length = input.shape
+        if self.length == 0:
             raise RuntimeError("embedding_bag: step must be nonzero: the bags of a 2-D input have a length "
                                "of 0; pass a 1-D input with offsets for empty bags")
-        self.bags, self.length = bags, length
+        self._place = input.device
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape((self.bags, self.length, x.shape[1]))
@@ -107,7 +108,7 @@ class Fixed:
 
     def count(self, kept: Tensor | None) -> Tensor:
         if kept is None:
-            return FUNCTIONS["full"]((self.bags, 1), self.length)
+            return FUNCTIONS["full"]((self.bags, 1), self.length, device=self._place)
         return self._split(kept.long()).sum(1)
 
     def largest(self, rows: Tensor, kept: Tensor | None) -> Tensor:

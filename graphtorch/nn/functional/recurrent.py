@@ -22,8 +22,9 @@ from ..._deferred.storage import Leaf, recorder
 from ..._deferred.tensor import Tensor
 from ..._ops.autocast import lower_precision
 from ..._ops.base import FUNCTIONS, run
+from ..._ops.creation import from_array
 from ..._ops.overriding import asks_first
-from ._common import from_array
+from ..._types import device
 from .dropouts import dropout as drop
 
 
@@ -200,13 +201,13 @@ def known_sizes(batch_sizes: Tensor) -> np.ndarray:
     return np.asarray(batch_sizes.tolist(), np.int64)
 
 
-def _packing(batch_sizes: Tensor) -> Packing:
+def _packing(batch_sizes: Tensor, place: device) -> Packing:
     sizes = known_sizes(batch_sizes)
     mask = np.arange(sizes[0])[None, :] < sizes[:, None]
     starts = np.cumsum(sizes) - sizes
     rows = np.where(mask, starts[:, None] + np.arange(sizes[0])[None, :], 0)
-    return Packing(from_array(rows.reshape(-1)), from_array(np.flatnonzero(mask)),
-                   from_array(mask[:, :, None]), mask.shape)
+    return Packing(from_array(rows.reshape(-1), place=place), from_array(np.flatnonzero(mask), place=place),
+                   from_array(mask[:, :, None], place=place), mask.shape)
 
 
 def _layers(mode: str, x: Tensor, states: tuple[Tensor, ...], params: Sequence[Tensor], has_biases: bool,
@@ -280,7 +281,7 @@ def _is_parameters(given: Any) -> bool:
 
 def _run_packed(mode: str, data: Tensor, batch_sizes: Tensor, states: tuple[Tensor, ...],
                 rest: list[Any]) -> tuple[Tensor, ...]:
-    where = _packing(batch_sizes)
+    where = _packing(batch_sizes, data.device)
     padded = data.index_select(0, where.rows).reshape(*where.shape, data.shape[1])
     y, *finals = _layers(mode, padded, states, *rest, mask=where.mask)  # type: ignore[misc]
     flat = y.reshape(where.shape[0] * where.shape[1], y.shape[2])

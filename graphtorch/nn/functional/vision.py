@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +15,10 @@ from graphtorch.ir.dtype import DType, f32, f64, i64, u8
 from ..._deferred.tensor import Tensor, from_value
 from ..._deferred.write import cast_tensor
 from ..._ops.base import rounded_once, size_of, size_value
+from ..._ops.creation import from_array
 from ..._ops.orders import format_kept, row_major
-from ._common import batched, cat, from_array, tuple_of, where
+from ..._types import device
+from ._common import batched, cat, tuple_of, where
 from .padding import pad
 from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 
@@ -62,9 +65,8 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     real = _arithmetic(input)
     for dim, out, scale in reversed([*zip(range(2, input.dim()), sizes, scales, strict=True)]):
         known = isinstance(input.shape[dim], int) and isinstance(out, int)
-        taps = (_taps if known else _symbolic_taps)(mode, input.shape[dim], out, scale, bool(align_corners),
-                                                    real)
-        input = _resample(input, dim, taps)
+        taps_of = _taps if known else functools.partial(_symbolic_taps, input.device)
+        input = _resample(input, dim, taps_of(mode, input.shape[dim], out, scale, bool(align_corners), real))
     return input
 
 
@@ -104,22 +106,22 @@ def _scaled(size: Any, factor: float) -> Any:
     return size * round(factor * over) // over
 
 
-def _symbolic_taps(mode: str, size: Any, out: Any, factor: float | None, align_corners: bool,
+def _symbolic_taps(on: device, mode: str, size: Any, out: Any, factor: float | None, align_corners: bool,
                    real: DType) -> list[tuple[Tensor, Tensor | None]]:
     """`_taps` where a size may change: the same numbers, computed in the graph."""
-    position: Any = from_value(ops.iota(shape=(out,), dim=0, dtype=i64))
-    last: Any = from_value(size_value(size - 1, i64))
+    position: Any = from_value(ops.iota(shape=(out,), dim=0, dtype=i64), on)
+    last: Any = from_value(size_value(size - 1, i64), on)
     if mode == "nearest" and factor is not None and factor == int(factor):
         return [((position // int(factor)).minimum(last), None)]
     real = f32 if mode.startswith("nearest") else real
-    length, place = from_value(size_value(size, real)), cast_tensor(position, real)
+    length, place = from_value(size_value(size, real), on), cast_tensor(position, real)
     scale = float(real.numpy.type(1 / factor)) if factor is not None else length / from_value(
-        size_value(out, real))
+        size_value(out, real), on)
     if mode.startswith("nearest"):
         shift = 0.5 if mode == "nearest-exact" else 0.0
         return [(((place + shift) * scale).floor().long().minimum(last), None)]
     if align_corners:
-        steps = from_value(size_value(out - 1, real)).clamp(min=1.0)
+        steps = from_value(size_value(out - 1, real), on).clamp(min=1.0)
         source = place * ((length - 1) / steps)
     else:
         wide = scale.double() if isinstance(scale, Tensor) else scale
@@ -185,8 +187,8 @@ def _resample(x: Tensor, dim: int, taps: list[tuple[Any, Any]]) -> Tensor:
     spread = (-1, *[1] * (x.dim() - dim - 1))
     total = None
     for index, weight in taps:
-        term = x.index_select(dim, _tensor(index))
-        factor = None if weight is None else _tensor(weight).to(x).reshape(spread)
+        term = x.index_select(dim, _tensor(index, x))
+        factor = None if weight is None else _tensor(weight, x).to(x).reshape(spread)
         if factor is None or total is None:
             total = term if factor is None else term * factor
         else:
@@ -228,7 +230,7 @@ def _as_taps(weights: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def _by_matrix(x: Tensor, dim: int, weights: np.ndarray) -> Tensor:
     moved = x.transpose(dim, -1)
-    return (moved @ from_array(weights.T.copy()).to(x)).transpose(dim, -1)
+    return (moved @ from_array(weights.T.copy(), place=x.device).to(x)).transpose(dim, -1)
 
 
 def _by_integers(x: Tensor, dim: int, weights: np.ndarray) -> Tensor:
@@ -267,8 +269,8 @@ def _area(mode: str, size: int, out: int, factor: float | None, align_corners: b
     return weights / np.cumsum(weights, 1)[:, -1:]  # one after the other, in `real`
 
 
-def _tensor(numbers: Any) -> Tensor:
-    return numbers if isinstance(numbers, Tensor) else from_array(numbers)
+def _tensor(numbers: Any, x: Tensor) -> Tensor:
+    return numbers if isinstance(numbers, Tensor) else from_array(numbers, place=x.device)
 
 
 def upsample(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",

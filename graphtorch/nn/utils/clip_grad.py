@@ -32,7 +32,7 @@ def get_total_norm(tensors: Tensors, norm_type: float = 2.0, error_if_nonfinite:
         return FUNCTIONS["tensor"](0.0)
     order = float(norm_type)
     with no_grad():
-        norms = FUNCTIONS["stack"]([t.detach().norm(order) for t in listed])
+        norms = FUNCTIONS["stack"]([t.detach().norm(order).to(listed[0].device) for t in listed])
         total = norms.max() if order == math.inf else norms.norm(order)
     if error_if_nonfinite and not math.isfinite(float(total)):
         raise RuntimeError(f"The total norm of order {norm_type} for gradients from `parameters` is "
@@ -47,7 +47,7 @@ def clip_grads_with_norm_(parameters: Tensors, max_norm: float, total_norm: Tens
     with no_grad():
         factor = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
         for grad in _gradients(parameters):
-            grad.mul_(factor)
+            grad.mul_(factor.to(grad.device))
 
 
 def clip_grad_norm_(parameters: Tensors, max_norm: float, norm_type: float = 2.0,

@@ -206,7 +206,7 @@ class RandomStructured(BasePruningMethod):
 
     def importance(self, t: Tensor) -> Tensor:
         """One number a slice."""
-        return FUNCTIONS["rand"](t.shape[self.dim])
+        return FUNCTIONS["rand"](t.shape[self.dim], device=t.device)
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         _check_structured(t)

@@ -14,6 +14,7 @@ import numpy as np
 from ..._deferred.tensor import Tensor
 from ..._ops.accept import accepting
 from ..._ops.base import FUNCTIONS
+from ..._ops.creation import from_array
 from ..._types import DTYPES
 from ..functional import pad
 from ..functional.recurrent import known_sizes
@@ -144,15 +145,15 @@ def pack_padded_sequence(input: Tensor, lengths: Any, batch_first: bool = False,
     if not enforce_sorted:
         at = np.argsort(-sizes, kind="stable")
         sizes = sizes[at]
-        order = FUNCTIONS["from_numpy"](at)
+        order = from_array(at, place=input.device)
         input = input.index_select(0 if batch_first else 1, order)
     steps = input.transpose(0, 1) if batch_first else input
     _check_lengths(steps, sizes, batch_first)
     batch = (sizes[None, :] > np.arange(int(sizes[0]))[:, None])
     rows = np.flatnonzero(batch)
     flat = steps[:int(sizes[0])].reshape(batch.size, *steps.shape[2:])
-    return PackedSequence(flat.index_select(0, FUNCTIONS["from_numpy"](rows)),
-                          FUNCTIONS["from_numpy"](batch.sum(1)), order, None)
+    return PackedSequence(flat.index_select(0, from_array(rows, place=flat.device)), from_array(batch.sum(1)),
+                          order, None)
 
 
 def _check_lengths(steps: Tensor, sizes: np.ndarray, batch_first: bool) -> None:
@@ -189,16 +190,16 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, pad
     batch = np.arange(sizes[0])[None, :] < sizes[:, None]
     rows = np.where(batch, (np.cumsum(sizes) - sizes)[:, None] + np.arange(sizes[0])[None, :], 0)
     data = sequence.data
-    padded = data.index_select(0, FUNCTIONS["from_numpy"](rows.reshape(-1)))
+    padded = data.index_select(0, from_array(rows.reshape(-1), place=data.device))
     padded = padded.reshape(*rows.shape, *data.shape[1:])
-    mask = FUNCTIONS["from_numpy"](batch.reshape(*batch.shape, *[1] * (data.dim() - 1)))
+    mask = from_array(batch.reshape(*batch.shape, *[1] * (data.dim() - 1)), place=data.device)
     padded = FUNCTIONS["where"](mask, padded, _fill(padding_value, data))
     if total_length is not None and total_length > longest:
         padded = _lengthened(padded, total_length, padding_value, "right")
-    lengths = FUNCTIONS["from_numpy"](batch.sum(0))
+    lengths = from_array(batch.sum(0))
     if sequence.unsorted_indices is not None:
         padded = padded.index_select(1, sequence.unsorted_indices)
-        lengths = lengths[sequence.unsorted_indices]
+        lengths = lengths[sequence.unsorted_indices.cpu()]
     return (padded.transpose(0, 1) if batch_first else padded), lengths
 
 

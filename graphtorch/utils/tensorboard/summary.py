@@ -23,7 +23,7 @@ from ..._deferred.tensor import Tensor
 def array_of(x: Any) -> np.ndarray:
     """A tensor, number or sequence as an array."""
     if isinstance(x, Tensor):
-        return x.detach().numpy()  # type: ignore[attr-defined, no-any-return]
+        return x.numpy(force=True)  # type: ignore[attr-defined, no-any-return]
     if isinstance(x, (list, tuple)) and any(isinstance(v, Tensor) for v in x):
         return np.array([array_of(v) for v in x])
     return np.asarray(x)
