@@ -9,6 +9,7 @@ import numpy as np
 
 from graphtorch.ir.dtype import DType
 
+from ..buffer import Buffer
 from .device import Device, Memory
 
 
@@ -35,11 +36,14 @@ class DeviceBuffer:
         return DeviceBuffer(device, dtype, tuple(shape), memory, memory.address)
 
     @staticmethod
-    def of(array: np.ndarray, device: Device) -> DeviceBuffer:
-        """A copy of an array."""
+    def of(array: np.ndarray, device: Device, held: object = None) -> DeviceBuffer:
+        """A copy of an array.
+
+        Args: held: who owns the array's memory, where that is pinned (see `Device.write`).
+        """
         made = DeviceBuffer.empty(device, DType.of(array.dtype), array.shape)
         if array.size:
-            device.write(made.address, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            device.write(made.address, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, held)
         return made
 
     @property
@@ -50,6 +54,12 @@ class DeviceBuffer:
         """A copy of the elements, read only: what is written to it would be lost."""
         data = self.device.read(self.address, self.nbytes)
         return np.frombuffer(data, self.dtype.numpy).reshape(self.shape)
+
+    def host(self) -> Buffer:
+        """A copy in the host's memory."""
+        made = Buffer.empty(self.dtype, self.shape)
+        self.device.download(made.address, self.address, self.nbytes)
+        return made
 
     def copy(self) -> DeviceBuffer:
         """The same elements in other memory of the device."""

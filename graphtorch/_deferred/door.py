@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from graphtorch.backends.buffer import Block, Exposed
 from graphtorch.backends.gpu import devices
 from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.device import Device
+from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import Condition
 
@@ -57,7 +59,33 @@ def uploaded(array: np.ndarray, place: device) -> DeviceBuffer:
         return DeviceBuffer.of(array, device_of(place))
 
 
+class Pinned:
+    """Owns memory of the host that GPUs read by themselves, while the program goes on."""
+
+    __slots__ = ("memory",)
+
+    def __init__(self, memory: Any):
+        self.memory = memory
+
+
+def pinned(array: np.ndarray) -> Buffer:
+    """A copy of an array in memory that the present GPU reads by itself. Raises: AssertionError: no GPU."""
+    memory = device_of(gpu()).pinned(array.nbytes)
+    made = Buffer(memory.address, DType.of(array.dtype), array.shape, Pinned(memory))
+    np.copyto(made.numpy(), array)
+    return made
+
+
+def copied_to(buffer: Buffer | DeviceBuffer, place: device) -> Buffer | DeviceBuffer:
+    """A copy of a buffer on another device. Raises: OutOfMemoryError."""
+    if type(buffer) is not Buffer:
+        return buffer.host() if place is CPU else uploaded(buffer.numpy(), place)  # type: ignore[union-attr]
+    with out_of_memory():
+        held = buffer.owner if type(buffer.owner) is Pinned else None
+        return DeviceBuffer.of(buffer.numpy(), device_of(place), held)
+
+
 __all__ = [
-    "CHOSEN", "Block", "Buffer", "Device", "DeviceBuffer", "Executable", "Exposed", "captured_program",
-    "device_of", "gpus", "pending_program", "place_of", "uploaded",
+    "CHOSEN", "Block", "Buffer", "Device", "DeviceBuffer", "Executable", "Exposed", "Pinned",
+    "captured_program", "copied_to", "device_of", "gpus", "pending_program", "pinned", "place_of", "uploaded",
 ]

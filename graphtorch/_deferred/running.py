@@ -26,7 +26,7 @@ from .._settings import FOLDER
 from .._types import CPU, device
 from ..autograd.grad_mode import modes
 from . import programs
-from .door import uploaded
+from .door import copied_to
 from .failures import out_of_memory
 from .storage import DeviceStorage, Leaf, MetaLeaf, Storage, recorder, stored
 from .walk import Walk
@@ -186,8 +186,7 @@ def leaf_of(value: Value, place: device = CPU) -> Leaf:
 
 def moved(value: Value, place: device, to: device) -> Leaf:
     """A value of the device `place`, computed if need be, in the memory of the device `to`."""
-    array = array_of(value, place)
-    return Leaf.of(array.copy()) if to is CPU else Leaf(uploaded(array, to))
+    return Leaf(copied_to(leaf_of(value, place).buffer, to))
 
 
 def remember(fn: Any) -> None:

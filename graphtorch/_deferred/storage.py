@@ -26,7 +26,7 @@ from graphtorch.ir.ops.shape import ConstantAttrs
 from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 
 from .._types import CPU, device
-from .door import Block, Buffer, DeviceBuffer, Exposed, uploaded
+from .door import Block, Buffer, DeviceBuffer, Exposed, copied_to
 
 _TYPES = Type._table
 
@@ -282,7 +282,7 @@ class DeviceStorage(Storage):
 def _there(value: Value, place: device) -> Value:
     """`value`, if it is in memory, in that of the GPU `place`."""
     if type(value) is Leaf and type(value.buffer) is Buffer:
-        return Leaf(uploaded(value.buffer.numpy(), place))
+        return Leaf(copied_to(value.buffer, place))
     return value
 
 

@@ -13,7 +13,7 @@ from graphtorch.ir.ops.common import zeros
 from .._types import META, device
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import GradNode, look
-from . import at_once, running
+from . import at_once, door, running
 from .memory_order import Order, own_order
 from .storage import DeviceStorage, Leaf, MetaLeaf, Storage, overlaps, recorder, stored, write_steps
 from .tensor import Tensor, beside, in_order, wrap
@@ -275,10 +275,21 @@ def on_device(x: Tensor, place: device) -> Tensor:
     if type(value) is MetaLeaf:
         value.buffer  # noqa: B018 - raises: there is nothing to copy
     made = in_order(running.moved(value, x.device, place), order, place)
+    return _moved_from(x, value, made, "ToCopyBackward0")
+
+
+def _moved_from(x: Tensor, value: Value, made: Tensor, name: str) -> Tensor:
+    """`made`, a copy of `x`, with its place in the autograd graph."""
     if modes.grad and x.requires_grad:
-        shown = made._value()
-        made._fn = _placed(Moved("ToCopyBackward0", (shown,), (value,), (x._edge(),), (None,)), made)
+        made._fn = _placed(Moved(name, (made._value(),), (value,), (x._edge(),), (None,)), made)
     return made
+
+
+def pinned(x: Tensor) -> Tensor:
+    """A copy of `x`, a tensor on the CPU, in memory that GPUs read by themselves, in the autograd graph."""
+    value = x._value()
+    made = in_order(Leaf(door.pinned(running.array_of(value))), None)
+    return _moved_from(x, value, made, "PinMemoryBackward0")
 
 
 def wrap_on_meta(x: Tensor, value: Value, order: Order | None) -> Tensor:

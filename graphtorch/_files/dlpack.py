@@ -90,8 +90,10 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
 
     Raises: RuntimeError for what is neither, BufferError for memory elsewhere.
     """
-    if check_device(device) is not CPU:
-        raise BufferError("only memory on the CPU can be shared")
+    if device is not None and check_device(device) is not getattr(ext_tensor, "device", CPU):
+        raise BufferError(f"only memory on {device} can be shared")
+    if isinstance(ext_tensor, Tensor) and ext_tensor.is_cuda:
+        return ext_tensor.detach().clone() if copy else ext_tensor.detach()
     if isinstance(ext_tensor, Tensor) and not ext_tensor.is_cpu:
         raise ValueError(f"Unknown device type {ext_tensor.device.type} for Dlpack")
     if type(ext_tensor).__name__ == "PyCapsule":

@@ -29,8 +29,11 @@ def share_memory_(self: Tensor) -> Tensor:
     """Move this tensor's storage to memory that processes forked from now on share; views move along.
 
     A write in one process shows in the others, without locks. Processes started by "spawn" get copies.
+    A tensor on a GPU stays where it is: another process gets a copy of it.
     """
     storage = self._storage
+    if self.is_cuda:  # as PyTorch's
+        return self
     if not self.is_cpu:
         raise RuntimeError(f"share_memory_: only available on CPU, and this tensor is on '{self.device}'")
     if not _is_shared(storage):
@@ -45,7 +48,7 @@ def share_memory_(self: Tensor) -> Tensor:
 
 def is_shared(self: Any) -> bool:
     """Whether this tensor is in memory that forked processes share."""
-    return _is_shared(self._storage)
+    return self.is_cuda or _is_shared(self._storage)
 
 
 METHODS["share_memory_"], METHODS["is_shared"] = share_memory_, is_shared

@@ -14,11 +14,12 @@ from graphtorch.ir.shape import broadcast
 
 from .. import _types
 from .._deferred import at_once, running
+from .._deferred.door import Buffer, Pinned, gpus
 from .._deferred.memory_order import channels_last_order
-from .._deferred.storage import recorder
+from .._deferred.storage import Leaf, recorder
 from .._deferred.tensor import Tensor, beside
-from .._deferred.write import assign, cast_tensor, check_overlap, on_device
-from .._torch.legacy import TYPE_NAME_OF, TYPE_NAMES, gpu_of_type
+from .._deferred.write import assign, cast_tensor, check_overlap, on_device, pinned
+from .._torch.legacy import TYPE_NAME_OF, TYPE_NAMES, place_of_type
 from .._types import CPU, DTYPES, check_device, dtype, to_ir
 from .base import FUNCTIONS, METHODS, Number, check_tensor, common_dtype, register, run
 from .creation import from_array, full_value
@@ -116,7 +117,7 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
         return f"torch.{kind}{TYPE_NAME_OF[self._type.dtype]}"
     if isinstance(dtype, Tensor):
         raise TypeError("type(): dtype must be a type, str, or dtype object, not a Tensor: use type_as()")
-    place = gpu_of_type(dtype)
+    place = place_of_type(dtype)
     name = dtype.rsplit(".", 1)[-1] if isinstance(dtype, str) else getattr(dtype, "__name__", "")
     if isinstance(dtype, str) and name not in TYPE_NAMES and name not in DTYPES:
         raise ValueError(f"invalid type: '{dtype}'")
@@ -152,13 +153,26 @@ def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_fo
 
 @register(function=False)
 def pin_memory(self: Tensor, device: Any = None) -> Tensor:
-    """The tensor itself."""
-    if self.is_meta:
-        raise RuntimeError("cannot pin a tensor on 'meta': only dense CPU tensors can be pinned")
-    return self
+    """A copy in memory that GPUs read by themselves, so that programs need not wait; or the tensor itself,
+    where it is there already, and where there is no GPU.
+
+    Raises: RuntimeError: the tensor is not on the CPU, or sparse.
+    """
+    if not self.is_cpu or self.is_sparse:
+        raise RuntimeError(f"cannot pin '{self.type()}' only dense CPU tensors can be pinned")
+    return self if not gpus() or is_pinned(self) else pinned(self)
 
 
-METHODS["is_pinned"] = lambda self: False
+@register(function=False)
+def is_pinned(self: Tensor, device: Any = None) -> bool:
+    """Whether the elements are in memory that GPUs read by themselves: `pin_memory` made it, and nothing
+    was written to it since."""
+    if self.is_sparse:
+        return False
+    value = self._storage.value
+    return type(value) is Leaf and type(value.buffer) is Buffer and type(value.buffer.owner) is Pinned
+
+
 METHODS["get_device"] = lambda self: self.device.index if self.is_cuda else -1
 
 

@@ -63,6 +63,8 @@ def tensor(
         made = made if device is None else made.to(place)
         return made.requires_grad_() if requires_grad else made
     array = array_from(data, wanted)
+    if pin_memory:
+        return METHODS["pin_memory"](from_array(array, place=place)).requires_grad_(requires_grad)
     return from_array(array.copy() if place is CPU else array, requires_grad, place)
 
 
@@ -295,7 +297,10 @@ def _filled(number: int, name: str, doc: str) -> Callable[..., Tensor]:
     ) -> Tensor:
         place = place_for(device, out)
         ir = (_types.default_dtype() if out is None else out._type.dtype) if dtype is None else to_ir(dtype)
-        return _made(full_value(_sizes(name, size), number, ir), requires_grad, out, place)
+        value = full_value(_sizes(name, size), number, ir)
+        if pin_memory:
+            return METHODS["pin_memory"](_made(value, False, out, place)).requires_grad_(requires_grad)
+        return _made(value, requires_grad, out, place)
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = doc
@@ -351,6 +356,7 @@ def like(name: str, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
             device=input.device if device is None else device,
             requires_grad=requires_grad,
             **({} if generator is None else {"generator": generator}),
+            **({"pin_memory": True} if pin_memory else {}),
             **named,
         )
         if order is not None:

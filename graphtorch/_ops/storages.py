@@ -45,8 +45,8 @@ class _Memory(ABC):
     def is_shared(self) -> bool:
         return False
 
-    def is_pinned(self) -> bool:
-        return False
+    def is_pinned(self, device: Any = None) -> bool:
+        return METHODS["is_pinned"](self._tensor)  # type: ignore[no-any-return]
 
     def cpu(self) -> Any:
         """In the host's memory: itself, or a copy."""

@@ -82,6 +82,8 @@ def _float_factory(name: str, doc: str, make: Callable[..., Value], fill: str) -
         if place is META:
             return without_elements(shape, _float_dtype(dtype, name), requires_grad)
         drawn = make(shape, _float_dtype(dtype, name), draw.source_on(place, generator))
+        if pin_memory:
+            return METHODS["pin_memory"](_finish(drawn, False, place)).requires_grad_(requires_grad)
         return _finish(drawn, requires_grad, place)
 
     factory.__name__ = factory.__qualname__ = name

@@ -12,39 +12,47 @@ from .._deferred.tensor import Tensor
 from .._ops.base import METHODS
 from .._ops.creation import empty, tensor
 from .._ops.devices import set_default_device
-from .._types import CPU, check_device
+from .._types import CPU, check_device, device
 
 
-def legacy_tensor(dtype: DType, args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+def legacy_tensor(
+    dtype: DType, args: tuple[Any, ...], options: dict[str, Any], place: device = CPU
+) -> Tensor:
     """What ``torch.FloatTensor(...)`` makes: sizes give uninitialised memory, a sequence or array gives
-    data."""
-    if check_device(options.get("device")) is not CPU:
-        raise RuntimeError("legacy constructor expects device type: cpu but device type: "
-                           f"{options['device']} was passed: use torch.empty(sizes, device=...)")
+    data.
+
+    Raises: RuntimeError: `options` name a device of another kind than `place`.
+    """
+    given = options.get("device")
+    if given is not None and check_device(given).type != place.type:
+        raise RuntimeError(f"legacy constructor expects device type: {place.type} but device type: "
+                           f"{given} was passed: use torch.empty(sizes, device=...)")
     front = _types.dtype._of[dtype]
     if len(args) == 1 and isinstance(args[0], Tensor):
-        return args[0].detach() if args[0].dtype is front else _wrong_legacy(args[0], front)
+        same = args[0].dtype is front and args[0].device is place
+        return args[0].detach() if same else _wrong_legacy(args[0], front)
     if len(args) == 1 and isinstance(args[0], _types.Size):
-        return empty(args[0], dtype=front)
+        return empty(args[0], dtype=front, device=place)
     if len(args) == 1 and not isinstance(args[0], int):
-        return tensor(args[0], dtype=front)
+        return tensor(args[0], dtype=front, device=place)
     if any(not isinstance(a, int) or isinstance(a, bool) for a in args):
         raise TypeError(f"new(): expected sizes (ints) or one sequence of data, got {args!r}")
-    return empty(args or (0,), dtype=front)
+    return empty(args or (0,), dtype=front, device=place)
 
 
 def new(self: Tensor, *args: Any, **options: Any) -> Tensor:
-    """``Tensor.new``: what the legacy class of this tensor's dtype makes."""
-    return legacy_tensor(self._type.dtype, args, options)
+    """``Tensor.new``: what the legacy class of this tensor's dtype makes, on the same device."""
+    return legacy_tensor(self._type.dtype, args, options, self.device)
 
 
 def _wrong_legacy(given: Tensor, front: _types.dtype) -> Tensor:
-    raise TypeError(f"expected a tensor of {front} (got {given.dtype}): convert it with .to({front})")
+    raise TypeError(f"expected a tensor of {front} (got {given.dtype} on {given.device}): convert it with "
+                    f".to({front})")
 
 
 class _LegacyType(type):
     def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, Tensor) and instance._type.dtype is cls._dtype  # type: ignore[attr-defined]
+        return isinstance(instance, Tensor) and instance.is_cpu and instance.dtype is cls.dtype
 
     def __call__(cls, *args: Any, **options: Any) -> Tensor:
         return legacy_tensor(cls._dtype, args, options)  # type: ignore[attr-defined]
@@ -91,7 +99,7 @@ class _CudaType(type):
             place = _types.gpu()
         except AssertionError as error:
             raise TypeError(f"type torch.cuda.{cls.__name__} not available. {error}") from None
-        return legacy_tensor(cls.dtype.ir, args, options).to(place)
+        return legacy_tensor(cls.dtype.ir, args, options, place)
 
     @property
     def dtype(cls) -> Any:
@@ -107,13 +115,13 @@ TYPE_NAMES = {**LEGACY, "ComplexFloatTensor": "complex64", "ComplexDoubleTensor"
 TYPE_NAME_OF = {_types.DTYPES[d].ir: name for name, d in TYPE_NAMES.items()}  # what ``tensor.type()`` says
 
 
-def gpu_of_type(t: Any) -> Any:
-    """The GPU, where `t` is a type of tensors on one, or its name; None for others.
+def place_of_type(t: Any) -> Any:
+    """The device of tensors of a legacy type, or of its name; None for a dtype, which has none.
 
-    Raises: RuntimeError: there is no GPU.
+    Raises: RuntimeError: `t` is one of GPUs, and there is no GPU.
     """
     if not (isinstance(t, _CudaType) or (isinstance(t, str) and t.startswith("torch.cuda."))):
-        return None
+        return CPU if isinstance(t, (_LegacyType, str)) else None
     try:
         return _types.gpu()
     except AssertionError as error:
@@ -129,7 +137,7 @@ def set_default_tensor_type(t: Any) -> None:
         stacklevel=2,
     )
     name = t.rsplit(".", 1)[-1] if isinstance(t, str) else t.__name__
-    place = gpu_of_type(t)
+    place = place_of_type(t)
     if name not in LEGACY:
         raise TypeError(f"invalid type object: {t!r}; expected one of {', '.join(LEGACY)}")
     _types.set_default_dtype(_types.DTYPES[LEGACY[name]])

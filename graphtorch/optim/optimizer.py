@@ -394,9 +394,11 @@ class Optimizer:
     def _loaded(self, param: Tensor, key: str, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return deepcopy(value)
-        is_state = key != "step" and key not in self.counters
-        cast = is_state and param.is_floating_point() and value.is_floating_point()
-        return value.detach().to(param.dtype).clone() if cast else value.detach().clone()
+        value = value.detach()
+        if key == "step" or key in self.counters:  # numbers, which stay on the CPU
+            return value.clone()
+        cast = param.is_floating_point() and value.is_floating_point()
+        return value.to(param.device, param.dtype if cast else value.dtype, copy=True)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -28,7 +28,7 @@ class Casts(Members):
             with no_grad():
                 param._rebind(fn(param.data if is_lazy(param) else param.detach()))
                 if grad is not None:
-                    param.grad = fn(grad.detach()).requires_grad_(grad.requires_grad)
+                    self._convert(param, grad, fn(grad.detach()))
         for name, buffer in self._buffers.items():
             if buffer is None:
                 continue
@@ -38,6 +38,14 @@ class Casts(Members):
                 changes.count += 1
                 self._buffers[name] = fn(buffer)
         return self
+
+    @staticmethod
+    def _convert(param: Tensor, grad: Tensor, converted: Tensor) -> None:
+        """Let the gradient of `param` be `converted`: the same object, as far as that can be."""
+        if grad.is_sparse or converted.is_sparse:
+            param.grad = converted.requires_grad_(grad.requires_grad)
+        else:
+            grad._rebind(converted)
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Move and cast: ``to(device)``, ``to(dtype)``, ``to(device, dtype)``, ``to(tensor)``.

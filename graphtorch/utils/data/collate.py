@@ -25,6 +25,17 @@ def default_convert(data: Any) -> Any:
     return data
 
 
+def pinned(data: Any) -> Any:
+    """`data` with its tensors, and what else has `pin_memory`, in memory that GPUs read by themselves."""
+    if hasattr(data, "pin_memory"):
+        return data.pin_memory()
+    if isinstance(data, Mapping):
+        return _like(data, {key: pinned(value) for key, value in data.items()})
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*(pinned(d) for d in data))
+    return [pinned(d) for d in data] if isinstance(data, (list, tuple)) else data
+
+
 def _like(mapping: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
     """`items` as a mapping of the same class, where that takes them."""
     try:

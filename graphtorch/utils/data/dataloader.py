@@ -14,7 +14,7 @@ from typing import Any
 from ..._deferred.door import gpus
 from ..._ops.base import FUNCTIONS
 from ..._types import DTYPES
-from .collate import default_collate, default_convert
+from .collate import default_collate, default_convert, pinned
 from .dataset import IterableDataset
 from .fetch import Fetcher
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
@@ -47,7 +47,8 @@ class DataLoader:
         sampler, batch_sampler: an order, or batches of indices, of one's own.
         num_workers: processes that read samples beside this one; 0 reads them here.
         collate_fn: makes a batch of a list of samples; default `default_collate`.
-        pin_memory: accepted; without a GPU there is nothing to pin memory for, and a warning says so.
+        pin_memory: put the tensors of a batch into memory that GPUs read by themselves (`Tensor.pin_memory`);
+            without a GPU there is nothing to pin memory for, and a warning says so.
         drop_last: leave out a shorter last batch.
         timeout: seconds to wait for a batch from the workers; 0 waits as long as they live.
         worker_init_fn: called with the worker's number in each of them, after seeding.
@@ -149,7 +150,8 @@ class DataLoader:
         if self.pin_memory and not gpus():
             warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device "
                           "pinned memory won't be used.", stacklevel=2)
-        return self._counted(self._batches()) if self._streams else self._batches()
+        batches = self._counted(self._batches()) if self._streams else self._batches()
+        return map(pinned, batches) if self.pin_memory and gpus() else batches
 
     def _batches(self) -> Iterator[Any]:
         if self._iterator is not None:
