@@ -19,7 +19,7 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.passes.batch import Batch
 
 from .._deferred import running
-from .._deferred.storage import Storage, Version, recorder
+from .._deferred.storage import Storage, Version, recorder, stored
 from .._deferred.tensor import Tensor, from_value
 from .._ops.base import METHODS
 from .._random.draw import OPERANDS
@@ -112,7 +112,7 @@ class Entry(Recording):
             raise RuntimeError(f"{BRANCH if _decides(caller) else ITEM} (at {running.user_line()})")
         value = tensor._value() if self.owns(tensor._storage) else None
         with self.outside():
-            return (tensor if value is None else from_value(value))._array()
+            return (tensor if value is None else from_value(value, tensor.device))._array()
 
     def all_entries(self, tensor: Tensor) -> tuple[Tensor, bool]:
         """All entries of `tensor`, along a new first dimension, and True; or itself, where all share it."""
@@ -121,7 +121,8 @@ class Entry(Recording):
         if not mapped and not self.owns(tensor._storage):
             return tensor, False
         with self.outside():
-            return _with_history(from_value(self.batch.of(value)), self.histories.of(edge)), mapped
+            whole = from_value(self.batch.of(value), tensor.device)
+            return _with_history(whole, self.histories.of(edge)), mapped
 
     def text(self, tensor: Tensor) -> str | None:
         whole, mapped = self.all_entries(tensor)
@@ -217,12 +218,13 @@ class Entry(Recording):
         value = Value(whole.type.with_shape(whole.shape[1:]), name="entry")
         self.batch.map(value, whole)
         made: Tensor = object.__new__(Tensor)
-        made._storage, made._counter = Storage(value), Version()
+        made._storage, made._counter = stored(value, entries._storage.place), Version()
         self.adopt(made._storage)
         if edge is not None and entries.is_leaf:
             made._rg = True
         elif edge is not None:
             made._fn = Boundary(value, whole, edge)
+            made._fn.place = entries.device
         if edge is not None:
             self.histories.ends[made._edge()] = edge  # type: ignore[index]
         return made
@@ -288,7 +290,7 @@ class Entry(Recording):
     def _apart(self, tensor: Tensor) -> Tensor:
         value = tensor._value()
         with self.outside():
-            entries = from_value(ops.expand(value, shape=(self.batch.size, *value.shape)))
+            entries = from_value(ops.expand(value, shape=(self.batch.size, *value.shape)), tensor.device)
         return self.stand_in(entries)
 
 
@@ -416,7 +418,9 @@ def for_all(
 def _with_history(tensor: Tensor, edge: Edge) -> Tensor:
     if edge is not None and isinstance(edge[0], AccumulateGrad):  # the entries of a leaf as they are
         value = tensor._value()
-        edge = GradNode("AliasBackward0", (value,), (value,), (edge,), (None,)), 0
+        fn = GradNode("AliasBackward0", (value,), (value,), (edge,), (None,))
+        fn.place = tensor.device
+        edge = fn, 0
     if edge is not None:
         tensor._fn, tensor._nr = edge
     return tensor
@@ -429,6 +433,7 @@ class InPython(GradNode):
         super().__init__(node._name, (), (), edges, ())
         self.node, self.histories = node, histories
         self.types = [histories.batch.of(v).type for v in node.shown]
+        self.place = node.place
 
     def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
         batch, node = self.histories.batch, self.node

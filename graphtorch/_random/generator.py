@@ -308,16 +308,30 @@ def set_rng_state(new_state: Tensor) -> None:
     default_generator.set_state(new_state)
 
 
+Marks = dict[Generator, tuple[int, Value]]
+
+
+def marks() -> Marks:
+    """The places in all global streams, for `back_to`."""
+    return {g: g.mark() for g in (default_generator, *_of_gpus.values())}
+
+
+def back_to(before: Marks) -> None:
+    """Continue all global streams where `marks` was called; one that was not there yet, from its seed on."""
+    for generator in (default_generator, *_of_gpus.values()):
+        if generator in before:
+            generator.back_to(before[generator])
+        else:
+            generator.manual_seed(generator._seed)
+
+
 @contextmanager
 def fork_rng(devices: Any = None, enabled: bool = True, **options: Any) -> Iterator[None]:
-    """The global stream after the block is as it was before."""
-    if not enabled:
-        yield
-        return
-    states = [(g, g.mark()) for g in (default_generator, *_of_gpus.values())]
+    """The global streams, those of GPUs as well, are after the block as they were before."""
+    before = marks() if enabled else None
     try:
         yield
     finally:
-        for generator, state in states:
-            generator.back_to(state)
+        if before is not None:
+            back_to(before)
 

@@ -14,9 +14,9 @@ from .._deferred.running import flush
 from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, from_value
 from .._ops import autocast
+from .._random.generator import back_to, marks
 from ..autograd import enable_grad, grad, is_grad_enabled, no_grad
 from ..autograd.nodes import FREED, AccumulateGrad, GradNode
-from ..random import default_generator
 
 Contexts = tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]
 
@@ -44,6 +44,7 @@ class _Node(GradNode):
         edges = tuple(t._edge() for t in (*inputs, *leaves))
         super().__init__("CheckpointFunctionBackward", (), (), edges, ())
         self.types = [o._type for o in outputs]
+        self.place = outputs[0].device
         if recorder.capture is not None:
             self.shown = [o._value() for o in outputs]
         self.again: Callable[[list[Tensor]], Any] | None = again
@@ -64,7 +65,7 @@ class _Node(GradNode):
                 "torch.utils.checkpoint: Recomputed values for the following tensors have different metadata "
                 f"than during the forward pass: {[str(o._type) for o in outputs]} instead of "
                 f"{[str(t) for t in self.types]}. The function has to compute the same each time")
-        arrived = [(o, c) for o, c in zip(outputs, cotangents, strict=True)
+        arrived = [(o, c.to(o.device)) for o, c in zip(outputs, cotangents, strict=True)
                    if c is not None and o.requires_grad]
         with _without_hooks(self.leaves):
             found = self._gradients(arrived, [*stands, *self.leaves], task)
@@ -111,7 +112,7 @@ class _Call:
                  preserve: bool, contexts: Contexts):
         self.function, self.args, self.kwargs = function, args, kwargs
         self.contexts = contexts
-        self.random = default_generator.mark() if preserve else None
+        self.random = marks() if preserve else None
         self.cast = autocast.state.target, autocast.state.on_gpus
 
     def first(self) -> Any:
@@ -123,9 +124,9 @@ class _Call:
         stands = iter(inputs)
         args = [next(stands) if _is_input(t) else t for t in self.args]
         kwargs = {k: next(stands) if _is_input(t) else t for k, t in self.kwargs.items()}
-        now, cast = default_generator.mark(), (autocast.state.target, autocast.state.on_gpus)
+        now, cast = marks(), (autocast.state.target, autocast.state.on_gpus)
         if self.random is not None:
-            default_generator.back_to(self.random)
+            back_to(self.random)
         autocast.state.target, autocast.state.on_gpus = self.cast
         try:
             with self.contexts[1]:
@@ -133,7 +134,7 @@ class _Call:
         finally:
             autocast.state.target, autocast.state.on_gpus = cast
             if self.random is not None:
-                default_generator.back_to(now)
+                back_to(now)
 
 
 def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None,
