@@ -9,7 +9,7 @@ from graphtorch.ir.ops.require import LinAlgError
 
 from ._deferred.tensor import Tensor
 from ._ops.accept import accepting
-from ._ops.autocast import lower_precision
+from ._ops.autocast import lower_precision, single_precision_on_gpus
 from ._ops.base import FUNCTIONS, axis_of, check_tensor, write_out
 from ._ops.factor import (
     cholesky,
@@ -39,6 +39,7 @@ from ._ops.matrix_functions import householder_product, matrix_exp
 from ._ops.norms import vector_norm as _vector_norm
 
 
+@single_precision_on_gpus
 def vector_norm(
     x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
 ) -> Tensor:
@@ -47,6 +48,7 @@ def vector_norm(
     return found if out is None else write_out("linalg.vector_norm", found, out)
 
 
+@single_precision_on_gpus
 def matrix_norm(
     A: Tensor,
     ord: Any = "fro",

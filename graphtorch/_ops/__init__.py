@@ -22,7 +22,11 @@ from . import (
 )
 
 from . import convert  # isort: skip  # after the families it refers to
+from .autocast import cast_on_gpus
 from .base import FUNCTIONS, METHODS
+
+cast_on_gpus(FUNCTIONS)
+cast_on_gpus(METHODS)
 
 __all__ = [
     "FUNCTIONS",

@@ -1,7 +1,8 @@
 """Automatic casts: inside ``autocast`` contractions run in a 16-bit dtype and losses in float32.
 
-Which functions are cast is what PyTorch's autocast on CPUs casts; each says so where it is defined. Inside a
-function that is cast nothing more is. https://docs.pytorch.org/docs/stable/amp.html#cpu-op-specific-behavior
+Which functions are cast is what PyTorch's autocast casts on CPUs, and on GPUs, where it casts others to
+float32; each says so where it is defined, or is in the list below. Inside a function that is cast nothing
+more is. https://docs.pytorch.org/docs/stable/amp.html#autocast-op-reference
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from graphtorch.ir.dtype import DType, bf16, f16, f32
 
 from .._deferred.door import gpus
+from .._deferred.storage import DeviceStorage
 from .._deferred.tensor import Tensor
 from .._deferred.write import cast_tensor
 from .._types import DTYPES, device, dtype
@@ -55,16 +57,21 @@ def _any_on_gpu(given: Iterable[Any]) -> bool:
                for x in given)
 
 
-def _casting(define: F, target_of: Callable[[DType], DType]) -> F:
+# What a function's operands are cast to, of the 16-bit dtype and the operands; None: they are not.
+Target = Callable[[DType, Iterable[Any]], DType] | None
+
+
+def _casting(define: F, on_cpus: Target, on_gpus: Target) -> F:
     @functools.wraps(define)
     def call(*args: Any, **kwargs: Any) -> Any:
         before = state.target, state.on_gpus
         if before == (None, None):
             return define(*args, **kwargs)
-        active = before[before[1] is not None and _any_on_gpu((*args, *kwargs.values()))]
-        if active is None:
+        gpu = DeviceStorage.used and _any_on_gpu((*args, *kwargs.values()))
+        active, target_of = before[gpu], on_gpus if gpu else on_cpus
+        if active is None or target_of is None:
             return define(*args, **kwargs)
-        target = target_of(active)
+        target = target_of(active, (*args, *kwargs.values()))
         state.target = state.on_gpus = None
         try:
             given = {k: _cast(v, target) for k, v in kwargs.items()}
@@ -75,14 +82,86 @@ def _casting(define: F, target_of: Callable[[DType], DType]) -> F:
     return call  # type: ignore[return-value]
 
 
+def _lower(active: DType, given: Iterable[Any]) -> DType:
+    return active
+
+
+def _single(active: DType, given: Iterable[Any]) -> DType:
+    return f32
+
+
+def _widest(active: DType, given: Iterable[Any]) -> DType:
+    return f32 if any(isinstance(x, Tensor) and x._type.dtype is f32 for x in given) else active
+
+
 def lower_precision(define: F) -> F:
     """Decorator: inside autocast `define` gets its floating-point tensors in the 16-bit dtype."""
-    return _casting(define, lambda active: active)
+    return _casting(define, _lower, _lower)
+
+
+def lower_precision_on_gpus(define: F) -> F:
+    """Decorator: as `lower_precision`, for tensors on GPUs alone."""
+    return _casting(define, None, _lower)
 
 
 def single_precision(define: F) -> F:
     """Decorator: inside autocast `define` gets 16-bit tensors as float32."""
-    return _casting(define, lambda active: f32)
+    return _casting(define, _single, _single)
+
+
+def single_precision_on_cpus(define: F) -> F:
+    """Decorator: as `single_precision`, for tensors on CPUs alone."""
+    return _casting(define, _single, None)
+
+
+def single_precision_on_gpus(define: F) -> F:
+    """Decorator: as `single_precision`, for tensors on GPUs alone."""
+    return _casting(define, None, _single)
+
+
+def promoted_on_gpus(define: F) -> F:
+    """Decorator: inside autocast `define`, which takes one dtype, gets tensors on GPUs in the widest one."""
+    return _casting(define, None, _widest)
+
+
+# Of the tables of operations, what `single_precision_on_gpus` is for: exponentials, sums and powers, which
+# leave the range of 16-bit floats (AT_FORALL_FP32, AT_FORALL_FP32_SET_OPT_DTYPE in ATen/autocast_mode.h).
+SINGLE_ON_GPUS = frozenset({
+    "acos", "arccos", "arcsin", "asin", "cdist", "cosh", "cumprod", "cumsum", "dist", "erfinv", "exp",
+    "expm1", "frobenius_norm", "log", "log10", "log1p", "log2", "log_softmax", "logsumexp", "norm",
+    "nuclear_norm", "pow", "__pow__", "__rpow__", "reciprocal", "renorm", "rsqrt", "sinh", "softmax", "sum",
+    "tan",
+})
+
+
+LOWER_ON_GPUS = frozenset({"addmv", "addr", "mv"})  # and `lower_precision_on_gpus`
+PROMOTED_ON_GPUS = frozenset({"cross", "dot", "index_put", "scatter_add", "tensordot", "vdot"})
+
+
+def cast_on_gpus(operations: dict[str, Any]) -> None:
+    """Let those of a table's `operations` that PyTorch casts on GPUs be cast."""
+    for names, decorate in ((SINGLE_ON_GPUS, single_precision_on_gpus), (PROMOTED_ON_GPUS, promoted_on_gpus),
+                            (LOWER_ON_GPUS, lower_precision_on_gpus)):
+        for name in names & operations.keys():
+            operations[name] = decorate(operations[name])
+
+
+def refused_on_gpus(define: F) -> F:
+    """Decorator: as `single_precision_on_cpus`; autocast on GPUs refuses `define` (binary_cross_entropy)."""
+    cast = single_precision_on_cpus(define)
+
+    @functools.wraps(define)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if state.on_gpus is not None and _any_on_gpu((*args, *kwargs.values())):
+            raise RuntimeError(
+                "torch.nn.functional.binary_cross_entropy and torch.nn.BCELoss are unsafe to autocast.\n"
+                "Many models use a sigmoid layer right before the binary cross entropy layer.\nIn this case, "
+                "combine the two layers using torch.nn.functional.binary_cross_entropy_with_logits\nor "
+                "torch.nn.BCEWithLogitsLoss.  binary_cross_entropy_with_logits and BCEWithLogits are\n"
+                "safe to autocast.")
+        return cast(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
 
 
 class autocast:

@@ -9,7 +9,7 @@ from graphtorch.ir.dtype import DType
 
 from .._deferred.tensor import Tensor
 from .._types import DTYPES
-from .autocast import single_precision
+from .autocast import single_precision_on_cpus
 from .base import FUNCTIONS, axis_of, cast_value, check_tensor, checked, register, run, write_out
 from .orders import order_kept
 from .reduce import _check_size, _long, _pick, pair
@@ -153,7 +153,7 @@ INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
 @register(out=True)
-@single_precision
+@single_precision_on_cpus
 def quantile(
     input: Tensor, q: Any, dim: Any = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:
@@ -167,7 +167,7 @@ def quantile(
 
 
 @register(out=True)
-@single_precision
+@single_precision_on_cpus
 def nanquantile(
     input: Tensor, q: Any, dim: Any = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:

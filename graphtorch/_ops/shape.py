@@ -17,7 +17,7 @@ from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor, beside, common_place, wrap
 from .._deferred.write import lay
 from .._types import Size, contiguous_format, preserve_format
-from .autocast import single_precision
+from .autocast import single_precision_on_cpus
 from .base import (
     FUNCTIONS,
     METHODS,
@@ -490,7 +490,7 @@ def _zero(v: Value) -> Any:
 
 
 @register()
-@single_precision
+@single_precision_on_cpus
 def trace(input: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix."""
     if input.ndim != 2:

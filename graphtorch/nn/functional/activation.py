@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from ..._deferred.tensor import Tensor, beside
-from ..._ops.autocast import lower_precision
+from ..._ops.autocast import lower_precision, single_precision_on_gpus
 from ..._ops.base import FUNCTIONS, rounded_once
 from ..._random import draw
 from ._common import call, constant_like, floating, in_place, where
@@ -173,6 +173,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     return in_place(input, call("hardswish", floating(input, "hardswish_cpu")), inplace)
 
 
+@single_precision_on_gpus
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta x)) / beta, and x itself where beta x > threshold."""
     return call("softplus", floating(input, "softplus_cpu"), beta=float(beta), threshold=float(threshold))
@@ -238,16 +239,19 @@ def tanh(input: Tensor) -> Tensor:
     return input.tanh()
 
 
+@single_precision_on_gpus
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """exp(x) / sum(exp(x)) along `dim`; `dtype` casts the input first."""
     return _soft("softmax", input, dim, dtype)
 
 
+@single_precision_on_gpus
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """log(softmax(x)) along `dim`; `dtype` casts the input first."""
     return _soft("log_softmax", input, dim, dtype)
 
 
+@single_precision_on_gpus
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """softmax(-x) along `dim`."""
     return _soft("softmin", -input, dim, dtype)

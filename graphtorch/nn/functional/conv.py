@@ -8,7 +8,7 @@ from typing import Any
 from graphtorch.ir import ops
 
 from ..._deferred.tensor import Tensor
-from ..._ops.autocast import lower_precision
+from ..._ops.autocast import lower_precision, promoted_on_gpus
 from ..._ops.base import DENSE, SHORT, rounded_once, run
 from ..._ops.orders import format_kept
 from ._common import batched, call, same_dtype, tuple_of
@@ -51,6 +51,7 @@ def _product_and_bias(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x.matmul(weight if weight.dim() == 1 else weight.transpose(0, 1)) + bias
 
 
+@promoted_on_gpus
 @rounded_once
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y_o = x1^T W_o x2 + b_o for x1 [*, in1], x2 [*, in2], W [out, in1, in2], b [out]."""

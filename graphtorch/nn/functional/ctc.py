@@ -18,13 +18,13 @@ from graphtorch.ir.ops.scan_grad import ScanAttrs
 
 from ..._deferred.storage import recorder
 from ..._deferred.tensor import Tensor
-from ..._ops.autocast import single_precision
+from ..._ops.autocast import single_precision_on_cpus
 from ..._ops.base import FUNCTIONS, run
 from ...autograd import Function
 from ._common import cat, constant_like, where
 
 
-@single_precision
+@single_precision_on_cpus
 def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,
              reduction: str = "mean", zero_infinity: bool = False) -> Tensor:
     """Minus the log-probability that `log_probs` gives to all alignments of `targets`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..._deferred.tensor import Tensor
+from ..._ops.autocast import single_precision_on_gpus
 from ..._ops.base import FUNCTIONS, check_tensor, rounded_once
 from ._common import vector_norm
 
@@ -18,6 +19,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return vector_norm(x1 - x2 + eps, p, -1, keepdim)
 
 
+@single_precision_on_gpus
 @rounded_once
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """x1 . x2 / (max(||x1||, eps) max(||x2||, eps)) along `dim`."""
@@ -29,6 +31,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return ((x1 / norms[0]) * (x2 / norms[1])).sum(dim)
 
 
+@single_precision_on_gpus
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12,
               out: Tensor | None = None) -> Tensor:
     """x / max(||x||_p, eps) along `dim`."""
@@ -41,6 +44,7 @@ def _normalized(x: Tensor, p: float, dim: Any, eps: float) -> Tensor:
     return x / vector_norm(x, p, dim, True).clamp(min=eps)
 
 
+@single_precision_on_gpus
 @rounded_once
 def pdist(input: Tensor, p: float = 2) -> Tensor:
     """p-norm distances between all pairs of rows of [N, M], in the order (0,1), (0,2), ..., (1,2), ..."""

@@ -9,7 +9,7 @@ from typing import Any
 from graphtorch.ir.shape import numel
 
 from ..._deferred.tensor import Tensor
-from ..._ops.autocast import single_precision
+from ..._ops.autocast import single_precision_on_cpus
 from ..._ops.base import FUNCTIONS
 from ._common import batched, floating, tuple_of
 
@@ -17,7 +17,7 @@ __all__ = ["fractional_max_pool2d", "fractional_max_pool2d_with_indices", "fract
            "fractional_max_pool3d_with_indices"]
 
 
-@single_precision
+@single_precision_on_cpus
 def fractional_max_pool2d(input: Tensor, kernel_size: Any, output_size: Any = None, output_ratio: Any = None,
                           return_indices: bool = False, _random_samples: Tensor | None = None) -> Any:
     """Largest element of windows of `kernel_size` over [N, C, H, W] or [C, H, W], chosen at random.
@@ -35,7 +35,7 @@ def fractional_max_pool2d(input: Tensor, kernel_size: Any, output_size: Any = No
     return _pool(2, input, kernel_size, output_size, output_ratio, return_indices, _random_samples)
 
 
-@single_precision
+@single_precision_on_cpus
 def fractional_max_pool3d(input: Tensor, kernel_size: Any, output_size: Any = None, output_ratio: Any = None,
                           return_indices: bool = False, _random_samples: Tensor | None = None) -> Any:
     """`fractional_max_pool2d` over [N, C, D, H, W] or [C, D, H, W]; `_random_samples` [N, C, 3] is for

@@ -14,7 +14,7 @@ from typing import Any
 from graphtorch.ir.shape import SymInt
 
 from ..._deferred.tensor import Tensor
-from ..._ops.autocast import single_precision
+from ..._ops.autocast import promoted_on_gpus, single_precision_on_cpus
 from ..._ops.base import FUNCTIONS, check_tensor, rounded_once
 from ..._ops.orders import row_major
 from ._common import where
@@ -76,7 +76,8 @@ def _aligned(given: bool | None) -> bool:
 
 
 @row_major
-@single_precision
+@promoted_on_gpus
+@single_precision_on_cpus
 @rounded_once
 def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros",
                 align_corners: bool | None = None) -> Tensor:

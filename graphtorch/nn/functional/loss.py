@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._deferred.tensor import Tensor
-from ..._ops.autocast import single_precision
+from ..._ops.autocast import refused_on_gpus, single_precision
 from ..._ops.base import FUNCTIONS, check_places, check_tensor, checked, rounded_once
 from ._common import call, constant_like, where
 from .activation import log_softmax, logsigmoid
@@ -212,7 +212,7 @@ def _soft_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, re
     return values.sum() / max(math.prod(input.shape) // classes, 1)
 
 
-@single_precision
+@refused_on_gpus
 @rounded_once
 def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
                          size_average: Any = None,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..._deferred.tensor import Tensor
+from ..._ops.autocast import single_precision_on_gpus
 from ..._ops.base import rounded_once
 from ..._ops.orders import format_kept
 from ...autograd import no_grad
@@ -93,6 +94,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
     return out if bias is None else out + bias.reshape(spread)
 
 
+@single_precision_on_gpus
 def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
                bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """Normalise over the trailing dims `normalized_shape`; weight and bias have that shape."""
@@ -100,6 +102,7 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     return call("layer_norm", x, *_all_like(_affine(weight, bias), x), axes=len(shape), eps=float(eps))
 
 
+@single_precision_on_gpus
 def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
              eps: float | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the trailing dims; `eps` None: 2^-23, 2^-52 of doubles."""
@@ -113,6 +116,7 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     return call("rms_norm", x, *_all_like(_affine(weight, None), x), axes=len(shape), eps=float(eps))
 
 
+@single_precision_on_gpus
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
     """Normalise over each of `num_groups` groups of channels of [N, C, *]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..._deferred.tensor import Tensor
-from ..._ops.autocast import single_precision
+from ..._ops.autocast import single_precision_on_cpus
 from ..._ops.orders import format_kept
 from ._common import call, cat
 
@@ -39,7 +39,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
 
 @format_kept
-@single_precision
+@single_precision_on_cpus
 def _edges(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor:
     return _all_dims(x, pairs, mode)
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..._deferred.tensor import Tensor
-from ..._ops.autocast import single_precision
+from ..._ops.autocast import single_precision_on_cpus
 from ..._ops.base import check_places
 from ..._ops.orders import format_kept
 from ..._types import DTYPES
@@ -106,7 +106,7 @@ def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
 
 
 @format_kept
-@single_precision
+@single_precision_on_cpus
 def avg_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
     """Mean of each window; `divisor_override` replaces the count."""
@@ -141,7 +141,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
 
 
 @format_kept
-@single_precision
+@single_precision_on_cpus
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """Means over windows chosen so that the output has size `output_size`; None keeps a dim."""
     out, unbatch = _adaptive(3, "avg", input, output_size)
@@ -165,7 +165,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
 
 
 @format_kept
-@single_precision
+@single_precision_on_cpus
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """Maxima over windows chosen so that the output has size `output_size`; None keeps a dim."""
     return _adaptive_max(3, input, output_size, return_indices)
@@ -217,7 +217,7 @@ def _max_unpool(n: int, x: Tensor, indices: Tensor, kernel_size: Any, stride: An
     return filled.reshape((*lead, *sizes))
 
 
-@single_precision
+@single_precision_on_cpus
 def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
                  output_size: Any = None) -> Tensor:
     """Put each value back where `max_pool1d` found it; zero elsewhere."""
@@ -225,7 +225,7 @@ def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any =
 
 
 @format_kept
-@single_precision
+@single_precision_on_cpus
 def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
                  output_size: Any = None) -> Tensor:
     """Put each value back where `max_pool2d` found it; zero elsewhere."""
@@ -233,7 +233,7 @@ def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any =
 
 
 @format_kept
-@single_precision
+@single_precision_on_cpus
 def max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
                  output_size: Any = None) -> Tensor:
     """Put each value back where `max_pool3d` found it; zero elsewhere."""

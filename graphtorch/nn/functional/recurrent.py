@@ -20,7 +20,7 @@ from graphtorch.ir.ops.scan_grad import ScanAttrs
 
 from ..._deferred.storage import Leaf, recorder
 from ..._deferred.tensor import Tensor
-from ..._ops.autocast import lower_precision
+from ..._ops.autocast import lower_precision, lower_precision_on_gpus
 from ..._ops.base import FUNCTIONS, run
 from ..._ops.creation import from_array
 from ..._ops.overriding import asks_first
@@ -296,7 +296,7 @@ def _function(mode: str) -> Any:
     call.__doc__ = (f"All layers of `nn.{mode.partition('_')[0]}`: the outputs and the final states. "
                     "Arguments: input [T, N, I], hx, params, has_biases, num_layers, dropout, train, "
                     "bidirectional, batch_first; or data, batch_sizes, hx, ..., bidirectional, if packed.")
-    return asks_first(call if mode == "GRU" else lower_precision(call))
+    return asks_first((lower_precision_on_gpus if mode == "GRU" else lower_precision)(call))
 
 
 rnn_tanh, rnn_relu, lstm, gru = map(_function, KINDS)
@@ -332,7 +332,7 @@ def _cell_function(name: str, mode: str) -> Any:
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"One step of `nn.{mode.partition('_')[0]}` for input [N, I] and states [N, H]."
-    return asks_first(lower_precision(call) if mode.startswith("RNN") else call)
+    return asks_first((lower_precision if mode.startswith("RNN") else lower_precision_on_gpus)(call))
 
 
 rnn_tanh_cell = _cell_function("rnn_tanh_cell", "RNN_TANH")

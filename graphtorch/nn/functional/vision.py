@@ -14,6 +14,7 @@ from graphtorch.ir.dtype import DType, f32, f64, i64, u8
 
 from ..._deferred.tensor import Tensor, from_value
 from ..._deferred.write import cast_tensor
+from ..._ops.autocast import single_precision_on_gpus
 from ..._ops.base import rounded_once, size_of, size_value
 from ..._ops.creation import from_array
 from ..._ops.orders import format_kept, row_major
@@ -28,6 +29,7 @@ MANY = 16  # more pixels than these are summed by a product of matrices
 _CUBIC = -0.75  # the coefficient a of the cubic convolution kernel that PyTorch uses
 
 
+@single_precision_on_gpus
 @format_kept
 @rounded_once
 def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
