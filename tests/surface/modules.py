@@ -253,7 +253,8 @@ def check_linear_and_its_attributes():
 def check_data_parallel():
     x, net = torch.ones(2, 2), nn.Linear(2, 3)
     wrapped = nn.DataParallel(net)
-    assert torch.equal(wrapped(x), net(x)) and list(wrapped.state_dict()) == ["module.weight", "module.bias"]
+    assert torch.equal(wrapped(x), net(x.to(net.weight.device)))  # where there is a GPU the module is on it
+    assert list(wrapped.state_dict()) == ["module.weight", "module.bias"]
 
 
 def check_distributed_data_parallel():

@@ -57,15 +57,22 @@ def check_saving():
     assert torch.load(file, weights_only=False, fix_imports=True)["a"].tolist() == [0, 1, 2]
 
 
-def check_cuda_without_a_gpu():
-    if torch.cuda.is_available():
-        return
-    assert torch.cuda.is_initialized() is False and torch.cuda.device_count() == 0
-    with raises(AssertionError):
+def check_cuda():
+    there = torch.cuda.is_available()
+    assert torch.cuda.is_initialized() in (False, there) and (torch.cuda.device_count() > 0) == there
+    if there:
         torch.cuda.init()
-    assert torch.cuda.memory_allocated(device=None) == torch.cuda.max_memory_allocated(device=None) == 0
+        kept = torch.ones(1 << 10, device="cuda") + 1
+    else:
+        with raises(AssertionError):
+            torch.cuda.init()
+        kept = torch.ones(0)
+    assert torch.cuda.memory_allocated(device=None) >= kept.nbytes
+    assert torch.cuda.max_memory_allocated(device=None) >= torch.cuda.memory_allocated(device=None)
     torch.cuda.reset_peak_memory_stats(device=None)
     torch.cuda.reset_max_memory_allocated(device=None)
+    assert torch.cuda.max_memory_allocated(device=None) == torch.cuda.memory_allocated(device=None)
+    assert there or torch.cuda.max_memory_allocated(device=None) == 0
 
 
 @covers(*(f"torch.cuda.{name}" for name in TYPES))
@@ -73,7 +80,12 @@ def check_typed_classes_of_gpus():
     for name in TYPES:
         cls = getattr(torch.cuda, name)
         assert not isinstance(torch.zeros(1), cls) and cls.__name__ == name
-        refused((AssertionError, TypeError, RuntimeError), cls, [1])
+        if torch.cuda.is_available():
+            made = cls([1])
+            assert isinstance(made, cls) and made.type() == f"torch.cuda.{name}" and made.tolist() == [1]
+            assert not isinstance(made, getattr(torch, name))
+        else:
+            refused((AssertionError, TypeError, RuntimeError), cls, [1])
 
 
 def check_onnx():
