@@ -15,7 +15,7 @@ from graphtorch.ir.shape import Dim
 
 from . import block_matrices, block_products
 from .block_products import lower_block_product, regroup, takes
-from .choice import choose
+from .choice import choose, guess
 from .conv import conv_problem, conv_transpose_problem, conv_weight_grad_problem
 from .dot import dot_tile
 from .ir import Const, Expr, KType, binary, cast, fma, load
@@ -32,6 +32,8 @@ PROBLEMS: dict[str, Callable[[Node, Region, Lowering], Contraction]] = {
     "matmul": matmul_problem, "conv": conv_problem, "conv_transpose": conv_transpose_problem,
     "conv_weight_grad": conv_weight_grad_problem,
 }
+
+NARROW, SHORT = 2, 64  # columns, and steps of k, that are not worth a tile
 
 
 def lower_contraction(region: Region, lowering: Lowering) -> Schedule:
@@ -57,9 +59,15 @@ def lower_contraction(region: Region, lowering: Lowering) -> Schedule:
 
 
 def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
-    """The launches of a contraction by blocks of threads, on tensor cores where they multiply its dtype."""
+    """The launches of a contraction by blocks of threads, on tensor cores where they multiply its dtype.
+
+    Tiles of a depthwise convolution would be all but empty: there each thread sums what one result takes.
+    """
     regroup(p)
-    if block_matrices.matrix_dtype(p) is not None:
+    m, n, k = (guess(extent_of(axes)) for axes in (p.m, p.n, p.k))
+    if min(m, n) <= NARROW and k <= SHORT:
+        lower_loop_nest(p if n <= m else p.swapped(), region, lowering)
+    elif block_matrices.matrix_dtype(p) is not None:
         lower_block_product(p, region, lowering, block_matrices.tile_of(p), block_matrices.emit)
     else:
         lower_block_product(p, region, lowering, block_products.tile_of(p), block_products.emit)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
+from contracting import graph_of
+from graphtorch.backends import Buffer
+from graphtorch.backends import compile as compile_reference
 from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.compiler import build
 from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
@@ -14,7 +18,7 @@ from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.backends.kernels.block_products import TILES
 from graphtorch.ir import ops
-from graphtorch.ir.dtype import DType
+from graphtorch.ir.dtype import DType, bf16, f32, f64
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.shape import Symbol, SymInt
 
@@ -64,6 +68,33 @@ def test_a_long_k_is_cut_into_parts() -> None:
     unit = Unit()
     made = build(graph(CASES[5]), unit)
     assert [name for name in made.record.launches.functions if "sum" in name] == ["sum_parts"]
+
+
+PLAIN = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+CONVOLUTIONS: list[tuple[Any, dict[str, Any], list[tuple[int, ...]]]] = [
+    (ops.conv, {"padding": ((1, 2), (0, 1)), "stride": (2, 1)}, [(2, 3, 9, 11), (7, 3, 3, 3), (7,)]),
+    (ops.conv, {"groups": 2, "dilation": (1, 2)}, [(2, 6, 8, 9), (8, 3, 3, 3)]),
+    (ops.conv, {"groups": 8, "padding": ((1, 1), (1, 1))}, [(2, 8, 9, 7), (8, 1, 3, 3)]),
+    (ops.conv_transpose, {"stride": (2, 2), "groups": 2, "output_padding": (1, 0)},
+     [(2, 8, 5, 6), (8, 3, 3, 3)]),
+    (ops.conv_weight_grad, {"kernel": (3, 3), "groups": 2}, [(4, 8, 14, 14), (4, 6, 12, 12)]),
+]
+
+
+@pytest.mark.parametrize("dtype", [f32, bf16])
+def test_convolutions(dtype: DType) -> None:
+    """Convolutions and their gradients are read in place; narrow groups are summed a result a thread."""
+    device, unit, rng = EmulatedDevice(order=2), Unit(), np.random.default_rng(2)
+    graphs = [graph_of(partial(op, **PLAIN | given), shapes, dtype) for op, given, shapes in CONVOLUTIONS]
+    built = [build(g, unit) for g in graphs]
+    module = device.load(unit.pieces(1))
+    for (op, given, shapes), made in zip(CONVOLUTIONS, built, strict=True):
+        arrays = [(rng.standard_normal(s) / 4).astype(dtype.numpy) for s in shapes]
+        found = Executable(made, module, device)([DeviceBuffer.of(x, device) for x in arrays])[0].numpy()
+        exact = compile_reference(graph_of(partial(op, **{**PLAIN, **given}), shapes, f64), "reference")
+        want = exact([Buffer.of(x.astype(np.float64)) for x in arrays])[0].numpy()
+        tolerance = 1e-5 if dtype is f32 else 8e-3
+        np.testing.assert_allclose(found.astype(np.float64), want, tolerance, tolerance, err_msg=str(given))
 
 
 @pytest.mark.parametrize("tile", TILES, ids=str)
