@@ -356,6 +356,14 @@ class CupyModule:
             self._shared[name] = shared
         return handle
 
+    def resources(self) -> dict[str, tuple[int, int]]:
+        """For each kernel a thread's registers, and bytes of local memory: scratch and what is spilled."""
+        self.device.enter()
+        ask = self.device.asked
+        return {name: (ask(driver.funcGetAttribute, driver.CU_FUNC_ATTRIBUTE_NUM_REGS, handle),
+                       ask(driver.funcGetAttribute, driver.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES, handle))
+                for name, handle in self._functions.items()}
+
     def series(self, launches: Sequence[Launch]) -> CupySeries:
         return CupySeries(self, launches)
 

@@ -62,7 +62,7 @@ class Executable:
         self.record = record
         self.device = device
         self._kernels = built.kernels
-        self._module = module
+        self.module = module
         self._constants = device.allocate(len(constants))
         if constants:
             device.write(self._constants.address, constants)
@@ -125,7 +125,7 @@ class Executable:
         except Undecided:
             return prepared
         if len(launches) <= MOST_LAUNCHES:
-            prepared.series = self._module.series(launches)
+            prepared.series = self.module.series(launches)
             prepared.launches = len(launches)
         return prepared
 
@@ -150,7 +150,7 @@ class Executable:
             key = tuple(walk.launches[first: first + MOST_LAUNCHES])
             series = self._series.get(key)
             if series is None:
-                series = self._series[key] = self._module.series(key)
+                series = self._series[key] = self.module.series(key)
                 if len(self._series) > SERIES:
                     self._series.popitem(last=False)
             series(addresses, prepared.extents)

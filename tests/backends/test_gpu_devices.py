@@ -272,3 +272,5 @@ def test_a_fault_names_the_kernels_it_may_come_from(device: Any) -> None:
 def test_a_gpu_is_asked_for_its_properties(device: Any) -> None:
     assert device.properties.capability == (9, 0) and device.properties.shared == 232448
     assert device.properties.name == "Pretended GPU" and device.properties.multiprocessors == 132
+    executable = compiler.compile(step(), device)
+    assert set(executable.module.resources().values()) == {(32, 0)}

@@ -146,6 +146,7 @@ def eventElapsedTime(start: int, end: int) -> float:
 driver = ModuleType("cupy.cuda.driver")
 driver.CUDADriverError = CUDADriverError
 driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
+driver.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES, driver.CU_FUNC_ATTRIBUTE_NUM_REGS = 3, 4
 
 
 def driver_call(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,6 +162,12 @@ def moduleGetFunction(module: int, funcname: str) -> int:
 @driver_call
 def funcSetAttribute(f: int, attribute: int, value: int) -> None:
     machine.calls.append(f"attribute {attribute} {value}")
+
+
+@driver_call
+def funcGetAttribute(attribute: int, f: int) -> int:
+    assert f in machine.handles
+    return {3: 0, 4: 32}[attribute]
 
 
 @driver_call

@@ -97,7 +97,7 @@ def kernel(make: Callable[..., Value], reference: Callable[..., Any], shapes: Se
         bytes_moved = sum(t.nbytes for t in tensors) + expected.nbytes
         del result, expected
         row: Row = {"compile": compiled, "error": f"differs by {error:.1e}", "ok": error <= limit,
-                    "worst": error, "launches": launches(executable)}
+                    "worst": error, "launches": launches(executable), "kernels": resources(executable)}
         row["seconds"] = seconds(lambda: executable(buffers), our_event)
         row["torch"] = seconds(lambda: reference(*tensors), torch_event)
         if work is None:
@@ -112,6 +112,11 @@ def kernel(make: Callable[..., Value], reference: Callable[..., Any], shapes: Se
 
 def launches(executable: Any) -> int:
     return next((p.launches for p in executable._prepared.values()), 0)
+
+
+def resources(executable: Any) -> dict[str, tuple[int, int]]:
+    """Registers and bytes of local memory of each kernel; on the emulated device nothing is known."""
+    return executable.module.resources() if on_gpu() else {}
 
 
 def random(torch: Any, shape: Sequence[int], dtype: str, below: int) -> Any:
@@ -310,12 +315,21 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
         else:
             lines.append(f"  {row['name']:<34} {row['seconds'] * 1e3:9.3f} ms, PyTorch "
                          f"{row['torch'] * 1e3:9.3f} ms = {row['torch'] / row['seconds']:5.2f}x  {rate(row)}"
-                         + ("" if row["ok"] else f"  WRONG: {row['error']}"))
+                         + used(row) + ("" if row["ok"] else f"  WRONG: {row['error']}"))
     compiled = [row["compile"] for row in rows if "compile" in row]
     if compiled:
         lines.append(f"  {len(compiled)} kernels compiled in {sum(compiled):.1f} s, the slowest in "
                      f"{max(compiled):.1f} s")
     return lines
+
+
+def used(row: dict[str, Any]) -> str:
+    """The most registers of a thread, and local memory where there is any, which should not be."""
+    kernels = list(row.get("kernels", {}).values())
+    if not kernels:
+        return ""
+    local = max(size for _, size in kernels)
+    return f" {max(count for count, _ in kernels)} regs" + (f" {local} B LOCAL" if local else "")
 
 
 def rate(row: dict[str, Any]) -> str:
