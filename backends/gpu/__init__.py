@@ -1,7 +1,8 @@
 """Graphs as CUDA kernels: C text, which NVRTC compiles for GPUs, and a C++ compiler for the emulated device.
 
-So far programs run on the emulated device alone: there is none yet that loads NVRTC's code on a GPU, and no
-tensor of the front end lives on either. Each element, or row of a reduction, is one thread's.
+devices.py says which devices there are. A device (device.py) is a GPU through CuPy (cupy_device.py) or the
+emulated one (emulated.py); compiler.py makes a program of a graph for either, executable.py calls it.
+tools/gpu.py compares all of it with NumPy and PyTorch on a machine that has a GPU.
 
 The room is not called ``cuda``: ``torch.backends.cuda`` is a module of flags, which stands at that path.
 """
