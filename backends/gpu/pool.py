@@ -6,6 +6,7 @@ which addresses it would like again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,6 +32,7 @@ class Statistics:
     allocations: int = 0
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def rounded(size: int) -> int:
     """The class of a size: few different ones occur, and at most an eighth is lost."""
     grain = LARGE_GRAIN if size >= LARGE else max(GRAIN, 1 << max(0, size.bit_length() - 4))
