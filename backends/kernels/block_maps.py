@@ -16,7 +16,7 @@ from . import block_tiles, cost
 from .block_tiles import TileScope
 from .evaluate import Evaluator, Mask, Result
 from .ir import Buffer, Const, Expr, KType, binary, load
-from .loops import MANY_NODES, Loop, MapKernel
+from .loops import ACCESS, MANY_NODES, Loop, MapKernel
 from .lowering import Lowering
 from .pointwise import logical_not
 from .program import Slot
@@ -24,7 +24,6 @@ from .scope import Scope
 from .space import coefficient, depends, name_of, to_expr
 from .views import Index
 
-ACCESS = 16  # bytes of the widest access
 ENOUGH = 1 << 15  # elements: fewer are given one to a thread, so that more of the GPU has work
 HEAVY = 2.0  # nanoseconds of an element, by cost.weight, from which on memory is not what is waited for
 

@@ -16,7 +16,7 @@ from graphtorch.ir.shape import Dim, Shape, numel
 
 from . import cost
 from .evaluate import Evaluator, Leaf
-from .ir import Const, Expr
+from .ir import Const, Expr, load
 from .lowering import Lowering, Region
 from .program import Slot
 from .scope import Scope, ceildiv, clamp_min, upper_bound
@@ -24,6 +24,7 @@ from .space import coefficient, depends, name_of
 from .views import Index, result_index
 
 MANY_NODES = 8  # from so many on, kernels of different sizes are worth being one: updates of weights
+ACCESS = 16  # bytes of a GPU's widest access
 TILE = 32  # edge of the square tiles in which a transpose walks through memory
 
 
@@ -108,8 +109,16 @@ def lower_copy(source: Slot, to: Slot, lowering: Lowering) -> None:
     scope = Scope(lowering, "copy")
     out = scope.buffer(to, "write")
     count = numel(source.shape)
-    with scope.loop(count, "vector") as i:
-        scope.b.store(out, scope.expr(i), scope.read(source, i))
+    if lowering.block_threads:
+        lanes = ACCESS // source.dtype.itemsize
+        while count % lanes != 0:
+            lanes //= 2
+        with scope.b.loop(scope.expr(count // lanes), "parallel") as group:
+            at = scope.b.let(group * lanes, "at")
+            scope.b.store(out, at, load(scope.buffer(source), at, lanes))
+    else:
+        with scope.loop(count, "vector") as i:
+            scope.b.store(out, scope.expr(i), scope.read(source, i))
     scope.launch("copy", 0, count * source.dtype.itemsize * 2)
 
 

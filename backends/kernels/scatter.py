@@ -7,7 +7,7 @@ updates and result have in common.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +31,9 @@ if TYPE_CHECKING:  # it runs what this file defines
 Place = Callable[[Index], Index]
 
 BLOCK = 512  # neighbouring elements of the result that a task takes at least
+THREADS = 1 << 17  # that share the result of a scatter on a GPU
+SPREAD = 31  # what indices are multiplied by to tell the threads' places apart
+MOST_SHARES = 1024  # each of them goes through all updates
 
 
 @dataclass(eq=False)
@@ -87,6 +90,14 @@ class ScatterKernel:
         self.evaluator = Evaluator(self.scope, stages.leaves())
         self.lo: Expr = Const(0)
         self.hi: Expr = Const(1)
+        self.share: Expr | None = None
+        self.shares = self.threads() if stages.lowering.block_threads else 1
+
+    def threads(self) -> int:
+        """How many threads share the updates of one free element, each with the places that are its own."""
+        bound = tuple(d for a, d in enumerate(self.updates.shape) if a not in self.updates.free)
+        free = tuple(self.updates.shape[a] for a in self.updates.free)
+        return max(1, min(MOST_SHARES, cost.elements(bound), THREADS // max(1, cost.elements(free))))
 
     def emit(self) -> None:
         updates, scope = self.updates, self.scope
@@ -117,9 +128,9 @@ class ScatterKernel:
         extent = updates.shape[updates.free[-1]] if updates.free else 1
         others = numel(tuple(d for a, d in enumerate(updates.shape) if a not in updates.free))
         grain = cost.grain([updates.node], 12.0)
-        width = max(BLOCK, grain // max(1, cost.guess(others)))
+        width = max(BLOCK, grain // max(1, cost.guess(others))) if not scope.lowering.block_threads else 1
         blocks = 1 if isinstance(extent, int) and extent <= width else (extent + (width - 1)) // width
-        rows = numel(tuple(updates.shape[a] for a in outer)) * blocks
+        rows = numel(tuple(updates.shape[a] for a in outer)) * blocks * self.shares
         length = extent if blocks == 1 else width
         with task_rows(scope, rows, length * others, grain) as rest:
             self.hi = scope.expr(extent)
@@ -127,6 +138,9 @@ class ScatterKernel:
                 self.lo = b.let((rest % scope.expr(blocks)) * width, "lo")
                 self.hi = b.let(upper_bound(self.lo + width, self.hi), "hi")
                 rest = b.let(rest // scope.expr(blocks), "rest")
+            if self.shares > 1:
+                self.share = b.let(rest % self.shares, "share")
+                rest = b.let(rest // self.shares, "rest")
             for axis in reversed(outer[1:]):
                 size = scope.expr(updates.shape[axis])
                 scope.space.bind(self.index[axis], b.let(rest % size, "i"), b.depth)
@@ -173,7 +187,20 @@ class ScatterKernel:
         dim = node.attrs.dim
         at = self.evaluator.result(node.operands[1], self.index, None)
         variable, mask = bounded(self.evaluator, node, at, self.updates.x.shape[dim], dim, None, wraps=False)
+        mask = self.own([variable], mask)
         return (lambda index: tuple(variable if a == dim else i for a, i in enumerate(index))), mask
+
+    def own(self, found: Sequence[Dim], mask: Mask) -> Mask:
+        """The mask narrowed to the places that are this thread's: all updates of a place are one thread's."""
+        if self.share is None:
+            return mask
+        number: Dim = 0
+        for at in found:
+            number = number * SPREAD + at
+        depth = max(mask.depth, self.scope.space.depth((number,)))
+        with self.scope.b.hoisted(depth):
+            hit = binary("eq", self.scope.expr(number) % self.shares, self.share)
+        return self.evaluator.both(mask, hit, depth)
 
     def _put_place(self, node: Node) -> tuple[Place, Mask]:
         x, _, *positions = node.operands
@@ -187,6 +214,7 @@ class ScatterKernel:
             at = self.evaluator.result(source, broadcast_index(block, sizes, source.shape), None)
             found[axis], mask = bounded(self.evaluator, node, at, x.shape[axis], axis, mask, wraps=True)
         assert mask is not None
+        mask = self.own(list(found.values()), mask)
 
         def place(index: Index) -> Index:
             rest = [*index[:first], *index[first + len(block):]]

@@ -141,3 +141,29 @@ def test_accesses_are_as_few_as_can_be() -> None:
     assert len(device.counts) >= len(FEW) - 1
     for kernel, found in device.counts.items():
         assert found.sectors <= 1.05 * found.ideal and found.turns == found.shared, kernel
+
+
+def put(x: Value, i: Value, y: Value) -> Value:
+    return ops.index_put(x, y, i, dims=(0,), accumulate=True)
+
+
+UPDATES: dict[str, Case] = {
+    "rows": (put, [((50, 70), f32), ((200,), i64), ((200, 70), f32)]),
+    "elements": (put, [((50,), f32), ((900,), i64), ((900,), f32)]),
+    "set": (lambda x, i, y: ops.scatter(x, i, y, dim=1), [((6, 50), f32), ((6, 90), i64), ((6, 90), f32)]),
+    "added": (lambda x, i, y: ops.scatter_add(x, i, y, dim=0),
+              [((50, 6), bf16), ((90, 6), i64), ((90, 6), bf16)]),
+}
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_updates_are_shared_and_stay_in_order(name: str) -> None:
+    """Several threads have the places of an update each: sums are the same to the bit, the last write wins."""
+    case = UPDATES[name]
+    unit = Unit()
+    compiler.build(graph_of(case), unit)
+    assert "v_share" in unit.text()
+    for order in (0, 2):
+        device = EmulatedDevice(order, traced=True)
+        executable = compiler.compile(graph_of(case), device)
+        assert not wrong(case, executable, device, [numbers(*t) for t in case[1]])
