@@ -158,7 +158,7 @@ UPDATES: dict[str, Case] = {
 
 @pytest.mark.parametrize("name", UPDATES)
 def test_updates_are_shared_and_stay_in_order(name: str) -> None:
-    """Several threads have the places of an update each: sums are the same to the bit, the last write wins."""
+    """Threads have the places of an update each: sums are the same to the bit, and the last write wins."""
     case = UPDATES[name]
     unit = Unit()
     compiler.build(graph_of(case), unit)
