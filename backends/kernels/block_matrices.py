@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType, bf16, f16, f32, i64, u32
-from graphtorch.ir.shape import Dim, evaluate
+from graphtorch.ir.shape import evaluate
 
-from .block_products import MULTIPROCESSORS, bind, frame, steps_along
+from .block_products import Offsets, bind, frame, is_enough, steps_along
 from .choice import guess
 from .ir import (
     Await,
@@ -64,13 +64,29 @@ def matrix_dtype(p: Contraction) -> DType | None:
     return a if a is b and a in (f16, bf16) and p.acc is f32 else None
 
 
+def along_k(p: Contraction, source: Source) -> bool:
+    return stride(source.address, p.k[-1]) == 1 and guess(p.k[-1].extent) > 1
+
+
+def side_by_side(p: Contraction, source: Source, axes: Sequence[Axis]) -> bool:
+    """Whether the neighbours of a copy lie side by side in memory, all of them inside or none."""
+    inner = p.k[-1] if along_k(p, source) else axes[-1]
+    limit = evaluate(p.limits.get(inner.name, 0), {x.name: 0 for x in p.batch})
+    return (not source.casts and stride(source.address, inner) == 1
+            and all(isinstance(n, int) and n % NEIGHBOURS == 0 for n in (inner.extent, limit)))
+
+
 def tile_of(p: Contraction) -> Tile:
-    """The largest tile that leaves few multiprocessors without work, and wastes little at the edges."""
+    """The largest tile that leaves few multiprocessors without work, and wastes little at the edges.
+
+    What is not copied passes through registers, of which the largest tile has none left.
+    """
     m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
     batch = guess(extent_of(p.batch))
-    for tile in TILES[:-1]:
+    copied = side_by_side(p, p.a, p.m) and side_by_side(p, p.b, p.n)
+    for tile in TILES[not copied:-1]:
         blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
-        if blocks >= MULTIPROCESSORS and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
+        if is_enough(p, blocks) and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
             return tile
     return TILES[-1]
 
@@ -83,6 +99,7 @@ def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]
         slices = (_Slice(work, p.m, p.a, tile.rows, f.top, f.m, f.k, "a"),
                   _Slice(work, p.n, p.b, tile.columns, f.left, f.n, f.k, "b"))
         steps = steps_along(b, f.k, tile.depth)
+        Offsets.begin(b, [s.offsets for s in slices])
         for stage in range(tile.stages - 1):
             for s in slices:
                 s.fetch(Const(stage), Const(stage))
@@ -94,6 +111,7 @@ def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]
             ahead = b.let(step + (tile.stages - 1), "ahead")
             for s in slices:
                 s.fetch(ahead, b.let(ahead % tile.stages, "stage"))
+                s.offsets.fill(b.let(ahead + 1, "after"))
             work.multiply(slices, b.let(step % tile.stages, "stage"))
         b.emit(Await(0))
         work.finish((f.top, f.m), (f.left, f.n), finish)
@@ -156,14 +174,14 @@ class _Slice:
         self.work, self.axes, self.source = work, axes, source
         self.first, self.count, self.k = first, count, k
         e, p, depth = work.e, work.p, work.tile.depth
-        self.along_k = stride(source.address, p.k[-1]) == 1 and guess(p.k[-1].extent) > 1
+        self.along_k = along_k(p, source)
         line, lines = (depth, size) if self.along_k else (size, depth)
         self.width = line + NEIGHBOURS
         self.room = lines * self.width
         dtype = matrix_dtype(p)
         assert dtype is not None
         self.shared = e.b.shared(dtype, work.tile.stages * self.room, hint)
-        self.lanes = NEIGHBOURS if self._side_by_side() else 1
+        self.lanes = NEIGHBOURS if side_by_side(p, source, axes) else 1
         self.each = size * depth // self.lanes // work.tile.threads
         self.inner = e.b.let(work.thread % (line // self.lanes) * self.lanes, "inner")
         outer = e.b.let(work.thread // (line // self.lanes), "outer")
@@ -172,15 +190,8 @@ class _Slice:
         self.outer = outer
         self.step = work.tile.threads * self.lanes // line
         self.buffer = e.buffer(source.slot, hint=hint)
+        self.offsets = Offsets(e, source, p.k, depth, work.tile.stages, not self.along_k)
         self._find_places()
-
-    def _side_by_side(self) -> bool:
-        """Whether the neighbours of a copy lie side by side, all of them inside or none."""
-        p, source = self.work.p, self.source
-        inner = p.k[-1] if self.along_k else self.axes[-1]
-        limit = evaluate(p.limits.get(inner.name, 0), {x.name: 0 for x in p.batch})
-        return (not source.casts and stride(source.address, inner) == 1
-                and all(isinstance(n, int) and n % NEIGHBOURS == 0 for n in (inner.extent, limit)))
 
     def _find_places(self) -> None:
         """Where the rows that this thread reads begin in memory."""
@@ -199,16 +210,13 @@ class _Slice:
 
     def fetch(self, step: Expr, stage: Expr) -> None:
         """Begin to bring the slice of a step; what lies outside is 0."""
-        e, b, k_axes = self.work.e, self.work.e.b, self.work.p.k
+        b, depth = self.work.e.b, self.work.tile.depth
         with b.loop(self.each, "unroll") as i:
-            k = b.let(step * self.work.tile.depth + (self.inner if self.along_k else self._line(i)), "k")
-            inside = b.let(binary("and", binary("lt", k, self.k),
+            k = self.inner if self.along_k else self._line(i)
+            inside = b.let(binary("and", binary("lt", step * depth + k, self.k),
                                   binary("lt", self.first + self._row(i), self.count)), "inside")
-            bind(e, k_axes, k)
-            far: Dim = 0
-            for x in k_axes:
-                far = far + stride(self.source.address, x) * x.variable
-            where = b.let(load(self.places, i if self.along_k else 0) + e.expr(far), "where")
+            far = self.offsets.at(step, k)
+            where = b.let(load(self.places, i if self.along_k else 0) + far, "where")
             at = stage * self.room + self._line(i) * self.width + self.inner
             if self.lanes > 1:
                 b.emit(Copy(self.shared, at, self.buffer, where, self.lanes, inside))

@@ -33,6 +33,7 @@ PAD = 4  # elements between slices of shared memory
 QUAD = 4  # neighbours that a thread has
 MULTIPROCESSORS = 132  # blocks that a large GPU runs at once, at least
 LEAST_DEPTH = 128  # steps of k that are worth a part of their own
+LONG = 1024  # steps of k for each part that are worth more than smaller tiles
 MOST_PARTS = 32
 
 
@@ -121,9 +122,16 @@ def tile_of(p: Contraction) -> Tile:
     tiles = TILES if p.acc.itemsize == 4 else TILES[1:]
     for tile in tiles[:-1]:
         blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
-        if blocks >= MULTIPROCESSORS and min(m, n) * 4 >= tile.rows * 3:
+        if is_enough(p, blocks) and min(m, n) * 4 >= tile.rows * 3:
             return tile
     return tiles[-1]
+
+
+def is_enough(p: Contraction, blocks: int) -> bool:
+    """Whether so many blocks are work for a GPU, in parts where k is so long that their sums hardly count."""
+    first = p.k[0].extent
+    parts = min(guess(extent_of(p.k)) // LONG, first, MOST_PARTS) if isinstance(first, int) else 1
+    return blocks * max(parts, 1) >= MULTIPROCESSORS
 
 
 def parts_of(p: Contraction, tile: Size) -> int:
@@ -234,6 +242,50 @@ def bind(e: Emission, axes: Sequence[Axis], flat: Expr) -> None:
     e.space.bind(axes[0].variable, rest)
 
 
+def offset_of(e: Emission, source: Source, axes: Sequence[Axis], k: Expr) -> Expr:
+    """How far step `k` is from the first one in memory; `k` may lie beyond the last."""
+    bind(e, axes, k)
+    far: Dim = 0
+    for x in axes:
+        far = far + stride(source.address, x) * x.variable
+    return e.expr(far)
+
+
+class Offsets:
+    """Where the steps of k lie, of an operand whose threads read several of them.
+
+    Several axes of k, those of a convolution, take divisions: they are done once in a block, ahead of the
+    step that they are for, and kept in shared memory for `ahead` slices of `depth` steps.
+    """
+
+    def __init__(self, e: Emission, source: Source, k: Sequence[Axis], depth: int, ahead: int, several: bool):
+        self.e, self.source, self.k, self.depth, self.ahead = e, source, k, depth, ahead
+        self.table = e.b.shared(i64, ahead * depth, "offsets") if several and len(k) > 1 else None
+
+    @staticmethod
+    def begin(b: Builder, all: Sequence[Offsets]) -> None:
+        """Fill tables for the first slices."""
+        for o in all:
+            for slice in range(o.ahead):
+                o.fill(Const(slice))
+        if any(o.table is not None for o in all):
+            b.barrier()
+
+    def fill(self, slice: Expr) -> None:
+        """Take a slice's place in the table: that of the one `ahead` before, which all are done with."""
+        if self.table is not None:
+            b = self.e.b
+            with b.loop(self.depth, "thread", "t") as t:
+                far = offset_of(self.e, self.source, self.k, b.let(slice * self.depth + t, "k"))
+                b.store(self.table, slice % self.ahead * self.depth + t, far)
+
+    def at(self, slice: Expr, step: Expr) -> Expr:
+        """Where a step of a slice lies."""
+        if self.table is not None:
+            return load(self.table, slice % self.ahead * self.depth + step)
+        return offset_of(self.e, self.source, self.k, self.e.b.let(slice * self.depth + step, "k"))
+
+
 class _Work:
     """What the parts of a kernel share: a thread's sums, and where it stands in the tile."""
 
@@ -270,6 +322,7 @@ class _Slice:
         self.along_k = stride(source.address, last) == 1 and guess(last.extent) > 1
         self.places = e.b.scratch(i64, self.each if self.along_k else 1, f"{hint}_at")
         self.buffer = e.buffer(source.slot, hint=hint)
+        self.offsets = Offsets(e, source, work.p.k, tile.depth, 2, not self.along_k)
         self._find_places()
 
     def _find_places(self) -> None:
@@ -288,18 +341,14 @@ class _Slice:
         tile, thread = self.work.tile, self.work.thread
         return thread % tile.depth if self.along_k else thread // self.size + i * (tile.threads // self.size)
 
-    def fetch(self, start: Expr) -> None:
-        """Read the slice that begins at `start` into registers; what lies outside is 0."""
-        e, b = self.work.e, self.work.e.b
+    def fetch(self, slice: Expr) -> None:
+        """Read a slice into registers; what lies outside is 0."""
+        b, depth = self.work.e.b, self.work.tile.depth
         with b.loop(self.each, "unroll") as i:
-            k = b.let(start + self._step(i), "k")
-            inside = binary("and", binary("lt", k, self.k),
+            inside = binary("and", binary("lt", slice * depth + self._step(i), self.k),
                             binary("lt", self.first + self._row(i), self.count))
-            bind(e, self.work.p.k, k)
-            step: Dim = 0
-            for x in self.work.p.k:
-                step = step + stride(self.source.address, x) * x.variable
-            where = load(self.places, i if self.along_k else 0) + e.expr(step)
+            far = self.offsets.at(slice, self._step(i))
+            where = load(self.places, i if self.along_k else 0) + far
             value: Expr = load(self.buffer, b.let(where, "where"), mask=b.let(inside, "inside"))
             for dtype in (*self.source.casts, self.work.p.acc):
                 value = cast(value, dtype)
@@ -318,7 +367,8 @@ class _Slice:
 
 
 def _along_k(work: _Work, slices: tuple[_Slice, _Slice], steps: Expr) -> None:
-    b, depth = work.e.b, work.tile.depth
+    b = work.e.b
+    Offsets.begin(b, [s.offsets for s in slices])
     for s in slices:
         s.fetch(Const(0))
         s.put(Const(0))
@@ -328,7 +378,8 @@ def _along_k(work: _Work, slices: tuple[_Slice, _Slice], steps: Expr) -> None:
         more = b.let(binary("lt", step + 1, steps), "more")
         with b.when(more):
             for s in slices:
-                s.fetch((step + 1) * depth)
+                s.fetch(b.let(step + 1, "ahead"))
+                s.offsets.fill(b.let(step + 2, "after"))
         _multiply(work, slices, half)
         with b.when(more):
             for s in slices:
