@@ -33,6 +33,7 @@ from .ir import (
 from .problem import Axis, Contraction, Emission, Source, extent_of, stride
 
 NEIGHBOURS = 8  # elements of 16 bytes, and rows and columns of a matrix
+LONG = 8192  # steps of k for each part that are worth more than smaller tiles
 DEEP = 16  # steps of k of one multiplication
 
 
@@ -86,7 +87,7 @@ def tile_of(p: Contraction) -> Tile:
     copied = side_by_side(p, p.a, p.m) and side_by_side(p, p.b, p.n)
     for tile in TILES[not copied:-1]:
         blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
-        if is_enough(p, blocks) and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
+        if is_enough(p, blocks, LONG) and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
             return tile
     return TILES[-1]
 

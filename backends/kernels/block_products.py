@@ -122,15 +122,18 @@ def tile_of(p: Contraction) -> Tile:
     tiles = TILES if p.acc.itemsize == 4 else TILES[1:]
     for tile in tiles[:-1]:
         blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
-        if is_enough(p, blocks) and min(m, n) * 4 >= tile.rows * 3:
+        if is_enough(p, blocks, LONG) and min(m, n) * 4 >= tile.rows * 3:
             return tile
     return tiles[-1]
 
 
-def is_enough(p: Contraction, blocks: int) -> bool:
-    """Whether so many blocks are work for a GPU, in parts where k is so long that their sums hardly count."""
+def is_enough(p: Contraction, blocks: int, long: int) -> bool:
+    """Whether so many blocks are work for a GPU, in parts where k is so long that their sums hardly count.
+
+    Args: long: steps of k of a part that take much longer than to write its sums and to add them.
+    """
     first = p.k[0].extent
-    parts = min(guess(extent_of(p.k)) // LONG, first, MOST_PARTS) if isinstance(first, int) else 1
+    parts = min(guess(extent_of(p.k)) // long, first, MOST_PARTS) if isinstance(first, int) else 1
     return blocks * max(parts, 1) >= MULTIPROCESSORS
 
 
