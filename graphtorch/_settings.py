@@ -67,6 +67,15 @@ def set_float32_matmul_precision(precision: str) -> None:
     """'highest', 'high' or 'medium': float32 products are always exact here."""
     if precision not in ("highest", "high", "medium"):
         raise RuntimeError(f"unknown precision {precision!r}: expected highest, high or medium")
+    _precision[0] = precision
+
+
+_precision = ["highest"]
+
+
+def get_float32_matmul_precision() -> str:
+    """What `set_float32_matmul_precision` said."""
+    return _precision[0]
 
 
 PUBLIC = {
@@ -79,5 +88,6 @@ PUBLIC = {
         set_warn_always,
         is_warn_always_enabled,
         set_float32_matmul_precision,
+        get_float32_matmul_precision,
     )
 }

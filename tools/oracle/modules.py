@@ -4,6 +4,8 @@
     python tools/oracle/modules.py --dtype float64
     python tools/oracle/modules.py --module nn.GRU -v     one class, every failing sample
     python tools/oracle/modules.py --compiled             each module compiled, and called three times
+    python tools/oracle/modules.py --device cuda          on a GPU (GRAPHTORCH_CUDA=emulated: on the emulated
+                                                          one, slowly); --every 9: one class in 9
 
 Weights are PyTorch's, copied over by ``state_dict``. Every sample that differs is listed with the reason.
 Needs ``pip install -e ".[oracle]"``.
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from opinfo import Tally, brief, difference, elements, ours, tensors, to_array
+from opinfo import Place, Tally, brief, difference, elements, ours, tensors, to_array
 from torch.testing._internal.common_modules import module_db
 
 import graphtorch
@@ -109,7 +111,7 @@ class Replay:
 
     def built(self, given: Any, state: dict[str, torch.Tensor], args: Any, kwargs: Any) -> Any:
         mine = self.cls(*converted(given.args), **converted(given.kwargs))
-        mine = mine.to(getattr(graphtorch, str(self.dtype).split(".")[1])).train(self.training)
+        mine = mine.to(Place.name, getattr(graphtorch, str(self.dtype).split(".")[1])).train(self.training)
         if self.info.is_lazy:
             mine(*converted(args), **converted(kwargs))
         self.loaded(mine, state)
@@ -197,7 +199,7 @@ def errors(info: Any, tally: Tally, shown: bool) -> None:
         given, forward = sample.constructor_input, sample.forward_input
         got = "nothing"
         try:
-            module = cls(*converted(given.args), **converted(given.kwargs))
+            module = cls(*converted(given.args), **converted(given.kwargs)).to(Place.name)
             if forward is not None:
                 elements(tensors(module(*converted(forward.args), **converted(forward.kwargs)),
                                  graphtorch.Tensor)[0])
@@ -231,11 +233,14 @@ def main() -> None:
     parser.add_argument("--module", help="one class, such as nn.GRU")
     parser.add_argument("--dtype", default="float32", choices=sorted(TOLERANCE))
     parser.add_argument("--compiled", action="store_true", help="each module compiled")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where our tensors are")
+    parser.add_argument("--every", type=int, default=1, help="one class in so many")
     parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")
     given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    tally = replay(getattr(torch, given.dtype), given.module, given.v, compiled=given.compiled)
+    Place.name = given.device
+    tally = replay(getattr(torch, given.dtype), given.module, given.v, given.every, given.compiled)
     tally.report()
     total, same = tally.counts["error"], tally.counts["error equal"]
     if given.compiled:
