@@ -148,8 +148,8 @@ def put(x: Value, i: Value, y: Value) -> Value:
 
 
 UPDATES: dict[str, Case] = {
-    "rows": (put, [((50, 70), f32), ((200,), i64), ((200, 70), f32)]),
-    "elements": (put, [((50,), f32), ((900,), i64), ((900,), f32)]),
+    "rows": (put, [((50, 7), f32), ((60,), i64), ((60, 7), f32)]),
+    "elements": (put, [((50,), f32), ((90,), i64), ((90,), f32)]),
     "set": (lambda x, i, y: ops.scatter(x, i, y, dim=1), [((6, 50), f32), ((6, 90), i64), ((6, 90), f32)]),
     "added": (lambda x, i, y: ops.scatter_add(x, i, y, dim=0),
               [((50, 6), bf16), ((90, 6), i64), ((90, 6), bf16)]),
