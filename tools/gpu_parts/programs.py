@@ -158,6 +158,7 @@ class Training:
                 p.copy_(torch.tensor(value.astype(np.float32)))
         self.model = self.model.to(device)
         self._optimizer = program.optimizer(torch, self.model.parameters())
+        self._taken: Callable[[Any, Any], Any] = self._step
         self.batch = self.next_batch()
 
     def next_batch(self) -> tuple[Any, Any]:
@@ -166,7 +167,13 @@ class Training:
 
     def step(self, batch: tuple[Any, Any]) -> Any:
         """The loss, and one step of the optimizer."""
-        x, y = batch
+        return self._taken(*batch)
+
+    def compile_step(self) -> None:
+        """From now on a step is one compiled function: the net, its gradient and the optimizer."""
+        self._taken = self._torch.compile(self._step)
+
+    def _step(self, x: Any, y: Any) -> Any:
         self._optimizer.zero_grad()
         loss = self._torch.nn.functional.cross_entropy(self.model(x), y)
         loss.backward()
