@@ -310,6 +310,15 @@ def recorded_program(
     return Divided(graph, stable, dynamic, conditions, places)
 
 
+def refuse_gpu(buffers: Sequence[Any]) -> None:
+    """Raise RuntimeError where an operand of a program for the CPU is in the memory of a GPU, which native
+    code must not touch: an operation gave its result no device."""
+    found = next((b for b in buffers if type(b) is not Buffer), None)
+    if found is not None:
+        raise RuntimeError("internal error: an operation on a GPU made a tensor that is said to be on the "
+                           f"CPU, of {found}: please report it; .cpu() before that operation avoids it")
+
+
 class Divided:
     """What runs a graph whose outputs are on several devices: a program for each."""
 
@@ -333,7 +342,10 @@ class Divided:
         given = [*inputs, *more]
         results: list[Any] = [None] * self._count
         for program, fed, wanted in self._parts:
-            for i, made in zip(wanted, program([given[i] for i in fed]), strict=True):
+            operands = [given[i] for i in fed]
+            if program.place is CPU:
+                refuse_gpu(operands)
+            for i, made in zip(wanted, program(operands), strict=True):
                 results[i] = made
         return results
 
@@ -349,14 +361,14 @@ class Recorded:
     changes; one that later recordings refute is never used for them (`Variant.match`).
     """
 
-    __slots__ = ("_captured", "_extra", "_place", "_plan", "_ran", "_waits", "program")
+    __slots__ = ("_captured", "_extra", "_plan", "_ran", "_waits", "place", "program")
 
     def __init__(
         self, graph: Graph, stable: Sequence[int], dynamic: bool | None,
         conditions: Sequence[Condition] = (), place: device = CPU,
     ):
         self._captured = Captured(graph, stable, conditions)
-        self._place = place
+        self.place = place
         self.program: Program | None = None
         self._extra: list[Buffer] = []
         self._plan: Plan | None = None  # for running op by op
@@ -388,9 +400,9 @@ class Recorded:
     def _find(self, dynamic: bool) -> None:
         captured = self._captured
         key, sizes = captured.key()
-        if self._place is not CPU:
-            key = self._place, key
-        structure = _structure(hash(key), captured, GUESS_AT_ONCE, self._place)
+        if self.place is not CPU:
+            key = self.place, key
+        structure = _structure(hash(key), captured, GUESS_AT_ONCE, self.place)
         with _compiling:
             program = self._made(structure, key, sizes, dynamic)
         self.program = program

@@ -229,6 +229,8 @@ def _compute(held: Sequence[tuple[Storage, Value]], differentiable: Sequence[Any
     """Compute what storages hold, all of it on one device."""
     outputs = list(dict.fromkeys([v for _, v in held]))
     walk = Walk(outputs)
+    if place is CPU and DeviceStorage.used:
+        programs.refuse_gpu([leaf.buffer for leaf in walk.leaves])
     saved = _saved(walk, differentiable)
     expensive = [v for v in saved if v.node is not None and v.node.op.name in EXPENSIVE]
     outputs = list(dict.fromkeys((*outputs, *expensive)))

@@ -34,7 +34,7 @@ def is_available() -> bool:
 
 def is_initialized() -> bool:
     """Whether a tensor was on a GPU yet."""
-    return DeviceStorage.used
+    return gpus() > 0 and DeviceStorage.used
 
 
 def device_count() -> int:

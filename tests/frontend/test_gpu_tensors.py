@@ -14,8 +14,10 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import nn
+from graphtorch._deferred.tensor import from_value
 from graphtorch._random import generator
 from graphtorch.backends.gpu import emulated
+from graphtorch.ir import ops
 from graphtorch.nn import functional as F
 
 pytestmark = pytest.mark.skipif(emulated.compiler() is None, reason="the emulated device needs a compiler")
@@ -225,3 +227,11 @@ def test_memory() -> None:
 def test_data_parallel_on_one_gpu() -> None:
     net = nn.DataParallel(nn.Linear(2, 1))
     assert net.device_ids == [0] and net.module.weight.is_cuda and net(torch.ones(1, 2)).is_cuda
+
+
+def test_nothing_of_a_gpu_is_computed_on_the_cpu() -> None:
+    """A result that was given no device is an error: native code would read the GPU's memory as its own."""
+    settled = torch.zeros(2).cuda()
+    lost = from_value(ops.neg(settled._value()))
+    with pytest.raises(RuntimeError, match="said to be on the CPU"):
+        lost.tolist()
