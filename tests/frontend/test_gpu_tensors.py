@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import graphtorch as torch
-from graphtorch import nn
+from graphtorch import _types, nn
 from graphtorch._deferred.tensor import from_value
 from graphtorch._random import generator
 from graphtorch.backends.gpu import emulated
@@ -31,6 +31,7 @@ def gpu() -> Iterator[None]:
         yield
         torch.set_default_device(None)
     generator._of_gpus.clear()
+    _types._gpus.clear()
 
 
 def there(*data: float) -> Any:
