@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from .traces import Access, Counts, counts, race
 HERE = Path(__file__).parent
 OPTIONS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing",
            "-ffp-contract=off", "-fwrapv", "-Wno-unknown-pragmas")
+COMPILERS = 4  # that run side by side, each with up to half a GiB
 KEPT = 128 << 20  # bytes of memory that nobody holds
 MOST_TRACED = 1 << 24  # accesses of a launch
 ORDERS = 3  # orders in which the threads of a block may run
@@ -61,7 +63,6 @@ class EmulatedDevice:
         counts: of a traced device, what the launches of each kernel did to memory.
     """
 
-    compilers = 1
     index = stream = 0
 
     def __init__(self, order: int = 0, traced: bool = False):
@@ -131,9 +132,16 @@ class EmulatedDevice:
 
     # ---- code
 
+    @property
+    def compilers(self) -> int:
+        return min(os.cpu_count() or 1, COMPILERS)
+
     def load(self, pieces: Sequence[Piece]) -> EmulatedModule:
-        return EmulatedModule(self, [(_library("\n".join([p.text, *(f"GT_EXPORT({k})" for k in p.kernels)])),
-                                      p.kernels) for p in pieces])
+        texts = ["\n".join([p.text, *(f"GT_EXPORT({k})" for k in p.kernels)]) for p in pieces]
+        _workplace()  # made once, before several need it
+        with ThreadPoolExecutor(max(1, min(self.compilers, len(texts)))) as pool:
+            libraries = list(pool.map(_library, texts))
+        return EmulatedModule(self, [(one, p.kernels) for one, p in zip(libraries, pieces, strict=True)])
 
     def begin_capture(self) -> None:
         self.lock.acquire()

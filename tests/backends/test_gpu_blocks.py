@@ -59,7 +59,7 @@ def run(kernel: Kernel, x: np.ndarray, shape: tuple[int, ...], *sizes: int, orde
     stages = unit.kernel(kernel, (0, 1))
     launches = Launched(tuple(stages), 2, ("gt_i64",) * len(sizes)).launches(((0, 0), (1, 0)), sizes)
     arrays = [DeviceBuffer.of(a, device) for a in (np.zeros(shape, x.dtype), x, np.zeros(1, np.int32))]
-    series = device.load(unit.pieces(1)).series(list(launches))
+    series = device.load(unit.pieces(device.compilers)).series(list(launches))
     series([a.address for a in arrays], [a.nbytes for a in arrays])
     return arrays[0].numpy()
 

@@ -86,7 +86,7 @@ def test_maps() -> None:
     """Each element is what the reference makes of it, to the bit."""
     device, unit = EmulatedDevice(), Unit()
     built = [compiler.build(graph_of(case), unit) for case in CASES.values()]
-    module = device.load(unit.pieces(1))
+    module = device.load(unit.pieces(device.compilers))
     faults = [name for (name, case), made in zip(CASES.items(), built, strict=True)
               if wrong(case, Executable(made, module, device), device, [numbers(*t) for t in case[1]])]
     assert not faults
@@ -135,7 +135,7 @@ def test_accesses_are_as_few_as_can_be() -> None:
     """Sectors of memory within 5 % of what is touched, and no two rows of a tile in one bank."""
     device, unit = EmulatedDevice(traced=True), Unit()
     built = [compiler.build(graph_of(CASES[name]), unit) for name in FEW]
-    module = device.load(unit.pieces(1))
+    module = device.load(unit.pieces(device.compilers))
     for name, made in zip(FEW, built, strict=True):
         Executable(made, module, device)([DeviceBuffer.of(numbers(*t), device) for t in CASES[name][1]])
     assert len(device.counts) >= len(FEW) - 1

@@ -39,7 +39,8 @@ def check(device: EmulatedDevice, a: tuple[int, ...], b: tuple[int, ...], dtype:
     arrays = [(rng.standard_normal(s) / 4).astype(dtype.numpy) for s in (a, b)]
     given = [DeviceBuffer.of(np.swapaxes(x, -1, -2) if t else x, device)
              for x, t in zip(arrays, (left, right), strict=True)]
-    found = Executable(made, device.load(unit.pieces(1)), device)(given)[0].numpy().astype(np.float64)
+    module = device.load(unit.pieces(device.compilers))
+    found = Executable(made, module, device)(given)[0].numpy().astype(np.float64)
     want = np.maximum(arrays[0].astype(np.float64) @ arrays[1].astype(np.float64), 0)
     tolerance = 4e-3 if dtype is bf16 else 5e-4  # one rounding of the result
     np.testing.assert_allclose(found, want, tolerance, tolerance)

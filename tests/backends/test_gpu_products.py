@@ -52,7 +52,7 @@ def test_products() -> None:
     """Edges, transposed operands, batches, a long k in parts, narrow floats, sizes known in the call."""
     device, unit, rng = EmulatedDevice(order=1), Unit(), np.random.default_rng(0)
     built = [build(graph(case), unit) for case in CASES]
-    module = device.load(unit.pieces(1))
+    module = device.load(unit.pieces(device.compilers))
     for (a, b, name, (left, right)), made in zip(CASES, built, strict=True):
         dtype = DType.named(name)
         shapes = [[70 if d is ROWS else d for d in s] for s in (a, b)]
@@ -87,7 +87,7 @@ def test_convolutions(dtype: DType) -> None:
     device, unit, rng = EmulatedDevice(order=2), Unit(), np.random.default_rng(2)
     graphs = [graph_of(partial(op, **PLAIN | given), shapes, dtype) for op, given, shapes in CONVOLUTIONS]
     built = [build(g, unit) for g in graphs]
-    module = device.load(unit.pieces(1))
+    module = device.load(unit.pieces(device.compilers))
     for (op, given, shapes), made in zip(CONVOLUTIONS, built, strict=True):
         arrays = [(rng.standard_normal(s) / 4).astype(dtype.numpy) for s in shapes]
         found = Executable(made, module, device)([DeviceBuffer.of(x, device) for x in arrays])[0].numpy()
@@ -108,7 +108,7 @@ def test_every_tile(tile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = build(graph(case), unit)
     arrays = [rng.standard_normal(s).astype(np.float32) / 4 for s in case[:2]]
     given = [DeviceBuffer.of(x, device) for x in (np.ascontiguousarray(arrays[0].T), arrays[1])]
-    found = Executable(made, device.load(unit.pieces(1)), device)(given)[0].numpy()
+    found = Executable(made, device.load(unit.pieces(device.compilers)), device)(given)[0].numpy()
     np.testing.assert_allclose(found, np.tanh(arrays[0] @ arrays[1]), 1e-5, 1e-5)
     (counts,) = device.counts.values()
     assert counts.turns <= 2 * counts.shared

@@ -100,7 +100,7 @@ def test_reductions(order: int) -> None:
     built: dict[str, Built] = {}
     for name, (make, shape, dtype) in CASES.items():
         built[name] = compiler.build(graph_of(make, shape, DType.named(dtype)), unit)
-    module = device.load(unit.pieces(1))
+    module = device.load(unit.pieces(device.compilers))
     wrong = []
     for name, (make, shape, dtype) in CASES.items():
         if order == 0 or np.prod(shape) < 10000:
@@ -150,7 +150,7 @@ def test_accesses_are_as_few_as_can_be() -> None:
              (softmax(1), (9, 64)), (normed(1), (3, 1024))]
     device, unit = EmulatedDevice(traced=True), Unit()
     built = [compiler.build(graph_of(make, shape, f32), unit) for make, shape in cases]
-    module = device.load(unit.pieces(1))
+    module = device.load(unit.pieces(device.compilers))
     for made, (_, shape) in zip(built, cases, strict=True):
         Executable(made, module, device)([DeviceBuffer.of(numbers(shape, f32), device)])
     for kernel, found in device.counts.items():
