@@ -11,8 +11,9 @@ from graphtorch.ir.passes import pipeline
 
 from ..kernels.donation import assign_aliases
 from ..kernels.lower import lower
-from ..kernels.plan import plan
-from ..kernels.table import record_of, tabulate
+from ..kernels.plan import Plan, plan
+from ..kernels.program import Program
+from ..kernels.table import Table, record_of, tabulate
 from .device import Device
 from .executable import Built, Executable
 from .supports import supports
@@ -47,20 +48,28 @@ def compile(graph: Graph, device: Device, stable: Sequence[int] = ()) -> Executa
 
 def build(graph: Graph, unit: Unit, stable: Sequence[int] = ()) -> Built:
     """What a host needs of `graph`; its kernels are written into `unit`, which other graphs may share."""
+    program, placed = lower_graph(graph, stable)
+    with failure.stage("code generation", graph):
+        table = tabulate(program, placed)
+        kernels = written(table, unit)
+    names = tuple(kernel.name for kernel, _ in table.kernels)
+    return Built(record_of(program, placed, table, names, "", {}), table.constants, kernels)
+
+
+def lower_graph(graph: Graph, stable: Sequence[int] = ()) -> tuple[Program, Plan]:
+    """`graph` as a program for GPUs, and the placement of its temporaries."""
     final = pipeline.run(graph, supports, "cuda")
     with failure.stage("lowering", final):
         program = lower(final, Machine(), stable)
         assign_aliases(program, graph.donates)
         program.take_types(graph)
-        placed = plan(program)
-    with failure.stage("code generation", graph):
-        table = tabulate(program, placed)
-        kernels = []
-        for kernel, shared in table.kernels:
-            sizes = tuple(register(n.type) for n in kernel.sizes)
-            kernels.append(Kernel(tuple(unit.kernel(kernel, shared)), len(kernel.buffers), sizes))
-    names = tuple(kernel.name for kernel, _ in table.kernels)
-    return Built(record_of(program, placed, table, names, "", {}), table.constants, tuple(kernels))
+        return program, plan(program)
 
 
-__all__ = ["Machine", "build", "compile"]
+def written(table: Table, unit: Unit) -> tuple[Kernel, ...]:
+    """The kernels of a table, by number, as stages in `unit`."""
+    return tuple(Kernel(tuple(unit.kernel(kernel, shared)), len(kernel.buffers),
+                        tuple(register(n.type) for n in kernel.sizes)) for kernel, shared in table.kernels)
+
+
+__all__ = ["Machine", "build", "compile", "lower_graph", "written"]

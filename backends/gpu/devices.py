@@ -21,7 +21,7 @@ HELP = ('pip install "graphtorch[cuda13]" (or cuda12) where there is an NVIDIA G
 
 def count() -> int:
     """How many devices there are. Raises: RuntimeError: GRAPHTORCH_CUDA is neither empty nor ``emulated``."""
-    if _emulates():
+    if emulates():
         return 1 if emulated.compiler() else 0
     return _gpus() if _has_cupy() else 0
 
@@ -36,7 +36,7 @@ def device(index: int = 0) -> Device:
 
     Raises: RuntimeError: there is none of that number; the message says what helps.
     """
-    if _emulates():
+    if emulates():
         _check(index, 1)
         return _emulated()
     if not _has_cupy():
@@ -56,7 +56,8 @@ def _check(index: int, found: int) -> None:
                           f"device{'s' if found > 1 else ''}, from cuda:0 on")
 
 
-def _emulates() -> bool:
+def emulates() -> bool:
+    """Whether GRAPHTORCH_CUDA asks for the emulated device. Raises: RuntimeError: as `count`."""
     setting = os.environ.get(VARIABLE, "")
     if setting not in ("", "emulated"):
         raise RuntimeError(f"{VARIABLE} is {setting!r}: expected 'emulated', or nothing for the machine's "
@@ -93,4 +94,4 @@ def _gpus() -> int:
     return found.value
 
 
-__all__ = ["available", "count", "device"]
+__all__ = ["available", "count", "device", "emulates"]

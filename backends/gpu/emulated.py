@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,12 +32,16 @@ from .pool import Pool, PooledMemory, Statistics
 from .status import Status, Statuses
 from .traces import Access, Counts, counts, race
 
+Made = TypeVar("Made")
 HERE = Path(__file__).parent
 OPTIONS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing",
            "-ffp-contract=off", "-fwrapv", "-Wno-unknown-pragmas")
 COMPILERS = 4  # that run side by side, each with up to half a GiB
+CAPABILITY = (8, 0)
 KEPT = 128 << 20  # bytes of memory that nobody holds
 MOST_TRACED = 1 << 24  # accesses of a launch
+NEEDED = ("the emulated CUDA device needs a C++ compiler, and there is none: install g++ or clang++, or name "
+          "one in CXX")
 ORDERS = 3  # orders in which the threads of a block may run
 
 
@@ -71,12 +75,11 @@ class EmulatedDevice:
         traced: note every access: what launches do is counted, and races between threads are errors.
         """
         if compiler() is None:
-            raise DeviceError("the emulated CUDA device needs a C++ compiler, and there is none: install g++ "
-                              "or clang++, or name one in CXX")
+            raise DeviceError(NEEDED)
         self.order = order
         self.traced = traced
         self.counts: dict[str, Counts] = {}
-        self.properties = Properties("emulated", (8, 0), 8 << 30, 2)
+        self.properties = Properties("emulated", CAPABILITY, 8 << 30, 2)
         self.lock = threading.RLock()
         self._pool = Pool(self._take, KEPT)
         self._statuses = Statuses(self.pinned)
@@ -134,13 +137,10 @@ class EmulatedDevice:
 
     @property
     def compilers(self) -> int:
-        return min(os.cpu_count() or 1, COMPILERS)
+        return _compilers()
 
     def load(self, pieces: Sequence[Piece]) -> EmulatedModule:
-        texts = ["\n".join([p.text, *(f"GT_EXPORT({k})" for k in p.kernels)]) for p in pieces]
-        _workplace()  # made once, before several need it
-        with ThreadPoolExecutor(max(1, min(self.compilers, len(texts)))) as pool:
-            libraries = list(pool.map(_library, texts))
+        libraries = side_by_side(_library, pieces)
         return EmulatedModule(self, [(one, p.kernels) for one, p in zip(libraries, pieces, strict=True)])
 
     def begin_capture(self) -> None:
@@ -272,13 +272,8 @@ class EmulatedSeries:
 
 @functools.lru_cache(maxsize=1024)
 def _library(text: str) -> ctypes.CDLL:
-    """A unit as a library of this process, from the cache where it was compiled before."""
-    source = '#line 1 "unit"\n' + text
-    name = cache.key("emulated", prelude(), source, *OPTIONS, version())
-    found = cache.load(name)
-    code = _compiled(source) if found is None else found[1]
-    if found is None:
-        cache.store(name, {}, code)
+    """A unit as a library of this process."""
+    code = _code(text)
     handle, path = tempfile.mkstemp(suffix=".so")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -286,6 +281,63 @@ def _library(text: str) -> ctypes.CDLL:
         return ctypes.CDLL(path)
     finally:
         os.unlink(path)  # what is loaded stays
+
+
+def exporting(piece: Piece) -> str:
+    """The text of a piece with a function for each kernel that hosts call."""
+    return "\n".join([piece.text, *(f"GT_EXPORT({k})" for k in piece.kernels)])
+
+
+def codes(pieces: Sequence[Piece]) -> list[bytes]:
+    """Pieces as shared libraries: what libraries ahead of time have as images for this device.
+
+    Raises: DeviceError: there is no C++ compiler.
+    """
+    if compiler() is None:
+        raise DeviceError(NEEDED)
+    return side_by_side(_code, pieces)
+
+
+def side_by_side(call: Callable[[str], Made], pieces: Sequence[Piece]) -> list[Made]:
+    """What `call` makes of the text of each piece."""
+    _workplace()  # made once, before several need it
+    with ThreadPoolExecutor(max(1, min(_compilers(), len(pieces)))) as pool:
+        return list(pool.map(call, map(exporting, pieces)))
+
+
+def _compilers() -> int:
+    return min(os.cpu_count() or 1, COMPILERS)
+
+
+def _code(text: str) -> bytes:
+    """A unit compiled, from the cache where that was done before."""
+    source = '#line 1 "unit"\n' + text
+    name = cache.key("emulated", prelude(), source, *OPTIONS, version())
+    found = cache.load(name)
+    code = _compiled(source) if found is None else found[1]
+    if found is None:
+        cache.store(name, {}, code)
+    return code
+
+
+def driver(folder: Path) -> Path:
+    """Write ``libcuda.so.1``, which stands in for NVIDIA's driver (emulated_driver.cpp), into a folder.
+
+    Raises: DeviceError: there is no C++ compiler.
+    """
+    if compiler() is None:
+        raise DeviceError(NEEDED)
+    source = (HERE / "emulated_driver.cpp").read_text(encoding="utf8")
+    options = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall")
+    name = cache.key("emulated driver", source, *options, version())
+    found = cache.load(name)
+    path = folder / "libcuda.so.1"
+    if found is not None:
+        path.write_bytes(found[1])
+        return path
+    _call([*options, "-Wl,-soname,libcuda.so.1", "-x", "c++", "-", "-o", str(path), "-ldl"], source)
+    cache.store(name, {}, path.read_bytes())
+    return path
 
 
 @functools.cache

@@ -65,7 +65,7 @@ def architectures() -> list[int]:
 
 
 def cubins(texts: Sequence[str], architecture: str, threads: int = 1) -> list[bytes]:
-    """The cubin of each unit, from the disk cache where it was compiled before. Raises: as `compile`."""
+    """What `compile` makes of each unit, from the disk cache where that was done before."""
     with ThreadPoolExecutor(max(1, min(threads, len(texts)))) as pool:
         return list(pool.map(lambda text: _cached(text, architecture), texts))
 
@@ -89,7 +89,7 @@ def version() -> str:
 
 
 def compile(text: str, architecture: str) -> bytes:
-    """The cubin of a unit for an architecture such as ``sm_90``.
+    """The cubin of a unit for an architecture such as ``sm_90``; its PTX for one such as ``compute_90``.
 
     Raises: DeviceError: there is no NVRTC, or it refuses the text, with what it says.
     """
@@ -101,6 +101,8 @@ def compile(text: str, architecture: str) -> bytes:
         options = [o.encode() for o in (f"-arch={architecture}", *OPTIONS)]
         if nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options)):
             raise DeviceError(f"NVRTC refused a unit of kernels:\n{_text(nvrtc, program)[:4000]}")
+        if architecture.startswith("compute_"):
+            return _bytes(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
         return _bytes(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))

@@ -71,12 +71,12 @@ def library_text(name: str, program: Program, plan: Plan, weights: Weights, meta
         walk.text("internal"),
         tensor_check.check_function(),
         _LIBC,
-        _table_text(name, table, functions),
+        table_text(name, table, functions),
         Abi(name, program, plan, table, weights, metadata, target, conditions).text(),
     ))
 
 
-def _table_text(name: str, table: Table, functions: Sequence[str]) -> str:
+def table_text(name: str, table: Table, functions: Sequence[str]) -> str:
     """The table of launches as constants of the library."""
     def words(label: str, width: int, values: Sequence[int]) -> str:
         rows = ", ".join(f"i{width} {v}" for v in values)
@@ -84,7 +84,7 @@ def _table_text(name: str, table: Table, functions: Sequence[str]) -> str:
     pointers = ", ".join(f"ptr @{f}" for f in functions)
     text = [words("launches", 32, table.launches), words("prologue", 32, table.prologue),
             f"@{name}.functions = internal constant [{len(functions)} x ptr] [{pointers}]\n",
-            _constant_bytes(f"{name}.constants", table.constants or bytes(1))]
+            constant_bytes(f"{name}.constants", table.constants or bytes(1))]
     if not symbolic(table):
         text.append(words("launch_sizes", 64, [int(d) for d in table.sizes]))  # type: ignore[arg-type]
     return "".join(text)
@@ -134,7 +134,8 @@ declare i32 @munmap(ptr, i64)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 %GtContext = type { ptr, ptr, i64, ptr, i64, [256 x i8] }
 """
-# GtContext: arena, packed memory, bytes of the arena, mapped weights, bytes mapped, last error
+# GtContext: arena, packed memory, bytes of the arena, mapped weights, bytes mapped, last error; gpu/driver.py
+# has one that begins so
 
 
 def dtype_code(dtype: DType) -> int:
@@ -145,7 +146,10 @@ def dtype_code(dtype: DType) -> int:
 
 
 class Abi:
-    """Emits the functions of the C ABI."""
+    """Emits the functions of the C ABI.
+
+    Libraries for other devices (gpu/library.py) override what concerns memory and the run itself.
+    """
 
     def __init__(self, name: str, program: Program, plan: Plan, launches: Table, weights: Weights,
                  metadata: str, target: Target, conditions: Sequence[Condition] = ()):
@@ -215,13 +219,7 @@ class Abi:
         size = self.weights.file.stat().st_size
         if not size:
             return f"@{self.name}.data = internal constant [1 x i8] zeroinitializer, align 64\n"
-        if not has_assembler(self.target):
-            return _constant_bytes(f"{self.name}.data", self.weights.file.read_bytes())
-        symbol, path = f"{self.name}.data", str(self.weights.file).replace("\\", "/")
-        # The assembler reads the file: a string constant of megabytes would have to be parsed as text.
-        lines = [".section .rodata", ".p2align 6", f'\\22{symbol}\\22:', f".incbin \\22{path}\\22", ".text"]
-        return "".join(f'module asm "{line}"\n' for line in lines) + \
-            f"@{symbol} = external hidden constant [{size} x i8], align 64\n"
+        return file_bytes(f"{self.name}.data", self.weights.file, self.target)
 
     # ---- functions
 
@@ -310,29 +308,43 @@ done:
 }}
 """
 
+    def _head(self, result: str, function: str, arguments: str) -> str:
+        """The beginning of a function that C calls."""
+        return f"define {result} @{self.name}_{function}({arguments}) {{"
+
+    def _begin(self) -> str:
+        """What `create` does before it allocates memory."""
+        return ""
+
+    def _ready(self) -> str:
+        """What `create` does once the weights are there."""
+        return ""
+
+    def _release(self) -> str:
+        """Frees what `create` made so far."""
+        return f"  call void @{self.name}_destroy(ptr %context)"
+
     def _create(self) -> str:
         packed_size = bounds(packed_layout(self.program)[1])[1]
         memory = self._string("msg.memory", f"{self.name}_create: out of memory")
-        text = [f"define ptr @{self.name}_create(ptr %path) {{", "entry:", "  %slot = alloca ptr",
+        text = [self._head("ptr", "create", "ptr %path"), "entry:", "  %slot = alloca ptr",
                 f"  store i8 0, ptr @{self.name}.error",
                 "  %context = call ptr @calloc(i64 1, i64 ptrtoint (ptr getelementptr (%GtContext, ptr null, "
                 "i32 1) to i64))",
                 "  %no_context = icmp eq ptr %context, null",
                 "  br i1 %no_context, label %no_memory, label %arena.b",
-                "arena.b:", self._allocate("arena", self._arena_bytes(), 0, "packed.b"),
+                "arena.b:", self._begin(), self._allocate("arena", self._arena_bytes(), 0, "packed.b"),
                 "packed.b:", self._allocate("packed", packed_size, 1, "weights.b"),
                 "weights.b:", "  %arena.p2 = getelementptr %GtContext, ptr %context, i32 0, i32 2",
                 f"  store i64 {self._arena_bytes()}, ptr %arena.p2"]
-        text += [self._embedded() if self.weights.embedded else self._map_file()]
+        text += [self._embedded() if self.weights.embedded else self._map_file(), self._ready()]
         text += [self._run_prologue() if self.program.prologue else "  ret ptr %context",
                  "no_memory:",
                  f"  call i32 (ptr, i64, ptr, ...) @snprintf(ptr @{self.name}.error, i64 256, ptr {memory})",
-                 "  br label %fail", "fail:", f"  call void @{self.name}_destroy(ptr %context)",
-                 "  ret ptr null", "}", ""]
+                 "  br label %fail", "fail:", self._release(), "  ret ptr null", "}", ""]
         return "\n".join(text)
 
-    @staticmethod
-    def _allocate(label: str, size: int, field: int, then: str) -> str:
+    def _allocate(self, label: str, size: int, field: int, then: str) -> str:
         if not size:
             return f"  br label %{then}"
         return f"""  %{label}.code = call i32 @posix_memalign(ptr %slot, i64 64, i64 {size})
@@ -413,25 +425,40 @@ ready:"""
                       f"  call void @{name}.fill(ptr {symbols}, ptr {sizes})"]
         words = {abi.CODE: f"ptr @{name}.{code}", abi.FUNCTIONS: f"ptr @{name}.functions",
                  abi.OPERANDS: f"i64 {table.operands}", abi.WORDS: f"i64 {table.words}", abi.PART: "i64 0",
-                 abi.ZERO: "i64 0", abi.CONSTANTS: f"ptr @{name}.constants", abi.SIZES: f"ptr {sizes}"}
+                 abi.ZERO: "i64 0", abi.CONSTANTS: f"ptr {self._constants()}", abi.SIZES: f"ptr {sizes}"}
+        lines += self._lines_for_constants()
         return "\n".join([*lines, *(self._word(f"h{i}", i, x) for i, x in words.items())])
+
+    def _constants(self) -> str:
+        """The address of the constants, once `_lines_for_constants` were run."""
+        return f"@{self.name}.constants"
+
+    def _lines_for_constants(self) -> Sequence[str]:
+        return ()
 
     @staticmethod
     def _word(label: str, index: int, value: str) -> str:
         """Stores a word of the frame."""
         return f"  %{label}.p = getelementptr i64, ptr %args, i64 {index}\n  store {value}, ptr %{label}.p"
 
+    def _weights_address(self) -> list[str]:
+        """Sets ``%weights`` to where the weights' data lies in the host's memory."""
+        if self.weights.embedded:
+            return [f"  %weights = getelementptr i8, ptr @{self.name}.data, i64 0"]
+        header = self.weights.file.stat().st_size
+        return ["  %weights.p = getelementptr %GtContext, ptr %context, i32 0, i32 3",
+                "  %weights.map = load ptr, ptr %weights.p",
+                f"  %weights = getelementptr i8, ptr %weights.map, i64 {header}"]
+
+    def _weight_places(self) -> list[tuple[str, int, int]]:
+        """For each weight what its address is told from, its position as an input, and its offset."""
+        return [("%weights", position, offset) for position, offset in self.weights.offsets.items()]
+
     def _weight_arguments(self) -> str:
         """Stores the weights' addresses and the context's memory into ``%args``."""
-        if self.weights.embedded:
-            lines = [f"  %weights = getelementptr i8, ptr @{self.name}.data, i64 0"]
-        else:
-            header = self.weights.file.stat().st_size
-            lines = ["  %weights.p = getelementptr %GtContext, ptr %context, i32 0, i32 3",
-                     "  %weights.map = load ptr, ptr %weights.p",
-                     f"  %weights = getelementptr i8, ptr %weights.map, i64 {header}"]
-        for position, offset in self.weights.offsets.items():
-            lines += [f"  %w{position} = getelementptr i8, ptr %weights, i64 {offset}",
+        lines = self._weights_address()
+        for base, position, offset in self._weight_places():
+            lines += [f"  %w{position} = getelementptr i8, ptr {base}, i64 {offset}",
                       self._word(f"w{position}", abi.HEADER + position, f"ptr %w{position}")]
         lines += ["  %arena.m = load ptr, ptr %context",
                   self._word("arena.a", self.layout.arena, "ptr %arena.m"),
@@ -447,13 +474,20 @@ ready:"""
   call void @llvm.memset.p0.i64(ptr %symbols, i8 0, i64 {8 * count}, i1 false)
 {self._frame('prologue', '%symbols')}
 {self._weight_arguments()}
-  call i32 @gt_run(ptr %args)
-  ret ptr %context"""
+{self._end_of_prologue()}"""
+
+    def _end_of_prologue(self) -> str:
+        """Runs the prologue's launches and leaves `create`."""
+        return "  call i32 @gt_run(ptr %args)\n  ret ptr %context"
+
+    def _launches(self) -> str:
+        """Runs the launches: ``%status`` is 0, or 1 + the site of an error."""
+        return "  %status = call i32 @gt_run(ptr %args)"
 
     def _run(self) -> str:
         name, ins, outs = self.name, len(self.inputs), len(self.outputs)
-        text = [f"define i32 @{name}_run(ptr %context, ptr %in, i32 %in_count, ptr %out, i32 %out_count) {{",
-                "entry:",
+        arguments = "ptr %context, ptr %in, i32 %in_count, ptr %out, i32 %out_count"
+        text = [self._head("i32", "run", arguments), "entry:",
                 f"  %sizes = alloca [{max(1, len(self.table))} x i64], align 64",
                 "  %no_context = icmp eq ptr %context, null",
                 "  br i1 %no_context, label %bad_context, label %counts",
@@ -474,8 +508,7 @@ ready:"""
         text += [self._check("in", i, bind=False) for i, s in enumerate(self.inputs) if _computed(s)]
         text += [self._check("out", i, bind=False) for i in range(outs)]
         text += [self._grow(), self._frame("launches", "%sizes"), self._tensor_arguments(),
-                 self._weight_arguments(), "  %status = call i32 @gt_run(ptr %args)", self._report_status(),
-                 self._rejections()]
+                 self._weight_arguments(), self._launches(), self._report_status(), self._rejections()]
         return "\n".join([*text, "}", ""])
 
     def _check(self, side: str, i: int, bind: bool) -> str:
@@ -610,7 +643,18 @@ bad_memory:
   ret i32 {tensor_check.MEMORY}"""
 
 
-def _constant_bytes(name: str, data: bytes) -> str:
+def file_bytes(symbol: str, file: Path, target: Target) -> str:
+    """The bytes of a file as a constant of the library."""
+    if not has_assembler(target):
+        return constant_bytes(symbol, file.read_bytes())
+    path = str(file).replace("\\", "/")
+    # The assembler reads the file: a string constant of megabytes would have to be parsed as text.
+    lines = [".section .rodata", ".p2align 6", f'\\22{symbol}\\22:', f".incbin \\22{path}\\22", ".text"]
+    return "".join(f'module asm "{line}"\n' for line in lines) + \
+        f"@{symbol} = external hidden constant [{file.stat().st_size} x i8], align 64\n"
+
+
+def constant_bytes(name: str, data: bytes) -> str:
     digits = "\\" + data.hex("\\")
     return f'@{name} = internal constant [{len(data)} x i8] c"{digits}", align 64\n'
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 ERROR_BYTES = 256
 
-NULL, COUNT, RANK, DTYPE, SHAPE, LAYOUT, ALIGNMENT, DEVICE, INDEX, MEMORY, VALUE = range(1, 12)
+NULL, COUNT, RANK, DTYPE, SHAPE, LAYOUT, ALIGNMENT, DEVICE, INDEX, MEMORY, VALUE, DRIVER = range(1, 13)
+CPU, CUDA = 1, 2  # DLPack's device types
+MEMORIES = {CPU: "CPU memory", CUDA: "CUDA memory"}
 
 # DLTensor as DLPack lays it out: data, device type, device id, ndim, dtype (code, bits, lanes), shape,
 # strides, offset
@@ -28,7 +30,7 @@ DECLARATIONS = "declare i32 @snprintf(ptr, i64, ptr, ...)\n"
 
 _MESSAGES = {
     "null": "%s %d ('%s'): the tensor, its data or its shape is NULL",
-    "device": "%s %d ('%s'): device type %d, expected CPU memory (1)",
+    "device": "%s %d ('%s'): device type %d, expected",
     "rank": "%s %d ('%s'): %d dimensions, expected %d",
     "dtype": "%s %d ('%s'): element type code %d with %d bits and %d lanes, expected %s",
     "shape": "%s %d ('%s'): dimension %d is %lld, expected %lld",
@@ -54,10 +56,15 @@ i32 %position, ptr %name{arguments})
 """
 
 
-def check_function() -> str:
-    """The text of `gt_check` with its types, messages and declarations."""
-    messages = "".join(constant_string(f"gt_msg_{key}", text) for key, text in _MESSAGES.items())
-    return TYPES + DECLARATIONS + messages + _HEAD + _DIMS + _STRIDES + "".join((
+def check_function(device: int = CPU) -> str:
+    """The text of `gt_check` with its types, messages and declarations.
+
+    Args: device: the type of device whose memory tensors have to be in.
+    """
+    expected = {**_MESSAGES, "device": f"{_MESSAGES['device']} {MEMORIES[device]} ({device})"}
+    messages = "".join(constant_string(f"gt_msg_{key}", text) for key, text in expected.items())
+    head = _HEAD.replace("EXPECTED", str(device))
+    return TYPES + DECLARATIONS + messages + head + _DIMS + _STRIDES + "".join((
         _report("bad_null", "null", NULL, ""),
         _report("bad_device", "device", DEVICE, ", i32 %device"),
         _report("bad_rank", "rank", RANK, ", i32 %ndim, i32 %rank"),
@@ -91,7 +98,7 @@ entry:
 device.b:
   %device.p = getelementptr %GtTensor, ptr %tensor, i32 0, i32 1
   %device = load i32, ptr %device.p
-  %cpu = icmp eq i32 %device, 1
+  %cpu = icmp eq i32 %device, EXPECTED
   br i1 %cpu, label %rank.b, label %bad_device
 rank.b:
   %ndim.p = getelementptr %GtTensor, ptr %tensor, i32 0, i32 3

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ..kernels import abi
 
-_TEXT = r"""
+_RUN = r"""
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 define LINKAGE i32 @gt_run(ptr %frame) nounwind {
 entry:
@@ -22,7 +22,9 @@ entry:
   %result = load atomic i32, ptr %status monotonic, align 4
   ret i32 %result
 }
+"""
 
+_LOOP = r"""
 ; One part of a loop: a frame of its own, so that what moves in it moves for this part alone.
 define internal void @gt.part(ptr %context, i64 %part) nounwind {
 entry:
@@ -149,8 +151,7 @@ test:
   %test.b = call i64 @gt.word(ptr %frame, ptr %w1)
   %test.s = call i64 @gt.word(ptr %sizes, ptr %w2)
   %test.a = add i64 %test.b, %test.s
-  %test.p = inttoptr i64 %test.a to ptr
-  %test.x = load i8, ptr %test.p
+LOOK
   %test.c = icmp ne i8 %test.x, 0
   %test.j = load i32, ptr %w3
   %test.d = select i1 %test.c, i32 4, i32 %test.j
@@ -178,9 +179,25 @@ end:
 """
 
 
+_LOOK = """\
+  %test.p = inttoptr i64 %test.a to ptr
+  %test.x = load i8, ptr %test.p"""
+
+
 def text(linkage: str = "") -> str:
     """The walker's LLVM IR; `gt_parallel_for` is in the same module."""
-    body = _TEXT.replace("LINKAGE", linkage)
+    return _numbered(_RUN.replace("LINKAGE", linkage)) + loop(_LOOK)
+
+
+def loop(look: str) -> str:
+    """The loop alone, ``void gt.walk(int32_t *code, int64_t *frame, void *status)``.
+
+    Args: look: sets ``%test.x``, an i8, to what is in memory at the address ``%test.a``, an i64.
+    """
+    return _numbered(_LOOP.replace("LOOK", look))
+
+
+def _numbered(body: str) -> str:
     for name in ("CALL", "SET", "STEP", "HALF", "BELOW", "TEST", "JUMP", "PARTS"):
         body = body.replace(f"i32 I{name},", f"i32 {getattr(abi, name)},")
     for name in ("CODE", "FUNCTIONS", "OPERANDS", "WORDS", "PART", "SIZES"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,7 +14,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as safetensors_bytes
 
+from graphtorch.backends.gpu import devices
+from graphtorch.backends.gpu import library as cuda
+from graphtorch.backends.gpu.compiler import lower_graph as lower_for_gpus
+from graphtorch.backends.gpu.compiler import written
+from graphtorch.backends.gpu.unit import Unit
+from graphtorch.backends.kernels.plan import Plan
 from graphtorch.backends.kernels.program import Program, Slot, flat
+from graphtorch.backends.kernels.table import tabulate
 from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.library import ABI_VERSION, Weights, exported, library_text
 from graphtorch.backends.llvm.native import compile_object
@@ -58,7 +66,8 @@ class Compiled:
 def compile(model: Any, example: Any, path: str | Path, *,
             dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
             name: str | None = None, weights: str = "embedded", input_names: Sequence[str] | None = None,
-            output_names: Sequence[str] | None = None, target: Target | None = None) -> Compiled:
+            output_names: Sequence[str] | None = None, target: Target | None = None,
+            device: str = "cpu", architectures: Sequence[str] | None = None) -> Compiled:
     """Compile `model` ahead of time into a library with a C interface.
 
     Args:
@@ -72,16 +81,24 @@ def compile(model: Any, example: Any, path: str | Path, *,
         weights: ``"embedded"`` in the library, or ``"external"`` in ``name.safetensors``, mapped at run time.
         input_names, output_names: what messages and metadata call the tensors.
         target: the machine to compile for; default: this one.
+        device: ``"cpu"``, or ``"cuda"``: the library then takes tensors in a GPU's memory, and needs NVIDIA's
+            driver where it runs; where it is made NVRTC, but no GPU.
+        architectures: for CUDA what the library has code for: machine code by names such as ``"sm_90"``, and
+            PTX by ``"compute_90"``, which the driver compiles for GPUs that have no code of their own.
+            Default: every generation from ``sm_80`` on that NVRTC knows, and ``compute_90``; with
+            GRAPHTORCH_CUDA=emulated ``"emulated"``, for `emulated_driver`.
 
     Raises:
         TypeError: `example` holds arrays instead of tensors, or the model returns no tensor.
-        ValueError: the file's suffix, `name` or `weights` is none of the above; LLVM knows no such target.
+        ValueError: the file's suffix, `name`, `weights`, `device` or an architecture is none of the above;
+            LLVM knows no such target.
         NotImplementedError: the target is neither a 64-bit x86 nor a 64-bit ARM.
-        RuntimeError: no linker for a ``.so``; a size that no input has.
+        RuntimeError: no linker for a ``.so``; a size that no input has; no compiler for the kernels.
     """
     path = Path(path)
     name = name or path.stem.removeprefix("lib")
     _check_arguments(path, name, weights)
+    gpus = _architectures(device, architectures)
     if target is not None and target != host():
         verify(target)
     if path.suffix == ".so":
@@ -92,28 +109,47 @@ def compile(model: Any, example: Any, path: str | Path, *,
         traced = trace_but_for_numbers(model, arguments, {}, dynamic)
     if not traced.graph.outputs:
         raise TypeError("aot.compile: the model returns no tensor: return what the library is to compute")
-    arrays = {key: tensor.detach().numpy() for key, tensor in traced.parameters.items()}
+    arrays = {key: tensor.detach().cpu().numpy() for key, tensor in traced.parameters.items()}
     conditions = without_implied(hints.conditions)
     with assuming(Known(conditions)) if conditions else nullcontext():
         return compile_graph(traced.graph, arrays, path, name, weights == "embedded", input_names,
-                             output_names, target or host(), conditions)
+                             output_names, target or host(), conditions, gpus)
+
+
+def _architectures(device: str, names: Sequence[str] | None) -> tuple[str, ...]:
+    """What kernels are compiled for; empty for the CPU."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"aot.compile: device={device!r}, expected 'cpu' or 'cuda'")
+    if device == "cpu":
+        if names is not None:
+            raise ValueError('aot.compile: architectures= is for device="cuda"; for CPUs there is target=')
+        return ()
+    if names is None:
+        return cuda.architectures(devices.emulates())
+    cuda.check_architectures(names)
+    return tuple(names)
 
 
 def compile_graph(graph: Graph, arrays: Mapping[str, np.ndarray], path: Path, name: str, embedded: bool,
                   input_names: Sequence[str] | None, output_names: Sequence[str] | None,
-                  target: Target, conditions: Sequence[Condition] = ()) -> Compiled:
-    """`compile` for a graph whose inputs named in `arrays` are weights; calls have to meet `conditions`."""
+                  target: Target, conditions: Sequence[Condition] = (),
+                  gpus: Sequence[str] = ()) -> Compiled:
+    """`compile` for a graph whose inputs named in `arrays` are weights; calls have to meet `conditions`.
+
+    Args: gpus: the architectures of a CUDA library; none for one for CPUs.
+    """
     stable = [i for i, v in enumerate(graph.inputs) if v.name in arrays]
-    program, plan, _ = lower_graph(graph, target, stable)
+    program, plan = lower_for_gpus(graph, stable) if gpus else lower_graph(graph, target, stable)[:2]
     data = [s for s in program.inputs if s.name not in arrays]
     _rename(data, program.outputs, input_names, output_names)
-    metadata = _metadata(name, program, data, target, conditions)
+    metadata = _metadata(name, program, data, target, conditions, gpus)
     header, blob, offsets = pack_weights({graph.inputs[i].name: arrays[graph.inputs[i].name] for i in stable})
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "weights"
         source.write_bytes(blob if embedded else header)
         placed = Weights(source, {i: offsets[graph.inputs[i].name] for i in stable}, embedded, len(blob))
-        text = library_text(name, program, plan, placed, metadata, target, conditions)
+        library = _Library(name, program, plan, placed, metadata, target, conditions)
+        text = library.for_gpus(gpus, Path(folder)) if gpus else library.for_cpus()
         code = compile_object(text, target, pic=True)
     header_path, external = path.with_suffix(".h"), None if embedded else path.with_suffix(".safetensors")
     _write(path, code, name, target)
@@ -121,9 +157,35 @@ def compile_graph(graph: Graph, arrays: Mapping[str, np.ndarray], path: Path, na
         link.write_whole(external, header + blob)
     link.write_whole(header_path, header_text(name, [_line(s) for s in data],
                                               [_line(s) for s in program.outputs],
-                                              [f"{c} >= 0" for c in conditions]).encode())
+                                              [f"{c} >= 0" for c in conditions], bool(gpus)).encode())
     summary = summarize(graph, program, bounds(plan.size)[1], len(code))
     return Compiled(path, header_path, external, name, summary)
+
+
+@dataclass(frozen=True)
+class _Library:
+    """What the text of a library is made of."""
+
+    name: str
+    program: Program
+    plan: Plan
+    weights: Weights
+    metadata: str
+    target: Target
+    conditions: Sequence[Condition]
+
+    def for_cpus(self) -> str:
+        return library_text(self.name, self.program, self.plan, self.weights, self.metadata, self.target,
+                            self.conditions)
+
+    def for_gpus(self, architectures: Sequence[str], folder: Path) -> str:
+        """Args: folder: where the compiled kernels are put until the library is made."""
+        unit, table = Unit(), tabulate(self.program, self.plan)
+        kernels, threads = written(table, unit), os.cpu_count() or 1
+        pieces = unit.pieces(threads)
+        code = cuda.Code(kernels, pieces, cuda.images(pieces, architectures, folder, threads))
+        return cuda.library_text(self.name, self.program, self.plan, table, code, self.weights, self.metadata,
+                                 self.target, self.conditions)
 
 
 def _check_arguments(path: Path, name: str, weights: str) -> None:
@@ -193,7 +255,7 @@ def _describe(slot: Slot) -> dict[str, object]:
 
 
 def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Target,
-              conditions: Sequence[Condition]) -> str:
+              conditions: Sequence[Condition], gpus: Sequence[str]) -> str:
     return json.dumps({
         "name": name, "abi_version": ABI_VERSION, "graphtorch": __version__, "target": machine.triple,
         "cpu": machine.cpu,
@@ -202,6 +264,8 @@ def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Target
         "sizes": {s.name: {"min": s.min, "max": None if s.max >= UNBOUNDED else s.max}
                   for s in program.symbols},
         "conditions": [f"{c} >= 0" for c in conditions],
+        "device": "cuda" if gpus else "cpu",
+        **({"architectures": list(gpus)} if gpus else {}),
     })
 
 
