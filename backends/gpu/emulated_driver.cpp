@@ -4,7 +4,7 @@
 //
 //     GT_EMULATED_CAPABILITY=9.0   what the GPUs are (8.0)
 //     GT_EMULATED_MEMORY=1000000   bytes of each (1 GiB)
-//     GT_EMULATED_REPORT=FILE      where a line goes when the program ends: launches, and what was not given back
+//     GT_EMULATED_REPORT=FILE      where JSON goes when the program ends: what was done, and not given back
 
 #include <dlfcn.h>
 #include <elf.h>
@@ -58,7 +58,7 @@ Code broken = SUCCESS;  // an error that a context does not recover from
 Context contexts[GPUS] = {{0, 0, 0}, {1, 0, 0}};
 thread_local std::vector<Context *> current;
 std::map<uintptr_t, Memory> memory;
-size_t launches, modules;
+size_t launches, allocations, modules;
 
 size_t number(const char *name, size_t otherwise) {
   const char *text = getenv(name);
@@ -70,8 +70,8 @@ struct Report {
     const char *path = getenv("GT_EMULATED_REPORT");
     FILE *file = path && launches ? fopen(path, "w") : nullptr;
     if (!file) return;
-    fprintf(file, "launches %zu, memory %zu, modules %zu, contexts %d\n", launches, memory.size(), modules,
-            contexts[0].retained + contexts[1].retained);
+    fprintf(file, "{\"launches\": %zu, \"allocations\": %zu, \"memory\": %zu, \"modules\": %zu, \"contexts\": %d}\n",
+            launches, allocations, memory.size(), modules, contexts[0].retained + contexts[1].retained);
     fclose(file);
   }
 } report;
@@ -186,6 +186,7 @@ CALL cuMemAlloc_v2(uintptr_t *address, size_t size) {
   if (context->held + size > number("GT_EMULATED_MEMORY", (size_t)1 << 30)) return OUT_OF_MEMORY;
   char *made = (char *)aligned_alloc(256, (size + 255) / 256 * 256);
   memset(made, 0xff, size);  // NaN: what was never written shows
+  allocations++;
   context->held += size;
   *address = (uintptr_t)made;
   memory[*address] = {size, context};
