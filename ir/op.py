@@ -29,6 +29,11 @@ And facts, for whoever has to decide something about an op:
 
 `kind`
     How an element of the result depends on the operands, a `Kind`.
+`weight`
+    What an element of the result costs, a `Weight`.
+`reference_ns`
+    Nanoseconds that `reference` takes where its weight says too little, since it is a loop in Python or a
+    contraction: for each element of the first result, or of a node, by a function of `ops.timing`.
 `raises`
     Whether it, or what it decomposes into, can fail at run time: on an index out of bounds, a singular
     matrix. The error names the user's line, so that programs which differ in the line are not one.
@@ -40,7 +45,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any, ClassVar, TypeAlias, Union
 
 from .graph import Location, Node, Type, Value, _location, current_location
@@ -111,6 +116,27 @@ class Kind(Enum):
     WHOLE = "whole"
 
 
+class Weight(IntEnum):
+    """What an element of the result costs, in order: what is worth doing twice, or by a thread of its own.
+
+    FREE: nothing: a number's place, a copy of it, a constant
+    CHEAP: about as much as the load it saves: a sum, a comparison
+    PLAIN: a few of those: a quotient, a root; a sum over many elements
+    SLOW: a polynomial: exp and its like, a random number
+    VERY_SLOW: a series, a loop until an element is done
+    COSTLY: not a number of steps an element: a sort, a factorization, a loop; never done twice
+    CONTRACTION: a sum of products, never done twice either
+    """
+
+    FREE = 0
+    CHEAP = 1
+    PLAIN = 2
+    SLOW = 3
+    VERY_SLOW = 4
+    COSTLY = 5
+    CONTRACTION = 6
+
+
 class Core:
     """In the place of `decompose`: a target implements this op itself."""
 
@@ -122,6 +148,7 @@ Vjp: TypeAlias = Union[Callable[..., tuple[Value | None, ...]], NoGradient, ByDe
 Batch: TypeAlias = Union[Callable[..., tuple[Value, ...]], NoBatch, ByDecomposition]
 Decompose: TypeAlias = Union[Callable[[Node], tuple[Value, ...]], Core]
 Reference: TypeAlias = Callable[..., Any]
+ReferenceTime: TypeAlias = Union[float, Callable[[Node], float], None]
 
 INFER_CACHE_LIMIT = 4096  # types of one op seen so far; cleared when full (dynamic programs)
 
@@ -150,6 +177,8 @@ class Op:
     decompose: Decompose = CORE
     plain: Reference | None = None
     kind: Kind = field(kw_only=True)
+    weight: Weight = field(kw_only=True)
+    reference_ns: ReferenceTime = field(default=None, kw_only=True)
     raises: bool = field(default=False, kw_only=True)
     batch: Batch = field(kw_only=True)
     _inferred: dict[tuple[object, ...], tuple[Type, ...]] = field(default_factory=dict, repr=False)
@@ -170,6 +199,12 @@ class Op:
     @property
     def is_core(self) -> bool:
         return self.decompose is CORE
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether a result is as well computed again as kept. What moves elements from several places into
+        one would have to find each one's place again."""
+        return self.weight <= Weight.CHEAP and self.kind is not Kind.MOVE
 
     @property
     def is_variadic(self) -> bool:

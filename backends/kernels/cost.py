@@ -5,24 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphtorch.ir.graph import Node, Value
+from graphtorch.ir.op import Weight
 from graphtorch.ir.shape import Dim, bounds, numel
 
-FREE = frozenset(
-    [
-        "reshape", "permute", "expand", "slice", "flip", "detach", "constant", "iota", "size", "pad",
-        "concat", "region", "real", "conj",
-    ]
-)
-SLOW = frozenset(
-    [
-        "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan",
-        "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "sigmoid", "silu", "gelu",
-        "softplus", "log_sigmoid", "elu", "mish", "pow", "softmax", "log_softmax", "logsumexp",
-        "random_uniform", "random_normal", "random_int", "bernoulli", "logaddexp", "xlogy", "fmod",
-        "remainder",
-    ]
-)
-VERY_SLOW = frozenset(["lgamma", "digamma", "nextafter"])
+# Nanoseconds an element; whoever schedules what is not done element by element counts that itself.
+NS = {Weight.FREE: 0.0, Weight.SLOW: 0.5, Weight.VERY_SLOW: 5.0}
+PLAIN_NS = 0.05
 TASK_NS = 16_000.0  # a task is worth handing to another thread from about this much work on
 STEP_TASK_NS = 4_000.0  # the same in a loop over time, where the threads are awake from the step before
 BYTES_PER_NS = 10.0  # one core from memory
@@ -31,18 +19,15 @@ GUESS = 64  # an unbounded symbol counts as this much where a decision needs a n
 
 def weight(node: Node) -> float:
     """Nanoseconds an element takes, vectorised, roughly."""
-    name = node.op.name
-    if name in FREE:
-        return 0.0
     wide = 2.0 if node.types[0].dtype.itemsize == 8 else 1.0
-    return wide * (5.0 if name in VERY_SLOW else 0.5 if name in SLOW else 0.05)
+    return wide * NS.get(node.op.weight, PLAIN_NS)
 
 
 def flops(nodes: Iterable[Node]) -> Dim:
     """Operations of `nodes`: one an element of the result, of the operand for reductions, views none."""
     total: Dim = 0
     for node in nodes:
-        if node.op.name not in FREE:
+        if node.op.weight is not Weight.FREE:
             elements = [node.types[0].numel, *(v.type.numel for v in node.operands)]
             total = total + max(elements, key=guess)
     return total

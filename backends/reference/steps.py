@@ -11,12 +11,10 @@ import numpy as np
 
 from graphtorch.ir.evaluate import Plan
 from graphtorch.ir.graph import Node, Type
+from graphtorch.ir.op import Weight
 
 from ..buffer import Buffer, address_of
-from ..effort import HEAVY
 
-# ops whose references call NumPy's linear algebra: the others need not ask its libraries for their threads
-_PRODUCTS = HEAVY | {"svd", "eigh", "qr", "cholesky", "lu", "triangular_solve", "cond", "while_loop"}
 _NOTHING = nullcontext()
 
 
@@ -29,7 +27,8 @@ def run_steps(
         types: of the outputs; all sizes are known.
     """
     arrays = [b.numpy() for b in leaves]
-    products = any(node.op.name in _PRODUCTS for node in nodes)
+    # only such references may call NumPy's linear algebra: the others need not ask for its threads
+    products = any(node.op.weight >= Weight.COSTLY for node in nodes)
     with np.errstate(all="ignore"), one_thread() if products else _NOTHING:
         found = plan.run(nodes, arrays)
     taken = set(map(id, arrays))

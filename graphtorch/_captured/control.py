@@ -15,6 +15,7 @@ from typing import Any
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import boolean
 from graphtorch.ir.graph import Graph, Node, Type, Value, located, topological
+from graphtorch.ir.op import Weight
 from graphtorch.ir.ops.control import CondAttrs, WhileAttrs
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 
@@ -24,9 +25,6 @@ from .._deferred.tensor import Tensor, from_value, wrap
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import Edge, GradNode
 from .capture import rebuild, tensors_in
-
-COSTLY = frozenset({"affine", "linear", "matmul", "conv", "conv_transpose", "conv_weight_grad", "scan"})
-
 
 # ------------------------------------------------------------------------------------------ recording a body
 
@@ -312,7 +310,7 @@ def scan(combine_fn: Callable[..., Any], init: Any, xs: Any, *, dim: int = 0, re
     after, outputs = body.values[:count], body.values[count:]
     kept: list[Value] = []
     if _needs_gradient([*carried, *stacked], body.outside):  # what the gradient reads instead of computing it
-        kept = [*after, *(r for n in body.nodes if n.op.name in COSTLY for r in n.results())]
+        kept = [*after, *(r for n in body.nodes if n.op.weight >= Weight.COSTLY for r in n.results())]
     graph = body.graph("scan_body", list(body.outside), [*after, *outputs, *kept])
     operands = [t._value() for t in (*carried, *stacked)] + list(body.outside)
     attrs = ScanAttrs(graph, count, len(stacked), lengths.pop(), reverse)

@@ -12,7 +12,6 @@ from graphtorch.ir.dtype import boolean
 from graphtorch.ir.evaluate import bind_sizes, resolve_attrs, specialize
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.graph import Graph, Node, Type, Value, topological
-from graphtorch.ir.passes.fuse import CHEAP
 from graphtorch.ir.shape import Condition, Shape, SymInt, plain_symbol
 
 from .._deferred.door import Buffer, place_of
@@ -372,7 +371,7 @@ def _made_again(saved: Mapping[Value, None]) -> list[Value]:
     kept = dict.fromkeys(saved)
     for value in saved:
         node = value.node
-        if node is None or node.op.name not in CHEAP:
+        if node is None or not node.op.is_cheap:
             continue
         operands = [v for v in node.operands if not (v.node is not None and v.node.op is ops.constant)]
         if operands and all(v in kept and v is not value for v in operands):

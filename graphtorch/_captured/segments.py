@@ -18,13 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphtorch.backends.kernels.cost import FREE
 from graphtorch.ir.graph import Graph, Node, Value, topological
-from graphtorch.ir.passes.fuse import CHEAP
+from graphtorch.ir.op import Weight
 
 from .._deferred.door import Buffer
 from .._deferred.programs import graph_key, recorded_program
-from .._deferred.running import EXPENSIVE
 from .._deferred.storage import RuntimeScalar
 from .._types import CPU, device
 
@@ -221,18 +219,17 @@ def _worth_keeping(nodes: Sequence[Node], rest: Sequence[Value], done: frozenset
     kept = {v for v in needed if v.node in costly and v not in done}
     for value in list(kept):
         node = value.node
-        if node is not None and node.op.name in CHEAP and all(v in kept or v in done for v in node.operands):
+        if node is not None and node.op.is_cheap and all(v in kept or v in done for v in node.operands):
             kept.discard(value)
     return kept
 
 
 def _is_costly(node: Node) -> bool:
-    name = node.op.name
-    if name in EXPENSIVE:
+    if node.op.weight >= Weight.COSTLY:
         return True
     sizes = [v.type.numel for v in node.operands]
     large = any(not isinstance(n, int) or n >= LARGE for n in sizes)
-    return large and name not in CHEAP and name not in FREE
+    return large and node.op.weight > Weight.CHEAP
 
 
 # ------------------------------------------------------------------------------------------ comparisons

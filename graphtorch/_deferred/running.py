@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.backends.kernels.cost import FREE
 from graphtorch.backends.locks import lock_across_forks
 from graphtorch.ir.graph import Location, Value, _location
+from graphtorch.ir.op import Weight
 from graphtorch.ir.ops.require import RAISED
 
 from .._settings import FOLDER
@@ -33,12 +33,6 @@ from .walk import Walk
 
 ROUND = 48  # results recorded in a round of a loop that is worth running by itself
 PENDING_BOUND = 1024  # results recorded since the last run; beyond it the pending graph runs
-EXPENSIVE = frozenset({
-    "attention", "affine", "linear", "matmul", "conv", "conv_transpose", "conv_weight_grad", "max_pool",
-    "scan", "sort", "topk",
-    "svd", "eigh", "qr", "cholesky", "lu", "triangular_solve",
-    "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "sample_bilinear", "deform_conv2d", "nms",
-})
 
 _ref = weakref.ref
 _keeping = lock_across_forks()  # what nodes remember of their results
@@ -232,7 +226,7 @@ def _compute(held: Sequence[tuple[Storage, Value]], differentiable: Sequence[Any
     if place is CPU and DeviceStorage.used:
         programs.refuse_gpu([leaf.buffer for leaf in walk.leaves])
     saved = _saved(walk, differentiable)
-    expensive = [v for v in saved if v.node is not None and v.node.op.name in EXPENSIVE]
+    expensive = [v for v in saved if v.node is not None and v.node.op.weight >= Weight.COSTLY]
     outputs = list(dict.fromkeys((*outputs, *expensive)))
     try:
         outputs, leaves = _execute(walk, outputs, saved, place)
@@ -269,7 +263,7 @@ def _saved(walk: Walk, differentiable: Sequence[Any]) -> list[Value]:
             continue
         for value in (*fn.operands, *fn.outputs):
             node = value.node
-            if node is not None and node in walk.numbers and node.op.name not in FREE:
+            if node is not None and node in walk.numbers and node.op.weight is not Weight.FREE:
                 found[value] = None
     return list(found)
 

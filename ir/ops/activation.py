@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..op import Attrs
+from ..op import Attrs, Weight
 from .common import REAL, REAL_FLOATING, Expr, fn
 from .elementwise import unary
 from .special import erf_numpy
@@ -75,6 +75,7 @@ relu = unary(
     REAL,
     formula=lambda x: fn.maximum(x, 0),
     widen=False,
+    weight=Weight.CHEAP,
 )
 leaky_relu = unary(
     "leaky_relu",
@@ -84,6 +85,7 @@ leaky_relu = unary(
     REAL_FLOATING,
     attrs=LeakyRelu,
     formula=lambda a, x: fn.where(x > 0, x, x * a.slope),
+    weight=Weight.PLAIN,
 )
 hardtanh = unary(
     "hardtanh",
@@ -94,6 +96,7 @@ hardtanh = unary(
     attrs=Hardtanh,
     widen=False,
     formula=lambda a, x: _clip(x, a.low, a.high),
+    weight=Weight.PLAIN,
 )
 hardsigmoid = unary(
     "hardsigmoid",
@@ -102,6 +105,7 @@ hardsigmoid = unary(
     lambda g, x, y: fn.where((x > -3) & (x < 3), g / 6, 0),
     REAL_FLOATING,
     formula=lambda x: _clip(x + 3, 0, 6) / 6,
+    weight=Weight.PLAIN,
 )
 hardswish = unary(
     "hardswish",
@@ -110,6 +114,7 @@ hardswish = unary(
     _hardswish_rule,
     REAL_FLOATING,
     formula=lambda x: x * _clip(x + 3, 0, 6) / 6,
+    weight=Weight.PLAIN,
 )
 softsign = unary(
     "softsign",
@@ -118,6 +123,7 @@ softsign = unary(
     _softsign_rule,
     REAL_FLOATING,
     formula=lambda x: x / (1 + fn.abs(x)),
+    weight=Weight.PLAIN,
 )
 
 
@@ -218,6 +224,7 @@ gelu = unary(
     attrs=Gelu,
     formula=_gelu_formula,
     check=_check_gelu,
+    weight=Weight.SLOW,
 )
 silu = unary(
     "silu",
@@ -226,6 +233,7 @@ silu = unary(
     _silu_rule,
     REAL_FLOATING,
     formula=lambda x: x * fn.sigmoid(x),
+    weight=Weight.SLOW,
 )
 softplus = unary(
     "softplus",
@@ -235,6 +243,7 @@ softplus = unary(
     REAL_FLOATING,
     attrs=Softplus,
     formula=_softplus_formula,
+    weight=Weight.SLOW,
 )
 log_sigmoid = unary(
     "log_sigmoid",
@@ -243,6 +252,7 @@ log_sigmoid = unary(
     lambda g, x, y: g * fn.sigmoid(-x),
     REAL_FLOATING,
     formula=lambda x: fn.minimum(x, 0) - fn.log1p(fn.exp(-fn.abs(x))),
+    weight=Weight.SLOW,
 )
 elu = unary(
     "elu",
@@ -252,6 +262,7 @@ elu = unary(
     REAL_FLOATING,
     attrs=Elu,
     formula=_elu_formula,
+    weight=Weight.SLOW,
 )
 mish = unary(
     "mish",
@@ -260,4 +271,5 @@ mish = unary(
     _mish_rule,
     REAL_FLOATING,
     formula=lambda x: x * fn.tanh(fn.softplus(x)),
+    weight=Weight.SLOW,
 )

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..dtype import boolean, i64
 from ..graph import Node, Type, Value
-from ..op import BY_DECOMPOSITION, Attrs, Kind, Op
+from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight
 from ..shape import Dim, Shape, broadcast
 from .batching import Mapped, Values, lifted, pointwise, reshaped, whole, wholes
 from .checks import attrs_of, listed
@@ -36,6 +36,7 @@ from .common import (
     zeros,
     zeros_like,
 )
+from .timing import attention_ns
 
 __all__ = ["attention", "attention_grad"]
 
@@ -269,7 +270,7 @@ attention = Op(
     vjp=_attention_vjp,
     decompose=_attention_decompose,
     reference=_attention_reference,
-    kind=Kind.WHOLE, batch=_attention_batch,
+    kind=Kind.WHOLE, weight=Weight.CONTRACTION, reference_ns=attention_ns, batch=_attention_batch,
 )
 attention_grad = Op(
     "attention_grad",
@@ -280,5 +281,5 @@ attention_grad = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_attention_grad_decompose,
     reference=_attention_grad_reference,
-    kind=Kind.WHOLE, batch=_attention_grad_batch,
+    kind=Kind.WHOLE, weight=Weight.CONTRACTION, reference_ns=attention_ns, batch=_attention_grad_batch,
 )

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..dtype import DType, boolean, c64, c128, f32, f64, narrow_through
 from ..graph import Node, Type, Value
-from ..op import CORE, Attrs, ByDecomposition, Kind, NoGradient, Op
+from ..op import CORE, Attrs, ByDecomposition, Kind, NoGradient, Op, Weight
 from ..shape import broadcast
 from .batching import pointwise, unchanged
 from .common import (
@@ -61,6 +61,7 @@ def binary(
     rule: Any,
     domain: Domain = REAL_FLOATING,
     *,
+    weight: Weight,
     formula: Formula | None = None,
     result: Callable[[DType], DType] = lambda dtype: dtype,
     hint: str = "",
@@ -70,6 +71,7 @@ def binary(
     """An elementwise op of two operands.
 
     Args:
+        weight: what an element costs.
         numpy: the function on two arrays (f32 for f16 and bf16 where `widen`).
         rule: gradients (of x, of y) from (g, x, y, z) on `Expr`s with z the result, each of the
             broadcast shape or None; or `ZERO` (for both), `NoGradient`, `ByDecomposition`.
@@ -99,7 +101,7 @@ def binary(
     stated = isinstance(rule, (NoGradient, ByDecomposition))
     expand: Any = CORE if formula is None else decomposition(formula, widen=True)
     return Op(name, doc, operands, infer, rule if stated else vjp, reference, Attrs, expand,
-              lambda attrs, x, y: numpy(x, y), kind=Kind.POINTWISE, batch=pointwise)
+              lambda attrs, x, y: numpy(x, y), kind=Kind.POINTWISE, weight=weight, batch=pointwise)
 
 
 # ------------------------------ arithmetic
@@ -147,7 +149,8 @@ def _div_rule(g: Expr, x: Expr, y: Expr, z: Expr) -> tuple[Expr, Expr]:
     return to_x, -to_x * z.conj
 
 
-add = binary("add", "x + y.", np.add, lambda g, x, y, z: (g, g), NUMERIC, hint="use logical_or for bools")
+add = binary("add", "x + y.", np.add, lambda g, x, y, z: (g, g), NUMERIC, hint="use logical_or for bools",
+             weight=Weight.CHEAP)
 sub = binary(
     "sub",
     "x - y.",
@@ -155,18 +158,23 @@ sub = binary(
     lambda g, x, y, z: (g, -g),
     NUMERIC,
     hint="use the `^` operator or logical_xor() for bools",
+    weight=Weight.CHEAP,
 )
-mul = binary("mul", "x * y.", np.multiply, _mul_rule, NUMERIC, hint="use logical_and for bools")
+mul = binary("mul", "x * y.", np.multiply, _mul_rule, NUMERIC, hint="use logical_and for bools",
+             weight=Weight.CHEAP)
 product = binary(
     "product",
     "x * y rounded by itself, never as one with a sum: what mul gives where it is not fused.",
     np.multiply,
     _mul_rule,
     REAL_FLOATING,
+    weight=Weight.CHEAP,
 )
-div = binary("div", "x / y of floating-point or complex numbers.", np.true_divide, _div_rule, FLOATING)
+div = binary("div", "x / y of floating-point or complex numbers.", np.true_divide, _div_rule, FLOATING,
+             weight=Weight.PLAIN)
 floor_div = binary(
-    "floor_div", "floor(x / y), exact as Python's //; 0 for an integer x / 0.", np.floor_divide, ZERO, REAL
+    "floor_div", "floor(x / y), exact as Python's //; 0 for an integer x / 0.", np.floor_divide, ZERO, REAL,
+    weight=Weight.PLAIN
 )
 trunc_div = binary(
     "trunc_div",
@@ -174,6 +182,7 @@ trunc_div = binary(
     _trunc_div_numpy,
     ZERO,
     REAL,
+    weight=Weight.PLAIN,
 )
 remainder = binary(
     "remainder",
@@ -181,6 +190,7 @@ remainder = binary(
     _remainder_numpy,
     lambda g, x, y, z: (g, -g * fn.floor_div(x, y)),
     REAL,
+    weight=Weight.SLOW,
 )
 fmod = binary(
     "fmod",
@@ -188,6 +198,7 @@ fmod = binary(
     np.fmod,
     lambda g, x, y, z: (g, -g * fn.trunc_div(x, y)),
     REAL,
+    weight=Weight.SLOW,
 )
 pow = binary(
     "pow",
@@ -195,6 +206,7 @@ pow = binary(
     _pow_numpy,
     _pow_rule,
     NUMERIC,
+    weight=Weight.SLOW,
 )
 
 
@@ -209,7 +221,7 @@ def _extremum(name: str, doc: str, numpy: Callable[..., Any], loses: str) -> Op:
         compare = getattr(fn, loses)
         return fn.where(compare(x, y), 0, shared), fn.where(compare(y, x), 0, shared)
 
-    return binary(name, doc, numpy, rule, ORDERED)
+    return binary(name, doc, numpy, rule, ORDERED, weight=Weight.CHEAP)
 
 
 def _known_extremum(name: str, doc: str, numpy: Callable[..., Any], keeps: str) -> Op:
@@ -219,7 +231,7 @@ def _known_extremum(name: str, doc: str, numpy: Callable[..., Any], keeps: str) 
         first = getattr(fn, keeps)(x, y) | fn.isnan(y)
         return fn.where(first, g, 0), fn.where(first, 0, g)
 
-    return binary(name, doc, numpy, rule, REAL)
+    return binary(name, doc, numpy, rule, REAL, weight=Weight.CHEAP)
 
 
 maximum = _extremum("maximum", "The larger of x and y; nan where either is.", np.maximum, "lt")
@@ -270,14 +282,17 @@ atan2 = binary(
     np.arctan2,
     _atan2_rule,
     operands=("y", "x"),
+    weight=Weight.PLAIN,
 )
-copysign = binary("copysign", "|x| with the sign bit of y.", np.copysign, _copysign_rule)
+copysign = binary("copysign", "|x| with the sign bit of y.", np.copysign, _copysign_rule,
+                  weight=Weight.CHEAP)
 nextafter = binary(
     "nextafter",
     "The float next to x on the way to y.",
     np.nextafter,
     lambda g, x, y, z: (fn.where(fn.ne(x, y), g, 0), Expr(zeros(z.value.type))),
     widen=False,
+    weight=Weight.VERY_SLOW,
 )
 hypot = binary(
     "hypot",
@@ -285,6 +300,7 @@ hypot = binary(
     np.hypot,
     lambda g, x, y, z: (g * (x / z), g * (y / z)),
     formula=_hypot_formula,
+    weight=Weight.PLAIN,
 )
 logaddexp = binary(
     "logaddexp",
@@ -292,6 +308,7 @@ logaddexp = binary(
     np.logaddexp,
     lambda g, x, y, z: (g * fn.sigmoid(x - y), g * fn.sigmoid(y - x)),
     formula=_logaddexp_formula,
+    weight=Weight.SLOW,
 )
 xlogy = binary(
     "xlogy",
@@ -299,6 +316,7 @@ xlogy = binary(
     _xlogy_numpy,
     _xlogy_rule,
     formula=lambda x, y: fn.where(fn.eq(x, 0) & ~fn.isnan(y), 0, x * fn.log(y)),
+    weight=Weight.SLOW,
 )
 
 
@@ -310,18 +328,20 @@ def _to_bool(dtype: DType) -> DType:
 
 
 def _compare(name: str, sign: str, numpy: Callable[..., Any], domain: Domain) -> Op:
-    return binary(name, f"Whether x {sign} y.", numpy, CONDITION, domain, result=_to_bool)
+    return binary(name, f"Whether x {sign} y.", numpy, CONDITION, domain, weight=Weight.CHEAP,
+                  result=_to_bool)
 
 
 def _logic(name: str, doc: str, numpy: Callable[..., Any]) -> Op:
-    return binary(name, doc, numpy, CONDITION, BOOLEAN, hint="compare it with != 0")
+    return binary(name, doc, numpy, CONDITION, BOOLEAN, weight=Weight.CHEAP,
+                  hint="compare it with != 0")
 
 
 ON_INTEGERS = NoGradient("defined on integers")
 
 
 def _bits(name: str, doc: str, numpy: Callable[..., Any], domain: Domain = BITS) -> Op:
-    return binary(name, doc, numpy, ON_INTEGERS, domain)
+    return binary(name, doc, numpy, ON_INTEGERS, domain, weight=Weight.CHEAP)
 
 
 def _shift_left_numpy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -386,7 +406,7 @@ complex = Op(
     _complex_infer,
     _complex_vjp,
     _complex_reference,
-    kind=Kind.POINTWISE, batch=pointwise,
+    kind=Kind.POINTWISE, weight=Weight.CHEAP, batch=pointwise,
 )
 
 
@@ -415,7 +435,7 @@ where = Op(
     _where_infer,
     _where_vjp,
     lambda attrs, cond, x, y: np.where(cond, x, y),
-    kind=Kind.POINTWISE, batch=pointwise,
+    kind=Kind.POINTWISE, weight=Weight.CHEAP, batch=pointwise,
 )
 
 
@@ -467,7 +487,7 @@ def _muladd_reference(attrs: Attrs, x: np.ndarray, y: np.ndarray, z: np.ndarray)
 muladd: Op = Op(
     "muladd", "x * y + z, rounded once; all three broadcast.", ("x", "y", "z"), _muladd_infer, _muladd_vjp,
     _muladd_reference,
-    kind=Kind.POINTWISE, batch=pointwise,
+    kind=Kind.POINTWISE, weight=Weight.CHEAP, batch=pointwise,
 )
 
 
@@ -517,5 +537,5 @@ cast = Op(
     _cast_vjp,
     _cast_reference,
     Cast,
-    kind=Kind.POINTWISE, batch=unchanged,
+    kind=Kind.POINTWISE, weight=Weight.CHEAP, batch=unchanged,
 )

@@ -9,7 +9,7 @@ import numpy as np
 from ..dtype import DType, i8, i16, i32, i64
 from ..graph import Node, Type, Value
 from ..literal import Literal
-from ..op import Kind, NoGradient, Op
+from ..op import Kind, NoGradient, Op, Weight
 from .batching import unchanged
 from .binary import Cast
 from .common import number, ops
@@ -88,5 +88,5 @@ bitcast = Op(
     _bitcast_reference,
     Cast,
     _bitcast_parts,
-    kind=Kind.POINTWISE, batch=unchanged,
+    kind=Kind.POINTWISE, weight=Weight.PLAIN, batch=unchanged,
 )

@@ -10,7 +10,7 @@ import numpy as np
 from ..dtype import boolean
 from ..evaluate import evaluate
 from ..graph import Graph, Node, Type, Value
-from ..op import BY_DECOMPOSITION, Attrs, Kind, NoGradient, Op
+from ..op import BY_DECOMPOSITION, Attrs, Kind, NoGradient, Op, Weight
 from ..passes.autodiff import vjp
 from ..rewrite import inline
 from .checks import attrs_of
@@ -53,7 +53,7 @@ region = Op(
     vjp=NoGradient("made after autodiff"),
     decompose=_region_decompose,
     reference=_region_reference,
-    kind=Kind.WHOLE, batch=BY_DECOMPOSITION,
+    kind=Kind.WHOLE, weight=Weight.FREE, batch=BY_DECOMPOSITION,
 )
 
 
@@ -112,7 +112,7 @@ scan = Op(
     infer=_scan_infer,
     vjp=scan_vjp,
     reference=_scan_reference,
-    kind=Kind.CONTROL, batch=scan_batch,
+    kind=Kind.CONTROL, weight=Weight.COSTLY, batch=scan_batch,
 )
 
 
@@ -170,7 +170,7 @@ cond = Op(
     infer=_cond_infer,
     vjp=_cond_vjp,
     reference=lambda attrs, predicate, *xs: tuple(evaluate(attrs.then if predicate else attrs.orelse, xs)),
-    kind=Kind.CONTROL, batch=cond_batch,
+    kind=Kind.CONTROL, weight=Weight.COSTLY, batch=cond_batch,
 )
 
 
@@ -218,5 +218,5 @@ while_loop = Op(
     infer=_while_infer,
     vjp=_while_vjp,
     reference=_while_reference,
-    kind=Kind.CONTROL, batch=while_batch,
+    kind=Kind.CONTROL, weight=Weight.COSTLY, batch=while_batch,
 )

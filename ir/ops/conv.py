@@ -21,12 +21,13 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..dtype import i64
 from ..graph import Node, Type, Value
-from ..op import Attrs, Kind, Op
+from ..op import Attrs, Kind, Op, Weight
 from ..shape import Dim, Shape, bounds
 from .batching import Mapped, Values, merged, parted, wholes
 from .checks import attrs_of, ints, listed, surely_less
 from .common import FLOATING, check_domain, check_same_dtype, conj, ops, wide
 from .shape import slice_dim
+from .timing import conv_ns, conv_transpose_ns, conv_weight_grad_ns
 
 __all__ = ["conv", "conv_transpose", "conv_weight_grad"]
 
@@ -433,7 +434,7 @@ conv = Op(
     infer=_conv_infer,
     vjp=_conv_vjp,
     reference=_conv_reference,
-    kind=Kind.CONTRACTION, batch=_conv_batch,
+    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION, reference_ns=conv_ns, batch=_conv_batch,
 )
 conv_transpose = Op(
     "conv_transpose",
@@ -443,7 +444,7 @@ conv_transpose = Op(
     infer=_conv_transpose_infer,
     vjp=_conv_transpose_vjp,
     reference=_conv_transpose_reference,
-    kind=Kind.CONTRACTION, batch=_conv_batch,
+    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION, reference_ns=conv_transpose_ns, batch=_conv_batch,
 )
 conv_weight_grad = Op(
     "conv_weight_grad",
@@ -453,5 +454,6 @@ conv_weight_grad = Op(
     infer=_conv_weight_grad_infer,
     vjp=_conv_weight_grad_vjp,
     reference=_conv_weight_grad_reference,
-    kind=Kind.CONTRACTION, batch=_conv_weight_grad_batch,
+    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION,
+    reference_ns=conv_weight_grad_ns, batch=_conv_weight_grad_batch,
 )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from ..dtype import f64, i64
 from ..graph import Node, Type, Value
-from ..op import Attrs, Kind, Op
+from ..op import Attrs, Kind, Op, Weight
 from ..shape import broadcast
 from .batching import entry_by_entry
 from .common import REAL_FLOATING, Expr, check_domain, check_same_dtype, fn, number, ops, zeros_like
@@ -80,7 +80,7 @@ def _draw(name: str, doc: str, operands: tuple[str, ...], formula: Callable[...,
 
     made: Op = Op(name, doc, (*operands, "seed", "offset"), infer, vjp,
                   reference_of(decompose, lambda: made), Attrs, decompose,
-                  kind=Kind.WHOLE, batch=entry_by_entry)
+                  kind=Kind.WHOLE, weight=Weight.VERY_SLOW, batch=entry_by_entry)
     return made
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..dtype import DType, boolean
 from ..graph import Node, Type, Value
-from ..op import CORE, Attrs, ByDecomposition, Core, Kind, NoGradient, Op
+from ..op import CORE, Attrs, ByDecomposition, Core, Kind, NoGradient, Op, Weight
 from .batching import unchanged
 from .common import (
     ANY,
@@ -76,6 +76,8 @@ def unary(
     rule: Any,
     domain: Domain = FLOATING,
     *,
+    weight: Weight,
+    reference_ns: float | None = None,
     attrs: type[Attrs] = Attrs,
     formula: Formula | None = None,
     widen: bool = True,
@@ -85,6 +87,7 @@ def unary(
     """An elementwise op of one operand.
 
     Args:
+        weight: what an element costs; `reference_ns` what it takes `numpy`, where that is much more.
         numpy: the function on an array (f32 for f16 and bf16); attributes first where there are any.
         rule: gradient from (g, x, y) on `Expr`s, attributes first; or `ZERO`, `NoGradient`,
             `ByDecomposition`.
@@ -115,7 +118,7 @@ def unary(
     expand: Any = CORE if formula is None else decomposition(formula, widen=widen)
     assert not (isinstance(rule, ByDecomposition) and isinstance(expand, Core)), name
     return Op(name, doc, ("x",), infer, rule if stated else vjp, reference, attrs, expand, plain,
-              kind=Kind.POINTWISE, batch=unchanged)
+              kind=Kind.POINTWISE, weight=weight, reference_ns=reference_ns, batch=unchanged)
 
 
 def _to_bool(dtype: DType) -> DType:
@@ -149,7 +152,7 @@ def _abs_rule(g: Expr, x: Expr, y: Expr) -> Expr:
     return (fn.cast(g, dtype=x.dtype) if x.dtype.is_complex else g) * fn.sign(x)
 
 
-neg = unary("neg", "-x; integers wrap.", np.negative, lambda g, x, y: -g, NUMERIC)
+neg = unary("neg", "-x; integers wrap.", np.negative, lambda g, x, y: -g, NUMERIC, weight=Weight.CHEAP)
 abs = unary(
     "abs",
     "|x|; the modulus of a complex x, as its real dtype. abs'(0) = 0.",
@@ -157,6 +160,7 @@ abs = unary(
     _abs_rule,
     NUMERIC,
     result=_to_real,
+    weight=Weight.CHEAP,
 )
 sign = unary(
     "sign",
@@ -164,6 +168,7 @@ sign = unary(
     _sign_numpy,
     _sign_rule,
     NUMERIC,
+    weight=Weight.CHEAP,
 )
 square = unary(
     "square",
@@ -173,6 +178,7 @@ square = unary(
     NUMERIC,
     formula=lambda x: x * x,
     widen=False,
+    weight=Weight.CHEAP,
 )
 reciprocal = unary(
     "reciprocal",
@@ -181,14 +187,17 @@ reciprocal = unary(
     lambda g, x, y: -g * (y * y).conj,
     formula=lambda x: 1 / x,
     widen=False,
+    weight=Weight.PLAIN,
 )
-sqrt = unary("sqrt", "Square root; nan below 0.", np.sqrt, lambda g, x, y: g / (2 * y).conj)
+sqrt = unary("sqrt", "Square root; nan below 0.", np.sqrt, lambda g, x, y: g / (2 * y).conj,
+             weight=Weight.PLAIN)
 rsqrt = unary(
     "rsqrt",
     "1 / sqrt(x).",
     lambda x: 1 / np.sqrt(x),
     lambda g, x, y: -0.5 * g * (y * y * y).conj,
     formula=lambda x: 1 / fn.sqrt(x),
+    weight=Weight.PLAIN,
 )
 
 
@@ -212,14 +221,19 @@ def _sigmoid_numpy(x: np.ndarray) -> np.ndarray:
     return np.where(x >= 0, 1, small) / (1 + small)
 
 
-exp = unary("exp", "e to the x.", np.exp, lambda g, x, y: g * y.conj)
-exp2 = unary("exp2", "2 to the x.", _exp2_numpy, lambda g, x, y: g * (y * LN2).conj)
-expm1 = unary("expm1", "exp(x) - 1, exact near 0.", np.expm1, lambda g, x, y: g * (y + 1).conj)
-log = unary("log", "Natural logarithm; -inf at 0, nan below.", np.log, lambda g, x, y: g / x.conj)
-log2 = unary("log2", "Logarithm to base 2.", np.log2, lambda g, x, y: g / (x * LN2).conj)
-log10 = unary("log10", "Logarithm to base 10.", np.log10, lambda g, x, y: g / (x * LN10).conj)
-log1p = unary("log1p", "log(1 + x), exact near 0.", np.log1p, lambda g, x, y: g / (x + 1).conj)
-sigmoid = unary("sigmoid", "1 / (1 + exp(-x)).", _sigmoid_numpy, lambda g, x, y: g * ((1 - y) * y).conj)
+exp = unary("exp", "e to the x.", np.exp, lambda g, x, y: g * y.conj, weight=Weight.SLOW)
+exp2 = unary("exp2", "2 to the x.", _exp2_numpy, lambda g, x, y: g * (y * LN2).conj, weight=Weight.SLOW)
+expm1 = unary("expm1", "exp(x) - 1, exact near 0.", np.expm1, lambda g, x, y: g * (y + 1).conj,
+              weight=Weight.SLOW)
+log = unary("log", "Natural logarithm; -inf at 0, nan below.", np.log, lambda g, x, y: g / x.conj,
+            weight=Weight.SLOW)
+log2 = unary("log2", "Logarithm to base 2.", np.log2, lambda g, x, y: g / (x * LN2).conj, weight=Weight.SLOW)
+log10 = unary("log10", "Logarithm to base 10.", np.log10, lambda g, x, y: g / (x * LN10).conj,
+              weight=Weight.SLOW)
+log1p = unary("log1p", "log(1 + x), exact near 0.", np.log1p, lambda g, x, y: g / (x + 1).conj,
+              weight=Weight.SLOW)
+sigmoid = unary("sigmoid", "1 / (1 + exp(-x)).", _sigmoid_numpy, lambda g, x, y: g * ((1 - y) * y).conj,
+                weight=Weight.SLOW)
 
 
 # ------------------------------ circular, hyperbolic
@@ -231,28 +245,37 @@ def _acosh_rule(g: Expr, x: Expr, y: Expr) -> Expr:
     return g * fn.rsqrt(x * x - 1)
 
 
-sin = unary("sin", "Sine of x in radians.", np.sin, lambda g, x, y: g * fn.cos(x).conj)
-cos = unary("cos", "Cosine of x in radians.", np.cos, lambda g, x, y: -g * fn.sin(x).conj)
-tan = unary("tan", "Tangent of x in radians.", np.tan, lambda g, x, y: g * (1 + y * y).conj)
+sin = unary("sin", "Sine of x in radians.", np.sin, lambda g, x, y: g * fn.cos(x).conj, weight=Weight.SLOW)
+cos = unary("cos", "Cosine of x in radians.", np.cos, lambda g, x, y: -g * fn.sin(x).conj,
+            weight=Weight.SLOW)
+tan = unary("tan", "Tangent of x in radians.", np.tan, lambda g, x, y: g * (1 + y * y).conj,
+            weight=Weight.SLOW)
 asin = unary(
-    "asin", "Inverse sine, within -pi/2..pi/2.", np.arcsin, lambda g, x, y: g * fn.rsqrt(1 - x * x).conj
+    "asin", "Inverse sine, within -pi/2..pi/2.", np.arcsin, lambda g, x, y: g * fn.rsqrt(1 - x * x).conj,
+    weight=Weight.SLOW
 )
 acos = unary(
-    "acos", "Inverse cosine, within 0..pi.", np.arccos, lambda g, x, y: -g * fn.rsqrt(1 - x * x).conj
+    "acos", "Inverse cosine, within 0..pi.", np.arccos, lambda g, x, y: -g * fn.rsqrt(1 - x * x).conj,
+    weight=Weight.SLOW
 )
 atan = unary(
-    "atan", "Inverse tangent, within -pi/2..pi/2.", np.arctan, lambda g, x, y: g / (x * x + 1).conj
+    "atan", "Inverse tangent, within -pi/2..pi/2.", np.arctan, lambda g, x, y: g / (x * x + 1).conj,
+    weight=Weight.SLOW
 )
-sinh = unary("sinh", "Hyperbolic sine.", np.sinh, lambda g, x, y: g * fn.cosh(x).conj)
-cosh = unary("cosh", "Hyperbolic cosine.", np.cosh, lambda g, x, y: g * fn.sinh(x).conj)
-tanh = unary("tanh", "Hyperbolic tangent.", np.tanh, lambda g, x, y: g * (1 - y * y).conj)
-asinh = unary("asinh", "Inverse hyperbolic sine.", np.arcsinh, lambda g, x, y: g * fn.rsqrt(x * x + 1).conj)
-acosh = unary("acosh", "Inverse hyperbolic cosine; nan below 1.", np.arccosh, _acosh_rule)
+sinh = unary("sinh", "Hyperbolic sine.", np.sinh, lambda g, x, y: g * fn.cosh(x).conj, weight=Weight.SLOW)
+cosh = unary("cosh", "Hyperbolic cosine.", np.cosh, lambda g, x, y: g * fn.sinh(x).conj, weight=Weight.SLOW)
+tanh = unary("tanh", "Hyperbolic tangent.", np.tanh, lambda g, x, y: g * (1 - y * y).conj,
+             weight=Weight.SLOW)
+asinh = unary("asinh", "Inverse hyperbolic sine.", np.arcsinh, lambda g, x, y: g * fn.rsqrt(x * x + 1).conj,
+              weight=Weight.SLOW)
+acosh = unary("acosh", "Inverse hyperbolic cosine; nan below 1.", np.arccosh, _acosh_rule,
+              weight=Weight.SLOW)
 atanh = unary(
     "atanh",
     "Inverse hyperbolic tangent; nan outside -1..1.",
     np.arctanh,
     lambda g, x, y: g / (1 - x * x).conj,
+    weight=Weight.SLOW,
 )
 
 
@@ -262,7 +285,7 @@ atanh = unary(
 def _rounding(name: str, doc: str, numpy: Callable[..., Any]) -> Op:
     def run(x: np.ndarray) -> np.ndarray:
         return numpy(x) if x.dtype.kind == "f" else x  # NumPy would round a large integer to f64
-    return unary(name, doc + " Integers stay.", run, ZERO, REAL)
+    return unary(name, doc + " Integers stay.", run, ZERO, REAL, weight=Weight.CHEAP)
 
 
 floor = _rounding("floor", "Largest integer not above x.", np.floor)
@@ -272,7 +295,8 @@ trunc = _rounding("trunc", "x without its fraction.", np.trunc)
 
 CONDITION = NoGradient("the result is a bool")
 isnan = unary(
-    "isnan", "Whether x, or a part of a complex x, is nan.", np.isnan, CONDITION, ANY, result=_to_bool
+    "isnan", "Whether x, or a part of a complex x, is nan.", np.isnan, CONDITION, ANY, result=_to_bool,
+    weight=Weight.CHEAP
 )
 isinf = unary(
     "isinf",
@@ -281,17 +305,21 @@ isinf = unary(
     CONDITION,
     ANY,
     result=_to_bool,
+    weight=Weight.CHEAP,
 )
 isfinite = unary(
-    "isfinite", "Whether x is neither inf nor nan.", np.isfinite, CONDITION, ANY, result=_to_bool
+    "isfinite", "Whether x is neither inf nor nan.", np.isfinite, CONDITION, ANY, result=_to_bool,
+    weight=Weight.CHEAP
 )
-logical_not = unary("logical_not", "Whether a bool x is false.", np.logical_not, CONDITION, BOOLEAN)
+logical_not = unary("logical_not", "Whether a bool x is false.", np.logical_not, CONDITION, BOOLEAN,
+                    weight=Weight.CHEAP)
 bitwise_not = unary(
     "bitwise_not",
     "Each bit of an integer inverted; logical_not of a bool.",
     np.invert,
     NoGradient("defined on integers"),
     BITS,
+    weight=Weight.CHEAP,
 )
 
 
@@ -318,7 +346,8 @@ def _angle_rule(g: Expr, x: Expr, y: Expr) -> Expr:
     return fn.where(fn.eq(x, 0), 0, fn.complex(-im * scale, re * scale))
 
 
-conj = unary("conj", "Complex conjugate; a real x itself.", np.conj, lambda g, x, y: g.conj, NUMERIC)
+conj = unary("conj", "Complex conjugate; a real x itself.", np.conj, lambda g, x, y: g.conj, NUMERIC,
+             weight=Weight.FREE)
 real = unary(
     "real",
     "Real part of a complex x.",
@@ -326,6 +355,7 @@ real = unary(
     lambda g, x, y: fn.cast(g, dtype=x.dtype),
     COMPLEX,
     result=_to_real,
+    weight=Weight.FREE,
 )
 imag = unary(
     "imag",
@@ -334,6 +364,7 @@ imag = unary(
     lambda g, x, y: fn.complex(0, g),
     COMPLEX,
     result=_to_real,
+    weight=Weight.CHEAP,
 )
 angle = unary(
     "angle",
@@ -342,4 +373,5 @@ angle = unary(
     _angle_rule,
     formula=_angle_formula,
     result=_to_real,
+    weight=Weight.SLOW,
 )

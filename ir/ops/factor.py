@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..dtype import i32, i64
 from ..graph import Node, Type, Value
-from ..op import Attrs, Kind, Op
+from ..op import Attrs, Kind, Op, Weight
 from ..shape import Dim
 from . import factor_reference
 from .batching import leading, unchanged
@@ -156,7 +156,7 @@ svd = Op(
     infer=_svd_infer,
     vjp=_svd_vjp,
     reference=lambda attrs, x: factor_reference.svd(x),
-    kind=Kind.WHOLE, batch=unchanged,
+    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=unchanged,
 )
 
 
@@ -188,7 +188,7 @@ eigh = Op(
     infer=_eigh_infer,
     vjp=_eigh_vjp,
     reference=lambda attrs, x: factor_reference.eigh(x),
-    kind=Kind.WHOLE, batch=unchanged,
+    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=unchanged,
 )
 
 
@@ -240,7 +240,7 @@ qr = Op(
     vjp=_qr_vjp,
     reference=lambda attrs, x: factor_reference.qr(x, attrs.complete),
     attrs=QRAttrs,
-    kind=Kind.WHOLE, batch=unchanged,
+    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=unchanged,
 )
 
 
@@ -273,7 +273,7 @@ cholesky = Op(
     infer=_cholesky_infer,
     vjp=_cholesky_vjp,
     reference=lambda attrs, x: factor_reference.cholesky(x),
-    kind=Kind.WHOLE, batch=unchanged,
+    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=unchanged,
 )
 
 
@@ -344,7 +344,7 @@ lu = Op(
     infer=_lu_infer,
     vjp=_lu_vjp,
     reference=lambda attrs, x: factor_reference.lu(x),
-    kind=Kind.WHOLE, batch=unchanged,
+    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=unchanged,
 )
 
 
@@ -385,5 +385,5 @@ triangular_solve = Op(
     vjp=_triangular_vjp,
     reference=lambda attrs, a, b: factor_reference.triangular_solve(a, b, attrs.upper, attrs.unit),
     attrs=TriangularAttrs,
-    kind=Kind.WHOLE, batch=leading,
+    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=leading,
 )

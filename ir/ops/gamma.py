@@ -18,7 +18,7 @@ import numpy as np
 from ..dtype import f64
 from ..evaluate import evaluate
 from ..graph import Graph, Node, Type, Value, located
-from ..op import Attrs, NoGradient, Op
+from ..op import Attrs, NoGradient, Op, Weight
 from .common import REAL_FLOATING, Expr, algebra_wide, cast_to, fn, sum_to
 from .elementwise import unary
 from .loops import MOST_STEPS, constant, elementwise_loop, finite_or, repeat
@@ -357,6 +357,7 @@ polygamma = unary(
     "polygamma", "The n-th derivative of digamma, n >= 1.", _polygamma_numpy,
     lambda attrs, g, x, y: g * fn.polygamma(x, n=attrs.n + 1), REAL_FLOATING,
     attrs=PolygammaAttrs, formula=_polygamma_formula, check=_check_order,
+    weight=Weight.VERY_SLOW,
 )
 
 # ------------------------------ Bessel functions
@@ -408,7 +409,8 @@ def _unscaled(order: int, x: Expr) -> Expr:
 
 def _bessel_op(name: str, doc: str, formula: Any, rule: Any) -> Op:
     wide = _in_f64(formula)
-    return unary(name, doc, lambda x: _evaluated(wide, x), rule, REAL_FLOATING, formula=wide)
+    return unary(name, doc, lambda x: _evaluated(wide, x), rule, REAL_FLOATING, formula=wide,
+                 weight=Weight.SLOW)
 
 
 def _slope_over_x(x: Expr, y: Expr) -> Expr:

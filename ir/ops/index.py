@@ -12,7 +12,7 @@ import numpy as np
 
 from ..dtype import DType, i32, i64
 from ..graph import Node, Type, Value
-from ..op import Attrs, Kind, NoGradient, Op
+from ..op import Attrs, Kind, NoGradient, Op, Weight
 from ..shape import Shape, broadcast
 from .batching import along
 from .checks import attrs_of, check_axis, ints, listed
@@ -102,7 +102,7 @@ gather = Op(
     infer=_gather_infer,
     vjp=_gather_vjp,
     reference=_gather_reference,
-    kind=Kind.LOOKUP, raises=True, batch=along("dim"),
+    kind=Kind.LOOKUP, weight=Weight.PLAIN, raises=True, batch=along("dim"),
 )
 
 
@@ -156,7 +156,7 @@ scatter = Op(
     infer=_scatter_infer,
     vjp=_scatter_vjp,
     reference=_scatter_reference,
-    kind=Kind.SCATTER, raises=True, batch=along("dim"),
+    kind=Kind.SCATTER, weight=Weight.PLAIN, raises=True, batch=along("dim"),
 )
 
 
@@ -182,7 +182,7 @@ scatter_add = Op(
     infer=_scatter_infer,
     vjp=lambda node, g: (g, None, _source_gradient(node, g)),
     reference=_scatter_add_reference,
-    kind=Kind.SCATTER, raises=True, batch=along("dim"),
+    kind=Kind.SCATTER, weight=Weight.PLAIN, raises=True, batch=along("dim"),
 )
 
 
@@ -217,7 +217,7 @@ index_select = Op(
     infer=_index_select_infer,
     vjp=_index_select_vjp,
     reference=_index_select_reference,
-    kind=Kind.LOOKUP, raises=True, batch=index_select_batch,
+    kind=Kind.LOOKUP, weight=Weight.PLAIN, raises=True, batch=index_select_batch,
 )
 
 
@@ -309,7 +309,7 @@ index = Op(
     infer=_index_infer,
     vjp=_index_vjp,
     reference=_index_reference,
-    kind=Kind.LOOKUP, raises=True, batch=index_batch,
+    kind=Kind.LOOKUP, weight=Weight.PLAIN, raises=True, batch=index_batch,
 )
 
 
@@ -362,7 +362,7 @@ index_put = Op(
     infer=_index_put_infer,
     vjp=_index_put_vjp,
     reference=_index_put_reference,
-    kind=Kind.SCATTER, raises=True, batch=index_put_batch,
+    kind=Kind.SCATTER, weight=Weight.PLAIN, raises=True, batch=index_put_batch,
 )
 
 
@@ -421,7 +421,7 @@ sort = Op(
     infer=_sort_infer,
     vjp=_sort_vjp,
     reference=_sort_reference,
-    kind=Kind.WHOLE, batch=along("dim"),
+    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=along("dim"),
 )
 
 
@@ -456,7 +456,7 @@ topk = Op(
     vjp=_sort_vjp,
     decompose=_topk_decompose,
     reference=_topk_reference,
-    kind=Kind.WHOLE, batch=along("dim"),
+    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=along("dim"),
 )
 
 
@@ -525,5 +525,5 @@ searchsorted = Op(
     infer=_searchsorted_infer,
     vjp=NoGradient("a position is constant almost everywhere"),
     reference=_searchsorted_reference,
-    kind=Kind.WHOLE, batch=searchsorted_batch,
+    kind=Kind.WHOLE, weight=Weight.SLOW, batch=searchsorted_batch,
 )

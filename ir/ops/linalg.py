@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import Node, Type, Value
-from ..op import Attrs, Kind, Op
+from ..op import Attrs, Kind, Op, Weight
 from ..shape import Dim, Shape, broadcast, numel
 from .batching import Mapped, Values, lifted, pointwise, whole
 from .checks import listed
@@ -21,6 +21,7 @@ from .common import (
     wide,
     wide_dtype,
 )
+from .timing import product_ns
 
 __all__ = ["affine", "linear", "matmul"]
 
@@ -86,7 +87,7 @@ matmul = Op(
     vjp=_matmul_vjp,
     reference=lambda attrs, a, b: np.matmul(wide(a), wide(b)).astype(a.dtype),
     plain=lambda attrs, a, b: np.matmul(a, b),
-    kind=Kind.CONTRACTION, batch=_matmul_batch,
+    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION, reference_ns=product_ns, batch=_matmul_batch,
 )
 
 
@@ -188,7 +189,7 @@ linear = Op(
     decompose=lambda node: (_product_of_rows(node.operands[0], swap_last(node.operands[1])),),
     reference=_linear_reference,
     plain=lambda attrs, x, w: np.matmul(x, w.T),
-    kind=Kind.CONTRACTION, batch=_linear_batch,
+    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION, reference_ns=product_ns, batch=_linear_batch,
 )
 affine = Op(
     "affine",
@@ -199,5 +200,5 @@ affine = Op(
     decompose=_affine_parts,
     reference=lambda attrs, b, x, w: (np.matmul(wide(x), wide(w).T) + wide(b)).astype(x.dtype),
     plain=lambda attrs, b, x, w: np.matmul(x, w.T) + b,
-    kind=Kind.CONTRACTION, batch=_affine_batch,
+    kind=Kind.CONTRACTION, weight=Weight.CONTRACTION, reference_ns=product_ns, batch=_affine_batch,
 )

@@ -14,7 +14,7 @@ import numpy as np
 from ..dtype import DType, f64
 from ..evaluate import evaluate
 from ..graph import Graph, Node, Type, Value, located
-from ..op import Attrs, Kind, Op, Vjp
+from ..op import Attrs, Kind, Op, Vjp, Weight
 from ..shape import Shape, broadcast
 from .batching import pointwise
 from .common import REAL_FLOATING, Expr, cast_to, check_domain, check_same_dtype, expand_to, fn, full, ops
@@ -88,7 +88,7 @@ def elementwise_loop(name: str, doc: str, operands: tuple[str, ...], vjp: Vjp,
         return (in_f64(formula, node),)
 
     made: Op = Op(name, doc, operands, infer, vjp, reference_of(decompose, lambda: made), Attrs, decompose,
-                  kind=Kind.POINTWISE, batch=pointwise)
+                  kind=Kind.POINTWISE, weight=Weight.VERY_SLOW, batch=pointwise)
     return made
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..dtype import i64
 from ..graph import Node, Type, Value
-from ..op import BY_DECOMPOSITION, Attrs, Kind, Op
+from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight
 from ..passes.batch import through_decomposition
 from ..shape import Dim, Shape, numel
 from .batching import Mapped, Values, folding
@@ -257,7 +257,7 @@ nll_loss = Op(
     vjp=_nll_loss_vjp,
     decompose=_nll_loss_decompose,
     reference=_nll_loss_reference,
-    kind=Kind.WHOLE, raises=True, batch=_loss_batch,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, raises=True, batch=_loss_batch,
 )
 cross_entropy = Op(
     "cross_entropy",
@@ -268,5 +268,5 @@ cross_entropy = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_cross_entropy_decompose,
     reference=_cross_entropy_reference,
-    kind=Kind.WHOLE, raises=True, batch=_loss_batch,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, raises=True, batch=_loss_batch,
 )

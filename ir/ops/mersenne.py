@@ -30,7 +30,7 @@ import numpy as np
 
 from ..dtype import f64, i32, i64
 from ..graph import Type, Value
-from ..op import Attrs, Kind, NoGradient, Op
+from ..op import Attrs, Kind, NoGradient, Op, Weight
 from ..shape import Shape
 from .batching import entry_by_entry
 from .common import ops, zeros_like
@@ -175,7 +175,7 @@ def _words_reference(attrs: Drawn, state: np.ndarray) -> tuple[np.ndarray, ...]:
 mersenne_words: Op = Op(
     "mersenne_words", "The next 32-bit words of a generator, and its state after them.",
     ("state",), _words_infer, FRESH, _words_reference, Drawn,
-    kind=Kind.WHOLE, batch=entry_by_entry,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=entry_by_entry,
 )
 
 
@@ -195,7 +195,7 @@ def _skip_reference(attrs: Attrs, state: np.ndarray, count: np.ndarray) -> np.nd
 mersenne_skip: Op = Op(
     "mersenne_skip", "A generator's state after `count` more words.",
     ("state", "count"), _skip_infer, FRESH, _skip_reference, Attrs,
-    kind=Kind.WHOLE, batch=entry_by_entry,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=entry_by_entry,
 )
 
 
@@ -214,7 +214,7 @@ mersenne_normals: Op = Op(
     "mersenne_normals",
     "Normal numbers of mean 0 and variance 1, one by one; the second of a pair may be kept in the state.",
     ("state",), _normals_infer, FRESH, _normals_reference, Drawn,
-    kind=Kind.WHOLE, batch=entry_by_entry,
+    kind=Kind.WHOLE, weight=Weight.VERY_SLOW, reference_ns=2500.0, batch=entry_by_entry,
 )
 
 
@@ -255,7 +255,7 @@ def _sampler(name: str, doc: str, operands: tuple[str, ...], sample: Callable[..
         return (first, *(zeros_like(v) for v in node.operands[1:-1]), None)
 
     return Op(name, doc, (*operands, "state"), infer, vjp, reference, Precision,
-              kind=Kind.WHOLE, batch=entry_by_entry)
+              kind=Kind.WHOLE, weight=Weight.VERY_SLOW, reference_ns=5000.0, batch=entry_by_entry)
 
 
 # As PyTorch has them, in single precision
@@ -421,5 +421,5 @@ permutation: Op = Op(
     "permutation",
     "The numbers 0 .. n in random order by n unsigned words: place i changes with i + word mod (n + 1 - i).",
     ("words",), _permutation_infer, FRESH, _permutation_reference, Attrs,
-    kind=Kind.WHOLE, batch=entry_by_entry,
+    kind=Kind.WHOLE, weight=Weight.SLOW, reference_ns=150.0, batch=entry_by_entry,
 )

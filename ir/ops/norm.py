@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..graph import Node, Type, Value
-from ..op import BY_DECOMPOSITION, Attrs, Kind, Op
+from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight
 from ..passes.batch import through_decomposition
 from ..shape import Dim, numel
 from .batching import Mapped, Values, along, merged, parted, wholes
@@ -113,7 +113,7 @@ softmax = Op(
     vjp=_softmax_vjp,
     decompose=_softmax_decompose,
     reference=_softmax_reference,
-    kind=Kind.WHOLE, batch=along("dim"),
+    kind=Kind.WHOLE, weight=Weight.SLOW, batch=along("dim"),
 )
 log_softmax = Op(
     "log_softmax",
@@ -124,7 +124,7 @@ log_softmax = Op(
     vjp=_log_softmax_vjp,
     decompose=_log_softmax_decompose,
     reference=_log_softmax_reference,
-    kind=Kind.WHOLE, batch=along("dim"),
+    kind=Kind.WHOLE, weight=Weight.SLOW, batch=along("dim"),
 )
 
 
@@ -229,7 +229,7 @@ layer_norm = Op(
     vjp=lambda node, g: _norm_vjp(node, g, centre=True),
     decompose=lambda node: _norm_decompose(node, centre=True),
     reference=quiet(lambda attrs, x, *affine: _norm_reference(attrs, x, affine, centre=True)),
-    kind=Kind.WHOLE, batch=_norm_batch,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=_norm_batch,
 )
 rms_norm = Op(
     "rms_norm",
@@ -240,7 +240,7 @@ rms_norm = Op(
     vjp=lambda node, g: _norm_vjp(node, g, centre=False),
     decompose=lambda node: _norm_decompose(node, centre=False),
     reference=quiet(lambda attrs, x, *affine: _norm_reference(attrs, x, affine, centre=False)),
-    kind=Kind.WHOLE, batch=_norm_batch,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=_norm_batch,
 )
 
 
@@ -341,7 +341,7 @@ batch_norm = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_batch_norm_decompose,
     reference=_batch_norm_reference,
-    kind=Kind.WHOLE, batch=_batch_norm_batch,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=_batch_norm_batch,
 )
 
 
@@ -413,7 +413,7 @@ batch_norm_train = Op(
     vjp=_batch_norm_train_vjp,
     decompose=_batch_norm_train_decompose,
     reference=_batch_norm_train_reference,
-    kind=Kind.WHOLE, batch=_channels_batch,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=_channels_batch,
 )
 
 
@@ -465,5 +465,5 @@ group_norm = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_group_norm_decompose,
     reference=_group_norm_reference,
-    kind=Kind.WHOLE, batch=_group_norm_batch,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=_group_norm_batch,
 )

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..dtype import i64
 from ..graph import Node, Type, Value
-from ..op import BY_DECOMPOSITION, Attrs, Kind, Op
+from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight
 from ..shape import Dim, Shape, numel
 from .batching import folding
 from .checks import attrs_of, ints, listed, surely_less
@@ -218,7 +218,7 @@ max_pool = Op(
     infer=_max_pool_infer,
     vjp=_max_pool_vjp,
     reference=_max_pool_reference,
-    kind=Kind.WINDOW, batch=folding(0),
+    kind=Kind.WINDOW, weight=Weight.COSTLY, batch=folding(0),
 )
 
 
@@ -267,7 +267,7 @@ max_pool_grad = Op(
     vjp=_max_pool_grad_vjp,
     decompose=_max_pool_grad_decompose,
     reference=_max_pool_grad_reference,
-    kind=Kind.WHOLE, raises=True, batch=folding(0),
+    kind=Kind.WHOLE, weight=Weight.PLAIN, raises=True, batch=folding(0),
 )
 
 
@@ -319,7 +319,7 @@ max_pool_input_grad = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_max_pool_input_grad_decompose,
     reference=_max_pool_input_grad_reference,
-    kind=Kind.WHOLE, batch=folding(0),
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=folding(0),
 )
 
 
@@ -376,7 +376,7 @@ avg_pool = Op(
     infer=_avg_pool_infer,
     vjp=_avg_pool_vjp,
     reference=_avg_pool_reference,
-    kind=Kind.WINDOW, batch=folding(0),
+    kind=Kind.WINDOW, weight=Weight.PLAIN, batch=folding(0),
 )
 
 
@@ -418,7 +418,7 @@ avg_pool_grad = Op(
     infer=_avg_pool_grad_infer,
     vjp=lambda node, c: (ops.avg_pool(c, **_window_fields(node.attrs)),),
     reference=_avg_pool_grad_reference,
-    kind=Kind.WINDOW, batch=folding(0),
+    kind=Kind.WINDOW, weight=Weight.PLAIN, batch=folding(0),
 )
 
 
@@ -467,7 +467,7 @@ adaptive_avg_pool = Op(
     infer=_adaptive_avg_infer,
     vjp=lambda node, g: (ops.adaptive_avg_pool_grad(g, spatial=node.operands[0].shape[2:]),),
     reference=_adaptive_avg_reference,
-    kind=Kind.WINDOW, batch=folding(0),
+    kind=Kind.WINDOW, weight=Weight.PLAIN, batch=folding(0),
 )
 
 
@@ -503,7 +503,7 @@ adaptive_avg_pool_grad = Op(
     infer=_adaptive_avg_grad_infer,
     vjp=lambda node, c: (ops.adaptive_avg_pool(c, output_size=node.operands[0].shape[2:]),),
     reference=_adaptive_avg_grad_reference,
-    kind=Kind.WINDOW, batch=folding(0),
+    kind=Kind.WINDOW, weight=Weight.PLAIN, batch=folding(0),
 )
 
 
@@ -543,5 +543,5 @@ adaptive_max_pool = Op(
     infer=_adaptive_max_infer,
     vjp=_max_pool_vjp,
     reference=_adaptive_max_reference,
-    kind=Kind.WHOLE, batch=folding(0),
+    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=folding(0),
 )

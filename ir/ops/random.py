@@ -33,7 +33,7 @@ import numpy as np
 
 from ..dtype import DType, f64, i64
 from ..graph import Node, Type, Value
-from ..op import BY_DECOMPOSITION, Attrs, Kind, NoGradient, Op
+from ..op import BY_DECOMPOSITION, Attrs, Kind, NoGradient, Op, Weight
 from ..shape import Dim, Shape, floordiv
 from .batching import entry_by_entry
 from .common import REAL_FLOATING, cast_to, check_domain, narrow, ops, quiet, zeros_like
@@ -228,7 +228,7 @@ random_uniform = Op(
     NOT_DIFFERENTIABLE,
     _uniform_reference,
     RandomFloat,
-    kind=Kind.DRAW, batch=entry_by_entry,
+    kind=Kind.DRAW, weight=Weight.SLOW, batch=entry_by_entry,
 )
 random_normal = Op(
     "random_normal",
@@ -238,7 +238,7 @@ random_normal = Op(
     NOT_DIFFERENTIABLE,
     _normal_reference,
     RandomFloat,
-    kind=Kind.DRAW, batch=entry_by_entry,
+    kind=Kind.DRAW, weight=Weight.SLOW, batch=entry_by_entry,
 )
 random_int = Op(
     "random_int",
@@ -248,7 +248,7 @@ random_int = Op(
     NOT_DIFFERENTIABLE,
     _int_reference,
     RandomInt,
-    kind=Kind.DRAW, batch=entry_by_entry,
+    kind=Kind.DRAW, weight=Weight.SLOW, batch=entry_by_entry,
 )
 
 
@@ -277,5 +277,5 @@ bernoulli = Op(
     lambda attrs, p, unit: np.asarray(unit < p.astype(unit.dtype)).astype(p.dtype),
     Attrs,
     _bernoulli_decompose,
-    kind=Kind.DRAW, batch=BY_DECOMPOSITION,
+    kind=Kind.DRAW, weight=Weight.SLOW, batch=BY_DECOMPOSITION,
 )

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..dtype import DType, i64
 from ..graph import Node, Type, Value
-from ..op import CORE, Attrs, Kind, NoGradient, Op
+from ..op import CORE, Attrs, Kind, NoGradient, Op, Weight
 from ..shape import Dim, bounds
 from .batching import Mapped, Values, along, behind, whole
 from .common import (
@@ -101,6 +101,7 @@ def reduction(
     rule: Any,
     domain: Domain,
     *,
+    weight: Weight = Weight.PLAIN,
     attrs: type[Attrs] = Reduce,
     formula: Callable[..., Expr] | None = None,
     result: Callable[[DType], DType] = lambda dtype: dtype,
@@ -148,7 +149,7 @@ def reduction(
     stated = isinstance(rule, NoGradient)
     expand = CORE if formula is None else decompose
     return Op(name, doc, ("x",), infer, rule if stated else vjp, reference, attrs, expand, plain,
-              kind=Kind.REDUCTION, batch=along("dims"))
+              kind=Kind.REDUCTION, weight=weight, batch=along("dims"))
 
 
 def _for_numpy(attrs: Any, x: np.ndarray) -> Any:
@@ -338,6 +339,7 @@ logsumexp = reduction(
     lambda a, g, x, y: g * fn.exp(x - y),
     REAL_FLOATING,
     formula=_logsumexp_formula,
+    weight=Weight.SLOW,
 )
 
 
@@ -362,7 +364,7 @@ def _position(name: str, doc: str, numpy: Callable[..., Any]) -> Op:
         return np.asarray(numpy(wide(x), axis=attrs.dim)).astype(np.int64).reshape(shape)
 
     return Op(name, doc, ("x",), infer, INTEGER_RESULT, reference, Position,
-              kind=Kind.REDUCTION, batch=along("dim"))
+              kind=Kind.REDUCTION, weight=Weight.PLAIN, batch=along("dim"))
 
 
 argmax = _position(
@@ -395,7 +397,8 @@ def _running(name: str, doc: str, numpy: Callable[..., Any], vjp: Callable[..., 
         w = wide(x)
         return narrow(numpy(w, axis=attrs.dim, dtype=w.dtype) if x.ndim else x, DType.of(x.dtype))
 
-    return Op(name, doc, ("x",), infer, vjp, reference, Along, kind=Kind.WHOLE, batch=along("dim"))
+    return Op(name, doc, ("x",), infer, vjp, reference, Along,
+              kind=Kind.WHOLE, weight=Weight.PLAIN, batch=along("dim"))
 
 
 def _cumsum_vjp(node: Node, g: Value) -> tuple[Value | None, ...]:
@@ -447,7 +450,8 @@ def _running_extremum(name: str, doc: str, beats: Callable[..., Any]) -> Op:
             row[k], place[k] = np.where(wins, row[k], row[k - 1]), np.where(wins, k, place[k - 1])
         return values, places
 
-    return Op(name, doc, ("x",), infer, vjp, reference, Along, kind=Kind.WHOLE, batch=along("dim"))
+    return Op(name, doc, ("x",), infer, vjp, reference, Along,
+              kind=Kind.WHOLE, weight=Weight.PLAIN, batch=along("dim"))
 
 
 cumsum = _running("cumsum", "Sums of the elements along dim up to each.", np.cumsum, _cumsum_vjp)
@@ -482,5 +486,5 @@ size = Op(
     NoGradient("depends on the shape, not on the elements"),
     lambda attrs, x: np.asarray(x.shape[attrs.dim], np.int64),
     Along,
-    kind=Kind.VIEW, batch=_size_batch,
+    kind=Kind.VIEW, weight=Weight.FREE, batch=_size_batch,
 )

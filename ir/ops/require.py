@@ -10,7 +10,7 @@ import numpy as np
 
 from ..dtype import i32
 from ..graph import Node, Type, Value
-from ..op import Attrs, Kind, Op
+from ..op import Attrs, Kind, Op, Weight
 from ..shape import Dim
 from .batching import Mapped, Values, unchanged, whole
 from .checks import attrs_of
@@ -74,7 +74,7 @@ require = Op(
     vjp=lambda node, g: (g, None),
     reference=_require_reference,
     attrs=RequireAttrs,
-    kind=Kind.WHOLE, raises=True, batch=_require_batch,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, raises=True, batch=_require_batch,
 )
 
 
@@ -121,5 +121,5 @@ within = Op(
     decompose=_within_parts,
     reference=_within_reference,
     attrs=WithinAttrs,
-    kind=Kind.WHOLE, raises=True, batch=unchanged,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, raises=True, batch=unchanged,
 )

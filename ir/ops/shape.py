@@ -11,7 +11,7 @@ import numpy as np
 from ..dtype import DType, boolean, i64
 from ..graph import Node, Type, Value
 from ..literal import Literal
-from ..op import Attrs, Kind, NoBatch, NoGradient, Op
+from ..op import Attrs, Kind, NoBatch, NoGradient, Op, Weight
 from ..shape import Dim, Shape, assumed_equal, bounds, numel
 from .batching import Mapped, Values, along, lifted, unchanged, wholes
 from .checks import attrs_of, check_axes, check_axis, ints, listed
@@ -72,7 +72,7 @@ reshape = Op(
     infer=_reshape_infer,
     vjp=lambda node, g: (ops.reshape(g, shape=node.operands[0].shape),),
     reference=lambda attrs, x: x.reshape(attrs.shape),
-    kind=Kind.VIEW, batch=_reshape_batch,
+    kind=Kind.VIEW, weight=Weight.FREE, batch=_reshape_batch,
 )
 
 
@@ -109,7 +109,7 @@ permute = Op(
     infer=_permute_infer,
     vjp=_permute_vjp,
     reference=lambda attrs, x: x.transpose(attrs.dims),
-    kind=Kind.VIEW, batch=_permute_batch,
+    kind=Kind.VIEW, weight=Weight.FREE, batch=_permute_batch,
 )
 
 
@@ -153,7 +153,7 @@ expand = Op(
     vjp=lambda node, g: (sum_to(g, node.operands[0].shape),),
     reference=lambda attrs, x: np.broadcast_to(x, attrs.shape),
     plain=_expand_plain,
-    kind=Kind.VIEW, batch=_expand_batch,
+    kind=Kind.VIEW, weight=Weight.FREE, batch=_expand_batch,
 )
 
 
@@ -213,7 +213,7 @@ slice = Op(
     infer=lambda attrs, x: (x.with_shape(_sliced_shape(attrs, x, "slice")),),
     vjp=_slice_vjp,
     reference=lambda attrs, x: np.asarray(x[_slices(attrs)]),
-    kind=Kind.VIEW, batch=_slice_batch,
+    kind=Kind.VIEW, weight=Weight.FREE, batch=_slice_batch,
 )
 
 
@@ -249,7 +249,7 @@ slice_update = Op(
     infer=_slice_update_infer,
     vjp=_slice_update_vjp,
     reference=_slice_update_reference,
-    kind=Kind.MOVE, batch=_slice_batch,
+    kind=Kind.MOVE, weight=Weight.PLAIN, batch=_slice_batch,
 )
 
 
@@ -309,7 +309,7 @@ pad = Op(
     infer=_pad_infer,
     vjp=_pad_vjp,
     reference=_pad_reference,
-    kind=Kind.MOVE, batch=_pad_batch,
+    kind=Kind.MOVE, weight=Weight.FREE, batch=_pad_batch,
 )
 
 
@@ -380,7 +380,7 @@ concat = Op(
     infer=_concat_infer,
     vjp=_concat_vjp,
     reference=lambda attrs, *xs: np.concatenate(xs, axis=attrs.dim),
-    kind=Kind.MOVE, batch=along("dim"),
+    kind=Kind.MOVE, weight=Weight.FREE, batch=along("dim"),
 )
 
 
@@ -397,7 +397,7 @@ flip = Op(
     infer=_flip_infer,
     vjp=lambda node, g: (ops.flip(g, dims=node.attrs.dims),),
     reference=lambda attrs, x: np.flip(x, attrs.dims),
-    kind=Kind.VIEW, batch=along("dims"),
+    kind=Kind.VIEW, weight=Weight.FREE, batch=along("dims"),
 )
 
 
@@ -434,7 +434,7 @@ iota = Op(
     infer=_iota_infer,
     vjp=NoGradient("has no operands"),
     reference=_iota_reference,
-    kind=Kind.WHOLE, batch=NO_OPERANDS,
+    kind=Kind.WHOLE, weight=Weight.FREE, batch=NO_OPERANDS,
 )
 
 
@@ -451,7 +451,7 @@ constant = Op(
     infer=lambda attrs: (Type(attrs.value.dtype, attrs.value.shape),),
     vjp=NoGradient("has no operands"),
     reference=lambda attrs: attrs.value.numpy(),
-    kind=Kind.WHOLE, batch=NO_OPERANDS,
+    kind=Kind.WHOLE, weight=Weight.FREE, batch=NO_OPERANDS,
 )
 
 detach = Op(
@@ -461,7 +461,7 @@ detach = Op(
     infer=lambda attrs, x: (x,),
     vjp=NoGradient("detach stops gradients"),
     reference=lambda attrs, x: x,
-    kind=Kind.VIEW, batch=unchanged,
+    kind=Kind.VIEW, weight=Weight.FREE, batch=unchanged,
 )
 
 
@@ -503,7 +503,7 @@ tril = Op(
     decompose=lambda node: _triangle(node, "le"),
     vjp=lambda node, g: (ops.tril(g, diagonal=node.attrs.diagonal),),
     reference=lambda attrs, x: np.where(_below(x, attrs.diagonal), x, np.zeros((), x.dtype)),
-    kind=Kind.WHOLE, batch=unchanged,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=unchanged,
 )
 triu = Op(
     "triu",
@@ -514,5 +514,5 @@ triu = Op(
     decompose=lambda node: _triangle(node, "ge"),
     vjp=lambda node, g: (ops.triu(g, diagonal=node.attrs.diagonal),),
     reference=lambda attrs, x: np.where(_below(x, attrs.diagonal - 1), np.zeros((), x.dtype), x),
-    kind=Kind.WHOLE, batch=unchanged,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=unchanged,
 )

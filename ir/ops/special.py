@@ -13,7 +13,7 @@ from functools import reduce
 import numpy as np
 
 from ..dtype import f64
-from ..op import BY_DECOMPOSITION
+from ..op import BY_DECOMPOSITION, Weight
 from .common import REAL_FLOATING, Expr, fn, number
 from .elementwise import unary
 
@@ -169,6 +169,7 @@ erf = unary(
     erf_numpy,
     lambda g, x, y: g * (TWO_BY_SQRT_PI * fn.exp(-x * x)),
     REAL_FLOATING,
+    weight=Weight.SLOW,
 )
 erfc = unary(
     "erfc",
@@ -176,6 +177,7 @@ erfc = unary(
     erfc_numpy,
     lambda g, x, y: g * (-TWO_BY_SQRT_PI * fn.exp(-x * x)),
     REAL_FLOATING,
+    weight=Weight.SLOW, reference_ns=90.0,
 )
 erfinv = unary(
     "erfinv",
@@ -184,6 +186,7 @@ erfinv = unary(
     lambda g, x, y: g * (fn.exp(y * y) / TWO_BY_SQRT_PI),
     REAL_FLOATING,
     formula=_erfinv_formula,
+    weight=Weight.SLOW, reference_ns=700.0,
 )
 
 
@@ -243,6 +246,7 @@ lgamma = unary(
     _scalarwise(_lgamma_scalar),
     lambda g, x, y: g * fn.digamma(x),
     REAL_FLOATING,
+    weight=Weight.VERY_SLOW, reference_ns=700.0,
 )
 digamma = unary(
     "digamma",
@@ -251,4 +255,5 @@ digamma = unary(
     BY_DECOMPOSITION,
     REAL_FLOATING,
     formula=_digamma_formula,
+    weight=Weight.VERY_SLOW, reference_ns=2500.0,
 )

@@ -22,7 +22,7 @@ import numpy as np
 from ..dtype import DType
 from ..graph import Node, Type, Value
 from ..literal import Literal
-from ..op import Attrs, Kind, Op
+from ..op import Attrs, Kind, Op, Weight
 from ..shape import numel
 from .batching import along
 from .checks import attrs_of
@@ -148,5 +148,5 @@ fft = Op(
     reference=_reference,
     attrs=FourierAttrs,
     decompose=_decompose,
-    kind=Kind.WHOLE, batch=along("dim"),
+    kind=Kind.WHOLE, weight=Weight.COSTLY, batch=along("dim"),
 )

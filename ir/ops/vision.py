@@ -15,8 +15,9 @@ from typing import Any
 
 from ..dtype import boolean, i32, i64
 from ..graph import Node, Type, Value
-from ..op import BY_DECOMPOSITION, Attrs, Kind, NoGradient, Op
+from ..op import BY_DECOMPOSITION, Attrs, Kind, NoGradient, Op, Weight
 from ..shape import Dim, Shape, numel
+from . import timing
 from . import vision_reference as reference
 from .batching import Mapped, Values, entry_by_entry, folding, leading, merged, parted
 from .checks import attrs_of, listed, surely_less
@@ -181,13 +182,15 @@ def _means(
     forward = Op(
         name, doc, ("x", "rois"), attrs=attrs, infer=infer, vjp=vjp,
         reference=partial(reference.means, bins, sensitive),
-        kind=Kind.WHOLE, raises=True, batch=_region_batch,
+        kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.regions_ns, raises=True,
+        batch=_region_batch,
     )
     ops_grad = Op(
         f"{name}_grad", f"The transpose of {name}: g [K, *, *size] added to the pixels of a feature map.",
         ("g", "rois"), attrs=grad_attrs, infer=infer_grad, vjp=vjp_grad,
         reference=partial(reference.means_grad, bins, sensitive),
-        kind=Kind.WHOLE, raises=True, batch=_region_grad_batch,
+        kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.regions_grad_ns, raises=True,
+        batch=_region_grad_batch,
     )
     return forward, ops_grad
 
@@ -234,7 +237,7 @@ roi_pool = Op(
     infer=_roi_pool_infer,
     vjp=_roi_pool_vjp,
     reference=reference.maxima,
-    kind=Kind.WHOLE, raises=True, batch=_region_batch,
+    kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.maxima_ns, raises=True, batch=_region_batch,
 )
 
 
@@ -290,7 +293,8 @@ roi_pool_grad = Op(
     vjp=_roi_pool_grad_vjp,
     decompose=_roi_pool_grad_decompose,
     reference=reference.maxima_grad,
-    kind=Kind.WHOLE, raises=True, batch=BY_DECOMPOSITION,
+    kind=Kind.WHOLE, weight=Weight.COSTLY,
+    reference_ns=timing.maxima_grad_ns, raises=True, batch=BY_DECOMPOSITION,
 )
 
 
@@ -400,7 +404,7 @@ sample_bilinear = Op(
     vjp=lambda node, g: ops.sample_bilinear_grad(g, *node.operands),
     decompose=_sample_decompose,
     reference=lambda attrs, x, rows, columns: reference.samples(x, rows, columns),
-    kind=Kind.WHOLE, batch=folding(0),
+    kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.samples_ns, batch=folding(0),
 )
 sample_bilinear_grad = Op(
     "sample_bilinear_grad",
@@ -410,7 +414,7 @@ sample_bilinear_grad = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_sample_grad_decompose,
     reference=lambda attrs, g, x, rows, columns: reference.samples_grad(g, x, rows, columns),
-    kind=Kind.WHOLE, batch=folding(0),
+    kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.samples_ns, batch=folding(0),
 )
 
 
@@ -529,7 +533,7 @@ deform_conv2d = Op(
     vjp=BY_DECOMPOSITION,
     decompose=_deform_decompose,
     reference=reference.deformed,
-    kind=Kind.WHOLE, batch=BY_DECOMPOSITION,
+    kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.deformed_ns, batch=BY_DECOMPOSITION,
 )
 
 
@@ -560,5 +564,5 @@ nms = Op(
     infer=_nms_infer,
     vjp=NoGradient("a choice is constant almost everywhere"),
     reference=lambda attrs, boxes: reference.kept(attrs.threshold, boxes),
-    kind=Kind.WHOLE, batch=leading,
+    kind=Kind.WHOLE, weight=Weight.COSTLY, reference_ns=timing.suppression_ns, batch=leading,
 )

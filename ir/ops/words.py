@@ -21,7 +21,7 @@ import numpy as np
 
 from ..dtype import DType, f32, f64, i32, i64
 from ..graph import Node, Type, Value
-from ..op import BY_DECOMPOSITION, Attrs, Kind, NoGradient, Op
+from ..op import BY_DECOMPOSITION, Attrs, Kind, NoGradient, Op, Weight
 from ..shape import Dim, Shape, floordiv, numel
 from .checks import attrs_of
 from .common import Expr, cast_to, fn, number, ops
@@ -80,7 +80,7 @@ def _wide_array(words: np.ndarray) -> np.ndarray:
 words_to_wide: Op = Op(
     "words_to_wide", "Numbers of 64 bits, of two words each.", ("words",), _wide_infer, NOT_DIFFERENTIABLE,
     lambda attrs, words: _wide_array(words).view(np.int64).reshape(attrs.shape), Shaped, _wide_decompose,
-    kind=Kind.WHOLE, batch=BY_DECOMPOSITION,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=BY_DECOMPOSITION,
 )
 
 
@@ -115,7 +115,7 @@ def _float_array(words: np.ndarray, dtype: DType) -> np.ndarray:
 words_to_float: Op = Op(
     "words_to_float", "Uniform numbers in [0, 1): 24 bits in f32, 53 in f64.", ("words",), _float_infer,
     NOT_DIFFERENTIABLE, lambda attrs, words: _float_array(words, attrs.dtype).reshape(attrs.shape),
-    RandomFloat, _float_decompose, kind=Kind.WHOLE, batch=BY_DECOMPOSITION,
+    RandomFloat, _float_decompose, kind=Kind.WHOLE, weight=Weight.PLAIN, batch=BY_DECOMPOSITION,
 )
 
 
@@ -362,7 +362,7 @@ def _normal_reference(attrs: Normals, words: np.ndarray) -> np.ndarray:
 words_to_normal: Op = Op(
     "words_to_normal", "Normal numbers of mean 0 and variance 1, 16 and more, by Box and Muller's transform.",
     ("words",), _normal_infer, NOT_DIFFERENTIABLE, _normal_reference, Normals, _normal_decompose,
-    kind=Kind.WHOLE, batch=BY_DECOMPOSITION,
+    kind=Kind.WHOLE, weight=Weight.SLOW, reference_ns=400.0, batch=BY_DECOMPOSITION,
 )
 
 
@@ -432,5 +432,5 @@ def _integer_reference(attrs: Integers, words: np.ndarray) -> np.ndarray:
 words_to_integer: Op = Op(
     "words_to_integer", "Integers of low..high, high excluded: what is left of a word after division.",
     ("words",), _integer_infer, NOT_DIFFERENTIABLE, _integer_reference, Integers, _integer_decompose,
-    kind=Kind.WHOLE, batch=BY_DECOMPOSITION,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=BY_DECOMPOSITION,
 )

@@ -26,7 +26,7 @@ from collections.abc import Container, Iterable
 
 from .. import ops
 from ..graph import Graph, Node, Value
-from ..op import Kind
+from ..op import Kind, Weight
 from ..ops.checks import attrs_of
 from ..ops.control import RegionAttrs
 from ..ops.reduce import Position, Reduce
@@ -54,16 +54,6 @@ GROUPS = {
 VIEWED = frozenset((Kind.POINTWISE, Kind.MOVE, Kind.REDUCTION, Kind.LOOKUP, Kind.VIEW, Kind.SCATTER))
 
 JOINED = frozenset(("loop", "contraction", "window"))  # kinds of groups that producers may join
-
-# What costs about as much as the load it saves; the rest is not computed again for each broadcast copy.
-CHEAP = frozenset((
-    "neg", "abs", "sign", "square", "floor", "ceil", "round", "trunc", "isnan", "isinf", "isfinite",
-    "logical_not", "bitwise_not", "conj", "real", "imag", "relu", "add", "sub", "mul", "muladd", "product",
-    "maximum", "minimum",
-    "fmax", "fmin", "copysign", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
-    "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "shift_left", "shift_right", "complex",
-    "where", "cast",
-))
 
 BUFFER_LIMIT = 32  # inputs and results of a region: its code grows with the square of what may overlap
 PIECES_LIMIT = 8  # parts of a concatenation that whoever computes them stores; of more each is by itself
@@ -133,7 +123,7 @@ def stored_views(graph: Graph) -> set[Node]:
 
 def reads_strided(node: Node) -> bool:
     """Whether a node's kernel reads operands with strides where they lie."""
-    return node.op.kind is Kind.CONTRACTION or node.op in (ops.attention, ops.attention_grad)
+    return node.op.weight is Weight.CONTRACTION
 
 
 def is_absorbed(value: Value, stored: Container[Node]) -> bool:
@@ -317,7 +307,7 @@ def _node_of(read: Read) -> Node:
 
 
 def _may_repeat(producer: Group) -> bool:
-    return all(n.op.name in CHEAP or n.op.kind is Kind.VIEW or n.op is ops.iota for n in producer.nodes)
+    return all(n.op.is_cheap for n in producer.nodes)
 
 
 def _repeats(consumer: Group, read: Read) -> bool:

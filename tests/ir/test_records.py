@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from graphtorch.ir import ops
-from graphtorch.ir.op import OPS, Attrs, ByDecomposition, Core, Kind, NoGradient, Op
+from graphtorch.ir.op import OPS, Attrs, ByDecomposition, Core, Kind, NoGradient, Op, Weight
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
@@ -19,7 +19,11 @@ def test_no_slot_is_silent(op: Op) -> None:
     assert callable(op.infer) and callable(op.reference)
     assert callable(op.vjp) or isinstance(op.vjp, (NoGradient, ByDecomposition))
     assert callable(op.decompose) or isinstance(op.decompose, Core)
-    assert isinstance(op.kind, Kind)
+    assert isinstance(op.kind, Kind) and isinstance(op.weight, Weight)
+    if op.kind is Kind.CONTRACTION or op.weight is Weight.CONTRACTION:
+        assert op.weight is Weight.CONTRACTION and callable(op.reference_ns), "by how many products?"
+    if op.kind is Kind.VIEW:
+        assert op.weight is Weight.FREE
     if isinstance(op.vjp, NoGradient):
         assert op.vjp.reason
     if isinstance(op.vjp, ByDecomposition):
