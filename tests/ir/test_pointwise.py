@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 
+import elementwise_cases
+from elementwise_cases import BINARY, COMPLEX, UNARY, Case, inf, nan, points
 from evaluation import apply, decomposed, differences, gradients
 from graphtorch.ir.dtype import DType, bf16, boolean, c64, c128, f16, f32, f64, i8, i16, i32, i64, u8, u32
 from graphtorch.ir.evaluate import evaluate
@@ -20,138 +21,6 @@ from graphtorch.ir.passes.autodiff import vjp
 from graphtorch.ir.shape import symbol
 
 torch = pytest.importorskip("torch")
-F = torch.nn.functional
-inf, nan = math.inf, math.nan
-
-REALS = (-3.3, -1.7, -0.6, -0.1, 0.2, 0.7, 1.3, 2.9)
-CORNERS = (0.0, -0.0, 1.0, -1.0, inf, -inf, nan, 1e-30, 80.0, -80.0)
-UNIT = (-0.95, -0.6, -0.2, 0.1, 0.3, 0.9)
-ABOVE_ONE = (1.1, 1.5, 2.0, 3.0, 10.0)
-COMPLEX = (0.3 + 0.4j, -1.2 + 0.7j, 2.1 - 1.3j, -0.4 - 0.8j)
-
-
-@dataclass(frozen=True)
-class Case:
-    """`oracle` is PyTorch's function; `smooth` points where finite differences hold; `corners` others."""
-
-    oracle: Any
-    smooth: tuple[float, ...] = REALS
-    corners: tuple[float, ...] = CORNERS
-    attrs: dict[str, Any] = field(default_factory=dict)
-    complex: bool = False
-    integers: bool = False
-
-
-def numeric(oracle: Any, **options: Any) -> Case:
-    return Case(oracle, complex=True, integers=True, **options)
-
-
-def analytic(oracle: Any, **options: Any) -> Case:
-    return Case(oracle, complex=True, **options)
-
-
-UNARY: dict[str, list[Case]] = {
-    "neg": [numeric(torch.neg)],
-    "abs": [numeric(torch.abs)],
-    "sign": [numeric(torch.sgn)],
-    "square": [numeric(torch.square)],
-    "reciprocal": [analytic(torch.reciprocal)],
-    "sqrt": [analytic(torch.sqrt, smooth=ABOVE_ONE)],
-    "rsqrt": [analytic(torch.rsqrt, smooth=ABOVE_ONE)],
-    "exp": [analytic(torch.exp)],
-    "exp2": [analytic(torch.exp2)],
-    "expm1": [analytic(torch.expm1)],
-    "log": [analytic(torch.log, smooth=ABOVE_ONE)],
-    "log2": [analytic(torch.log2, smooth=ABOVE_ONE)],
-    "log10": [analytic(torch.log10, smooth=ABOVE_ONE)],
-    "log1p": [analytic(torch.log1p, smooth=UNIT)],
-    "sigmoid": [analytic(torch.sigmoid)],
-    "sin": [analytic(torch.sin)],
-    "cos": [analytic(torch.cos)],
-    "tan": [analytic(torch.tan)],
-    "asin": [analytic(torch.asin, smooth=UNIT)],
-    "acos": [analytic(torch.acos, smooth=UNIT)],
-    "atan": [analytic(torch.atan)],
-    "sinh": [analytic(torch.sinh)],
-    "cosh": [analytic(torch.cosh)],
-    "tanh": [analytic(torch.tanh)],
-    "asinh": [analytic(torch.asinh)],
-    "acosh": [analytic(torch.acosh, smooth=ABOVE_ONE)],
-    "atanh": [analytic(torch.atanh, smooth=UNIT)],
-    "floor": [Case(torch.floor, integers=True)],
-    "ceil": [Case(torch.ceil, integers=True)],
-    "round": [Case(torch.round, integers=True, corners=(*CORNERS, 0.5, 1.5, 2.5, -0.5))],
-    "trunc": [Case(torch.trunc, integers=True)],
-    "isnan": [numeric(torch.isnan)],
-    "isinf": [numeric(torch.isinf)],
-    "isfinite": [numeric(torch.isfinite)],
-    "conj": [numeric(lambda x: torch.conj(x).resolve_conj())],
-    "angle": [analytic(torch.angle)],
-    "erf": [Case(torch.erf)],
-    "erfc": [Case(torch.erfc)],
-    "erfinv": [
-        Case(torch.erfinv, smooth=UNIT, corners=(0.0, 1.0, -1.0, 1.5, nan, 1e-6, 0.999999, -0.5, 0.5))
-    ],
-    "lgamma": [Case(torch.lgamma, corners=(*CORNERS, -2.0, 30.5))],
-    "digamma": [Case(torch.digamma, corners=(0.0, -0.0, inf, nan, 1.4616, 30.0, 1e10, -0.5, -10.25))],
-    "relu": [Case(torch.relu, integers=True)],
-    "leaky_relu": [Case(lambda x: F.leaky_relu(x, 0.2), attrs={"slope": 0.2})],
-    "hardtanh": [Case(lambda x: F.hardtanh(x, -1.0, 2.0), attrs={"low": -1.0, "high": 2.0})],
-    "hardsigmoid": [Case(F.hardsigmoid, corners=(*CORNERS, 3.0, -3.0))],
-    "hardswish": [Case(F.hardswish, corners=(0.0, 3.0, -3.0, nan, 80.0, -80.0))],
-    "softsign": [Case(F.softsign)],
-    "gelu": [
-        Case(F.gelu, attrs={"approximate": "none"}),
-        Case(lambda x: F.gelu(x, approximate="tanh"), attrs={"approximate": "tanh"}),
-    ],
-    "silu": [Case(F.silu)],
-    "softplus": [
-        Case(F.softplus, attrs={"beta": 1.0, "threshold": 20.0}),
-        Case(lambda x: F.softplus(x, 2.0, 3.0), attrs={"beta": 2.0, "threshold": 3.0}),
-    ],
-    "log_sigmoid": [Case(F.logsigmoid)],
-    "elu": [
-        Case(lambda x: F.elu(x, 0.7), attrs={"alpha": 0.7, "scale": 1.0, "input_scale": 1.0}),
-        Case(lambda x: F.celu(x, 0.7), attrs={"alpha": 0.7, "scale": 1.0, "input_scale": 1 / 0.7}),
-    ],
-    "mish": [Case(F.mish)],
-}
-
-PAIRS = tuple((x, y) for x in (-2.3, -0.4, 0.6, 1.9) for y in (-1.6, -0.7, 0.5, 2.2))
-POSITIVE_BASE = tuple((abs(x), y) for x, y in PAIRS)
-POSITIVE_SECOND = tuple((x, abs(y)) for x, y in PAIRS)
-CORNER_PAIRS = tuple(
-    (x, y) for x in (0.0, -0.0, 1.0, -2.0, inf, -inf, nan) for y in (0.0, 1.0, -2.0, 3.0, inf, nan)
-)
-
-BINARY: dict[str, list[Case]] = {
-    "add": [numeric(torch.add)],
-    "sub": [numeric(torch.sub)],
-    "mul": [numeric(torch.mul)],
-    "product": [Case(torch.mul)],
-    "div": [analytic(torch.div)],
-    "floor_div": [Case(lambda x, y: torch.div(x, y, rounding_mode="floor"), integers=True)],
-    "trunc_div": [Case(lambda x, y: torch.div(x, y, rounding_mode="trunc"), integers=True)],
-    "remainder": [Case(torch.remainder, integers=True)],
-    "fmod": [Case(torch.fmod, integers=True)],
-    "pow": [numeric(torch.pow, smooth=POSITIVE_BASE)],
-    "maximum": [Case(torch.maximum, integers=True)],
-    "minimum": [Case(torch.minimum, integers=True)],
-    "fmax": [Case(torch.fmax, integers=True)],
-    "fmin": [Case(torch.fmin, integers=True)],
-    "atan2": [Case(torch.atan2)],
-    "copysign": [Case(torch.copysign)],
-    "nextafter": [Case(torch.nextafter)],
-    "hypot": [Case(torch.hypot)],
-    "logaddexp": [Case(torch.logaddexp)],
-    "xlogy": [Case(torch.xlogy, smooth=POSITIVE_SECOND)],
-    "eq": [numeric(torch.eq)],
-    "ne": [numeric(torch.ne)],
-    "lt": [Case(torch.lt, integers=True)],
-    "le": [Case(torch.le, integers=True)],
-    "gt": [Case(torch.gt, integers=True)],
-    "ge": [Case(torch.ge, integers=True)],
-}
 
 BOOLS = ("logical_and", "logical_or", "logical_xor", "logical_not")
 BITS = ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "shift_left", "shift_right")
@@ -170,17 +39,7 @@ def test_the_table_has_every_op() -> None:
 
 
 def operands(name: str, points: tuple[Any, ...], dtype: DType) -> list[np.ndarray]:
-    if name in UNARY:
-        return [np.array(points).astype(dtype.numpy)]
-    return [np.array([p[i] for p in points]).astype(dtype.numpy) for i in (0, 1)]
-
-
-def points(name: str, case: Case, kind: str) -> tuple[Any, ...]:
-    if name in UNARY:
-        return case.smooth if kind == "smooth" else case.corners
-    if kind == "corners":
-        return CORNER_PAIRS
-    return PAIRS if case.smooth is REALS else case.smooth
+    return [np.array(x).astype(dtype.numpy) for x in elementwise_cases.operands(name, points)]
 
 
 def to_torch(array: np.ndarray, grad: bool = False) -> Any:
@@ -222,7 +81,7 @@ def test_forward_is_pytorchs(name: str, case: Case, dtype: DType) -> None:
     for kind in ("smooth", "corners"):
         arrays = operands(name, points(name, case, kind), dtype)
         (found,) = apply(OPS[name], *arrays, **case.attrs)
-        expected = from_torch(case.oracle(*map(to_torch, arrays)))
+        expected = from_torch(case.function(torch)(*map(to_torch, arrays)))
         compared = np.ones(expected.shape, bool)
         if dtype.itemsize == 2 and expected.dtype.kind == "f":  # PyTorch rounds some of these results twice
             compared &= np.isfinite(expected)
@@ -240,7 +99,7 @@ def test_complex_forward_is_pytorchs(name: str, case: Case, dtype: DType) -> Non
     (found,) = apply(OPS[name], *arrays, **case.attrs)
     assert_close(
         found,
-        from_torch(case.oracle(*map(to_torch, arrays))),
+        from_torch(case.function(torch)(*map(to_torch, arrays))),
         dtype if found.dtype.kind != "b" else boolean,
     )
 
@@ -258,7 +117,7 @@ def test_integers_are_pytorchs(name: str, case: Case, dtype: DType) -> None:
         seconds = [v for v in seconds if name != "pow" or v < 10]
         arrays = [np.array([[v] for v in values], dtype.numpy), np.array(seconds, dtype.numpy)]
     (found,) = apply(OPS[name], *arrays, **case.attrs)
-    np.testing.assert_array_equal(found, from_torch(case.oracle(*map(to_torch, arrays))))
+    np.testing.assert_array_equal(found, from_torch(case.function(torch)(*map(to_torch, arrays))))
 
 
 def differentiable(name: str) -> bool:
@@ -319,7 +178,7 @@ def test_gradient_at_corners_is_pytorchs(name: str, case: Case) -> None:
 
 def assert_same_gradients(name: str, case: Case, arrays: list[np.ndarray]) -> None:
     tensors = [to_torch(a, grad=True) for a in arrays]
-    result = case.oracle(*tensors)
+    result = case.function(torch)(*tensors)
     rng = np.random.default_rng(1)
     cotangent = rng.normal(size=result.shape)
     if result.is_complex():
