@@ -13,7 +13,9 @@ from math import prod
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
+from graphtorch.ir import ops
 from graphtorch.ir.graph import Node, Value, topological
+from graphtorch.ir.op import Weight
 
 from .._deferred.tensor import Tensor
 from .._torch.absent import attribute_of
@@ -165,12 +167,15 @@ class _Call(NamedTuple):
     times: int = 1
 
 
-_CONTRACTIONS = frozenset({"affine", "attention", "attention_grad", "conv", "conv_transpose",
-                           "conv_weight_grad", "linear", "matmul", "scan"})
 _ADDED = {"addmm": "addmm", "baddbmm": "baddbmm", "gru": "addmm", "gru_cell": "addmm", "lstm": "addmm",
           "lstm_cell": "addmm", "rnn_relu": "addmm", "rnn_relu_cell": "addmm", "rnn_tanh": "addmm",
           "rnn_tanh_cell": "addmm"}
 _UNCOUNTED = frozenset({"addbmm", "bilinear", "cdist"})  # PyTorch has no formula for these
+
+
+def _counts(node: Node) -> bool:
+    """Whether a node has products to count, itself or in its body."""
+    return node.op.weight is Weight.CONTRACTION or node.op is ops.scan
 
 
 def _calls(node: Node, function: str) -> Iterator[_Call]:
@@ -193,7 +198,7 @@ def _calls(node: Node, function: str) -> Iterator[_Call]:
                                     name != "conv", 0, attrs.groups), out)
     elif name == "attention":
         yield _Call("_scaled_dot_product_flash_attention", values[:3], out)
-    elif name in _CONTRACTIONS:
+    elif _counts(node):
         raise NotImplementedError("FlopCounterMode: second derivatives of convolutions and attention are not "
                                   "counted; leave the block before that backward pass")
 
@@ -388,7 +393,7 @@ class _Watching(TorchFunctionMode):
             if tensor._base is None and tensor._fn is not None:
                 self._made.setdefault(tensor._fn, (name, modules))
         for node in topological([t._value() for t in results], border):
-            if node.op.name in _CONTRACTIONS and node not in self._counted:
+            if _counts(node) and node not in self._counted:
                 self._counted.add(node)
                 for call in _calls(node, name):
                     self._add(call, modules)
@@ -409,7 +414,7 @@ class _Watching(TorchFunctionMode):
             if flowing.isdisjoint(node.operands):
                 continue
             flowing.update(node.results())
-            if node.op.name in _CONTRACTIONS:
+            if _counts(node):
                 first = node.op.name == "affine"  # its first operand is what is added
                 wanted = [v in flowing for v in node.operands[first:first + 2]]
                 for call in _calls(node, name):

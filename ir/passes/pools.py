@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from .. import ops
 from ..graph import Graph, Node, Value
+from ..op import Kind
 from ..ops.checks import attrs_of
 from ..ops.pool import MaxPoolAttrs
 from ..ops.reduce import Reduce
 from ..rewrite import rewrite_until_stable
 from .simplify import is_number, producer, uniform
-
-COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 
 
 def run(graph: Graph) -> Graph:
@@ -37,7 +36,7 @@ def _masked(node: Node) -> Value | None:
         return None
     condition, a, b = node.operands
     test, grad = condition.node, producer(b, ops.max_pool_grad) or producer(a, ops.max_pool_grad)
-    if test is None or grad is None or test.op.name not in COMPARISONS:
+    if test is None or grad is None or not _is_comparison(test):
         return None
     kept_is_second = grad is b.node
     pool = producer(grad.operands[1], ops.max_pool)
@@ -51,6 +50,11 @@ def _masked(node: Node) -> Value | None:
     g = grad.operands[0]
     masked = ops.where(here, zero, g) if kept_is_second else ops.where(here, g, zero)
     return ops.max_pool_grad(masked, grad.operands[1], spatial=grad.types[0].shape[2:])
+
+
+def _is_comparison(node: Node) -> bool:
+    """Whether each element of the result says something of the two elements in its place."""
+    return node.op.kind is Kind.POINTWISE and len(node.operands) == 2 and node.types[0].dtype.is_bool
 
 
 def _summed(node: Node) -> Value | None:
