@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ._deferred.making import from_value
 from ._deferred.storage import Leaf
-from ._deferred.tensor import Tensor, from_value
+from ._deferred.tensor import Tensor
 from ._files.loading import is_zip, read_legacy, read_zip, safe
 from ._files.saving import module_there, save, write_then_rename
 from ._types import DTYPES

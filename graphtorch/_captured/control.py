@@ -19,9 +19,10 @@ from graphtorch.ir.op import Weight
 from graphtorch.ir.ops.control import CondAttrs, WhileAttrs
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 
+from .._deferred.making import from_value, wrap
 from .._deferred.running import locate, user_line
 from .._deferred.storage import Leaf, Storage, Version, recorder
-from .._deferred.tensor import Tensor, from_value, wrap
+from .._deferred.tensor import Tensor
 from ..autograd.grad_mode import modes
 from ..autograd.nodes import Edge, GradNode
 from .capture import rebuild, tensors_in

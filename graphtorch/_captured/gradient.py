@@ -15,9 +15,10 @@ from graphtorch.ir.graph import Graph, Node, Type, Value, topological
 from graphtorch.ir.shape import Condition, Shape, SymInt, plain_symbol
 
 from .._deferred.door import Buffer, place_of
+from .._deferred.making import from_value
 from .._deferred.programs import recorded_program
 from .._deferred.storage import Leaf, RuntimeScalar, Storage, Version, View
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor
 from .._types import CPU, device
 from ..autograd.engine import Task
 from ..autograd.grad_mode import modes

@@ -11,8 +11,9 @@ from graphtorch.ir.graph import Type
 from graphtorch.ir.shape import Dim, evaluate
 
 from .._deferred.door import Buffer, place_of
+from .._deferred.making import from_value, in_order, make_view
 from .._deferred.storage import Leaf, Storage, Version, View
-from .._deferred.tensor import Tensor, from_value, in_order, make_view
+from .._deferred.tensor import Tensor
 from ..autograd.grad_mode import modes
 from .capture import rebuild
 from .gradient import Spent

@@ -15,9 +15,10 @@ from graphtorch.ir.shape import broadcast
 from .. import _types
 from .._deferred import at_once, running
 from .._deferred.door import Buffer, Pinned, gpus
+from .._deferred.making import beside
 from .._deferred.memory_order import channels_last_order
 from .._deferred.storage import Leaf, recorder
-from .._deferred.tensor import Tensor, beside
+from .._deferred.tensor import Tensor
 from .._deferred.write import assign, cast_tensor, check_overlap, on_device, pinned
 from .._torch.legacy import TYPE_NAME_OF, TYPE_NAMES, place_of_type
 from .._types import CPU, DTYPES, check_device, dtype, to_ir

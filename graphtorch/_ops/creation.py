@@ -18,9 +18,10 @@ from graphtorch.ir.shape import SymInt
 from .. import _types
 from .._deferred.at_once import element
 from .._deferred.door import Buffer, uploaded
+from .._deferred.making import from_value
 from .._deferred.memory_order import order_asked, view_of
 from .._deferred.storage import Leaf, MetaLeaf
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor
 from .._types import CPU, META, check_device, sparse_coo, to_ir
 from .base import FUNCTIONS, METHODS, shape_of, size_value, write_out
 

@@ -13,8 +13,9 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim, SymInt, broadcast
 
 from .._deferred.at_once import element, write_item
+from .._deferred.making import beside, from_value
 from .._deferred.storage import Leaf, recorder
-from .._deferred.tensor import Tensor, beside, from_value
+from .._deferred.tensor import Tensor
 from .._deferred.write import assign, check_overlap
 from .._types import DTYPES
 from .base import (

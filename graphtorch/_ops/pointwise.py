@@ -11,7 +11,8 @@ from graphtorch.ir.dtype import SCALAR_NAMES, DType, boolean, f32, f64, i64
 from graphtorch.ir.graph import Value
 
 from .. import _types
-from .._deferred.tensor import Tensor, beside
+from .._deferred.making import beside
+from .._deferred.tensor import Tensor
 from .._deferred.write import cast_tensor
 from .base import (
     FUNCTIONS,

@@ -10,7 +10,8 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import SCALAR_NAMES, i64
 from graphtorch.ir.shape import broadcast
 
-from .._deferred.tensor import Tensor, beside, common_place
+from .._deferred.making import beside, common_place
+from .._deferred.tensor import Tensor
 from .._deferred.write import assign
 from .._types import DTYPES, iinfo
 from .base import (

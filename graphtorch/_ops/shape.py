@@ -12,9 +12,10 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import broadcast
 
+from .._deferred.making import beside, common_place, wrap
 from .._deferred.memory_order import order_asked
 from .._deferred.storage import recorder
-from .._deferred.tensor import Tensor, beside, common_place, wrap
+from .._deferred.tensor import Tensor
 from .._deferred.write import lay
 from .._types import Size, contiguous_format, preserve_format
 from .autocast import single_precision_on_cpus

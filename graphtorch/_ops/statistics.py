@@ -9,7 +9,8 @@ from typing import Any
 from graphtorch.ir.dtype import SCALAR_NAMES
 
 from .. import _types
-from .._deferred.tensor import Tensor, common_place
+from .._deferred.making import common_place
+from .._deferred.tensor import Tensor
 from .base import FUNCTIONS, axis_of, check_tensor, checked, common_dtype, register, rounded_once
 from .compare import where
 from .order import sort

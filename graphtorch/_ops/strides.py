@@ -12,10 +12,11 @@ from graphtorch.ir.graph import Type
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.shape import SymInt, contiguous_strides, numel
 
+from .._deferred.making import beside, make_view
 from .._deferred.memory_order import CHANNELS_LAST_RANK
 from .._deferred.running import _refuse_in_capture, settle
 from .._deferred.storage import Leaf, Take, ViewDtype, copied, is_contiguous, recorder
-from .._deferred.tensor import Tensor, beside, make_view
+from .._deferred.tensor import Tensor
 from .._deferred.write import check_writable
 from .._types import Size
 from .base import FUNCTIONS, axis_of, check_tensor, register, shape_of

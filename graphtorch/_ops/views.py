@@ -12,8 +12,9 @@ from graphtorch.ir.dtype import SCALAR_NAMES, DType, i64
 from graphtorch.ir.graph import Type
 from graphtorch.ir.shape import SymInt, assumed_equal, bounds, contiguous_strides, floordiv, numel
 
+from .._deferred.making import make_view
 from .._deferred.storage import Bits, Expand, Permute, Reshape, Slice, Step, is_contiguous
-from .._deferred.tensor import Tensor, make_view
+from .._deferred.tensor import Tensor
 from .._types import to_ir
 from .base import FUNCTIONS, METHODS, axis_of, check_tensor, dims_of, register, run, shape_of, size_of
 

@@ -13,8 +13,9 @@ from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import broadcast
 
 from .. import _types
+from .._deferred.making import beside, in_order
 from .._deferred.memory_order import Order, order_asked
-from .._deferred.tensor import Tensor, beside, in_order
+from .._deferred.tensor import Tensor
 from .._ops.base import (
     FUNCTIONS,
     METHODS,

@@ -13,9 +13,10 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import SCALAR_NAMES, DType
 from graphtorch.ir.graph import Value
 
+from .._deferred.making import beside, from_value
 from .._deferred.memory_order import own_order
 from .._deferred.storage import MetaLeaf
-from .._deferred.tensor import Tensor, beside, from_value
+from .._deferred.tensor import Tensor
 from .._deferred.write import assign, check_writable
 from .._ops.base import METHODS, checked
 from . import draw

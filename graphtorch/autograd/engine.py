@@ -13,9 +13,10 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Value
 from graphtorch.ir.rewrite import in_terms_of
 
+from .._deferred.making import from_value, ones_like
 from .._deferred.running import moved
 from .._deferred.storage import DeviceStorage, MetaLeaf, any_meta, recorder
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS, METHODS, SparseOperand
 from .._ops.creation import zeros_like
 from .._ops.overriding import asks_first
@@ -520,7 +521,7 @@ def _gradient(tensor: Any, gradient: Any) -> Any:
             raise RuntimeError(
                 f"grad can be implicitly created only for real scalar outputs but got {tensor.dtype}"
             )
-        return tensor._ones_like()
+        return ones_like(tensor)
     if not hasattr(gradient, "_value"):
         raise TypeError("gradients can be either Tensors or None, but got " + type(gradient).__name__)
     if gradient.shape != tensor.shape:

@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from .._deferred.making import from_value
 from .._deferred.storage import DeviceStorage, recorder
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor
 from .._ops.creation import full_value
 from .._types import device
 from .grad_mode import enable_grad, modes, no_grad

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .._deferred.tensor import Tensor, from_value, some_cotangents
+from .._deferred.making import from_value, some_cotangents
+from .._deferred.tensor import Tensor
 from .nodes import FREED, LATER, AccumulateGrad, GradNode, Packed, pack, unpack
 
 # As PyTorch names the operands of a node, where they are not "self" and "other".

@@ -20,8 +20,9 @@ import numpy as np
 from graphtorch.ir.dtype import f64
 
 from .._deferred import running
+from .._deferred.making import from_value
 from .._deferred.storage import Leaf, RuntimeScalar, recorder
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor
 from .._ops.base import FUNCTIONS
 from .._types import DTYPES, get_default_dtype, to_ir
 from ..autograd import enable_grad, no_grad

@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .._deferred.making import from_value
 from .._deferred.running import flush
 from .._deferred.storage import recorder
-from .._deferred.tensor import Tensor, from_value
+from .._deferred.tensor import Tensor
 from .._ops import autocast
 from .._random.generator import back_to, marks
 from ..autograd import enable_grad, grad, is_grad_enabled, no_grad

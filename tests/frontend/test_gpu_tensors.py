@@ -14,7 +14,7 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import _types, nn
-from graphtorch._deferred.tensor import from_value
+from graphtorch._deferred.making import from_value
 from graphtorch._random import generator
 from graphtorch.backends.gpu import emulated
 from graphtorch.ir import ops

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from ..._deferred.tensor import Tensor, beside
+from ..._deferred.making import beside
+from ..._deferred.tensor import Tensor
 from ..._ops.autocast import lower_precision, single_precision_on_gpus
 from ..._ops.base import FUNCTIONS, rounded_once
 from ..._random import draw

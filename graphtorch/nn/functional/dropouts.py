@@ -9,8 +9,9 @@ from typing import Any
 from graphtorch.ir.dtype import f32, f64
 from graphtorch.ir.graph import Value
 
+from ..._deferred.making import beside
 from ..._deferred.memory_order import own_order
-from ..._deferred.tensor import Tensor, beside
+from ..._deferred.tensor import Tensor
 from ..._random import draw
 from ._common import floating, in_place
 

@@ -12,7 +12,8 @@ import numpy as np
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, f64, i64, u8
 
-from ..._deferred.tensor import Tensor, from_value
+from ..._deferred.making import from_value
+from ..._deferred.tensor import Tensor
 from ..._deferred.write import cast_tensor
 from ..._ops.autocast import single_precision_on_gpus
 from ..._ops.base import rounded_once, size_of, size_value
