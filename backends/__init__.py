@@ -11,9 +11,10 @@ from graphtorch.ir.graph import Graph
 from graphtorch.ir.judge import assuming
 from graphtorch.ir.shape import Condition, Known
 
+from . import cpu
 from .buffer import Buffer
 
-__all__ = ["TARGETS", "Buffer", "Executable", "compile"]
+__all__ = ["TARGETS", "Buffer", "Executable", "compile", "cpu"]
 
 # Name of a target: the module below this one whose `compile(graph, stable)` serves it; that of GPUs takes the
 # number of one as well. Imported at first use.

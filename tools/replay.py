@@ -35,7 +35,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from graphtorch.backends.kernels.table import Table, packed_layout, tabulate
+from graphtorch.backends.kernels.program.table import Table, packed_layout, tabulate
 from graphtorch.backends.kernels.text import print_memory, print_program
 from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.emit import ModuleEmitter

@@ -9,11 +9,11 @@ from graphtorch.ir import failure
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.passes import pipeline
 
-from ..kernels.donation import assign_aliases
-from ..kernels.lower import lower
-from ..kernels.plan import Plan, plan
-from ..kernels.program import Program
-from ..kernels.table import Table, record_of, tabulate
+from ..cpu.lower import lower
+from ..kernels.program.donation import assign_aliases
+from ..kernels.program.plan import Plan, plan
+from ..kernels.program.program import Program
+from ..kernels.program.table import Table, record_of, tabulate
 from .device import Device
 from .executable import Built, Executable
 from .supports import supports

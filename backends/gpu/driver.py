@@ -9,7 +9,7 @@ Work is put into the legacy default stream, which waits for what other blocking 
 
 from __future__ import annotations
 
-from ..kernels.abi import CODE
+from ..kernels.program.abi import CODE
 from ..llvm.tensor_check import DEVICE, constant_string
 from .walk import MOST_BLOCKS, THREADS, UNKNOWN_BLOCKS
 

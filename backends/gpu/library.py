@@ -17,9 +17,9 @@ from graphtorch.ir.shape import Condition, bounds
 
 from ..kernels import ir as k
 from ..kernels.ir import Expr, Name
-from ..kernels.plan import Plan
-from ..kernels.program import Program, Slot
-from ..kernels.table import Table
+from ..kernels.program.plan import Plan
+from ..kernels.program.program import Program, Slot
+from ..kernels.program.table import Table
 from ..llvm import tensor_check
 from ..llvm import walk as host_walk
 from ..llvm.emit import ModuleEmitter

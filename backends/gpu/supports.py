@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphtorch.ir.graph import Node
 
-from ..kernels.supports import supports as shared
+from ..cpu.supports import supports as shared
 
 # Kernels made of vectors, or of blocks that one thread owns: attention's three products, each by blocks of
 # threads, and a softmax between them take many times less than that, though scores are in memory.

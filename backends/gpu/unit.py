@@ -17,8 +17,8 @@ from dataclasses import dataclass, fields
 from graphtorch.ir.dtype import DType, boolean
 
 from ..kernels import ir as k
+from ..kernels.body.maths import functions
 from ..kernels.ir import Buffer, Builder, Expr, For, Kernel, KType, Let, Name, Stmt
-from ..kernels.maths import functions
 from .device import Piece
 from .expressions import Expressions
 from .types import memory, register

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..kernels.abi import (
+from ..kernels.program.abi import (
     BELOW,
     CALL,
     CONSTANTS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from . import ir as k
-from .plan import Plan
-from .program import Branch, Item, Launch, Loop, Program, Slot
+from .program.plan import Plan
+from .program.program import Branch, Item, Launch, Loop, Program, Slot
 
 INFIX = {
     "add": "+",

@@ -15,7 +15,7 @@ from graphtorch.ir.shape import Dim
 
 from . import ir as k
 from .extents import Extents
-from .program import Launch, Program, Slot, flat
+from .program.program import Launch, Program, Slot, flat
 from .text import print_expr, print_kernel, print_statement
 from .uniform import WARP, Varying
 

@@ -9,16 +9,16 @@ from graphtorch.ir.graph import Graph
 from graphtorch.ir.passes import pipeline
 from graphtorch.ir.printer import print_graph
 
-from ..kernels.donation import assign_aliases
-from ..kernels.lower import lower
-from ..kernels.plan import Plan, plan
-from ..kernels.program import Program
-from ..kernels.supports import supports
-from ..kernels.table import record_of, tabulate
+from ..cpu.lower import lower
+from ..cpu.supports import supports
+from ..explain import explain, statistics
+from ..kernels.program.donation import assign_aliases
+from ..kernels.program.plan import Plan, plan
+from ..kernels.program.program import Program
+from ..kernels.program.table import record_of, tabulate
 from ..kernels.text import print_program
 from ..record import Record
 from . import debug
-from .explain import explain, statistics
 from .target import Target
 from .units import Image, images, unit
 

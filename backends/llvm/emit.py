@@ -16,8 +16,8 @@ from typing import Any
 from graphtorch.ir.dtype import DType, f32, f64
 
 from ..kernels import ir as k
+from ..kernels.body.maths import functions
 from ..kernels.ir import INDEX, Buffer, Kernel, KType, Name, Stmt
-from ..kernels.maths import functions
 from .expr import Expressions
 from .target import Target
 from .types import constant, mangled, memory, register

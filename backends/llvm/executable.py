@@ -14,7 +14,7 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.shape import Dim, SymInt, evaluate, numel
 
 from ..buffer import Block, Buffer, size_class
-from ..kernels.abi import CODE, CONSTANTS, FUNCTIONS, OPERANDS, SIZES, WORDS
+from ..kernels.program.abi import CODE, CONSTANTS, FUNCTIONS, OPERANDS, SIZES, WORDS
 from ..record import Record
 from .image import Image
 from .native import Code

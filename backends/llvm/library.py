@@ -23,10 +23,10 @@ from graphtorch.ir.dtype import bf16 as BF16
 from graphtorch.ir.graph import Type
 from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, SymInt, bounds, plain_symbol
 
-from ..kernels import abi
-from ..kernels.plan import Plan
-from ..kernels.program import Program, Slot
-from ..kernels.table import Layout, Table, packed_layout, tabulate
+from ..kernels.program import abi
+from ..kernels.program.plan import Plan
+from ..kernels.program.program import Program, Slot
+from ..kernels.program.table import Layout, Table, packed_layout, tabulate
 from . import runtime, tensor_check, walk
 from .emit import ModuleEmitter
 from .native import has_assembler

@@ -8,7 +8,7 @@ a few nanoseconds: its operands are added up into an array, and the kernel is ca
 
 from __future__ import annotations
 
-from ..kernels import abi
+from ..kernels.program import abi
 
 _RUN = r"""
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)

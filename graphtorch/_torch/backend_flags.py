@@ -7,7 +7,6 @@ library is not there.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
@@ -44,13 +43,6 @@ class Switches(ModuleType):
             self.__dict__.update(before)
 
 
-def cpu_capability() -> str:
-    """The vector instructions of this machine: "AVX512", "AVX2" or "DEFAULT"."""
-    target = importlib.import_module("graphtorch.backends.llvm.target")  # loads LLVM
-    found = target.host().features.split(",")
-    return "AVX512" if "+avx512f" in found else "AVX2" if "+avx2" in found else "DEFAULT"
-
-
 def install() -> None:
     """Put the switches where PyTorch has them, under ``backends``."""
     libraries: dict[str, dict[str, Any]] = {
@@ -58,7 +50,7 @@ def install() -> None:
                   "allow_tf32": True},
         "cuda": {"matmul": SimpleNamespace(allow_tf32=False, allow_fp16_reduced_precision_reduction=True,
                                            allow_bf16_reduced_precision_reduction=True)},
-        "cpu": {"get_cpu_capability": cpu_capability}, "mkl": {}, "mkldnn": {"enabled": True}, "mps": {},
+        "mkl": {}, "mkldnn": {"enabled": True}, "mps": {},
         "openmp": {}, "quantized": {"engine": "none", "supported_engines": ["none"]},
     }
     for name, switches in libraries.items():

@@ -19,9 +19,9 @@ from graphtorch.backends.gpu import library as cuda
 from graphtorch.backends.gpu.compiler import lower_graph as lower_for_gpus
 from graphtorch.backends.gpu.compiler import written
 from graphtorch.backends.gpu.unit import Unit
-from graphtorch.backends.kernels.plan import Plan
-from graphtorch.backends.kernels.program import Program, Slot, flat
-from graphtorch.backends.kernels.table import tabulate
+from graphtorch.backends.kernels.program.plan import Plan
+from graphtorch.backends.kernels.program.program import Program, Slot, flat
+from graphtorch.backends.kernels.program.table import tabulate
 from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.library import ABI_VERSION, Weights, exported, library_text
 from graphtorch.backends.llvm.native import compile_object

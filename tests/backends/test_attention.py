@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compiled import check, graph_of, lowered_text, run
-from graphtorch.backends.kernels.supports import supports
+from graphtorch.backends.cpu.supports import supports
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
 from graphtorch.ir.evaluate import evaluate

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from contracting import check, graph_of, program_of
-from graphtorch.backends.kernels.schedule import Machine, chunks, padded, row_sizes
+from graphtorch.backends.cpu.contraction.schedule import Machine, chunks, padded, row_sizes
 from graphtorch.backends.kernels.text import print_program
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16, f16, f32, f64, i32, i64, u8

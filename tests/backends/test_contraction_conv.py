@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from contracting import check, graph_of, program_of
-from graphtorch.backends.kernels.schedule import Machine
+from graphtorch.backends.cpu.contraction.schedule import Machine
 from graphtorch.backends.kernels.text import print_program
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16, f32, f64

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from compiled import assert_close, run
-from graphtorch.backends.kernels.check_plan import check_plan
-from graphtorch.backends.kernels.lower import lower
-from graphtorch.backends.kernels.plan import plan
-from graphtorch.backends.kernels.program import Launch, Loop, Program, flat
-from graphtorch.backends.kernels.supports import supports
+from graphtorch.backends.cpu.lower import lower
+from graphtorch.backends.cpu.supports import supports
+from graphtorch.backends.kernels.program.check_plan import check_plan
+from graphtorch.backends.kernels.program.plan import plan
+from graphtorch.backends.kernels.program.program import Launch, Loop, Program, flat
 from graphtorch.backends.kernels.text import print_program
 from graphtorch.backends.llvm import compiler
 from graphtorch.ir import ops

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from graphtorch.backends.kernels.donation import elementwise
 from graphtorch.backends.kernels.ir import Buffer, Builder, Const, Kernel, KType, Name, load, reduce
+from graphtorch.backends.kernels.program.donation import elementwise
 from graphtorch.ir.dtype import f32
 
 N = Name("n")

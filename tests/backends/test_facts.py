@@ -6,8 +6,8 @@ import functools
 
 import pytest
 
-from graphtorch.backends.kernels.lower import lower
-from graphtorch.backends.kernels.supports import supports
+from graphtorch.backends.cpu.lower import lower
+from graphtorch.backends.cpu.supports import supports
 from graphtorch.ir.op import OPS
 from graphtorch.ir.passes import pipeline
 from op_samples import Sample, every

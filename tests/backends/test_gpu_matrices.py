@@ -12,9 +12,9 @@ from graphtorch.backends.gpu.compiler import build
 from graphtorch.backends.gpu.device import DeviceError
 from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
 from graphtorch.backends.gpu.executable import Executable
+from graphtorch.backends.gpu.schedules.matrices import TILES, Tile
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.backends.kernels import ir as k
-from graphtorch.backends.kernels.block_matrices import TILES, Tile
 from graphtorch.backends.kernels.verify import KernelError, verify
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16, f16, f32, u32
@@ -62,7 +62,7 @@ def test_products(case: Any) -> None:
 @pytest.mark.parametrize("turned", [False, True])
 def test_every_tile(tile: Tile, turned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each tile gives the same; a warp's 512 bytes of shared memory take the four turns that they need."""
-    monkeypatch.setattr("graphtorch.backends.kernels.block_matrices.tile_of", lambda p: tile)
+    monkeypatch.setattr("graphtorch.backends.gpu.schedules.matrices.tile_of", lambda p: tile)
     device = EmulatedDevice(traced=True)
     depth = tile.stages * tile.depth + 8
     check(device, (tile.rows + 8, depth), (depth, tile.columns - 8), bf16, turned, turned)
@@ -105,7 +105,7 @@ def test_planted_faults_of_matrices(statement: k.Stmt, rule: str) -> None:
 def test_copies_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The emulated device finds a step that is read before it has arrived, and copies left behind."""
     def without(groups: int) -> None:
-        monkeypatch.setattr("graphtorch.backends.kernels.block_matrices.Await",
+        monkeypatch.setattr("graphtorch.backends.gpu.schedules.matrices.Await",
                             lambda n: k.Await(9 if n == groups else n))
 
     without(TILES[-1].stages - 2)

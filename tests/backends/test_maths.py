@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from graphtorch.backends.kernels.body.maths.polynomial import fit
 from graphtorch.backends.kernels.ir import Buffer, Builder, Kernel, Name, binary, load, unary
-from graphtorch.backends.kernels.maths.polynomial import fit
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.ir.dtype import bf16, f16, f32, f64
 

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from graphtorch.backends.kernels.check_plan import PlanError, check_plan
-from graphtorch.backends.kernels.lower import lower
-from graphtorch.backends.kernels.plan import Plan, plan
-from graphtorch.backends.kernels.program import Program
-from graphtorch.backends.kernels.supports import supports
+from graphtorch.backends.cpu.lower import lower
+from graphtorch.backends.cpu.supports import supports
+from graphtorch.backends.kernels.program.check_plan import PlanError, check_plan
+from graphtorch.backends.kernels.program.plan import Plan, plan
+from graphtorch.backends.kernels.program.program import Program
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
 from graphtorch.ir.graph import Graph, Type, Value

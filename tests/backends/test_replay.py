@@ -17,7 +17,7 @@ only = ["--only", *sys.argv[3:]]
 """
 FIRST = RUN + "sys.exit(replay.main([sys.argv[1], *only]))"
 AGAIN = RUN + """
-from graphtorch.backends.kernels import lower
+from graphtorch.backends.cpu import lower
 from graphtorch.backends.kernels.ir import Const, KType, Store
 
 before, again = sys.argv[1:3]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from graphtorch.backends import Buffer, compile
-from graphtorch.backends.kernels import abi
-from graphtorch.backends.kernels.lower import lower
-from graphtorch.backends.kernels.program import Program, flat
-from graphtorch.backends.kernels.supports import supports
+from graphtorch.backends.cpu.lower import lower
+from graphtorch.backends.cpu.supports import supports
+from graphtorch.backends.kernels.program import abi
+from graphtorch.backends.kernels.program.program import Program, flat
 from graphtorch.backends.llvm import compiler, units
 from graphtorch.backends.llvm.target import host
 from graphtorch.ir import ops

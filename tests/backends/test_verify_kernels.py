@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from graphtorch.backends.cpu import lower as lowering
+from graphtorch.backends.cpu.supports import supports
 from graphtorch.backends.kernels import ir as k
-from graphtorch.backends.kernels import lower as lowering
 from graphtorch.backends.kernels.ir import Buffer, Const, Expr, Kernel, KType, Name, Store, load
-from graphtorch.backends.kernels.program import Launch, Program, Slot
-from graphtorch.backends.kernels.supports import supports
+from graphtorch.backends.kernels.program.program import Launch, Program, Slot
 from graphtorch.backends.kernels.verify import RULES, KernelError, verify, verify_program
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import boolean, f32, f64, i32

@@ -12,7 +12,7 @@ import pytest
 
 import graphtorch
 from graphtorch import nn
-from graphtorch.backends.kernels import lower
+from graphtorch.backends.cpu import lower
 from graphtorch.backends.llvm.emit import ModuleEmitter
 from graphtorch.ir.failure import InternalError
 from graphtorch.ir.passes import cse, fold

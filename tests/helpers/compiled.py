@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphtorch.backends.buffer import Buffer
-from graphtorch.backends.kernels.lower import lower
-from graphtorch.backends.kernels.supports import supports
+from graphtorch.backends.cpu.lower import lower
+from graphtorch.backends.cpu.supports import supports
 from graphtorch.backends.kernels.text import print_program
 from graphtorch.backends.llvm import compiler
 from graphtorch.ir.dtype import DType

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from graphtorch.backends.kernels.lower import lower
-from graphtorch.backends.kernels.program import Program, Slot
+from graphtorch.backends.cpu.lower import lower
+from graphtorch.backends.kernels.program.program import Program, Slot
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.backends.llvm.target import host
 from graphtorch.ir.dtype import DType, f32

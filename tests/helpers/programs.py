@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphtorch.backends.kernels.lowering import Lowering, Region
-from graphtorch.backends.kernels.program import Program, Slot
-from graphtorch.backends.kernels.stages import lower_loops
+from graphtorch.backends.cpu.loops.stages import lower_loops
+from graphtorch.backends.kernels.program.lowering import Lowering, Region
+from graphtorch.backends.kernels.program.program import Program, Slot
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.shape import evaluate, numel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphtorch.backends.kernels.supports import supports
+from graphtorch.backends.cpu.supports import supports
 from graphtorch.ir import ops
 from graphtorch.ir.evaluate import evaluate
 from graphtorch.ir.graph import Graph, Value

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from graphtorch.backends.cpu.lower import lower
 from graphtorch.backends.kernels.ir import Buffer, Builder, Const, Kernel, KType, fma, load
-from graphtorch.backends.kernels.lower import lower
-from graphtorch.backends.kernels.program import Launch, Slot
+from graphtorch.backends.kernels.program.program import Launch, Slot
 from graphtorch.backends.llvm.jit import kernel_text
 from graphtorch.backends.llvm.native import Code, compile_assembly, compile_object
 from graphtorch.backends.llvm.runtime import get_num_threads, pool, set_num_threads

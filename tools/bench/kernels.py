@@ -20,10 +20,10 @@ import numpy as np
 import graphtorch as torch
 from graphtorch import nn
 from graphtorch.backends import Buffer
-from graphtorch.backends.kernels import abi
-from graphtorch.backends.kernels.plan import Plan
-from graphtorch.backends.kernels.program import Item, Launch, Program
-from graphtorch.backends.kernels.table import Table, Writer, packed_layout
+from graphtorch.backends.kernels.program import abi
+from graphtorch.backends.kernels.program.plan import Plan
+from graphtorch.backends.kernels.program.program import Item, Launch, Program
+from graphtorch.backends.kernels.program.table import Table, Writer, packed_layout
 from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.native import Code
 from graphtorch.backends.llvm.runtime import pool

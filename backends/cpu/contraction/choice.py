@@ -1,0 +1,233 @@
+"""Choosing the schedule of a contraction: every tile of the family is costed, the cheapest is taken.
+
+The cost is in cycles of one core: multiply-adds or loads, whichever take longer, plus what packing and
+transposing add. It has to rank schedules of one shape, not to predict a time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from graphtorch.ir.shape import Dim
+
+from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, is_affine, stride
+from .schedule import (
+    SERIAL_WORK,
+    Chunk,
+    Machine,
+    Schedule,
+    Tiling,
+    blocks,
+    chunks,
+    column_sizes,
+    most_rows,
+    row_sizes,
+    sweep,
+)
+
+UNKNOWN = 64  # what a size known at run time only counts as
+LATENCY = 4  # cycles until an accumulator can be added to again
+PAGE = 4096  # bytes: rows of A whose elements lie further apart along k cost an address translation each
+LOADS = 2  # loads a cycle
+MAX_ROWS = 28
+DOT_TILES = ((1, 4), (1, 8), (1, 12), (2, 6), (3, 4), (4, 6))
+WIDTHS = (1, 2, 3, 4, 6, 8, 12)  # vectors in a tile's columns; the wide ones for few rows
+
+
+def guess(dim: Dim) -> int:
+    return dim if isinstance(dim, int) else UNKNOWN
+
+
+def choose(p: Contraction, machine: Machine) -> tuple[Contraction, Schedule]:
+    """The contraction, its operands perhaps exchanged, and its schedule."""
+    lanes = machine.lanes(p.acc.itemsize)
+    if not p.acc.is_floating_point:
+        return p, Schedule("loops", lanes)
+    best: tuple[float, Contraction, Schedule] | None = None
+    for swap in (False, True):
+        oriented = p.swapped() if swap else p
+        both = candidates(oriented, lanes, machine), dot_candidates(oriented, lanes, machine)
+        for cost, schedule in itertools.chain(*both):
+            if best is None or cost < best[0] * 0.999:
+                best = cost, oriented, replace(schedule, swap=swap)
+    assert best is not None
+    return best[1], finished(best[1], best[2], machine)
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """Whether the operands are packed, and what packing costs in cycles."""
+
+    pack_a: bool
+    pack_b: bool
+    cost: float
+
+
+def candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[float, Schedule]]:
+    feed = feeding(p, machine)
+    seen: set[Tiling] = set()
+    for vectors in WIDTHS:
+        columns = column_tiling(p.n, vectors, lanes, not feed.pack_b)
+        parts = list(column_chunks(columns, lanes))
+        if columns in seen or len(parts) > max(4, vectors):
+            continue
+        seen.add(columns)
+        partial = columns.ragged or any(c.valid < c.lanes for c in parts)
+        masked = partial and not feed.pack_b and not machine.masks  # the mask takes a register
+        most = min(most_rows(len(parts), machine.registers - masked), MAX_ROWS)
+        rows = row_tiling(p.m, most, not feed.pack_a and _fixed_rows(p))
+        cost = total_cost(p, rows, columns, lanes, machine) + feed.cost
+        yield cost, Schedule("tile", lanes, False, rows, columns, feed.pack_a, feed.pack_b)
+
+
+def dot_candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[float, Schedule]]:
+    """Tiles of dot products, where both operands are contiguous along k."""
+    axes = [*p.batch, *p.m, *p.n, *p.k]
+    if not p.k or not all(is_affine(x.address, axes) and stride(x.address, p.k[-1]) == 1 for x in (p.a, p.b)):
+        return
+    depth = guess(extent_of(p.k[:-1])) * -(-guess(p.k[-1].extent) // lanes)
+    for r, c in DOT_TILES:
+        if r * c + min(r, c) + 1 > machine.registers:
+            continue
+        rows, columns = Tiling(row_sizes(p.m[-1].extent, r)), Tiling(row_sizes(p.n[-1].extent, c))
+        cost = 0.0
+        for a, x in sweep(guess(p.m[-1].extent), rows.sizes):
+            for b, y in sweep(guess(p.n[-1].extent), columns.sizes):
+                step = max(a * b / machine.multiply_adds, (a + b) / LOADS, float(LATENCY)) + 0.5
+                cost += x * y * (step * depth + 8 * a * b + 20)
+        others = math.prod(guess(x.extent) for x in (*p.batch, *p.m[:-1], *p.n[:-1]))
+        yield cost * others, Schedule("dot", lanes, False, rows, columns)
+
+
+def column_chunks(columns: Tiling, lanes: int) -> Iterator[Chunk]:
+    """The vectors of the main tile."""
+    for _ in range(columns.sizes[0] if columns.inner else 1):
+        yield from chunks(columns.inner[0] if columns.inner else columns.sizes[0], lanes)
+
+
+def column_tiling(axes: Sequence[Axis], vectors: int, lanes: int, direct: bool) -> Tiling:
+    """Tiles of about `vectors` vectors; over two axes where rows of an image are short."""
+    extent = axes[-1].extent
+    if direct and len(axes) > 1 and isinstance(extent, int):
+        across = len(chunks(extent, lanes))
+        if across and across <= vectors:
+            return Tiling(row_sizes(axes[-2].extent, vectors // across), (extent,))
+    return Tiling(column_sizes(extent, vectors, lanes), ragged=not isinstance(extent, int))
+
+
+def row_tiling(axes: Sequence[Axis], most: int, direct: bool) -> Tiling:
+    extent = axes[-1].extent
+    if direct and len(axes) > 1 and isinstance(extent, int) and 0 < extent <= most // 2:
+        return Tiling(row_sizes(axes[-2].extent, most // extent), (extent,))
+    return Tiling(row_sizes(extent, most))
+
+
+def feeding(p: Contraction, machine: Machine) -> Feeding:
+    """Operands are packed where tiles cannot read them in place, or would read them badly."""
+    pack_a, pack_b = must_pack_rows(p, machine), must_pack_columns(p, machine)
+    cost = 0.0
+    for packed, source, along in ((pack_a, p.a, p.m), (pack_b, p.b, p.n)):
+        if packed and not source.stable and not source.reused:
+            copies = math.prod(guess(x.extent) for x in (*p.batch, *along, *p.k))
+            cost += copies * pack_cost(p, source, along)
+    return Feeding(pack_a, pack_b, cost)
+
+
+def pack_cost(p: Contraction, source: Source, along: Sequence[Axis]) -> float:
+    """Cycles for one element: as vectors, through transposition, or one by one."""
+    if not is_affine(source.address, [*along, *p.k]):
+        return 6.0
+    if stride(source.address, along[-1]) == 1:
+        return 0.15
+    return 0.5 if p.k and stride(source.address, p.k[-1]) == 1 else 2.0
+
+
+def must_pack_rows(p: Contraction, machine: Machine) -> bool:
+    axes = [*p.batch, *p.m, *p.k]
+    if not is_affine(p.a.address, axes) or not _fixed_rows(p):
+        return True
+    hop, step = stride(p.a.address, p.m[-1]), stride(p.a.address, p.k[-1]) if p.k else 0
+    crowded = isinstance(hop, int) and hop * p.a.dtype.itemsize % 2048 == 0 and hop > 0
+    distant = isinstance(step, int) and step * p.a.dtype.itemsize >= PAGE
+    reused = math.prod(guess(x.extent) for x in p.n)
+    badly = (crowded and guess(p.n[-1].extent) > 256) or (distant and reused > 64)
+    return badly and guess(p.m[-1].extent) > 4 and guess(extent_of(p.k)) >= 64
+
+
+def _fixed_rows(p: Contraction) -> bool:
+    """Whether the distances between rows of A are constants, which cost no registers."""
+    return is_affine(p.a.address, p.m) and all(isinstance(stride(p.a.address, x), int) for x in p.m[-2:])
+
+
+def must_pack_columns(p: Contraction, machine: Machine) -> bool:
+    if not is_affine(p.b.address, [*p.batch, *p.n, *p.k]) or stride(p.b.address, p.n[-1]) != 1:
+        return True
+    if len(p.n) > 1 or len(p.k) != 1:
+        return False
+    size = guess(p.n[-1].extent) * guess(p.k[0].extent) * p.b.dtype.itemsize
+    return size > machine.caches[1] // 4 and guess(p.m[-1].extent) > 24
+
+
+def total_cost(p: Contraction, rows: Tiling, columns: Tiling, lanes: int, machine: Machine) -> float:
+    """Cycles for the whole result."""
+    depth = max(1, guess(extent_of(p.k)))
+    others = math.prod(guess(x.extent) for x in p.batch)
+    others *= math.prod(guess(x.extent) for x in p.m[:len(p.m) - (2 if rows.inner else 1)])
+    others *= math.prod(guess(x.extent) for x in p.n[:len(p.n) - (2 if columns.inner else 1)])
+    turned = stride(p.address, p.n[-1]) != 1
+    cost = 0.0
+    for row_count, row_times in tile_shapes(p.m, rows):
+        for widths, column_times in column_shapes(p.n, columns):
+            step = tile_cost(row_count, widths, lanes, machine)
+            vectors = sum(len(chunks(w, lanes)) for w in widths)
+            finish = row_count * vectors * (6 if turned else 1.5) + 20
+            cost += row_times * column_times * (step * depth + finish)
+    return cost * others
+
+
+def tile_shapes(axes: Sequence[Axis], rows: Tiling) -> list[tuple[int, int]]:
+    """(rows, how often) for each size of tile."""
+    outer = sweep(guess(axes[-2 if rows.inner else -1].extent), rows.sizes)
+    if not rows.inner:
+        return outer
+    inner = sweep(guess(axes[-1].extent), rows.inner)
+    return [(a * b, x * y) for a, x in outer for b, y in inner]
+
+
+def column_shapes(axes: Sequence[Axis], columns: Tiling) -> list[tuple[list[int], int]]:
+    """(widths of the pieces of rows, how often) for each size of tile."""
+    if not columns.inner:
+        extent = axes[-1].extent
+        known = isinstance(extent, int)
+        return [([w], t) for w, t in sweep(int(extent) if known else 10 * columns.sizes[0], columns.sizes)]
+    return [([w] * a, x * y) for a, x in sweep(guess(axes[-2].extent), columns.sizes)
+            for w, y in sweep(guess(axes[-1].extent), columns.inner)]
+
+
+def tile_cost(rows: int, widths: Sequence[int], lanes: int, machine: Machine) -> float:
+    """Cycles of one step of k for a tile."""
+    parts = [c for w in widths for c in chunks(w, lanes)]
+    row = sum(1.0 if c.lanes == lanes else machine.narrow_cost for c in parts)
+    multiply = max(rows * row / machine.multiply_adds, float(LATENCY))
+    loads = rows + len(parts)
+    return max(multiply, loads / LOADS) + 0.25 + 0.02 * loads
+
+
+def finished(p: Contraction, s: Schedule, machine: Machine) -> Schedule:
+    """With block sizes, and whether threads are worth it."""
+    m, n = p.m[-2 if s.rows.inner else -1], p.n[-2 if s.columns.inner else -1]
+    sides = (p.m[-1], s.rows.inner), (p.n[-1], s.columns.inner)
+    inner = math.prod(guess(x.extent) for x, spans_two in sides if spans_two)
+    depth = max(1, guess(extent_of(p.k)))
+    work = math.prod(guess(x.extent) for x in (*p.batch, *p.m, *p.n)) * depth
+    known = math.prod(x.extent for x in (*p.batch, *p.m, *p.n) if isinstance(x.extent, int))
+    inside = math.prod(x.extent for x in (m, n) if isinstance(x.extent, int)) * inner
+    others = known // max(1, inside)  # a symbolic batch may be 1: it does not count as tasks
+    row_block, column_block = blocks(s.rows, s.columns, m.extent, n.extent, depth * inner, max(1, others),
+                                     p.acc.itemsize, machine)
+    static = all(isinstance(x.extent, int) for x in p.axes())
+    return replace(s, rows=replace(s.rows, block=row_block), columns=replace(s.columns, block=column_block),
+                   parallel=not static or work >= SERIAL_WORK)

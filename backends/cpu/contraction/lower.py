@@ -1,0 +1,168 @@
+"""Lowering of contraction regions: matmul, convolution and its gradients, with prologue and epilogue.
+
+A region's one contraction op becomes index algebra (`problem`), a schedule is chosen for it (`choice`),
+operands are packed where the schedule says so (`packing`), and the register-tile kernel (`tile`) is
+launched with the region's epilogue in its `writer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from graphtorch.ir.graph import Node
+from graphtorch.ir.shape import Dim
+
+from ...gpu.schedules import matrices as block_matrices
+from ...gpu.schedules import products as block_products
+from ...gpu.schedules.products import lower_block_product, regroup, takes
+from ...kernels.contraction.conv import conv_problem, conv_transpose_problem, conv_weight_grad_problem
+from ...kernels.contraction.matmul import matmul_problem
+from ...kernels.contraction.problem import Contraction, Emission, Source, axis, extent_of, merge_axes
+from ...kernels.ir import Const, Expr, KType, binary, cast, fma, load
+from ...kernels.program.lowering import Lowering, Region
+from .choice import choose, guess
+from .dot import dot_tile
+from .packing import Packing, pack
+from .schedule import Schedule, machine_of
+from .split import add_parts, partial_address, partial_slot, parts_of, split
+from .tile import Direct, Packed, emit_tiles, register_tile
+from .writer import PartialWriter, ResultWriter
+
+PROBLEMS: dict[str, Callable[[Node, Region, Lowering], Contraction]] = {
+    "matmul": matmul_problem, "conv": conv_problem, "conv_transpose": conv_transpose_problem,
+    "conv_weight_grad": conv_weight_grad_problem,
+}
+
+NARROW, SHORT = 2, 64  # columns, and steps of k, that are not worth a tile
+
+
+def lower_contraction(region: Region, lowering: Lowering) -> Schedule:
+    """Append the launches that compute `region`; returns the schedule they follow."""
+    node = anchor_of(region)
+    problem = PROBLEMS[node.op.name](node, region, lowering)
+    merge_axes(problem)
+    for group in (problem.m, problem.n):
+        if not group:
+            group.append(axis(problem.space, 1))
+    if lowering.block_threads and takes(problem):
+        lower_blocks(problem, region, lowering)
+        return Schedule("blocks", 1)
+    machine = machine_of(lowering.target)
+    problem, schedule = choose(problem, machine)
+    schedule = replace(schedule, split=parts_of(problem, schedule),
+                       parallel=schedule.parallel and not lowering.serial)
+    if schedule.kind == "loops":
+        lower_loop_nest(problem, region, lowering)
+    else:
+        lower_tiles(problem, region, lowering, schedule)
+    return schedule
+
+
+def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
+    """The launches of a contraction by blocks of threads, on tensor cores where they multiply its dtype.
+
+    Tiles of a depthwise convolution would be all but empty: there each thread sums what one result takes.
+    """
+    regroup(p)
+    m, n, k = (guess(extent_of(axes)) for axes in (p.m, p.n, p.k))
+    if min(m, n) <= NARROW and k <= SHORT:
+        lower_loop_nest(p if n <= m else p.swapped(), region, lowering)
+    elif block_matrices.matrix_dtype(p) is not None:
+        lower_block_product(p, region, lowering, block_matrices.tile_of(p), block_matrices.emit)
+    else:
+        lower_block_product(p, region, lowering, block_products.tile_of(p), block_products.emit)
+
+
+def anchor_of(region: Region) -> Node:
+    """The region's one contraction op."""
+    found = [n for n in region.nodes if n.op.name in PROBLEMS]
+    if len(found) != 1:
+        raise TypeError(f"a contraction region holds one of {', '.join(PROBLEMS)}, but this one holds "
+                        f"{[n.op.name for n in found]}")
+    return found[0]
+
+
+def lower_tiles(p: Contraction, region: Region, lowering: Lowering, s: Schedule) -> None:
+    """The tile kernel, after what it needs packed; with a long k in parts, also the kernel that adds them."""
+    a = packed_slot(p, lowering, s, p.a, True) if s.pack_a else None
+    b = packed_slot(p, lowering, s, p.b, False) if s.pack_b else None
+    label, flops, moved = f"{region.label} [{s}]", 2 * extent_of(p.axes()), moved_bytes(p, region)
+    emit = dot_tile(s.lanes) if s.kind == "dot" else register_tile
+    if s.split == 1:
+        e = Emission(lowering, p.space, region.label)
+        emit_tiles(e, p, s, feed(e, p, a, p.a, 0), feed(e, p, b, p.b, 0), ResultWriter(e, p, region), emit)
+        e.launch(label, flops, moved)
+        return
+    cut, part, skipped = split(p, s.split)
+    slot = partial_slot(p, lowering, s.split)
+    e = Emission(lowering, p.space, region.label)
+    emit_tiles(e, cut, s, feed(e, cut, a, cut.a, skipped), feed(e, cut, b, cut.b, skipped),
+               PartialWriter(e, slot, partial_address(p, part)), emit)
+    e.launch(label, flops, moved)
+    add_parts(p, region, lowering, s, slot, part)
+
+
+def moved_bytes(p: Contraction, region: Region) -> Dim:
+    """Bytes of operands and results."""
+    total: Dim = 0
+    for value in (*region.operands, *region.results):
+        total = total + value.type.numel * value.dtype.itemsize
+    return total
+
+
+def packing_of(p: Contraction, s: Schedule, source: Source, rows: bool) -> Packing:
+    axes, tiling = (p.m, s.rows) if rows else (p.n, s.columns)
+    return Packing(p.space, source, (*p.batch, *axes[:-1]), axes[-1], p.k, tiling, s.lanes, fill=not rows)
+
+
+def packed_slot(p: Contraction, lowering: Lowering, s: Schedule, source: Source,
+                rows: bool) -> tuple[Source, Packing]:
+    packing = packing_of(p, s, source, rows)
+    label = f"pack {p.node.op.name} {'rows' if rows else 'columns'}"
+    slot = pack(lowering, packing, p.acc, label, s.parallel)
+    return Source(slot, p.acc, 0), packing
+
+
+def feed(e: Emission, p: Contraction, packed: tuple[Source, Packing] | None, source: Source,
+         skipped: Dim) -> Direct | Packed:
+    """How the tile kernel reads an operand."""
+    if packed is None:
+        return Direct(e, p, source, p.k)
+    slot, q = packed
+    return Packed(e, slot, p.k, q.depth, q.group, q.room, q.along.variable, skipped)
+
+
+def lower_loop_nest(p: Contraction, region: Region, lowering: Lowering) -> None:
+    """One sum after another, in scalars: integers, and whatever has no vector form."""
+    e = Emission(lowering, p.space, region.label)
+    writer = ResultWriter(e, p, region)
+    kind = float if p.acc.is_floating_point else bool if p.acc.is_bool else int
+    zero = Const(kind(0), KType(p.acc))
+
+    def element() -> None:
+        total = e.b.var(zero, "sum")
+        e.loop_over(p.k, lambda: e.b.assign(
+            total, multiply_add(element_of(e, p.a, p), element_of(e, p.b, p), total)))
+        writer.reader.memo.clear()
+        writer.element(total, {}, None, 1)
+
+    levels = [(e.binder(x), x.extent) for x in (*p.batch, *p.m)]
+    e.tasks(levels, lambda: e.loop_over(p.n, element), work=extent_of(p.axes()))
+    e.launch(region.label, 2 * extent_of(p.axes()), moved_bytes(p, region))
+
+
+def element_of(e: Emission, source: Source, p: Contraction) -> Expr:
+    value: Expr = load(e.buffer(source.slot), e.expr(source.address))
+    for dtype in (*source.casts, p.acc):
+        value = cast(value, dtype)
+    return value
+
+
+def multiply_add(a: Expr, b: Expr, total: Expr) -> Expr:
+    if a.type.dtype.is_floating_point:
+        return fma(a, b, total)
+    if a.type.dtype.is_bool:
+        return binary("or", total, binary("and", a, b))
+    return binary("add", total, binary("mul", a, b))
+

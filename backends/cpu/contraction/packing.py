@@ -1,0 +1,319 @@
+"""Copies of operands in the order in which tiles read them, and padded images.
+
+A packed operand is a sequence of blocks, one a tile: ``[k][w]`` for a tile of w rows (or columns), the
+columns filled up with zeros to whole vectors. Where the source is contiguous along the rows it moves as
+vectors; where it is contiguous along k, as square blocks transposed in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphtorch.ir.dtype import DType, boolean
+from graphtorch.ir.shape import Dim, evaluate, numel
+
+from ...kernels.body.access import lane_mask, store_lanes
+from ...kernels.body.space import Space, depends
+from ...kernels.contraction.problem import Axis, Emission, Source, extent_of, flat, is_affine, stride
+from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load, splat
+from ...kernels.program.lowering import Lowering
+from ...kernels.program.program import Slot
+from .schedule import TASKS, Tiling, chunks, padded
+from .tile import sweep_axis, transpose
+
+PLANE_WORK = 16384  # elements to copy that make a task
+
+
+class Packing:
+    """Where a packed operand lies: `group` numbers matrices, each of `room` rows and `depth` steps of k."""
+
+    def __init__(self, space: Space, source: Source, around: Sequence[Axis], along: Axis, k: Sequence[Axis],
+                 tiling: Tiling, lanes: int, fill: bool):
+        self.space, self.source, self.along, self.k = space, source, along, k
+        self.tiling, self.lanes = tiling, lanes
+        self.fill = fill  # columns are filled up to whole vectors, rows are not
+        self.around = [a for a in around if depends(source.address, a.name)]
+        self.group = flat(self.around)
+        self.depth = extent_of(k)
+        self.room = self._room()
+
+    def _room(self) -> Dim:
+        extent, main = self.along.extent, self.tiling.sizes[0]
+        if not self.fill:
+            return extent
+        whole = padded(main, self.lanes)
+        if self.tiling.ragged or not isinstance(extent, int):
+            return (extent + (main - 1)) // main * whole
+        return extent // main * whole + padded(extent % main, self.lanes)
+
+    @property
+    def elements(self) -> Dim:
+        return extent_of(self.around) * self.depth * self.room
+
+    def width(self, size: int) -> int:
+        return padded(size, self.lanes) if self.fill else size
+
+    def key(self, acc: DType) -> object:
+        """What the copy holds, whatever its variables are called; None where strides do not tell."""
+        axes = [*self.around, self.along, *self.k]
+        address = self.source.address
+        if not is_affine(address, axes):
+            return None
+        start = evaluate(address, {a.name: 0 for a in axes})
+        walk = tuple((stride(address, a), a.extent) for a in axes)
+        tiling = self.tiling.sizes, self.tiling.ragged, len(self.k)
+        return self.source.slot, self.source.casts, acc, start, walk, tiling, self.lanes, self.fill
+
+
+def pack(lowering: Lowering, q: Packing, acc: DType, label: str, parallel: bool) -> Slot:
+    """The packed copy; its launch is in the prologue where the source is stable."""
+    key = q.key(acc)
+    if key is None or key not in lowering.copies:
+        slot = _launch_pack(lowering, q, acc, label, parallel)
+        if key is None:
+            return slot
+        lowering.copies[key] = slot
+    return lowering.copies[key]
+
+
+def _launch_pack(lowering: Lowering, q: Packing, acc: DType, label: str, parallel: bool) -> Slot:
+    stable = q.source.stable
+    make = lowering.packed if stable else lowering.temporary
+    slot = make(acc, (q.elements,))
+    e = Emission(lowering, q.space, "pack")
+    main = q.tiling.sizes[0]
+    extent = q.along.extent
+    tile = Axis(q.space.opaque((extent + (main - 1)) // main), (extent + (main - 1)) // main)
+    spread = len(q.k) > 1 and few(extent_of([*q.around, tile]))
+    levels = [(e.binder(a), a.extent) for a in (*q.around, tile, *q.k[:spread])]
+
+    def body() -> None:
+        first = e.b.let(e.expr(tile.variable * main), "first")
+        length: int | Expr = main
+        if not isinstance(extent, int) or extent % main:
+            length = e.b.let(binary("min", Const(main), e.expr(extent) - first), "length")
+        sweep_axis(e, q.along, first, length, q.tiling, lambda size, valid: _pack_tile(
+            e, q, q.k[spread:], slot, acc, size, valid))
+
+    e.tasks(levels, body, parallel)
+    moved = q.elements * (acc.itemsize + q.source.dtype.itemsize)
+    e.launch(label, 0, moved, prologue=stable)
+    return slot
+
+
+def few(count: Dim) -> bool:
+    """Whether so few tiles give too few tasks, so that steps of k have to be tasks too."""
+    return isinstance(count, int) and count < TASKS
+
+
+def known(extent: Dim) -> int:
+    """A size, or 0 where it is not known before a run."""
+    return extent if isinstance(extent, int) else 0
+
+
+def _pack_tile(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, size: int,
+               valid: int | Expr) -> None:
+    base = e.b.let(e.expr(q.group * (q.depth * q.room) + q.along.variable * q.depth), "to")
+    width = q.width(size)
+    if not is_affine(q.source.address, [q.along, *q.k]):
+        _pack_scalars(e, q, k, slot, acc, base, width, valid)
+    elif stride(q.source.address, q.along) == 1 and size >= 4:
+        _pack_vectors(e, q, k, slot, acc, base, size, valid)
+    elif k and stride(q.source.address, k[-1]) == 1 and size >= 4 and known(k[-1].extent) >= q.lanes:
+        _pack_transposed(e, q, k, slot, acc, base, size, valid)
+    else:
+        _pack_scalars(e, q, k, slot, acc, base, width, valid)
+
+
+def _converted(value: Expr, source: Source, acc: DType) -> Expr:
+    for dtype in (*source.casts, acc):
+        value = cast(value, dtype)
+    return value
+
+
+def _pack_scalars(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, width: int,
+                  valid: int | Expr) -> None:
+    e.loop_over(k, lambda: _scalar_step(e, q, slot, acc, base, width, valid))
+
+
+def _scalar_step(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, width: int,
+                 valid: int | Expr) -> None:
+    """One step of k of one tile, element by element, and the zeros after them."""
+    source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
+    start = e.space.env[q.along.name]
+    at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
+    inside = Const(min(width, valid)) if isinstance(valid, int) else \
+        e.b.let(binary("min", Const(width), valid), "inside")
+    with e.b.loop(inside, name="r") as r:
+        e.space.bind(q.along.variable, start + r)
+        e.b.store(target, at + r, _converted(load(source, e.expr(q.source.address)), q.source, acc))
+    e.space.bind(q.along.variable, start)
+    if not (isinstance(valid, int) and valid >= width):
+        with e.b.loop(width, name="r", lo=inside) as r:
+            e.b.store(target, at + r, Const(0.0, KType(acc)))
+
+
+def _pack_vectors(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr, size: int,
+                  valid: int | Expr) -> None:
+    source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
+    width = q.width(size)
+    parts = chunks(size, q.lanes)
+
+    def body() -> None:
+        at = e.b.let(base + e.expr(flat(q.k)) * width, "at")
+        start = e.b.let(e.expr(q.source.address), "from")
+        for c in parts:
+            inside = c.valid if isinstance(valid, int) else valid - c.offset
+            value = load(source, start + c.offset, c.lanes, lane_mask(inside, c.lanes))
+            kept = c.lanes if q.fill else c.valid
+            store_lanes(e.b, target, at + c.offset, _converted(value, q.source, acc), kept, e.masks)
+
+    e.loop_over(k, body)
+
+
+def _pack_transposed(e: Emission, q: Packing, k: Sequence[Axis], slot: Slot, acc: DType, base: Expr,
+                     size: int, valid: int | Expr) -> None:
+    """Square blocks along the innermost k; the few steps of k that are left go one by one."""
+    *outer, last = k
+    assert isinstance(last.extent, int)
+    whole = last.extent // q.lanes * q.lanes
+
+    def body() -> None:
+        with e.b.loop(whole, name="kb", step=q.lanes) as at:
+            e.space.bind(last.variable, at)
+            _turn_blocks(e, q, slot, acc, base, size, valid)
+        if last.extent != whole:
+            with e.b.loop(last.extent, name="k", lo=whole) as at:
+                e.space.bind(last.variable, at)
+                _scalar_step(e, q, slot, acc, base, q.width(size), valid)
+
+    e.loop_over(outer, body)
+
+
+def _turn_blocks(e: Emission, q: Packing, slot: Slot, acc: DType, base: Expr, size: int,
+                 valid: int | Expr) -> None:
+    """A tile for as many steps of k as a vector has lanes: whole blocks in a loop, then the rest."""
+    at = e.b.let(base + e.expr(flat(q.k)) * q.width(size), "at")
+    start = e.b.let(e.expr(q.source.address), "from")
+    whole = size // q.lanes * q.lanes
+    if whole:
+        with e.b.loop(whole, name="block", step=q.lanes) as first:
+            _turn(e, q, slot, acc, (at, start), size, first, q.lanes, valid)
+    if size != whole:
+        _turn(e, q, slot, acc, (at, start), size, Const(whole), size - whole, valid)
+
+
+def _turn(e: Emission, q: Packing, slot: Slot, acc: DType, places: tuple[Expr, Expr], size: int, first: Expr,
+          count: int, valid: int | Expr) -> None:
+    """`count` rows from `first` on, read along k, transposed, stored along the tile."""
+    source, target = e.buffer(q.source.slot, hint="x"), e.buffer(slot, "write", "packed")
+    width, lanes, (at, start) = q.width(size), q.lanes, places
+    hop = e.b.let(e.expr(stride(q.source.address, q.along)), "hop")
+    rows = []
+    for i in range(count):
+        mask = None if isinstance(valid, int) else splat(binary("lt", first + i, valid), lanes)
+        value = load(source, start + (first + i) * hop, lanes, mask)
+        rows.append(e.b.let(_converted(value, q.source, acc), "row"))
+    zero = Const(0.0, KType(acc, lanes))
+    turned = transpose(e, rows + [zero] * (lanes - count))
+    for i in range(lanes):
+        kept = lanes if count == lanes else width - size + count
+        if width <= lanes and i * width + lanes <= lanes * width:
+            kept = lanes  # what is too much is overwritten by the next step
+        store_lanes(e.b, target, at + (first + i * width), turned[i], kept, e.masks)
+
+
+def nothing(dtype: DType) -> Const:
+    """Zero of `dtype`."""
+    kind = bool if dtype.is_bool else float if dtype.is_floating_point else int
+    return Const(kind(0), KType(dtype))
+
+
+def padded_copy(lowering: Lowering, space: Space, source: Source, shape: Sequence[Dim], low: Sequence[int],
+                spread: Sequence[int], out: Sequence[Dim]) -> Slot:
+    """An image with zeros around it (and between its elements): ``y[.., low + i * spread] = x[.., i]``.
+
+    Args:
+        shape: of the source [N, C, *S], read at `source.address` of its row-major position.
+        low: zeros before the first element of each spatial dim; negative cuts elements off.
+        spread: distance of neighbours in the copy (the stride of a transposed convolution).
+        out: spatial sizes of the copy.
+    """
+    key = "pad", source.slot, tuple(shape), tuple(low), tuple(spread), tuple(out)
+    if key in lowering.copies:
+        return lowering.copies[key]
+    slot = lowering.copies[key] = lowering.temporary(source.dtype, (*shape[:2], *out))
+    e = Emission(lowering, space, "pad")
+    axes = [Axis(space.opaque(d), d) for d in (*shape[:2], *out)]
+    x, y = e.buffer(source.slot, hint="x"), e.buffer(slot, "write", "y")
+    if lowering.block_threads:
+        _padded_elements(e, x, y, source, axes, shape, low, spread)
+        e.launch("pad", 0, slot.elements * source.dtype.itemsize * 2)
+        return slot
+    planes, spatial = axes[:2], axes[2:]
+
+    def row() -> None:
+        _padded_row(e, x, y, source, axes, shape, low, spread)
+
+    def rows() -> None:
+        e.loop_over(spatial[:-1], row)
+
+    plane = extent_of(spatial)
+    grain = max(1, PLANE_WORK // max(1, plane)) if isinstance(plane, int) else 1
+    large = not isinstance(slot.elements, int) or slot.elements > 4 * PLANE_WORK
+    e.tasks([(e.binder(a), a.extent) for a in planes], rows, large, grain)
+    e.launch("pad", 0, slot.elements * source.dtype.itemsize * 2)
+    return slot
+
+
+def _padded_elements(e: Emission, x: Buffer, y: Buffer, source: Source, axes: Sequence[Axis],
+                     shape: Sequence[Dim], low: Sequence[int], spread: Sequence[int]) -> None:
+    """Each element by a task of its own: one of the source, or zero."""
+    b = e.b
+    with b.loop(e.expr(numel(tuple(a.extent for a in axes))), "parallel", "i") as element:
+        places: list[Expr] = []
+        rest = element
+        for a in reversed(axes[1:]):
+            places.insert(0, b.let(rest % e.expr(a.extent), "i"))
+            rest = b.let(rest // e.expr(a.extent), "rest")
+        origin = rest * e.expr(shape[1]) + places[0]
+        inside: Expr = Const(True, KType(boolean))
+        for place, size, before, gap in zip(places[1:], shape[2:], low, spread, strict=True):
+            at = b.let(place - before, "at")
+            within = binary("and", binary("le", Const(0), at), binary("lt", at, e.expr(size) * gap))
+            if gap > 1:
+                within = binary("and", within, binary("eq", at % gap, Const(0)))
+            inside, origin = binary("and", inside, within), origin * e.expr(size) + at // gap
+        b.store(y, element, load(x, origin, mask=b.let(inside, "inside")))
+
+
+def _padded_row(e: Emission, x: Buffer, y: Buffer, source: Source, axes: Sequence[Axis],
+                shape: Sequence[Dim], low: Sequence[int], spread: Sequence[int]) -> None:
+    """The last spatial dim: zeros, then the source's elements over them, loops without branches."""
+    zero = nothing(source.dtype)
+    last = axes[-1]
+    start = e.b.let(e.expr(evaluate(flat(axes), {last.name: 0})), "row")
+    inside: Expr | None = None
+    position: list[Expr] = [e.expr(a.variable) for a in axes[:2]]
+    for a, size, before, gap in zip(axes[2:-1], shape[2:-1], low[:-1], spread[:-1], strict=True):
+        at = e.expr(a.variable) - before
+        within = binary("and", binary("le", Const(0), at), binary("lt", at, e.expr(size) * gap))
+        if gap > 1:
+            within = binary("and", within, binary("eq", at % gap, Const(0)))
+        inside = within if inside is None else binary("and", inside, within)
+        position.append(at // gap)
+    with e.b.loop(e.expr(last.extent), "vector", "j") as j:
+        e.b.store(y, start + j, zero)
+    with e.b.when(inside) if inside is not None else e.b.loop(1) as _:
+        origin: Expr = Const(0)
+        for p, size in zip(position, shape[:-1], strict=True):
+            origin = origin * e.expr(size) + p
+        origin = e.b.let(origin * e.expr(shape[-1]), "origin")
+        gap, before = spread[-1], low[-1]
+        first = -(before // gap) if before < 0 else 0
+        end = (e.expr(last.extent) - before + (gap - 1)) // gap
+        with e.b.loop(binary("min", e.expr(shape[-1]), end), "vector", "j", lo=first) as j:
+            e.b.store(y, start + (j * gap + before), load(x, origin + j))
+
+
+__all__ = ["Packing", "pack", "padded_copy"]

@@ -1,0 +1,101 @@
+"""Contractions with a long k and few results (weight gradients): k is cut into parts.
+
+Each part is a task of its own with sums of its own; a second kernel adds them up, in the order of the
+parts, and applies the epilogue. The number of parts depends on the shapes only, so the result does not
+depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from graphtorch.ir.shape import Dim, evaluate
+
+from ...kernels.contraction.problem import Axis, Contraction, Emission, axis, extent_of, flat
+from ...kernels.ir import Const, KType, binary, load
+from ...kernels.program.lowering import Lowering, Region
+from ...kernels.program.program import Slot
+from .choice import guess
+from .schedule import SERIAL_WORK, Schedule, Tiling, column_sizes
+from .tile import side_of, sweep_axis, tile_columns
+from .writer import ResultWriter
+
+PARTS = 16
+FEW_TASKS = 8  # with as many, threads are busy without splitting k
+LONG = 2048  # steps of k that are worth a pass over the results
+
+
+def parts_of(p: Contraction, s: Schedule) -> int:
+    """How many parts to cut k into; 1 for none."""
+    if not s.parallel or not p.k or guess(extent_of(p.k)) < LONG or tasks_of(p, s) >= FEW_TASKS:
+        return 1
+    if s.kind == "dot" and len(p.k) == 1:
+        return 1
+    first = p.k[0].extent
+    if len(p.k) == 1 and isinstance(first, int):
+        return max(1, min(PARTS, first // (LONG // 4)))
+    return min(PARTS, first) if isinstance(first, int) else PARTS
+
+
+def tasks_of(p: Contraction, s: Schedule) -> int:
+    count = math.prod(guess(x.extent) for x in p.batch)
+    for axes, tiling in ((p.m, s.rows), (p.n, s.columns)):
+        side = side_of(axes, tiling)
+        count *= math.prod(guess(x.extent) for x in side.outer)
+        count *= -(-guess(side.block.extent) // tiling.block) if tiling.block else 1
+    return count
+
+
+def split(p: Contraction, parts: int) -> tuple[Contraction, Axis, Dim]:
+    """The contraction with its outermost k in `parts`, the axis of parts, the steps of k before a part."""
+    first, *rest = p.k
+    chunk = (first.extent + (parts - 1)) // parts
+    part, inner = axis(p.space, parts), axis(p.space, chunk)
+    skipped = part.variable * chunk
+    moved: dict[str, Dim] = {first.name: skipped + inner.variable}
+    a, b = (x.at(evaluate(x.address, moved)) for x in (p.a, p.b))
+    made = replace(p, batch=[part, *p.batch], k=[inner, *rest], a=a, b=b,
+                   limits={inner.name: first.extent - skipped})
+    return made, part, skipped * extent_of(rest)
+
+
+def partial_address(p: Contraction, part: Axis) -> Dim:
+    """Where a sum of one part stands: row-major by part, batch, m, n."""
+    return flat([part, *p.batch, *p.m, *p.n])
+
+
+def partial_slot(p: Contraction, lowering: Lowering, parts: int) -> Slot:
+    return lowering.temporary(p.acc, (parts * extent_of([*p.batch, *p.m, *p.n]),))
+
+
+def add_parts(p: Contraction, region: Region, lowering: Lowering, s: Schedule, slot: Slot,
+              part: Axis) -> None:
+    """Launch the kernel that sums the parts and finishes the region."""
+    e = Emission(lowering, p.space, "sum_parts")
+    writer = ResultWriter(e, p, region)
+    tiling = Tiling(column_sizes(p.n[-1].extent, 1, s.lanes), ragged=not isinstance(p.n[-1].extent, int))
+    side = side_of(p.n, tiling)
+    source = e.buffer(slot, hint="partial")
+    address = partial_address(p, part)
+
+    def tile(size: int, valid: object) -> None:
+        writer.reader.memo.clear()
+        for column in tile_columns(side, (size,), valid, s.lanes):  # type: ignore[arg-type]
+            total = e.b.var(Const(0.0, KType(p.acc, column.chunk.lanes)), "sum")
+            with e.b.loop(part.extent if isinstance(part.extent, int) else 1, name="part") as i:
+                e.space.bind(part.variable, i)
+                where = e.expr(evaluate(address, column.at))
+                value = load(source, where, column.chunk.lanes, column.mask())
+                e.b.assign(total, binary("add", total, value))
+            writer.element(total, column.at, column.axis, column.inside())
+
+    extent = p.n[-1].extent
+    length = extent if isinstance(extent, int) else e.expr(extent)
+    levels = [(e.binder(x), x.extent) for x in (*p.batch, *p.m, *p.n[:-1])]
+    work = guess(extent_of([*p.batch, *p.m, *p.n])) * guess(part.extent)
+    grain = max(1, 8192 // max(1, guess(extent)))
+    parallel = work > SERIAL_WORK // 8
+    e.tasks(levels, lambda: sweep_axis(e, p.n[-1], Const(0), length, tiling, tile), parallel, grain)
+    e.launch(f"{region.label} sum of {part.extent} parts", 0, slot.elements * p.acc.itemsize)
+

@@ -1,0 +1,442 @@
+"""Reductions, and the elementwise work that feeds on them, in as few passes over memory as possible.
+
+A `RowKernel` gives each task some *rows*: the elements reduced to one result. It goes over a row once for
+each level of reductions (a softmax: maximum, sum, quotient), keeping in scratch what was costly and comes
+back. Where neighbours in memory belong to different results (the sum of each column), a task takes a
+block of columns instead and accumulates a scratch line. Few long rows are cut into pieces whose partial
+results a second kernel combines in a fixed order, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from graphtorch.ir.dtype import DType, boolean, f32
+from graphtorch.ir.graph import Node, Value
+from graphtorch.ir.shape import Dim, Shape, numel
+
+from ...kernels.body.evaluate import Evaluator, Leaf, Mask, Result, Unready
+from ...kernels.body.pointwise import maximum, minimum
+from ...kernels.body.scope import Scope, upper_bound
+from ...kernels.body.space import name_of
+from ...kernels.body.views import Index
+from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, load
+from ...kernels.program.lowering import Lowering, Region
+from ...kernels.program.program import Slot
+from .. import cost
+from .nest import Loop, Target, nested, task_rows
+
+REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all"])
+COLUMNS = 1024  # columns of a block: its accumulators stay in the nearest cache
+ROW_SCRATCH = 1 << 14  # longest row kept in scratch, in elements
+MANY_TASKS = 6  # from so many independent pieces on, rows are not cut
+
+
+def accumulator(node: Node) -> DType:
+    """The dtype a reduction accumulates in."""
+    dtype = node.types[0].dtype
+    return f32 if dtype.is_floating_point and dtype.itemsize == 2 else dtype
+
+
+def identity(node: Node) -> Const:
+    """What a reduction over no elements gives."""
+    dtype, name = accumulator(node), node.op.name
+    if dtype is boolean:
+        return Const(name in ("all", "min", "prod"), KType(boolean))
+    value = int(name == "prod") if name in ("sum", "prod") else dtype.ends[name == "min"]
+    return Const(float(value) if dtype.is_floating_point else value, KType(dtype))
+
+
+def combine(node: Node, total: Expr, x: Expr) -> Expr:
+    """One more element."""
+    name = node.op.name
+    if name in ("max", "min"):
+        return maximum(total, x) if name == "max" else minimum(total, x)
+    if total.type.dtype is boolean:
+        return binary("or" if name in ("any", "sum", "max") else "and", total, x)
+    return binary({"sum": "add", "prod": "mul", "any": "or", "all": "and"}[name], total, x)
+
+
+@dataclass(eq=False)
+class Group:
+    """Reductions of the same axes of the same shape, by level: those of a level do not need each other."""
+
+    shape: Shape
+    dims: tuple[int, ...]
+    levels: list[list[Node]]
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [n for level in self.levels for n in level]
+
+    @property
+    def kept(self) -> Shape:
+        return tuple(d for i, d in enumerate(self.shape) if i not in self.dims)
+
+    @property
+    def reduced(self) -> Shape:
+        return tuple(d for i, d in enumerate(self.shape) if i in self.dims)
+
+
+@dataclass(eq=False)
+class Output:
+    """What to store of a row: `target`, whose shape is the whole shape or (`per_row`) the kept one.
+
+    `level` is the pass that has all it depends on: the number of levels of reductions it needs.
+    """
+
+    target: Target
+    per_row: bool
+    level: int
+
+
+@dataclass(eq=False)
+class Layout:
+    """How the loops of a group lie in memory: merged loops over kept and over reduced axes."""
+
+    kept: list[Loop]
+    reduced: list[Loop]
+    columns: bool
+
+    def rows(self) -> Dim:
+        """Independent pieces of work."""
+        count = numel(tuple(loop.extent for loop in self.kept[: -1 if self.columns else None]))
+        return count * blocks(self.kept[-1].extent) if self.columns else count
+
+    def work(self) -> Dim:
+        """Elements of one pass over a piece."""
+        length = numel(tuple(loop.extent for loop in self.reduced))
+        if not self.columns:
+            return length
+        extent = self.kept[-1].extent
+        return length * (min(extent, COLUMNS) if isinstance(extent, int) else COLUMNS)
+
+
+def blocks(extent: Dim) -> Dim:
+    return (extent + (COLUMNS - 1)) // COLUMNS
+
+
+class RowKernel:
+    """One kernel for the reductions of `group` and the `outputs` that need no other.
+
+    `pieces` (an extent and a length) cuts the first reduced loop: the kernel then stores partial results
+    of the group's only level, one for each piece and row.
+    """
+
+    def __init__(
+        self,
+        region: Region,
+        lowering: Lowering,
+        leaves: dict[Value, Leaf],
+        group: Group,
+        outputs: Sequence[Output],
+        layout: Layout,
+        stores: dict[Node, Slot],
+        pieces: tuple[Dim, Dim] | None = None,
+    ):
+        self.region = region
+        self.lowering = lowering
+        self.group = group
+        self.outputs = list(outputs)
+        self.layout = layout
+        self.stores = stores
+        self.pieces = pieces
+        self.scope = Scope(lowering, region.label)
+        self.registers: dict[Node, Expr | Buffer] = {}
+        self.kept_rows: dict[Value, Buffer] = {}
+        self.leaves = dict(leaves)
+        self.index: Index = ()
+        self.first_column: Expr = Const(0)
+        self.row_depth = 0
+        self.first_pass: dict[Value, int] = {}
+
+    def emit(self) -> None:
+        scope = self.scope
+        for slot in (*(o.target.slot for o in self.outputs), *self.stores.values()):
+            scope.buffer(slot, "write")
+        self.index = tuple(scope.space.variable(extent) for extent in self.group.shape)
+        self.bind_merged()
+        for node in self.group.nodes:
+            self.leaves[node.result()] = self.reduction_leaf(node)
+        self.evaluator = Evaluator(scope, self.leaves)
+        with self.open_rows():
+            self.row_depth = scope.b.depth
+            self.plan_kept_rows()
+            for level, nodes in enumerate(self.group.levels):
+                self.reduce(level, nodes)
+            self.finish_row()
+        moved = cost.traffic([*self.region.operands, *self.region.results])
+        scope.launch(self.region.label, cost.flops(self.region.nodes), moved)
+
+    # Loops ------------------------------------------------------------------------------------------
+
+    def bind_merged(self) -> None:
+        """Axes that were merged into another one contribute nothing themselves."""
+        bound = {loop.axis for loop in (*self.layout.kept, *self.layout.reduced)}
+        for axis, variable in enumerate(self.index):
+            if axis not in bound:
+                self.scope.space.bind(variable, Const(0))
+
+    @contextmanager
+    def open_rows(self) -> Iterator[None]:
+        """The loop over rows (or blocks of columns), shared between tasks."""
+        scope = self.scope
+        outer = self.layout.kept[:-1] if self.layout.columns else self.layout.kept
+        sizes: list[tuple[Dim, Callable[[Expr], None]]] = [
+            (loop.extent, self._binder(self.index[loop.axis])) for loop in outer
+        ]
+        if self.pieces is not None:
+            sizes.insert(0, (self.pieces[0], self._bind_piece))
+        if self.layout.columns:
+            sizes.append((blocks(self.layout.kept[-1].extent), self._bind_block))
+        rows = numel(tuple(extent for extent, _ in sizes))
+        work = self.layout.work() if self.pieces is None else self._piece_work()
+        with task_rows(scope, rows, work * (len(self.group.levels) + 1), self.grain()) as row:
+            self.bind_row(row, sizes)
+            yield
+
+    def bind_row(self, row: Expr, sizes: Sequence[tuple[Dim, Callable[[Expr], None]]]) -> None:
+        """Cut the number of a row into an index for each of `sizes`."""
+        b, rest = self.scope.b, row
+        for extent, bind in reversed(sizes[1:]):
+            if extent == 1:
+                bind(Const(0))
+                continue
+            size = self.scope.expr(extent)
+            bind(b.let(rest % size, "i"))
+            rest = b.let(rest // size, "rest")
+        if sizes:
+            sizes[0][1](rest)
+
+    def _binder(self, variable: Dim) -> Callable[[Expr], None]:
+        return lambda value: self.scope.space.bind(variable, value, self.scope.b.depth)
+
+    def _bind_piece(self, value: Expr) -> None:
+        assert self.pieces is not None
+        b = self.scope.b
+        self.piece = value
+        length = self.scope.expr(self.pieces[1])
+        self.piece_lo = b.let(value * length, "from")
+        end = self.scope.expr(self.layout.reduced[0].extent)
+        self.piece_hi = b.let(upper_bound(self.piece_lo + length, end), "to")
+
+    def _bind_block(self, value: Expr) -> None:
+        b = self.scope.b
+        self.first_column = b.let(value * COLUMNS, "c0")
+        end = self.scope.expr(self.layout.kept[-1].extent)
+        self.last_column = b.let(upper_bound(self.first_column + COLUMNS, end), "c1")
+
+    def _piece_work(self) -> Dim:
+        assert self.pieces is not None
+        inner = numel(tuple(loop.extent for loop in self.layout.reduced[1:]))
+        return self.pieces[1] * inner * (COLUMNS if self.layout.columns else 1)
+
+    @contextmanager
+    def over_row(self) -> Iterator[None]:
+        """Loops over the reduced axes, and over the columns of the block inside."""
+        loops = [(loop.extent, self.index[loop.axis]) for loop in self.layout.reduced]
+        last = "serial" if self.layout.columns else "vector"
+        if self.pieces is not None:
+            (extent, variable), *loops = loops
+            with (
+                self.scope.loop(
+                    extent, "serial" if loops else last, lo=self.piece_lo, hi=self.piece_hi, variable=variable
+                ),
+                nested(self.scope, loops, last),
+                self.over_columns(),
+            ):
+                yield
+            return
+        with nested(self.scope, loops, last), self.over_columns():
+            yield
+
+    @contextmanager
+    def over_columns(self) -> Iterator[None]:
+        if not self.layout.columns:
+            yield
+            return
+        loop = self.layout.kept[-1]
+        with self.scope.loop(
+            loop.extent, "vector", "c", self.first_column, self.last_column, variable=self.index[loop.axis]
+        ):
+            yield
+
+    def column(self) -> Expr:
+        """The position of the current column in its block."""
+        return self.scope.space.env[name_of(self.index[self.layout.kept[-1].axis])] - self.first_column
+
+    def grain(self) -> int:
+        return cost.grain(self.region.nodes, 4.0)
+
+    # Reductions -------------------------------------------------------------------------------------
+
+    def reduce(self, level: int, nodes: Sequence[Node]) -> None:
+        b = self.scope.b
+        accumulators = {node: self.start(node) for node in nodes}
+        with self.over_row():
+            for node in nodes:
+                x = cast(self.evaluator.at(node.operands[0], self.index), accumulator(node))
+                self.add(node, accumulators[node], b.let(x, "x"))
+            self.store([o.target for o in self.outputs if not o.per_row and o.level == level], self.index)
+            self.keep(level)
+        for node in nodes:
+            self.complete(node, accumulators[node])
+
+    def start(self, node: Node) -> Name | Buffer:
+        b, dtype = self.scope.b, accumulator(node)
+        if not self.layout.columns:
+            return b.var(identity(node), node.op.name)
+        extent = self.layout.kept[-1].extent
+        line = b.scratch(dtype, min(extent, COLUMNS) if isinstance(extent, int) else COLUMNS, node.op.name)
+        with self.over_columns():
+            b.store(line, self.column(), identity(node))
+        return line
+
+    def add(self, node: Node, total: Name | Buffer, x: Expr) -> None:
+        b = self.scope.b
+        if isinstance(total, Name):
+            b.assign(total, combine(node, total, x))
+        else:
+            b.store(total, self.column(), combine(node, load(total, self.column()), x))
+
+    def complete(self, node: Node, total: Name | Buffer) -> None:
+        self.registers[node] = total
+        if node in self.stores:
+            slot = self.stores[node]
+            with self.over_columns():
+                self.write(slot, self.row_position(), cast(self.reduced_value(node), slot.dtype))
+
+    def write(self, slot: Slot, position: Expr, value: Expr) -> None:
+        self.scope.b.store(self.scope.buffer(slot, "write"), position, value)
+
+    def row_position(self) -> Expr:
+        kept = tuple(i for axis, i in enumerate(self.index) if axis not in self.group.dims)
+        position = self.scope.expr(self.scope.space.linear(kept, self.group.kept))
+        if self.pieces is None:
+            return position
+        return self.piece * self.scope.expr(numel(self.group.kept)) + position
+
+    def reduced_value(self, node: Node) -> Expr:
+        held = self.registers[node]
+        return load(held, self.column()) if isinstance(held, Buffer) else held
+
+    def reduction_leaf(self, node: Node) -> Leaf:
+        """A finished reduction, which is at hand for the current row only."""
+        own = kept_index(node, self.index)
+
+        def read(e: Evaluator, index: Index, mask: Mask | None) -> Result:
+            if index != own or node not in self.registers:
+                raise Unready(node.result())
+            depth = self.scope.b.depth if self.layout.columns else self.row_depth
+            with e.scope.b.hoisted(depth):
+                return Result(e.scope.b.let(cast(self.reduced_value(node), node.types[0].dtype)), depth)
+
+        return read
+
+    # What a later pass needs again ------------------------------------------------------------------
+
+    def plan_kept_rows(self) -> None:
+        """Costly values of the whole row that more than one pass asks for get a scratch row."""
+        length = numel(self.group.reduced)
+        if self.layout.columns or not isinstance(length, int) or not 0 < length <= ROW_SCRATCH or self.pieces:
+            return
+        passes = self.passes()
+        for value in [n.result() for n in self.region.nodes if n.types[0].shape == self.group.shape]:
+            users = [i for i, seen in enumerate(passes) if value in seen]
+            if len(users) > 1 and value.node is not None and cost.weight(value.node) >= 0.5:
+                self.keep_row(value, users[0], length)
+
+    def passes(self) -> list[set[Value]]:
+        """What each pass over a row computes."""
+        return [self.reach(values) for values in self.roots()]
+
+    def roots(self) -> list[list[Value]]:
+        """What each pass over a row is made for."""
+        roots = [[n.operands[0] for n in level] for level in self.group.levels] + [[]]
+        for output in self.outputs:
+            if not output.per_row:
+                roots[output.level].append(output.target.value)
+        return roots
+
+    def reach(self, values: Sequence[Value]) -> set[Value]:
+        """Values computed for `values`, without what lies behind reductions and leaves."""
+        seen: set[Value] = set()
+        stack = list(values)
+        while stack:
+            value = stack.pop()
+            if value in seen or value in self.leaves or value.node is None:
+                continue
+            seen.add(value)
+            stack.extend(value.node.operands)
+        return seen
+
+    def keep_row(self, value: Value, first: int, length: int) -> None:
+        line = self.scope.b.scratch(value.dtype, length, "row")
+        self.kept_rows[value] = line
+        self.first_pass[value] = first
+
+    def row_offset(self) -> Dim:
+        inner = tuple(i for axis, i in enumerate(self.index) if axis in self.group.dims)
+        return self.scope.space.linear(inner, self.group.reduced)
+
+    def keep(self, level: int) -> None:
+        """Fill the scratch rows whose values this pass computed; later passes read them."""
+        for value, line in self.kept_rows.items():
+            if self.first_pass[value] == level:
+                self.scope.b.store(
+                    line, self.scope.expr(self.row_offset()), self.evaluator.at(value, self.index)
+                )
+        for value, line in self.kept_rows.items():
+            if self.first_pass[value] == level:
+                self.leaves[value] = self.row_leaf(value, line)
+
+    def row_leaf(self, value: Value, line: Buffer) -> Leaf:
+        def read(e: Evaluator, index: Index, mask: Mask | None) -> Result:
+            if index != self.index:
+                return e.compute(value, index, mask)
+            depth = max(e.scope.space.depth((self.row_offset(),)), self.row_depth)
+            with e.scope.b.hoisted(depth):
+                return Result(e.scope.b.let(load(line, e.scope.expr(self.row_offset())), "kept"), depth)
+
+        return read
+
+    # Results ----------------------------------------------------------------------------------------
+
+    def finish_row(self) -> None:
+        last = len(self.group.levels)
+        whole = [o.target for o in self.outputs if not o.per_row and o.level == last]
+        per_row = [o.target for o in self.outputs if o.per_row]
+        if whole:
+            with self.over_row():
+                self.store(whole, self.index)
+        if per_row:
+            with self.over_columns():
+                for target in per_row:
+                    self.store([target], row_index(target.shape, self.group, self.index))
+
+    def store(self, targets: Sequence[Target], index: Index) -> None:
+        scope = self.scope
+        for target in targets:
+            value = self.evaluator.at(target.value, index)
+            self.write(target.slot, scope.expr(target.place(scope, index)), value)
+
+
+def kept_index(node: Node, index: Index) -> Index:
+    """The index of a reduction's result where its operand has `index`."""
+    dims = dims_of(node)
+    if node.attrs.keepdim:
+        return tuple(0 if axis in dims else i for axis, i in enumerate(index))
+    return tuple(i for axis, i in enumerate(index) if axis not in dims)
+
+
+def row_index(shape: Shape, group: Group, index: Index) -> Index:
+    """The index of the current row in a result of `shape`: the kept axes only, or 1 for the others."""
+    if len(shape) == len(group.shape):
+        return tuple(0 if axis in group.dims else i for axis, i in enumerate(index))
+    return tuple(i for axis, i in enumerate(index) if axis not in group.dims)
+
+
+def dims_of(node: Node) -> tuple[int, ...]:
+    return tuple(sorted(node.attrs.dims))

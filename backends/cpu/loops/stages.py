@@ -1,0 +1,354 @@
+"""The kernels of a region, in order: reductions and opaque ops first, then what depends on them.
+
+What a kernel cannot compute at the index where it is needed is stored: a reduction read for another row, an
+operand of a sort. Everything else is computed where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphtorch.ir import ops
+from graphtorch.ir.graph import Graph, Node, Type, Value
+from graphtorch.ir.shape import Dim, Shape, numel
+
+from ...gpu.schedules import rows as block_rows
+from ...gpu.schedules.maps import ThreadMap
+from ...kernels.body.evaluate import Evaluator, Leaf, Mask, Result, Unready, memory
+from ...kernels.body.expand import expanded
+from ...kernels.body.scope import Scope
+from ...kernels.body.space import coefficient, name_of
+from ...kernels.body.views import Index
+from ...kernels.ir import KType, Name
+from ...kernels.program.lowering import Lowering, Region
+from ...kernels.program.program import Slot
+from .. import cost
+from ..whole.table import OPAQUE, is_opaque
+from .nest import Loop, Target, lower_map, merge, targets_of
+from .reductions import (
+    COLUMNS,
+    MANY_TASKS,
+    REDUCTIONS,
+    Group,
+    Layout,
+    Output,
+    RowKernel,
+    accumulator,
+    dims_of,
+    kept_index,
+    row_index,
+)
+
+
+def lower_loops(region: Region, lowering: Lowering) -> None:
+    """Kernels for a loop, window or opaque region."""
+    body = expanded(region.body, frozenset(OPAQUE))
+    region = Region(region.kind, body, region.operands, region.results, region.node)
+    slots = dict(zip(body.inputs, map(lowering.slot, region.operands), strict=True))
+    targets: list[Target] = []
+    for value, result in zip(body.outputs, region.results, strict=True):
+        source = reshaped(value)
+        if source in slots and not lowering.has_slot(result):
+            lowering.assign(result, slots[source])  # the same bytes under another shape
+        else:
+            targets += targets_of(value, lowering.slot(result))
+    Stages(region, lowering, slots, targets).run()
+
+
+def reshaped(value: Value) -> Value:
+    """What `value` is only another shape of."""
+    while value.node is not None and value.node.op.name == "reshape":
+        value = value.node.operands[0]
+    return value
+
+
+class Stages:
+    """The state of lowering one region.
+
+    Attributes:
+        slots: values of the body that are in memory.
+        targets: what is still to be stored.
+        done: barriers (reductions and opaque ops) whose results are in memory.
+    """
+
+    def __init__(self, region: Region, lowering: Lowering, slots: dict[Value, Slot], targets: list[Target]):
+        self.region = region
+        self.lowering = lowering
+        self.slots = dict(slots)
+        self.targets = targets
+        self._upstream: dict[Value, frozenset[Node]] = {}
+        self._order = {n: i for i, n in enumerate(region.nodes)}
+
+    def leaves(self) -> dict[Value, Leaf]:
+        return {value: memory(slot, value.shape) for value, slot in self.slots.items()}
+
+    def run(self) -> None:
+        while True:
+            pending = self.pending()
+            if not pending:
+                break
+            if pending[0].op.name in REDUCTIONS:
+                self.reduce(pending[0], pending)
+            else:
+                OPAQUE[pending[0].op.name](self, pending[0])
+        self.map(self.targets)
+
+    # Dependencies -----------------------------------------------------------------------------------
+
+    def upstream(self, value: Value) -> frozenset[Node]:
+        """The barriers that `value` needs and that are not in memory."""
+        if value in self.slots or value.node is None:
+            return frozenset()
+        found = self._upstream.get(value)
+        if found is None:
+            node = value.node
+            found = frozenset().union(*map(self.upstream, node.operands))
+            if is_barrier(node):
+                found |= {node}
+            self._upstream[value] = found
+        return found
+
+    def pending(self) -> list[Node]:
+        """Barriers still needed, producers first."""
+        self._upstream.clear()
+        needed = (
+            frozenset().union(*(self.upstream(t.value) for t in self.targets))
+            if self.targets
+            else frozenset()
+        )
+        return sorted(needed, key=self._order.__getitem__)
+
+    # Memory -----------------------------------------------------------------------------------------
+
+    def materialise(self, value: Value) -> Slot:
+        """The slot that holds `value`, computed now where it is nowhere yet."""
+        found = self.slots.get(value)
+        if found is None and value.node is not None and value.node.op.name == "constant":
+            found = self.slots[value] = self.lowering.constant(value.node.attrs.value)
+        source = reshaped(value)
+        if found is None and source is not value:
+            found = self.slots[value] = self.materialise(source)
+        if found is None:
+            found = self.lowering.temporary(value.dtype, value.shape)
+            self.fill(value, found)
+            self.slots[value] = found
+        return found
+
+    def result_slot(self, value: Value) -> Slot:
+        """Where a barrier stores its result: the region's own result where it is one."""
+        for target in self.targets:
+            if target.value == value and target.plain:
+                self.targets.remove(target)
+                self.slots[value] = target.slot
+                return target.slot
+        found = self.slots[value] = self.lowering.temporary(value.dtype, value.shape)
+        return found
+
+    def fill(self, value: Value, slot: Slot) -> None:
+        """Compute `value` into `slot`."""
+        self.map(list(targets_of(value, slot)))
+
+    def map(self, targets: list[Target]) -> None:
+        """Kernels that compute `targets` element by element."""
+        kernel = ThreadMap if self.lowering.block_threads else None
+        lower_map(self.region, self.lowering, targets, self.leaves(), kernel)
+
+    # Reductions -------------------------------------------------------------------------------------
+
+    def reduce(self, first: Node, pending: Sequence[Node]) -> None:
+        """One kernel (or two, where rows are cut) for `first` and what goes with it."""
+        group, probe = self.probe_group(first, pending)
+        outputs = self.fitting(group, probe)
+        layout = choose_layout(group, probe)
+        if self.lowering.block_threads:
+            self.reduce_in_blocks(group, outputs, layout)
+            return
+        grain = cost.grain(self.region.nodes, 4.0)
+        total = cost.elements(group.shape)
+        length, pieces = piece_length(layout, grain)
+        whole = 0 in group.shape or cost.guess(layout.rows()) >= MANY_TASKS or total <= 2 * grain
+        if whole or cost.guess(pieces) < 2:
+            self.whole_rows(group, outputs, layout)
+        else:
+            self.cut_rows(group, outputs, layout, (pieces, length))
+
+    def reduce_in_blocks(self, group: Group, outputs: list[Output], layout: Layout) -> None:
+        """The same for a target with blocks of threads."""
+        plan = block_rows.choose(group, layout)
+        kernel = block_rows.kernel_of(plan)
+        if plan.pieces is None:
+            self.whole_rows(group, outputs, layout, kernel)
+        else:
+            self.cut_rows(group, outputs, layout, plan.pieces, kernel)
+
+    def probe_group(self, first: Node, pending: Sequence[Node]) -> tuple[Group, Probe]:
+        """The reductions that can share a kernel with `first`."""
+        group = Group(first.operands[0].shape, dims_of(first), [])
+        probe = Probe(self, group)
+        levels: dict[Node, int] = {}
+        for node in pending:
+            if (
+                node.op.name not in REDUCTIONS
+                or node.operands[0].shape != group.shape
+                or dims_of(node) != group.dims
+            ):
+                continue
+            needs = self.upstream(node.operands[0])
+            if needs <= levels.keys() and probe.accepts(node.operands[0], probe.index):
+                levels[node] = 1 + max((levels[n] for n in needs), default=-1)
+                probe.add(node)
+        depth = 1 + max(levels.values())
+        group.levels += [[n for n, level in levels.items() if level == i] for i in range(depth)]
+        return group, probe
+
+    def fitting(self, group: Group, probe: Probe) -> list[Output]:
+        """The targets that the group's kernel can store as well."""
+        level = {n: i for i, nodes in enumerate(group.levels) for n in nodes}
+        found = []
+        for target in self.targets:
+            needs = self.upstream(target.value)
+            if not needs <= level.keys():
+                continue
+            whole = target.shape == group.shape
+            if not whole and (not needs or not is_per_row(target.shape, group)):
+                continue
+            index = probe.index if whole else row_index(target.shape, group, probe.index)
+            if probe.accepts(target.value, index, target if whole else None):
+                found.append(Output(target, not whole, 1 + max((level[n] for n in needs), default=-1)))
+        return found
+
+    def whole_rows(self, group: Group, outputs: list[Output], layout: Layout,
+                   kernel: Callable[..., RowKernel] = RowKernel) -> None:
+        taken = {id(o.target) for o in outputs}
+        leaves = self.leaves()
+        self.targets = [t for t in self.targets if id(t) not in taken]
+        stores = {n: self.result_slot(n.result()) for n in self.needed_later(group)}
+        if 0 not in group.kept:
+            kernel(self.region, self.lowering, leaves, group, outputs, layout, stores).emit()
+
+    def needed_later(self, group: Group) -> list[Node]:
+        """Reductions of the group that what is left depends on."""
+        members = set(group.nodes)
+        rest = [v for t in self.targets for v in (t.value,)]
+        self._upstream.clear()
+        needed = frozenset().union(*map(self.upstream, rest)) if rest else frozenset()
+        return [n for n in group.nodes if n in needed & members]
+
+    def cut_rows(self, group: Group, outputs: list[Output], layout: Layout, pieces: tuple[Dim, Dim],
+                 kernel: Callable[..., RowKernel] = RowKernel) -> None:
+        """Partial results of the first level, and their combination. `pieces`: as `RowKernel` takes it."""
+        level = group.levels[0]
+        outputs = [o for o in outputs if not o.per_row and o.level == 0]
+        stores = {n: self.lowering.temporary(accumulator(n), (pieces[0], *group.kept)) for n in level}
+        taken = {id(o.target) for o in outputs}
+        self.targets = [t for t in self.targets if id(t) not in taken]
+        only = Group(group.shape, group.dims, [level])
+        kernel(self.region, self.lowering, self.leaves(), only, outputs, layout, stores, pieces).emit()
+        self.combine(stores)
+
+    def combine(self, partials: dict[Node, Slot]) -> None:
+        """Reduce partial results to the results."""
+        inputs = [
+            Value(Type(slot.dtype, slot.shape), name=f"p{i}") for i, slot in enumerate(partials.values())
+        ]
+        results: list[Value] = []
+        targets: list[Target] = []
+        for node, partial in zip(partials, inputs, strict=True):
+            total = node.op(partial, dims=(0,), keepdim=False)
+            total = (
+                total if total.dtype is node.types[0].dtype else ops.cast(total, dtype=node.types[0].dtype)
+            )
+            if total.shape != node.types[0].shape:
+                total = ops.reshape(total, shape=node.types[0].shape)
+            results.append(total)
+            targets += targets_of(total, self.result_slot(node.result()))
+        body = Graph("combine", inputs, results)
+        region = Region("loop", body, self.region.operands, self.region.results, self.region.node)
+        Stages(region, self.lowering, dict(zip(inputs, partials.values(), strict=True)), targets).run()
+
+
+def piece_length(layout: Layout, grain: int) -> tuple[int, Dim]:
+    """Steps of the first reduced loop in a piece of about `grain` elements, and the number of pieces."""
+    if not layout.reduced:
+        return 1, 1
+    inner = numel(tuple(loop.extent for loop in layout.reduced[1:]))
+    width = min(cost.guess(layout.kept[-1].extent), COLUMNS) if layout.columns else 1
+    length = max(1, grain // max(1, cost.guess(inner) * width))
+    return length, (layout.reduced[0].extent + (length - 1)) // length
+
+
+def is_barrier(node: Node) -> bool:
+    return node.op.name in REDUCTIONS or is_opaque(node)
+
+
+def is_per_row(shape: Shape, group: Group) -> bool:
+    kept = tuple(1 if i in group.dims else d for i, d in enumerate(group.shape))
+    return shape in (kept, group.kept)
+
+
+class Probe:
+    """A dry run of a group's loop body: what fits, and which positions are accessed."""
+
+    def __init__(self, stages: Stages, group: Group):
+        self.group = group
+        self.scope = Scope(stages.lowering, "dry")
+        self.index: Index = tuple(self.scope.space.variable(extent) for extent in group.shape)
+        for axis, variable in enumerate(self.index):
+            with self.scope.b.loop(self.scope.expr(group.shape[axis])) as i:
+                self.scope.space.bind(variable, i, 0)
+        self.leaves = stages.leaves()
+        self.evaluator = Evaluator(self.scope, self.leaves)
+        self.places: list[Dim] = []
+
+    def accepts(self, value: Value, index: Index, target: Target | None = None) -> bool:
+        """Whether `value` can be computed at `index` inside the kernel."""
+        try:
+            self.evaluator.at(value, index)
+        except Unready:
+            return False
+        if target is not None:
+            self.places.append(target.place(self.scope, index))
+        return True
+
+    def add(self, node: Node) -> None:
+        """From now on the result of `node` is at hand for the current row."""
+        own = kept_index(node, self.index)
+
+        def read(e: Evaluator, index: Index, mask: Mask | None) -> Result:
+            if index != own:
+                raise Unready(node.result())
+            return Result(Name("reduced", KType(node.types[0].dtype)), 0)
+
+        self.leaves[node.result()] = read
+
+    def positions(self) -> list[Dim]:
+        return [p for _, p in self.scope.trace] + self.places
+
+
+def choose_layout(group: Group, probe: Probe) -> Layout:
+    """Merged loops, with what is contiguous in memory innermost."""
+    axes = [Loop(axis, extent, [axis]) for axis, extent in enumerate(group.shape) if extent != 1]
+    positions, conditions = probe.positions(), probe.scope.conditions
+    kept_offset = probe.scope.space.linear(
+        tuple(i for a, i in enumerate(probe.index) if a not in group.dims), group.kept
+    )
+    reduced_offset = probe.scope.space.linear(
+        tuple(i for a, i in enumerate(probe.index) if a in group.dims), group.reduced
+    )
+    kept = merge(
+        [x for x in axes if x.axis not in group.dims], probe.index, [*positions, kept_offset], conditions
+    )
+    reduced = merge(
+        [x for x in axes if x.axis in group.dims], probe.index, [*positions, reduced_offset], conditions
+    )
+    votes = {x.axis: contiguous(x, probe) for x in (*kept, *reduced)}
+    kept, reduced = (sorted(loops, key=lambda x: votes[x.axis]) for loops in (kept, reduced))  # stable
+    columns = bool(kept) and (not reduced or votes[kept[-1].axis] > votes[reduced[-1].axis])
+    if columns and not any(votes.values()):
+        columns = bool(axes) and axes[-1].axis not in group.dims
+    return Layout(kept, reduced, columns and cost.guess(kept[-1].extent) >= 4)
+
+
+def contiguous(loop: Loop, probe: Probe) -> int:
+    """How many accesses go to neighbours along a loop."""
+    return sum(coefficient(p, name_of(probe.index[loop.axis])) == 1 for p in probe.positions())

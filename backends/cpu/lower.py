@@ -1,0 +1,69 @@
+"""From a fused graph to a program: slots for its values, and the kernels of each region.
+
+Every node of the graph is a `region` (made by ir/passes/fuse.py) or a single op, which is a region of its
+own. Regions are lowered one by one in graph order; what a region needs beyond its operands (partial sums,
+packed operands) it asks of the `Lowering`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphtorch.ir.graph import Graph
+from graphtorch.ir.passes import pipeline
+
+from ..kernels.program.lowering import Lowering, Region, region_of
+from ..kernels.program.program import Program
+from ..kernels.program.repeat import lower_once
+from ..kernels.program.share import share_kernels
+from ..kernels.verify import verify_program
+from .contraction.lower import lower_contraction
+from .control.steps import lower_control
+from .loops.nest import lower_copy
+from .loops.pieces import concat_of, cut_values, lower_pieces, place_parts, with_pieces
+from .loops.stages import lower_loops
+
+__all__ = ["Lowering", "Region", "lower", "lower_region"]
+
+
+def lower(graph: Graph, target: object | None = None, stable: Iterable[int] = ()) -> Program:
+    """The program that computes `graph` on `target`.
+
+    Args:
+        graph: fused; nodes are regions, or single ops that become regions of their own.
+        target: describes the machine (``vector_bytes``); None for a generic one.
+        stable: positions of inputs that seldom change (weights): what is packed from them is kept.
+
+    Raises:
+        TypeError: an op or dtype that has no kernel, naming node and line.
+    """
+    lowering = Lowering(graph, target, stable)
+    place_parts(graph, lowering)
+    lowering.cut = cut_values(graph)
+    for node in graph.nodes:
+        if node.op.name != "constant":
+            lower_region(region_of(node), lowering)
+    copy_outputs(lowering)
+    share_kernels(lowering.program)
+    if pipeline.checks_every_pass():
+        verify_program(lowering.program)
+    return lowering.program
+
+
+def lower_region(region: Region, lowering: Lowering) -> None:
+    """Dispatch on the region's kind."""
+    if region.kind == "control":
+        lower_control(region, lowering, lower_region)
+    elif (concat := concat_of(region)) is not None:
+        lower_pieces(region, concat, lowering)
+    else:
+        lower = lower_contraction if region.kind == "contraction" else lower_loops
+        lower_once(with_pieces(region, lowering), lowering, lower)
+
+
+def copy_outputs(lowering: Lowering) -> None:
+    """Fill the outputs that are an input, a constant, or the same value as another output."""
+    for value, slot in zip(lowering.graph.outputs, lowering.outputs, strict=True):
+        source = lowering.slot(value)
+        if source is not slot:
+            lower_copy(source, slot, lowering)

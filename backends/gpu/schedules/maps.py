@@ -1,0 +1,228 @@
+"""Pointwise kernels for targets whose tasks are threads.
+
+A thread computes some neighbours of the innermost loop. Those that lie side by side in memory are read and
+written as one vector of up to 16 bytes, the widest access that a GPU has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from graphtorch.ir.dtype import DType
+from graphtorch.ir.shape import Dim, numel
+
+from ...cpu import cost
+from ...cpu.loops.nest import ACCESS, MANY_NODES, Loop, MapKernel
+from ...kernels.body.evaluate import Evaluator, Mask, Result
+from ...kernels.body.pointwise import logical_not
+from ...kernels.body.scope import Scope
+from ...kernels.body.space import coefficient, depends, name_of, to_expr
+from ...kernels.body.views import Index
+from ...kernels.ir import Buffer, Const, Expr, KType, binary, load
+from ...kernels.program.lowering import Lowering
+from ...kernels.program.program import Slot
+from . import transposes as block_tiles
+from .transposes import TileScope
+
+ENOUGH = 1 << 15  # elements: fewer are given one to a thread, so that more of the GPU has work
+HEAVY = 2.0  # nanoseconds of an element, by cost.weight, from which on memory is not what is waited for
+
+
+class ThreadMap(MapKernel):
+    """Stores `targets`, some elements a thread."""
+
+    def emit(self) -> None:
+        loops = self.analyse()
+        across = self.tiled(loops)
+        if across is not None and cost.elements(self.shape) >= block_tiles.ENOUGH:
+            tiles = TileScope(self.lowering, self.region.label)
+            index = self.begin(tiles, loops)
+            with tiles.squares(loops, index, across):
+                self.store_all(tiles, index)
+            self.finish(tiles)
+            return
+        lanes, whole = self.lanes(loops)
+        if lanes == 1:
+            super().emit()
+            return
+        scope = WideScope(self.lowering, self.region.label, lanes)
+        index = self.begin(scope, loops)
+        with self.open_groups(scope, loops, index, whole):
+            self.store_all(scope, index)
+        self.finish(scope)
+
+    def begin(self, scope: Scope, loops: list[Loop]) -> Index:
+        """The kernel's variables; those of axes without a loop are 0."""
+        for target in self.targets:
+            scope.buffer(target.slot, "write")
+        index = tuple(scope.space.variable(extent) for extent in self.shape)
+        for axis, variable in enumerate(index):
+            if axis not in {loop.axis for loop in loops}:
+                scope.space.bind(variable, Const(0))
+        return index
+
+    def lanes(self, loops: list[Loop]) -> tuple[int, bool]:
+        """Elements of a thread, and whether they always are as many."""
+        heavy = sum(map(cost.weight, self.region.nodes)) > HEAVY
+        if heavy or not loops or cost.elements(self.shape) < ENOUGH:
+            return 1, True
+        lanes = ACCESS // max((slot.dtype.itemsize for slot in self.along(loops)), default=ACCESS)
+        extent, own = loops[-1].extent, lanes
+        while own > 1 and extent % own != 0:
+            own //= 2
+        if own == lanes or len(loops) > 1 or self.updates():
+            return own, True
+        return lanes, False
+
+    def along(self, loops: list[Loop]) -> Iterator[Slot]:
+        """The slots whose elements lie side by side along the innermost loop."""
+        slots = [*(slot for slot, _ in self.traced), *(target.slot for target in self.targets)]
+        return (slot for slot, strides in zip(slots, self.strides, strict=True) if strides[-1] == 1)
+
+    def updates(self) -> bool:
+        """Whether a result may take over the memory of an input: that asks for one store of each element."""
+        outputs = self.lowering.outputs
+        taken = {outputs[output] for output, _ in self.lowering.graph.donates}
+        return any(target.slot in taken for target in self.targets)
+
+    @contextmanager
+    def open_groups(self, scope: WideScope, loops: list[Loop], index: Index, whole: bool) -> Iterator[None]:
+        """A loop over groups of neighbours, and one over the elements of a group."""
+        b, space = scope.b, scope.space
+        *outer, last = loops
+        groups = (last.extent + (scope.lanes - 1)) // scope.lanes
+        count = numel(tuple(loop.extent for loop in outer)) * groups
+        shared = len(self.region.nodes) >= MANY_NODES and isinstance(count, int) and not outer
+        n = scope.count(int(count)) if shared else scope.expr(count)
+        with b.loop(n, "parallel", "group") as rest:
+            places = []
+            for extent in reversed([*(x.extent for x in outer[1:]), groups] if outer else []):
+                places.append(b.let(rest % scope.expr(extent), "i"))
+                rest = b.let(rest // scope.expr(extent), "rest")
+            group, *others = [*places, rest]
+            for loop, at in zip(outer, reversed(others), strict=True):
+                space.bind(index[loop.axis], at, b.depth)
+            limit = None if whole else scope.expr(last.extent)
+            scope.begin(index[last.axis], b.let(group * scope.lanes, "base"), limit)
+            with b.loop(scope.lanes, "unroll", "u") as lane, scope.element(lane):
+                yield
+            scope.flush()
+
+    def store_all(self, scope: WideScope | TileScope, index: Index) -> None:
+        evaluator = WideEvaluator(scope, self.leaves) if isinstance(scope, WideScope) else \
+            Evaluator(scope, self.leaves)
+        for target in self.targets:
+            value = evaluator.at(target.value, index)
+            scope.put(target.slot, target.place(scope, index), value)
+
+
+class WideEvaluator(Evaluator):
+    """Reads what lies side by side as lines of a `WideScope`."""
+
+    def load(self, slot: Slot, position: Dim, mask: Mask | None, depth: int = 0) -> Result:
+        scope = self.scope
+        assert isinstance(scope, WideScope)
+        ahead = mask is None or mask.depth <= scope.depth
+        if not ahead or depth > scope.depth or not scope.is_line(position):
+            return super().load(slot, position, mask, depth)
+        depth = scope.space.depth((position,))
+        with scope.b.hoisted(depth):
+            return Result(scope.b.let(scope.line(slot, position, mask.expr if mask else None), "v"), depth)
+
+
+def zero(dtype: DType) -> Const:
+    return Const(False if dtype.is_bool else 0.0 if dtype.is_floating_point else 0, KType(dtype))
+
+
+class WideScope(Scope):
+    """A kernel whose threads have `lanes` neighbours each.
+
+    What a position has along them is read as one vector into private memory, and stored from there.
+    """
+
+    def __init__(self, lowering: Lowering, hint: str, lanes: int):
+        super().__init__(lowering, hint)
+        self.lanes = lanes
+        self._lines: dict[tuple[Slot, Dim, Expr | None], Buffer] = {}
+        self._stores: list[tuple[Slot, Dim, Buffer]] = []
+
+    def begin(self, variable: Dim, base: Expr, limit: Expr | None) -> None:
+        """A group begins at `base`; `limit` is how far elements go, where that may be short of its end."""
+        self.variable = variable
+        self.base = base
+        self.depth = self.b.depth
+        self.limit = limit
+        self.full = limit and self.b.let(binary("le", base + self.lanes, limit), "full")
+        self._lines.clear()
+
+    @contextmanager
+    def element(self, lane: Expr) -> Iterator[None]:
+        """Element number `lane` of the group, where there is one."""
+        b = self.b
+        self.lane = lane
+        i = b.let(self.base + lane, "i")
+        if self.limit is None:
+            self.space.bind(self.variable, i, b.depth)
+            yield
+            return
+        with b.when(binary("lt", i, self.limit)):
+            self.space.bind(self.variable, i, b.depth)
+            yield
+
+    def is_line(self, position: Dim) -> bool:
+        """Whether a group's elements lie side by side at `position`, and where is known ahead of them."""
+        name = name_of(self.variable)
+        if coefficient(position, name) != 1:
+            return False
+        others = [s for s, depth in self.space.depths.items() if s != name and depth > self.depth]
+        return not any(depends(position, s) for s in others)
+
+    def start(self, position: Dim) -> Expr:
+        """The position of the group's first element."""
+        return to_expr(position, {**self.space.env, name_of(self.variable): self.base})
+
+    def line(self, slot: Slot, position: Dim, mask: Expr | None) -> Expr:
+        """An element of a line that the group reads at once, or not at all where `mask` is false."""
+        line = self._lines.get((slot, position, mask))
+        if line is None:
+            source, b = self.buffer(slot), self.b
+            self.expr(position)  # its sizes are parameters
+            with b.hoisted(self.depth):
+                line = self._lines[slot, position, mask] = b.scratch(slot.dtype, self.lanes, "line")
+                if mask is None:
+                    self.move(line, Const(0), source, self.start(position))
+                else:
+                    with b.loop(self.lanes, "unroll", "u") as u:
+                        b.store(line, u, zero(slot.dtype))
+                    with b.when(mask):
+                        self.move(line, Const(0), source, self.start(position))
+        return load(line, self.lane)
+
+    def put(self, slot: Slot, position: Dim, value: Expr) -> None:
+        """Store an element."""
+        to, at = self.buffer(slot, "write"), self.expr(position)
+        if not self.is_line(position):
+            self.b.store(to, at, value)
+            return
+        with self.b.hoisted(self.depth):
+            line = self.b.scratch(slot.dtype, self.lanes, "out")
+        self.b.store(line, self.lane, value)
+        self._stores.append((slot, position, line))
+
+    def flush(self) -> None:
+        """Store what the group has computed."""
+        for slot, position, line in self._stores:
+            self.move(self.buffer(slot, "write"), self.start(position), line, Const(0))
+
+    def move(self, to: Buffer, at: Expr, source: Buffer, start: Expr) -> None:
+        """Copy a group from or to private memory."""
+        b = self.b
+        if self.full is None or self.limit is None:
+            b.store(to, at, load(source, start, self.lanes))
+            return
+        with b.when(self.full):
+            b.store(to, at, load(source, start, self.lanes))
+        with b.when(logical_not(self.full)), b.loop(self.lanes, "unroll", "u") as u, \
+                b.when(binary("lt", self.base + u, self.limit)):
+            b.store(to, at + u, load(source, start + u))

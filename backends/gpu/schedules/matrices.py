@@ -1,0 +1,244 @@
+"""Contractions of 2-byte floats by blocks of threads on tensor cores, with sums in f32.
+
+As in products.py, a block computes `rows` x `columns` results, and slices of both operands pass through
+shared memory. Several slices are on their way there at a time, copied without registers where neighbours of
+16 bytes lie side by side in memory; else element by element. In shared memory an operand lies with k
+innermost where it does in memory, else outermost, and is transposed on its way into the registers of a warp.
+Lines are padded by 16 bytes, so that eight of them, a matrix's rows, begin in different banks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from graphtorch.ir.dtype import DType, bf16, f16, f32, i64, u32
+from graphtorch.ir.shape import evaluate
+
+from ...cpu.contraction.choice import guess
+from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, extent_of, stride
+from ...kernels.ir import (
+    Await,
+    Const,
+    Copy,
+    Expr,
+    KType,
+    LoadMatrices,
+    MultiplyMatrices,
+    Name,
+    binary,
+    cast,
+    load,
+)
+from .products import Offsets, bind, frame, is_enough, steps_along
+
+NEIGHBOURS = 8  # elements of 16 bytes, and rows and columns of a matrix
+LONG = 8192  # steps of k for each part that are worth more than smaller tiles
+DEEP = 16  # steps of k of one multiplication
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Sizes of a block's work: results of it and of a warp, steps of k at a time, slices in shared memory."""
+
+    rows: int
+    columns: int
+    depth: int
+    warp_rows: int
+    warp_columns: int
+    stages: int
+
+    @property
+    def threads(self) -> int:
+        return self.rows // self.warp_rows * (self.columns // self.warp_columns) * 32
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}x{self.depth} matrices"
+
+
+TILES = (Tile(128, 256, 32, 64, 64, 3), Tile(128, 128, 32, 64, 32, 4), Tile(64, 64, 32, 32, 32, 4))
+
+
+def matrix_dtype(p: Contraction) -> DType | None:
+    """What tensor cores multiply for `p`; None where they do not."""
+    a, b = ((*x.casts[-1:], x.dtype)[0] for x in (p.a, p.b))
+    return a if a is b and a in (f16, bf16) and p.acc is f32 else None
+
+
+def along_k(p: Contraction, source: Source) -> bool:
+    return stride(source.address, p.k[-1]) == 1 and guess(p.k[-1].extent) > 1
+
+
+def side_by_side(p: Contraction, source: Source, axes: Sequence[Axis]) -> bool:
+    """Whether the neighbours of a copy lie side by side in memory, all of them inside or none."""
+    inner = p.k[-1] if along_k(p, source) else axes[-1]
+    limit = evaluate(p.limits.get(inner.name, 0), {x.name: 0 for x in p.batch})
+    return (not source.casts and stride(source.address, inner) == 1
+            and all(isinstance(n, int) and n % NEIGHBOURS == 0 for n in (inner.extent, limit)))
+
+
+def tile_of(p: Contraction) -> Tile:
+    """The largest tile that leaves few multiprocessors without work, and wastes little at the edges.
+
+    What is not copied passes through registers, of which the largest tile has none left.
+    """
+    m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
+    batch = guess(extent_of(p.batch))
+    copied = side_by_side(p, p.a, p.m) and side_by_side(p, p.b, p.n)
+    for tile in TILES[not copied:-1]:
+        blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
+        if is_enough(p, blocks, LONG) and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
+            return tile
+    return TILES[-1]
+
+
+def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
+    """The kernel's body; `finish` takes each sum where its m and n are bound."""
+    b = e.b
+    with frame(e, p, tile) as f:
+        work = _Work(e, p, tile, f.thread)
+        slices = (_Slice(work, p.m, p.a, tile.rows, f.top, f.m, f.k, "a"),
+                  _Slice(work, p.n, p.b, tile.columns, f.left, f.n, f.k, "b"))
+        steps = steps_along(b, f.k, tile.depth)
+        Offsets.begin(b, [s.offsets for s in slices])
+        for stage in range(tile.stages - 1):
+            for s in slices:
+                s.fetch(Const(stage), Const(stage))
+            if stage < tile.stages - 2:
+                b.emit(Await(tile.stages))
+        with b.loop(steps, "rolled", "step") as step:
+            b.emit(Await(tile.stages - 2))
+            b.barrier()  # all have their part of this step, and are done with the last one
+            ahead = b.let(step + (tile.stages - 1), "ahead")
+            for s in slices:
+                s.fetch(ahead, b.let(ahead % tile.stages, "stage"))
+                s.offsets.fill(b.let(ahead + 1, "after"))
+            work.multiply(slices, b.let(step % tile.stages, "stage"))
+        b.emit(Await(0))
+        work.finish((f.top, f.m), (f.left, f.n), finish)
+
+
+class _Work:
+    """What the parts of a kernel share: a thread's sums, and where its warp stands in the tile."""
+
+    def __init__(self, e: Emission, p: Contraction, tile: Tile, thread: Name):
+        self.e, self.p, self.tile, self.thread = e, p, tile, thread
+        b, across = e.b, tile.columns // tile.warp_columns
+        warp = b.let(thread // 32, "warp")
+        self.lane = b.let(thread % 32, "lane")
+        self.row = b.let(warp // across * tile.warp_rows, "row")
+        self.column = b.let(warp % across * tile.warp_columns, "column")
+        self.down, self.across = tile.warp_rows // DEEP, tile.warp_columns // NEIGHBOURS
+        count = self.down * self.across * 4
+        self.sums = b.scratch(f32, count, "sums")
+        with b.loop(count, "unroll") as i:
+            b.store(self.sums, i, Const(0.0, KType(f32)))
+
+    def multiply(self, slices: tuple[_Slice, _Slice], stage: Expr) -> None:
+        """Multiply two slices."""
+        b, dtype = self.e.b, slices[0].shared.dtype
+        firsts = [b.let(s.first_of(stage, start, left), "first")
+                  for s, start, left in ((slices[0], self.row, True), (slices[1], self.column, False))]
+        x, y = (b.scratch(u32, n, h) for n, h in ((self.down * 4, "x"), (self.across * 2, "y")))
+        with b.loop(self.tile.depth // DEEP, "unroll", "k") as k:
+            for s, first, target, count in ((slices[0], firsts[0], x, self.down),
+                                            (slices[1], firsts[1], y, self.across // 2)):
+                with b.loop(count, "unroll") as i:
+                    b.emit(LoadMatrices(target, i * 4, s.shared, first + s.offset(i * DEEP, k * DEEP),
+                                        not s.along_k))
+            with b.loop(self.down, "unroll") as i, b.loop(self.across, "unroll", "j") as j:
+                b.emit(MultiplyMatrices(dtype, self.sums, (i * self.across + j) * 4, x, i * 4, y, j * 2))
+
+    def finish(self, rows: tuple[Expr, Expr], columns: tuple[Expr, Expr],
+               finish: Callable[[Expr], None]) -> None:
+        """Hand over the thread's sums that lie inside."""
+        b, p, (top, m), (left, n) = self.e.b, self.p, rows, columns
+        first = b.let(top + self.row + self.lane // 4, "first")
+        start = b.let(left + self.column + self.lane % 4 * 2, "start")
+        with b.loop(self.down * 2, "unroll") as i:
+            row = b.let(first + i * NEIGHBOURS, "m")
+            with b.when(binary("lt", row, m)):
+                bind(self.e, p.m, row)
+                with b.loop(self.across * 2, "unroll", "j") as j:
+                    column = b.let(start + j // 2 * NEIGHBOURS + j % 2, "n")
+                    with b.when(binary("lt", column, n)):
+                        bind(self.e, p.n, column)
+                        at = (i // 2 * self.across + j // 2) * 4 + i % 2 * 2 + j % 2
+                        finish(b.let(load(self.sums, at), "sum"))
+
+
+class _Slice:
+    """Slices of an operand: `size` rows (or columns) from `first` on, `depth` steps of k each."""
+
+    def __init__(self, work: _Work, axes: Sequence[Axis], source: Source, size: int, first: Expr, count: Expr,
+                 k: Expr, hint: str):
+        self.work, self.axes, self.source = work, axes, source
+        self.first, self.count, self.k = first, count, k
+        e, p, depth = work.e, work.p, work.tile.depth
+        self.along_k = along_k(p, source)
+        line, lines = (depth, size) if self.along_k else (size, depth)
+        self.width = line + NEIGHBOURS
+        self.room = lines * self.width
+        dtype = matrix_dtype(p)
+        assert dtype is not None
+        self.shared = e.b.shared(dtype, work.tile.stages * self.room, hint)
+        self.lanes = NEIGHBOURS if side_by_side(p, source, axes) else 1
+        self.each = size * depth // self.lanes // work.tile.threads
+        self.inner = e.b.let(work.thread % (line // self.lanes) * self.lanes, "inner")
+        outer = e.b.let(work.thread // (line // self.lanes), "outer")
+        if line // self.lanes == 4:  # eight threads of a warp write to two lines, in different banks
+            outer = e.b.let(outer // 8 * 8 + outer % 2 * 4 + outer % 8 // 2, "outer")
+        self.outer = outer
+        self.step = work.tile.threads * self.lanes // line
+        self.buffer = e.buffer(source.slot, hint=hint)
+        self.offsets = Offsets(e, source, p.k, depth, work.tile.stages, not self.along_k)
+        self._find_places()
+
+    def _find_places(self) -> None:
+        """Where the rows that this thread reads begin in memory."""
+        e, zero = self.work.e, {x.name: 0 for x in self.work.p.k}
+        count = self.each if self.along_k else 1
+        self.places = e.b.scratch(i64, count, "places")
+        with e.b.loop(count, "unroll") as i:
+            bind(e, self.axes, e.b.let(self.first + self._row(i), "place"))
+            e.b.store(self.places, i, e.expr(evaluate(self.source.address, zero)))
+
+    def _line(self, i: Expr) -> Expr:
+        return self.outer + i * self.step
+
+    def _row(self, i: Expr) -> Expr:
+        return self._line(i) if self.along_k else self.inner
+
+    def fetch(self, step: Expr, stage: Expr) -> None:
+        """Begin to bring the slice of a step; what lies outside is 0."""
+        b, depth = self.work.e.b, self.work.tile.depth
+        with b.loop(self.each, "unroll") as i:
+            k = self.inner if self.along_k else self._line(i)
+            inside = b.let(binary("and", binary("lt", step * depth + k, self.k),
+                                  binary("lt", self.first + self._row(i), self.count)), "inside")
+            far = self.offsets.at(step, k)
+            where = b.let(load(self.places, i if self.along_k else 0) + far, "where")
+            at = stage * self.room + self._line(i) * self.width + self.inner
+            if self.lanes > 1:
+                b.emit(Copy(self.shared, at, self.buffer, where, self.lanes, inside))
+            else:
+                value: Expr = load(self.buffer, where, mask=inside)
+                for dtype in (*self.source.casts, self.shared.dtype):
+                    value = cast(value, dtype)
+                b.store(self.shared, at, value)
+
+    def offset(self, row: Expr, k: Expr) -> Expr:
+        """How far from an element of shared memory another one is."""
+        return row * self.width + k if self.along_k else k * self.width + row
+
+    def first_of(self, stage: Expr, start: Expr, left: bool) -> Expr:
+        """Where the line of a matrix begins that this thread names: of the tile's row `start` and its k 0.
+
+        Four matrices are a left operand of 16 x 16 by columns, or two right ones, whose rows lie across.
+        """
+        lane = self.work.lane
+        within, which = lane % 8, lane // 8
+        row, k = (which % 2, which // 2) if left else (which // 2, which % 2)
+        row, k = row * NEIGHBOURS, k * NEIGHBOURS
+        row, k = (row + within, k) if self.along_k else (row, k + within)
+        return stage * self.room + self.offset(start + row, k)

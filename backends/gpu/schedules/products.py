@@ -1,0 +1,420 @@
+"""Contractions by blocks of threads, for GPUs: tiles of both operands in shared memory, results in registers.
+
+A block computes `rows` x `columns` results. Step by step along k its threads copy a slice of A and one of B
+into shared memory, `depth` deep, and each thread multiplies what its own results need of them; while they do,
+the elements of the next slices are on their way into registers. Slices lie in shared memory with k outermost,
+padded by four elements, so that a warp reads four neighbours at a time without conflicts of banks.
+
+Any address that is affine along k will do: convolutions are read in place (implicit GEMM), transposed
+operands as they lie; neighbouring threads read neighbours in memory along m, n or k, whichever that is.
+Few results of a long k are cut into parts, whose sums a second kernel adds in a fixed order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from graphtorch.ir.dtype import i64
+from graphtorch.ir.shape import Dim, evaluate
+
+from ...cpu.contraction.choice import guess
+from ...cpu.contraction.split import partial_address, partial_slot, split
+from ...cpu.contraction.tile import steps_of
+from ...cpu.contraction.writer import ResultWriter
+from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, extent_of, is_affine, stride
+from ...kernels.ir import Buffer, Builder, Const, Expr, KType, Name, binary, cast, fma, load
+from ...kernels.program.lowering import Lowering, Region
+from ...kernels.program.program import Slot
+
+PAD = 4  # elements between slices of shared memory
+QUAD = 4  # neighbours that a thread has
+MULTIPROCESSORS = 132  # blocks that a large GPU runs at once, at least
+LEAST_DEPTH = 128  # steps of k that are worth a part of their own
+LONG = 1024  # steps of k for each part that are worth more than smaller tiles
+MOST_PARTS = 32
+
+
+class Size(Protocol):
+    """Sizes of a block's work: results, steps of k at a time; and its threads."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+
+
+Emit: TypeAlias = Callable[[Emission, Contraction, Any, Callable[[Expr], None]], None]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Sizes of a block's work: results, steps of k at a time, and results of a thread (multiples of 4)."""
+
+    rows: int
+    columns: int
+    depth: int
+    own_rows: int
+    own_columns: int
+
+    @property
+    def threads(self) -> int:
+        return self.rows * self.columns // (self.own_rows * self.own_columns)
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}x{self.depth}"
+
+
+TILES = (Tile(128, 128, 16, 8, 8), Tile(64, 64, 16, 4, 4), Tile(32, 32, 32, 4, 4))
+
+
+def takes(p: Contraction) -> bool:
+    """Whether blocks of threads can compute `p`: sums of floats, of operands with strides."""
+    return p.acc.is_floating_point and bool(p.k) and all(is_affine(x.address, p.axes()) for x in (p.a, p.b))
+
+
+def lower_block_product(p: Contraction, region: Region, lowering: Lowering, tile: Size, emit: Emit) -> None:
+    """The kernel of a contraction; with a long k in parts, also the one that adds them.
+
+    Args: emit: writes the kernel's body for tiles of the size `tile`; it is given each sum's continuation.
+    """
+    parts = parts_of(p, tile)
+    label, flops = f"{region.label} [blocks {tile}]", 2 * extent_of(p.axes())
+    e = Emission(lowering, p.space, region.label)
+    if parts == 1:
+        writer = ResultWriter(e, p, region)
+
+        def finish(value: Expr) -> None:
+            writer.reader.memo.clear()
+            writer.element(value, {}, None, 1)
+
+        emit(e, p, tile, finish)
+        e.launch(label, flops)
+        return
+    cut, part, _ = split(p, parts)
+    slot, address = partial_slot(p, lowering, parts), partial_address(p, part)
+    emit(e, cut, tile, lambda value: e.b.store(e.buffer(slot, "write", "partial"), e.expr(address), value))
+    e.launch(f"{label} {parts} parts", flops)
+    add_parts(p, region, lowering, slot, address, part)
+
+
+def regroup(p: Contraction) -> None:
+    """Axes of the batch that only one operand has are more rows, or columns, of that one."""
+    kept: list[Axis] = []
+    rows: list[Axis] = []
+    columns: list[Axis] = []
+    for x in p.batch:
+        in_a, in_b = (not is_affine(s.address, (x,)) or stride(s.address, x) != 0 for s in (p.a, p.b))
+        (kept if in_a == in_b else rows if in_a else columns).append(x)
+    p.batch, p.m, p.n = kept, [*rows, *p.m], [*columns, *p.n]
+
+
+def tile_of(p: Contraction) -> Tile:
+    """The largest tile that leaves no multiprocessor without work, and wastes little at the edges."""
+    m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
+    batch = guess(extent_of(p.batch))
+    tiles = TILES if p.acc.itemsize == 4 else TILES[1:]
+    for tile in tiles[:-1]:
+        blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
+        if is_enough(p, blocks, LONG) and min(m, n) * 4 >= tile.rows * 3:
+            return tile
+    return tiles[-1]
+
+
+def is_enough(p: Contraction, blocks: int, long: int) -> bool:
+    """Whether so many blocks are work for a GPU, in parts where k is so long that their sums hardly count.
+
+    Args: long: steps of k of a part that take much longer than to write its sums and to add them.
+    """
+    first = p.k[0].extent
+    parts = min(guess(extent_of(p.k)) // long, first, MOST_PARTS) if isinstance(first, int) else 1
+    return blocks * max(parts, 1) >= MULTIPROCESSORS
+
+
+def parts_of(p: Contraction, tile: Size) -> int:
+    """How many parts to cut k into; 1 for none."""
+    first, depth = p.k[0].extent, guess(extent_of(p.k))
+    blocks = guess(extent_of(p.batch))
+    for axes, size in ((p.m, tile.rows), (p.n, tile.columns)):
+        blocks *= -(-guess(extent_of(axes)) // size)
+    if not isinstance(first, int) or blocks >= MULTIPROCESSORS:
+        return 1
+    return max(1, min(2 * MULTIPROCESSORS // max(blocks, 1), depth // LEAST_DEPTH, first, MOST_PARTS))
+
+
+def add_parts(p: Contraction, region: Region, lowering: Lowering, slot: Slot, address: Dim,
+              part: Axis) -> None:
+    """Launch the kernel that sums the parts, a thread for each result, and finishes the region."""
+    e = Emission(lowering, p.space, "sum_parts")
+    writer = ResultWriter(e, p, region)
+    source = e.buffer(slot, hint="partial")
+
+    def element() -> None:
+        writer.reader.memo.clear()
+        total = e.b.var(Const(0.0, KType(p.acc)), "sum")
+        with e.b.loop(e.expr(part.extent), name="part") as i:
+            e.space.bind(part.variable, i)
+            e.b.assign(total, binary("add", total, load(source, e.expr(address))))
+        writer.element(total, {}, None, 1)
+
+    e.tasks([(e.binder(x), x.extent) for x in (*p.batch, *p.m, *p.n)], element)
+    e.launch(f"{region.label} sum of {part.extent} parts")
+
+
+# ------------------------------------------------------------------------------------------ the kernel
+
+
+@dataclass
+class Frame:
+    """What a block knows of its tile: first row and column, number of rows, columns and steps of k."""
+
+    top: Expr
+    left: Expr
+    m: Expr
+    n: Expr
+    k: Expr
+    thread: Name
+
+
+@contextmanager
+def frame(e: Emission, p: Contraction, tile: Size) -> Iterator[Frame]:
+    """The loop over blocks, a tile each; the variables of the batch are bound in it."""
+    b = e.b
+    m, n = (b.let(e.expr(extent_of(axes)), "count") for axes in (p.m, p.n))
+    across, down = (b.let((count + (size - 1)) // size, "tiles")
+                    for count, size in ((n, tile.columns), (m, tile.rows)))
+    batch = [b.let(e.expr(x.extent), "batch") for x in p.batch]
+    total: Expr = across * down
+    for count in batch:
+        total = total * count
+    with b.block_loop(b.let(total, "total"), tile.threads) as block:
+        rest = b.let(block // across, "rest")
+        left = b.let(block % across * tile.columns, "left")
+        top = b.let(rest % down * tile.rows, "top")
+        rest = b.let(rest // down, "rest")
+        for x, count in zip(reversed(p.batch), reversed(batch), strict=True):
+            e.space.bind(x.variable, b.let(rest % count, "i"))
+            rest = b.let(rest // count, "rest")
+        k = b.let(_depth(e, p), "depth")
+        yield Frame(top, left, m, n, k, _thread(e, tile))
+
+
+def steps_along(b: Builder, k: Expr, depth: int) -> Expr:
+    return b.let((k + (depth - 1)) // depth, "steps")
+
+
+def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]) -> None:
+    """The kernel's body; `finish` takes each sum where its m and n are bound."""
+    with frame(e, p, tile) as f:
+        work = _Work(e, p, tile, f.thread)
+        sums = work.sums
+        a = _Slice(work, p.m, p.a, tile.rows, f.top, f.m, f.k, "a")
+        c = _Slice(work, p.n, p.b, tile.columns, f.left, f.n, f.k, "b")
+        _along_k(work, (a, c), steps_along(e.b, f.k, tile.depth))
+        _finish(work, sums, (f.top, f.m), (f.left, f.n), finish)
+
+
+def _depth(e: Emission, p: Contraction) -> Expr:
+    total: Expr = Const(1)
+    for x in p.k:
+        total = total * steps_of(e, p, x)
+    return total
+
+
+def _thread(e: Emission, tile: Size) -> Name:
+    """The number of the thread in its block, in a register."""
+    number = e.b.var(Const(0), "thread")
+    with e.b.loop(tile.threads, "thread", "t") as t:
+        e.b.assign(number, t)
+    return number
+
+
+def bind(e: Emission, axes: Sequence[Axis], flat: Expr) -> None:
+    """Let the variables of `axes` be the parts of a row-major position among them."""
+    rest = flat
+    for x in reversed(axes[1:]):
+        size = e.expr(x.extent)
+        e.space.bind(x.variable, e.b.let(rest % size, "i"))
+        rest = e.b.let(rest // size, "rest")
+    e.space.bind(axes[0].variable, rest)
+
+
+def offset_of(e: Emission, source: Source, axes: Sequence[Axis], k: Expr) -> Expr:
+    """How far step `k` is from the first one in memory; `k` may lie beyond the last."""
+    bind(e, axes, k)
+    far: Dim = 0
+    for x in axes:
+        far = far + stride(source.address, x) * x.variable
+    return e.expr(far)
+
+
+class Offsets:
+    """Where the steps of k lie, of an operand whose threads read several of them.
+
+    Several axes of k, those of a convolution, take divisions: they are done once in a block, ahead of the
+    step that they are for, and kept in shared memory for `ahead` slices of `depth` steps.
+    """
+
+    def __init__(self, e: Emission, source: Source, k: Sequence[Axis], depth: int, ahead: int, several: bool):
+        self.e, self.source, self.k, self.depth, self.ahead = e, source, k, depth, ahead
+        self.table = e.b.shared(i64, ahead * depth, "offsets") if several and len(k) > 1 else None
+
+    @staticmethod
+    def begin(b: Builder, all: Sequence[Offsets]) -> None:
+        """Fill tables for the first slices."""
+        for o in all:
+            for slice in range(o.ahead):
+                o.fill(Const(slice))
+        if any(o.table is not None for o in all):
+            b.barrier()
+
+    def fill(self, slice: Expr) -> None:
+        """Take a slice's place in the table: that of the one `ahead` before, which all are done with."""
+        if self.table is not None:
+            b = self.e.b
+            with b.loop(self.depth, "thread", "t") as t:
+                far = offset_of(self.e, self.source, self.k, b.let(slice * self.depth + t, "k"))
+                b.store(self.table, slice % self.ahead * self.depth + t, far)
+
+    def at(self, slice: Expr, step: Expr) -> Expr:
+        """Where a step of a slice lies."""
+        if self.table is not None:
+            return load(self.table, slice % self.ahead * self.depth + step)
+        return offset_of(self.e, self.source, self.k, self.e.b.let(slice * self.depth + step, "k"))
+
+
+class _Work:
+    """What the parts of a kernel share: a thread's sums, and where it stands in the tile."""
+
+    def __init__(self, e: Emission, p: Contraction, tile: Tile, thread: Name):
+        self.e, self.p, self.tile, self.thread = e, p, tile, thread
+        b, across = e.b, tile.columns // tile.own_columns
+        self.row = b.let(thread // across * QUAD, "row")
+        self.column = b.let(thread % across * QUAD, "column")
+        self.sums = b.scratch(p.acc, tile.own_rows * tile.own_columns, "sums")
+        with b.loop(tile.own_rows * tile.own_columns, "unroll") as i:
+            b.store(self.sums, i, Const(0.0, KType(p.acc)))
+
+    def rows(self, i: Expr) -> Expr:
+        """The tile's row of the thread's row `i`: groups of four neighbours, spread over the tile."""
+        return self.row + i // QUAD * (QUAD * self.tile.rows // self.tile.own_rows) + i % QUAD
+
+    def columns(self, i: Expr) -> Expr:
+        return self.column + i // QUAD * (QUAD * self.tile.columns // self.tile.own_columns) + i % QUAD
+
+
+class _Slice:
+    """A slice of an operand: `size` rows (or columns) from `first` on, `depth` steps of k."""
+
+    def __init__(self, work: _Work, axes: Sequence[Axis], source: Source, size: int, first: Expr, count: Expr,
+                 k: Expr, hint: str):
+        self.work, self.axes, self.source = work, axes, source
+        self.size, self.first, self.count, self.k = size, first, count, k
+        e, tile = work.e, work.tile
+        self.room = tile.depth * (size + PAD)
+        self.shared = e.b.shared(work.p.acc, 2 * self.room, hint)
+        self.each = size * tile.depth // tile.threads
+        self.held = e.b.scratch(work.p.acc, self.each, f"{hint}_next")
+        last = work.p.k[-1]
+        self.along_k = stride(source.address, last) == 1 and guess(last.extent) > 1
+        self.places = e.b.scratch(i64, self.each if self.along_k else 1, f"{hint}_at")
+        self.buffer = e.buffer(source.slot, hint=hint)
+        self.offsets = Offsets(e, source, work.p.k, tile.depth, 2, not self.along_k)
+        self._find_places()
+
+    def _find_places(self) -> None:
+        """Where the rows that this thread reads begin in memory."""
+        b, zero = self.work.e.b, {x.name: 0 for x in self.work.p.k}
+        with b.loop(self.each if self.along_k else 1, "unroll") as i:
+            bind(self.work.e, self.axes, b.let(self.first + self._row(i), "place"))
+            b.store(self.places, i, self.work.e.expr(evaluate(self.source.address, zero)))
+
+    def _row(self, i: Expr) -> Expr:
+        """The row of the thread's element `i`."""
+        tile, thread = self.work.tile, self.work.thread
+        return thread // tile.depth + i * (tile.threads // tile.depth) if self.along_k else thread % self.size
+
+    def _step(self, i: Expr) -> Expr:
+        tile, thread = self.work.tile, self.work.thread
+        return thread % tile.depth if self.along_k else thread // self.size + i * (tile.threads // self.size)
+
+    def fetch(self, slice: Expr) -> None:
+        """Read a slice into registers; what lies outside is 0."""
+        b, depth = self.work.e.b, self.work.tile.depth
+        with b.loop(self.each, "unroll") as i:
+            inside = binary("and", binary("lt", slice * depth + self._step(i), self.k),
+                            binary("lt", self.first + self._row(i), self.count))
+            far = self.offsets.at(slice, self._step(i))
+            where = load(self.places, i if self.along_k else 0) + far
+            value: Expr = load(self.buffer, b.let(where, "where"), mask=b.let(inside, "inside"))
+            for dtype in (*self.source.casts, self.work.p.acc):
+                value = cast(value, dtype)
+            b.store(self.held, i, value)
+
+    def put(self, half: Expr) -> None:
+        """Write what was read into a half of the shared memory."""
+        b = self.work.e.b
+        with b.loop(self.each, "unroll") as i:
+            at = half * self.room + self._step(i) * (self.size + PAD) + self._row(i)
+            b.store(self.shared, at, load(self.held, i))
+
+    def at(self, half: Expr, step: Expr, row: Expr) -> Expr:
+        """An element of the shared memory."""
+        return load(self.shared, half * self.room + step * (self.size + PAD) + row)
+
+
+def _along_k(work: _Work, slices: tuple[_Slice, _Slice], steps: Expr) -> None:
+    b = work.e.b
+    Offsets.begin(b, [s.offsets for s in slices])
+    for s in slices:
+        s.fetch(Const(0))
+        s.put(Const(0))
+    b.barrier()
+    with b.loop(steps, "rolled", "step") as step:
+        half = b.let(step % 2, "half")
+        more = b.let(binary("lt", step + 1, steps), "more")
+        with b.when(more):
+            for s in slices:
+                s.fetch(b.let(step + 1, "ahead"))
+                s.offsets.fill(b.let(step + 2, "after"))
+        _multiply(work, slices, half)
+        with b.when(more):
+            for s in slices:
+                s.put(1 - half)
+        b.barrier()
+
+
+def _multiply(work: _Work, slices: tuple[_Slice, _Slice], half: Expr) -> None:
+    """All multiply-adds of a slice."""
+    b, tile, (left, right) = work.e.b, work.tile, slices
+    rows, columns = (b.scratch(work.p.acc, n, h) for n, h in ((tile.own_rows, "x"), (tile.own_columns, "y")))
+    with b.loop(tile.depth, "unroll", "k") as k:
+        with b.loop(tile.own_rows, "unroll") as i:
+            b.store(rows, i, left.at(half, k, work.rows(i)))
+        with b.loop(tile.own_columns, "unroll", "j") as j:
+            b.store(columns, j, right.at(half, k, work.columns(j)))
+        with b.loop(tile.own_rows, "unroll") as i, b.loop(tile.own_columns, "unroll", "j") as j:
+            at = i * tile.own_columns + j
+            b.store(work.sums, at, fma(load(rows, i), load(columns, j), load(work.sums, at)))
+
+
+def _finish(work: _Work, sums: Buffer, rows: tuple[Expr, Expr], columns: tuple[Expr, Expr],
+            finish: Callable[[Expr], None]) -> None:
+    """Hand over the thread's sums that lie inside."""
+    b, tile, p = work.e.b, work.tile, work.p
+    (top, m), (left, n) = rows, columns
+    with b.loop(tile.own_rows, "unroll") as i:
+        row = b.let(top + work.rows(i), "m")
+        with b.when(binary("lt", row, m)):
+            bind(work.e, p.m, row)
+            with b.loop(tile.own_columns, "unroll", "j") as j:
+                column = b.let(left + work.columns(j), "n")
+                with b.when(binary("lt", column, n)):
+                    bind(work.e, p.n, column)
+                    finish(b.let(load(sums, i * tile.own_columns + j), "sum"))

@@ -1,0 +1,404 @@
+"""Reductions for targets whose tasks are blocks of threads.
+
+Short rows are shared by some threads of a warp, longer ones by a whole warp or a block. Each thread takes
+every so many elements of a row, so that neighbours read neighbours, and the threads' totals are combined in a
+fixed order. What several passes over a row need, and was read from memory or is costly, stays in registers.
+Columns are taken by blocks of neighbouring columns, whose threads go down them side by side. Where all this
+makes few blocks, rows are cut into pieces, and the pieces' results are reduced again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from graphtorch.ir.graph import Node, Value
+from graphtorch.ir.shape import Dim, bounds, numel
+
+from ...cpu import cost
+from ...cpu.loops.nest import Loop
+from ...cpu.loops.reductions import Group, Layout, RowKernel, accumulator, combine, identity
+from ...kernels.body.evaluate import Evaluator, Mask, Result
+from ...kernels.body.scope import upper_bound
+from ...kernels.ir import Buffer, Const, Expr, Name, binary, load, warp_reduce
+from ...kernels.program.program import Slot
+from ...kernels.uniform import WARP
+
+BLOCKS = 512  # so many keep a large GPU busy
+FEW_BLOCKS = 256  # less than so many do not
+LINE = 256  # elements: pieces of rows begin where lines of caches do
+PIECE = 2048  # elements, the fewest that are worth a piece
+SHORT, MEDIUM = 4, 512  # longest rows of a thread, and of a warp
+FEW_ROWS = 16  # which a block each is not too many for
+WARPS_THREADS = 128  # of a block whose warps have rows of their own
+MOST_THREADS = 512
+ELEMENTS = 8  # of a thread, in a block that has a row
+REGISTERS = 64  # of 4 bytes, for what is kept of a row
+MANY_OUTPUTS = 1 << 15  # columns from which on each thread has one
+FEW_STEPS = 32  # rows of columns that are not worth more than a thread
+SPLIT = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
+MOVES = ("reshape", "permute", "slice")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the threads share the work of a group.
+
+    Attributes:
+        kind: threads (each has a row or a column), rows, or columns.
+        threads: of a block.
+        width: threads that share a row; columns that a block takes.
+        pieces: how many parts of each row, and elements of a part; None for whole rows.
+    """
+
+    kind: str
+    threads: int = 0
+    width: int = 1
+    pieces: tuple[Dim, Dim] | None = None
+
+
+def choose(group: Group, layout: Layout) -> Plan:
+    """The plan for a group's rows or columns."""
+    length = numel(tuple(loop.extent for loop in layout.reduced))
+    outputs = numel(tuple(loop.extent for loop in layout.kept))
+    plan = _columns(length, outputs, layout) if layout.columns else _rows(length, outputs)
+    if plan.kind == "threads" or 0 in group.shape:
+        return Plan("threads")
+    return replace(plan, pieces=_pieces(plan, length, outputs, layout, len(group.levels)))
+
+
+def _rows(length: Dim, outputs: Dim) -> Plan:
+    most = bounds(length)[1]
+    if most <= SHORT:
+        return Plan("threads")
+    if most <= (MEDIUM if bounds(outputs)[1] > FEW_ROWS else WARP):
+        return Plan("rows", WARPS_THREADS, min(WARP, 1 << (-(-most // SHORT) - 1).bit_length()))
+    if not isinstance(length, int) and bounds(length)[0] <= MEDIUM:
+        return Plan("rows", MOST_THREADS // 2, MOST_THREADS // 2)
+    threads = -(-cost.guess(length) // (ELEMENTS * WARP)) * WARP
+    threads = min(MOST_THREADS, max(WARPS_THREADS, threads))
+    return Plan("rows", threads, threads)
+
+
+def _columns(length: Dim, outputs: Dim, layout: Layout) -> Plan:
+    if cost.guess(outputs) >= MANY_OUTPUTS or bounds(length)[1] < FEW_STEPS:
+        return Plan("threads")
+    wide = min(bounds(layout.kept[-1].extent)[1], WARP)
+    return Plan("columns", 256, 1 << (wide - 1).bit_length())
+
+
+def _pieces(plan: Plan, length: Dim, outputs: Dim, layout: Layout, levels: int) -> tuple[Dim, Dim] | None:
+    """Parts of rows, where whole rows are too few blocks."""
+    if plan.kind == "columns":
+        outer = numel(tuple(x.extent for x in layout.kept[:-1]))
+        blocks = outer * ceildiv(layout.kept[-1].extent, plan.width)
+    else:
+        blocks = ceildiv(outputs, plan.threads // plan.width)
+    most, share = bounds(blocks)[1], plan.width if plan.kind == "columns" else 1
+    if most >= FEW_BLOCKS:
+        return None
+    if isinstance(length, int):
+        wanted = min(-(-BLOCKS // max(1, most)), length * share // PIECE)
+        size = -(-length // max(1, wanted))
+        size = size if plan.kind == "columns" else -(-size // LINE) * LINE
+    else:
+        size = max(1, 4 * PIECE // share)
+    if bounds(length)[1] <= size or (levels > 1 and cost.guess(length) * share < 8 * PIECE):
+        return None
+    return ceildiv(length, size), size
+
+
+def ceildiv(extent: Dim, size: int) -> Dim:
+    return (extent + (size - 1)) // size
+
+
+def kernel_of(plan: Plan) -> Callable[..., RowKernel]:
+    """What makes the kernel of a plan, with the arguments of `RowKernel`."""
+    if plan.kind == "threads":
+        return ThreadRows
+    made = BlockColumns if plan.kind == "columns" else BlockRows if plan.width == plan.threads else WarpRows
+    return lambda *args, **kwargs: made(plan, *args, **kwargs)
+
+
+class ThreadRows(RowKernel):
+    """A row, or a column, for each thread."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.layout = Layout(self.layout.kept, self.layout.reduced, False)
+
+    def plan_kept_rows(self) -> None:
+        length = numel(self.group.reduced)
+        if isinstance(length, int) and length <= 2 * SHORT:
+            super().plan_kept_rows()
+
+
+class SharedRows(RowKernel):
+    """What kernels have in common in which several threads share a row."""
+
+    def __init__(self, plan: Plan, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.plan = plan
+        self.steps: int | None = None  # of a thread, where it keeps what it reads
+        self.step: Expr = Const(0)  # the number of the current one
+
+    def row_sizes(self, kept: Sequence[Loop]) -> list[tuple[Dim, Callable[[Expr], None]]]:
+        """What the number of a row is made of."""
+        sizes = [(loop.extent, self._binder(self.index[loop.axis])) for loop in kept]
+        return sizes if self.pieces is None else [(self.pieces[0], self._bind_piece), *sizes]
+
+    @property
+    def length(self) -> Dim:
+        return numel(tuple(loop.extent for loop in self.layout.reduced))
+
+    def _bind_piece(self, value: Expr) -> None:
+        assert self.pieces is not None
+        b, size = self.scope.b, self.scope.expr(self.pieces[1])
+        self.piece = value
+        self.piece_lo = b.let(value * size, "from")
+        self.piece_hi = b.let(upper_bound(self.piece_lo + size, self.scope.expr(self.length)), "to")
+
+    @property
+    def ends(self) -> tuple[Expr, Expr]:
+        """Where the elements of the row, or of its piece, begin and end."""
+        if self.pieces is not None:
+            return self.piece_lo, self.piece_hi
+        return Const(0), self.scope.expr(self.length)
+
+    def bind_element(self, position: Expr) -> None:
+        """Cut the number of an element of the row into its indices."""
+        self.bind_row(position, [(loop.extent, self._binder(self.index[loop.axis]))
+                                 for loop in self.layout.reduced])
+
+    # What a later pass needs again ------------------------------------------------------------------
+
+    def plan_kept_rows(self) -> None:
+        """What several passes ask for, and is costly or in memory, stays in registers where it fits."""
+        length = numel(self.group.reduced)
+        if not isinstance(length, int) or self.pieces or len(self.passes()) < 2:
+            return
+        steps = -(-length // self.plan.width)
+        room = REGISTERS
+        for value, first in self.worth_keeping():
+            room -= steps * -(-value.dtype.itemsize // 4)
+            if room < 0:
+                break
+            self.steps = steps
+            self.keep_row(value, first, steps)
+
+    def worth_keeping(self) -> Iterator[tuple[Value, int]]:
+        """Values, and the pass that has them first."""
+        full = [n.result() for n in self.region.nodes if n.types[0].shape == self.group.shape]
+        read = [v for v in self.leaves if v.shape == self.group.shape and v not in full]
+        roots, kept = self.roots(), dict[Value, int]()
+        costly = [v for v in full if v.node is not None and cost.weight(v.node) >= 0.5]
+        moved = [v for v in full if v.node is not None and v.node.op.name in MOVES]
+        for value in (*costly, *read, *moved):
+            if value in kept:
+                continue
+            users = [i for i, values in enumerate(roots)
+                     if value in self.needed(values, {v for v, first in kept.items() if first < i})]
+            if len(users) > 1:
+                kept[value] = users[0]
+                yield value, users[0]
+
+    def needed(self, values: Sequence[Value], held: set[Value]) -> set[Value]:
+        """What is computed or read for `values`, where `held` is at hand."""
+        seen, stack = set[Value](), [v for v in values if v not in held]
+        while stack:
+            value = stack.pop()
+            if value not in seen:
+                seen.add(value)
+                if value.node is not None and value not in self.leaves:
+                    stack.extend(v for v in value.node.operands if v not in held)
+        return seen
+
+    def keep(self, level: int) -> None:
+        chosen = [(v, line) for v, line in self.kept_rows.items() if self.first_pass[v] == level]
+        for value, line in chosen:
+            self.scope.b.store(line, self.step, self.evaluator.at(value, self.index))
+        for value, line in chosen:
+            self.leaves[value] = self.row_leaf(value, line)
+
+    def row_leaf(self, value: Value, line: Buffer) -> Callable[[Evaluator, Any, Mask | None], Result]:
+        before = self.leaves.get(value)
+
+        def read(e: Evaluator, index: Any, mask: Mask | None) -> Result:
+            if index != self.index:
+                return e.compute(value, index, mask) if before is None else before(e, index, mask)
+            return Result(e.scope.b.let(load(line, self.step), "kept"), e.scope.b.depth)
+
+        return read
+
+
+class BlockRows(SharedRows):
+    """A row for each block."""
+
+    @contextmanager
+    def open_rows(self) -> Iterator[None]:
+        sizes = self.row_sizes(self.layout.kept)
+        rows = numel(tuple(extent for extent, _ in sizes))
+        with self.scope.b.block_loop(self.scope.expr(rows), self.plan.threads, "row") as row:
+            self.bind_row(row, sizes)
+            yield
+
+    @contextmanager
+    def over_row(self) -> Iterator[None]:
+        b, threads = self.scope.b, self.plan.threads
+        low, high = self.ends
+        if self.steps is None:
+            with b.loop(high, "thread", "i", low) as i:
+                self.bind_element(i)
+                yield
+            return
+        with b.loop(threads, "thread", "t") as t, b.loop(self.steps, "unroll", "k") as step:
+            self.step = step
+            with self.below(b.let(step * threads + t, "i"), high):
+                yield
+
+    @contextmanager
+    def below(self, position: Expr, high: Expr) -> Iterator[None]:
+        """The element of a step, where there is one."""
+        assert self.steps is not None and isinstance(high, Const)
+        if self.steps * self.plan.width == high.value:
+            self.bind_element(position)
+            yield
+            return
+        with self.scope.b.when(binary("lt", position, high)):
+            self.bind_element(position)
+            yield
+
+    def complete(self, node: Node, total: Name | Buffer) -> None:
+        assert isinstance(total, Name)
+        op = SPLIT[node.op.name]
+        if total.type.dtype.is_bool:
+            op = {"add": "or", "max": "or", "mul": "and", "min": "and"}.get(op, op)
+        super().complete(node, self.combined(op, total))
+
+    def combined(self, op: str, total: Name) -> Name:
+        made = self.scope.b.block_reduce(op, total, self.plan.threads)
+        assert isinstance(made, Name)
+        return made
+
+    @contextmanager
+    def over_columns(self) -> Iterator[None]:
+        """Where results of the row are stored: by one thread. Over the row it has nothing to do."""
+        with self.scope.b.loop(1, "thread", "first"):
+            yield
+
+
+class WarpRows(BlockRows):
+    """A row for each warp, or for 2, 4, 8 or 16 threads of one."""
+
+    @contextmanager
+    def open_rows(self) -> Iterator[None]:
+        b, plan = self.scope.b, self.plan
+        sizes = self.row_sizes(self.layout.kept)
+        count, own = self.scope.expr(numel(tuple(extent for extent, _ in sizes))), plan.threads // plan.width
+        blocks = b.let((count + (own - 1)) // own, "blocks")
+        with b.block_loop(blocks, plan.threads) as block, b.loop(plan.threads, "thread", "t") as t:
+            row = b.let(block * own + t // plan.width, "row")
+            self.inside = b.let(binary("lt", row, count), "inside")
+            self.lane = b.let(t % plan.width, "lane")
+            self.first = b.let(binary("and", self.inside, binary("eq", self.lane, 0)), "first")
+            self.mask = self.inside
+            self.bind_row(b.let(upper_bound(row, count - 1), "row"), sizes)
+            yield
+
+    @contextmanager
+    def over_row(self) -> Iterator[None]:
+        b = self.scope.b
+        low, high = self.ends
+        if self.steps is None:
+            with b.loop(high, "serial", "i", low + self.lane, self.plan.width) as i:
+                self.bind_element(i)
+                yield
+            return
+        with b.loop(self.steps, "unroll", "k") as step:
+            self.step = step
+            with self.below(b.let(step * self.plan.width + self.lane, "i"), high):
+                yield
+
+    def combined(self, op: str, total: Name) -> Name:
+        made = self.scope.b.let(warp_reduce(op, total, self.plan.width), "total")
+        assert isinstance(made, Name)
+        return made
+
+    @contextmanager
+    def over_columns(self) -> Iterator[None]:
+        self.mask = self.first
+        yield
+        self.mask = self.inside
+
+    def write(self, slot: Slot, position: Expr, value: Expr) -> None:
+        self.scope.b.store(self.scope.buffer(slot, "write"), position, value, self.mask)
+
+
+class BlockColumns(SharedRows):
+    """Neighbouring columns for each block: in each of them some threads go down side by side."""
+
+    @contextmanager
+    def open_rows(self) -> Iterator[None]:
+        b, width = self.scope.b, self.plan.width
+        extent = self.layout.kept[-1].extent
+        self.columns = self.scope.expr(extent)
+        sizes = [*self.row_sizes(self.layout.kept[:-1]), (ceildiv(extent, width), self._bind_columns)]
+        count = numel(tuple(size for size, _ in sizes))
+        with b.block_loop(self.scope.expr(count), self.plan.threads) as block:
+            self.bind_row(block, sizes)
+            yield
+
+    def _bind_columns(self, value: Expr) -> None:
+        self.first_column = self.scope.b.let(value * self.plan.width, "c0")
+
+    def plan_kept_rows(self) -> None:
+        """Nothing: a thread has as many elements as the columns are long."""
+
+    @contextmanager
+    def at_column(self, own: Expr) -> Iterator[None]:
+        """Column `own` of the block, where there is one."""
+        b = self.scope.b
+        column = b.let(self.first_column + own, "c")
+        with b.when(binary("lt", column, self.columns)):
+            self._binder(self.index[self.layout.kept[-1].axis])(column)
+            self.own = own
+            yield
+
+    @contextmanager
+    def over_row(self) -> Iterator[None]:
+        b, width = self.scope.b, self.plan.width
+        low, high = self.ends
+        with (b.loop(self.plan.threads, "thread", "t") as t, self.at_column(b.let(t % width, "own")),
+              b.loop(high, "serial", "i", b.let(low + t // width, "start"), self.plan.threads // width) as i):
+            self.bind_element(i)
+            yield
+
+    @contextmanager
+    def over_columns(self) -> Iterator[None]:
+        with self.scope.b.loop(self.plan.width, "thread", "own") as own, self.at_column(own):
+            yield
+
+    def column(self) -> Expr:
+        return self.own
+
+    def start(self, node: Node) -> Name | Buffer:
+        return self.scope.b.var(identity(node), node.op.name)
+
+    def complete(self, node: Node, total: Name | Buffer) -> None:
+        """The totals of the threads of a column combined in a line of shared memory."""
+        assert isinstance(total, Name)
+        b, width, threads = self.scope.b, self.plan.width, self.plan.threads
+        parts = b.shared(accumulator(node), threads, "parts")
+        line = b.shared(accumulator(node), width, node.op.name)
+        with b.loop(threads, "thread", "t") as t:
+            b.store(parts, t, total)
+        b.barrier()
+        with b.loop(width, "thread", "own") as own:
+            found = b.let(load(parts, own), "total")
+            for other in range(1, threads // width):
+                found = b.let(combine(node, found, load(parts, own + other * width)), "total")
+            b.store(line, own, found)
+        b.barrier()
+        super().complete(node, line)

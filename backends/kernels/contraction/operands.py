@@ -1,0 +1,58 @@
+"""Operands of a contraction: read in place through views and casts, or computed into memory first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphtorch.ir.dtype import DType, f32
+from graphtorch.ir.graph import Value
+from graphtorch.ir.shape import Dim
+
+from ..body.access import Reader, resolve
+from ..body.space import Space
+from ..ir import cast
+from ..program.lowering import Lowering, Region
+from .problem import Axis, Emission, Source, flat
+
+
+def accumulator(dtype: DType) -> DType:
+    """The dtype that products of `dtype` are summed in."""
+    return f32 if dtype.is_floating_point and dtype.itemsize == 2 else dtype
+
+
+def source_of(region: Region, lowering: Lowering, space: Space, value: Value, index: Sequence[Dim]) -> Source:
+    """`value` of the region's body at `index`."""
+    access = resolve(value, index)
+    if access is None:
+        return computed(region, lowering, value).at(space.linear(index, value.shape))
+    outside = region.operands[region.body.inputs.index(access.leaf)]
+    stable = lowering.is_stable(outside)
+    reused = lowering.is_fixed(outside)
+    return Source(lowering.slot(outside), outside.dtype, access.address, access.casts, stable, reused)
+
+
+def plain_source(region: Region, lowering: Lowering, value: Value) -> Source:
+    """`value` as a row-major array in memory (address 0), copied if it is a view of something."""
+    if value.node is not None:
+        return computed(region, lowering, value)
+    outside = region.operands[region.body.inputs.index(value)]
+    return Source(lowering.slot(outside), outside.dtype, 0, (), lowering.is_stable(outside))
+
+
+def computed(region: Region, lowering: Lowering, value: Value) -> Source:
+    """Launch the kernel that computes `value` into a temporary."""
+    space = Space()
+    slot = lowering.temporary(value.dtype, value.shape)
+    e = Emission(lowering, space, "operand")
+    axes = [Axis(space.opaque(d), d) for d in value.shape]
+    slots = dict(zip(region.body.inputs, region.operands, strict=True))
+    reader = Reader(e.b, space, lambda leaf: e.buffer(lowering.slot(slots[leaf])))
+
+    def element() -> None:
+        reader.memo.clear()
+        result = reader.value(value, [a.variable for a in axes], {})
+        e.b.store(e.buffer(slot, "write", "y"), e.expr(flat(axes)), cast(result, value.dtype))
+
+    e.tasks([(e.binder(a), a.extent) for a in axes[:-1]], lambda: e.loop_over(axes[-1:], element))
+    e.launch("operand")
+    return Source(slot, value.dtype, 0)

@@ -1,0 +1,147 @@
+"""Donated inputs: which outputs may be written into the memory of the input they take over.
+
+An update in place is right if no later launch reads the input, and a kernel that reads the input and
+writes the output does so element by element: it reads element I before it stores element I, in the same
+iteration of the same loops, and I is another one in each iteration. Whatever is not seen to be so keeps
+memory of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+
+from ..ir import (
+    Assign,
+    Buffer,
+    Call,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Name,
+    Ref,
+    Stmt,
+    Store,
+    Var,
+    While,
+    walk,
+)
+from ..text import print_expr
+from .program import Launch, Program, Slot, touched
+
+
+def assign_aliases(program: Program, donates: Iterable[tuple[int, int]]) -> None:
+    """Set `alias` of the outputs that may take over their input; pairs are (output, input)."""
+    taken: set[Slot] = set()
+    for output, source in donates:
+        out, given = program.outputs[output], program.inputs[source]
+        if (
+            given not in taken
+            and (out.dtype, out.shape) == (given.dtype, given.shape)
+            and _allowed(program, out, given)
+        ):
+            out.alias = given
+            taken.add(given)
+
+
+def _allowed(program: Program, out: Slot, given: Slot) -> bool:
+    if any(given in launch.slots for launch in program.prologue):
+        return False
+    users = [item for item in program.launches if out in touched(item)]
+    if not users:
+        return False
+    later = program.launches[program.launches.index(users[0]):]
+    readers = [item for item in later if given in touched(item)]
+    return all(isinstance(item, Launch) and _in_place(item, out, given) for item in readers)
+
+
+def _in_place(launch: Launch, out: Slot, given: Slot) -> bool:
+    buffers = dict(zip(launch.slots, launch.kernel.buffers, strict=True))
+    repeated = launch.slots.count(out) != 1 or launch.slots.count(given) != 1
+    return not repeated and elementwise(launch.kernel, buffers[given], buffers[out])
+
+
+def elementwise(kernel: Kernel, source: Buffer, target: Buffer) -> bool:
+    """Whether `target` may be the memory of `source` in `kernel`."""
+    if any(isinstance(s, Call) for s in walk(kernel.body)):
+        return False
+    found = [(loops, block, s) for loops, block, s in _places(kernel.body, ())
+             if isinstance(s, Store) and s.buffer is target]
+    if len(found) != 1:
+        return False
+    loops, block, store = found[0]
+    if loops and loops[0].kind == "block" and not any(loop.kind == "thread" for loop in loops):
+        return False  # all threads store it, some before others have read
+    ahead = block[:block.index(store) + 1]
+    reads = [load for s in ahead for load in loads(s)]
+    everywhere = [load for s in kernel.body for load in _all_loads(s)]
+    if any(load.buffer is target for load in everywhere):
+        return False
+    inside = [load for load in reads if load.buffer is source]
+    if len(inside) != sum(load.buffer is source for load in everywhere):
+        return False
+    where = (print_expr(store.index), store.value.type.lanes)
+    same = all((print_expr(load.index), load.type.lanes) == where for load in inside)
+    return same and _varies(kernel, store.index, loops)
+
+
+def _places(body: list[Stmt], loops: tuple[For, ...]) -> Iterator[tuple[tuple[For, ...], list[Stmt], Stmt]]:
+    """Every statement with the loops around it and the block it stands in."""
+    for s in body:
+        yield loops, body, s
+        if isinstance(s, For):
+            yield from _places(s.body, (*loops, s))
+        elif isinstance(s, If):
+            yield from _places(s.then, loops)
+            yield from _places(s.orelse, loops)
+        elif isinstance(s, While):
+            yield from _places(s.body, loops)
+
+
+def _varies(kernel: Kernel, index: Expr, loops: Sequence[For]) -> bool:
+    """Whether `index` depends on every loop, and on nothing that is assigned."""
+    meaning: dict[Name, tuple[Expr, ...]] = {
+        s.name: (s.value,) for s in walk(kernel.body) if isinstance(s, Let)
+    }
+    meaning.update({s.var: (s.lo,) for s in walk(kernel.body) if isinstance(s, For)})
+    registers = {s.name for s in walk(kernel.body) if isinstance(s, (Var, Assign))}
+    seen: set[Name] = set()
+    waiting = list(_parts(index))
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Name) and part not in seen:
+            seen.add(part)
+            waiting += [p for e in meaning.get(part, ()) for p in _parts(e)]
+    return not seen & registers and all(loop.var in seen for loop in loops)
+
+
+def loads(s: Stmt) -> Iterator[Load]:
+    """The loads in the expressions of one statement, not of the statements inside it."""
+    if isinstance(s, (For, If, While)):
+        s_exprs: tuple[object, ...] = (s.lo, s.hi, s.step) if isinstance(s, For) else (s.condition,)
+    else:
+        s_exprs = tuple(getattr(s, f.name) for f in fields(s))
+    for e in s_exprs:
+        yield from (p for p in _parts(e) if isinstance(p, Load))
+
+
+def _all_loads(s: Stmt) -> Iterator[Load]:
+    for inner in walk([s]):
+        yield from loads(inner)
+
+
+def _parts(e: object) -> Iterator[Expr]:
+    """`e` and the expressions inside it."""
+    if isinstance(e, Expr):
+        yield e
+        if not isinstance(e, Name):
+            for f in fields(e):  # type: ignore[arg-type]
+                yield from _parts(getattr(e, f.name))
+    elif isinstance(e, (tuple, list)):
+        for item in e:
+            yield from _parts(item)
+    elif isinstance(e, Ref):
+        yield from _parts(e.offset)
