@@ -1,6 +1,7 @@
 """Which CUDA devices there are: GPUs through CuPy, or the emulated one where GRAPHTORCH_CUDA=emulated.
 
-Counting asks NVIDIA's driver alone; CuPy is imported for the first device that is asked for.
+Counting asks NVIDIA's driver alone; CuPy is imported for the first device that is asked for, and so is what
+emulates one.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import functools
 import importlib
 import importlib.util
 import os
+from typing import Any
 
-from . import emulated
 from .device import Device
 
 VARIABLE = "GRAPHTORCH_CUDA"
@@ -22,7 +23,7 @@ HELP = ('pip install "graphtorch[cuda13]" (or cuda12) where there is an NVIDIA G
 def count() -> int:
     """How many devices there are. Raises: RuntimeError: GRAPHTORCH_CUDA is neither empty nor ``emulated``."""
     if emulates():
-        return 1 if emulated.compiler() else 0
+        return 1 if _module("emulated").compiler() else 0
     return _gpus() if _has_cupy() else 0
 
 
@@ -67,13 +68,19 @@ def emulates() -> bool:
 
 @functools.cache
 def _emulated() -> Device:
-    return emulated.EmulatedDevice()
+    made: Device = _module("emulated").EmulatedDevice()
+    return made
 
 
 @functools.cache
 def _gpu(index: int) -> Device:
-    made: Device = importlib.import_module(".cupy_device", __package__).CupyDevice(index)
-    return made  # imported here because CuPy takes a while
+    made: Device = _module("cupy_device").CupyDevice(index)
+    return made
+
+
+def _module(name: str) -> Any:
+    """One of ours that takes a while to import, as CuPy does."""
+    return importlib.import_module(f".{name}", __package__)
 
 
 @functools.cache

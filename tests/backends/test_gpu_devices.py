@@ -8,9 +8,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +53,23 @@ def test_without_a_gpu_the_error_says_what_helps(monkeypatch: pytest.MonkeyPatch
         devices.device()
     assert "graphtorch[cuda13]" in str(caught.value) and "GRAPHTORCH_CUDA=emulated" in str(caught.value)
     assert "cupy" not in sys.modules
+
+
+def test_importing_needs_neither_cupy_nor_an_emulator(tmp_path: Path) -> None:
+    """Where CuPy is installed as well: it takes a second, and most programs run on the CPU."""
+    broken = "raise AssertionError('CuPy is imported')\n"
+    (tmp_path / "cupy.py").write_text(broken)
+    (tmp_path / "cupy_backends.py").write_text(broken)
+    code = ("import sys; sys.path.insert(0, sys.argv[1])\n"
+            "import graphtorch as torch, graphtorch.aot\nassert torch.cuda.is_available() in (False, True)\n"
+            "print(torch.ones(3).sum().item(), 'cupy' in sys.modules)\n")
+    environment = {k: v for k, v in os.environ.items() if k != devices.VARIABLE}
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, capture_output=True,
+                          text=True)
+    assert (done.stdout, done.stderr) == ("3.0 False\n", "")
+    loaded = subprocess.run([sys.executable, "-c", "import graphtorch, sys; print(*sys.modules)"],
+                            env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert not {f"graphtorch.backends.gpu.{m}" for m in ("emulated", "nvrtc", "unit")} & set(loaded)
 
 
 def test_other_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
