@@ -12,9 +12,11 @@ import functools
 import importlib.util
 import itertools
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import cache
@@ -22,6 +24,9 @@ from .device import DeviceError
 
 HERE = Path(__file__).parent
 NAMES = ("libnvrtc.so.13", "libnvrtc.so.12")
+_USES = re.compile(  # what the assembler says of a kernel when it is asked to be verbose
+    r"Function properties for (\w+)\n.*?(\d+) bytes stack frame, (\d+) bytes spill stores, \d+ bytes spill "
+    r"loads\n.*?Used (\d+) registers(?:, used \d+ barriers)?(?:, (\d+) bytes smem)?")
 OPTIONS = ("-std=c++17", "--fmad=true", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
 
 
@@ -88,22 +93,56 @@ def version() -> str:
     return f"{major.value}.{minor.value}"
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What a kernel takes of a multiprocessor: of each thread, but for `shared`.
+
+    Attributes:
+        registers: 32-bit registers.
+        spilled: bytes that are stored for want of registers.
+        stack: bytes of local memory: what is spilled, and arrays whose indices are not constants.
+        shared: bytes that a block declares.
+    """
+
+    registers: int
+    spilled: int
+    stack: int
+    shared: int
+
+
+def resources(text: str, architecture: str) -> dict[str, Resources]:
+    """What each kernel of a unit takes, from the disk cache where that is known. Raises: as `compile`."""
+    name = cache.key("nvrtc resources", prelude(), text, *OPTIONS, architecture, version())
+    found = cache.load(name)
+    if found is None:
+        log = _compiled(text, architecture, ("--ptxas-options=-v", "-w"))[1]
+        found = {m[1]: [int(m[i] or 0) for i in (4, 3, 2, 5)] for m in _USES.finditer(log)}, b""
+        cache.store(name, *found)
+    return {kernel: Resources(*uses) for kernel, uses in found[0].items()}
+
+
 def compile(text: str, architecture: str) -> bytes:
     """The cubin of a unit for an architecture such as ``sm_90``; its PTX for one such as ``compute_90``.
 
     Raises: DeviceError: there is no NVRTC, or it refuses the text, with what it says.
     """
+    return _compiled(text, architecture)[0]
+
+
+def _compiled(text: str, architecture: str, more: Sequence[str] = ()) -> tuple[bytes, str]:
+    """The code of a unit, and what NVRTC says of it. Args: more: options."""
     nvrtc = _required()
     program = ctypes.c_void_p()
     source = f"{prelude()}\n#line 1 \"unit\"\n{text}".encode()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"unit.cu", 0, None, None)
     try:
-        options = [o.encode() for o in (f"-arch={architecture}", *OPTIONS)]
+        options = [o.encode() for o in (f"-arch={architecture}", *OPTIONS, *more)]
         if nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options)):
             raise DeviceError(f"NVRTC refused a unit of kernels:\n{_text(nvrtc, program)[:4000]}")
-        if architecture.startswith("compute_"):
-            return _bytes(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
-        return _bytes(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
+        ptx = architecture.startswith("compute_")
+        size, get = (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX) if ptx else \
+            (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
+        return _bytes(size, get, program), _text(nvrtc, program)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 

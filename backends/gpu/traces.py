@@ -28,7 +28,10 @@ class Counts:
         launches, barriers: how many; a barrier counts once a block.
         requests: instructions of warps that touch device memory.
         sectors: how many these moved; `ideal` is the least for as many bytes.
-        shared: instructions of warps that touch shared memory; `turns`: in how many turns the banks gave it.
+        touched: different sectors that a launch read, and that it wrote: what the memory behind all caches
+            moves at least.
+        shared: instructions of warps that touch shared memory; `turns`: in how many turns the banks gave it;
+            `least`: in how many without conflicts.
     """
 
     launches: int = 0
@@ -36,8 +39,10 @@ class Counts:
     requests: int = 0
     sectors: int = 0
     ideal: int = 0
+    touched: int = 0
     shared: int = 0
     turns: int = 0
+    least: int = 0
 
     def add(self, other: Counts) -> None:
         for name, value in vars(other).items():
@@ -47,16 +52,34 @@ class Counts:
 def requests(trace: np.ndarray) -> np.ndarray:
     """For each access the number of its request: a warp's lanes that do one thing for the same time."""
     thread = trace["block"].astype(np.int64) * 1024 + trace["thread"]
-    place = np.stack([thread, trace["line"].astype(np.int64), trace["kind"].astype(np.int64)])
-    order = np.lexsort(place)
-    sorted_places = place[:, order]
-    new = np.append(True, (sorted_places[:, 1:] != sorted_places[:, :-1]).any(0)) if len(trace) else \
-        np.zeros(0, bool)
+    place = _keys(thread, trace["line"], trace["kind"])
+    order = np.argsort(place, kind="stable")
+    ordered = place[order]
+    new = np.append(True, ordered[1:] != ordered[:-1])[: len(trace)]
     start = np.maximum.accumulate(np.where(new, np.arange(len(trace)), 0))
     times = np.empty(len(trace), np.int64)
     times[order] = np.arange(len(trace)) - start  # the how manieth of its kind in its thread
-    keys = np.stack([thread // LANES, place[1], place[2], times], 1)
-    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    return _ranks(_keys(thread // LANES, trace["line"], trace["kind"], times))
+
+
+def _ranks(keys: np.ndarray) -> np.ndarray:
+    """Which of the different keys each is, in order."""
+    return np.unique(keys, return_inverse=True)[1].reshape(-1)
+
+
+def _keys(*columns: np.ndarray) -> np.ndarray:
+    """One number for each row of several columns, another one for another row."""
+    keys = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        added = column.astype(np.int64)
+        if len(added):
+            added -= added.min()  # addresses lie close together
+        width = int(added.max(initial=0)) + 1
+        if (int(keys.max(initial=0)) + 1) * width >= 1 << 62:
+            keys, added = _ranks(keys), _ranks(added)
+            width = int(added.max(initial=0)) + 1
+        keys = keys * width + added
+    return keys
 
 
 def counts(trace: np.ndarray, barriers: int) -> Counts:
@@ -65,38 +88,45 @@ def counts(trace: np.ndarray, barriers: int) -> Counts:
     number = requests(trace)
     apart = trace["kind"] & SHARED == 0
     found.requests, found.sectors, found.ideal = _sectors(trace[apart], number[apart])
-    found.shared, found.turns = _turns(trace[~apart], number[~apart])
+    found.touched = _touched(trace[apart])
+    found.shared, found.turns, found.least = _turns(trace[~apart], number[~apart])
     return found
+
+
+def _touched(trace: np.ndarray) -> int:
+    store = (trace["kind"] & STORE).astype(np.uint64)
+    ends = trace["at"], trace["at"] + np.maximum(trace["size"], 1) - 1
+    return len(np.unique(np.concatenate([end // SECTOR * 2 + store for end in ends])))
 
 
 def _sectors(trace: np.ndarray, number: np.ndarray) -> tuple[int, int, int]:
     if not len(trace):
         return 0, 0, 0
-    first, last = trace["at"] // SECTOR, (trace["at"] + trace["size"] - 1) // SECTOR
-    pairs = np.concatenate([np.stack([number, s.astype(np.int64)], 1) for s in (first, last)])
+    ends = trace["at"], trace["at"] + trace["size"] - 1
+    pairs = _keys(np.concatenate([number, number]), np.concatenate([end // SECTOR for end in ends]))
     # bytes that a request asks for, each counted once: a number read by all lanes is one
-    fields = number, trace["at"].astype(np.int64), trace["size"].astype(np.int64)
-    asked = np.unique(np.stack(fields, 1), axis=0)
-    size = np.bincount(asked[:, 0], asked[:, 2])
+    _, asked = np.unique(_keys(number, trace["at"], trace["size"]), return_index=True)
+    size = np.bincount(number[asked], trace["size"][asked])
     least = -(-size[size > 0].astype(np.int64) // SECTOR)
-    return len(least), len(np.unique(pairs, axis=0)), int(least.sum())
+    return len(least), len(np.unique(pairs)), int(least.sum())
 
 
-def _turns(trace: np.ndarray, number: np.ndarray) -> tuple[int, int]:
+def _turns(trace: np.ndarray, number: np.ndarray) -> tuple[int, int, int]:
     if not len(trace):
-        return 0, 0
+        return 0, 0, 0
     # wider accesses are taken by halves and quarters of a warp
     wide = np.maximum(trace["size"].astype(np.int64) // WORD, 1)
     part = number * 8 + (trace["thread"].astype(np.int64) % LANES) * wide // LANES
-    words = np.concatenate([np.stack([part, trace["at"].astype(np.int64) // WORD + i], 1)[wide > i]
-                            for i in range(int(wide.max()))])
-    words = np.unique(words, axis=0)
-    _, at, per_bank = np.unique(np.stack([words[:, 0], words[:, 1] % BANKS], 1), axis=0, return_index=True,
-                                return_counts=True)
-    parts, where = np.unique(words[at, 0], return_inverse=True)
+    of_part = np.concatenate([part[wide > i] for i in range(int(wide.max()))])
+    first = trace["at"].astype(np.int64) // WORD
+    word = np.concatenate([(first + i)[wide > i] for i in range(int(wide.max()))])
+    _, different = np.unique(_keys(of_part, word), return_index=True)
+    of_part, word = of_part[different], word[different]
+    _, at, per_bank = np.unique(_keys(of_part, word % BANKS), return_index=True, return_counts=True)
+    parts, where = np.unique(of_part[at], return_inverse=True)
     most = np.zeros(len(parts), np.int64)
     np.maximum.at(most, where.reshape(-1), per_bank)
-    return len(np.unique(number)), int(most.sum())
+    return len(np.unique(number)), int(most.sum()), len(parts)
 
 
 def race(trace: np.ndarray) -> tuple[int, str] | None:
@@ -131,8 +161,7 @@ def _in_other_blocks(cell: np.ndarray, every: np.ndarray) -> np.void | None:
 
 
 def _in_other_threads(cell: np.ndarray, every: np.ndarray) -> np.void | None:
-    phases = np.unique(np.stack([cell, every["phase"].astype(np.int64)], 1), axis=0, return_inverse=True)[1]
-    phases = phases.reshape(-1)
+    phases = _ranks(_keys(cell, every["phase"]))
     stored = np.zeros(phases.max(initial=-1) + 1, bool)
     np.logical_or.at(stored, phases, every["kind"] & STORE != 0)
     kept = stored[phases]

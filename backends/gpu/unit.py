@@ -59,21 +59,21 @@ class Tasks:
         known = dict(zip(self.sizes, sizes, strict=True))
         try:
             for let in self.lets:
-                known[let.name] = _evaluate(let.value, known)
-            lo, hi, step = (_evaluate(e, known) for e in (self.loop.lo, self.loop.hi, self.loop.step))
+                known[let.name] = evaluate(let.value, known)
+            lo, hi, step = (evaluate(e, known) for e in (self.loop.lo, self.loop.hi, self.loop.step))
         except KeyError:
             return None
         return max(0, -(-(hi - lo) // step))
 
 
-def _evaluate(e: Expr, known: Mapping[Name, int]) -> int:
+def evaluate(e: Expr, known: Mapping[Name, int]) -> int:
     """An index expression as a number. Raises: KeyError where it needs more than sizes."""
     if isinstance(e, k.Const):
         return int(e.value)
     if isinstance(e, Name):
         return known[e]
     if isinstance(e, k.Binary) and e.op in _ARITHMETIC:
-        return _ARITHMETIC[e.op](_evaluate(e.a, known), _evaluate(e.b, known))
+        return _ARITHMETIC[e.op](evaluate(e.a, known), evaluate(e.b, known))
     raise KeyError(e)
 
 
@@ -144,6 +144,10 @@ class Unit:
         if key not in self._kernels:
             self._kernels[key] = [self._stage(kernel, shared, part) for part in parts(kernel)]
         return self._kernels[key]
+
+    def kernels(self) -> Iterator[tuple[Kernel, list[Stage]]]:
+        """The kernels so far, and the stages of each."""
+        return ((kernel, stages) for (kernel, _), stages in self._kernels.items())
 
     def _symbol(self, hint: str) -> str:
         """A name that no other function of the unit has."""

@@ -1,0 +1,325 @@
+"""Kernels for GPUs looked at without one: what the emulated device counts, and what NVRTC says they take.
+
+    python -m tools.bench cuda --emulated [NAME ...] [--json FILE]    counts, for a fixed set of kernels
+    python -m tools.bench cuda --resources [NAME ...] [--json FILE]   registers and spills, of all ops too
+
+A row is a kernel of a small program. "sectors" is how many times as many sectors of 32 bytes its requests
+move as their bytes need, "turns" how many times as many turns the banks of shared memory take as without
+conflicts: 1.00 is ideal. FLOPs are those of its loops. "H100" is the least time that an H100 (SXM) takes for
+it: its bytes, each moved once, at 3.35 TB/s, or its operations at 67 TFLOP/s, those of tensor cores at 989;
+the larger is named.
+
+On a machine with a GPU `tools/gpu.py --bench` measures instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import graphtorch as torch
+from graphtorch import nn
+from graphtorch.backends.gpu import compiler, nvrtc
+from graphtorch.backends.gpu.buffer import DeviceBuffer
+from graphtorch.backends.gpu.device import Launch, Module, Series
+from graphtorch.backends.gpu.emulated import EmulatedDevice
+from graphtorch.backends.gpu.executable import Executable
+from graphtorch.backends.gpu.operations import Operations, operations
+from graphtorch.backends.gpu.traces import SECTOR
+from graphtorch.backends.gpu.unit import Unit
+from graphtorch.ir.graph import Graph
+from graphtorch.nn import functional as F
+
+ROOT = Path(__file__).resolve().parents[2]
+BANDWIDTH, PLAIN, MATRICES = 3.35e12, 67e12, 989e12  # of an H100 SXM: bytes and operations a second
+# https://resources.nvidia.com/en-us-tensor-core (f32 without, bf16 with tensor cores, neither sparse)
+ARCHITECTURES = ("sm_80", "sm_90")  # and the newest that NVRTC knows
+
+Row = dict[str, Any]
+
+
+# ------------------------------------------------------------------------------------------ the fixed set
+
+
+Make = Callable[[], Graph]
+
+
+def function(call: Callable[..., Any], *shapes: Sequence[int], dtype: Any = torch.float32) -> Make:
+    """The graph of a function of tensors of these shapes."""
+    def make() -> Graph:
+        given = [torch.zeros(*shape, dtype=dtype) for shape in shapes]
+        return torch.trace(call, *given).graph
+    return make
+
+
+def lenet_step() -> Graph:
+    """A step of the LeNet's training, batch 2, as one graph."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    import replay_graphs  # what tools/replay.py lowers: it has this step
+    made: Graph = replay_graphs.step(lenet, lambda: (torch.zeros(2, 1, 28, 28), torch.tensor([3, 1])))().graph
+    return made
+
+
+def lenet() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+        nn.Linear(84, 10))
+
+
+def attention(causal: bool, dtype: Any) -> Callable[[], Graph]:
+    return function(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal),
+                    *[(1, 2, 128, 64)] * 3, dtype=dtype)
+
+
+def layer_norm(x: Any, w: Any, b: Any) -> Any:
+    return F.layer_norm(x, (512,), w, b)
+
+
+def linear_gelu(x: Any, w: Any, b: Any) -> Any:
+    return F.gelu(F.linear(x, w, b))
+
+
+def convolution(x: Any, w: Any, b: Any) -> Any:
+    return F.conv2d(x, w, b, padding=1)
+
+
+BF16 = torch.bfloat16
+SQUARE = (256, 256)
+CASES: dict[str, Callable[[], Graph]] = {
+    "x * y + x f32": function(lambda x, y: x * y + x, SQUARE, SQUARE),
+    "gelu bf16": function(F.gelu, SQUARE, dtype=BF16),
+    "bias + relu f32": function(lambda x, b: F.relu(x + b), SQUARE, (256,)),
+    "f32 to bf16": function(lambda x: x.to(BF16), SQUARE),
+    "sum of rows f32": function(lambda x: x.sum(1), SQUARE),
+    "sum of columns f32": function(lambda x: x.sum(0), SQUARE),
+    "sum of all f32": function(lambda x: x.sum(), SQUARE),
+    "max of rows bf16": function(lambda x: x.amax(1), SQUARE, dtype=BF16),
+    "softmax f32": function(lambda x: x.softmax(1), (64, 512)),
+    "softmax bf16": function(lambda x: x.softmax(1), (64, 512), dtype=BF16),
+    "layer norm f32": function(layer_norm, (64, 512), (512,), (512,)),
+    "layer norm bf16": function(layer_norm, (64, 512), (512,), (512,), dtype=BF16),
+    "transpose f32": function(lambda x: x.t().contiguous(), SQUARE),
+    "transpose bf16": function(lambda x: x.t().contiguous(), SQUARE, dtype=BF16),
+    "heads forward f32": function(lambda x: x.transpose(1, 2).contiguous(), (2, 32, 4, 64)),
+    "matmul 256 f32": function(torch.matmul, SQUARE, SQUARE),
+    "matmul 256 bf16": function(torch.matmul, SQUARE, SQUARE, dtype=BF16),
+    "matmul 512 bf16": function(torch.matmul, (512, 512), (512, 512), dtype=BF16),
+    "linear + gelu bf16": function(linear_gelu, SQUARE, SQUARE, (256,), dtype=BF16),
+    "conv 3x3 f32": function(convolution, (2, 16, 16, 16), (32, 16, 3, 3), (32,)),
+    "attention 128x64 f32": attention(False, torch.float32),
+    "attention 128x64 bf16": attention(False, BF16),
+    "attention 128x64 bf16 causal": attention(True, BF16),
+    "lenet step": lenet_step,
+}
+
+
+def selected(patterns: Sequence[str]) -> Iterator[tuple[str, Callable[[], Graph]]]:
+    for name, make in CASES.items():
+        if not patterns or any(fnmatch.fnmatch(name, p) for p in patterns):
+            yield name, make
+
+
+# ------------------------------------------------------------------------------------------ counts
+
+
+class Noting:
+    """A module that notes what is launched."""
+
+    def __init__(self, module: Module):
+        self.module = module
+        self.launches: list[Launch] = []
+
+    def series(self, launches: Sequence[Launch]) -> Series:
+        self.launches += launches
+        return self.module.series(launches)
+
+
+def inputs(graph: Graph) -> list[np.ndarray]:
+    """Numbers that no sum of is 0, and small ones for integers, which may be places."""
+    rng = np.random.default_rng(0)
+    made = []
+    for value in graph.inputs:
+        shape = tuple(int(d) for d in value.shape)
+        made.append(np.asarray(rng.uniform(0.1, 1.0, shape) if value.dtype.is_floating_point
+                               else rng.integers(0, 2, shape)).astype(value.dtype.numpy))
+    return made
+
+
+def counted(name: str, graph: Graph) -> list[Row]:
+    """A row for each kernel of the program, from one run on a device that notes every access."""
+    device, unit = EmulatedDevice(traced=True), Unit()
+    built = compiler.build(graph, unit)
+    module = Noting(device.load(unit.pieces(device.compilers)))
+    Executable(built, module, device)([DeviceBuffer.of(x, device) for x in inputs(graph)])
+    device.synchronize()
+    done = flops(unit, module.launches)
+    rows = []
+    for kernel, c in device.counts.items():
+        row: Row = {"case": name, "kernel": kernel, **vars(c)}
+        work = done.get(kernel)
+        if work is not None:
+            row.update(flops=work.plain + work.matrices, **roofline(c.touched * SECTOR, work))
+        rows.append(row)
+    return rows
+
+
+def flops(unit: Unit, launches: Iterable[Launch]) -> dict[str, Operations]:
+    """Operations of each kernel in these launches; those are left out that depend on what is in memory."""
+    stages = {stage.function: (kernel, i) for kernel, stages in unit.kernels()
+              for i, stage in enumerate(stages)}
+    found: dict[str, Operations] = {}
+    for launch in launches:
+        kernel, i = stages[launch.function]
+        one = operations(kernel, [size for _, size in launch.sizes])[i]
+        if one is not None:
+            found.setdefault(launch.function, Operations()).add(one)
+    return found
+
+
+def roofline(moved: int, work: Operations) -> Row:
+    """Least microseconds on an H100, and what they are needed for."""
+    times = {"memory": moved / BANDWIDTH, "FLOPs": work.plain / PLAIN,
+             "tensor cores": work.matrices / MATRICES}
+    limit = max(times, key=lambda name: times[name])
+    return {"us": times[limit] * 1e6, "limit": limit}
+
+
+# ------------------------------------------------------------------------------------------ resources
+
+
+def resources(unit: Unit, architecture: str) -> dict[str, nvrtc.Resources]:
+    """What NVRTC says of the kernels of a unit."""
+    found: dict[str, nvrtc.Resources] = {}
+    for piece in unit.pieces(16):
+        found.update(nvrtc.resources(piece.text, architecture))
+    return found
+
+
+def architectures() -> tuple[str, ...]:
+    newest = f"sm_{max(nvrtc.architectures())}"
+    return (*ARCHITECTURES, *({newest} - set(ARCHITECTURES)))
+
+
+def every_op() -> Iterator[tuple[str, Graph]]:
+    """The samples of all op records, as the tests have them."""
+    sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+    import op_samples  # tables of the tests
+    for sample in op_samples.every():
+        yield f"op {sample.name}", sample.graph()
+
+
+def taken(names: Sequence[str]) -> Iterator[Row]:
+    """A row for each kernel and architecture; a kernel that several programs have comes once."""
+    unit, case_of, blocks = Unit(), dict[str, str](), set[str]()
+    graphs = [(name, make()) for name, make in selected(names)]
+    for name, graph in (*graphs, *(every_op() if not names else ())):
+        for kernel in compiler.build(graph, unit).kernels:
+            for stage in kernel.stages:
+                case_of.setdefault(stage.function, name)
+                blocks |= {stage.function} if stage.threads else set()
+    for architecture in architectures():
+        for kernel, uses in resources(unit, architecture).items():
+            yield {"case": case_of[kernel], "kernel": kernel, "architecture": architecture,
+                   "blocks": kernel in blocks, **vars(uses)}
+
+
+# ------------------------------------------------------------------------------------------ tables
+
+
+def ratio(a: int, b: int) -> str:
+    return f"{a / b:.2f}" if b else "-"
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "requests": lambda r: f"{r['requests']:,}",
+    "sectors": lambda r: ratio(r["sectors"], r["ideal"]),
+    "shared": lambda r: f"{r['shared']:,}",
+    "turns": lambda r: ratio(r["turns"], r["least"]),
+    "barriers": lambda r: f"{r['barriers']:,}",
+    "KiB": lambda r: f"{r['touched'] * SECTOR / 1024:,.0f}",
+    "MFLOP": lambda r: f"{r['flops'] / 1e6:.2f}" if "flops" in r else "-",
+    "H100 us": lambda r: f"{r['us']:.3f}" if "us" in r else "-",
+    "limit": lambda r: r.get("limit", "-"),
+    "regs": lambda r: str(r.get("registers", "-")),
+    "spilled": lambda r: str(r.get("spilled", "-")),
+    "smem": lambda r: str(r.get("declared", "-")),
+}
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *(x.rjust(w) for x, w in
+                                                           zip(row[1:], widths[1:], strict=True))])
+                     for row in rows)
+
+
+def emulated(names: Sequence[str]) -> list[Row]:
+    """Print the table of counts."""
+    rows: list[Row] = []
+    for name, make in selected(names):
+        graph = make()
+        found = counted(name, graph)
+        if nvrtc.library() is not None:
+            unit = Unit()
+            compiler.build(graph, unit)
+            uses = resources(unit, "sm_90")
+            for row in found:
+                of_it = uses[row["kernel"]]
+                row.update(registers=of_it.registers, spilled=of_it.spilled, declared=of_it.shared)
+        rows += found
+    lines = [["kernel", *COLUMNS]]
+    lines += [[f"{row['case']}: {row['kernel']}", *(write(row) for write in COLUMNS.values())]
+              for row in rows]
+    print(table(lines))
+    return rows
+
+
+def used(names: Sequence[str]) -> list[Row]:
+    """Print what kernels take: how many there are, the most of each, and every one that spills."""
+    if nvrtc.library() is None:
+        raise SystemExit("registers are told by NVRTC, and there is none: pip install nvidia-cuda-nvrtc")
+    rows = list(taken(names))
+    lines = [["architecture", "kernels", "of blocks", "most registers", "most shared", "that spill",
+              "of blocks"]]
+    for name in architectures():
+        own = [r for r in rows if r["architecture"] == name]
+        spills = [r for r in own if r["spilled"]]
+        counts = len(own), sum(r["blocks"] for r in own), max(r["registers"] for r in own), \
+            max(r["shared"] for r in own), len(spills), sum(r["blocks"] for r in spills)
+        lines.append([name, *map(str, counts)])
+    print(table(lines))
+    shown = [r for r in rows if r["spilled"] or names]
+    if shown:
+        fields = ("registers", "spilled", "stack", "shared")
+        print()
+        print(table([["kernel", "architecture", *fields],
+                     *[[f"{r['case']}: {r['kernel']}", r["architecture"], *(str(r[f]) for f in fields)]
+                       for r in shown]]))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="cuda", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"cases: {', '.join(CASES)}; * and ? stand for anything")
+    parser.add_argument("--emulated", action="store_true", help="counts, on the emulated device")
+    parser.add_argument("--resources", action="store_true", help="what kernels take, by NVRTC")
+    parser.add_argument("--json", type=Path, help="where the rows are written to")
+    options = parser.parse_args()
+    if options.emulated == options.resources:
+        raise SystemExit("cuda: --emulated or --resources; on a GPU tools/gpu.py --bench measures")
+    rows = (emulated if options.emulated else used)(options.names)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
