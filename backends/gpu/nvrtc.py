@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 NAMES = ("libnvrtc.so.13", "libnvrtc.so.12")
 _USES = re.compile(  # what the assembler says of a kernel when it is asked to be verbose
     r"Function properties for (\w+)\n.*?(\d+) bytes stack frame, (\d+) bytes spill stores, \d+ bytes spill "
-    r"loads\n.*?Used (\d+) registers(?:, used \d+ barriers)?(?:, (\d+) bytes smem)?")
+    r"loads\n.*?Used (\d+) registers(?:.*?(\d+) bytes smem)?")
 OPTIONS = ("-std=c++17", "--fmad=true", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
 
 
@@ -115,10 +115,9 @@ def resources(text: str, architecture: str) -> dict[str, Resources]:
     name = cache.key("nvrtc resources", prelude(), text, *OPTIONS, architecture, version())
     found = cache.load(name)
     if found is None:
-        log = _compiled(text, architecture, ("--ptxas-options=-v", "-w"))[1]
-        found = {m[1]: [int(m[i] or 0) for i in (4, 3, 2, 5)] for m in _USES.finditer(log)}, b""
+        found = {"log": _compiled(text, architecture, ("--ptxas-options=-v", "-w"))[1]}, b""
         cache.store(name, *found)
-    return {kernel: Resources(*uses) for kernel, uses in found[0].items()}
+    return {m[1]: Resources(*(int(m[i] or 0) for i in (4, 3, 2, 5))) for m in _USES.finditer(found[0]["log"])}
 
 
 def compile(text: str, architecture: str) -> bytes:
