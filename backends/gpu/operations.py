@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from graphtorch.ir.dtype import DType
 
@@ -106,7 +106,7 @@ def _call(s: k.Call, known: dict[Name, int], threads: int) -> Operations:
 
 def _expression(e: Expr) -> Operations:
     """What it takes to compute a value once."""
-    inner = [x for name in e.__slots__ if isinstance(x := getattr(e, name), Expr)]
+    inner = [x for f in fields(e) if isinstance(x := getattr(e, f.name), Expr)]  # type: ignore[arg-type]
     total = Operations(_own(e))
     for x in inner:
         total.add(_expression(x))
