@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 from graphtorch.ir.dtype import DType
 
 from ..kernels import ir as k
+from ..kernels.body.maths import functions
 from ..kernels.ir import Builder, Expr, For, Kernel, KType, Name, Stmt
-from ..kernels.maths import functions
 from .unit import evaluate, parts
 
 ONE = frozenset({"add", "sub", "mul", "div", "rem", "fmod", "sqrt", "rsqrt"})
