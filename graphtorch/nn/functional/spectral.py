@@ -85,30 +85,21 @@ def stft(
     """
     check_tensor("stft", "input", input)
     is_complex = input.is_complex() or (window is not None and window.is_complex())
-    if return_complex is None:
-        if not is_complex:
-            raise RuntimeError(
-                "stft requires the return_complex parameter be given for real inputs, and will further "
-                "require that return_complex=True in a future PyTorch release."
-            )
-        return_complex = True
-    x = _framed(input, n_fft, n_fft // 4 if hop_length is None else hop_length, center, pad_mode)
-    frames = x * _window("stft", window, n_fft if win_length is None else win_length, n_fft, x)
-    dtype = frames._type.dtype
-    if not dtype.is_complex:
-        frames = cast_tensor(frames, dtype.complex)
-    spectrum = run("Stft", ops.fft, frames, dim=2, inverse=False)
+    if return_complex is None and not is_complex:
+        raise RuntimeError(
+            "stft requires the return_complex parameter be given for real inputs, and will further "
+            "require that return_complex=True in a future PyTorch release."
+        )
     if onesided is None:
         onesided = not is_complex
-    if onesided:
-        if is_complex:
-            raise RuntimeError("Cannot have onesided output if window or input is complex")
-        spectrum = spectrum.narrow(2, 0, n_fft // 2 + 1)
+    x = _framed(input, n_fft, n_fft // 4 if hop_length is None else hop_length, center, pad_mode)
+    frames = x * _window("stft", window, n_fft if win_length is None else win_length, n_fft, x)
+    spectrum = _spectrum(frames, n_fft, onesided, is_complex)
     if normalized:
         spectrum = spectrum * (1 / math.sqrt(n_fft))
     made = spectrum.transpose(1, 2)
     made = made if input.ndim == 2 else made.squeeze(0)
-    if return_complex:
+    if return_complex or return_complex is None:
         return made  # type: ignore[no-any-return]
     warnings.warn(
         "stft with return_complex=False is deprecated. In a future pytorch release, stft will return complex "
@@ -116,6 +107,19 @@ def stft(
         stacklevel=2,
     )
     return FUNCTIONS["view_as_real"](made.contiguous())  # type: ignore[no-any-return]
+
+
+def _spectrum(frames: Tensor, n_fft: int, onesided: bool, is_complex: bool) -> Any:
+    """The frequencies [B, count, n_fft] of frames, or [B, count, n_fft // 2 + 1] of one side."""
+    dtype = frames._type.dtype
+    if not dtype.is_complex:
+        frames = cast_tensor(frames, dtype.complex)
+    spectrum = run("Stft", ops.fft, frames, dim=2, inverse=False)
+    if not onesided:
+        return spectrum
+    if is_complex:
+        raise RuntimeError("Cannot have onesided output if window or input is complex")
+    return spectrum.narrow(2, 0, n_fft // 2 + 1)
 
 
 def istft(

@@ -139,15 +139,9 @@ def accelerate_(torch: Any) -> Any:
     return [losses, third, same, accelerator.unwrap_model(model).state_dict(), accelerator.num_processes]
 
 
-def lightning_(torch: Any) -> Any:
-    """`Trainer.fit` of three epochs with dropout, shuffles, validation, early stopping, a progress bar, a
-    scheduler, clipping and checkpoints, which are read and gone on from."""
-    import contextlib
-    import io
-    import logging
-
+def _lightning_model(torch: Any) -> Any:
+    """A module whose steps are logged, with the losses it saw."""
     import pytorch_lightning as lightning
-    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 
     class Model(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self, rate: float = 0.01) -> None:
@@ -169,28 +163,45 @@ def lightning_(torch: Any) -> Any:
             optimizer = torch.optim.Adam(self.parameters(), lr=self.hparams.rate)
             return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
 
-    def trainer(epochs: int, folder: str) -> Any:
-        best = ModelCheckpoint(folder, monitor="val", save_top_k=1, save_last=True)
-        return lightning.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            callbacks=[best, EarlyStopping("val", patience=5), TQDMProgressBar()],
-            gradient_clip_val=0.5,
-            default_root_dir=folder,
-            accumulate_grad_batches=2,
-        )
+    return Model
 
+
+def _lightning_trainer(epochs: int, folder: str) -> Any:
+    import pytorch_lightning as lightning
+    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+
+    best = ModelCheckpoint(folder, monitor="val", save_top_k=1, save_last=True)
+    return lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        callbacks=[best, EarlyStopping("val", patience=5), TQDMProgressBar()],
+        gradient_clip_val=0.5,
+        default_root_dir=folder,
+        accumulate_grad_batches=2,
+    )
+
+
+def lightning_(torch: Any) -> Any:
+    """`Trainer.fit` of three epochs with dropout, shuffles, validation, early stopping, a progress bar, a
+    scheduler, clipping and checkpoints, which are read and gone on from."""
+    import contextlib
+    import io
+    import logging
+
+    import pytorch_lightning as lightning
+
+    Model = _lightning_model(torch)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     lightning.seed_everything(7)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as shown:
-        fit = trainer(3, folder)
+        fit = _lightning_trainer(3, folder)
         model = Model()
         fit.fit(model, _shuffled(torch), _loader(torch))
         best = Model.load_from_checkpoint(fit.checkpoint_callback.best_model_path)
         further = Model()
-        more = trainer(4, folder)
+        more = _lightning_trainer(4, folder)
         more.fit(further, _shuffled(torch), _loader(torch), ckpt_path=f"{folder}/last.ckpt")
         return {
             "losses": model.losses,
