@@ -30,6 +30,15 @@ def test_no_slot_is_silent(op: Op) -> None:
         assert not op.is_core, "nothing to differentiate through"
 
 
+@pytest.mark.parametrize("fact", ["kind", "weight", "batch"])
+def test_a_record_without_a_fact_is_refused(fact: str) -> None:
+    known = OPS["exp"]
+    facts = {name: getattr(known, name) for name in ("kind", "weight", "batch") if name != fact}
+    with pytest.raises(TypeError, match=fact):
+        Op("silent", known.doc, known.operands, known.infer, known.vjp, known.reference, **facts)
+    assert "silent" not in OPS
+
+
 @pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
 def test_attributes_are_a_frozen_record(op: Op) -> None:
     assert issubclass(op.attrs, Attrs)
