@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from graphtorch.ir.graph import Node
 
+from ..kernels.body.pointwise import is_pointwise
 from .attention import backward as attention_grad
 from .attention import forward as attention
 from .pooling.disjoint import fits_vectors
-
-# Composites with a kernel that is better than what they decompose into.
-WHOLE = frozenset({
-    "relu", "silu", "gelu", "softplus", "log_sigmoid", "elu", "leaky_relu", "hardtanh", "hardsigmoid",
-    "hardswish", "mish", "softsign", "square", "reciprocal", "rsqrt", "max_pool_grad",
-    "sample_bilinear", "sample_bilinear_grad"})
+from .whole.table import OPAQUE
 
 
 def _keeps_elements(node: Node) -> bool:
@@ -25,10 +21,15 @@ CHOSEN = {"bitcast": _keeps_elements, "attention": attention.fits, "attention_gr
           "max_pool_input_grad": fits_vectors}  # taken whole where this says so
 
 
-def supports(node: Node) -> bool:
-    """Core ops, and some composites, on real types."""
+def has_kernel(node: Node) -> bool:
+    """Whether there is a kernel for just this op, which is better than one for what it decomposes into."""
     name = node.op.name
-    if not (node.op.is_core or name in WHOLE or (name in CHOSEN and CHOSEN[name](node))):
+    return (is_pointwise(node) or name in OPAQUE) and (name not in CHOSEN or CHOSEN[name](node))
+
+
+def supports(node: Node) -> bool:
+    """Core ops, and composites that have a kernel of their own, on real types."""
+    if not (node.op.is_core or has_kernel(node)):
         return False
     for value in node.operands:
         if value.type.dtype.is_complex:

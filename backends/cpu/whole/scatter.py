@@ -29,11 +29,20 @@ if TYPE_CHECKING:  # it runs what this file defines
     from ..loops.stages import Stages
 
 Place = Callable[[Index], Index]
+Combine = Callable[[Expr, Expr], Expr]
 
 BLOCK = 512  # neighbouring elements of the result that a task takes at least
 THREADS = 1 << 17  # that share the result of a scatter on a GPU
 SPREAD = 31  # what indices are multiplied by to tell the threads' places apart
 MOST_SHARES = 1024  # each of them goes through all updates
+
+
+def added(old: Expr, update: Expr) -> Expr:
+    return binary("or" if old.type.dtype.is_bool else "add", old, update)
+
+
+COMBINED: dict[str, Combine | None] = {"scatter": None, "scatter_add": added}
+SCATTERS = (*COMBINED, "index_put")
 
 
 @dataclass(eq=False)
@@ -44,13 +53,14 @@ class Updates:
         shape: the sizes updates run through.
         free: those of its axes that are dimensions of the result too.
         inner: whether the last axis is free and no position depends on it.
+        combine: what an update makes of what is there; None: it takes its place.
     """
 
     node: Node
     shape: Shape
     free: tuple[int, ...]
     inner: bool
-    accumulate: bool
+    combine: Combine | None
 
     @property
     def x(self) -> Value:
@@ -58,13 +68,13 @@ class Updates:
 
     @property
     def source(self) -> Value:
-        return self.node.operands[2 if self.node.op.name.startswith("scatter") else 1]
+        return self.node.operands[1 if self.node.op.name == "index_put" else 2]
 
 
 def scatter_updates(node: Node) -> Updates:
     shape, dim = node.operands[1].shape, node.attrs.dim
     free = tuple(a for a in range(len(shape)) if a != dim)
-    return Updates(node, shape, free, False, node.op.name == "scatter_add")
+    return Updates(node, shape, free, False, COMBINED[node.op.name])
 
 
 def put_updates(node: Node) -> Updates:
@@ -76,7 +86,8 @@ def put_updates(node: Node) -> Updates:
     rest = [size for axis, size in enumerate(x.shape) if axis not in dims]
     shape = (*rest[:first], *block, *rest[first:])
     free = tuple(a for a in range(len(shape)) if not first <= a < first + rank)
-    return Updates(node, shape, free, bool(free) and free[-1] == len(shape) - 1, node.attrs.accumulate)
+    return Updates(node, shape, free, bool(free) and free[-1] == len(shape) - 1,
+                   added if node.attrs.accumulate else None)
 
 
 class ScatterKernel:
@@ -228,16 +239,16 @@ class ScatterKernel:
         index = self.index if updates.node.op.name != "index_put" \
             else broadcast_index(self.index, updates.shape, source.shape)
         value = cast(self.evaluator.at(source, index), self.out.dtype)
-        if updates.accumulate:
+        if updates.combine:
             old = load(buffer, position)
-            value = binary("or" if self.out.dtype.is_bool else "add", old, value)
+            value = updates.combine(old, value)
         b.store(buffer, position, value)
 
 
 def lower_scatter(stages: Stages, node: Node) -> None:
     """x copied to the result, then the updates; 16-bit sums are kept in f32 until the end."""
     updates = put_updates(node) if node.op.name == "index_put" else scatter_updates(node)
-    dtype = wide(updates.x.dtype) if updates.accumulate else updates.x.dtype
+    dtype = wide(updates.x.dtype) if updates.combine else updates.x.dtype
     result = node.result()
     if dtype is updates.x.dtype:
         out = stages.result_slot(result)

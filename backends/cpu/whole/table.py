@@ -17,7 +17,7 @@ from .factor import KERNELS, lower_factor, lower_require
 from .mersenne import DRAWS, lower_draw, lower_permutation
 from .running import SCANS, lower_scan
 from .sampling import lower_sample, lower_sample_grad
-from .scatter import lower_scatter
+from .scatter import SCATTERS, lower_scatter
 from .sort import lower_sort
 from .suppression import lower_nms
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # stages.py runs what is listed here
 Lower = Callable[["Stages", Node], None]
 OPAQUE: dict[str, Lower] = {
     **dict.fromkeys(SCANS, lower_scan),
-    **dict.fromkeys(("scatter", "scatter_add", "index_put"), lower_scatter),
+    **dict.fromkeys(SCATTERS, lower_scatter),
     "attention": lower_attention,
     "attention_grad": lower_attention_grad,
     "max_pool_grad": lower_max_pool_grad,

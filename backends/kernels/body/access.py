@@ -19,10 +19,7 @@ from graphtorch.ir.views import STRIDED, StridedView
 from ..ir import Buffer, Builder, Const, Expr, KType, Lanes, Shuffle, binary, cast, load, splat
 from .pointwise import emit_op, is_pointwise
 from .space import Space, coefficient
-from .views import VIEWS as PLAIN_VIEWS
-from .views import operand_index
-
-VIEWS = PLAIN_VIEWS | {"detach"}
+from .views import VIEWS, operand_index
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ class Reader:
             return self.read(self._position(index, value), self.buffer_of(value))
         if node.op.name == "constant":
             return self._constant(node, value)
-        if node.op.name in VIEWS and node.op.name != "detach":
+        if node.op.name in VIEWS:
             return self._viewed(node, index, known)
         if node.op.name == "iota":
             place = self.space.expr(index[node.attrs.dim])
