@@ -28,6 +28,16 @@ _SAME = {name: name for name in (
 
 
 @rounded_once
+def entr(input: Tensor) -> Tensor:
+    """-x log x; 0 at 0, -inf below."""
+    check_tensor("special_entr", "input", input)
+    where = FUNCTIONS["where"]
+    safe = where(input > 0, input, 1.0)
+    found = where(input > 0, -safe * safe.log(), where(input == 0, 0.0, -math.inf))
+    return where(FUNCTIONS["isnan"](input), math.nan, found)  # type: ignore[no-any-return]
+
+
+@rounded_once
 def xlog1py(input: Any, other: Any) -> Tensor:
     """x log(1 + y); 0 where x is 0 and y is not NaN."""
     x, y = (v if isinstance(v, Tensor) else FUNCTIONS["full_like"](other if v is input else input, v)
@@ -92,7 +102,7 @@ def _unary(name: str) -> Callable[..., Tensor]:
     return define
 
 
-entr, i0e, i1, i1e = _unary("entr"), _unary("i0e"), _unary("i1"), _unary("i1e")
+i0e, i1, i1e = _unary("i0e"), _unary("i1"), _unary("i1e")
 
 
 def zeta(input: Any, other: Any) -> Tensor:

@@ -17,7 +17,7 @@ from ..op import BY_DECOMPOSITION, Weight
 from .common import REAL_FLOATING, Expr, fn, number
 from .elementwise import unary
 
-__all__ = ["digamma", "entr", "erf", "erfc", "erfinv", "lgamma"]
+__all__ = ["digamma", "erf", "erfc", "erfinv", "lgamma"]
 
 TWO_BY_SQRT_PI = 2 / math.sqrt(math.pi)
 
@@ -187,25 +187,6 @@ erfinv = unary(
     REAL_FLOATING,
     formula=_erfinv_formula,
     weight=Weight.SLOW, reference_ns=700.0,
-)
-
-
-# ------------------------------ entropy
-
-
-def _entr_numpy(x: np.ndarray) -> np.ndarray:
-    inside = np.where(x > 0, x, 1)
-    return np.where(x > 0, -inside * np.log(inside), np.where(x == 0, 0, np.where(x < 0, -np.inf, x)))
-
-
-entr = unary(
-    "entr",
-    "-x log(x); 0 at 0, -inf below.",
-    _entr_numpy,
-    lambda g, x, y: -g * (fn.log(x) + 1),
-    REAL_FLOATING,
-    formula=lambda x: fn.where(x < 0, -math.inf, -fn.xlogy(x, x)),
-    weight=Weight.SLOW,
 )
 
 

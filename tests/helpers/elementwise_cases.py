@@ -87,7 +87,6 @@ UNARY: dict[str, list[Case]] = {
     "angle": [analytic("angle")],
     "erf": [Case("erf")],
     "erfc": [Case("erfc")],
-    "entr": [Case("special.entr", smooth=ABOVE_ONE)],
     "erfinv": [
         Case("erfinv", smooth=UNIT, corners=(0.0, 1.0, -1.0, 1.5, nan, 1e-6, 0.999999, -0.5, 0.5))
     ],
