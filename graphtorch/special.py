@@ -37,10 +37,13 @@ def entr(input: Tensor) -> Tensor:
     return where(FUNCTIONS["isnan"](input), math.nan, found)  # type: ignore[no-any-return]
 
 
+@rounded_once
 def xlog1py(input: Any, other: Any) -> Tensor:
     """x log(1 + y); 0 where x is 0 and y is not NaN."""
-    dtype = floating(common_dtype(input, other))
-    return elementwise("SpecialXlog1Py", ops.xlog1py, input, other, dtype=dtype)
+    x, y = (v if isinstance(v, Tensor) else FUNCTIONS["full_like"](other if v is input else input, v)
+            for v in (input, other))
+    nothing = (x == 0) & FUNCTIONS["isnan"](y).logical_not()
+    return FUNCTIONS["where"](nothing, 0.0, x * FUNCTIONS["log1p"](y))  # type: ignore[no-any-return]
 
 
 @rounded_once

@@ -48,7 +48,7 @@ __all__ = [
     "add", "atan2", "bitwise_and", "bitwise_or", "bitwise_xor", "cast", "complex", "copysign", "div", "eq",
     "floor_div", "fmax", "fmin", "fmod", "ge", "gt", "hypot", "le", "logaddexp", "logical_and", "logical_or",
     "logical_xor", "lt", "maximum", "minimum", "mul", "muladd", "ne", "nextafter", "pow", "product",
-    "remainder", "shift_left", "shift_right", "sub", "trunc_div", "where", "xlog1py", "xlogy",
+    "remainder", "shift_left", "shift_right", "sub", "trunc_div", "where", "xlogy",
 ]
 
 COMPLEX_OF = {f32: c64, f64: c128}
@@ -316,15 +316,6 @@ xlogy = binary(
     _xlogy_numpy,
     _xlogy_rule,
     formula=lambda x, y: fn.where(fn.eq(x, 0) & ~fn.isnan(y), 0, x * fn.log(y)),
-    weight=Weight.SLOW,
-)
-
-xlog1py = binary(
-    "xlog1py",
-    "x * log(1 + y), exact for small y; 0 where x is 0 and y is not nan.",
-    lambda x, y: np.where((x == 0) & ~np.isnan(y), 0, x * np.log1p(y)),
-    lambda g, x, y, z: (fn.where(fn.eq(x, 0) & (y <= -1), 0, g * fn.log1p(y)), g * x / (y + 1)),
-    formula=lambda x, y: fn.where(fn.eq(x, 0) & ~fn.isnan(y), 0, x * fn.log1p(y)),
     weight=Weight.SLOW,
 )
 

@@ -144,7 +144,6 @@ BINARY: dict[str, list[Case]] = {
     "nextafter": [Case("nextafter")],
     "hypot": [Case("hypot")],
     "logaddexp": [Case("logaddexp")],
-    "xlog1py": [Case("special.xlog1py", smooth=POSITIVE_SECOND)],
     "xlogy": [Case("xlogy", smooth=POSITIVE_SECOND)],
     "eq": [numeric("eq")],
     "ne": [numeric("ne")],

@@ -505,13 +505,6 @@ def _xlogy(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr:
     return select(nothing, number(0, x), product)
 
 
-@rule("xlog1py")
-def _xlog1py(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr:
-    product = binary("mul", x, unary("log1p", y))
-    nothing = binary("and", binary("eq", x, number(0, x)), logical_not(unary("isnan", y)))
-    return select(nothing, number(0, x), product)
-
-
 # Comparisons, logic, bits -----------------------------------------------------------------------------
 
 
