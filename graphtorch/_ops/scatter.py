@@ -193,8 +193,6 @@ def _reduced(
         logical = {"sum": "amax", "mean": "amin", "prod": "amin"}.get(reduce, reduce)
         found = _reduced(input.to(wide), dim, index, src.to(wide), logical, include_self, kind)
         return found.to(input.dtype)
-    if reduce == "amax" and include_self and input.dtype.is_floating_point:
-        return _scatter("scatter_amax", input, dim, index, src, kind)
     nothing, ones = FUNCTIONS["zeros_like"](input), FUNCTIONS["ones_like"](src)
     touched = _scatter("scatter_add", nothing, dim, index, ones, kind)
     base = (

@@ -16,14 +16,13 @@ from ..op import Attrs, Kind, NoGradient, Op, Weight
 from ..shape import Shape, broadcast
 from .batching import along
 from .checks import attrs_of, check_axis, ints, listed
-from .common import ORDERED, check_domain, number, ops, sum_to, wide, zeros, zeros_like
+from .common import number, ops, sum_to, wide, zeros, zeros_like
 from .index_batch import index_batch, index_put_batch, index_select_batch, searchsorted_batch
 from .require import FAILURES
 from .shape import DimAttrs, slice_dim
 
 __all__ = [
-    "gather", "index", "index_put", "index_select", "scatter", "scatter_add", "scatter_amax",
-    "searchsorted", "sort", "topk",
+    "gather", "index", "index_put", "index_select", "scatter", "scatter_add", "searchsorted", "sort", "topk",
 ]
 
 
@@ -183,46 +182,6 @@ scatter_add = Op(
     infer=_scatter_infer,
     vjp=lambda node, g: (g, None, _source_gradient(node, g)),
     reference=_scatter_add_reference,
-    kind=Kind.SCATTER, weight=Weight.PLAIN, raises=True, batch=along("dim"),
-)
-
-
-def _scatter_amax_infer(attrs: DimAttrs, x: Type, index: Type, src: Type) -> tuple[Type, ...]:
-    check_domain("scatter_amax", x, ORDERED)
-    return _scatter_infer(attrs, x, index, src)
-
-
-def _scatter_amax_reference(
-    attrs: PlacesAttrs, x: np.ndarray, index: np.ndarray, src: np.ndarray
-) -> np.ndarray:
-    _check_range(index, x.shape[attrs.dim], attrs.dim, kind=attrs.kind)
-    result = wide(x).copy()
-    np.maximum.at(result, _coordinates(index, attrs.dim), _used_source(index, src).astype(result.dtype))
-    return result.astype(x.dtype)
-
-
-def _scatter_amax_vjp(node: Node, g: Value) -> tuple[Value, None, Value]:
-    """Those that are the largest of a place share its gradient."""
-    x, index, src = node.operands
-    result, dim = node.result(), attrs_of(node, DimAttrs).dim
-    used = ops.slice(src, start=(0,) * src.rank, stop=index.shape, step=(1,) * src.rank)
-    stays, comes = ops.eq(x, result), ops.eq(used, ops.gather(result, index, dim=dim))
-    many = ops.scatter_add(ops.cast(stays, dtype=g.dtype), index, ops.cast(comes, dtype=g.dtype), dim=dim)
-    share = ops.div(g, many)
-    to_src = ops.where(comes, ops.gather(share, index, dim=dim), number(0, g.dtype))
-    high = tuple(b - a for a, b in zip(index.shape, src.shape, strict=True))
-    return ops.where(stays, share, number(0, g.dtype)), None, ops.pad(
-        to_src, low=(0,) * src.rank, high=high, value=0)
-
-
-scatter_amax = Op(
-    "scatter_amax",
-    "x with each element at index along dim the largest of itself and what src has for it.",
-    ("x", "index", "src"),
-    attrs=PlacesAttrs,
-    infer=_scatter_amax_infer,
-    vjp=_scatter_amax_vjp,
-    reference=_scatter_amax_reference,
     kind=Kind.SCATTER, weight=Weight.PLAIN, raises=True, batch=along("dim"),
 )
 

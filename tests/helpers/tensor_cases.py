@@ -149,13 +149,6 @@ INDEX = [
         (I([[0, 0], [1, 2], [3, 3]]),),
     ),
     Case(
-        "scatter_amax",
-        ((3, 5), (3, 2)),
-        lambda x, s, i: ops.scatter_amax(x, i, s, dim=1),
-        lambda x, s, i: x.scatter_reduce(1, i, s, "amax"),
-        (I([[0, 0], [1, 2], [3, 3]]),),
-    ),
-    Case(
         "scatter_add small index",
         ((3, 5), (3, 4)),
         lambda x, s, i: ops.scatter_add(x, i, s, dim=0),

@@ -17,7 +17,7 @@ from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, Shape, broadcast, numel
 
 from ...kernels.body.evaluate import Evaluator, Mask, bounded, first_indexed
-from ...kernels.body.pointwise import maximum, wide
+from ...kernels.body.pointwise import wide
 from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.body.views import Index, broadcast_index
 from ...kernels.ir import Buffer, Const, Expr, binary, cast, load
@@ -41,7 +41,7 @@ def added(old: Expr, update: Expr) -> Expr:
     return binary("or" if old.type.dtype.is_bool else "add", old, update)
 
 
-COMBINED: dict[str, Combine | None] = {"scatter": None, "scatter_add": added, "scatter_amax": maximum}
+COMBINED: dict[str, Combine | None] = {"scatter": None, "scatter_add": added}
 SCATTERS = (*COMBINED, "index_put")
 
 
