@@ -20,6 +20,7 @@ from graphtorch.ir.ops.control import CondAttrs, WhileAttrs
 from graphtorch.ir.ops.scan_grad import ScanAttrs
 
 from .._deferred.making import from_value, wrap
+from .._deferred.memory_order import Order, own_order, view_of
 from .._deferred.running import locate, user_line
 from .._deferred.storage import Leaf, Storage, Version, recorder
 from .._deferred.tensor import Tensor
@@ -169,20 +170,23 @@ class Body:
     """A function recorded on stand-ins for `like`.
 
     Attributes:
-        result: what it returned; `tensors` are the tensors in it, and `values` what they hold.
+        result: what it returned; `tensors` are the tensors in it, `values` what they hold, and `orders` those
+            of their memory.
         inputs: the stand-ins' values.
         nodes: those that depend on them, and constants; producers first.
         outside: values that these read from around the function, with where their gradients go.
     """
 
     def __init__(self, what: str, function: Callable[..., Any], like: Sequence[Type],
-                 call: Callable[..., Any], gradients: Sequence[bool]):
+                 call: Callable[..., Any], gradients: Sequence[bool], orders: Sequence[Order | None]):
         self.inputs = [Value(t, name=f"x{i}") for i, t in enumerate(like)]
         with _recording(what) as recording:
-            stands = [_stand_in(recording, v, g) for v, g in zip(self.inputs, gradients, strict=True)]
+            stands = [_stand_in(recording, *each)
+                      for each in zip(self.inputs, gradients, orders, strict=True)]
             self.result = call(function, stands)
             self.tensors = tensors_in(self.result)
             self.values = [t._value() for t in self.tensors]
+            self.orders = [own_order(t) for t in self.tensors]
         self.nodes = self._inner_nodes()
         self.outside = self._outside(_edges(self.tensors, self.values, stands))
 
@@ -225,9 +229,13 @@ def _recording(what: str) -> Iterator[Recording]:
         recorder.capture = outer
 
 
-def _stand_in(recording: Recording, value: Value, gradient: bool) -> Tensor:
+def _stand_in(recording: Recording, value: Value, gradient: bool, order: Order | None) -> Tensor:
     made = object.__new__(Tensor)
-    made._storage, made._counter = Storage(value), Version()
+    made._storage = Storage(value if order is None else ops.permute(value, dims=order))
+    made._counter = Version()
+    if order is not None:
+        made._view = view_of(value.type, order)
+        made._cached = made._storage.value, value
     made._rg = gradient
     recording.adopt(made._storage)
     return made
@@ -266,12 +274,17 @@ def _holder(value: Value, edge: Edge) -> Tensor:
     return made
 
 
-def _apply(name: str, node: Node, tensors: Sequence[Tensor],
-           outside: dict[Value, Edge]) -> tuple[Tensor, ...]:
-    """The results of a node on `tensors` and on what its body reads from outside."""
+def _apply(name: str, node: Node, tensors: Sequence[Tensor], outside: dict[Value, Edge],
+           orders: Sequence[Order | None]) -> tuple[Tensor, ...]:
+    """The results of a node on `tensors` and on what its body reads from outside, in `orders` of memory."""
     holders = [*tensors, *(_holder(v, e) for v, e in outside.items())]
-    found = wrap(name, node.results(), holders, node.operands)
+    found = wrap(name, node.results(), holders, node.operands, orders)
     return found  # type: ignore[no-any-return]
+
+
+def _kept(before: Iterable[Order | None], after: Iterable[Order | None]) -> list[Order | None]:
+    """Orders of memory where both ways to a result agree; else it is row-major."""
+    return [a if a == b else None for a, b in zip(before, after, strict=True)]
 
 
 def _needs_gradient(tensors: Iterable[Tensor], outside: dict[Value, Edge]) -> bool:
@@ -315,7 +328,8 @@ def scan(combine_fn: Callable[..., Any], init: Any, xs: Any, *, dim: int = 0, re
     graph = body.graph("scan_body", list(body.outside), [*after, *outputs, *kept])
     operands = [t._value() for t in (*carried, *stacked)] + list(body.outside)
     attrs = ScanAttrs(graph, count, len(stacked), lengths.pop(), reverse)
-    found = _apply("Scan", ops.scan.node(tuple(operands), attrs), [*carried, *stacked], body.outside)
+    orders = _kept(map(own_order, carried), body.orders[:count]) + [None] * (len(outputs) + len(kept))
+    found = _apply("Scan", ops.scan.node(tuple(operands), attrs), [*carried, *stacked], body.outside, orders)
     results = iter(found)
     carry, ys = body.result
     return rebuild(carry, lambda _: next(results)), rebuild(ys, lambda _: next(results).movedim(0, dim))
@@ -332,7 +346,8 @@ def _step_of(function: Callable[..., Any], init: Any, xs: Any, carried: Sequence
         return found
 
     like = [t._type for t in carried] + [x._type.with_shape(x._type.shape[1:]) for x in stacked]
-    body = Body("scan", function, like, call, [t.requires_grad for t in (*carried, *stacked)])
+    orders = [own_order(t) for t in carried] + [None] * len(stacked)
+    body = Body("scan", function, like, call, [t.requires_grad for t in (*carried, *stacked)], orders)
     given, types = [t._type for t in carried], [v.type for v in body.values[:len(tensors_in(body.result[0]))]]
     if given != types:
         raise TypeError(f"scan: the carry is {given} before a step and {types} after it: it must keep its "
@@ -361,8 +376,8 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], o
     if not isinstance(pred, Tensor) or pred._type.dtype is not boolean or pred.numel() != 1:
         raise RuntimeError(f"Expected pred to be bool or single-element bool tensor, but got {pred}.")
     tensors = tensors_in(operands)
-    like, needs = [t._type for t in tensors], [t.requires_grad for t in tensors]
-    then, orelse = (Body("cond", f, like, _on(operands), needs) for f in (true_fn, false_fn))
+    like, needs, orders = _kinds(tensors)
+    then, orelse = (Body("cond", f, like, _on(operands), needs, orders) for f in (true_fn, false_fn))
     types, other = ([v.type for v in b.values] for b in (then, orelse))
     if types != other:
         raise RuntimeError(f"cond: true_fn returns {types} and false_fn {other}: both must return the same "
@@ -373,8 +388,14 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], o
     predicate = pred.reshape(())
     values = [t._value() for t in (predicate, *tensors)] + list(outside)
     node = ops.cond.node(tuple(values), CondAttrs(*graphs))
-    results = iter(_apply("Cond", node, [predicate, *tensors], outside))
+    kept = _kept(then.orders, orelse.orders)
+    results = iter(_apply("Cond", node, [predicate, *tensors], outside, kept))
     return rebuild(then.result, lambda _: next(results))
+
+
+def _kinds(tensors: Sequence[Tensor]) -> tuple[list[Type], list[bool], list[Order | None]]:
+    """What stand-ins for tensors have of them: types, whether gradients flow, orders of memory."""
+    return [t._type for t in tensors], [t.requires_grad for t in tensors], [own_order(t) for t in tensors]
 
 
 def _on(operands: Any) -> Callable[..., Any]:
@@ -400,8 +421,8 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
     """
     locate()
     tensors = tensors_in(carried_inputs)
-    like, needs = [t._type for t in tensors], [t.requires_grad for t in tensors]
-    test, body = (Body("while_loop", f, like, _on(carried_inputs), needs) for f in (cond_fn, body_fn))
+    like, needs, orders = _kinds(tensors)
+    test, body = (Body("while_loop", f, like, _on(carried_inputs), needs, orders) for f in (cond_fn, body_fn))
     if len(test.values) != 1 or test.values[0].dtype is not boolean or test.values[0].type.numel != 1:
         raise RuntimeError("while_loop: cond_fn must return a bool tensor of one element, but it returned "
                            f"{[v.type for v in test.values]}")
@@ -412,7 +433,7 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
     graphs = [_flat(test.graph("test", list(outside))), body.graph("body", list(outside))]
     values = [t._value() for t in tensors] + list(outside)
     node = ops.while_loop.node(tuple(values), WhileAttrs(graphs[0], graphs[1], len(tensors)))
-    results = iter(_apply("WhileLoop", node, tensors, outside))
+    results = iter(_apply("WhileLoop", node, tensors, outside, _kept(orders, body.orders)))
     return rebuild(tuple(carried_inputs), lambda _: next(results))
 
 

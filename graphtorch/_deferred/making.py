@@ -74,7 +74,7 @@ def ones_like(tensor: Tensor) -> Tensor:
 
 def wrap(
     name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...],
-    order: Order | None = None,
+    order: Any = None,
 ) -> Any:
     """The results of an operation as tensors, with their place in the autograd graph.
 
@@ -83,7 +83,7 @@ def wrap(
         outs: the values made: one, or a tuple.
         tensors: for each of `values` the tensor it was read from; anything else for constants.
         values: the operands.
-        order: of the result's memory, see `memory_order`.
+        order: of the result's memory, see `memory_order`; of several, one for each or None for all.
     """
     if DeviceStorage.used or MetaLeaf.used:
         return _wrap_placed(name, outs, tensors, values, order)
@@ -92,7 +92,7 @@ def wrap(
         if modes.grad and _any_requires_grad(tensors):
             _attach(name, (made,), (outs,), tensors, values)
         return made
-    results = tuple([from_value(v) for v in outs])
+    results = tuple([from_value(v) for v in outs] if order is None else map(in_order, outs, order))
     if modes.grad and _any_requires_grad(tensors):
         _attach(name, results, outs, tensors, values)
     return results
@@ -100,12 +100,13 @@ def wrap(
 
 def _wrap_placed(
     name: str, outs: Value | tuple[Value, ...], tensors: Sequence[Any], values: tuple[Value, ...],
-    order: Order | None,
+    order: Any,
 ) -> Any:
     """As `wrap`, in programs that have tensors elsewhere than on the CPU."""
     place = common_place(name, tensors)
     several = (outs,) if isinstance(outs, Value) else outs
-    results = tuple([in_order(v, order, place) for v in several])
+    orders = (order,) if isinstance(outs, Value) else order or (None,) * len(outs)
+    results = tuple([in_order(v, o, place) for v, o in zip(several, orders, strict=True)])
     if modes.grad and _any_requires_grad(tensors):
         _attach(name, results, several, tensors, values)
     return results[0] if isinstance(outs, Value) else results

@@ -115,7 +115,7 @@ def pinv(
     check_tensor("linalg.pinv", "A", A)
     rtol = rcond if rtol is None else rtol
     if A.numel() == 0:
-        return _given("linalg.pinv", out, FUNCTIONS["zeros_like"](A.mT.contiguous()))
+        return _given("linalg.pinv", out, FUNCTIONS["clone"](A.mH))
     if hermitian:
         w, v = eigh(A)
         size, left, right = w.abs(), v, v.mH
@@ -156,16 +156,25 @@ def matrix_rank(
 
 
 def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> Any:
-    """The X of least norm that minimises |A X - B| for A [*, m, n], B [*, m, k]."""
+    """The X of least norm that minimises |A X - B| for A [*, m, n], B [*, m, k].
+
+    Args:
+        driver: "gelsy" (the default), "gelsd", "gelss" or "gels". It decides, as in LAPACK, which results are
+            empty: residuals (m > n and full rank) are of all but gelsy, ranks of all but gels, singular
+            values of gelsd and gelss.
+    """
     check_tensor("linalg.lstsq", "A", A)
+    driver = driver or "gelsy"
     vector = B.ndim == 1 or (B.ndim + 1 == A.ndim and B.shape == A.shape[:-1])
     right = B.unsqueeze(-1) if vector else B
     rows, columns = A.shape[-2:]
     solution = matmul(pinv(A, rtol=rcond), right)
     rank = matrix_rank(A, rtol=rcond)
-    full = rows > columns and bool((rank == columns).all())
-    missing = (matmul(A, solution) - right).abs().square().sum(-2) if full else A.new_empty(0)
-    values = svdvals(A) if driver in ("gelsd", "gelss") else A.new_empty(0)
+    if rows > columns and driver != "gelsy" and bool((rank == columns).all()):
+        missing = (matmul(A, solution) - right).abs().square().sum(-2)
+    else:  # empty, and with a gradient as PyTorch's
+        missing = solution.real.reshape(-1).narrow(0, 0, 0).clone()
+    values = svdvals(A.detach()) if driver in ("gelsd", "gelss") else A.new_empty(0)
     rank = rank if driver != "gels" else A.new_empty(0, dtype=DTYPES["int64"])
     return LSTSQ(solution.squeeze(-1) if vector else solution, missing, rank, values)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -54,6 +54,7 @@ class Task:
         self.wanted: dict[tuple[GradNode, int], list[int]] = {}
         self.captured: dict[int, Any] = {}
         self.needed: set[GradNode] | None = None  # None: every node
+        self.stops: Collection[GradNode] = ()  # what is captured there goes no further, and no hook sees it
         self.reached: dict[GradNode, int] = {}  # what the roots lead to
 
     def run(self, roots: Sequence[tuple[tuple[GradNode, int], Any]]) -> None:
@@ -69,9 +70,9 @@ class Task:
         return fn in self.reached and (self.needed is None or fn in self.needed)
 
     def _run(self, roots: Sequence[tuple[tuple[GradNode, int], Any]]) -> None:
-        waits = self.reached = _dependencies([fn for (fn, _), _ in roots])
+        waits = self.reached = _dependencies([fn for (fn, _), _ in roots], self.stops)
         if self.wanted:
-            self.needed = _leading_to({fn for fn, _ in self.wanted}, waits)
+            self.needed = _leading_to({fn for fn, _ in self.wanted}, waits, self.stops)
         ready: list[tuple[int, int, GradNode]] = []
         queued: set[GradNode] = set()
         for (fn, number), gradient in roots:
@@ -105,6 +106,10 @@ class Task:
     def _step(self, fn: GradNode) -> tuple[Sequence[Any], Sequence[Any]] | None:
         """Run one node: its edges and the gradients that leave along them. None where nothing arrived."""
         cotangents = self.arrived.pop(fn, None)
+        if fn in self.stops:
+            if cotangents is not None:
+                self._capture(fn, cotangents)
+            return (), ()
         if cotangents is None or (self.needed is not None and fn not in self.needed):
             return None
         # As in PyTorch: what is asked for is the gradient before the hooks of its tensor, unless the pass
@@ -269,12 +274,13 @@ def _differentiable(
     return result
 
 
-def _dependencies(roots: Sequence[GradNode]) -> dict[GradNode, int]:
-    """For every node reachable from `roots`, how many edges lead to it."""
+def _dependencies(roots: Sequence[GradNode], stops: Collection[GradNode]) -> dict[GradNode, int]:
+    """For every node reachable from `roots`, not through `stops`, how many edges lead to it."""
     waits = dict.fromkeys(roots, 0)
     stack = list(waits)
     while stack:
-        for edge in stack.pop().edges:
+        fn = stack.pop()
+        for edge in () if fn in stops else fn.edges:
             if edge is None:
                 continue
             target = edge[0]
@@ -286,11 +292,11 @@ def _dependencies(roots: Sequence[GradNode]) -> dict[GradNode, int]:
     return waits
 
 
-def _leading_to(goals: set[GradNode], nodes: Any) -> set[GradNode]:
-    """The nodes from which one of `goals` can be reached, goals included."""
+def _leading_to(goals: set[GradNode], nodes: Any, stops: Collection[GradNode]) -> set[GradNode]:
+    """The nodes from which one of `goals` can be reached, not through `stops`; goals included."""
     users: dict[GradNode, list[GradNode]] = {}
     for fn in nodes:
-        for edge in fn.edges:
+        for edge in () if fn in stops else fn.edges:
             if edge is not None:
                 users.setdefault(edge[0], []).append(fn)
     found = set(goals)
@@ -464,6 +470,17 @@ def grad(
         task.wanted.setdefault(_edge_of(tensor), []).append(position)
     task.run(roots)
     return tuple(_result(task, i, t, allow_unused, materialize_grads) for i, t in enumerate(inputs))
+
+
+def grad_between(outputs: Sequence[Tensor], cotangents: Sequence[Tensor],
+                 ends: Sequence[tuple[GradNode, int]], create_graph: bool) -> list[Tensor | None]:
+    """The gradients that come to `ends`: not of what lies beyond them, and without running hooks there."""
+    task = Task(create_graph, create_graph, accumulates=False)
+    task.stops = {fn for fn, _ in ends}
+    for position, edge in enumerate(ends):
+        task.wanted.setdefault(edge, []).append(position)
+    task.run(_roots(outputs, cotangents))
+    return [task.captured.get(position) for position in range(len(ends))]
 
 
 def _result(task: Task, position: int, tensor: Any, allow_unused: bool | None, zeros: bool) -> Any:

@@ -16,9 +16,12 @@ from .._deferred.storage import recorder
 from .._deferred.tensor import Tensor
 from .._ops import autocast
 from .._random.generator import back_to, marks
-from ..autograd import enable_grad, grad, is_grad_enabled, no_grad
-from ..autograd.nodes import FREED, AccumulateGrad, GradNode
+from ..autograd import enable_grad, is_grad_enabled, no_grad
+from ..autograd.engine import grad_between
+from ..autograd.graph import saved_tensors_hooks
+from ..autograd.nodes import FREED, AccumulateGrad, GradNode, new_number, seen_of
 
+End = tuple[GradNode, int]
 Contexts = tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]
 
 _NOT_PASSED = ("the use_reentrant parameter should be passed explicitly: newer versions of PyTorch raise an "
@@ -40,27 +43,27 @@ def noop_context_fn() -> Contexts:
 class _Node(GradNode):
     """The autograd node of a checkpointed call: computes it again, and keeps none of its values."""
 
-    def __init__(self, again: Callable[[list[Tensor]], Any], inputs: list[Tensor], leaves: list[Tensor],
-                 outputs: list[Tensor], keeps_input_gradients_only: bool):
-        edges = tuple(t._edge() for t in (*inputs, *leaves))
+    def __init__(self, call: _Call, ends: list[End], outputs: list[Tensor], keeps_input_gradients_only: bool):
+        edges = (*[t._edge() for t in call.inputs], *ends)
         super().__init__("CheckpointFunctionBackward", (), (), edges, ())
         self.types = [o._type for o in outputs]
         self.place = outputs[0].device
         if recorder.capture is not None:
             self.shown = [o._value() for o in outputs]
-        self.again: Callable[[list[Tensor]], Any] | None = again
-        self.inputs, self.leaves = inputs, leaves
+        self.call: _Call | None = call
+        self.ends = ends
         self.reentrant = keeps_input_gradients_only
 
     def apply(self, cotangents: list[Any], task: Any) -> list[Any]:
         """Compute the call again with its graph, and the gradients through that graph."""
-        if self.again is None:
+        if self.call is None:
             raise RuntimeError(FREED)
         if self.reentrant and not task.accumulates:
             raise RuntimeError(INCOMPATIBLE)
-        with enable_grad():  # aliases: one input may be what another was computed from, and have hooks
-            stands = [t.view_as(t) for t in self.inputs]
-            outputs = _tensors_of(self.again(stands))
+        with enable_grad(), self._watched(self.call):
+            # aliases: one input may be what another was computed from, and have hooks
+            stands = [t.view_as(t) for t in self.call.inputs]
+            outputs = _tensors_of(self.call.again(stands))
         if [o._type for o in outputs] != self.types:
             raise CheckpointError(
                 "torch.utils.checkpoint: Recomputed values for the following tensors have different metadata "
@@ -68,32 +71,33 @@ class _Node(GradNode):
                 f"{[str(t) for t in self.types]}. The function has to compute the same each time")
         arrived = [(o, c.to(o.device)) for o, c in zip(outputs, cotangents, strict=True)
                    if c is not None and o.requires_grad]
-        with _without_hooks(self.leaves):
-            found = self._gradients(arrived, [*stands, *self.leaves], task)
+        found = self._gradients(arrived, [*[t._edge() for t in stands], *self.ends], task)
         if not task.retain_graph:
-            self.again, self.inputs, self.leaves, self.freed = None, [], [], True
+            self.call, self.ends, self.freed = None, [], True
         return found
 
-    def _gradients(self, arrived: list[tuple[Tensor, Any]], tensors: list[Tensor], task: Any) -> list[Any]:
+    def _gradients(self, arrived: list[tuple[Tensor, Any]], ends: list[End], task: Any) -> list[Any]:
         if not arrived:
-            return [None] * len(tensors)
+            return [None] * len(ends)
         if not any(o._fn is not None for o, _ in arrived):
             raise RuntimeError("none of output has requires_grad=True, this checkpoint() is not necessary")
-        return list(grad([o for o, _ in arrived], tensors, [c for _, c in arrived],
-                         create_graph=task.create_graph, allow_unused=True))
+        return grad_between([o for o, _ in arrived], [c for _, c in arrived], ends, task.create_graph)
 
+    def _watched(self, call: _Call) -> contextlib.AbstractContextManager[Any]:
+        """Around the second run: where an argument was written to after the first it must not be read."""
+        changed = next((s for s in call.seen if s.version.number != s.number), None)
+        if changed is None:
+            return contextlib.nullcontext()
 
-@contextlib.contextmanager
-def _without_hooks(leaves: list[Tensor]) -> Iterator[None]:
-    """Inside, hooks of these tensors wait: they run when what comes out reaches the tensors themselves."""
-    kept = [leaf._hooks for leaf in leaves]
-    for leaf in leaves:
-        leaf._hooks = None
-    try:
-        yield
-    finally:
-        for leaf, hooks in zip(leaves, kept, strict=True):
-            leaf._hooks = hooks
+        def refuse(_: Any) -> Any:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace "
+                f"operation: an argument of a checkpointed function is at version {changed.version.number}; "
+                f"expected version {changed.number} instead. Hint: clone() it before the call")
+
+        if self.reentrant:
+            refuse(None)
+        return saved_tensors_hooks(refuse, refuse)
 
 
 def _tensors_of(outputs: Any) -> list[Tensor]:
@@ -102,16 +106,16 @@ def _tensors_of(outputs: Any) -> list[Tensor]:
     return [o for o in listed if isinstance(o, Tensor)]
 
 
-def _is_input(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.requires_grad
-
-
 class _Call:
     """A function with its arguments and the state of the world around it."""
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
                  preserve: bool, contexts: Contexts):
         self.function, self.args, self.kwargs = function, args, kwargs
+        given = (*args, *kwargs.values())
+        self.places = [i for i, t in enumerate(given) if isinstance(t, Tensor) and t.requires_grad]
+        self.inputs: list[Tensor] = [given[i] for i in self.places]
+        self.seen = [seen_of(t) for t in args if isinstance(t, Tensor)]  # not kwargs, as in PyTorch
         self.contexts = contexts
         self.random = marks() if preserve else None
         self.cast = autocast.state.target, autocast.state.on_gpus
@@ -122,9 +126,10 @@ class _Call:
 
     def again(self, inputs: list[Tensor]) -> Any:
         """Once more, with the random numbers and casts of the first time, on what stands for the inputs."""
-        stands = iter(inputs)
-        args = [next(stands) if _is_input(t) else t for t in self.args]
-        kwargs = {k: next(stands) if _is_input(t) else t for k, t in self.kwargs.items()}
+        given = [*self.args, *self.kwargs.values()]
+        for place, stand in zip(self.places, inputs, strict=True):
+            given[place] = stand
+        args, kwargs = given[:len(self.args)], dict(zip(self.kwargs, given[len(self.args):], strict=True))
         now, cast = marks(), (autocast.state.target, autocast.state.on_gpus)
         if self.random is not None:
             back_to(self.random)
@@ -168,44 +173,46 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
         if context_fn is not noop_context_fn or debug:
             raise ValueError("Passing `context_fn` or `debug` is only supported when use_reentrant=False.")
     call = _Call(function, args, kwargs, preserve, context_fn())
-    inputs = [t for t in (*args, *kwargs.values()) if _is_input(t)]
-    if use_reentrant and not inputs:
+    if use_reentrant and not call.inputs:
         warnings.warn("None of the inputs have requires_grad=True. Gradients will be None", stacklevel=2)
         with no_grad():
             return call.first()
     if not is_grad_enabled():
         return call.first()
-    return _checkpointed(call, inputs, use_reentrant)
+    return _checkpointed(call, use_reentrant)
 
 
-def _checkpointed(call: _Call, inputs: list[Tensor], reentrant: bool) -> Any:
+def _checkpointed(call: _Call, reentrant: bool) -> Any:
+    before = new_number()
     outputs = call.first()
     tensors = [t for t in _tensors_of(outputs) if t.requires_grad]
-    known = {id(t) for t in inputs}
-    leaves = [n.variable for n in _nodes_before(tensors, inputs) if isinstance(n, AccumulateGrad)]
-    leaves = [leaf for leaf in leaves if id(leaf) not in known]
-    if not tensors or not (inputs or leaves):
+    inner, ends = _nodes_since(before, tensors)
+    if not tensors or not (call.inputs or ends):
         return outputs
-    node = _Node(call.again, inputs, leaves, _tensors_of(outputs), reentrant)
-    node.functions = tuple({f for n in _nodes_before(tensors, inputs) for f in n.functions})
+    node = _Node(call, ends, _tensors_of(outputs), reentrant)
+    node.functions = tuple({f for n in inner for f in n.functions})
     made = _without_history(outputs, node)
-    del outputs, tensors
+    del outputs, tensors, inner
     if recorder.capture is None:
         flush()  # the outputs are in memory now; what led to them need not stay
     return made
 
 
-def _nodes_before(outputs: list[Tensor], inputs: list[Tensor]) -> Iterator[Any]:
-    """The nodes of the autograd graph between `inputs` and `outputs`, the ends at other leaves included."""
-    ends = {e[0] for t in inputs if (e := t._edge()) is not None}
-    seen, stack = set(ends), [t.grad_fn for t in outputs]
+def _nodes_since(before: int, outputs: list[Tensor]) -> tuple[list[GradNode], list[End]]:
+    """The nodes of the autograd graph of `outputs` that were made after `before`, and where it goes from
+    there: to leaves, and to what was computed earlier."""
+    inner: dict[GradNode, None] = {}
+    ends: dict[End, None] = {}
+    stack = [e for t in outputs if (e := t._edge()) is not None]
     while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node
-        stack.extend(e[0] for e in node.edges if e is not None)
+        edge = stack.pop()
+        node = edge[0]
+        if isinstance(node, AccumulateGrad) or node.sequence < before:
+            ends[edge] = None
+        elif node not in inner:
+            inner[node] = None
+            stack.extend(e for e in node.edges if e is not None)
+    return list(inner), list(ends)
 
 
 def _without_history(outputs: Any, node: _Node) -> Any:

@@ -30,6 +30,49 @@ def checkpointed_inputs_with_hooks(m: Any, compile: Any) -> Any:
     return found
 
 
+def checkpointed_arguments_that_are_written_to(m: Any, compile: Any) -> Any:
+    """After the call an argument may change: an error, if the gradient reads what is computed from it."""
+    found: list[Any] = []
+    for reentrant, function in ((False, m.square), (True, m.square), (False, lambda x: x + 1), (True, m.neg)):
+        for write in (lambda h, p: h.mul_(p), lambda h, p: h.data.mul_(2)):
+            p = m.tensor([1.0, 2.0], requires_grad=True)
+            h = p * 2 if reentrant else m.tensor([0.5, 0.25])
+            loss = checkpoint_of(m)(lambda x, p=p, f=function: f(x) * p, h, use_reentrant=reentrant).sum()
+            write(h, p)
+            try:
+                loss.backward()
+                found.append(p.grad)
+            except RuntimeError as error:
+                found.append("inplace operation" in str(error))
+    return found
+
+
+def checkpointed_functions_that_read_around_them(m: Any, compile: Any) -> Any:
+    """What a function reads from outside may have a history, be an argument as well, or have led to one."""
+    found: list[Any] = []
+    p = m.tensor([0.5, 1.5], requires_grad=True)
+    h = (p * 3).square()
+    h.register_hook(lambda g: found.append(g))
+    run = compile(lambda x: checkpoint_of(m)(lambda x: x * h * p * x.square(), x, use_reentrant=False))
+    for x in (p, p * 2, h, h.detach()):
+        p.grad = None
+        (run(x).sum() + h.sum()).backward(retain_graph=True)
+        found.append(p.grad)
+    first, = m.autograd.grad(run(p * p).sum(), p, create_graph=True)
+    return [*found, *m.autograd.grad(first.sum(), [p, h])]
+
+
+def orders_of_memory_after_a_branch(m: Any, compile: Any) -> Any:
+    x = m.arange(6.0).reshape(2, 3).t()
+
+    def chosen(test: Any, then: Any, orelse: Any) -> Any:
+        return (then if test else orelse)(x) if m is torch else m.cond(test, then, orelse, (x,))
+
+    run = compile(lambda test: chosen(test, lambda v: v * 2, lambda v: v.square() + v))
+    made = [run(m.tensor(test)) for test in (True, False, True)]
+    return [(list(t.stride()), t + 1) for t in made]
+
+
 def aliases_that_leave_inference_mode(m: Any, compile: Any) -> Any:
     with m.inference_mode():
         x = m.ones(3) * 2
@@ -92,7 +135,8 @@ def products_of_empty_batches(m: Any, compile: Any) -> Any:
 
 
 PROGRAMS: list[Callable[[Any, Any], Any]] = [
-    checkpointed_inputs_with_hooks, aliases_that_leave_inference_mode, zeros_in_a_gradients_own_memory,
+    checkpointed_inputs_with_hooks, checkpointed_arguments_that_are_written_to,
+    checkpointed_functions_that_read_around_them, orders_of_memory_after_a_branch, aliases_that_leave_inference_mode, zeros_in_a_gradients_own_memory,
     defaults_of_a_nested_compiled_function, backward_hooks_of_modules, constants_as_results,
     products_of_empty_batches,
 ]
@@ -110,3 +154,12 @@ def test_as_in_pytorch(program: Callable[[Any, Any], Any]) -> None:
     expected = told(program(torch, lambda f: f))
     assert told(program(graphtorch, lambda f: f)) == expected
     assert told(program(graphtorch, graphtorch.compile)) == expected
+
+
+def test_a_checkpointed_argument_that_requires_grad_later() -> None:
+    """PyTorch takes what the second run saves for what the first did not, and gives 0.5."""
+    p, h = graphtorch.ones(1, requires_grad=True), graphtorch.tensor([0.5])
+    loss = checkpoint_of(graphtorch)(lambda x: x.sin() * p, h, use_reentrant=False).sum()
+    h.requires_grad_()
+    loss.backward()
+    assert p.grad.tolist() == h.detach().sin().tolist() and h.grad is None

@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import types
 import warnings
 import zlib
 from collections import Counter
@@ -56,18 +57,13 @@ MOST_ELEMENTS = 4096  # of the samples that run on a GPU
 TENSOR_METHODS = {"add": "__add__", "sub": "__sub__", "mul": "__mul__", "div": "__truediv__"}
 
 
-# Entries that pass their arguments in another order than the function takes them, or stand for a property.
-REORDERED: dict[str, Any] = {
-    "nn.functional.embedding": lambda w, i, **k: graphtorch.nn.functional.embedding(i, w, **k),
-    "where": lambda x, condition, y: graphtorch.where(condition, x, y),
-    "einsum": lambda tensors, equation: graphtorch.einsum(equation, *tensors),
-    **{name: lambda x, name=name: getattr(x, name) for name in ("T", "H", "mT", "mH")},
-}
+SEEDED = "wrapper_set_seed"  # what entries that draw numbers are wrapped in
 
 
-def is_random(name: str) -> bool:
-    """Whether results are drawn or left as memory was: nothing to compare but shapes."""
-    return (
+def is_random(op: Any) -> bool:
+    """Whether results are drawn from any seed or left as memory was: nothing to compare but shapes."""
+    name, code = op.name, getattr(op.op, "__code__", None)
+    return not (code and SEEDED in code.co_names) and (
         any(word in name for word in ("dropout", "rand", "fractional"))
         or name in RANDOM
         or name.startswith(UNINITIALISED)
@@ -110,8 +106,17 @@ def ours(x: Any, leaves: list[Any] | None = None) -> Any:
     if isinstance(x, torch.device) or x == "cpu":
         return graphtorch.device(Place.name)
     if isinstance(x, torch.nn.Module):
-        raise TypeError(f"the sample passes a module of PyTorch's own ({type(x).__name__})")
+        return module_of(x)
     return x
+
+
+def module_of(x: torch.nn.Module) -> Any:
+    """A module without parameters as one of ours. Raises TypeError for another."""
+    if any(True for _ in (*x.parameters(), *x.buffers(), *x.children())):
+        raise TypeError(f"the sample passes a module of PyTorch's own ({type(x).__name__})")
+    made = getattr(graphtorch.nn, type(x).__name__)()
+    made.__dict__.update((k, v) for k, v in vars(x).items() if isinstance(v, (bool, int, float, str)))
+    return made
 
 
 def laid_out(x: torch.Tensor) -> Any:
@@ -140,6 +145,7 @@ def elements(x: Any) -> np.ndarray:
     if x.device.type != Place.name:
         raise RuntimeError(f"a result is on {x.device}")
     t = x.detach().cpu()
+    t = t if t.layout is graphtorch.strided else t.to_dense()
     return np.asarray((t.float() if t.dtype is graphtorch.bfloat16 else t).numpy())
 
 
@@ -179,16 +185,30 @@ def brief(x: Any) -> str:
 
 def lookup(op: Any) -> Any:
     """The function of ours that an entry of the database names; None where there is none."""
-    if op.name in REORDERED:
-        return REORDERED[op.name]
     found: Any = graphtorch
     for part in op.name.split("."):
         found = getattr(found, part, None)
     if not callable(found) and "." not in op.name:  # a method only, or shadowed by a dtype (float, double)
         found = getattr(graphtorch.Tensor, op.name, None)
     if found is not None and isinstance(op.op, functools.partial):
-        found = functools.partial(found, *op.op.args, **op.op.keywords)
+        return functools.partial(found, *op.op.args, **op.op.keywords)
+    if found is not None and getattr(op.op, "__name__", "") == "<lambda>":
+        return on_ours(op.op)
     return found
+
+
+def on_ours(function: Any) -> Any:
+    """A function of the database that calls PyTorch's, calling ours."""
+    known = {**function.__globals__, "torch": graphtorch, SEEDED: seeded}
+    code, defaults = function.__code__, function.__defaults__
+    return types.FunctionType(code, known, "ours", defaults, function.__closure__)
+
+
+def seeded(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """As the database's `wrapper_set_seed`."""
+    with graphtorch.random.fork_rng(devices=[]):
+        graphtorch.manual_seed(42)
+        return function(*args, **kwargs)
 
 
 def entries(only: str | None, surface: set[str] | None) -> list[Any]:
@@ -254,12 +274,13 @@ class Replay:
     def __init__(self, op: Any, dtype: torch.dtype, tally: Tally, second: bool, shown: bool = False):
         self.op, self.dtype, self.tally, self.second = op, dtype, tally, second
         self.function = lookup(op)
+        self.unique: Any = None  # what a sample makes of results before they are compared
         self.shown = shown
 
     def run(self) -> None:
         if self.function is None:
             self.tally.counts["no such name"] += 1
-        elif is_random(self.op.name):
+        elif is_random(self.op):
             self.tally.counts["random"] += 1
         else:
             for sample in self.samples():
@@ -284,7 +305,8 @@ class Replay:
         except Exception:
             self.tally.counts["refused by PyTorch"] += 1
             return
-        wanted = [to_array(t) for t in tensors(theirs)]
+        self.unique = sample.output_process_fn_grad
+        wanted = [to_array(t) for t in tensors(self.unique(theirs))]
         wrong = self.caught(lambda: self.forward(args, sample.kwargs, wanted))
         self.tally.note("forward", self.op.full_name, wrong)
         if wrong is not None and self.shown:
@@ -300,8 +322,12 @@ class Replay:
 
     def forward(self, args: Any, kwargs: Any, wanted: list[np.ndarray]) -> str | None:
         result = self.function(*ours(args), **ours(kwargs))
-        got = [elements(t) for t in tensors(result, graphtorch.Tensor)]
+        got = [elements(t) for t in self.told(result)]
         return self.compare(got, wanted, 1)
+
+    def told(self, result: Any) -> list[Any]:
+        """The tensors of a result of ours; of factors that are not unique, what a sample says is."""
+        return tensors(self.unique(result), graphtorch.Tensor)
 
     def compare(self, got: list[np.ndarray], wanted: list[np.ndarray], loosen: float) -> str | None:
         if len(got) != len(wanted):
@@ -342,7 +368,7 @@ class Replay:
     ) -> str | None:
         leaves: list[Any] = []
         result = self.function(*ours(args, leaves), **ours(sample.kwargs, leaves))
-        outs = [t for t in tensors(result, graphtorch.Tensor) if t.requires_grad]
+        outs = [t for t in self.told(result) if t.requires_grad]
         if len(outs) != len(seeds):
             return f"{len(outs)} results require grad instead of {len(seeds)}"
         got = graphtorch.autograd.grad(
@@ -475,7 +501,7 @@ class Compiled(Some):
         wrong = None
         for _ in range(CALLS):
             result = function(ours(args), ours(kwargs))
-            got = [elements(t) for t in tensors(result, graphtorch.Tensor)]
+            got = [elements(t) for t in self.told(result)]
             wrong = wrong or self.compare(got, wanted, 1)
         self.tally.counts["replayed"] += function.recorded > 0
         return wrong
