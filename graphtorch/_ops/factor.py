@@ -111,22 +111,27 @@ def pinv(
     rtol: Any = None,
     out: Any = None,
 ) -> Tensor:
-    """The Moore-Penrose inverse of A [*, m, n]; singular values within the tolerance count as zero."""
+    """The Moore-Penrose inverse of A [*, m, n]; singular values within the tolerance count as zero.
+
+    The gradient is that of matrices of the same rank: it is defined where singular values coincide.
+    """
     check_tensor("linalg.pinv", "A", A)
     rtol = rcond if rtol is None else rtol
     if A.numel() == 0:
         return _given("linalg.pinv", out, FUNCTIONS["clone"](A.mH))
+    source = A.detach()
     if hermitian:
-        w, v = eigh(A)
+        w, v = eigh(source)
         size, left, right = w.abs(), v, v.mH
         inverse = 1 / FUNCTIONS["where"](w == 0, 1.0, w)
     else:
-        u, size, vh = svd(A, False)
+        u, size, vh = svd(source, False)
         left, right = vh.mH, u.mH
         inverse = 1 / FUNCTIONS["where"](size == 0, 1.0, size)
-    keep = size.detach() > _tolerance(size.detach(), A.shape, atol, rtol)
+    keep = size > _tolerance(size, A.shape, atol, rtol)
     inverse = FUNCTIONS["where"](keep, inverse, 0.0).to(A.dtype)
-    return _given("linalg.pinv", out, matmul(left * inverse.unsqueeze(-2), right))
+    found = run("LinalgPinv", ops.pinv_of, A, matmul(left * inverse.unsqueeze(-2), right))
+    return _given("linalg.pinv", out, found)
 
 
 @register(method=True)

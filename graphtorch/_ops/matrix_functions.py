@@ -67,6 +67,8 @@ def householder_product(input: Tensor, tau: Tensor) -> Tensor:
     unit = FUNCTIONS["eye"](rows, columns, dtype=input.dtype, device=input.device)
     vectors = input.tril(-1) + unit
     found: Any = unit.expand(input.shape)
+    if tau.shape[-1] == 0:  # a constant, whose gradient is 0
+        return FUNCTIONS["where"](found == found, found, input)  # type: ignore[no-any-return]
     for i in reversed(range(tau.shape[-1])):
         v = vectors[..., i : i + 1]
         found = found - tau[..., i, None, None] * matmul(v, matmul(v.mH, found))

@@ -53,7 +53,7 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
         norm = total - (correction if aweights is None else mean_weight)
     norm = max(norm, 0) if isinstance(norm, int) else norm.clamp(min=0)
     result = scaled.matmul(centred.conj().transpose(0, 1)) / norm
-    return result if input.ndim == 2 else result.reshape(())
+    return result if x.shape[0] != 1 else result.reshape(())
 
 
 def _weights(x: Tensor, fweights: Tensor | None, aweights: Tensor | None) -> Tensor | None:
@@ -170,9 +170,10 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
         raise RuntimeError(f"Expect a non-negative number, but got {r}")
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     rows = list(choose(range(input.shape[0]), r))
-    if r == 0 or not rows:
-        return input.new_empty((0, r) if r else (0,))
-    return input[FUNCTIONS["tensor"](rows, device=input.device)]
+    if r == 0:
+        return input.new_empty(0)
+    places = FUNCTIONS["tensor"](rows, dtype=_types.DTYPES["int64"], device=input.device)
+    return input[places.reshape(len(rows), r)]
 
 
 @register(method=False, out=True)

@@ -2,8 +2,10 @@
 
 Gradients: M. Giles, "An extended collection of matrix derivative results for forward and reverse mode
 algorithmic differentiation" (2008); I. Murray, "Differentiation of the Cholesky decomposition" (2016);
-M. Seeger et al., "Auto-differentiating linear algebra" (2017). Where eigenvalues or singular values
-coincide, gradients of the vectors are not defined and come out as inf or nan.
+M. Seeger et al., "Auto-differentiating linear algebra" (2017); G. Golub and V. Pereyra, "The
+differentiation of pseudo-inverses and nonlinear least squares problems whose variables separate" (1973).
+Where eigenvalues or singular values coincide, gradients of the vectors are not defined and come out as inf
+or nan.
 
 Which of several factorizations it is (signs, bases, pivots) is stated in `factor_reference`.
 """
@@ -21,7 +23,7 @@ from .batching import leading, unchanged
 from .checks import attrs_of, listed
 from .common import check_same_dtype, conj, expand_to, number, ops, swap_last, zeros
 
-__all__ = ["cholesky", "eigh", "lu", "qr", "svd", "triangular_solve"]
+__all__ = ["cholesky", "eigh", "lu", "pinv_of", "qr", "svd", "triangular_solve"]
 
 
 # shapes and checks ------------------------------------------------------------------------------------
@@ -386,4 +388,47 @@ triangular_solve = Op(
     reference=lambda attrs, a, b: factor_reference.triangular_solve(a, b, attrs.upper, attrs.unit),
     attrs=TriangularAttrs,
     kind=Kind.WHOLE, weight=Weight.COSTLY, batch=leading,
+)
+
+
+# pseudo-inverses --------------------------------------------------------------------------------------
+
+
+def _pinv_of_infer(attrs: Attrs, a: Type, p: Type) -> tuple[Type, ...]:
+    _check_matrix("linalg.pinv", a)
+    check_same_dtype("linalg.pinv", a, p)
+    if p.shape != (*a.shape[:-2], a.shape[-1], a.shape[-2]):
+        raise RuntimeError(f"linalg.pinv: a pseudo-inverse of {listed(a.shape)} is not {listed(p.shape)}")
+    return (p,)
+
+
+def _pinv_of_vjp(node: Node, g: Value) -> tuple[Value, None]:
+    """dP = -P dA P + P P^H dA^H (I - A P) + (I - P A) dA^H P^H P, with the products of the shorter side
+    first. Singular values that coincide do no harm, nor do zeros while the rank stays."""
+    a, p = node.operands[0], node.result()
+    gh, ph = adjoint(g), adjoint(p)
+    if _least(a.shape[-2], a.shape[-1]) == a.shape[-2]:
+        k = ops.matmul(gh, p)
+        kph = ops.matmul(k, ph)
+        right = ops.sub(kph, ops.matmul(a, ops.matmul(p, kph)))
+        left = ops.matmul(ops.matmul(ph, p), ops.sub(gh, ops.matmul(k, a)))
+        turned = ops.matmul(p, k)
+    else:
+        k = ops.matmul(p, gh)
+        phk = ops.matmul(ph, k)
+        right = ops.matmul(ops.matmul(ops.sub(gh, ops.matmul(a, k)), p), ph)
+        left = ops.sub(phk, ops.matmul(ops.matmul(phk, p), a))
+        turned = ops.matmul(k, p)
+    return ops.sub(ops.add(right, left), adjoint(turned)), None
+
+
+pinv_of = Op(
+    "pinv_of",
+    "p [*B, n, m], which is the pseudo-inverse of a [*B, m, n], with its gradient: p carries none.",
+    ("a", "p"),
+    infer=_pinv_of_infer,
+    vjp=_pinv_of_vjp,
+    decompose=lambda node: (node.operands[1],),
+    reference=lambda attrs, a, p: p,
+    kind=Kind.WHOLE, batch=leading,
 )

@@ -56,6 +56,12 @@ def required(x: Value) -> Value:
     return ops.require(factor, info, message="not positive-definite")
 
 
+def inverted(x: Value) -> Value:
+    u, s, vh = ops.svd(x)
+    scaled = ops.div(turned(vh), ops.reshape(s, shape=(*s.shape[:-1], 1, s.shape[-1])))
+    return ops.pinv_of(x, ops.matmul(scaled, turned(u)))
+
+
 def triangular(upper: bool, unit_diagonal: bool) -> Any:
     def solve(a: Value, b: Value) -> Value:
         return ops.triangular_solve(ops.add(a, unit(a)), b, upper=upper, unit=unit_diagonal)
@@ -88,6 +94,10 @@ FACTOR = [
     *[
         Case(f"lu {shape}", (shape,), lambda x: ops.lu(x)[0], lambda x: T().linalg.lu_factor(x)[0], wide=True)
         for shape in ((2, 3, 3), (2, 2, 4), (4, 3))
+    ],
+    *[
+        Case(f"pinv_of {shape}", (shape,), inverted, lambda x: T().linalg.pinv(x), wide=True, symbolic=())
+        for shape in ((4, 3), (2, 2, 4))
     ],
     *[
         Case(f"triangular_solve {upper} {one}", ((2, 3, 3), (2, 3, 2)), *triangular(upper, one), wide=True)

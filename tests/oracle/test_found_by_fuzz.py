@@ -136,7 +136,8 @@ def products_of_empty_batches(m: Any, compile: Any) -> Any:
 
 PROGRAMS: list[Callable[[Any, Any], Any]] = [
     checkpointed_inputs_with_hooks, checkpointed_arguments_that_are_written_to,
-    checkpointed_functions_that_read_around_them, orders_of_memory_after_a_branch, aliases_that_leave_inference_mode, zeros_in_a_gradients_own_memory,
+    checkpointed_functions_that_read_around_them, orders_of_memory_after_a_branch,
+    aliases_that_leave_inference_mode, zeros_in_a_gradients_own_memory,
     defaults_of_a_nested_compiled_function, backward_hooks_of_modules, constants_as_results,
     products_of_empty_batches,
 ]

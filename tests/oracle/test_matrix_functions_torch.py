@@ -36,6 +36,45 @@ def test_householder_product() -> None:
                 wrong(t)
 
 
+low = rng.standard_normal((4, 2)) @ rng.standard_normal((2, 3))
+turned = np.linalg.qr(rng.standard_normal((2, 3, 3)))[0]
+
+
+@pytest.mark.parametrize("a", [np.eye(3), low, low.T.copy(), turned, turned[:, :2] * 2, np.zeros((2, 3)),
+                               np.zeros((2, 0, 3))])
+def test_pseudo_inverses_whose_singular_values_coincide(a: np.ndarray) -> None:
+    """Their gradient does not divide by differences, nor by what counts as zero."""
+    compare(lambda t, _, x: t.linalg.pinv(x, rtol=1e-8), (a,), tolerance=1e-8)
+    weight = gt.tensor(rng.standard_normal((a.shape[-1], a.shape[-2])))
+    if a.size and np.linalg.matrix_rank(a).min() == min(a.shape[-2:]):  # nearby matrices have its rank
+        x = gt.tensor(a, requires_grad=True)
+        assert gt.autograd.gradgradcheck(lambda x: (gt.linalg.pinv(x) * weight).sum(), x)
+
+
+def test_pseudo_inverses_of_symmetric_matrices() -> None:
+    a = low @ low.T
+    compare(lambda t, _, x: t.linalg.pinv(x, hermitian=True, rtol=1e-8), (a,), tolerance=1e-8)
+
+
+@pytest.mark.parametrize("driver", [None, "gelsy", "gels", "gelsd", "gelss"])
+@pytest.mark.parametrize("sizes", [(4, 3), (3, 3), (2, 3)])
+def test_least_squares(sizes: tuple[int, int], driver: str | None) -> None:
+    """Which results are empty and which have a gradient depends on the driver."""
+    a, b = rng.standard_normal((2, *sizes)), rng.standard_normal((2, sizes[0], 2))
+    compare(lambda t, _, x, y: t.linalg.lstsq(x, y, driver=driver)[:2], (a, b), tolerance=1e-8)
+    results = [t.linalg.lstsq(t.tensor(a, requires_grad=True), t.tensor(b), driver=driver)
+               for t in (torch, gt)]
+    theirs, mine = ([(list(x.shape), x.requires_grad) for x in r] for r in results)
+    assert mine == theirs
+
+
+def test_statistics_of_one_variable_and_of_too_few_elements() -> None:
+    x = rng.standard_normal(3)
+    compare(lambda t, _, x: t.cov(x[None]), (x,), tolerance=1e-9)
+    compare(lambda t, _, x: t.combinations(x, 4), (x,), tolerance=1e-9)
+    compare(lambda t, _, x: t.linalg.householder_product(x[None].mT, x[:0]), (x,), tolerance=1e-9)
+
+
 @pytest.mark.parametrize("sizes", [(4, 4), (5, 3), (3, 5)])
 @pytest.mark.parametrize("how", [None, "matrix_exp", "cayley", "householder"])
 def test_orthogonal(sizes: tuple[int, int], how: str | None) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from opinfo import Place, Tally, brief, difference, elements, ours, tensors, to_array
+from opinfo import Place, Tally, brief, difference, elements, module_of, ours, tensors, to_array
 from torch.testing._internal.common_modules import module_db
 
 import graphtorch
@@ -38,7 +38,7 @@ def converted(x: Any, leaves: list[Any] | None = None) -> Any:
             x.linear1.bias is not None)
         return made
     if isinstance(x, torch.nn.Module):
-        return getattr(graphtorch.nn, type(x).__name__)()
+        return module_of(x)
     if isinstance(x, (types.FunctionType, types.BuiltinFunctionType)):
         return getattr(graphtorch.nn.functional, x.__name__, x)
     if type(x) in (list, tuple):

@@ -1,6 +1,7 @@
 """Replays PyTorch's own operator samples on graphtorch: results, gradients and second gradients.
 
     python tools/oracle/opinfo.py                         float32, every entry that graphtorch has
+    python tools/oracle/opinfo.py --every 7               one sample in 7 of each
     python tools/oracle/opinfo.py --dtype float64 --second
     python tools/oracle/opinfo.py --dtype others          integers, bool, 16-bit floats, complex64
     python tools/oracle/opinfo.py --dtype float16 --ends  both ends of a 16-bit range
@@ -63,11 +64,11 @@ SEEDED = "wrapper_set_seed"  # what entries that draw numbers are wrapped in
 def is_random(op: Any) -> bool:
     """Whether results are drawn from any seed or left as memory was: nothing to compare but shapes."""
     name, code = op.name, getattr(op.op, "__code__", None)
-    return not (code and SEEDED in code.co_names) and (
-        any(word in name for word in ("dropout", "rand", "fractional"))
-        or name in RANDOM
-        or name.startswith(UNINITIALISED)
-    )
+    if name.startswith(UNINITIALISED):
+        return True
+    if code and SEEDED in code.co_names:
+        return False
+    return name in RANDOM or any(word in name for word in ("dropout", "rand", "fractional"))
 
 
 # ------------------------------------------------------------------------------------------ conversion
@@ -633,7 +634,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="each sample in a compiled function as well")
     parser.add_argument("--mapped", action="store_true", help="each sample under vmap as well")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where our tensors are")
-    parser.add_argument("--every", type=int, default=1, help="with these three: one sample in so many")
+    parser.add_argument("--every", type=int, default=1, help="one sample in so many (not with --ends)")
     parser.add_argument("--surface", type=Path, help="a table whose first column names what to replay")
     parser.add_argument("-v", action="store_true", help="the arguments of each sample that differs")
     given = parser.parse_args()
@@ -645,8 +646,7 @@ def main() -> None:
         surface = {line.split("\t")[0] for line in given.surface.read_text(encoding="utf8").splitlines()}
     for name in OTHERS if given.dtype == "others" else (given.dtype,):
         print(name, flush=True)
-        kind = Ends if given.ends else Compiled if given.compiled else Mapped if given.mapped else \
-            Replay if given.device == "cpu" else Some
+        kind = Ends if given.ends else Compiled if given.compiled else Mapped if given.mapped else Some
         replay(getattr(torch, name), given.op, surface, given.second, given.v, kind).report()
 
 
