@@ -430,5 +430,5 @@ pinv_of = Op(
     vjp=_pinv_of_vjp,
     decompose=lambda node: (node.operands[1],),
     reference=lambda attrs, a, p: p,
-    kind=Kind.WHOLE, batch=leading,
+    kind=Kind.WHOLE, weight=Weight.FREE, batch=leading,
 )
