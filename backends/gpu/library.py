@@ -389,6 +389,7 @@ done:
 
     def _upload(self, label: str, field: int, rows: Sequence[tuple[int, int, int]], source: str,
                 size: int) -> str:
+        rows = [row for row in rows if row[2]]  # the driver has neither memory nor copies of 0 bytes
         if not rows:
             return ""
         table = ", ".join(_struct("i64", *row) for row in rows)

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import graphtorch as torch
-from graphtorch import aot, nn
+from graphtorch import _types, aot, nn
+from graphtorch._random import generator
 from graphtorch.aot import loader
 from graphtorch.backends.gpu import emulated, nvrtc, unit
 
@@ -206,10 +207,10 @@ def test_from_c(folder, lenet, tmp_path):
 
 
 def test_several_dtypes_inputs_constants_and_results(run, folder):
-    table = torch.tensor([3, 5, 7])
+    table, nothing = torch.tensor([3, 5, 7]), torch.zeros(0, dtype=torch.float16)
 
     def several(h, flags, n):
-        return h * 2, torch.where(flags, n, table), n.sum(), torch.ones(2), h
+        return torch.cat([nothing, h * 2]), torch.where(flags, n, table), n.sum(), torch.ones(2), h
     arrays = [np.array([1.5, -2], np.float16), np.array([True, False, True]), np.array([1, 2, 3])]
     compiled = aot.compile(several, tuple(map(torch.from_numpy, arrays)), folder / "several.so",
                            device="cuda", architectures=EMULATED)
@@ -274,6 +275,19 @@ want, = calls.library(np.load("x.npy"))
 assert (calls.read(y.tensor, want) == want).all() and want.any()
 assert (calls.library(x)[0] == want).all()
 """, lenet[1].path, keeps=True)
+
+
+def test_a_model_that_is_on_a_gpu(run, folder, monkeypatch):
+    """Its weights come from there; the default is the GPU that there is."""
+    net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).eval()
+    x = torch.randn(4, 3)
+    want = net(x)
+    with monkeypatch.context() as patch:
+        patch.setenv("GRAPHTORCH_CUDA", "emulated")
+        compiled = aot.compile(net.cuda(), torch.zeros(4, 3, device="cuda"), folder / "moved.so", device="cuda")
+    generator._of_gpus.clear()
+    _types._gpus.clear()
+    assert_close(results(run, folder, compiled, x.numpy())[0], want)
 
 
 # ------------------------------------------------------------------------------------------ refusals

@@ -17,8 +17,11 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ import graphtorch as torch
 from graphtorch import nn
 from graphtorch.backends.gpu import compiler, nvrtc
 from graphtorch.backends.gpu.buffer import DeviceBuffer
-from graphtorch.backends.gpu.device import Launch, Module, Series
+from graphtorch.backends.gpu.device import Launch, Module, Piece, Series
 from graphtorch.backends.gpu.emulated import EmulatedDevice
 from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.operations import Operations, operations
@@ -40,6 +43,7 @@ from graphtorch.nn import functional as F
 ROOT = Path(__file__).resolve().parents[2]
 BANDWIDTH, PLAIN, MATRICES = 3.35e12, 67e12, 989e12  # of an H100 SXM: bytes and operations a second
 # https://resources.nvidia.com/en-us-tensor-core (f32 without, bf16 with tensor cores, neither sparse)
+PIECES = 64  # of all kernels: what was compiled before an interruption is in the disk cache
 ARCHITECTURES = ("sm_80", "sm_90")  # and the newest that NVRTC knows
 
 Row = dict[str, Any]
@@ -197,10 +201,11 @@ def roofline(moved: int, work: Operations) -> Row:
 
 def resources(unit: Unit, architecture: str) -> dict[str, nvrtc.Resources]:
     """What NVRTC says of the kernels of a unit."""
-    found: dict[str, nvrtc.Resources] = {}
-    for piece in unit.pieces(16):
-        found.update(nvrtc.resources(piece.text, architecture))
-    return found
+    def one(piece: Piece) -> dict[str, nvrtc.Resources]:
+        return nvrtc.resources(piece.text, architecture)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(chain.from_iterable(found.items() for found in pool.map(one, unit.pieces(PIECES))))
 
 
 def architectures() -> tuple[str, ...]:
