@@ -55,7 +55,7 @@ def shared_library(code: bytes, path: Path, triple: str) -> None:
         source, result = Path(folder) / "code.o", Path(folder) / path.name
         source.write_bytes(code)
         done = subprocess.run([*command, "-shared", "-o", str(result), str(source), "-lm",
-                               "-Wl,-z,noexecstack", "-Wl,-z,nodelete", "-Wl,--as-needed"],
+                               "-Wl,-z,noexecstack", "-Wl,-z,nodelete", "-Wl,--as-needed", "-ldl"],
                               capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"aot.compile: linking {path.name} for {triple} by {' '.join(command)} failed "

@@ -190,11 +190,16 @@ def test_transformer_with_weights_in_a_file(run, folder, transformer):
     assert_close(found, transformer[0](torch.tensor(words)))
 
 
-def test_from_c(folder, lenet, tmp_path):
+@pytest.mark.parametrize("suffix", [".so", ".a"])
+def test_from_c(folder, lenet, tmp_path, suffix):
     """The example of a C program."""
+    made = lenet[1].path
+    if suffix == ".a":
+        made = aot.compile(lenet[0], torch.zeros(3, 1, 28, 28), tmp_path / "digits.a", device="cuda",
+                           architectures=EMULATED).path
     source = Path(__file__).parents[2] / "examples" / "c" / "classify_cuda.c"
-    command = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", folder, source, lenet[1].path,
-               "-L", folder, "-l:libcuda.so.1", "-o", tmp_path / "classify"]
+    command = ["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", folder, source, made,
+               "-L", folder, "-l:libcuda.so.1", "-lm", "-ldl", "-o", tmp_path / "classify"]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     (tmp_path / "images.bin").write_bytes(image(3).tobytes())
@@ -284,7 +289,8 @@ def test_a_model_that_is_on_a_gpu(run, folder, monkeypatch):
     want = net(x)
     with monkeypatch.context() as patch:
         patch.setenv("GRAPHTORCH_CUDA", "emulated")
-        compiled = aot.compile(net.cuda(), torch.zeros(4, 3, device="cuda"), folder / "moved.so", device="cuda")
+        compiled = aot.compile(net.cuda(), torch.zeros(4, 3, device="cuda"), folder / "moved.so",
+                               device="cuda")
     generator._of_gpus.clear()
     _types._gpus.clear()
     assert_close(results(run, folder, compiled, x.numpy())[0], want)
