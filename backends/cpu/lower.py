@@ -58,12 +58,16 @@ def lower_region(region: Region, lowering: Lowering) -> None:
         lower_pieces(region, concat, lowering)
     else:
         lower = lower_contraction if region.kind == "contraction" else lower_loops
-        lower_once(with_pieces(region, lowering), lowering, lower)
+        region = with_pieces(region, lowering)
+        if lowering.block_threads and any(map(lowering.twins, region.results)):
+            lower(region, lowering)
+        else:
+            lower_once(region, lowering, lower)
 
 
 def copy_outputs(lowering: Lowering) -> None:
     """Fill the outputs that are an input, a constant, or the same value as another output."""
     for value, slot in zip(lowering.graph.outputs, lowering.outputs, strict=True):
         source = lowering.slot(value)
-        if source is not slot:
+        if source is not slot and slot not in lowering.stored:
             lower_copy(source, slot, lowering)

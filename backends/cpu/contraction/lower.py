@@ -15,6 +15,7 @@ from graphtorch.ir.shape import Dim
 
 from ...gpu.schedules import matrices as block_matrices
 from ...gpu.schedules import products as block_products
+from ...gpu.schedules.operands import passing
 from ...gpu.schedules.products import lower_block_product, regroup, takes
 from ...kernels.contraction.conv import conv_problem, conv_transpose_problem, conv_weight_grad_problem
 from ...kernels.contraction.matmul import matmul_problem
@@ -45,7 +46,7 @@ def lower_contraction(region: Region, lowering: Lowering) -> Schedule:
     for group in (problem.m, problem.n):
         if not group:
             group.append(axis(problem.space, 1))
-    if lowering.block_threads and takes(problem):
+    if lowering.block_threads and (takes(problem) or problem.a.gates or problem.b.gates):
         lower_blocks(problem, region, lowering)
         return Schedule("blocks", 1)
     machine = machine_of(lowering.target)
@@ -66,7 +67,7 @@ def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
     """
     regroup(p)
     m, n, k = (guess(extent_of(axes)) for axes in (p.m, p.n, p.k))
-    if min(m, n) <= NARROW and k <= SHORT:
+    if not takes(p) or (min(m, n) <= NARROW and k <= SHORT):
         lower_loop_nest(p if n <= m else p.swapped(), region, lowering)
     elif block_matrices.matrix_dtype(p) is not None:
         lower_block_product(p, region, lowering, block_matrices.tile_of(p), block_matrices.emit)
@@ -153,7 +154,9 @@ def lower_loop_nest(p: Contraction, region: Region, lowering: Lowering) -> None:
 
 
 def element_of(e: Emission, source: Source, p: Contraction) -> Expr:
-    value: Expr = load(e.buffer(source.slot), e.expr(source.address))
+    address, *coordinates = map(e.expr, source.polynomials)
+    where, inside = passing(e, source, address, [e.b.let(t, "t") for t in coordinates])
+    value: Expr = load(e.buffer(source.slot), where, mask=inside)
     for dtype in (*source.casts, p.acc):
         value = cast(value, dtype)
     return value

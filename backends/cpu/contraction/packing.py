@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphtorch.ir.dtype import DType, boolean
-from graphtorch.ir.shape import Dim, evaluate, numel
+from graphtorch.ir.dtype import DType
+from graphtorch.ir.shape import Dim, evaluate
 
 from ...kernels.body.access import lane_mask, store_lanes
 from ...kernels.body.space import Space, depends
@@ -246,10 +246,6 @@ def padded_copy(lowering: Lowering, space: Space, source: Source, shape: Sequenc
     e = Emission(lowering, space, "pad")
     axes = [Axis(space.opaque(d), d) for d in (*shape[:2], *out)]
     x, y = e.buffer(source.slot, hint="x"), e.buffer(slot, "write", "y")
-    if lowering.block_threads:
-        _padded_elements(e, x, y, source, axes, shape, low, spread)
-        e.launch("pad", 0, slot.elements * source.dtype.itemsize * 2)
-        return slot
     planes, spatial = axes[:2], axes[2:]
 
     def row() -> None:
@@ -264,27 +260,6 @@ def padded_copy(lowering: Lowering, space: Space, source: Source, shape: Sequenc
     e.tasks([(e.binder(a), a.extent) for a in planes], rows, large, grain)
     e.launch("pad", 0, slot.elements * source.dtype.itemsize * 2)
     return slot
-
-
-def _padded_elements(e: Emission, x: Buffer, y: Buffer, source: Source, axes: Sequence[Axis],
-                     shape: Sequence[Dim], low: Sequence[int], spread: Sequence[int]) -> None:
-    """Each element by a task of its own: one of the source, or zero."""
-    b = e.b
-    with b.loop(e.expr(numel(tuple(a.extent for a in axes))), "parallel", "i") as element:
-        places: list[Expr] = []
-        rest = element
-        for a in reversed(axes[1:]):
-            places.insert(0, b.let(rest % e.expr(a.extent), "i"))
-            rest = b.let(rest // e.expr(a.extent), "rest")
-        origin = rest * e.expr(shape[1]) + places[0]
-        inside: Expr = Const(True, KType(boolean))
-        for place, size, before, gap in zip(places[1:], shape[2:], low, spread, strict=True):
-            at = b.let(place - before, "at")
-            within = binary("and", binary("le", Const(0), at), binary("lt", at, e.expr(size) * gap))
-            if gap > 1:
-                within = binary("and", within, binary("eq", at % gap, Const(0)))
-            inside, origin = binary("and", inside, within), origin * e.expr(size) + at // gap
-        b.store(y, element, load(x, origin, mask=b.let(inside, "inside")))
 
 
 def _padded_row(e: Emission, x: Buffer, y: Buffer, source: Source, axes: Sequence[Axis],

@@ -54,7 +54,7 @@ def split(p: Contraction, parts: int) -> tuple[Contraction, Axis, Dim]:
     part, inner = axis(p.space, parts), axis(p.space, chunk)
     skipped = part.variable * chunk
     moved: dict[str, Dim] = {first.name: skipped + inner.variable}
-    a, b = (x.at(evaluate(x.address, moved)) for x in (p.a, p.b))
+    a, b = (x.mapped(lambda dim: evaluate(dim, moved)) for x in (p.a, p.b))
     made = replace(p, batch=[part, *p.batch], k=[inner, *rest], a=a, b=b,
                    limits={inner.name: first.extent - skipped})
     return made, part, skipped * extent_of(rest)

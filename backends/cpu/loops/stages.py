@@ -52,6 +52,10 @@ def lower_loops(region: Region, lowering: Lowering) -> None:
             lowering.assign(result, slots[source])  # the same bytes under another shape
         else:
             targets += targets_of(value, lowering.slot(result))
+            if lowering.block_threads:  # another store costs less there than another launch
+                for twin in lowering.twins(result):
+                    lowering.stored.add(twin)
+                    targets += targets_of(value, twin)
     Stages(region, lowering, slots, targets).run()
 
 

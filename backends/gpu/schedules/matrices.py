@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from graphtorch.ir.dtype import DType, bf16, f16, f32, i64, u32
+from graphtorch.ir.dtype import DType, bf16, f16, f32, u32
 from graphtorch.ir.shape import evaluate
 
 from ...cpu.contraction.choice import guess
@@ -30,7 +30,8 @@ from ...kernels.ir import (
     cast,
     load,
 )
-from .products import Offsets, bind, frame, is_enough, steps_along
+from .operands import Operand, bind
+from .products import frame, is_enough, steps_along
 
 NEIGHBOURS = 8  # elements of 16 bytes, and rows and columns of a matrix
 LONG = 8192  # steps of k for each part that are worth more than smaller tiles
@@ -73,7 +74,8 @@ def side_by_side(p: Contraction, source: Source, axes: Sequence[Axis]) -> bool:
     """Whether the neighbours of a copy lie side by side in memory, all of them inside or none."""
     inner = p.k[-1] if along_k(p, source) else axes[-1]
     limit = evaluate(p.limits.get(inner.name, 0), {x.name: 0 for x in p.batch})
-    return (not source.casts and stride(source.address, inner) == 1
+    gated = any(stride(g.coordinate, inner) != 0 for g in source.gates)
+    return (not source.casts and not gated and stride(source.address, inner) == 1
             and all(isinstance(n, int) and n % NEIGHBOURS == 0 for n in (inner.extent, limit)))
 
 
@@ -100,7 +102,7 @@ def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]
         slices = (_Slice(work, p.m, p.a, tile.rows, f.top, f.m, f.k, "a"),
                   _Slice(work, p.n, p.b, tile.columns, f.left, f.n, f.k, "b"))
         steps = steps_along(b, f.k, tile.depth)
-        Offsets.begin(b, [s.offsets for s in slices])
+        Operand.begin(b, [s.operand for s in slices])
         for stage in range(tile.stages - 1):
             for s in slices:
                 s.fetch(Const(stage), Const(stage))
@@ -112,7 +114,7 @@ def emit(e: Emission, p: Contraction, tile: Tile, finish: Callable[[Expr], None]
             ahead = b.let(step + (tile.stages - 1), "ahead")
             for s in slices:
                 s.fetch(ahead, b.let(ahead % tile.stages, "stage"))
-                s.offsets.fill(b.let(ahead + 1, "after"))
+                s.operand.fill(b.let(ahead + 1, "after"))
             work.multiply(slices, b.let(step % tile.stages, "stage"))
         b.emit(Await(0))
         work.finish((f.top, f.m), (f.left, f.n), finish)
@@ -191,17 +193,8 @@ class _Slice:
         self.outer = outer
         self.step = work.tile.threads * self.lanes // line
         self.buffer = e.buffer(source.slot, hint=hint)
-        self.offsets = Offsets(e, source, p.k, depth, work.tile.stages, not self.along_k)
-        self._find_places()
-
-    def _find_places(self) -> None:
-        """Where the rows that this thread reads begin in memory."""
-        e, zero = self.work.e, {x.name: 0 for x in self.work.p.k}
-        count = self.each if self.along_k else 1
-        self.places = e.b.scratch(i64, count, "places")
-        with e.b.loop(count, "unroll") as i:
-            bind(e, self.axes, e.b.let(self.first + self._row(i), "place"))
-            e.b.store(self.places, i, e.expr(evaluate(self.source.address, zero)))
+        self.operand = Operand(e, source, p.k, depth, work.tile.stages, not self.along_k)
+        self.operand.find(axes, lambda i: first + self._row(i), self.each if self.along_k else 1)
 
     def _line(self, i: Expr) -> Expr:
         return self.outer + i * self.step
@@ -216,8 +209,9 @@ class _Slice:
             k = self.inner if self.along_k else self._line(i)
             inside = b.let(binary("and", binary("lt", step * depth + k, self.k),
                                   binary("lt", self.first + self._row(i), self.count)), "inside")
-            far = self.offsets.at(step, k)
-            where = b.let(load(self.places, i if self.along_k else 0) + far, "where")
+            where, there = self.operand.at(step, k, i if self.along_k else Const(0))
+            where = b.let(where, "where")
+            inside = inside if there is None else b.let(binary("and", inside, there), "inside")
             at = stage * self.room + self._line(i) * self.width + self.inner
             if self.lanes > 1:
                 b.emit(Copy(self.shared, at, self.buffer, where, self.lanes, inside))

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from graphtorch.ir.dtype import i64
-from graphtorch.ir.shape import Dim, evaluate
+from graphtorch.ir.shape import Dim
 
 from ...cpu.contraction.choice import guess
 from ...cpu.contraction.split import partial_address, partial_slot, split
@@ -28,6 +27,7 @@ from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, 
 from ...kernels.ir import Buffer, Builder, Const, Expr, KType, Name, binary, cast, fma, load
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
+from .operands import Operand, bind
 
 PAD = 4  # elements between slices of shared memory
 QUAD = 4  # neighbours that a thread has
@@ -235,60 +235,6 @@ def _thread(e: Emission, tile: Size) -> Name:
     return number
 
 
-def bind(e: Emission, axes: Sequence[Axis], flat: Expr) -> None:
-    """Let the variables of `axes` be the parts of a row-major position among them."""
-    rest = flat
-    for x in reversed(axes[1:]):
-        size = e.expr(x.extent)
-        e.space.bind(x.variable, e.b.let(rest % size, "i"))
-        rest = e.b.let(rest // size, "rest")
-    e.space.bind(axes[0].variable, rest)
-
-
-def offset_of(e: Emission, source: Source, axes: Sequence[Axis], k: Expr) -> Expr:
-    """How far step `k` is from the first one in memory; `k` may lie beyond the last."""
-    bind(e, axes, k)
-    far: Dim = 0
-    for x in axes:
-        far = far + stride(source.address, x) * x.variable
-    return e.expr(far)
-
-
-class Offsets:
-    """Where the steps of k lie, of an operand whose threads read several of them.
-
-    Several axes of k, those of a convolution, take divisions: they are done once in a block, ahead of the
-    step that they are for, and kept in shared memory for `ahead` slices of `depth` steps.
-    """
-
-    def __init__(self, e: Emission, source: Source, k: Sequence[Axis], depth: int, ahead: int, several: bool):
-        self.e, self.source, self.k, self.depth, self.ahead = e, source, k, depth, ahead
-        self.table = e.b.shared(i64, ahead * depth, "offsets") if several and len(k) > 1 else None
-
-    @staticmethod
-    def begin(b: Builder, all: Sequence[Offsets]) -> None:
-        """Fill tables for the first slices."""
-        for o in all:
-            for slice in range(o.ahead):
-                o.fill(Const(slice))
-        if any(o.table is not None for o in all):
-            b.barrier()
-
-    def fill(self, slice: Expr) -> None:
-        """Take a slice's place in the table: that of the one `ahead` before, which all are done with."""
-        if self.table is not None:
-            b = self.e.b
-            with b.loop(self.depth, "thread", "t") as t:
-                far = offset_of(self.e, self.source, self.k, b.let(slice * self.depth + t, "k"))
-                b.store(self.table, slice % self.ahead * self.depth + t, far)
-
-    def at(self, slice: Expr, step: Expr) -> Expr:
-        """Where a step of a slice lies."""
-        if self.table is not None:
-            return load(self.table, slice % self.ahead * self.depth + step)
-        return offset_of(self.e, self.source, self.k, self.e.b.let(slice * self.depth + step, "k"))
-
-
 class _Work:
     """What the parts of a kernel share: a thread's sums, and where it stands in the tile."""
 
@@ -323,17 +269,9 @@ class _Slice:
         self.held = e.b.scratch(work.p.acc, self.each, f"{hint}_next")
         last = work.p.k[-1]
         self.along_k = stride(source.address, last) == 1 and guess(last.extent) > 1
-        self.places = e.b.scratch(i64, self.each if self.along_k else 1, f"{hint}_at")
         self.buffer = e.buffer(source.slot, hint=hint)
-        self.offsets = Offsets(e, source, work.p.k, tile.depth, 2, not self.along_k)
-        self._find_places()
-
-    def _find_places(self) -> None:
-        """Where the rows that this thread reads begin in memory."""
-        b, zero = self.work.e.b, {x.name: 0 for x in self.work.p.k}
-        with b.loop(self.each if self.along_k else 1, "unroll") as i:
-            bind(self.work.e, self.axes, b.let(self.first + self._row(i), "place"))
-            b.store(self.places, i, self.work.e.expr(evaluate(self.source.address, zero)))
+        self.operand = Operand(e, source, work.p.k, tile.depth, 2, not self.along_k)
+        self.operand.find(axes, lambda i: first + self._row(i), self.each if self.along_k else 1)
 
     def _row(self, i: Expr) -> Expr:
         """The row of the thread's element `i`."""
@@ -350,8 +288,8 @@ class _Slice:
         with b.loop(self.each, "unroll") as i:
             inside = binary("and", binary("lt", slice * depth + self._step(i), self.k),
                             binary("lt", self.first + self._row(i), self.count))
-            far = self.offsets.at(slice, self._step(i))
-            where = load(self.places, i if self.along_k else 0) + far
+            where, there = self.operand.at(slice, self._step(i), i if self.along_k else Const(0))
+            inside = inside if there is None else binary("and", inside, there)
             value: Expr = load(self.buffer, b.let(where, "where"), mask=b.let(inside, "inside"))
             for dtype in (*self.source.casts, self.work.p.acc):
                 value = cast(value, dtype)
@@ -371,7 +309,7 @@ class _Slice:
 
 def _along_k(work: _Work, slices: tuple[_Slice, _Slice], steps: Expr) -> None:
     b = work.e.b
-    Offsets.begin(b, [s.offsets for s in slices])
+    Operand.begin(b, [s.operand for s in slices])
     for s in slices:
         s.fetch(Const(0))
         s.put(Const(0))
@@ -382,7 +320,7 @@ def _along_k(work: _Work, slices: tuple[_Slice, _Slice], steps: Expr) -> None:
         with b.when(more):
             for s in slices:
                 s.fetch(b.let(step + 1, "ahead"))
-                s.offsets.fill(b.let(step + 2, "after"))
+                s.operand.fill(b.let(step + 2, "after"))
         _multiply(work, slices, half)
         with b.when(more):
             for s in slices:

@@ -33,10 +33,31 @@ def axis(space: Space, extent: Dim) -> Axis:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """A coordinate of an operand that may lie outside of it, or between its elements: zeros are there.
+
+    Attributes:
+        coordinate: affine in the axes; elements lie at 0, step, 2 step, ..., of which there are `extent`.
+        stride: what an element of it adds to the address, where `step` is not 1; else the address has it.
+    """
+
+    coordinate: Dim
+    extent: Dim
+    step: int = 1
+    stride: Dim = 0
+
+    @property
+    def reach(self) -> Dim:
+        """One more than the greatest coordinate of an element."""
+        return (self.extent - 1) * self.step + 1
+
+
+@dataclass(frozen=True)
 class Source:
     """An operand: the slot it is read from, the polynomial address, and casts to apply to what is loaded.
 
-    `stable`: seldom another between calls; `reused`: in a loop, the same in all steps.
+    `stable`: seldom another between calls; `reused`: in a loop, the same in all steps; `gates`: where it is
+    not read, but zero.
     """
 
     slot: Slot
@@ -45,9 +66,20 @@ class Source:
     casts: tuple[DType, ...] = ()
     stable: bool = False
     reused: bool = False
+    gates: tuple[Gate, ...] = ()
 
     def at(self, address: Dim) -> Source:
         return replace(self, address=address)
+
+    def mapped(self, change: Callable[[Dim], Dim]) -> Source:
+        """The same with another address, and other coordinates."""
+        gates = tuple(replace(g, coordinate=change(g.coordinate)) for g in self.gates)
+        return replace(self, address=change(self.address), gates=gates)
+
+    @property
+    def polynomials(self) -> tuple[Dim, ...]:
+        """The address, and the coordinates of the gates."""
+        return self.address, *(g.coordinate for g in self.gates)
 
 
 @dataclass
@@ -131,7 +163,7 @@ def _drop(p: Contraction, a: Axis) -> bool:
 
 
 def _addresses(p: Contraction) -> tuple[Dim, ...]:
-    return p.a.address, p.b.address, p.address
+    return *p.a.polynomials, *p.b.polynomials, p.address
 
 
 def _mergeable(p: Contraction, outer: Axis, inner: Axis) -> bool:
@@ -141,12 +173,12 @@ def _mergeable(p: Contraction, outer: Axis, inner: Axis) -> bool:
 
 def _merge(p: Contraction, outer: Axis, inner: Axis) -> Axis:
     joined = axis(p.space, outer.extent * inner.extent)
-    a, b = stride(p.a.address, inner), stride(p.b.address, inner)
-    address = stride(p.address, inner)
     none: dict[str, Dim] = {outer.name: 0, inner.name: 0}
-    p.a = p.a.at(evaluate(p.a.address, none) + a * joined.variable)
-    p.b = p.b.at(evaluate(p.b.address, none) + b * joined.variable)
-    p.address = evaluate(p.address, none) + address * joined.variable
+
+    def along(x: Dim) -> Dim:
+        return evaluate(x, none) + stride(x, inner) * joined.variable
+
+    p.a, p.b, p.address = p.a.mapped(along), p.b.mapped(along), along(p.address)
     parts: dict[str, Dim] = {outer.name: p.space.div(joined.variable, inner.extent),
                              inner.name: p.space.mod(joined.variable, inner.extent)}
     p.index = tuple(evaluate(i, parts) for i in p.index)
@@ -154,7 +186,7 @@ def _merge(p: Contraction, outer: Axis, inner: Axis) -> Axis:
 
 
 def _substitute(p: Contraction, values: dict[str, Dim]) -> None:
-    p.a, p.b = p.a.at(evaluate(p.a.address, values)), p.b.at(evaluate(p.b.address, values))
+    p.a, p.b = (x.mapped(lambda dim: evaluate(dim, values)) for x in (p.a, p.b))
     p.address = evaluate(p.address, values)
     p.index = tuple(evaluate(i, values) for i in p.index)
 

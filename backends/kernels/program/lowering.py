@@ -96,10 +96,13 @@ class Lowering:
             Slot("output", v.dtype, v.shape, v.type.numel, i) for i, v in enumerate(graph.outputs)
         )
         self._slots.update(zip(graph.inputs, self.inputs, strict=True))
+        self._same: dict[Value, list[Slot]] = {}
         for value, slot in zip(graph.outputs, self.outputs, strict=True):
+            self._same.setdefault(value, []).append(slot)
             if value.node is None or value.node.op.name != "constant":  # nobody computes those: a copy
                 self._slots.setdefault(value, slot)
         self.program = Program(graph.name, graph.symbols(), self.inputs, self.outputs)
+        self.stored: set[Slot] = set()  # outputs that are the value of another one, filled with it
         self._block: list[Item] = self.program.launches
         self.cut: set[Value] = set()  # values of which many slices are read (pieces.py)
         self.repeats: dict[object, Any] = {}  # what was done for regions (repeat.py)
@@ -123,6 +126,10 @@ class Lowering:
     def assign(self, value: Value, slot: Slot) -> None:
         """Let `value` live in `slot` (which another value left, or shares by a reshape)."""
         self._slots[value] = slot
+
+    def twins(self, value: Value) -> list[Slot]:
+        """The other outputs that are this value too."""
+        return [slot for slot in self._same.get(value, ()) if slot is not self._slots.get(value)]
 
     def bind(self, inner: Value, outer: Value, fixed: bool = False) -> None:
         """Let a value of a nested graph live where `outer` does, whose elements it has; `fixed`: in all steps

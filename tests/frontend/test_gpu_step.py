@@ -1,0 +1,89 @@
+"""A compiled step of training a residual net on a GPU has no kernel that only copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import graphtorch as torch
+from copying import copies
+from graphtorch import _types, nn
+from graphtorch._random import generator
+from graphtorch.backends.gpu import compiler, emulated
+from graphtorch.backends.kernels.program.program import Program
+from graphtorch.nn import functional as F
+
+pytestmark = pytest.mark.skipif(emulated.compiler() is None, reason="the emulated device needs a compiler")
+
+
+class Unmoved:
+    """A module of kernels that are not run: what is compiled is looked at, not what comes out."""
+
+    def series(self, launches: Any) -> Any:
+        return lambda addresses, sizes: None
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Program]]:
+    """The programs that are compiled for the emulated device, none of which is run."""
+    found: list[Program] = []
+    lower = compiler.lower
+
+    def noted(*given: Any) -> Program:
+        found.append(lower(*given))
+        return found[-1]
+
+    monkeypatch.setenv("GRAPHTORCH_CUDA", "emulated")
+    monkeypatch.setattr(compiler, "lower", noted)
+    monkeypatch.setattr(emulated.EmulatedDevice, "load", lambda self, pieces: Unmoved())
+    yield found
+    generator._of_gpus.clear()
+    _types._gpus.clear()
+
+
+class Block(nn.Module):
+    """Two convolutions beside a short cut."""
+
+    def __init__(self, channels: int, out: int, stride: int):
+        super().__init__()
+        self.path = nn.Sequential(
+            nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(),
+            nn.Conv2d(out, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out))
+        self.short = nn.Identity() if stride == 1 else nn.Sequential(
+            nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.path(x) + self.short(x))
+
+
+def net() -> nn.Module:
+    stem = nn.Conv2d(3, 4, 7, 2, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+    end = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    return nn.Sequential(*stem, Block(4, 4, 1), Block(4, 8, 2), *end)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_step_of_a_residual_net_copies_nothing(programs: list[Program], half: bool) -> None:
+    """Strided and padded convolutions, norms, pools, short cuts, their gradients and the optimizer."""
+    model = net().to("cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad()
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
+            loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    compiled = torch.compile(step)
+    x, y = torch.randn(2, 3, 16, 16).cuda(), torch.tensor([1, 2]).cuda()
+    for _ in range(3):
+        compiled(x, y)
+    torch.cuda.synchronize()
+    largest = max(programs, key=lambda p: len(p.launches))
+    convolutions = [x for x in largest.launches if "conv" in x.label]
+    assert len(convolutions) >= 3 * 6 - 1  # the image needs no gradient
+    assert copies(largest) == []
