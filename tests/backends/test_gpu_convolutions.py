@@ -10,13 +10,13 @@ import pytest
 from copying import copies
 from graphtorch.backends import Buffer
 from graphtorch.backends import compile as compile_reference
+from graphtorch.backends.cpu.lower import lower
 from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.compiler import Machine, build
 from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
 from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.supports import supports
 from graphtorch.backends.gpu.unit import Unit
-from graphtorch.backends.cpu.lower import lower
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph, Type, Value
