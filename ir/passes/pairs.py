@@ -42,6 +42,7 @@ class Pair(NamedTuple):
 Parts: TypeAlias = Union[Value, Pair]  # what stands for a value: itself where it is real
 Rule: TypeAlias = Callable[..., Sequence[Parts]]  # of a node and what stands for its operands
 RULES: dict[str, Rule] = {}
+STATIC: set[str] = set()  # ops whose rules need to know the sizes
 
 
 def run(graph: Graph) -> Graph:
@@ -179,9 +180,11 @@ def _flat(*parts: Parts) -> list[Value]:
 # ------------------------------------------------------------------------------------------ rules
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str, static: bool = False) -> Callable[[Rule], Rule]:
+    """Register what ops are in terms of the parts; `static`: where the sizes are known."""
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
+        STATIC.update(names if static else ())
         return function
 
     return register
@@ -351,10 +354,7 @@ def _bilinear(node: Node, x: Pair, w: Pair, *bias: Pair) -> Sequence[Parts]:
 
 # ------------------------------------------------------------------------------------------ products
 
-STATIC = frozenset(("prod", "cumprod"))  # their rules need to know the sizes
-
-
-@rule("prod")
+@rule("prod", static=True)
 def _prod(node: Node, x: Pair) -> Sequence[Parts]:
     """By halves: the first half of the factors times the second, again and again."""
     attrs = attrs_of(node, Reduce)
@@ -377,7 +377,7 @@ def _prod(node: Node, x: Pair) -> Sequence[Parts]:
     return (Pair(*[ops.reshape(p, shape=node.types[0].shape) for p in factors]),)
 
 
-@rule("cumprod")
+@rule("cumprod", static=True)
 def _cumprod(node: Node, x: Pair) -> Sequence[Parts]:
     """Each element times the one that is 1, 2, 4, ... places before it."""
     dim, shift = attrs_of(node, Along).dim, 1

@@ -28,7 +28,9 @@ from ...kernels.program.program import Slot
 from .. import cost
 from .nest import Loop, Target, nested, task_rows
 
-REDUCTIONS = frozenset(["sum", "prod", "max", "min", "any", "all"])
+# of each reduction the op of the kernel IR that takes one more element, on numbers and on bools
+REDUCTIONS = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
+ON_BOOLS = {"add": "or", "mul": "and", "max": "or", "min": "and", "or": "or", "and": "and"}
 COLUMNS = 1024  # columns of a block: its accumulators stay in the nearest cache
 ROW_SCRATCH = 1 << 14  # longest row kept in scratch, in elements
 MANY_TASKS = 6  # from so many independent pieces on, rows are not cut
@@ -40,23 +42,27 @@ def accumulator(node: Node) -> DType:
     return f32 if dtype.is_floating_point and dtype.itemsize == 2 else dtype
 
 
+def combination(node: Node) -> str:
+    """The op of the kernel IR by which a reduction takes one more element."""
+    op = REDUCTIONS[node.op.name]
+    return ON_BOOLS[op] if accumulator(node) is boolean else op
+
+
 def identity(node: Node) -> Const:
     """What a reduction over no elements gives."""
-    dtype, name = accumulator(node), node.op.name
+    dtype, op = accumulator(node), combination(node)
     if dtype is boolean:
-        return Const(name in ("all", "min", "prod"), KType(boolean))
-    value = int(name == "prod") if name in ("sum", "prod") else dtype.ends[name == "min"]
+        return Const(op == "and", KType(boolean))
+    value = dtype.ends[op == "min"] if op in ("max", "min") else int(op == "mul")
     return Const(float(value) if dtype.is_floating_point else value, KType(dtype))
 
 
 def combine(node: Node, total: Expr, x: Expr) -> Expr:
     """One more element."""
-    name = node.op.name
-    if name in ("max", "min"):
-        return maximum(total, x) if name == "max" else minimum(total, x)
-    if total.type.dtype is boolean:
-        return binary("or" if name in ("any", "sum", "max") else "and", total, x)
-    return binary({"sum": "add", "prod": "mul", "any": "or", "all": "and"}[name], total, x)
+    op = combination(node)
+    if op in ("max", "min"):
+        return maximum(total, x) if op == "max" else minimum(total, x)
+    return binary(op, total, x)
 
 
 @dataclass(eq=False)

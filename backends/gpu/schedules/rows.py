@@ -19,7 +19,7 @@ from graphtorch.ir.shape import Dim, bounds, numel
 
 from ...cpu import cost
 from ...cpu.loops.nest import Loop
-from ...cpu.loops.reductions import Group, Layout, RowKernel, accumulator, combine, identity
+from ...cpu.loops.reductions import Group, Layout, RowKernel, accumulator, combination, combine, identity
 from ...kernels.body.evaluate import Evaluator, Mask, Result
 from ...kernels.body.scope import upper_bound
 from ...kernels.ir import Buffer, Const, Expr, Name, binary, load, warp_reduce
@@ -38,7 +38,6 @@ ELEMENTS = 8  # of a thread, in a block that has a row
 REGISTERS = 64  # of 4 bytes, for what is kept of a row
 MANY_OUTPUTS = 1 << 15  # columns from which on each thread has one
 FEW_STEPS = 32  # rows of columns that are not worth more than a thread
-SPLIT = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 MOVES = ("reshape", "permute", "slice")
 
 
@@ -272,10 +271,7 @@ class BlockRows(SharedRows):
 
     def complete(self, node: Node, total: Name | Buffer) -> None:
         assert isinstance(total, Name)
-        op = SPLIT[node.op.name]
-        if total.type.dtype.is_bool:
-            op = {"add": "or", "max": "or", "mul": "and", "min": "and"}.get(op, op)
-        super().complete(node, self.combined(op, total))
+        super().complete(node, self.combined(combination(node), total))
 
     def combined(self, op: str, total: Name) -> Name:
         made = self.scope.b.block_reduce(op, total, self.plan.threads)

@@ -18,6 +18,7 @@ from ..ir import Builder, Const, Expr, KType, Unary, binary, cast, fma, select, 
 
 Rule = Callable[..., Expr]
 RULES: dict[str, Rule] = {}
+AS_GIVEN: set[str] = set()  # those whose operands are not widened
 
 
 def wide(dtype: DType) -> DType:
@@ -40,7 +41,7 @@ def emit_op(b: Builder, node: Node, operands: Iterable[Expr]) -> Expr:
             "reference backend"
         )
     xs = list(operands)
-    if name not in ("cast", "nextafter", "bitcast"):
+    if name not in AS_GIVEN:
         xs = [
             b.let(cast(x, wide(x.type.dtype)), "x") if wide(x.type.dtype) is not x.type.dtype else x
             for x in xs
@@ -67,9 +68,11 @@ def number(value: float | int | bool, like: Expr) -> Expr:
     return Const(kind(value), like.type)
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str, widened: bool = True) -> Callable[[Rule], Rule]:
+    """Register how ops are written; operands of 16 bits come as f32, unless `widened` is false."""
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names, function))
+        AS_GIVEN.update(() if widened else names)
         return function
 
     return register
@@ -451,7 +454,7 @@ def _clamp(b: Builder, attrs: Any, dtype: DType, x: Expr, low: Expr, high: Expr)
     return minimum(b.let(maximum(x, low)), high)
 
 
-@rule("nextafter")
+@rule("nextafter", widened=False)
 def _nextafter(b: Builder, attrs: Any, dtype: DType, x: Expr, y: Expr) -> Expr:
     if dtype.itemsize > 2:
         return binary("nextafter", x, y)
@@ -553,13 +556,13 @@ def _where(b: Builder, attrs: Any, dtype: DType, condition: Expr, x: Expr, y: Ex
     return select(cast(condition, boolean), x, y)
 
 
-@rule("bitcast")
+@rule("bitcast", widened=False)
 def _bitcast(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
     bits = Unary("bitcast_int", x, KType(DType.named(f"i{dtype.bits}"), x.type.lanes))
     return Unary("bitcast_float", bits, KType(dtype, x.type.lanes)) if dtype.is_floating_point else bits
 
 
-@rule("cast")
+@rule("cast", widened=False)
 def _cast(b: Builder, attrs: Any, dtype: DType, x: Expr) -> Expr:
     source = x.type.dtype
     if wide(source) is not source and wide(dtype) is not dtype and dtype is not source:
