@@ -85,7 +85,7 @@ leaky_relu = unary(
     REAL_FLOATING,
     attrs=LeakyRelu,
     formula=lambda a, x: fn.where(x > 0, x, x * a.slope),
-    weight=Weight.PLAIN,
+    weight=Weight.CHEAP,
 )
 hardtanh = unary(
     "hardtanh",
@@ -96,7 +96,7 @@ hardtanh = unary(
     attrs=Hardtanh,
     widen=False,
     formula=lambda a, x: _clip(x, a.low, a.high),
-    weight=Weight.PLAIN,
+    weight=Weight.CHEAP,
 )
 hardsigmoid = unary(
     "hardsigmoid",

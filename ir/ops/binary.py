@@ -282,7 +282,7 @@ atan2 = binary(
     np.arctan2,
     _atan2_rule,
     operands=("y", "x"),
-    weight=Weight.PLAIN,
+    weight=Weight.SLOW,
 )
 copysign = binary("copysign", "|x| with the sign bit of y.", np.copysign, _copysign_rule,
                   weight=Weight.CHEAP)

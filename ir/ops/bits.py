@@ -88,5 +88,5 @@ bitcast = Op(
     _bitcast_reference,
     Cast,
     _bitcast_parts,
-    kind=Kind.POINTWISE, weight=Weight.PLAIN, batch=unchanged,
+    kind=Kind.POINTWISE, weight=Weight.CHEAP, batch=unchanged,
 )

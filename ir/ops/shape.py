@@ -503,7 +503,7 @@ tril = Op(
     decompose=lambda node: _triangle(node, "le"),
     vjp=lambda node, g: (ops.tril(g, diagonal=node.attrs.diagonal),),
     reference=lambda attrs, x: np.where(_below(x, attrs.diagonal), x, np.zeros((), x.dtype)),
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=unchanged,
+    kind=Kind.WHOLE, weight=Weight.CHEAP, batch=unchanged,
 )
 triu = Op(
     "triu",
@@ -514,5 +514,5 @@ triu = Op(
     decompose=lambda node: _triangle(node, "ge"),
     vjp=lambda node, g: (ops.triu(g, diagonal=node.attrs.diagonal),),
     reference=lambda attrs, x: np.where(_below(x, attrs.diagonal - 1), np.zeros((), x.dtype), x),
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=unchanged,
+    kind=Kind.WHOLE, weight=Weight.CHEAP, batch=unchanged,
 )
