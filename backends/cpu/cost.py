@@ -17,10 +17,15 @@ BYTES_PER_NS = 10.0  # one core from memory
 GUESS = 64  # an unbounded symbol counts as this much where a decision needs a number
 
 
-def weight(node: Node) -> float:
+def element_ns(node: Node) -> float:
     """Nanoseconds an element takes, vectorised, roughly."""
     wide = 2.0 if node.types[0].dtype.itemsize == 8 else 1.0
     return wide * NS.get(node.op.weight, PLAIN_NS)
+
+
+def is_slow(node: Node) -> bool:
+    """Whether an element takes longer than keeping and reading it again."""
+    return element_ns(node) >= NS[Weight.SLOW]
 
 
 def flops(nodes: Iterable[Node]) -> Dim:
@@ -57,7 +62,7 @@ def grain(nodes: Iterable[Node], bytes_per_element: float, task_ns: float = TASK
     """Elements a task should have at least, a power of two; one where tasks cost nothing (`task_ns` 0)."""
     if not task_ns:
         return 1
-    ns = max(bytes_per_element / BYTES_PER_NS, sum(map(weight, nodes)), 0.02)
+    ns = max(bytes_per_element / BYTES_PER_NS, sum(map(element_ns, nodes)), 0.02)
     size = 1024
     while size * ns < task_ns and size < 1 << 18:
         size *= 2

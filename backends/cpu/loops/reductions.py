@@ -351,7 +351,7 @@ class RowKernel:
         passes = self.passes()
         for value in [n.result() for n in self.region.nodes if n.types[0].shape == self.group.shape]:
             users = [i for i, seen in enumerate(passes) if value in seen]
-            if len(users) > 1 and value.node is not None and cost.weight(value.node) >= 0.5:
+            if len(users) > 1 and value.node is not None and cost.is_slow(value.node):
                 self.keep_row(value, users[0], length)
 
     def passes(self) -> list[set[Value]]:

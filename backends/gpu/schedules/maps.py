@@ -26,7 +26,7 @@ from . import transposes as block_tiles
 from .transposes import TileScope
 
 ENOUGH = 1 << 15  # elements: fewer are given one to a thread, so that more of the GPU has work
-HEAVY = 2.0  # nanoseconds of an element, by cost.weight, from which on memory is not what is waited for
+HEAVY = 2.0  # nanoseconds of an element, by cost.element_ns, from which on memory is not what is waited for
 
 
 class ThreadMap(MapKernel):
@@ -64,7 +64,7 @@ class ThreadMap(MapKernel):
 
     def lanes(self, loops: list[Loop]) -> tuple[int, bool]:
         """Elements of a thread, and whether they always are as many."""
-        heavy = sum(map(cost.weight, self.region.nodes)) > HEAVY
+        heavy = sum(map(cost.element_ns, self.region.nodes)) > HEAVY
         if heavy or not loops or cost.elements(self.shape) < ENOUGH:
             return 1, True
         lanes = ACCESS // max((slot.dtype.itemsize for slot in self.along(loops)), default=ACCESS)

@@ -192,7 +192,7 @@ class SharedRows(RowKernel):
         full = [n.result() for n in self.region.nodes if n.types[0].shape == self.group.shape]
         read = [v for v in self.leaves if v.shape == self.group.shape and v not in full]
         roots, kept = self.roots(), dict[Value, int]()
-        costly = [v for v in full if v.node is not None and cost.weight(v.node) >= 0.5]
+        costly = [v for v in full if v.node is not None and cost.is_slow(v.node)]
         moved = [v for v in full if v.node is not None and v.node.op.name in MOVES]
         for value in (*costly, *read, *moved):
             if value in kept:
