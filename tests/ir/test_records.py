@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +64,52 @@ def test_every_op_is_exported_by_name() -> None:
 
 def test_the_catalogue_is_in_the_hundreds_not_the_thousands() -> None:
     assert 100 <= len(OPS) <= 250
+
+
+# ------------------------------ facts stand in records alone
+
+ROOT = Path(__file__).parent.parent.parent
+FOLDERS = ("ir", "backends", "graphtorch/_deferred", "graphtorch/_captured", "graphtorch/autograd",
+           "graphtorch/utils")
+KERNEL_IR, WRITTEN, PARTS = "ops of the kernel IR", "what its functions write", "how each is taken apart"
+ELSEWHERE = {
+    "ir/ops": "the records",
+    "ir/passes/pairs.py": PARTS,
+    "backends/cpu/control/parts.py": PARTS,
+    "backends/cpu/loops/reductions.py": WRITTEN,
+    "backends/cpu/pooling/regions.py": WRITTEN,
+    "backends/cpu/whole/mersenne.py": WRITTEN,
+    "backends/cpu/whole/running.py": WRITTEN,
+    "backends/gpu/expressions.py": KERNEL_IR,
+    "backends/gpu/schedules/rows.py": "views that cost divisions on a GPU",
+    "backends/gpu/supports.py": "what this target leaves out",
+    "backends/kernels/body/pointwise.py": WRITTEN,
+    "backends/kernels/body/random.py": WRITTEN,
+    "backends/kernels/body/views.py": WRITTEN,
+    "backends/kernels/extents.py": KERNEL_IR,
+    "backends/kernels/ir.py": KERNEL_IR,
+    "backends/kernels/program/lowering.py": "what the label of a kernel leaves out",
+    "backends/kernels/program/share.py": KERNEL_IR,
+    "backends/llvm/expr.py": KERNEL_IR,
+    "graphtorch/autograd/nodes.py": "whose operands PyTorch lets be written to, as it saves the result",
+}
+
+
+def tables_of(path: Path) -> Iterator[str]:
+    """Lists of three names of ops or more, but for keys of dicts, which say what is done for each."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    assigned = [n for n in nodes if isinstance(n, ast.Assign)]
+    exported = [n.value for n in assigned if ast.unparse(n.targets[0]) == "__all__"]
+    for node in nodes:
+        if isinstance(node, (ast.Tuple, ast.List, ast.Set)) and node not in exported:
+            names = [e.value for e in node.elts if isinstance(e, ast.Constant) and isinstance(e.value, str)]
+            if len(names) >= 3 and len(names) == len(node.elts) and all(n in OPS for n in names):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}: {names}"
+
+
+def test_no_table_of_names_says_what_a_record_could_say() -> None:
+    known = {ROOT / path for path in ELSEWHERE}
+    found = [table for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))
+             if known.isdisjoint((path, *path.parents)) for table in tables_of(path)]
+    assert found == [], "a fact of ops: put it into their records (docs/adding_an_op.md)"
+    assert {path for path in known if not path.exists()} == set()

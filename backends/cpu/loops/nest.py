@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from graphtorch.ir.graph import Value
+from graphtorch.ir.op import Kind
 from graphtorch.ir.shape import Dim, Shape, numel
 
 from ...kernels.body.evaluate import Evaluator, Leaf
@@ -25,6 +26,7 @@ from .. import cost
 
 MANY_NODES = 8  # from so many on, kernels of different sizes are worth being one: updates of weights
 ACCESS = 16  # bytes of a GPU's widest access
+PEELED = ("reshape", "permute")  # views whose elements can be stored where the result has them
 TILE = 32  # edge of the square tiles in which a transpose walks through memory
 
 
@@ -60,7 +62,7 @@ def row_major(value: Value) -> Callable[[Scope, Index], Dim]:
 
 def _peel(value: Value, slot: Slot, place: Callable[[Scope, Index], Dim]) -> Iterator[Target]:
     node = value.node
-    if node is not None and node.op.name in ("reshape", "permute") and _worth_peeling(node.operands[0]):
+    if node is not None and node.op.name in PEELED and _worth_peeling(node.operands[0]):
         yield from _peel(node.operands[0], slot, lambda s, i: place(s, result_index(s.space, node, i)))
     elif node is not None and node.op.name == "concat":
         start: Dim = 0
@@ -73,13 +75,10 @@ def _peel(value: Value, slot: Slot, place: Callable[[Scope, Index], Dim]) -> Ite
 
 def _worth_peeling(value: Value) -> bool:
     """A view of memory is read through the view instead: stores in order are better than loads in order."""
-    return value.node is not None and value.node.op.name not in (
-        "slice",
-        "expand",
-        "flip",
-        "constant",
-        "iota",
-    )
+    node = value.node
+    if node is None or not node.operands:
+        return False
+    return node.op.kind is not Kind.VIEW or node.op.name in PEELED
 
 
 def _shifted(place: Callable[[Scope, Index], Dim], dim: int, start: Dim) -> Callable[[Scope, Index], Dim]:
