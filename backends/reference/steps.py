@@ -11,7 +11,8 @@ import numpy as np
 
 from graphtorch.ir.evaluate import Plan
 from graphtorch.ir.graph import Node, Type
-from graphtorch.ir.op import Weight
+from graphtorch.ir.op import Kind, Op, Weight
+from graphtorch.ir.ops import factor
 
 from ..buffer import Buffer, address_of
 
@@ -27,8 +28,7 @@ def run_steps(
         types: of the outputs; all sizes are known.
     """
     arrays = [b.numpy() for b in leaves]
-    # only such references may call NumPy's linear algebra: the others need not ask for its threads
-    products = any(node.op.weight >= Weight.COSTLY for node in nodes)
+    products = any(_multiplies(node.op) for node in nodes)
     with np.errstate(all="ignore"), one_thread() if products else _NOTHING:
         found = plan.run(nodes, arrays)
     taken = set(map(id, arrays))
@@ -39,6 +39,12 @@ def run_steps(
         taken.add(id(array))
         buffers.append(Buffer(address_of(array, type.dtype), type.dtype, array.shape, array))
     return buffers
+
+
+def _multiplies(op: Op) -> bool:
+    """Whether a reference may call NumPy's linear algebra: the others need not ask for its threads, which
+    takes as long as five of them."""
+    return op.weight is Weight.CONTRACTION or op.kind is Kind.CONTROL or op.name in factor.__all__
 
 
 @functools.cache
