@@ -8,7 +8,6 @@ from graphtorch.ir.shape import Dim
 from .kernels.program.plan import Plan
 from .kernels.program.program import Launch, Program, Slot, counted, flat
 from .kernels.program.table import packed_layout
-from .llvm.target import Target
 
 
 def statistics(recorded: Graph, final: Graph, program: Program, plan: Plan, code: int) -> dict[str, int]:
@@ -19,7 +18,7 @@ def statistics(recorded: Graph, final: Graph, program: Program, plan: Plan, code
             "code_bytes": code}
 
 
-def explain(program: Program, plan: Plan, target: Target, counts: dict[str, int]) -> str:
+def explain(program: Program, plan: Plan, machine: str, counts: dict[str, int]) -> str:
     """A line a launch with FLOPs and bytes, then memory and totals."""
     rows = [("kernel", "what", "FLOPs", "bytes", "reads and writes")]
     rows += [("prologue " + launch.kernel.name, *_row(launch)) for launch in program.prologue]
@@ -38,7 +37,7 @@ def explain(program: Program, plan: Plan, target: Target, counts: dict[str, int]
         [
             f"{program.name}: {counts['ops']} ops -> {counts['regions']} regions -> "
             f"{counts['launches']} kernel calls ({counts['code_bytes']:,} bytes of code) "
-            f"for {target.describe()}",
+            f"for {machine}",
             *table,
             f"total: {number(total[0])} FLOPs, {number(total[1])} bytes moved",
             f"memory: arena {number(plan.size)} bytes for {len(program.temporaries())} temporaries, "

@@ -15,7 +15,7 @@ _state: dict[str, Any] = {"threads": None, "deterministic": False, "warn_always"
 def get_num_threads() -> int:
     """How many threads a compiled graph uses."""
     if _state["threads"] is None:
-        _state["threads"] = importlib.import_module("graphtorch.backends.llvm.target").available_cpus()
+        _state["threads"] = importlib.import_module("graphtorch.backends.llvm.processor").available_cpus()
     return _state["threads"]
 
 

@@ -71,7 +71,7 @@ def _run(given: argparse.Namespace) -> int:
 
 def _info(given: argparse.Namespace) -> int:
     cache = importlib.import_module("graphtorch.backends.cache")  # these two cost time to import
-    target = importlib.import_module("graphtorch.backends.llvm.target")
+    target = importlib.import_module("graphtorch.backends.llvm.processor")
     rows = {
         "graphtorch": f"{__version__} (behaves as PyTorch {COMPATIBLE})",
         "installed in": str(Path(__file__).parent),

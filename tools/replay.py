@@ -40,7 +40,7 @@ from graphtorch.backends.kernels.text import print_memory, print_program
 from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.emit import ModuleEmitter
 from graphtorch.backends.llvm.native import compile_object
-from graphtorch.backends.llvm.target import Target, named
+from graphtorch.backends.llvm.processor import Processor, named
 from graphtorch.backends.llvm.units import has_loops
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.judge import assuming
@@ -59,7 +59,7 @@ SHOWN = 12  # files whose differences are printed; the others are only named
 # ------------------------------------------------------------------------------------------ lowering
 
 
-def replay(recorded: Recorded, target: Target) -> dict[str, str]:
+def replay(recorded: Recorded, target: Processor) -> dict[str, str]:
     """The files of one graph on one machine."""
     passes: list[str] = []
     with assuming(Known(recorded.conditions)) if recorded.conditions else nullcontext(), \
@@ -81,7 +81,7 @@ def _note_pass(passes: list[str], stage: str, graph: Graph) -> None:
         passes.append(f"== {stage}\n{text}")
 
 
-def _code(table: Table, target: Target) -> Iterator[str]:
+def _code(table: Table, target: Processor) -> Iterator[str]:
     for i, (kernel, memory) in enumerate(table.kernels):
         module = ModuleEmitter("kernels", target)
         module.launcher("kernel", kernel, memory)
@@ -93,7 +93,7 @@ def _code(table: Table, target: Target) -> Iterator[str]:
 
 
 @functools.cache
-def _object_hash(text: str, target: Target, loops: bool) -> str:
+def _object_hash(text: str, target: Processor, loops: bool) -> str:
     return _hash(compile_object(text, target, loops=loops))
 
 

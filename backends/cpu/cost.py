@@ -8,11 +8,11 @@ from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.op import Weight
 from graphtorch.ir.shape import Dim, bounds, numel
 
+from ..kernels.machine import TASK_NS
+
 # Nanoseconds an element; whoever schedules what is not done element by element counts that itself.
 NS = {Weight.FREE: 0.0, Weight.SLOW: 0.5, Weight.VERY_SLOW: 5.0}
 PLAIN_NS = 0.05
-TASK_NS = 16_000.0  # a task is worth handing to another thread from about this much work on
-STEP_TASK_NS = 4_000.0  # the same in a loop over time, where the threads are awake from the step before
 BYTES_PER_NS = 10.0  # one core from memory
 GUESS = 64  # an unbounded symbol counts as this much where a decision needs a number
 

@@ -12,32 +12,37 @@ from collections.abc import Iterable
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.passes import pipeline
 
-from ..kernels.program.lowering import Lowering, Region, region_of
+from ..kernels.machine import Machine
+from ..kernels.program.lowering import Lowering, Region, Schedules, region_of
 from ..kernels.program.program import Program
 from ..kernels.program.repeat import lower_once
 from ..kernels.program.share import share_kernels
 from ..kernels.verify import verify_program
-from .contraction.lower import lower_contraction
+from .contraction.lower import contract, lower_contraction
 from .control.steps import lower_control
-from .loops.nest import lower_copy
+from .loops.nest import MapKernel, lower_copy
 from .loops.pieces import concat_of, cut_values, lower_pieces, place_parts, with_pieces
-from .loops.stages import lower_loops
+from .loops.stages import lower_loops, reduce_rows
 
-__all__ = ["Lowering", "Region", "lower", "lower_region"]
+__all__ = ["SCHEDULES", "lower", "lower_region"]
+
+SCHEDULES = Schedules(MapKernel, reduce_rows, contract)
 
 
-def lower(graph: Graph, target: object | None = None, stable: Iterable[int] = ()) -> Program:
-    """The program that computes `graph` on `target`.
+def lower(graph: Graph, machine: Machine | None = None, stable: Iterable[int] = (),
+          schedules: Schedules = SCHEDULES) -> Program:
+    """The program that computes `graph` on `machine`.
 
     Args:
         graph: fused; nodes are regions, or single ops that become regions of their own.
-        target: describes the machine (``vector_bytes``); None for a generic one.
+        machine: None for a wide x86 core.
         stable: positions of inputs that seldom change (weights): what is packed from them is kept.
+        schedules: what is done the target's own way.
 
     Raises:
         TypeError: an op or dtype that has no kernel, naming node and line.
     """
-    lowering = Lowering(graph, target, stable)
+    lowering = Lowering(graph, machine or Machine(), schedules, stable)
     place_parts(graph, lowering)
     lowering.cut = cut_values(graph)
     for node in graph.nodes:
@@ -59,7 +64,7 @@ def lower_region(region: Region, lowering: Lowering) -> None:
     else:
         lower = lower_contraction if region.kind == "contraction" else lower_loops
         region = with_pieces(region, lowering)
-        if lowering.block_threads and any(map(lowering.twins, region.results)):
+        if lowering.machine.tasks_are_threads and any(map(lowering.twins, region.results)):
             lower(region, lowering)
         else:
             lower_once(region, lowering, lower)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from graphtorch.ir.graph import Node
+from graphtorch.ir.passes.limits import Limits
 
 from ..kernels.body.pointwise import is_pointwise
 from .attention import backward as attention_grad
 from .attention import forward as attention
 from .pooling.disjoint import fits_vectors
 from .whole.table import OPAQUE
+
+LIMITS = Limits()  # those of passes are a core's
 
 
 def _keeps_elements(node: Node) -> bool:

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 from graphtorch.ir import failure
 from graphtorch.ir.graph import Graph
-from graphtorch.ir.passes import pipeline
 
-from ..cpu.lower import lower
-from ..kernels.program.donation import assign_aliases
-from ..kernels.program.plan import Plan, plan
-from ..kernels.program.program import Program
+from ..cpu.supports import LIMITS
 from ..kernels.program.table import Table, record_of, tabulate
+from ..target import Target, lowered
 from .device import Device
 from .executable import Built, Executable
+from .lower import lower
+from .machine import LARGE, Gpu
 from .supports import supports
 from .types import register
 from .unit import Unit
 from .walk import Kernel
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What lowering looks at: no vectors, a task for each element, or a block of threads."""
-
-    name: str = "cuda"
-    vector_bytes: int = 1
-    registers: int = 64
-    caches: tuple[int, ...] = (64 << 10, 4 << 20, 32 << 20)
-    multiply_adds: int = 1
-    task_ns: float = 0.0
-    block_threads: int = 256
+def target_of(unit: Unit, machine: Gpu = LARGE) -> Target[tuple[Kernel, ...]]:
+    """Kernels as stages in `unit`."""
+    return Target("cuda", machine, supports, LIMITS, lower, partial(written, unit=unit), "cuda")
 
 
 def compile(graph: Graph, device: Device, stable: Sequence[int] = ()) -> Executable:
@@ -42,28 +33,19 @@ def compile(graph: Graph, device: Device, stable: Sequence[int] = ()) -> Executa
     Raises: TypeError, NotImplementedError: an op or dtype that has no kernel, naming node and line.
     """
     unit = Unit()
-    built = build(graph, unit, stable)
+    built = build(graph, unit, stable, Gpu(multiprocessors=device.properties.multiprocessors))
     return Executable(built, device.load(unit.pieces(device.compilers)), device)
 
 
-def build(graph: Graph, unit: Unit, stable: Sequence[int] = ()) -> Built:
+def build(graph: Graph, unit: Unit, stable: Sequence[int] = (), machine: Gpu = LARGE) -> Built:
     """What a host needs of `graph`; its kernels are written into `unit`, which other graphs may share."""
-    program, placed = lower_graph(graph, stable)
+    target = target_of(unit, machine)
+    program, placed, _ = lowered(graph, target, stable)
     with failure.stage("code generation", graph):
         table = tabulate(program, placed)
-        kernels = written(table, unit)
+        kernels = target.emit(table)
     names = tuple(kernel.name for kernel, _ in table.kernels)
     return Built(record_of(program, placed, table, names, "", {}), table.constants, kernels)
-
-
-def lower_graph(graph: Graph, stable: Sequence[int] = ()) -> tuple[Program, Plan]:
-    """`graph` as a program for GPUs, and the placement of its temporaries."""
-    final = pipeline.run(graph, supports, "cuda")
-    with failure.stage("lowering", final):
-        program = lower(final, Machine(), stable)
-        assign_aliases(program, graph.donates)
-        program.take_types(graph)
-        return program, plan(program)
 
 
 def written(table: Table, unit: Unit) -> tuple[Kernel, ...]:
@@ -72,4 +54,4 @@ def written(table: Table, unit: Unit) -> tuple[Kernel, ...]:
                         tuple(register(n.type) for n in kernel.sizes)) for kernel, shared in table.kernels)
 
 
-__all__ = ["Machine", "build", "compile", "lower_graph", "written"]
+__all__ = ["build", "compile", "target_of", "written"]

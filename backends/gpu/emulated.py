@@ -28,6 +28,7 @@ from ..buffer import Block, size_class
 from ..record import Site
 from .arguments import Arguments
 from .device import DeviceError, Launch, Piece, Properties
+from .machine import LARGE
 from .pool import Pool, PooledMemory, Statistics
 from .status import Status, Statuses
 from .traces import Access, Counts, counts, race
@@ -79,7 +80,7 @@ class EmulatedDevice:
         self.order = order
         self.traced = traced
         self.counts: dict[str, Counts] = {}
-        self.properties = Properties("emulated", CAPABILITY, 8 << 30, 2)
+        self.properties = Properties("emulated", CAPABILITY, 8 << 30, LARGE.multiprocessors)
         self.lock = threading.RLock()
         self._pool = Pool(self._take, KEPT)
         self._statuses = Statuses(self.pinned)

@@ -24,7 +24,7 @@ from ..llvm import tensor_check
 from ..llvm import walk as host_walk
 from ..llvm.emit import ModuleEmitter
 from ..llvm.library import Abi, Weights, file_bytes, merged, table_text
-from ..llvm.target import Target
+from ..llvm.processor import Processor
 from ..llvm.tensor_check import constant_string
 from . import driver, emulated, nvrtc
 from .device import DeviceError, Piece
@@ -127,7 +127,7 @@ class Code:
 
 
 def library_text(name: str, program: Program, plan: Plan, table: Table, code: Code, weights: Weights,
-                 metadata: str, target: Target, conditions: Sequence[Condition] = ()) -> str:
+                 metadata: str, target: Processor, conditions: Sequence[Condition] = ()) -> str:
     """LLVM IR of the whole library.
 
     Args: target: the host's machine.
@@ -162,7 +162,7 @@ declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 CONTEXT"""
 
 
-def _images_text(code: Code, stages: Sequence[Stage], target: Target) -> str:
+def _images_text(code: Code, stages: Sequence[Stage], target: Processor) -> str:
     """The images, what they are for, and the kernels in them."""
     piece_of = {name: i for i, piece in enumerate(code.pieces) for name in piece.kernels}
     text, labels = [], []

@@ -3,49 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from graphtorch.ir import failure
 from graphtorch.ir.graph import Graph
-from graphtorch.ir.passes import pipeline
 from graphtorch.ir.printer import print_graph
 
 from ..cpu.lower import lower
-from ..cpu.supports import supports
+from ..cpu.supports import LIMITS, supports
 from ..explain import explain, statistics
-from ..kernels.program.donation import assign_aliases
-from ..kernels.program.plan import Plan, plan
+from ..kernels.program.plan import Plan
 from ..kernels.program.program import Program
-from ..kernels.program.table import record_of, tabulate
+from ..kernels.program.table import Table, record_of, tabulate
 from ..kernels.text import print_program
 from ..record import Record
+from ..target import Target, lowered
 from . import debug
-from .target import Target
+from .processor import Processor
 from .units import Image, images, unit
 
+Code: TypeAlias = tuple[list[str], list[Image]]  # the names of kernels, and object code that defines them
 
-def build(graph: Graph, target: Target, stable: Sequence[int] = ()) -> tuple[Record, bytes, list[Image]]:
+
+def target_of(processor: Processor, name: str = "") -> Target[Code]:
+    """Kernels as object code for `processor`; `name`: of the program, for messages."""
+    def emit(table: Table) -> Code:
+        units = [unit(kernel, memory, processor, i in table.once) for i, (kernel, memory) in
+                 enumerate(table.kernels)]
+        return [u.name for u in units], images(units, processor, name)
+
+    return Target("llvm", processor.machine, supports, LIMITS, lower, emit, "cpu")
+
+
+def build(graph: Graph, processor: Processor,
+          stable: Sequence[int] = ()) -> tuple[Record, bytes, list[Image]]:
     """The record of `graph`, its constants, and object code that defines its kernels."""
-    program, placed, final = lower_graph(graph, target, stable)
+    program, placed, final = lower_graph(graph, processor, stable)
     with failure.stage("code generation", graph):
         table = tabulate(program, placed)
-        units = [unit(kernel, memory, target, i in table.once) for i, (kernel, memory) in
-                 enumerate(table.kernels)]
-        made = images(units, target, graph.name)
+        names, made = target_of(processor, graph.name).emit(table)
     counts = statistics(graph, final, program, placed, sum(len(image.code) for image in made))
-    text = explain(program, placed, target, counts)
-    return record_of(program, placed, table, [u.name for u in units], text, counts), table.constants, made
+    text = explain(program, placed, processor.describe(), counts)
+    return record_of(program, placed, table, names, text, counts), table.constants, made
 
 
-def lower_graph(graph: Graph, target: Target, stable: Sequence[int] = ()) -> tuple[Program, Plan, Graph]:
-    """`graph` as a program for `target`, the placement of its temporaries, and the graph of regions."""
+def lower_graph(graph: Graph, processor: Processor,
+                stable: Sequence[int] = ()) -> tuple[Program, Plan, Graph]:
+    """`graph` as a program for `processor`, the placement of its temporaries, and the graph of regions."""
     debug.show("graph", graph.name, lambda: print_graph(graph))
-    final = pipeline.run(graph, supports, "llvm", on_stage=_show_pass)
-    with failure.stage("lowering", final):
-        program = lower(final, target, stable)
-        assign_aliases(program, graph.donates)
-        debug.show("kernels", graph.name, lambda: print_program(program))
-        program.take_types(graph)
-        return program, plan(program), final
+    program, placed, final = lowered(graph, target_of(processor), stable, _show_pass)
+    debug.show("kernels", graph.name, lambda: print_program(program))
+    return program, placed, final
 
 
 def _show_pass(stage: str, graph: Graph) -> None:

@@ -16,7 +16,7 @@ from ..record import Record
 from . import debug
 from .executable import Executable
 from .image import Image, remember
-from .target import host
+from .processor import host
 
 compiled_count = 0  # executables made so far in this process, from the cache or not
 

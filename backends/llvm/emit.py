@@ -19,7 +19,7 @@ from ..kernels import ir as k
 from ..kernels.body.maths import functions
 from ..kernels.ir import INDEX, Buffer, Kernel, KType, Name, Stmt
 from .expr import Expressions
-from .target import Target
+from .processor import Processor
 from .types import constant, mangled, memory, register
 
 UNROLL_LIMIT = 64  # an `unroll` loop of more constant iterations is left to LLVM
@@ -29,7 +29,7 @@ LIBM = {"rem": "fmod"}
 class ModuleEmitter:
     """Collects the functions of one LLVM module."""
 
-    def __init__(self, name: str, target: Target) -> None:
+    def __init__(self, name: str, target: Processor) -> None:
         self.name = name
         self.target = target
         self.functions: list[str] = []

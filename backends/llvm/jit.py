@@ -10,11 +10,11 @@ import numpy as np
 from ..kernels.ir import Kernel
 from .emit import ModuleEmitter
 from .native import Code, compile_object
+from .processor import Processor, host
 from .runtime import pool
-from .target import Target, host
 
 
-def kernel_text(kernel: Kernel, target: Target) -> str:
+def kernel_text(kernel: Kernel, target: Processor) -> str:
     """LLVM IR of one kernel behind ``run(i64* args, i32* status)``: buffer addresses, then sizes."""
     module = ModuleEmitter(kernel.name, target)
     name = module.kernel(kernel)
@@ -29,7 +29,7 @@ def kernel_text(kernel: Kernel, target: Target) -> str:
 
 
 def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray], sizes: Sequence[int] = (),
-               target: Target | None = None) -> int:
+               target: Processor | None = None) -> int:
     """Compile `kernel` and run it once on contiguous `arrays` (one a buffer, written in place): for tests.
 
     Returns the status: 0, or 1 + the site of a `fail` that was reached.

@@ -30,8 +30,8 @@ from ..kernels.program.table import Layout, Table, packed_layout, tabulate
 from . import runtime, tensor_check, walk
 from .emit import ModuleEmitter
 from .native import has_assembler
+from .processor import Processor
 from .sizes import Sizes
-from .target import Target
 from .tensor_check import constant_string
 
 ABI_VERSION = 1
@@ -59,7 +59,7 @@ class Weights:
 
 
 def library_text(name: str, program: Program, plan: Plan, weights: Weights, metadata: str,
-                 target: Target, conditions: Sequence[Condition] = ()) -> str:
+                 target: Processor, conditions: Sequence[Condition] = ()) -> str:
     """LLVM IR of the whole library; a call whose sizes do not meet `conditions` is refused."""
     table, module = tabulate(program, plan), ModuleEmitter(name, target)
     functions = [f"{name}.kernel{i}" for i in range(len(table.kernels))]
@@ -152,7 +152,7 @@ class Abi:
     """
 
     def __init__(self, name: str, program: Program, plan: Plan, launches: Table, weights: Weights,
-                 metadata: str, target: Target, conditions: Sequence[Condition] = ()):
+                 metadata: str, target: Processor, conditions: Sequence[Condition] = ()):
         self.name = name
         self.conditions = conditions
         self.program = program
@@ -643,7 +643,7 @@ bad_memory:
   ret i32 {tensor_check.MEMORY}"""
 
 
-def file_bytes(symbol: str, file: Path, target: Target) -> str:
+def file_bytes(symbol: str, file: Path, target: Processor) -> str:
     """The bytes of a file as a constant of the library."""
     if not has_assembler(target):
         return constant_bytes(symbol, file.read_bytes())

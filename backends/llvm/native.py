@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import llvmlite.binding as llvm
 
 from ..locks import lock_across_forks, open_after_forks
-from .target import Target, host
+from .processor import Processor, host
 
 T = TypeVar("T")
 _lock = lock_across_forks()  # the linker is shared
@@ -31,12 +31,12 @@ def initialize(everything: bool = False) -> None:
     llvm.initialize_native_asmparser()  # libraries take their weights in by .incbin
 
 
-def has_assembler(target: Target) -> bool:
+def has_assembler(target: Processor) -> bool:
     """Whether llvmlite's LLVM reads assembly for `target`: it comes with this machine's assembler alone."""
     return target.triple.split("-")[0] == host().triple.split("-")[0]
 
 
-def target_machine(target: Target, pic: bool = False) -> llvm.TargetMachine:
+def target_machine(target: Processor, pic: bool = False) -> llvm.TargetMachine:
     """A code generator of LLVM's for `target`; `pic` for code that goes into a library."""
     initialize(target.triple != host().triple)
     return llvm.Target.from_triple(target.triple).create_target_machine(
@@ -50,7 +50,7 @@ class Compilation:
     only needs its variables in registers and its arithmetic simplified, which takes a fifth as long.
     """
 
-    def __init__(self, text: str, target: Target, pic: bool = False, loops: bool = True):
+    def __init__(self, text: str, target: Processor, pic: bool = False, loops: bool = True):
         self._machine = target_machine(target, pic)
         self._module = llvm.parse_assembly(text, llvm.create_context())
         options = llvm.create_pipeline_tuning_options(3)
@@ -105,12 +105,12 @@ def _unlocked(name: str) -> Callable[..., Any]:
     return getattr(getattr(llvm.ffi.lib, "_lib", llvm.ffi.lib), name)
 
 
-def compile_object(text: str, target: Target, pic: bool = False, loops: bool = True) -> bytes:
+def compile_object(text: str, target: Processor, pic: bool = False, loops: bool = True) -> bytes:
     """Relocatable object code of the LLVM IR `text`; `loops` as for `Compilation`."""
     return Compilation(text, target, pic, loops).object()
 
 
-def compile_assembly(text: str, target: Target) -> str:
+def compile_assembly(text: str, target: Processor) -> str:
     """Assembly of the LLVM IR `text`, for people."""
     return Compilation(text, target).assembly()
 

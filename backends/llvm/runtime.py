@@ -26,14 +26,14 @@ from dataclasses import dataclass
 from .. import cache
 from . import walk
 from .native import Code, compile_object, immortal
-from .target import Target, available_cpus, host
+from .processor import Processor, available_cpus, host
 
 MAX_THREADS = 1024
 SPINS = 20000  # pauses of ~50 ns before a worker sleeps
 FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}  # numbers of the futex system call
 
 
-def text(target: Target, linkage: str = "") -> str:
+def text(target: Processor, linkage: str = "") -> str:
     """The pool's LLVM IR for `target`. `linkage` is ``internal`` inside a library."""
     arch = target.triple.split("-")[0]
     pause = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": "call void @llvm.aarch64.hint(i32 1)"}

@@ -19,8 +19,8 @@ from . import debug
 from .emit import ModuleEmitter
 from .image import Image, find, remember
 from .native import compile_assembly, compile_object
+from .processor import Processor, available_cpus, host
 from .runtime import pool_object
-from .target import Target, available_cpus, host
 
 MODULE_TEXT = 96 << 10  # characters of LLVM IR that are worth a module
 
@@ -37,7 +37,7 @@ class Unit:
     loops: bool
 
 
-def unit(kernel: Kernel, memory: tuple[int, ...], target: Target, once: bool = False) -> Unit:
+def unit(kernel: Kernel, memory: tuple[int, ...], target: Processor, once: bool = False) -> Unit:
     """The unit of `kernel`: the name does not depend on what the kernel, or the program, is called.
 
     A kernel that runs `once` (it packs weights) is not worth what optimising its loops takes.
@@ -55,7 +55,7 @@ def has_loops(kernel: Kernel) -> bool:
     return not vectors or any(isinstance(s, For) and s.kind == "vector" for s in statements)
 
 
-def images(units: Sequence[Unit], target: Target, program: str = "") -> list[Image]:
+def images(units: Sequence[Unit], target: Processor, program: str = "") -> list[Image]:
     """Object code that defines `units` (and maybe others); `program` is a name for dumps."""
     found = {u.name: image for u in units if (image := find(u.name)) is not None}
     missing = {u.name: u for u in units if u.name not in found}
@@ -75,7 +75,7 @@ class Module(NamedTuple):
     loops: bool
 
 
-def _modules(units: Sequence[Unit], target: Target) -> Iterator[Module]:
+def _modules(units: Sequence[Unit], target: Processor) -> Iterator[Module]:
     """A few units at a time, those with and those without loops by themselves."""
     for loops in (True, False):
         module, names = ModuleEmitter("kernels", target), list[str]()
@@ -88,7 +88,7 @@ def _modules(units: Sequence[Unit], target: Target) -> Iterator[Module]:
                 module, names = ModuleEmitter("kernels", target), []
 
 
-def _compile(modules: Iterator[Module], target: Target, program: str) -> list[Image]:
+def _compile(modules: Iterator[Module], target: Processor, program: str) -> list[Image]:
     """Object code of `modules`, made on all processors while the next ones are written."""
     waiting: list[tuple[tuple[str, ...], Future[bytes]]] = []
     with ThreadPoolExecutor(available_cpus(), "graphtorch-compile") as pool:

@@ -16,16 +16,17 @@ from safetensors.numpy import save as safetensors_bytes
 
 from graphtorch.backends.gpu import devices
 from graphtorch.backends.gpu import library as cuda
-from graphtorch.backends.gpu.compiler import lower_graph as lower_for_gpus
+from graphtorch.backends.gpu.compiler import target_of as gpu_target
 from graphtorch.backends.gpu.compiler import written
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.backends.kernels.program.plan import Plan
 from graphtorch.backends.kernels.program.program import Program, Slot, flat
 from graphtorch.backends.kernels.program.table import tabulate
-from graphtorch.backends.llvm.build import lower_graph
+from graphtorch.backends.llvm.build import target_of as cpu_target
 from graphtorch.backends.llvm.library import ABI_VERSION, Weights, exported, library_text
 from graphtorch.backends.llvm.native import compile_object
-from graphtorch.backends.llvm.target import Target, host, verify
+from graphtorch.backends.llvm.processor import Processor, host, verify
+from graphtorch.backends.target import Target, lowered
 from graphtorch.ir.generalize import Hints
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.judge import assuming
@@ -66,7 +67,7 @@ class Compiled:
 def compile(model: Any, example: Any, path: str | Path, *,
             dynamic: Mapping[Any, Mapping[int, Dim]] | None = None,
             name: str | None = None, weights: str = "embedded", input_names: Sequence[str] | None = None,
-            output_names: Sequence[str] | None = None, target: Target | None = None,
+            output_names: Sequence[str] | None = None, target: Processor | None = None,
             device: str = "cpu", architectures: Sequence[str] | None = None) -> Compiled:
     """Compile `model` ahead of time into a library with a C interface.
 
@@ -132,17 +133,18 @@ def _architectures(device: str, names: Sequence[str] | None) -> tuple[str, ...]:
 
 def compile_graph(graph: Graph, arrays: Mapping[str, np.ndarray], path: Path, name: str, embedded: bool,
                   input_names: Sequence[str] | None, output_names: Sequence[str] | None,
-                  target: Target, conditions: Sequence[Condition] = (),
+                  target: Processor, conditions: Sequence[Condition] = (),
                   gpus: Sequence[str] = ()) -> Compiled:
     """`compile` for a graph whose inputs named in `arrays` are weights; calls have to meet `conditions`.
 
     Args: gpus: the architectures of a CUDA library; none for one for CPUs.
     """
     stable = [i for i, v in enumerate(graph.inputs) if v.name in arrays]
-    program, plan = lower_for_gpus(graph, stable) if gpus else lower_graph(graph, target, stable)[:2]
+    chosen: Target[Any] = gpu_target(Unit()) if gpus else cpu_target(target)
+    program, plan, _ = lowered(graph, chosen, stable)
     data = [s for s in program.inputs if s.name not in arrays]
     _rename(data, program.outputs, input_names, output_names)
-    metadata = _metadata(name, program, data, target, conditions, gpus)
+    metadata = _metadata(name, program, data, target, conditions, chosen.device, gpus)
     header, blob, offsets = pack_weights({graph.inputs[i].name: arrays[graph.inputs[i].name] for i in stable})
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "weights"
@@ -171,7 +173,7 @@ class _Library:
     plan: Plan
     weights: Weights
     metadata: str
-    target: Target
+    target: Processor
     conditions: Sequence[Condition]
 
     def for_cpus(self) -> str:
@@ -207,7 +209,7 @@ def _check_example(arguments: Sequence[Any]) -> None:
                             "constant: pass torch.from_numpy(array)")
 
 
-def _write(path: Path, code: bytes, name: str, target: Target) -> None:
+def _write(path: Path, code: bytes, name: str, target: Processor) -> None:
     if path.suffix == ".so":
         link.shared_library(code, path, target.triple)
     elif path.suffix == ".a":
@@ -254,8 +256,8 @@ def _describe(slot: Slot) -> dict[str, object]:
             "shape": [d if isinstance(d, int) else str(d) for d in slot.shape]}
 
 
-def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Target,
-              conditions: Sequence[Condition], gpus: Sequence[str]) -> str:
+def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Processor,
+              conditions: Sequence[Condition], device: str, gpus: Sequence[str]) -> str:
     return json.dumps({
         "name": name, "abi_version": ABI_VERSION, "graphtorch": __version__, "target": machine.triple,
         "cpu": machine.cpu,
@@ -264,7 +266,7 @@ def _metadata(name: str, program: Program, data: Sequence[Slot], machine: Target
         "sizes": {s.name: {"min": s.min, "max": None if s.max >= UNBOUNDED else s.max}
                   for s in program.symbols},
         "conditions": [f"{c} >= 0" for c in conditions],
-        "device": "cuda" if gpus else "cpu",
+        "device": device,
         **({"architectures": list(gpus)} if gpus else {}),
     })
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from graphtorch.backends.llvm.target import host
+from graphtorch.backends.llvm.processor import host
 
 from .._files.saving import write_then_rename
 

@@ -26,7 +26,7 @@ from collections.abc import Container, Iterable
 
 from .. import ops
 from ..graph import Graph, Node, Value
-from ..op import Kind, Weight
+from ..op import Kind
 from ..ops.checks import attrs_of
 from ..ops.control import RegionAttrs
 from ..ops.reduce import Position, Reduce
@@ -45,6 +45,7 @@ from ..partition import (
 from ..shape import bounds, numel
 from ..views import STRIDED, strided_view
 from . import legalize
+from .limits import Limits
 
 # The kind of group that a node begins by itself; nodes of the other kinds are opaque.
 GROUPS = {
@@ -55,23 +56,26 @@ VIEWED = frozenset((Kind.POINTWISE, Kind.MOVE, Kind.REDUCTION, Kind.LOOKUP, Kind
 
 JOINED = frozenset(("loop", "contraction", "window"))  # kinds of groups that producers may join
 
-BUFFER_LIMIT = 32  # inputs and results of a region: its code grows with the square of what may overlap
 PIECES_LIMIT = 8  # parts of a concatenation that whoever computes them stores; of more each is by itself
-NODE_LIMIT = 128  # of a region: beyond it registers spill and compile time grows
-ROW_LIMIT = 1 << 17  # elements reduced at a time that stay in a core's cache between two passes
-LONE_ROW_LIMIT = 1 << 14  # the same where so few rows exist that one pass has to be parallel itself
-FEW_ROWS = 4
 
 
-def run(graph: Graph) -> Graph:
+class Division(Partition):
+    """A partition into regions that keep to `limits`."""
+
+    def __init__(self, graph: Graph, limits: Limits):
+        stored = stored_views(graph, limits)
+        super().__init__(graph, lambda n: is_free(n) and n not in stored, is_data)
+        self.limits = limits
+
+
+def run(graph: Graph, limits: Limits) -> Graph:
     """`graph` as regions (and non-scalar constants) in data-flow order; needs a graph without dead nodes.
 
     Regions that it already has are taken apart first.
     """
     if any(n.op is ops.region for n in graph.nodes):
         graph = legalize.run(graph, lambda n: n.op is not ops.region)
-    stored = stored_views(graph)
-    parts = Partition(graph, lambda n: is_free(n) and n not in stored, is_data)
+    parts = Division(graph, limits)
     for node in parts.owned:
         _join_producers(parts, start(parts, node))
     for group in parts.groups():  # again: by now it is known who reads what
@@ -80,7 +84,7 @@ def run(graph: Graph) -> Graph:
     return _assemble(parts)
 
 
-def _join_producers(parts: Partition, group: Group) -> None:
+def _join_producers(parts: Division, group: Group) -> None:
     """Merge the groups that feed `group` into it, nearest first, as long as one fits."""
     changed = group.kind in JOINED
     while changed:
@@ -109,21 +113,16 @@ def takes_views(node: Node) -> bool:
     return node.op.kind in VIEWED and not in_pieces(node)
 
 
-def stored_views(graph: Graph) -> set[Node]:
+def stored_views(graph: Graph, limits: Limits) -> set[Node]:
     """The free nodes whose results have to lie in memory: outputs, and operands of ops that take no views."""
     stored = {v.node for v in graph.outputs if v.node is not None and is_free(v.node)}
     for node in graph.nodes:
         for value in node.operands:
             if value.node is None or not is_free(value.node) or takes_views(node):
                 continue
-            if not reads_strided(node) or not is_absorbed(value, stored):
+            if node.op.weight not in limits.strided or not is_absorbed(value, stored):
                 stored.add(value.node)
     return stored
-
-
-def reads_strided(node: Node) -> bool:
-    """Whether a node's kernel reads operands with strides where they lie."""
-    return node.op.weight is Weight.CONTRACTION
 
 
 def is_absorbed(value: Value, stored: Container[Node]) -> bool:
@@ -186,9 +185,10 @@ def needs_memory(read: Read) -> bool:
 # ------------------------------------------------------------------------------------------ joining
 
 
-def try_join(parts: Partition, producer: Group, consumer: Group) -> bool:
+def try_join(parts: Division, producer: Group, consumer: Group) -> bool:
     """Merge `producer` into `consumer` if they make a region together."""
-    if len(producer.nodes) + len(consumer.nodes) > NODE_LIMIT or parts.would_cycle(producer, consumer):
+    nodes = len(producer.nodes) + len(consumer.nodes)
+    if nodes > parts.limits.nodes or parts.would_cycle(producer, consumer):
         return False
     if producer.kind not in JOINED or not _few_buffers(parts, producer, consumer):
         return False
@@ -208,20 +208,20 @@ def try_join(parts: Partition, producer: Group, consumer: Group) -> bool:
     return False
 
 
-def _few_buffers(parts: Partition, producer: Group, consumer: Group) -> bool:
+def _few_buffers(parts: Division, producer: Group, consumer: Group) -> bool:
     """Whether the two together read and write so few values that they can be one body."""
-    if sum(len(g.nodes) + len(g.reads) for g in (producer, consumer)) <= BUFFER_LIMIT:
+    if sum(len(g.nodes) + len(g.reads) for g in (producer, consumer)) <= parts.limits.buffers:
         return True
     nodes = {*producer.nodes, *consumer.nodes}
     read = {root for group in (producer, consumer) for root in group.reads if root.node not in nodes}
-    if len(read) + len(nodes) <= BUFFER_LIMIT:
+    if len(read) + len(nodes) <= parts.limits.buffers:
         return True
     written = sum(v in parts.escaping or not parts.readers.get(v, set()) <= nodes
                   for node in nodes for v in node.results())
-    return len(read) + written <= BUFFER_LIMIT
+    return len(read) + written <= parts.limits.buffers
 
 
-def _join_aligned(parts: Partition, producer: Group, consumer: Group, reads: list[Read]) -> bool:
+def _join_aligned(parts: Division, producer: Group, consumer: Group, reads: list[Read]) -> bool:
     """One loop nest: every read finds its element at the position where it was computed."""
     table = translation(producer, reads, consumer, operand_axes)
     if table is None:
@@ -248,10 +248,10 @@ def _common_space(producer: Space, consumer: Space, table: dict[int, int]) -> Sp
     return Space(producer.dims, reduced) if covered == producer.axes and same else None
 
 
-def _rows_fit(parts: Partition, producer: Group, consumer: Group, table: dict[int, int],
+def _rows_fit(parts: Division, producer: Group, consumer: Group, table: dict[int, int],
               space: Space) -> bool:
     """Whether the region goes through each row once, or the row stays in cache between the passes."""
-    if space.reduced is None or fits_cache(space):
+    if space.reduced is None or fits_cache(space, parts.limits):
         return True
     after: set[Node] = set()  # nodes that depend on a reduction of this region
     axes = {**producer.axes, **{n: translated(a, table) for n, a in consumer.axes.items()}}
@@ -267,10 +267,10 @@ def _rows_fit(parts: Partition, producer: Group, consumer: Group, table: dict[in
     return True
 
 
-def fits_cache(space: Space) -> bool:
+def fits_cache(space: Space, limits: Limits) -> bool:
     row = numel(tuple(d for i, d in enumerate(space.dims) if space.reduced and i in space.reduced))
     rows = numel(tuple(space.dims[i] for i in space.kept))
-    limit = LONE_ROW_LIMIT if isinstance(rows, int) and rows < FEW_ROWS else ROW_LIMIT
+    limit = limits.lone_row if isinstance(rows, int) and rows < limits.few_rows else limits.row
     return bounds(row)[1] <= limit
 
 

@@ -35,8 +35,10 @@ from ..graph import Graph, Node
 from ..verify import Legal, verify
 from . import cse, dce, detach, fold, fuse, legalize, nested, pads, pairs, pools, simplify
 from .legalize import Supports
+from .limits import Limits
 
 Observer: TypeAlias = Callable[[str, Graph], None]
+ANY = Limits()
 
 
 class Stage(NamedTuple):
@@ -76,7 +78,7 @@ def observed(on_stage: Observer) -> Iterator[None]:
         _observers.reset(token)
 
 
-def stages(supports: Supports, target: str = "the target") -> list[Stage]:
+def stages(supports: Supports, target: str = "the target", limits: Limits = ANY) -> list[Stage]:
     """The passes for a target that takes the nodes for which `supports` holds."""
     expand = partial(legalize.run, supports=supports, target=target)
     passes = [
@@ -94,14 +96,14 @@ def stages(supports: Supports, target: str = "the target") -> list[Stage]:
         Stage("legalize-again", expand, supports),
         Stage("cse-legal", cse.run, supports),
         Stage("dce-legal", dce.run, supports),
-        Stage("fuse", fuse.run, partial(_is_fused, supports)),
+        Stage("fuse", partial(fuse.run, limits=limits), partial(_is_fused, supports)),
     ]
     # `pairs` rewrites loops and branches itself, since what goes in and out of them changes
     return [stage if stage.run is pairs.run else stage._replace(run=nested.everywhere(stage.run))
             for stage in passes]
 
 
-def run(graph: Graph, supports: Supports, target: str = "the target", *,
+def run(graph: Graph, supports: Supports, target: str = "the target", *, limits: Limits = ANY,
         on_stage: Observer | None = None) -> Graph:
     """`graph` as regions for a target.
 
@@ -109,6 +111,7 @@ def run(graph: Graph, supports: Supports, target: str = "the target", *,
         graph: as recorded, or as any earlier stage left it.
         supports: which nodes the target takes whole; everything else has to decompose into such.
         target: its name, for messages.
+        limits: how large its regions may become.
         on_stage: called with "recorded" and the graph, then with the name of each pass and what it made.
 
     Raises:
@@ -116,7 +119,7 @@ def run(graph: Graph, supports: Supports, target: str = "the target", *,
         VerifyError, InternalError: a pass made an invalid graph, or failed: a defect of ours.
     """
     observers = (*_observers.get(), *((on_stage,) if on_stage else ()))
-    passes = stages(supports, target)
+    passes = stages(supports, target, limits)
     with failure.stage("recording", graph):
         verify(graph, "recording")
     _report(observers, "recorded", graph)

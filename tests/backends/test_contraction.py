@@ -8,12 +8,14 @@ from dataclasses import replace
 import pytest
 
 from contracting import check, graph_of, program_of
-from graphtorch.backends.cpu.contraction.schedule import Machine, chunks, padded, row_sizes
+from graphtorch.backends.cpu.contraction.schedule import chunks, padded, row_sizes
+from graphtorch.backends.kernels.machine import Machine
 from graphtorch.backends.kernels.text import print_program
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16, f16, f32, f64, i32, i64, u8
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.passes import fuse
+from graphtorch.ir.passes.limits import Limits
 from graphtorch.ir.shape import symbol
 
 BATCH = symbol("batch")
@@ -61,8 +63,8 @@ def test_dtypes(dtype: DType) -> None:
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(("m", "k", "n"), [(17, 33, 65), (64, 100, 10), (3, 50, 100)])
 def test_any_vector_width(machine: str, m: int, k: int, n: int) -> None:
-    check(times_turned, [(m, k), (n, k)], target=MACHINES[machine])
-    check(ops.matmul, [(m, k), (k, n)], target=MACHINES[machine])
+    check(times_turned, [(m, k), (n, k)], machine=MACHINES[machine])
+    check(ops.matmul, [(m, k), (k, n)], machine=MACHINES[machine])
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 64])
@@ -129,7 +131,7 @@ def test_square_residuals_are_read_where_their_view_says(n: int, read: str) -> N
 def test_result_before_and_after_the_epilogue() -> None:
     a, b = (Value(Type(f64, s), name=n) for s, n in (((5, 7), "a"), ((7, 9), "b")))
     product = ops.matmul(a, b)
-    graph = fuse.run(Graph("both", [a, b], [product, ops.relu(product)]))
+    graph = fuse.run(Graph("both", [a, b], [product, ops.relu(product)]), Limits())
     assert len(graph.nodes) == 1
     assert len(program_of(graph).launches) == 1
 

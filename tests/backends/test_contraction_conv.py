@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from contracting import check, graph_of, program_of
-from graphtorch.backends.cpu.contraction.schedule import Machine
+from graphtorch.backends.kernels.machine import Machine
 from graphtorch.backends.kernels.text import print_program
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16, f32, f64
@@ -86,7 +86,7 @@ def test_gradients(name: str) -> None:
 @pytest.mark.parametrize("name", ["lenet 2", "stride", "groups", "weight 2", "input"])
 def test_any_vector_width(machine: str, name: str) -> None:
     build, shapes = {**FORWARD, **BACKWARD}[name]
-    check(build, shapes, target=MACHINES[machine])
+    check(build, shapes, machine=MACHINES[machine])
 
 
 @pytest.mark.parametrize("dtype", [f64, bf16])

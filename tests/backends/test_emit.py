@@ -21,7 +21,7 @@ from graphtorch.backends.kernels.ir import (
 from graphtorch.backends.llvm.emit import ModuleEmitter
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.backends.llvm.native import compile_assembly, compile_object
-from graphtorch.backends.llvm.target import host, named
+from graphtorch.backends.llvm.processor import host, named
 from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i8, i16, i32, i64, narrow_through, u8
 
 INTEGERS = (u8, i8, i16, i32, i64)

@@ -13,7 +13,7 @@ from graphtorch.backends.kernels.ir import Buffer, Builder, Kernel, Name, load
 from graphtorch.backends.llvm import runtime
 from graphtorch.backends.llvm.jit import kernel_text
 from graphtorch.backends.llvm.native import Code, compile_object
-from graphtorch.backends.llvm.target import available_cpus, host
+from graphtorch.backends.llvm.processor import available_cpus, host
 from graphtorch.ir.dtype import i64
 
 

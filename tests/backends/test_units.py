@@ -13,13 +13,13 @@ from graphtorch.backends.cpu.supports import supports
 from graphtorch.backends.kernels.program import abi
 from graphtorch.backends.kernels.program.program import Program, flat
 from graphtorch.backends.llvm import compiler, units
-from graphtorch.backends.llvm.target import host
+from graphtorch.backends.llvm.processor import host
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.passes import pipeline
-from graphtorch.ir.passes.fuse import BUFFER_LIMIT
+from graphtorch.ir.passes.limits import Limits
 
 
 def given(*shape: int, name: str = "x") -> Value:
@@ -31,7 +31,7 @@ def floats(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def lowered(graph: Graph) -> Program:
-    return lower(pipeline.run(graph, supports), host())
+    return lower(pipeline.run(graph, supports), host().machine)
 
 
 def layers(count: int) -> Graph:
@@ -113,7 +113,7 @@ def test_no_kernel_has_many_buffers():
     for x in xs[1:]:
         total = ops.add(total, ops.exp(x))
     graph = Graph("sum", xs, [total])
-    assert max(len(k.buffers) for k in lowered(graph).kernels()) <= BUFFER_LIMIT
+    assert max(len(k.buffers) for k in lowered(graph).kernels()) <= Limits().buffers
     arrays = [floats(7, seed=i) for i in range(200)]
     (got,) = compile(graph)([Buffer.of(a) for a in arrays])
     np.testing.assert_allclose(got.numpy(), arrays[0] + sum(np.exp(a) for a in arrays[1:]), rtol=1e-4)

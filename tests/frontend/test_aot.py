@@ -24,7 +24,7 @@ import graphtorch as torch
 from dltensors import Raw, tensor
 from graphtorch import aot, nn
 from graphtorch.aot import loader
-from graphtorch.backends.llvm.target import named
+from graphtorch.backends.llvm.processor import named
 
 BATCH = torch.Dim("batch", min=1, max=64)
 CC = shutil.which("cc")

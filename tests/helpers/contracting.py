@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from graphtorch.backends.cpu.lower import lower
+from graphtorch.backends.kernels.machine import Machine
 from graphtorch.backends.kernels.program.program import Program, Slot
 from graphtorch.backends.llvm.jit import run_kernel
-from graphtorch.backends.llvm.target import host
+from graphtorch.backends.llvm.processor import host
 from graphtorch.ir.dtype import DType, f32
 from graphtorch.ir.evaluate import evaluate as interpret
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.passes import fuse
+from graphtorch.ir.passes.limits import Limits
 from graphtorch.ir.shape import Dim, evaluate
 
 Build = Callable[..., Value]
@@ -26,8 +28,8 @@ def graph_of(build: Build, shapes: Sequence[Sequence[Dim]], dtype: DType = f32) 
     return Graph("case", values, [build(*values)])
 
 
-def program_of(graph: Graph, stable: Sequence[int] = (), target: object = None) -> Program:
-    return lower(fuse.run(graph), target or host(), stable)
+def program_of(graph: Graph, stable: Sequence[int] = (), machine: Machine | None = None) -> Program:
+    return lower(fuse.run(graph, Limits()), machine or host().machine, stable)
 
 
 def sample(shape: Sequence[int], dtype: DType, seed: int) -> np.ndarray:
@@ -63,11 +65,11 @@ def garbage(elements: int, dtype: DType) -> np.ndarray:
 
 
 def check(build: Build, shapes: Sequence[Sequence[Dim]], dtype: DType = f32, stable: Sequence[int] = (),
-          target: object = None, **sizes: int) -> Program:
+          machine: Machine | None = None, **sizes: int) -> Program:
     """Compare native code with the reference; returns the program that ran."""
     graph = graph_of(build, shapes, dtype)
     arrays = [sample([int(evaluate(d, sizes)) for d in shape], dtype, i) for i, shape in enumerate(shapes)]
-    program = program_of(graph, stable, target)
+    program = program_of(graph, stable, machine)
     for got, expected in zip(run(program, arrays, sizes), interpret(graph, arrays), strict=True):
         assert got.shape == expected.shape
         scale = max(1.0, float(np.abs(expected.astype(np.float64)).max(initial=0)))

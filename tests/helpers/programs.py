@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphtorch.backends.cpu.loops.stages import lower_loops
+from graphtorch.backends.cpu.lower import SCHEDULES
+from graphtorch.backends.kernels.machine import Machine
 from graphtorch.backends.kernels.program.lowering import Lowering, Region
 from graphtorch.backends.kernels.program.program import Program, Slot
 from graphtorch.backends.llvm.jit import run_kernel
@@ -16,7 +18,7 @@ from graphtorch.ir.shape import evaluate, numel
 
 def lowered(graph: Graph) -> Program:
     """`graph` as one loop region."""
-    lowering = Lowering(graph)
+    lowering = Lowering(graph, Machine(), SCHEDULES)
     lower_loops(Region("loop", graph, graph.inputs, graph.outputs, graph.nodes[-1]), lowering)
     return lowering.program
 

@@ -9,6 +9,7 @@ import pytest
 
 from graphtorch.ir.graph import Graph, Node
 from graphtorch.ir.passes import cse, dce, detach, fold, fuse, legalize, pairs, pipeline, simplify
+from graphtorch.ir.passes.limits import Limits
 from graphtorch.ir.text import parse
 from graphtorch.ir.verify import verify
 from random_graphs import (
@@ -30,7 +31,7 @@ def is_core(node: Node) -> bool:
 
 PASSES: dict[str, Callable[[Graph], Graph]] = {
     "cse": cse.run, "dce": dce.run, "detach": detach.run, "fold": fold.run, "simplify": simplify.run,
-    "legalize": lambda g: legalize.run(g, is_core), "fuse": fuse.run,
+    "legalize": lambda g: legalize.run(g, is_core), "fuse": lambda g: fuse.run(g, Limits()),
 }
 
 

@@ -13,6 +13,7 @@ from graphtorch.ir.dtype import ALL, bf16, c64, f32, f64, i64, u8
 from graphtorch.ir.graph import Graph, Location, Type, Value, located
 from graphtorch.ir.literal import Literal
 from graphtorch.ir.passes import fuse
+from graphtorch.ir.passes.limits import Limits
 from graphtorch.ir.shape import symbol
 from graphtorch.ir.text import ParseError, parse
 
@@ -40,7 +41,7 @@ def test_golden(golden: Callable[[str, str], None]) -> None:
     scaled = ops.mul(w, ops.constant(value=Literal.of(-0.0, f32)))
     graph = Graph("net", [x, w], [values, scaled, indices], donates=[(1, 1)])
     golden("text_net", str(round_trip(graph)))
-    golden("text_net_fused", str(round_trip(fuse.run(graph))))
+    golden("text_net_fused", str(round_trip(fuse.run(graph, Limits()))))
 
 
 @pytest.mark.parametrize("dtype", ALL, ids=str)

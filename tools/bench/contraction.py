@@ -21,12 +21,13 @@ from graphtorch.backends.kernels.ir import Buffer, Builder, Const, Kernel, KType
 from graphtorch.backends.kernels.program.program import Launch, Slot
 from graphtorch.backends.llvm.jit import kernel_text
 from graphtorch.backends.llvm.native import Code, compile_assembly, compile_object
+from graphtorch.backends.llvm.processor import host
 from graphtorch.backends.llvm.runtime import get_num_threads, pool, set_num_threads
-from graphtorch.backends.llvm.target import host
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import f32
 from graphtorch.ir.graph import Graph, Type, Value
 from graphtorch.ir.passes import fuse
+from graphtorch.ir.passes.limits import Limits
 from graphtorch.ir.shape import evaluate, symbol
 
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
@@ -70,7 +71,7 @@ def peak_kernel(threads: int, rounds: int = 20_000) -> tuple[Bound, int]:
     """Independent chains of vector multiply-adds in registers, a task a thread; and their FLOPs."""
     b = Builder()
     out = Buffer("out", f32, "readwrite", 64)
-    lanes, chains = host().lanes(4), 12
+    lanes, chains = host().machine.lanes(4), 12
     kind = KType(f32, lanes)
     with b.loop(threads, "parallel", "task") as task:
         first = b.let(task * (lanes * chains), "first")
@@ -163,12 +164,12 @@ CASES: dict[str, tuple[Callable[..., Value], list[tuple[object, ...]], tuple[int
 def graph_of(name: str) -> Graph:
     build, shapes, _ = CASES[name]
     values = [Value(Type(f32, shape), name=f"x{i}") for i, shape in enumerate(shapes)]
-    return fuse.run(Graph("bench", values, [build(*values)]))
+    return fuse.run(Graph("bench", values, [build(*values)]), Limits())
 
 
 def measure(name: str, best: float, overhead: float, asm: bool) -> None:
     sizes = {"batch": 64}
-    program = lower(graph_of(name), host(), CASES[name][2])
+    program = lower(graph_of(name), host().machine, CASES[name][2])
     memory: dict[Slot, np.ndarray] = {}
 
     def address(slot: Slot) -> int:

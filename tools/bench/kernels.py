@@ -26,8 +26,8 @@ from graphtorch.backends.kernels.program.program import Item, Launch, Program
 from graphtorch.backends.kernels.program.table import Table, Writer, packed_layout
 from graphtorch.backends.llvm.build import lower_graph
 from graphtorch.backends.llvm.native import Code
+from graphtorch.backends.llvm.processor import host
 from graphtorch.backends.llvm.runtime import pool
-from graphtorch.backends.llvm.target import host
 from graphtorch.backends.llvm.units import images, unit
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import evaluate

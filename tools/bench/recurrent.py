@@ -15,7 +15,7 @@ import torch
 import graphtorch as gt
 from _timing import medians_in_turn, row
 from graphtorch.backends.llvm import build
-from graphtorch.backends.llvm.target import host
+from graphtorch.backends.llvm.processor import host
 
 INFERENCE = [("LSTM", 20, 64), ("LSTM", 20, 1), ("GRU", 20, 64), ("GRU", 20, 1)]  # kind, steps, batch
 COMPILE_LIMIT = 3.0  # seconds for an LSTM of 1,000 steps

@@ -22,8 +22,9 @@ from graphtorch.ir.shape import Dim, numel
 
 from ...kernels.contraction.problem import Axis, Source, axis
 from ...kernels.ir import Const, Expr, KType, binary, load, select, unary
+from ...kernels.machine import SERIAL_WORK
 from ...kernels.program.program import Slot
-from ..contraction.schedule import SERIAL_WORK, TASK_WORK, Tiling, row_sizes
+from ..contraction.schedule import TASK_WORK, Tiling, row_sizes
 from ..contraction.writer import PartialWriter
 from ..cost import traffic
 from .tiles import AddingWriter, Blocks, Span, fits_blocks, rest_rows, vector_tiling

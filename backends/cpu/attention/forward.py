@@ -27,8 +27,9 @@ from ...kernels.body.access import store_lanes
 from ...kernels.contraction.operands import accumulator
 from ...kernels.contraction.problem import Source, axis
 from ...kernels.ir import Const, Expr, KType, binary, cast, load, select, unary
+from ...kernels.machine import SERIAL_WORK, Machine
 from ...kernels.program.program import Slot
-from ..contraction.schedule import SERIAL_WORK, TASK_WORK, Machine, Tiling, machine_of, most_rows, row_sizes
+from ..contraction.schedule import TASK_WORK, Tiling, most_rows, row_sizes
 from ..contraction.writer import PartialWriter
 from ..cost import traffic
 from .tiles import AddingWriter, Blocks, Span, fits_blocks, rest_rows, vector_tiling
@@ -89,7 +90,7 @@ class AttentionKernel(Blocks):
         q, k, v = node.operands[:3]
         super().__init__(stages, node, accumulator(q.dtype), "attention")
         self.results = results
-        self.sizes = s = sizes_of(node, self.acc, machine_of(stages.lowering.target))
+        self.sizes = s = sizes_of(node, self.acc, stages.lowering.machine)
         shape, space = node.types[1].shape, self.space
         self.length, self.size, self.depth, self.width = shape[-1], k.shape[-2], q.shape[-1], v.shape[-1]
         self.batch = [axis(space, d) for d in shape[:-1]]

@@ -15,8 +15,9 @@ from ...kernels.body.access import Reader, broadcast_to, lane_mask, resolve, sto
 from ...kernels.body.space import Space, coefficient
 from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, stride
 from ...kernels.ir import Buffer, Builder, Const, Expr, KType, Lanes, binary, cast, fma, load, select, splat
+from ...kernels.machine import Machine
 from ...kernels.program.program import Slot
-from ..contraction.schedule import Machine, Tiling, chunks, column_sizes, machine_of, most_rows, row_sizes
+from ..contraction.schedule import Tiling, chunks, column_sizes, most_rows, row_sizes
 from ..contraction.tile import (
     Column,
     Direct,
@@ -71,7 +72,7 @@ class Blocks:
 
     def __init__(self, stages: Stages, node: Node, acc: DType, hint: str):
         self.node, self.acc, self.masks = node, acc, []
-        self.machine = machine_of(stages.lowering.target)
+        self.machine = stages.lowering.machine
         self.lanes = self.machine.lanes(acc.itemsize)
         self.space = Space()
         self.e = Emission(stages.lowering, self.space, hint)

@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from graphtorch.ir.shape import Dim
 
 from ...kernels.contraction.problem import Axis, Contraction, Source, extent_of, is_affine, stride
+from ...kernels.machine import SERIAL_WORK, Machine
 from .schedule import (
-    SERIAL_WORK,
     Chunk,
-    Machine,
     Schedule,
     Tiling,
     blocks,

@@ -13,19 +13,16 @@ from dataclasses import replace
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim
 
-from ...gpu.schedules import matrices as block_matrices
-from ...gpu.schedules import products as block_products
-from ...gpu.schedules.operands import passing
-from ...gpu.schedules.products import lower_block_product, regroup, takes
 from ...kernels.contraction.conv import conv_problem, conv_transpose_problem, conv_weight_grad_problem
 from ...kernels.contraction.matmul import matmul_problem
+from ...kernels.contraction.operands import passing
 from ...kernels.contraction.problem import Contraction, Emission, Source, axis, extent_of, merge_axes
 from ...kernels.ir import Const, Expr, KType, binary, cast, fma, load
 from ...kernels.program.lowering import Lowering, Region
-from .choice import choose, guess
+from .choice import choose
 from .dot import dot_tile
 from .packing import Packing, pack
-from .schedule import Schedule, machine_of
+from .schedule import Schedule
 from .split import add_parts, partial_address, partial_slot, parts_of, split
 from .tile import Direct, Packed, emit_tiles, register_tile
 from .writer import PartialWriter, ResultWriter
@@ -35,22 +32,21 @@ PROBLEMS: dict[str, Callable[[Node, Region, Lowering], Contraction]] = {
     "conv_weight_grad": conv_weight_grad_problem,
 }
 
-NARROW, SHORT = 2, 64  # columns, and steps of k, that are not worth a tile
 
-
-def lower_contraction(region: Region, lowering: Lowering) -> Schedule:
-    """Append the launches that compute `region`; returns the schedule they follow."""
+def lower_contraction(region: Region, lowering: Lowering) -> None:
+    """Append the launches that compute `region`."""
     node = anchor_of(region)
     problem = PROBLEMS[node.op.name](node, region, lowering)
     merge_axes(problem)
     for group in (problem.m, problem.n):
         if not group:
             group.append(axis(problem.space, 1))
-    if lowering.block_threads and (takes(problem) or problem.a.gates or problem.b.gates):
-        lower_blocks(problem, region, lowering)
-        return Schedule("blocks", 1)
-    machine = machine_of(lowering.target)
-    problem, schedule = choose(problem, machine)
+    lowering.schedules.contract(problem, region, lowering)
+
+
+def contract(problem: Contraction, region: Region, lowering: Lowering) -> Schedule:
+    """The launches of a contraction by the schedule that is returned."""
+    problem, schedule = choose(problem, lowering.machine)
     schedule = replace(schedule, split=parts_of(problem, schedule),
                        parallel=schedule.parallel and not lowering.serial)
     if schedule.kind == "loops":
@@ -58,21 +54,6 @@ def lower_contraction(region: Region, lowering: Lowering) -> Schedule:
     else:
         lower_tiles(problem, region, lowering, schedule)
     return schedule
-
-
-def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
-    """The launches of a contraction by blocks of threads, on tensor cores where they multiply its dtype.
-
-    Tiles of a depthwise convolution would be all but empty: there each thread sums what one result takes.
-    """
-    regroup(p)
-    m, n, k = (guess(extent_of(axes)) for axes in (p.m, p.n, p.k))
-    if not takes(p) or (min(m, n) <= NARROW and k <= SHORT):
-        lower_loop_nest(p if n <= m else p.swapped(), region, lowering)
-    elif block_matrices.matrix_dtype(p) is not None:
-        lower_block_product(p, region, lowering, block_matrices.tile_of(p), block_matrices.emit)
-    else:
-        lower_block_product(p, region, lowering, block_products.tile_of(p), block_products.emit)
 
 
 def anchor_of(region: Region) -> Node:

@@ -15,44 +15,10 @@ from dataclasses import dataclass
 
 from graphtorch.ir.shape import Dim
 
-SERIAL_WORK = 600_000  # multiply-adds below which starting threads costs more than it gives (about 10 us)
+from ...kernels.machine import Machine
+
 TASK_WORK = 60_000  # multiply-adds that make a task worth its start
 TASKS = 16  # enough tasks to balance a few threads
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What schedules look at: a core's registers and caches (bytes of L1 data, L2 and L3).
-
-    `multiply_adds` is the number of vector multiply-adds a cycle.
-    """
-
-    vector_bytes: int = 64
-    registers: int = 32
-    caches: tuple[int, ...] = (32 << 10, 1 << 20, 16 << 20)
-    multiply_adds: int = 2
-
-    def lanes(self, itemsize: int) -> int:
-        return max(1, self.vector_bytes // itemsize)
-
-    @property
-    def masks(self) -> bool:
-        """Whether masked stores are cheap: AVX2 has them, but slow ones."""
-        return self.vector_bytes >= 64
-
-    @property
-    def narrow_cost(self) -> float:
-        """Time of a vector of half width or less, against a full one that may take two units."""
-        return 0.5 if self.vector_bytes >= 64 and self.multiply_adds == 1 else 1.0
-
-
-def machine_of(target: object) -> Machine:
-    """The part of a target's description that schedules look at; what it leaves open is a wide x86 core."""
-    default = Machine()
-    size = getattr(target, "vector_bytes", None) or getattr(target, "vector_bits", 512) // 8
-    registers = getattr(target, "registers", default.registers if size >= 64 else 16)
-    return Machine(size, registers, tuple(getattr(target, "caches", default.caches)),
-                   getattr(target, "multiply_adds", default.multiply_adds))
 
 
 @dataclass(frozen=True)

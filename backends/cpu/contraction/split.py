@@ -14,10 +14,11 @@ from graphtorch.ir.shape import Dim, evaluate
 
 from ...kernels.contraction.problem import Axis, Contraction, Emission, axis, extent_of, flat
 from ...kernels.ir import Const, KType, binary, load
+from ...kernels.machine import SERIAL_WORK
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from .choice import guess
-from .schedule import SERIAL_WORK, Schedule, Tiling, column_sizes
+from .schedule import Schedule, Tiling, column_sizes
 from .tile import side_of, sweep_axis, tile_columns
 from .writer import ResultWriter
 

@@ -86,12 +86,10 @@ def _shifted(place: Callable[[Scope, Index], Dim], dim: int, start: Dim) -> Call
 
 
 def lower_map(
-    region: Region, lowering: Lowering, targets: Sequence[Target], leaves: dict[Value, Leaf],
-    kernel: Callable[..., MapKernel] | None = None
+    region: Region, lowering: Lowering, targets: Sequence[Target], leaves: dict[Value, Leaf]
 ) -> None:
     """Compute `targets` element by element, one kernel for each iteration space.
 
-    Args: kernel: what makes it, with the arguments of `MapKernel`.
     Raises:
         Unready: one of them depends on a value that is not elementwise and not among `leaves`.
     """
@@ -100,7 +98,7 @@ def lower_map(
         groups.setdefault(target.shape, []).append(target)
     for shape, group in groups.items():
         if 0 not in shape:
-            (kernel or MapKernel)(region, lowering, leaves, shape, group).emit()
+            lowering.schedules.map(region, lowering, leaves, shape, group).emit()
 
 
 def lower_copy(source: Slot, to: Slot, lowering: Lowering) -> None:
@@ -108,7 +106,7 @@ def lower_copy(source: Slot, to: Slot, lowering: Lowering) -> None:
     scope = Scope(lowering, "copy")
     out = scope.buffer(to, "write")
     count = numel(source.shape)
-    if lowering.block_threads:
+    if lowering.machine.tasks_are_threads:
         lanes = ACCESS // source.dtype.itemsize
         while count % lanes != 0:
             lanes //= 2

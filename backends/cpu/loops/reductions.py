@@ -18,6 +18,7 @@ from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, Shape, numel
 
 from ...kernels.body.evaluate import Evaluator, Leaf, Mask, Result, Unready
+from ...kernels.body.expand import REDUCTIONS
 from ...kernels.body.pointwise import maximum, minimum
 from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.body.space import name_of
@@ -28,9 +29,7 @@ from ...kernels.program.program import Slot
 from .. import cost
 from .nest import Loop, Target, nested, task_rows
 
-# of each reduction the op of the kernel IR that takes one more element, on numbers and on bools
-REDUCTIONS = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
-ON_BOOLS = {"add": "or", "mul": "and", "max": "or", "min": "and", "or": "or", "and": "and"}
+ON_BOOLS = {"add": "or", "mul": "and", "max": "or", "min": "and", "or": "or", "and": "and"}  # of REDUCTIONS
 COLUMNS = 1024  # columns of a block: its accumulators stay in the nearest cache
 ROW_SCRATCH = 1 << 14  # longest row kept in scratch, in elements
 MANY_TASKS = 6  # from so many independent pieces on, rows are not cut

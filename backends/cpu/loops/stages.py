@@ -12,10 +12,8 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Graph, Node, Type, Value
 from graphtorch.ir.shape import Dim, Shape, numel
 
-from ...gpu.schedules import rows as block_rows
-from ...gpu.schedules.maps import ThreadMap
 from ...kernels.body.evaluate import Evaluator, Leaf, Mask, Result, Unready, memory
-from ...kernels.body.expand import expanded
+from ...kernels.body.expand import REDUCTIONS, expanded
 from ...kernels.body.scope import Scope
 from ...kernels.body.space import coefficient, name_of
 from ...kernels.body.views import Index
@@ -28,7 +26,6 @@ from .nest import Loop, Target, lower_map, merge, targets_of
 from .reductions import (
     COLUMNS,
     MANY_TASKS,
-    REDUCTIONS,
     Group,
     Layout,
     Output,
@@ -52,7 +49,7 @@ def lower_loops(region: Region, lowering: Lowering) -> None:
             lowering.assign(result, slots[source])  # the same bytes under another shape
         else:
             targets += targets_of(value, lowering.slot(result))
-            if lowering.block_threads:  # another store costs less there than another launch
+            if lowering.machine.tasks_are_threads:  # another store costs less there than another launch
                 for twin in lowering.twins(result):
                     lowering.stored.add(twin)
                     targets += targets_of(value, twin)
@@ -154,8 +151,7 @@ class Stages:
 
     def map(self, targets: list[Target]) -> None:
         """Kernels that compute `targets` element by element."""
-        kernel = ThreadMap if self.lowering.block_threads else None
-        lower_map(self.region, self.lowering, targets, self.leaves(), kernel)
+        lower_map(self.region, self.lowering, targets, self.leaves())
 
     # Reductions -------------------------------------------------------------------------------------
 
@@ -163,27 +159,7 @@ class Stages:
         """One kernel (or two, where rows are cut) for `first` and what goes with it."""
         group, probe = self.probe_group(first, pending)
         outputs = self.fitting(group, probe)
-        layout = choose_layout(group, probe)
-        if self.lowering.block_threads:
-            self.reduce_in_blocks(group, outputs, layout)
-            return
-        grain = cost.grain(self.region.nodes, 4.0)
-        total = cost.elements(group.shape)
-        length, pieces = piece_length(layout, grain)
-        whole = 0 in group.shape or cost.guess(layout.rows()) >= MANY_TASKS or total <= 2 * grain
-        if whole or cost.guess(pieces) < 2:
-            self.whole_rows(group, outputs, layout)
-        else:
-            self.cut_rows(group, outputs, layout, (pieces, length))
-
-    def reduce_in_blocks(self, group: Group, outputs: list[Output], layout: Layout) -> None:
-        """The same for a target with blocks of threads."""
-        plan = block_rows.choose(group, layout)
-        kernel = block_rows.kernel_of(plan)
-        if plan.pieces is None:
-            self.whole_rows(group, outputs, layout, kernel)
-        else:
-            self.cut_rows(group, outputs, layout, plan.pieces, kernel)
+        self.lowering.schedules.reduce(self, group, outputs, choose_layout(group, probe))
 
     def probe_group(self, first: Node, pending: Sequence[Node]) -> tuple[Group, Probe]:
         """The reductions that can share a kernel with `first`."""
@@ -269,6 +245,18 @@ class Stages:
         body = Graph("combine", inputs, results)
         region = Region("loop", body, self.region.operands, self.region.results, self.region.node)
         Stages(region, self.lowering, dict(zip(inputs, partials.values(), strict=True)), targets).run()
+
+
+def reduce_rows(stages: Stages, group: Group, outputs: list[Output], layout: Layout) -> None:
+    """Each row by one task, or by several where there are few rows, and long ones."""
+    grain = cost.grain(stages.region.nodes, 4.0)
+    total = cost.elements(group.shape)
+    length, pieces = piece_length(layout, grain)
+    whole = 0 in group.shape or cost.guess(layout.rows()) >= MANY_TASKS or total <= 2 * grain
+    if whole or cost.guess(pieces) < 2:
+        stages.whole_rows(group, outputs, layout)
+    else:
+        stages.cut_rows(group, outputs, layout, (pieces, length))
 
 
 def piece_length(layout: Layout, grain: int) -> tuple[int, Dim]:

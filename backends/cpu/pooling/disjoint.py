@@ -59,7 +59,7 @@ class WindowGrad:
         self.out = self.scope.buffer(out, "write")
         self.g, self.x = self.scope.buffer(g), self.scope.buffer(x)
         self.count, self.step = int(self.windows[-1]), int(self.stride[-1])
-        most = max(1, min(self.count, stages.lowering.vector_bytes // out.dtype.itemsize))
+        most = max(1, min(self.count, stages.lowering.machine.vector_bytes // out.dtype.itemsize))
         self.lanes = 1 << (most.bit_length() - 1)
         self.type = KType(out.dtype, self.lanes)
         self.places: DType = i32 if out.dtype is f32 else i64  # as wide as the elements: masks need no change

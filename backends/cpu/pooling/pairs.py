@@ -23,7 +23,7 @@ from ...kernels.body.windows import beats
 from ...kernels.ir import Buffer, Const, Expr, KType, Lanes, Shuffle, binary, cast, load, select, splat
 from ...kernels.program.program import Slot
 from .. import cost
-from ..contraction.schedule import Chunk, chunks, machine_of
+from ..contraction.schedule import Chunk, chunks
 from ..loops.nest import task_rows
 
 if TYPE_CHECKING:  # stages.py runs what is defined here
@@ -52,7 +52,7 @@ class PairPool:
     def __init__(self, stages: Stages, node: Node, source: Slot, results: dict[int, Slot]):
         self.node, self.attrs, self.x, self.shape = node, node.attrs, node.operands[0], node.types[0].shape
         self.scope = Scope(stages.lowering, node.op.name)
-        self.machine = machine_of(stages.lowering.target)
+        self.machine = stages.lowering.machine
         self.outputs = {i: self.scope.buffer(s, "write") for i, s in results.items()}
         self.source = self.scope.buffer(source)
         self.moved = self.x.type.numel * self.x.dtype.itemsize \

@@ -102,7 +102,7 @@ class ScatterKernel:
         self.lo: Expr = Const(0)
         self.hi: Expr = Const(1)
         self.share: Expr | None = None
-        self.shares = self.threads() if stages.lowering.block_threads else 1
+        self.shares = self.threads() if stages.lowering.machine.tasks_are_threads else 1
 
     def threads(self) -> int:
         """How many threads share the updates of one free element, each with the places that are its own."""
@@ -139,7 +139,8 @@ class ScatterKernel:
         extent = updates.shape[updates.free[-1]] if updates.free else 1
         others = numel(tuple(d for a, d in enumerate(updates.shape) if a not in updates.free))
         grain = cost.grain([updates.node], 12.0)
-        width = max(BLOCK, grain // max(1, cost.guess(others))) if not scope.lowering.block_threads else 1
+        single = scope.lowering.machine.tasks_are_threads
+        width = 1 if single else max(BLOCK, grain // max(1, cost.guess(others)))
         blocks = 1 if isinstance(extent, int) and extent <= width else (extent + (width - 1)) // width
         rows = numel(tuple(updates.shape[a] for a in outer)) * blocks * self.shares
         length = extent if blocks == 1 else width

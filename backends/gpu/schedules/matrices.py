@@ -79,7 +79,7 @@ def side_by_side(p: Contraction, source: Source, axes: Sequence[Axis]) -> bool:
             and all(isinstance(n, int) and n % NEIGHBOURS == 0 for n in (inner.extent, limit)))
 
 
-def tile_of(p: Contraction) -> Tile:
+def tile_of(p: Contraction, multiprocessors: int) -> Tile:
     """The largest tile that leaves few multiprocessors without work, and wastes little at the edges.
 
     What is not copied passes through registers, of which the largest tile has none left.
@@ -89,7 +89,8 @@ def tile_of(p: Contraction) -> Tile:
     copied = side_by_side(p, p.a, p.m) and side_by_side(p, p.b, p.n)
     for tile in TILES[not copied:-1]:
         blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
-        if is_enough(p, blocks, LONG) and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
+        enough = is_enough(p, blocks, LONG, multiprocessors)
+        if enough and m * 4 >= tile.rows * 3 and n * 4 >= tile.columns * 3:
             return tile
     return TILES[-1]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from graphtorch.ir.dtype import i32, i64
 from graphtorch.ir.shape import Dim, bounds, evaluate
 
+from ...kernels.contraction.operands import passing
 from ...kernels.contraction.problem import Axis, Emission, Source, stride
 from ...kernels.ir import Builder, Const, Expr, KType, binary, cast, load
 
@@ -25,22 +26,6 @@ def bind(e: Emission, axes: Sequence[Axis], flat: Expr) -> None:
         e.space.bind(x.variable, e.b.let(rest % size, "i"))
         rest = e.b.let(rest // size, "rest")
     e.space.bind(axes[0].variable, rest)
-
-
-def passing(e: Emission, source: Source, address: Expr,
-            coordinates: Sequence[Expr]) -> tuple[Expr, Expr | None]:
-    """The address of an element and whether there is one, None where there always is.
-
-    Args: address, coordinates: the values of the source's `polynomials`.
-    """
-    condition: Expr | None = None
-    for gate, at in zip(source.gates, coordinates, strict=True):
-        inside = binary("lt_u", at, cast(e.expr(gate.reach), at.type.dtype))
-        if gate.step != 1:
-            inside = binary("and", inside, binary("eq", binary("rem", at, gate.step), 0))
-            address = address + cast(binary("div", at, gate.step), i64) * e.expr(gate.stride)
-        condition = inside if condition is None else binary("and", condition, inside)
-    return address, condition
 
 
 class Operand:

@@ -27,11 +27,11 @@ from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, 
 from ...kernels.ir import Buffer, Builder, Const, Expr, KType, Name, binary, cast, fma, load
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
+from ..machine import gpu_of
 from .operands import Operand, bind
 
 PAD = 4  # elements between slices of shared memory
 QUAD = 4  # neighbours that a thread has
-MULTIPROCESSORS = 132  # blocks that a large GPU runs at once, at least
 LEAST_DEPTH = 128  # steps of k that are worth a part of their own
 LONG = 1024  # steps of k for each part that are worth more than smaller tiles
 MOST_PARTS = 32
@@ -84,7 +84,7 @@ def lower_block_product(p: Contraction, region: Region, lowering: Lowering, tile
 
     Args: emit: writes the kernel's body for tiles of the size `tile`; it is given each sum's continuation.
     """
-    parts = parts_of(p, tile)
+    parts = parts_of(p, tile, gpu_of(lowering).multiprocessors)
     label, flops = f"{region.label} [blocks {tile}]", 2 * extent_of(p.axes())
     e = Emission(lowering, p.space, region.label)
     if parts == 1:
@@ -115,37 +115,37 @@ def regroup(p: Contraction) -> None:
     p.batch, p.m, p.n = kept, [*rows, *p.m], [*columns, *p.n]
 
 
-def tile_of(p: Contraction) -> Tile:
+def tile_of(p: Contraction, multiprocessors: int) -> Tile:
     """The largest tile that leaves no multiprocessor without work, and wastes little at the edges."""
     m, n = (guess(extent_of(axes)) for axes in (p.m, p.n))
     batch = guess(extent_of(p.batch))
     tiles = TILES if p.acc.itemsize == 4 else TILES[1:]
     for tile in tiles[:-1]:
         blocks = batch * -(-m // tile.rows) * -(-n // tile.columns)
-        if is_enough(p, blocks, LONG) and min(m, n) * 4 >= tile.rows * 3:
+        if is_enough(p, blocks, LONG, multiprocessors) and min(m, n) * 4 >= tile.rows * 3:
             return tile
     return tiles[-1]
 
 
-def is_enough(p: Contraction, blocks: int, long: int) -> bool:
-    """Whether so many blocks are work for a GPU, in parts where k is so long that their sums hardly count.
+def is_enough(p: Contraction, blocks: int, long: int, multiprocessors: int) -> bool:
+    """Whether so many blocks keep a GPU busy, in parts where k is so long that their sums hardly count.
 
     Args: long: steps of k of a part that take much longer than to write its sums and to add them.
     """
     first = p.k[0].extent
     parts = min(guess(extent_of(p.k)) // long, first, MOST_PARTS) if isinstance(first, int) else 1
-    return blocks * max(parts, 1) >= MULTIPROCESSORS
+    return blocks * max(parts, 1) >= multiprocessors
 
 
-def parts_of(p: Contraction, tile: Size) -> int:
+def parts_of(p: Contraction, tile: Size, multiprocessors: int) -> int:
     """How many parts to cut k into; 1 for none."""
     first, depth = p.k[0].extent, guess(extent_of(p.k))
     blocks = guess(extent_of(p.batch))
     for axes, size in ((p.m, tile.rows), (p.n, tile.columns)):
         blocks *= -(-guess(extent_of(axes)) // size)
-    if not isinstance(first, int) or blocks >= MULTIPROCESSORS:
+    if not isinstance(first, int) or blocks >= multiprocessors:
         return 1
-    return max(1, min(2 * MULTIPROCESSORS // max(blocks, 1), depth // LEAST_DEPTH, first, MOST_PARTS))
+    return max(1, min(2 * multiprocessors // max(blocks, 1), depth // LEAST_DEPTH, first, MOST_PARTS))
 
 
 def add_parts(p: Contraction, region: Region, lowering: Lowering, slot: Slot, address: Dim,

@@ -19,7 +19,17 @@ from graphtorch.ir.shape import Dim, bounds, numel
 
 from ...cpu import cost
 from ...cpu.loops.nest import Loop
-from ...cpu.loops.reductions import Group, Layout, RowKernel, accumulator, combination, combine, identity
+from ...cpu.loops.reductions import (
+    Group,
+    Layout,
+    Output,
+    RowKernel,
+    accumulator,
+    combination,
+    combine,
+    identity,
+)
+from ...cpu.loops.stages import Stages
 from ...kernels.body.evaluate import Evaluator, Mask, Result
 from ...kernels.body.scope import upper_bound
 from ...kernels.ir import Buffer, Const, Expr, Name, binary, load, warp_reduce
@@ -111,6 +121,15 @@ def _pieces(plan: Plan, length: Dim, outputs: Dim, layout: Layout, levels: int) 
 
 def ceildiv(extent: Dim, size: int) -> Dim:
     return (extent + (size - 1)) // size
+
+
+def reduce(stages: Stages, group: Group, outputs: list[Output], layout: Layout) -> None:
+    """One kernel for a group of reductions, or two where rows are cut."""
+    plan = choose(group, layout)
+    if plan.pieces is None:
+        stages.whole_rows(group, outputs, layout, kernel_of(plan))
+    else:
+        stages.cut_rows(group, outputs, layout, plan.pieces, kernel_of(plan))
 
 
 def kernel_of(plan: Plan) -> Callable[..., RowKernel]:

@@ -11,11 +11,12 @@ from graphtorch.ir.literal import Literal
 from graphtorch.ir.op import CORE
 from graphtorch.ir.rewrite import rewrite_until_stable
 
-from ...cpu.loops.reductions import REDUCTIONS
 from .pointwise import is_pointwise
 from .views import VIEWS
 from .windows import SPECIAL
 
+# Of each reduction that others are made of, the op of the kernel IR that takes one more element.
+REDUCTIONS = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 ELEMENTWISE = frozenset((*VIEWS, *SPECIAL))
 
 

@@ -79,7 +79,7 @@ def _image(region: Region, lowering: Lowering, x: Value, low: Sequence[Dim], spr
     """The image with its zeros: as it is for blocks of threads, or where it has none; else copied."""
     source = plain_source(region, lowering, x)
     none = all(p == 0 for p in low) and all(s == 1 for s in spread) and tuple(sizes) == x.shape[2:]
-    if none or lowering.block_threads:
+    if none or lowering.machine.tasks_are_threads:
         return _Image(source, x.shape, low, spread, sizes)
     slot = padded_copy(lowering, Space(), source, x.shape, [int(p) for p in low], spread, sizes)
     ones = [1] * len(sizes)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphtorch.ir.dtype import DType, f32
+from graphtorch.ir.dtype import DType, f32, i64
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim
 
 from ..body.access import Reader, resolve
 from ..body.space import Space
-from ..ir import cast
+from ..ir import Expr, binary, cast
 from ..program.lowering import Lowering, Region
 from .problem import Axis, Emission, Source, flat
 
@@ -56,3 +56,19 @@ def computed(region: Region, lowering: Lowering, value: Value) -> Source:
     e.tasks([(e.binder(a), a.extent) for a in axes[:-1]], lambda: e.loop_over(axes[-1:], element))
     e.launch("operand")
     return Source(slot, value.dtype, 0)
+
+
+def passing(e: Emission, source: Source, address: Expr,
+            coordinates: Sequence[Expr]) -> tuple[Expr, Expr | None]:
+    """The address of an element and whether there is one, None where there always is.
+
+    Args: address, coordinates: the values of the source's `polynomials`.
+    """
+    condition: Expr | None = None
+    for gate, at in zip(source.gates, coordinates, strict=True):
+        inside = binary("lt_u", at, cast(e.expr(gate.reach), at.type.dtype))
+        if gate.step != 1:
+            inside = binary("and", inside, binary("eq", binary("rem", at, gate.step), 0))
+            address = address + cast(binary("div", at, gate.step), i64) * e.expr(gate.stride)
+        condition = inside if condition is None else binary("and", condition, inside)
+    return address, condition

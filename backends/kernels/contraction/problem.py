@@ -9,9 +9,9 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, Shape, SymInt, evaluate
 
-from ...cpu.contraction.schedule import SERIAL_WORK, machine_of
 from ..body.space import Space, coefficient, depends, name_of
 from ..ir import Buffer, Builder, Const, Expr, Kernel, Name, binary, select
+from ..machine import SERIAL_WORK
 from ..program.lowering import Lowering
 from ..program.program import Slot
 
@@ -199,7 +199,7 @@ class Emission:
         self.space = space
         self.b = Builder()
         self.hint = hint
-        self.masks = machine_of(lowering.target).masks
+        self.masks = lowering.machine.masks
         self._buffers: dict[Slot, Buffer] = {}
         self._private: dict[Slot, Buffer] = {}
         self._sizes = {s.name: Name(self.b.fresh(s.name)) for s in lowering.program.symbols}

@@ -13,18 +13,10 @@ from graphtorch.ir.literal import Literal
 from graphtorch.ir.op import Kind, Op
 from graphtorch.ir.shape import Dim, Shape, numel
 
-from ...cpu.cost import STEP_TASK_NS, TASK_NS
 from ..ir import Kernel
+from ..machine import STEP_TASK_NS, Machine
 from ..text import nameless
 from .program import ErrorSite, Item, Launch, Program, Slot
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What lowering assumes of a target when it is given none: a wide x86 core."""
-
-    name: str = "generic"
-    vector_bytes: int = 64
 
 
 @dataclass(eq=False)
@@ -73,13 +65,28 @@ def kind_of(op: Op) -> str:
 Watched: TypeAlias = tuple[list[Item], list[Launch], list[Slot], list[tuple[Any, Slot]], int]
 
 
-class Lowering:
-    """What lowering a region may use: slots, launches, names, error sites."""
+@dataclass(frozen=True)
+class Schedules:
+    """What a target does its own way with kernels; all else is the same for all.
 
-    def __init__(self, graph: Graph, target: object | None = None, stable: Iterable[int] = ()):
+    Attributes:
+        map: makes the kernel that stores values element by element; takes what `loops.nest.MapKernel` does.
+        reduce: launches the kernels of a group of reductions: (stages, group, outputs, layout).
+        contract: launches the kernels of a contraction: (problem, region, lowering).
+    """
+
+    map: Callable[..., Any]
+    reduce: Callable[..., None]
+    contract: Callable[..., Any]
+
+
+class Lowering:
+    """What lowering a region may use: the machine, slots, launches, names, error sites."""
+
+    def __init__(self, graph: Graph, machine: Machine, schedules: Schedules, stable: Iterable[int] = ()):
         self.graph = graph
-        self.target = target if target is not None else Machine()
-        self.vector_bytes: int = getattr(self.target, "vector_bytes", Machine.vector_bytes)
+        self.machine = machine
+        self.schedules = schedules
         self._slots: dict[Value, Slot] = {}
         self._names: dict[str, int] = {}
         self._kernels: dict[object, Kernel] = {}
@@ -108,8 +115,7 @@ class Lowering:
         self.repeats: dict[object, Any] = {}  # what was done for regions (repeat.py)
         self._made: list[Slot] = []
         self._errors = 0  # how often a site was asked for
-        self.block_threads: int = getattr(self.target, "block_threads", 0)  # of targets that have blocks
-        self.task_ns: float = getattr(self.target, "task_ns", TASK_NS)
+        self.task_ns = machine.task_ns
         self.serial = False  # in a loop that runs in parts: its kernels run on one thread each
 
     def slot(self, value: Value) -> Slot:

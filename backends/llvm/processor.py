@@ -1,4 +1,4 @@
-"""What code generation needs to know of a machine, as a record, so that AOT can name another one."""
+"""What code generation needs to know of a processor, as a record, so that AOT can name another one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 
+from ..kernels.machine import Machine
+
 FEATURE_WIDTHS = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("sve", 128), ("neon", 128), ("sse2", 128))
 # Cores with 512-bit registers that compute 512 bits once a cycle: in two halves, or in their only wide unit.
 ONE_WIDE_UNIT = frozenset({"znver4", "cannonlake", "icelake-client", "tigerlake", "rocketlake"})
@@ -19,7 +21,7 @@ DEFAULT_CACHES = (32 << 10, 1 << 20, 16 << 20)
 
 
 @dataclass(frozen=True)
-class Target:
+class Processor:
     """A CPU.
 
     Attributes:
@@ -41,29 +43,22 @@ class Target:
     caches: tuple[int, int, int]
 
     @property
-    def vector_bytes(self) -> int:
-        return self.vector_bits // 8
-
-    @property
-    def multiply_adds(self) -> int:
-        """Multiply-adds of whole vectors a cycle."""
-        return 1 if self.vector_bits == 512 and self.cpu in ONE_WIDE_UNIT else 2
-
-    def lanes(self, itemsize: int) -> int:
-        """Elements of `itemsize` bytes in a vector register."""
-        return self.vector_bits // (8 * itemsize)
+    def machine(self) -> Machine:
+        """What schedules look at in it."""
+        narrow = self.vector_bits == 512 and self.cpu in ONE_WIDE_UNIT
+        return Machine(self.vector_bits // 8, self.registers, self.caches, 1 if narrow else 2)
 
     def describe(self) -> str:
         kib = "/".join(str(c >> 10) for c in self.caches)
         return f"{self.cpu or 'generic'} ({self.triple}), {self.vector_bits}-bit vectors, caches {kib} KiB"
 
 
-def named(triple: str, cpu: str = "", features: str = "", vector_bits: int | None = None) -> Target:
+def named(triple: str, cpu: str = "", features: str = "", vector_bits: int | None = None) -> Processor:
     """A machine that is not this one: `cpu` and `features` in LLVM's spelling."""
     flags = {f[1:] for f in features.split(",") if f.startswith("+")}
     arm = triple.startswith(("aarch64", "arm64"))
     wide = vector_bits or next((w for name, w in FEATURE_WIDTHS if name in flags), 128)
-    return Target(triple, cpu, features, wide, 32 if arm or wide == 512 else 16, arm or "fma" in flags,
+    return Processor(triple, cpu, features, wide, 32 if arm or wide == 512 else 16, arm or "fma" in flags,
                   DEFAULT_CACHES)
 
 
@@ -80,7 +75,7 @@ machine.emit_object(llvm.parse_assembly("define void @f() { ret void }"))
 
 
 @functools.cache
-def verify(target: Target) -> None:
+def verify(target: Processor) -> None:
     """Raise where code cannot be generated for `target`.
 
     Raises:
@@ -101,13 +96,13 @@ def verify(target: Target) -> None:
 
 
 @functools.cache
-def host() -> Target:
+def host() -> Processor:
     """This machine."""
     flags = dict(llvm.get_host_cpu_features())
     text = ",".join(("+" if on else "-") + name for name, on in sorted(flags.items()))
     plain = named(llvm.get_process_triple(), llvm.get_host_cpu_name(),
                   ",".join("+" + name for name, on in flags.items() if on))
-    return Target(
+    return Processor(
         plain.triple, plain.cpu, text, plain.vector_bits, plain.registers, plain.fma, _cache_sizes()
     )
 

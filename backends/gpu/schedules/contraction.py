@@ -1,0 +1,38 @@
+"""Contractions on GPUs: by tiles of blocks of threads, on tensor cores or not; what is small by loops."""
+
+from __future__ import annotations
+
+from ...cpu.contraction.choice import guess
+from ...cpu.contraction.lower import contract as by_tasks
+from ...cpu.contraction.lower import lower_loop_nest
+from ...kernels.contraction.problem import Contraction, extent_of
+from ...kernels.program.lowering import Lowering, Region
+from ..machine import gpu_of
+from . import matrices, products
+from .products import lower_block_product, regroup, takes
+
+NARROW, SHORT = 2, 64  # columns, and steps of k, that are not worth a tile
+
+
+def contract(p: Contraction, region: Region, lowering: Lowering) -> None:
+    """The launches of a contraction."""
+    if takes(p) or p.a.gates or p.b.gates:
+        lower_blocks(p, region, lowering)
+    else:
+        by_tasks(p, region, lowering)
+
+
+def lower_blocks(p: Contraction, region: Region, lowering: Lowering) -> None:
+    """The launches of a contraction by blocks of threads, on tensor cores where they multiply its dtype.
+
+    Tiles of a depthwise convolution would be all but empty: there each thread sums what one result takes.
+    """
+    regroup(p)
+    many = gpu_of(lowering).multiprocessors
+    m, n, k = (guess(extent_of(axes)) for axes in (p.m, p.n, p.k))
+    if not takes(p) or (min(m, n) <= NARROW and k <= SHORT):
+        lower_loop_nest(p if n <= m else p.swapped(), region, lowering)
+    elif matrices.matrix_dtype(p) is not None:
+        lower_block_product(p, region, lowering, matrices.tile_of(p, many), matrices.emit)
+    else:
+        lower_block_product(p, region, lowering, products.tile_of(p, many), products.emit)

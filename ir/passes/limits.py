@@ -1,0 +1,28 @@
+"""How large regions may become: facts of the machine that a graph is compiled for, which a target states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..op import Weight
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a target's kernels can be made of; the defaults suit any.
+
+    Attributes:
+        nodes: of a region: beyond it registers spill and compile time grows.
+        buffers: inputs and results of a region: its code grows with the square of what may overlap.
+        row: elements reduced at a time that stay in a core's cache between two passes.
+        lone_row: the same where so few rows exist that one pass has to be parallel itself.
+        few_rows: less rows than so many are few.
+        strided: weights of ops whose kernels read operands with strides where they lie.
+    """
+
+    nodes: int = 128
+    buffers: int = 32
+    row: int = 1 << 17
+    lone_row: int = 1 << 14
+    few_rows: int = 4
+    strided: frozenset[Weight] = frozenset((Weight.CONTRACTION,))
