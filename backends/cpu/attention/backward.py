@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, numel
@@ -27,10 +26,8 @@ from ...kernels.program.program import Slot
 from ..contraction.schedule import TASK_WORK, Tiling, row_sizes
 from ..contraction.writer import PartialWriter
 from ..cost import traffic
+from ..loops.places import Places
 from .tiles import AddingWriter, Blocks, Span, fits_blocks, rest_rows, vector_tiling
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
 
 QUERIES = 64  # in a block: two blocks of shares beside those of keys and values fit the L2 cache
 
@@ -43,11 +40,11 @@ def fits(node: Node) -> bool:
     return own and q.dtype.itemsize >= 4 and 0 not in q.shape and fits_blocks(q, k, v)
 
 
-def lower_attention_grad(stages: Stages, node: Node) -> None:
+def lower_attention_grad(places: Places, node: Node) -> None:
     """One kernel for the gradients of queries, keys and values."""
-    results = [stages.result_slot(r) for r in node.results()]
+    results = [places.result_slot(r) for r in node.results()]
     if 0 not in node.operands[4].shape:
-        AttentionGradKernel(stages, node, results).emit()
+        AttentionGradKernel(places, node, results).emit()
 
 
 @dataclass(frozen=True)
@@ -62,9 +59,9 @@ class Wide:
 class AttentionGradKernel(Blocks):
     """The kernel of one attention_grad node under construction."""
 
-    def __init__(self, stages: Stages, node: Node, results: Sequence[Slot]):
+    def __init__(self, places: Places, node: Node, results: Sequence[Slot]):
         q, k, v, g, lse, delta = node.operands[:6]
-        super().__init__(stages, node, q.dtype, "attention_grad")
+        super().__init__(places, node, q.dtype, "attention_grad")
         space, shape = self.space, lse.shape
         self.length, self.size, self.depth, self.width = shape[-1], k.shape[-2], q.shape[-1], v.shape[-1]
         self.keys = 2 * self.lanes
@@ -78,12 +75,12 @@ class AttentionGradKernel(Blocks):
         place = (*at, self.first.variable + self.key.variable)
         of_q, of_k, of_v = ((*self.row, self.inner.variable), (*place, self.inner.variable),
                             (*place, self.feature.variable))
-        self.q, self.k, self.v = (self.operand(stages, x, i) for x, i in ((q, of_q), (k, of_k), (v, of_v)))
+        self.q, self.k, self.v = (self.operand(places, x, i) for x, i in ((q, of_q), (k, of_k), (v, of_v)))
         self.gq, self.gk, self.gv = (self.result(slot, x, i) for slot, x, i in zip(
             results, (q, k, v), (of_q, of_k, of_v), strict=True))
-        self.g = self.operand(stages, g, (*self.row, self.feature.variable))
-        self.lse, self.delta = (self.result(stages.materialise(x), x, self.row) for x in (lse, delta))
-        self.masks = [self.operand(stages, m, (*self.row, place[-1])) for m in node.operands[6:]]
+        self.g = self.operand(places, g, (*self.row, self.feature.variable))
+        self.lse, self.delta = (self.result(places.materialise(x), x, self.row) for x in (lse, delta))
+        self.masks = [self.operand(places, m, (*self.row, place[-1])) for m in node.operands[6:]]
         self.across = {int(a.extent): self._wide(int(a.extent)) for a in (self.feature, self.inner)}
 
     def _wide(self, extent: int) -> Wide:

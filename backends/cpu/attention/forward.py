@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Node
@@ -32,10 +31,8 @@ from ...kernels.program.program import Slot
 from ..contraction.schedule import TASK_WORK, Tiling, most_rows, row_sizes
 from ..contraction.writer import PartialWriter
 from ..cost import traffic
+from ..loops.places import Places
 from .tiles import AddingWriter, Blocks, Span, fits_blocks, rest_rows, vector_tiling
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
 
 KEYS = 128  # in a block: their scores fit into L1 beside a block of sums
 
@@ -46,11 +43,11 @@ def fits(node: Node) -> bool:
     return fits_blocks(q, k, v)
 
 
-def lower_attention(stages: Stages, node: Node) -> None:
+def lower_attention(places: Places, node: Node) -> None:
     """One kernel for the result and the rows' log-sum-exp."""
-    results = [stages.result_slot(r) for r in node.results()]
+    results = [places.result_slot(r) for r in node.results()]
     if 0 not in node.types[0].shape:
-        AttentionKernel(stages, node, results).emit()
+        AttentionKernel(places, node, results).emit()
 
 
 @dataclass(frozen=True)
@@ -86,11 +83,11 @@ def sizes_of(node: Node, acc: DType, machine: Machine) -> Sizes:
 class AttentionKernel(Blocks):
     """The kernel of one attention node under construction."""
 
-    def __init__(self, stages: Stages, node: Node, results: Sequence[Slot]):
+    def __init__(self, places: Places, node: Node, results: Sequence[Slot]):
         q, k, v = node.operands[:3]
-        super().__init__(stages, node, accumulator(q.dtype), "attention")
+        super().__init__(places, node, accumulator(q.dtype), "attention")
         self.results = results
-        self.sizes = s = sizes_of(node, self.acc, stages.lowering.machine)
+        self.sizes = s = sizes_of(node, self.acc, places.lowering.machine)
         shape, space = node.types[1].shape, self.space
         self.length, self.size, self.depth, self.width = shape[-1], k.shape[-2], q.shape[-1], v.shape[-1]
         self.batch = [axis(space, d) for d in shape[:-1]]
@@ -102,10 +99,10 @@ class AttentionKernel(Blocks):
         at = [a.variable for a in self.batch]
         self.where = (*at, self.block.variable * s.queries + self.query.variable)
         place = self.first.variable + self.key.variable
-        self.q = self.operand(stages, q, (*self.where, self.inner.variable))
-        self.k = self.operand(stages, k, (*at, place, self.inner.variable))
-        self.v = self.operand(stages, v, (*at, place, self.feature.variable))
-        self.masks = [self.operand(stages, m, (*self.where, place)) for m in node.operands[3:]]
+        self.q = self.operand(places, q, (*self.where, self.inner.variable))
+        self.k = self.operand(places, k, (*at, place, self.inner.variable))
+        self.v = self.operand(places, v, (*at, place, self.feature.variable))
+        self.masks = [self.operand(places, m, (*self.where, place)) for m in node.operands[3:]]
 
     def emit(self) -> None:
         work = self.sizes.queries * self.size * (self.depth + self.width)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import DType, i32
 from graphtorch.ir.graph import Node, Value
@@ -30,9 +29,7 @@ from ..contraction.tile import (
     tile_rows,
     transpose,
 )
-
-if TYPE_CHECKING:  # stages.py runs the kernels that use this
-    from ..loops.stages import Stages
+from ..loops.places import Places
 
 WIDEST = 512  # features of queries and of values for which a task's memory stays small
 FEW = 4  # queries: so few have no more scores than keys have elements, and would waste lanes
@@ -70,12 +67,12 @@ class Blocks:
 
     masks: list[Source]  # of the scores
 
-    def __init__(self, stages: Stages, node: Node, acc: DType, hint: str):
+    def __init__(self, places: Places, node: Node, acc: DType, hint: str):
         self.node, self.acc, self.masks = node, acc, []
-        self.machine = stages.lowering.machine
+        self.machine = places.lowering.machine
         self.lanes = self.machine.lanes(acc.itemsize)
         self.space = Space()
-        self.e = Emission(stages.lowering, self.space, hint)
+        self.e = Emission(places.lowering, self.space, hint)
 
     @property
     def b(self) -> Builder:
@@ -85,16 +82,16 @@ class Blocks:
     def is_causal(self) -> bool:
         return bool(self.node.attrs.is_causal)
 
-    def operand(self, stages: Stages, value: Value, index: tuple[Dim, ...]) -> Source:
+    def operand(self, places: Places, value: Value, index: tuple[Dim, ...]) -> Source:
         """An operand at `index`, broadcast to it: where it lies if its end is contiguous, or a copy."""
         index = broadcast_to(index, value)
         access = resolve(value, index)
-        if access is not None and not access.casts and access.leaf in stages.slots:
+        if access is not None and not access.casts and access.leaf in places.slots:
             last = index[-1] if value.rank else 0
             if not isinstance(last, SymInt) or self._is_contiguous(access.address, last):
-                slot = stages.slots[access.leaf]
+                slot = places.slots[access.leaf]
                 return Source(slot, slot.dtype, access.address)
-        return self.result(stages.materialise(value), value, index)
+        return self.result(places.materialise(value), value, index)
 
     @staticmethod
     def _is_contiguous(address: Dim, last: SymInt) -> bool:

@@ -12,7 +12,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.graph import Graph, Node, Type, Value
 from graphtorch.ir.shape import Dim, Shape, numel
 
-from ...kernels.body.evaluate import Evaluator, Leaf, Mask, Result, Unready, memory
+from ...kernels.body.evaluate import Evaluator, Mask, Result, Unready
 from ...kernels.body.expand import REDUCTIONS, expanded
 from ...kernels.body.scope import Scope
 from ...kernels.body.space import coefficient, name_of
@@ -22,7 +22,8 @@ from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from .. import cost
 from ..whole.table import OPAQUE, is_opaque
-from .nest import Loop, Target, lower_map, merge, targets_of
+from .nest import Loop, Target, merge, targets_of
+from .places import Places, reshaped
 from .reductions import (
     COLUMNS,
     MANY_TASKS,
@@ -56,32 +57,13 @@ def lower_loops(region: Region, lowering: Lowering) -> None:
     Stages(region, lowering, slots, targets).run()
 
 
-def reshaped(value: Value) -> Value:
-    """What `value` is only another shape of."""
-    while value.node is not None and value.node.op.name == "reshape":
-        value = value.node.operands[0]
-    return value
-
-
-class Stages:
-    """The state of lowering one region.
-
-    Attributes:
-        slots: values of the body that are in memory.
-        targets: what is still to be stored.
-        done: barriers (reductions and opaque ops) whose results are in memory.
-    """
+class Stages(Places):
+    """The order of the kernels of one region."""
 
     def __init__(self, region: Region, lowering: Lowering, slots: dict[Value, Slot], targets: list[Target]):
-        self.region = region
-        self.lowering = lowering
-        self.slots = dict(slots)
-        self.targets = targets
+        super().__init__(region, lowering, slots, targets)
         self._upstream: dict[Value, frozenset[Node]] = {}
         self._order = {n: i for i, n in enumerate(region.nodes)}
-
-    def leaves(self) -> dict[Value, Leaf]:
-        return {value: memory(slot, value.shape) for value, slot in self.slots.items()}
 
     def run(self) -> None:
         while True:
@@ -118,40 +100,6 @@ class Stages:
             else frozenset()
         )
         return sorted(needed, key=self._order.__getitem__)
-
-    # Memory -----------------------------------------------------------------------------------------
-
-    def materialise(self, value: Value) -> Slot:
-        """The slot that holds `value`, computed now where it is nowhere yet."""
-        found = self.slots.get(value)
-        if found is None and value.node is not None and value.node.op.name == "constant":
-            found = self.slots[value] = self.lowering.constant(value.node.attrs.value)
-        source = reshaped(value)
-        if found is None and source is not value:
-            found = self.slots[value] = self.materialise(source)
-        if found is None:
-            found = self.lowering.temporary(value.dtype, value.shape)
-            self.fill(value, found)
-            self.slots[value] = found
-        return found
-
-    def result_slot(self, value: Value) -> Slot:
-        """Where a barrier stores its result: the region's own result where it is one."""
-        for target in self.targets:
-            if target.value == value and target.plain:
-                self.targets.remove(target)
-                self.slots[value] = target.slot
-                return target.slot
-        found = self.slots[value] = self.lowering.temporary(value.dtype, value.shape)
-        return found
-
-    def fill(self, value: Value, slot: Slot) -> None:
-        """Compute `value` into `slot`."""
-        self.map(list(targets_of(value, slot)))
-
-    def map(self, targets: list[Target]) -> None:
-        """Kernels that compute `targets` element by element."""
-        lower_map(self.region, self.lowering, targets, self.leaves())
 
     # Reductions -------------------------------------------------------------------------------------
 

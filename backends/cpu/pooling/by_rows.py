@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import DType, i32, i64
 from graphtorch.ir.graph import Node
@@ -24,11 +23,9 @@ from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load, select
 from ...kernels.program.program import Slot
 from .. import cost
 from ..loops.nest import task_rows
+from ..loops.places import Places
 from ..whole.lines import is_used
 from .pairs import PairPool, is_pair_pool
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
 
 LONGEST_LINE = 1 << 13  # elements of a line kept in scratch
 MANY_TAPS = 6  # from so many elements of a window on, rows are worth it without padding too
@@ -61,26 +58,26 @@ def line_length(node: Node) -> int:
     return max(0, out - 1) * attrs.stride[-1] + (attrs.kernel[-1] - 1) * dilation_of(node)[-1] + 1
 
 
-def lower_pool(stages: Stages, node: Node) -> None:
+def lower_pool(places: Places, node: Node) -> None:
     """One kernel for one pool; indices that nobody reads are not computed."""
-    source = stages.materialise(node.operands[0])
-    wanted = {i: stages.result_slot(r) for i, r in enumerate(node.results()) if i == 0 or is_used(stages, r)}
+    source = places.materialise(node.operands[0])
+    wanted = {i: places.result_slot(r) for i, r in enumerate(node.results()) if i == 0 or is_used(places, r)}
     if 0 in node.types[0].shape:
         return
     if is_pair_pool(node):
-        PairPool(stages, node, source, wanted).emit()
+        PairPool(places, node, source, wanted).emit()
         return
     rows: type[PoolRows] = MaxPlaces if 1 in wanted else MaxPool if node.op.name == "max_pool" else AvgPool
-    rows(stages, node, source, wanted).emit()
+    rows(places, node, source, wanted).emit()
 
 
 class PoolRows(ABC):
     """The kernel: `reset` and `fold` make the line of a row of results, `across` its results."""
 
-    def __init__(self, stages: Stages, node: Node, source: Slot, results: dict[int, Slot]):
+    def __init__(self, places: Places, node: Node, source: Slot, results: dict[int, Slot]):
         self.node, self.attrs = node, node.attrs
         self.x, self.shape = node.operands[0], node.types[0].shape
-        self.scope = Scope(stages.lowering, node.op.name)
+        self.scope = Scope(places.lowering, node.op.name)
         self.outputs = {i: self.scope.buffer(s, "write") for i, s in results.items()}
         self.source = self.scope.buffer(source)
         self.dtype = wide(self.x.dtype)

@@ -11,7 +11,6 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import DType, f32, f64, i32, i64
 from graphtorch.ir.graph import Node
@@ -23,9 +22,7 @@ from ...kernels.ir import Const, Expr, KType, Shuffle, binary, load, select, spl
 from ...kernels.program.program import Slot
 from .. import cost
 from ..loops.nest import task_rows
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
+from ..loops.places import Places
 
 WIDEST_STRIDE = 4  # beyond it, shuffles cost more than they save
 MOST_TAPS = 16
@@ -41,25 +38,25 @@ def fits_vectors(node: Node) -> bool:
         and out * stride[-1] <= width
 
 
-def lower_max_pool_input_grad(stages: Stages, node: Node) -> None:
+def lower_max_pool_input_grad(places: Places, node: Node) -> None:
     """One kernel; a task owns rows of windows, or planes where some positions belong to no window."""
-    g, x = map(stages.materialise, node.operands)
-    out = stages.result_slot(node.result())
+    g, x = map(places.materialise, node.operands)
+    out = places.result_slot(node.result())
     if 0 not in node.types[0].shape:
-        WindowGrad(stages, node, g, x, out).emit()
+        WindowGrad(places, node, g, x, out).emit()
 
 
 class WindowGrad:
     """The kernel."""
 
-    def __init__(self, stages: Stages, node: Node, g: Slot, x: Slot, out: Slot):
+    def __init__(self, places: Places, node: Node, g: Slot, x: Slot, out: Slot):
         self.node, self.kernel, self.stride = node, node.attrs.kernel, node.attrs.stride
         self.windows, self.shape = node.operands[0].shape, node.types[0].shape
-        self.scope = Scope(stages.lowering, node.op.name)
+        self.scope = Scope(places.lowering, node.op.name)
         self.out = self.scope.buffer(out, "write")
         self.g, self.x = self.scope.buffer(g), self.scope.buffer(x)
         self.count, self.step = int(self.windows[-1]), int(self.stride[-1])
-        most = max(1, min(self.count, stages.lowering.machine.vector_bytes // out.dtype.itemsize))
+        most = max(1, min(self.count, places.lowering.machine.vector_bytes // out.dtype.itemsize))
         self.lanes = 1 << (most.bit_length() - 1)
         self.type = KType(out.dtype, self.lanes)
         self.places: DType = i32 if out.dtype is f32 else i64  # as wide as the elements: masks need no change

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, numel
@@ -21,35 +20,33 @@ from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load
 from ...kernels.program.program import Slot
 from .. import cost
 from ..loops.nest import task_rows
+from ..loops.places import Places
 from .by_rows import LONGEST_LINE, WRITTEN_OUT, window_extent
 
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
 
-
-def lower_max_pool_grad(stages: Stages, node: Node) -> None:
+def lower_max_pool_grad(places: Places, node: Node) -> None:
     """Each g added at its index in its plane; 16-bit floats are summed in f32."""
-    g, indices = map(stages.materialise, node.operands)
-    out = stages.result_slot(node.result())
+    g, indices = map(places.materialise, node.operands)
+    out = places.result_slot(node.result())
     if 0 in node.types[0].shape:
         return
     dtype = wide(out.dtype)
-    sums = out if dtype is out.dtype else stages.lowering.temporary(dtype, out.shape)
-    PlaneSums(stages, node, g, indices, sums, out).emit()
+    sums = out if dtype is out.dtype else places.lowering.temporary(dtype, out.shape)
+    PlaneSums(places, node, g, indices, sums, out).emit()
 
 
 class PlaneSums:
     """The kernel of the gradient of a max pool."""
 
-    def __init__(self, stages: Stages, node: Node, g: Slot, indices: Slot, sums: Slot, out: Slot):
+    def __init__(self, places: Places, node: Node, g: Slot, indices: Slot, sums: Slot, out: Slot):
         self.node = node
-        self.scope = Scope(stages.lowering, node.op.name)
+        self.scope = Scope(places.lowering, node.op.name)
         self.sums = self.scope.buffer(sums, "readwrite")
         self.out = self.scope.buffer(out, "readwrite" if sums is out else "write")
         self.g, self.indices = self.scope.buffer(g), self.scope.buffer(indices)
         self.windows: Dim = numel(node.operands[0].shape[2:])
         self.area: Dim = numel(node.types[0].shape[2:])
-        self.site = stages.lowering.fail_site(node, f"an index is out of bounds for {self.area} positions")
+        self.site = places.lowering.fail_site(node, f"an index is out of bounds for {self.area} positions")
 
     def emit(self) -> None:
         scope, b = self.scope, self.scope.b
@@ -91,20 +88,20 @@ def grad_by_rows(node: Node) -> bool:
     return (any(attrs.padding) or attrs.ceil_mode or overlaps) and max(width, windows) <= LONGEST_LINE
 
 
-def lower_avg_pool_grad(stages: Stages, node: Node) -> None:
+def lower_avg_pool_grad(places: Places, node: Node) -> None:
     """The transpose of avg_pool, row by row of the result."""
-    g = stages.materialise(node.operands[0])
-    out = stages.result_slot(node.result())
+    g = places.materialise(node.operands[0])
+    out = places.result_slot(node.result())
     if 0 not in node.types[0].shape:
-        Spread(stages, node, g, out).emit()
+        Spread(places, node, g, out).emit()
 
 
 class Spread:
     """The kernel of the gradient of an average pool."""
 
-    def __init__(self, stages: Stages, node: Node, g: Slot, out: Slot):
+    def __init__(self, places: Places, node: Node, g: Slot, out: Slot):
         self.node, self.attrs = node, node.attrs
-        self.scope = Scope(stages.lowering, node.op.name)
+        self.scope = Scope(places.lowering, node.op.name)
         self.out, self.g = self.scope.buffer(out, "write"), self.scope.buffer(g)
         self.dtype = wide(g.dtype)
         self.shape, self.windows = node.types[0].shape, node.operands[0].shape

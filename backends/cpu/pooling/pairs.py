@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import i32, i64
 from graphtorch.ir.graph import Node
@@ -25,9 +24,7 @@ from ...kernels.program.program import Slot
 from .. import cost
 from ..contraction.schedule import Chunk, chunks
 from ..loops.nest import task_rows
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
+from ..loops.places import Places
 
 MOST_ROWS = 8  # rows of a window that are written out
 MOST_CHUNKS = 8  # vectors of results in a row that are written out; longer rows are for the vectoriser
@@ -49,10 +46,10 @@ def is_pair_pool(node: Node) -> bool:
 class PairPool:
     """The kernel: a row of windows at a time, their places as well where somebody reads them."""
 
-    def __init__(self, stages: Stages, node: Node, source: Slot, results: dict[int, Slot]):
+    def __init__(self, places: Places, node: Node, source: Slot, results: dict[int, Slot]):
         self.node, self.attrs, self.x, self.shape = node, node.attrs, node.operands[0], node.types[0].shape
-        self.scope = Scope(stages.lowering, node.op.name)
-        self.machine = stages.lowering.machine
+        self.scope = Scope(places.lowering, node.op.name)
+        self.machine = places.lowering.machine
         self.outputs = {i: self.scope.buffer(s, "write") for i, s in results.items()}
         self.source = self.scope.buffer(source)
         self.moved = self.x.type.numel * self.x.dtype.itemsize \

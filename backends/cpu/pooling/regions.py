@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import i32, i64
@@ -24,10 +23,8 @@ from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load, select
 from ...kernels.program.program import Slot
 from .. import cost
 from ..loops.nest import task_rows
+from ..loops.places import Places
 from ..whole.lines import is_used
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
 
 REGIONS = (
     "roi_align", "roi_align_grad", "ps_roi_align", "ps_roi_align_grad", "roi_pool", "ps_roi_pool",
@@ -261,9 +258,9 @@ class RegionKernel:
 
     block = FORWARD
 
-    def __init__(self, stages: Stages, node: Node, shape: Shape, rois: Slot):
-        self.stages, self.node, self.shape, self.attrs = stages, node, shape, node.attrs
-        self.scope = Scope(stages.lowering, node.op.name)
+    def __init__(self, places: Places, node: Node, shape: Shape, rois: Slot):
+        self.held, self.node, self.shape, self.attrs = places, node, shape, node.attrs
+        self.scope = Scope(places.lowering, node.op.name)
         self.b = self.scope.b
         self.dtype = wide(rois.dtype)
         self.rois = rois
@@ -272,7 +269,7 @@ class RegionKernel:
         self.channels: Dim = shape[1] // bins if kind.sensitive else shape[1]
         self.regions: Dim = node.operands[1].shape[0]
         message = f"the image of a region is out of bounds for {shape[0]} images"
-        self.site = stages.lowering.fail_site(node, message)
+        self.site = places.lowering.fail_site(node, message)
 
     @property
     def blocks(self) -> Dim:
@@ -333,14 +330,14 @@ class RegionKernel:
 class Pooled(RegionKernel):
     """Forward kernels: of a bin, sums or maxima of its taps."""
 
-    def __init__(self, stages: Stages, node: Node):
+    def __init__(self, places: Places, node: Node):
         x, rois = node.operands
-        super().__init__(stages, node, x.shape, stages.materialise(rois))
+        super().__init__(places, node, x.shape, places.materialise(rois))
         moved = inner_channels(x, geometry_of(node).sensitive, self.attrs.size)
         wide_x = moved if self.dtype is x.dtype else ops.cast(moved, dtype=self.dtype)
-        source = stages.materialise(wide_x)
-        self.outputs = {i: self.scope.buffer(stages.result_slot(r), "write")
-                        for i, r in enumerate(node.results()) if is_used(stages, r)}
+        source = places.materialise(wide_x)
+        self.outputs = {i: self.scope.buffer(places.result_slot(r), "write")
+                        for i, r in enumerate(node.results()) if is_used(places, r)}
         self.x = self.scope.buffer(source)
 
     def emit(self) -> None:
@@ -416,20 +413,20 @@ class Spread(RegionKernel):
 
     block = BACKWARD
 
-    def __init__(self, stages: Stages, node: Node):
+    def __init__(self, places: Places, node: Node):
         g, rois = node.operands
-        super().__init__(stages, node, node.types[0].shape, stages.materialise(rois))
-        source = stages.materialise(g)
+        super().__init__(places, node, node.types[0].shape, places.materialise(rois))
+        source = places.materialise(g)
         inner = inner_channels(Value(node.types[0].with_dtype(self.dtype), name="x"),
                                geometry_of(node).sensitive, self.attrs.size)
         self.total = Value(inner.type, name="sums")
-        slot = stages.lowering.temporary(self.dtype, inner.shape)
-        stages.slots[self.total] = slot
+        slot = places.lowering.temporary(self.dtype, inner.shape)
+        places.slots[self.total] = slot
         self.sums: Buffer = self.scope.buffer(slot, "readwrite")
         self.g = self.scope.buffer(source)
 
     def emit(self) -> None:
-        node, stages = self.node, self.stages
+        node, places = self.node, self.held
         if 0 not in self.shape:
             self.begin()
             grain = cost.grain([node], 4.0)
@@ -442,7 +439,7 @@ class Spread(RegionKernel):
         turned = outer_channels(self.total, self.geometry_sensitive, self.shape)
         result = node.result()
         turned = turned if self.dtype is result.dtype else ops.cast(turned, dtype=result.dtype)
-        stages.fill(turned, stages.result_slot(result))
+        places.fill(turned, places.result_slot(result))
 
     @property
     def geometry_sensitive(self) -> bool:
@@ -477,7 +474,7 @@ class Spread(RegionKernel):
             self.geometry.bin(i, j, visit)
 
 
-def lower_regions(stages: Stages, node: Node) -> None:
+def lower_regions(places: Places, node: Node) -> None:
     """One kernel for a pool over regions or its gradient, and those that move channels."""
     kind = Maxima if node.op.name == "roi_pool" else Spread if node.op.name.endswith("_grad") else Pooled
-    kind(stages, node).emit()
+    kind(places, node).emit()

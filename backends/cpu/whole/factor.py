@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from graphtorch.ir.dtype import f64, i32
 from graphtorch.ir.graph import Node
 from graphtorch.ir.ops.factor_reference import SAME
@@ -11,11 +9,9 @@ from graphtorch.ir.shape import numel
 
 from ...kernels.body.scope import Scope
 from ...kernels.ir import Const, Expr, KType, binary, cast, select, unary
+from ..loops.places import Places
 from .matrices import F64, ZERO, Matrix, MatrixKernel, Vector, both, magnitude, minus_product, sqrt
 from .spectral import Eigh, Svd
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
 
 
 class Qr(MatrixKernel):
@@ -198,18 +194,18 @@ KERNELS: dict[str, type[MatrixKernel]] = {
 }
 
 
-def lower_factor(stages: Stages, node: Node) -> None:
+def lower_factor(places: Places, node: Node) -> None:
     """One kernel for one of KERNELS."""
-    KERNELS[node.op.name](stages, node).emit()
+    KERNELS[node.op.name](places, node).emit()
 
 
-def lower_require(stages: Stages, node: Node) -> None:
+def lower_require(places: Places, node: Node) -> None:
     """The first operand as it is, and a report of failure where an info is not 0."""
     x, info = node.operands
-    source = stages.materialise(info)
-    stages.fill(x, stages.result_slot(node.result()))
-    scope = Scope(stages.lowering, "require")
-    site = stages.lowering.fail_site(node, node.attrs.message, node.attrs.kind)
+    source = places.materialise(info)
+    places.fill(x, places.result_slot(node.result()))
+    scope = Scope(places.lowering, "require")
+    site = places.lowering.fail_site(node, node.attrs.message, node.attrs.kind)
     with scope.loop(numel(info.shape)) as i:
         scope.fails(binary("ne", scope.read(source, i), Const(0, KType(i32))), site)
     scope.launch("require", 0, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.graph import Value
 from graphtorch.ir.shape import Dim, Shape, numel
@@ -14,9 +13,7 @@ from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.ir import Const, Expr
 from .. import cost
 from ..loops.nest import task_rows
-
-if TYPE_CHECKING:  # stages.py calls the lowerings that use this
-    from ..loops.stages import Stages
+from ..loops.places import Places
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,9 @@ class Lines:
         return self.outer * self.length * self.inner
 
 
-def is_used(stages: Stages, value: Value) -> bool:
+def is_used(places: Places, value: Value) -> bool:
     """Whether a result of an op is read in the region or leaves it."""
-    body = stages.region.body
+    body = places.region.body
     return value in body.outputs or any(value in n.operands for n in body.nodes)
 
 

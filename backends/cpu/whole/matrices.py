@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import DType, f64, i32, i64
 from graphtorch.ir.graph import Node
@@ -33,9 +32,7 @@ from ...kernels.ir import (
 )
 from .. import cost
 from ..loops.nest import task_rows
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
+from ..loops.places import Places
 
 F64 = KType(f64)
 NEXT = Const(1)
@@ -95,12 +92,12 @@ class Vector:
 class MatrixKernel:
     """The kernel of one factorization: a loop over the batch, and what its body is written with."""
 
-    def __init__(self, stages: Stages, node: Node):
-        self.stages, self.node = stages, node
+    def __init__(self, places: Places, node: Node):
+        self.places, self.node = places, node
         self.batch: Dim = numel(node.operands[0].shape[:-2])
-        self.scope = Scope(stages.lowering, node.op.name)
-        sources = [(v, stages.materialise(v)) for v in node.operands]
-        results = [stages.result_slot(r) for r in node.results()]
+        self.scope = Scope(places.lowering, node.op.name)
+        sources = [(v, places.materialise(v)) for v in node.operands]
+        results = [places.result_slot(r) for r in node.results()]
         self.targets = [self.scope.buffer(slot, "write") for slot in results]
         self.sources = [self.scope.buffer(slot) for _, slot in sources]
 
@@ -168,13 +165,13 @@ class MatrixKernel:
 
     def working(self, rows: Dim, columns: Dim, name: str) -> Matrix:
         """Memory for one matrix of each of the batch, rows one after the other."""
-        slot = self.stages.lowering.temporary(f64, (self.batch, rows, columns), name=name)
+        slot = self.places.lowering.temporary(f64, (self.batch, rows, columns), name=name)
         width = self.scope.expr(columns)
         base = self.b.let(self.place * self.scope.expr(rows) * width, name)
         return Matrix(self.scope.buffer(slot, "readwrite"), base, width)
 
     def working_line(self, dtype: DType, size: Dim, name: str) -> Vector:
-        slot = self.stages.lowering.temporary(dtype, (self.batch, size), name=name)
+        slot = self.places.lowering.temporary(dtype, (self.batch, size), name=name)
         base = self.b.let(self.place * self.scope.expr(size), name)
         return Vector(self.scope.buffer(slot, "readwrite"), base)
 

@@ -7,7 +7,6 @@ block vectorises; what needs a word at a time takes it from the block in scratch
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import f32, f64, i32, i64
 from graphtorch.ir.graph import Node
@@ -29,10 +28,8 @@ from graphtorch.ir.shape import Dim, numel
 from ...kernels.body.scope import Scope, upper_bound
 from ...kernels.ir import Builder, Const, Expr, KType, Name, binary, cast, load, select, unary
 from ...kernels.program.program import Slot
+from ..loops.places import Places
 from .lines import is_used
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
 
 I32, F64 = KType(i32), KType(f64)
 FAR, NEAR = 397, WORDS - 397  # distances of the recurrence, forwards in the old block and back in the new one
@@ -180,15 +177,15 @@ class Engine:
             b.store(target, Const(IS_KEPT), self.is_kept)
 
 
-def lower_draw(stages: Stages, node: Node) -> None:
+def lower_draw(places: Places, node: Node) -> None:
     """One kernel for one of DRAWS."""
     *numbers, state = node.operands if node.op.name != "mersenne_skip" else node.operands[::-1]
-    given = [stages.materialise(x) for x in numbers]
-    source = stages.materialise(state)
+    given = [places.materialise(x) for x in numbers]
+    source = places.materialise(state)
     results = node.results()
-    made = None if len(results) == 1 else stages.result_slot(results[0])
-    target = stages.result_slot(results[-1]) if is_used(stages, results[-1]) else None
-    scope = Scope(stages.lowering, node.op.name)
+    made = None if len(results) == 1 else places.result_slot(results[0])
+    target = places.result_slot(results[-1]) if is_used(places, results[-1]) else None
+    scope = Scope(places.lowering, node.op.name)
     out = None if made is None else scope.buffer(made, "write")
     engine = Engine(scope, source, target)
     count: Dim = numel(node.types[0].shape)
@@ -371,11 +368,11 @@ def _between(x: Expr, low: float) -> Expr:
     return binary("and", binary("gt", x, _real(low)), binary("lt", x, _real(float("inf"))))
 
 
-def lower_permutation(stages: Stages, node: Node) -> None:
+def lower_permutation(places: Places, node: Node) -> None:
     """Swaps in the order of the places, in the result itself."""
-    source = stages.materialise(node.operands[0])
-    result = stages.result_slot(node.result())
-    scope = Scope(stages.lowering, "permutation")
+    source = places.materialise(node.operands[0])
+    result = places.result_slot(node.result())
+    scope = Scope(places.lowering, "permutation")
     b = scope.b
     words, order = scope.buffer(source), scope.buffer(result, "readwrite")
     count = scope.expr(numel(node.types[0].shape))

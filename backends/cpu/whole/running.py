@@ -8,7 +8,6 @@ the block vectorises. 16-bit floats accumulate in f32 and are rounded for each r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import DType, i32, i64
 from graphtorch.ir.graph import Node
@@ -20,22 +19,20 @@ from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, load, 
 from ...kernels.program.program import Slot
 from .. import cost
 from ..loops.nest import task_rows
+from ..loops.places import Places
 from .lines import Lines, block_width, column_blocks, is_used
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
 
 SCANS = ("cumsum", "cumprod", "cummax", "cummin")
 
 
-def lower_scan(stages: Stages, node: Node) -> None:
+def lower_scan(places: Places, node: Node) -> None:
     """One kernel for one of SCANS; indices that nobody reads are not stored."""
     x, = node.operands
-    source = stages.materialise(x)
+    source = places.materialise(x)
     lines = Lines.along(node.attrs.dim, x.shape)
-    results = {i: stages.result_slot(r) for i, r in enumerate(node.results()) if i == 0 or is_used(stages, r)}
+    results = {i: places.result_slot(r) for i, r in enumerate(node.results()) if i == 0 or is_used(places, r)}
     if 0 not in x.shape:
-        Scan(stages, node, source, lines, results).emit()
+        Scan(places, node, source, lines, results).emit()
 
 
 def running_dtype(dtype: DType) -> DType:
@@ -72,10 +69,10 @@ class Running:
 class Scan:
     """The kernel of one scan."""
 
-    def __init__(self, stages: Stages, node: Node, source: Slot, lines: Lines, results: dict[int, Slot]):
+    def __init__(self, places: Places, node: Node, source: Slot, lines: Lines, results: dict[int, Slot]):
         self.node = node
         self.lines = lines
-        self.scope = Scope(stages.lowering, node.op.name)
+        self.scope = Scope(places.lowering, node.op.name)
         self.outputs = {i: self.scope.buffer(slot, "write") for i, slot in results.items()}
         self.source = self.scope.buffer(source)
         self.dtype = running_dtype(source.dtype)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.dtype import i64
 from graphtorch.ir.graph import Node
@@ -21,38 +20,36 @@ from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load, select
 from ...kernels.program.program import Slot
 from .. import cost
 from ..loops.nest import task_rows
+from ..loops.places import Places
 from .lines import is_used
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
 
 BLOCK = 256  # samples
 CHANNELS = 8  # planes whose gradients a task computes at least
 
 
-def lower_sample(stages: Stages, node: Node) -> None:
+def lower_sample(places: Places, node: Node) -> None:
     """One kernel."""
-    slots = list(map(stages.materialise, node.operands))
-    out = stages.result_slot(node.result())
+    slots = list(map(places.materialise, node.operands))
+    out = places.result_slot(node.result())
     if 0 not in node.types[0].shape:
-        Samples(stages, node, slots, {0: out}).emit()
+        Samples(places, node, slots, {0: out}).emit()
 
 
-def lower_sample_grad(stages: Stages, node: Node) -> None:
+def lower_sample_grad(places: Places, node: Node) -> None:
     """One kernel for the image, another for the coordinates, where they are used."""
-    slots = list(map(stages.materialise, node.operands))
+    slots = list(map(places.materialise, node.operands))
     image, *coordinates = node.results()
-    if is_used(stages, image):
-        lower_image_grad(stages, node, slots)
-    outs = {i: stages.result_slot(v) for i, v in enumerate(coordinates) if is_used(stages, v)}
+    if is_used(places, image):
+        lower_image_grad(places, node, slots)
+    outs = {i: places.result_slot(v) for i, v in enumerate(coordinates) if is_used(places, v)}
     if outs and 0 not in coordinates[0].shape:
-        CoordinateGrad(stages, node, slots, outs).emit()
+        CoordinateGrad(places, node, slots, outs).emit()
 
 
-def lower_image_grad(stages: Stages, node: Node, slots: list[Slot]) -> None:
-    out = stages.result_slot(node.result(0))
+def lower_image_grad(places: Places, node: Node, slots: list[Slot]) -> None:
+    out = places.result_slot(node.result(0))
     if 0 not in out.shape:
-        ImageGrad(stages, node, slots, {0: out}).emit()
+        ImageGrad(places, node, slots, {0: out}).emit()
 
 
 class SampleKernel:
@@ -62,9 +59,9 @@ class SampleKernel:
     outside it.
     """
 
-    def __init__(self, stages: Stages, node: Node, slots: list[Slot], outs: dict[int, Slot], access: str):
-        self.stages, self.node = stages, node
-        self.scope = Scope(stages.lowering, node.op.name)
+    def __init__(self, places: Places, node: Node, slots: list[Slot], outs: dict[int, Slot], access: str):
+        self.places, self.node = places, node
+        self.scope = Scope(places.lowering, node.op.name)
         self.b = self.scope.b
         self.outs = {i: self.scope.buffer(slot, access) for i, slot in outs.items()}
         *g, x, rows, columns = slots
@@ -162,8 +159,8 @@ class SampleKernel:
 class Samples(SampleKernel):
     """[N, C, S]: tasks are blocks of the samples of an image."""
 
-    def __init__(self, stages: Stages, node: Node, slots: list[Slot], outs: dict[int, Slot]):
-        super().__init__(stages, node, slots, outs, "write")
+    def __init__(self, places: Places, node: Node, slots: list[Slot], outs: dict[int, Slot]):
+        super().__init__(places, node, slots, outs, "write")
 
     def emit(self) -> None:
         b = self.b
@@ -186,10 +183,10 @@ class Samples(SampleKernel):
 class ImageGrad(SampleKernel):
     """[N, C, H, W]: g spread over the corners of its sample; tasks are groups of planes."""
 
-    def __init__(self, stages: Stages, node: Node, slots: list[Slot], outs: dict[int, Slot]):
+    def __init__(self, places: Places, node: Node, slots: list[Slot], outs: dict[int, Slot]):
         self.short = wide(outs[0].dtype) is not outs[0].dtype
-        sums = stages.lowering.temporary(wide(outs[0].dtype), outs[0].shape) if self.short else outs[0]
-        super().__init__(stages, node, slots, {0: sums}, "readwrite")
+        sums = places.lowering.temporary(wide(outs[0].dtype), outs[0].shape) if self.short else outs[0]
+        super().__init__(places, node, slots, {0: sums}, "readwrite")
         if self.short:
             self.target = self.scope.buffer(outs[0], "write")
 
@@ -232,8 +229,8 @@ class ImageGrad(SampleKernel):
 class CoordinateGrad(SampleKernel):
     """[N, S] for rows (0) and columns (1): sums over channels of g times how fast the sample changes."""
 
-    def __init__(self, stages: Stages, node: Node, slots: list[Slot], outs: dict[int, Slot]):
-        super().__init__(stages, node, slots, outs, "write")
+    def __init__(self, places: Places, node: Node, slots: list[Slot], outs: dict[int, Slot]):
+        super().__init__(places, node, slots, outs, "write")
 
     def emit(self) -> None:
         b = self.b

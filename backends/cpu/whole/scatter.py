@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from graphtorch.ir import ops
 from graphtorch.ir.graph import Node, Value
@@ -24,9 +23,7 @@ from ...kernels.ir import Buffer, Const, Expr, binary, cast, load
 from ...kernels.program.program import Slot
 from .. import cost
 from ..loops.nest import task_rows
-
-if TYPE_CHECKING:  # it runs what this file defines
-    from ..loops.stages import Stages
+from ..loops.places import Places
 
 Place = Callable[[Index], Index]
 Combine = Callable[[Expr, Expr], Expr]
@@ -93,16 +90,16 @@ def put_updates(node: Node) -> Updates:
 class ScatterKernel:
     """One kernel that applies `updates` to `out`, which holds x."""
 
-    def __init__(self, stages: Stages, updates: Updates, out: Slot):
-        self.stages = stages
+    def __init__(self, places: Places, updates: Updates, out: Slot):
+        self.places = places
         self.updates = updates
         self.out = out
-        self.scope = Scope(stages.lowering, updates.node.op.name)
-        self.evaluator = Evaluator(self.scope, stages.leaves())
+        self.scope = Scope(places.lowering, updates.node.op.name)
+        self.evaluator = Evaluator(self.scope, places.leaves())
         self.lo: Expr = Const(0)
         self.hi: Expr = Const(1)
         self.share: Expr | None = None
-        self.shares = self.threads() if stages.lowering.machine.tasks_are_threads else 1
+        self.shares = self.threads() if places.lowering.machine.tasks_are_threads else 1
 
     def threads(self) -> int:
         """How many threads share the updates of one free element, each with the places that are its own."""
@@ -246,19 +243,19 @@ class ScatterKernel:
         b.store(buffer, position, value)
 
 
-def lower_scatter(stages: Stages, node: Node) -> None:
+def lower_scatter(places: Places, node: Node) -> None:
     """x copied to the result, then the updates; 16-bit sums are kept in f32 until the end."""
     updates = put_updates(node) if node.op.name == "index_put" else scatter_updates(node)
     dtype = wide(updates.x.dtype) if updates.combine else updates.x.dtype
     result = node.result()
     if dtype is updates.x.dtype:
-        out = stages.result_slot(result)
-        stages.fill(updates.x, out)
-        ScatterKernel(stages, updates, out).emit()
+        out = places.result_slot(result)
+        places.fill(updates.x, out)
+        ScatterKernel(places, updates, out).emit()
         return
-    out = stages.lowering.temporary(dtype, updates.x.shape)
-    stages.fill(ops.cast(updates.x, dtype=dtype), out)
-    ScatterKernel(stages, updates, out).emit()
+    out = places.lowering.temporary(dtype, updates.x.shape)
+    places.fill(ops.cast(updates.x, dtype=dtype), out)
+    ScatterKernel(places, updates, out).emit()
     sums = Value(updates.x.type.with_dtype(dtype), name="sums")
-    stages.slots[sums] = out
-    stages.fill(ops.cast(sums, dtype=updates.x.dtype), stages.result_slot(result))
+    places.slots[sums] = out
+    places.fill(ops.cast(sums, dtype=updates.x.dtype), places.result_slot(result))

@@ -8,8 +8,6 @@ bits share a word with the position they came from, wider ones move together wit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from graphtorch.ir.dtype import DType, f32, i64
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, bounds
@@ -19,26 +17,24 @@ from ...kernels.ir import Buffer, Builder, Const, Expr, binary, cast, load, sele
 from ...kernels.program.program import Slot
 from .. import cost
 from ..loops.nest import task_rows
+from ..loops.places import Places
 from .lines import Lines, is_used
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
 
 SHORT = 64  # longest line sorted by counting
 RADIX = 256
 LOW = 0xFFFFFFFF
 
 
-def lower_sort(stages: Stages, node: Node) -> None:
+def lower_sort(places: Places, node: Node) -> None:
     """One kernel for the values in order along a dimension and their positions."""
     x, = node.operands
-    source = stages.materialise(x)
-    results = {i: stages.result_slot(r) for i, r in enumerate(node.results()) if is_used(stages, r)}
+    source = places.materialise(x)
+    results = {i: places.result_slot(r) for i, r in enumerate(node.results()) if is_used(places, r)}
     if 0 in x.shape:
         return
     lines = Lines.along(node.attrs.dim, x.shape)
     keys = PackedKeys if key_bits(x.dtype) <= 32 and bounds(lines.length)[1] < 1 << 32 else PairedKeys
-    SortLines(stages, node, source, lines, results, keys).emit()
+    SortLines(places, node, source, lines, results, keys).emit()
 
 
 def key_bits(dtype: DType) -> int:
@@ -73,9 +69,9 @@ class PackedKeys:
 
     shift = 32
 
-    def __init__(self, stages: Stages, scope: Scope, elements: Dim):
+    def __init__(self, places: Places, scope: Scope, elements: Dim):
         self.b = scope.b
-        self.words = scope.buffer(stages.lowering.temporary(i64, (elements,)), "readwrite")
+        self.words = scope.buffer(places.lowering.temporary(i64, (elements,)), "readwrite")
 
     def put(self, at: Expr, key: Expr, place: Expr) -> None:
         self.b.store(self.words, at, binary("or", binary("shl", key, Const(32)), place))
@@ -97,9 +93,9 @@ class PairedKeys(PackedKeys):
 
     shift = 0
 
-    def __init__(self, stages: Stages, scope: Scope, elements: Dim):
-        super().__init__(stages, scope, elements)
-        self.places = scope.buffer(stages.lowering.temporary(i64, (elements,)), "readwrite")
+    def __init__(self, places: Places, scope: Scope, elements: Dim):
+        super().__init__(places, scope, elements)
+        self.places = scope.buffer(places.lowering.temporary(i64, (elements,)), "readwrite")
 
     def put(self, at: Expr, key: Expr, place: Expr) -> None:
         self.b.store(self.words, at, key)
@@ -120,13 +116,13 @@ class PairedKeys(PackedKeys):
 class SortLines:
     """The kernel of one sort; each task sorts whole lines."""
 
-    def __init__(self, stages: Stages, node: Node, source: Slot, lines: Lines, results: dict[int, Slot],
+    def __init__(self, places: Places, node: Node, source: Slot, lines: Lines, results: dict[int, Slot],
                  keys: type[PackedKeys]):
         self.node, self.lines, self.dtype = node, lines, source.dtype
-        self.scope = Scope(stages.lowering, node.op.name)
+        self.scope = Scope(places.lowering, node.op.name)
         self.outputs = {i: self.scope.buffer(s, "write") for i, s in results.items()}
         self.source = self.scope.buffer(source)
-        self.keys = keys(stages, self.scope, lines.elements * 2)
+        self.keys = keys(places, self.scope, lines.elements * 2)
 
     def emit(self) -> None:
         scope, b, lines = self.scope, self.scope.b, self.lines

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from graphtorch.ir.dtype import boolean, f64
 from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import numel
@@ -14,33 +12,31 @@ from ...kernels.ir import Buffer, Const, Expr, KType, binary, cast, load, select
 from ...kernels.program.program import Slot
 from .. import cost
 from ..loops.nest import task_rows
-
-if TYPE_CHECKING:  # stages.py runs what is defined here
-    from ..loops.stages import Stages
+from ..loops.places import Places
 
 BOOL = KType(boolean)
 SIDES, AREA, LINES = 4, 4, 5  # lines of a task's memory: x1, y1, x2, y2, area
 
 
-def lower_nms(stages: Stages, node: Node) -> None:
+def lower_nms(places: Places, node: Node) -> None:
     """One kernel; the boxes of one entry are one task's."""
-    boxes = stages.materialise(node.operands[0])
-    out = stages.result_slot(node.result())
+    boxes = places.materialise(node.operands[0])
+    out = places.result_slot(node.result())
     if 0 not in node.types[0].shape:
-        Suppression(stages, node, boxes, out).emit()
+        Suppression(places, node, boxes, out).emit()
 
 
 class Suppression:
     """The kernel: coordinates become lines first, so that boxes are compared as vectors."""
 
-    def __init__(self, stages: Stages, node: Node, boxes: Slot, out: Slot):
+    def __init__(self, places: Places, node: Node, boxes: Slot, out: Slot):
         self.node = node
-        self.scope = Scope(stages.lowering, node.op.name)
+        self.scope = Scope(places.lowering, node.op.name)
         self.b = self.scope.b
         self.stays = self.scope.buffer(out, "readwrite")
         self.dtype = wide(boxes.dtype)
         *self.batch, self.length = node.types[0].shape
-        lines = stages.lowering.temporary(self.dtype, (*self.batch, LINES, self.length))
+        lines = places.lowering.temporary(self.dtype, (*self.batch, LINES, self.length))
         self.lines = self.scope.buffer(lines, "readwrite")
         self.boxes: Buffer = self.scope.buffer(boxes)
 

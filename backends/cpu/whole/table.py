@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from graphtorch.ir.graph import Node
 
 from ..attention.backward import lower_attention_grad
 from ..attention.forward import lower_attention
+from ..loops.places import Places
 from ..pooling.by_rows import by_rows, lower_pool
 from ..pooling.disjoint import lower_max_pool_input_grad
 from ..pooling.gradients import grad_by_rows, lower_avg_pool_grad, lower_max_pool_grad
@@ -21,10 +21,7 @@ from .scatter import SCATTERS, lower_scatter
 from .sort import lower_sort
 from .suppression import lower_nms
 
-if TYPE_CHECKING:  # stages.py runs what is listed here
-    from ..loops.stages import Stages
-
-Lower = Callable[["Stages", Node], None]
+Lower = Callable[[Places, Node], None]
 OPAQUE: dict[str, Lower] = {
     **dict.fromkeys(SCANS, lower_scan),
     **dict.fromkeys(SCATTERS, lower_scatter),
