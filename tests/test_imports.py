@@ -32,7 +32,8 @@ PARTS = [{"graphtorch.ir.graph", "graphtorch.ir.op", "graphtorch.ir.printer"},
 # What a room of the backends may not know.
 UNKNOWN = {"kernels": {"cpu", "gpu", "llvm"}, "cpu": {"gpu", "llvm"}, "llvm": {"gpu"}}
 ROOMS = "graphtorch.backends."
-STILL = {(ROOMS + "kernels.contraction.conv", ROOMS + "cpu.contraction.packing")}  # images copied with their borders
+# Images are copied with their borders before a contraction reads them.
+STILL = {(ROOMS + "kernels.contraction.conv", ROOMS + "cpu.contraction.packing")}
 
 
 def package_of(module: str) -> str:

@@ -60,7 +60,7 @@ class SampleKernel:
     """
 
     def __init__(self, places: Places, node: Node, slots: list[Slot], outs: dict[int, Slot], access: str):
-        self.places, self.node = places, node
+        self.node = node
         self.scope = Scope(places.lowering, node.op.name)
         self.b = self.scope.b
         self.outs = {i: self.scope.buffer(slot, access) for i, slot in outs.items()}

@@ -91,7 +91,6 @@ class ScatterKernel:
     """One kernel that applies `updates` to `out`, which holds x."""
 
     def __init__(self, places: Places, updates: Updates, out: Slot):
-        self.places = places
         self.updates = updates
         self.out = out
         self.scope = Scope(places.lowering, updates.node.op.name)
