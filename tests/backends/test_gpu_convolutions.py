@@ -10,11 +10,12 @@ import pytest
 from copying import copies
 from graphtorch.backends import Buffer
 from graphtorch.backends import compile as compile_reference
-from graphtorch.backends.cpu.lower import lower
 from graphtorch.backends.gpu.buffer import DeviceBuffer
-from graphtorch.backends.gpu.compiler import Machine, build
+from graphtorch.backends.gpu.compiler import build
 from graphtorch.backends.gpu.emulated import EmulatedDevice, compiler
 from graphtorch.backends.gpu.executable import Executable
+from graphtorch.backends.gpu.lower import lower
+from graphtorch.backends.gpu.machine import LARGE
 from graphtorch.backends.gpu.supports import supports
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.ir import ops
@@ -75,7 +76,7 @@ def test_against_the_reference() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_no_copies(name: str) -> None:
-    program = lower(pipeline.run(graph(CASES[name]), supports, "cuda"), Machine())
+    program = lower(pipeline.run(graph(CASES[name]), supports, "cuda"), LARGE)
     assert len(program.launches) >= 3 and not copies(program)
 
 
@@ -83,4 +84,4 @@ def test_a_copy_is_found() -> None:
     x = Value(Type(DType.named("f32"), (2, 3)), name="x")
     padded = ops.pad(x, low=(1, 0), high=(1, 2), value=0.0)
     for moved in (padded, ops.permute(x, dims=(1, 0))):
-        assert len(copies(lower(pipeline.run(Graph("copy", [x], [moved]), supports, "cuda"), Machine()))) == 1
+        assert len(copies(lower(pipeline.run(Graph("copy", [x], [moved]), supports, "cuda"), LARGE))) == 1
