@@ -26,6 +26,7 @@ from .types import memory, register
 PIECE = 8 << 10  # characters of kernels that are not worth a piece of their own
 SHARED_LIMIT = 48 << 10  # bytes of shared memory that a function may declare; more is asked for at the launch
 UNROLLED = 16  # iterations of a thread, where each thread is known to have as many
+IN_REGISTERS = 64  # elements of scratch that a thread may have there
 LOCAL_LIMIT = 256 << 10  # bytes of scratch that a thread may have: its local memory ends at 512 KiB
 
 
@@ -393,10 +394,18 @@ class Writer(Expressions):
         i = self.variable(s)
         if s.kind == "unroll":
             self.put("#pragma unroll")
-        elif s.kind == "rolled":
+        elif s.kind == "rolled" or self._indexes_memory(s):
             self.put("#pragma unroll 1")
         with self.block(f"for (gt_i64 {i} = {lo}; {i} < {hi}; {i} += {step})"):
             self.statements(s.body)
+
+    def _indexes_memory(self, s: For) -> bool:
+        """Whether a loop goes over scratch that is too large for registers.
+
+        Unrolled, its indices would be constants, and the compiler would take it for registers, and spill.
+        """
+        large = {b for b in self.private if self.sizes[b] > IN_REGISTERS}
+        return bool(large) and not large.isdisjoint(buffers_in(s.body))
 
     def _let(self, s: Let) -> None:
         self.ranges.let(s)
