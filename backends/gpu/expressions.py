@@ -120,6 +120,9 @@ class Expressions:
         op = BOOL_REDUCE[e.op] if e.type.dtype is boolean else e.op
         return f"gt_warp_{op}<{e.width}>({self.value(e.x)}, GT_SITE)"
 
+    def _pair(self, e: k.Pair) -> str:
+        return f"gt_pair_{e.dtype.name}({self.value(e.low)}, {self.value(e.high)})"
+
     def _select(self, e: k.Select) -> str:
         return f"({self.value(e.condition)} ? {self.value(e.a)} : {self.value(e.b)})"
 
@@ -192,8 +195,11 @@ class Expressions:
         return self.math(op, dtype, x)
 
     def math(self, op: str, dtype: DType, *args: str) -> str:
-        """A function of `kernels.maths` where it has one for the dtype, otherwise the C library's."""
-        own = self.functions.math(op, dtype)
+        """A function of `kernels.maths` where it has one for the dtype, otherwise the C library's.
+
+        A GPU has an instruction for exp2 of f32, which its library's function of 2 ULP is made of.
+        """
+        own = None if (op, dtype) == ("exp2", f32) else self.functions.math(op, dtype)
         if own is None and dtype not in (f32, f64):
             raise TypeError(f"kernel op {op} on {dtype}: cast it to f32 or f64 first")
         return f"{own or op + ('f' if dtype is f32 else '')}({', '.join(args)})"
@@ -247,7 +253,8 @@ class Expressions:
 _WRITE: Mapping[type[Expr], Callable[..., str]] = {
     k.Const: Expressions._const, Name: Expressions._name, k.Load: Expressions._load,
     k.Splat: Expressions._splat, k.Lanes: Expressions._lanes, k.Shuffle: Expressions._shuffle,
-    k.Reduce: Expressions._reduce, k.WarpReduce: Expressions._warp_reduce, k.Select: Expressions._select,
+    k.Reduce: Expressions._reduce, k.WarpReduce: Expressions._warp_reduce, k.Pair: Expressions._pair,
+    k.Select: Expressions._select,
     k.Cast: Expressions._cast,
     k.Fma: Expressions._fma, k.Unary: Expressions._unary,
 }

@@ -10,11 +10,14 @@ from ..cpu import lower as shared
 from ..kernels.machine import Machine
 from ..kernels.program.lowering import Schedules
 from ..kernels.program.program import Program
+from .schedules.attention import lower_attention
+from .schedules.attention_grad import lower_attention_grad
 from .schedules.contraction import contract
 from .schedules.maps import ThreadMap
 from .schedules.rows import reduce
 
-SCHEDULES = Schedules(ThreadMap, reduce, contract)
+WHOLE = {"attention": lower_attention, "attention_grad": lower_attention_grad}
+SCHEDULES = Schedules(ThreadMap, reduce, contract, WHOLE)
 
 
 def lower(graph: Graph, machine: Machine, stable: Iterable[int] = ()) -> Program:

@@ -110,6 +110,8 @@ template <class T> GT_FUNCTION T gt_min(T a, T b) { return a != a || a < b ? a :
 template <class T> GT_FUNCTION T gt_max(T a, T b) { return a != a || a > b ? a : b; }
 template <class T> GT_FUNCTION T gt_minnum(T a, T b) { return a != a || b < a ? b : a; }
 template <class T> GT_FUNCTION T gt_maxnum(T a, T b) { return a != a || b > a ? b : a; }
+GT_FUNCTION float gt_minnum(float a, float b) { return fminf(a, b); }
+GT_FUNCTION float gt_maxnum(float a, float b) { return fmaxf(a, b); }
 GT_FUNCTION gt_i8 gt_abs(gt_i8 x) { return x < 0 ? gt_neg(x) : x; }
 GT_FUNCTION gt_i16 gt_abs(gt_i16 x) { return x < 0 ? gt_neg(x) : x; }
 GT_FUNCTION gt_i32 gt_abs(gt_i32 x) { return x < 0 ? gt_neg(x) : x; }
@@ -418,3 +420,18 @@ template <class T> GT_FUNCTION void gt_multiply_matrices(float* sums, const gt_u
 #endif
 GT_MULTIPLY(gt_multiply_bf16, gt_bf16, "bf16")
 GT_MULTIPLY(gt_multiply_f16, gt_f16, "f16")
+
+// Two neighbours of a matrix from two floats.
+#ifdef GT_EMULATED
+#define GT_PAIR(name, narrow, kind) \
+  GT_FUNCTION gt_u32 name(float low, float high) { return narrow(low).bits | (gt_u32)narrow(high).bits << 16; }
+#else
+#define GT_PAIR(name, narrow, kind) \
+  GT_FUNCTION gt_u32 name(float low, float high) { \
+    gt_u32 both; \
+    asm("cvt.rn." kind "x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low)); \
+    return both; \
+  }
+#endif
+GT_PAIR(gt_pair_bf16, gt_narrow_bf16, "bf16")
+GT_PAIR(gt_pair_f16, gt_narrow_f16, "f16")

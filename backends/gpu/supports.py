@@ -5,12 +5,14 @@ from __future__ import annotations
 from graphtorch.ir.graph import Node
 
 from ..cpu.supports import supports as shared
+from .schedules import attention, attention_grad
 
-# Kernels made of vectors, or of blocks that one thread owns: attention's three products, each by blocks of
-# threads, and a softmax between them take many times less than that, though scores are in memory.
-LEFT_OUT = frozenset({"max_pool_input_grad", "attention", "attention_grad"})
+# Kernels made of vectors, or of blocks that one thread owns.
+LEFT_OUT = frozenset({"max_pool_input_grad"})
+CHOSEN = {"attention": attention.fits, "attention_grad": attention_grad.fits}
 
 
 def supports(node: Node) -> bool:
     """What kernels for CPUs take, but for those that blocks of threads do better in parts."""
-    return node.op.name not in LEFT_OUT and shared(node)
+    name = node.op.name
+    return CHOSEN[name](node) if name in CHOSEN else name not in LEFT_OUT and shared(node)

@@ -17,7 +17,7 @@
              | "call" kernel "(" arg* ")"        arg: expr, or buffer + offset
              | "fail" expr                       report a data-dependent error, given its site, and go on
     expr   ::= const | x | "load" buffer "[" expr "]" | unary | binary | "fma" | "select" | "cast"
-             | "splat" | "reduce" | "shuffle" | "warp"
+             | "splat" | "reduce" | "shuffle" | "warp" | "pair"
     kind   ::= serial | parallel | vector | unroll | rolled | block threads | thread
 
 Every expression has a dtype and a number of lanes; more than one lane means an explicit vector. `vector`
@@ -36,7 +36,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, Union
 
-from graphtorch.ir.dtype import DType, boolean, i64
+from graphtorch.ir.dtype import DType, boolean, i64, u32
 
 
 class KType:
@@ -242,6 +242,19 @@ class WarpReduce(Expr):
     op: str
     x: Expr
     width: int
+    type: KType
+
+
+@dataclass(eq=False, slots=True)
+class Pair(Expr):
+    """Two numbers of f32, rounded to the 2-byte float `dtype`, as a u32, `low` in its lower half.
+
+    That is how `MultiplyMatrices` takes neighbours.
+    """
+
+    dtype: DType
+    low: Expr
+    high: Expr
     type: KType
 
 
@@ -539,6 +552,11 @@ def warp_reduce(op: str, x: Expr, width: int = 32) -> Expr:
     if op not in REDUCTIONS:
         raise TypeError(f"unknown kernel reduction {op!r}")
     return x if width == 1 else WarpReduce(op, x, width, x.type)
+
+
+def pair(dtype: DType, low: Expr, high: Expr) -> Expr:
+    """Neighbours of a matrix of `dtype`, a 2-byte float, from two numbers of f32."""
+    return Pair(dtype, low, high, KType(u32))
 
 
 class Builder:

@@ -491,6 +491,13 @@ class _Verifier:
         self.fits("type", e.x.type, e.type, f"warp_{e.op}")
         self.fits("type", k.KType(e.type.dtype), e.type, f"warp_{e.op}")
 
+    def pair(self, e: k.Pair) -> None:
+        for x in (e.low, e.high):
+            self.expression(x)
+            self.fits("type", k.KType(f32), x.type, "pair")
+        if e.dtype not in (f16, bf16) or e.type is not k.KType(u32):
+            self.refuse("matrix", f"a pair of {e.dtype} as {e.type}")
+
     def shuffle(self, e: k.Shuffle) -> None:
         self.expression(e.a)
         self.expression(e.b)
@@ -530,6 +537,7 @@ _EXPRESSIONS: dict[type, Callable[..., None]] = {
     k.Splat: _Verifier.splat,
     k.Reduce: _Verifier.reduce,
     k.WarpReduce: _Verifier.warp_reduce,
+    k.Pair: _Verifier.pair,
     k.Shuffle: _Verifier.shuffle,
     k.Lanes: _Verifier.lanes,
 }

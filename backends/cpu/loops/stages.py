@@ -73,7 +73,8 @@ class Stages(Places):
             if pending[0].op.name in REDUCTIONS:
                 self.reduce(pending[0], pending)
             else:
-                OPAQUE[pending[0].op.name](self, pending[0])
+                name, own = pending[0].op.name, self.lowering.schedules.whole
+                (own[name] if name in own else OPAQUE[name])(self, pending[0])
         self.map(self.targets)
 
     # Dependencies -----------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def frame(e: Emission, p: Contraction, tile: Size) -> Iterator[Frame]:
             e.space.bind(x.variable, b.let(rest % count, "i"))
             rest = b.let(rest // count, "rest")
         k = b.let(_depth(e, p), "depth")
-        yield Frame(top, left, m, n, k, _thread(e, tile))
+        yield Frame(top, left, m, n, k, thread_of(e, tile.threads))
 
 
 def steps_along(b: Builder, k: Expr, depth: int) -> Expr:
@@ -227,10 +227,10 @@ def _depth(e: Emission, p: Contraction) -> Expr:
     return total
 
 
-def _thread(e: Emission, tile: Size) -> Name:
-    """The number of the thread in its block, in a register."""
+def thread_of(e: Emission, threads: int) -> Name:
+    """The number of the thread in its block of `threads`, in a register."""
     number = e.b.var(Const(0), "thread")
-    with e.b.loop(tile.threads, "thread", "t") as t:
+    with e.b.loop(threads, "thread", "t") as t:
         e.b.assign(number, t)
     return number
 

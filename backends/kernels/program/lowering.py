@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from graphtorch.ir.dtype import DType
@@ -73,11 +73,13 @@ class Schedules:
         map: makes the kernel that stores values element by element; takes what `loops.nest.MapKernel` does.
         reduce: launches the kernels of a group of reductions: (stages, group, outputs, layout).
         contract: launches the kernels of a contraction: (problem, region, lowering).
+        whole: by name of an op that reads and writes whole values, what launches its kernels: (places, node).
     """
 
     map: Callable[..., Any]
     reduce: Callable[..., None]
     contract: Callable[..., Any]
+    whole: Mapping[str, Callable[..., None]] = field(default_factory=dict)
 
 
 class Lowering:

@@ -1,0 +1,313 @@
+"""Attention by blocks of threads, with an online softmax: scores are never in memory.
+
+A block owns some queries and goes through the keys, block by block: scores, their exponentials, and the
+weighted values, added to what the blocks before gave after scaling that to the new maximum
+(https://arxiv.org/abs/2307.08691). The next keys and values are on their way while these are worked on. With
+a causal mask, blocks of keys that no query of the block sees are not visited. Exponentials are powers of two,
+with the scale of the scores in the same multiply-add where that can be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from graphtorch.ir.dtype import DType, bf16, f16, f32
+from graphtorch.ir.graph import Node, Value
+from graphtorch.ir.shape import Dim, evaluate, numel
+
+from ...cpu.contraction.choice import guess
+from ...cpu.cost import traffic
+from ...cpu.loops.places import Places
+from ...kernels.body.access import broadcast_to, resolve
+from ...kernels.body.pointwise import logical_not
+from ...kernels.body.space import Space
+from ...kernels.contraction.problem import Axis, Emission, Source, axis, stride
+from ...kernels.ir import (
+    Await,
+    Buffer,
+    Const,
+    Expr,
+    KType,
+    Name,
+    binary,
+    cast,
+    fma,
+    load,
+    select,
+    unary,
+    warp_reduce,
+)
+from ...kernels.program.program import Slot
+from ..machine import gpu_of
+from .operands import bind
+from .panels import Panel, Products, Sizes, clear, each, padded, products_of, stored, sums_of
+from .products import thread_of
+
+WIDEST = {f32: 128, f16: 256, bf16: 256}  # features for which a block's memory is enough
+FEW = 4  # queries: so few have no more scores than keys have elements
+STAGES = 2
+F32 = KType(f32)
+NOTHING = Const(-math.inf, F32)
+LOG2E, LN2 = math.log2(math.e), math.log(2)
+
+
+def fits(node: Node) -> bool:
+    """Whether the kernel takes an attention node."""
+    return fits_blocks(node, WIDEST)
+
+
+def fits_blocks(node: Node, widest: dict[DType, int]) -> bool:
+    """Whether blocks of threads compute attention: floats of 2 or 4 bytes, heads of known, moderate size."""
+    q, k, v = node.operands[:3]
+    sizes = q.shape[-1], v.shape[-1]
+    few = isinstance(q.shape[-2], int) and q.shape[-2] < FEW
+    known = all(isinstance(d, int) and 0 < d <= widest.get(q.dtype, 0) for d in sizes)
+    return known and not few and 0 not in k.shape
+
+
+def lower_attention(places: Places, node: Node) -> None:
+    """One kernel for the result and the rows' log-sum-exp."""
+    results = [places.result_slot(r) for r in node.results()]
+    if 0 in node.types[0].shape:
+        return
+    problem = AttentionProblem(places, node, "attention")
+    out = [problem.result(slot, r, index) for slot, r, index in zip(
+        results, node.results(), (problem.of_out, problem.of_query), strict=True)]
+    sizes = sizes_of(problem)
+    _Forward(problem, sizes, out[0], out[1]).emit()
+    problem.launch(f"attention [blocks {sizes}]", 2)
+
+
+def sizes_of(p: AttentionProblem) -> Sizes:
+    """Fewer queries where more would leave multiprocessors without work; fewer keys for wide heads."""
+    wide, length = padded(max(p.inner.extent, p.feature.extent)), guess(p.query.extent)
+    if p.dtype is f32:
+        return Sizes(64, 64 if wide <= 32 else 32 if wide <= 64 else 16)
+    blocks = guess(numel(tuple(a.extent for a in p.batch))) * -(-length // 128)
+    small = wide > 128 or length <= 64 or blocks < gpu_of(p.e.lowering).multiprocessors
+    return Sizes(64 if small else 128, 64 if wide <= 64 else 32)
+
+
+class AttentionProblem:
+    """The operands of attention, or of its gradient, by batch entry, query, key and feature; and a kernel.
+
+    Attributes:
+        batch, query, key, inner, feature: axes; `inner` of queries and keys, `feature` of values.
+        masks: of the scores.
+    """
+
+    def __init__(self, places: Places, node: Node, hint: str):
+        self.places, self.node = places, node
+        q, k, v = node.operands[:3]
+        grad = node.op.name == "attention_grad"
+        shape = node.operands[4].shape if grad else node.types[1].shape
+        self.dtype = q.dtype
+        self.space = space = Space()
+        self.e = Emission(places.lowering, space, hint)
+        self.batch = [axis(space, d) for d in shape[:-1]]
+        self.query, self.key = axis(space, shape[-1]), axis(space, k.shape[-2])
+        self.inner, self.feature = axis(space, q.shape[-1]), axis(space, v.shape[-1])
+        at = tuple(a.variable for a in self.batch)
+        self.of_query = (*at, self.query.variable)
+        self.of_q, self.of_out = ((*self.of_query, x.variable) for x in (self.inner, self.feature))
+        self.of_k, self.of_v = ((*at, self.key.variable, x.variable) for x in (self.inner, self.feature))
+        self.q, self.k, self.v = (self.operand(x, i) for x, i in ((q, self.of_q), (k, self.of_k),
+                                                                  (v, self.of_v)))
+        masks = node.operands[6:] if grad else node.operands[3:]
+        self.masks = [self.operand(m, (*self.of_query, self.key.variable)) for m in masks]
+        self.is_causal, self.scale = bool(node.attrs.is_causal), float(node.attrs.scale)
+        self.folded = self.scale > 0 and all(m.dtype.is_bool for m in self.masks)
+        # what a score is multiplied by to be an exponent of 2, when it is taken to that power or before
+        self.late, self.early = (self.scale * LOG2E, 1.0) if self.folded else (1.0, self.scale * LOG2E)
+
+    def operand(self, value: Value, index: tuple[Dim, ...]) -> Source:
+        """An operand at `index`, broadcast to it: where it lies, with any strides, or computed first."""
+        index = broadcast_to(index, value)
+        access = resolve(value, index)
+        if access is not None and not access.casts and access.leaf in self.places.slots:
+            slot = self.places.slots[access.leaf]
+            return Source(slot, slot.dtype, access.address)
+        slot = self.places.materialise(value)
+        return Source(slot, slot.dtype, self.space.linear(index, value.shape))
+
+    def result(self, slot: Slot, value: Value, index: tuple[Dim, ...]) -> Source:
+        """What lies row-major in `slot`, at `index` broadcast to it."""
+        return Source(slot, slot.dtype, self.space.linear(broadcast_to(index, value), value.shape))
+
+    def launch(self, label: str, products: int) -> None:
+        """Args: products: how many of the scores' size by a head's features the kernel computes."""
+        work = numel((*(a.extent for a in self.batch), self.query.extent, self.key.extent))
+        flops = products * work * (int(self.inner.extent) + int(self.feature.extent))
+        self.e.launch(label, flops, traffic((*self.node.operands, *self.node.results())))
+
+    # -- the parts of kernels
+
+    @contextmanager
+    def blocks(self, rows: Axis, batch: list[Axis], sizes: Sizes,
+               last_first: bool) -> Iterator[tuple[Expr, Name]]:
+        """The loop over blocks: of each the first of its rows, and the number of a thread.
+
+        The variables of `batch` are bound. Args: last_first: the last rows are the most work.
+        """
+        e, b = self.e, self.e.b
+        tiles = b.let((e.expr(rows.extent) + (sizes.rows - 1)) // sizes.rows, "tiles")
+        total = tiles
+        for a in batch:
+            total = total * e.expr(a.extent)
+        with b.block_loop(b.let(total, "total"), sizes.threads) as block:
+            tile = block % tiles
+            if last_first:
+                tile = tiles - 1 - b.let(tile, "tile")
+            if batch:
+                bind(e, batch, b.let(block // tiles, "rest"))
+            start = b.let(tile * sizes.rows, "start")
+            yield start, thread_of(e, sizes.threads)
+
+    def base(self, source: Source) -> Expr:
+        """Where the first element of the batch entry that is bound lies."""
+        zero = {a.name: 0 for a in (self.query, self.key, self.inner, self.feature)}
+        return self.e.expr(evaluate(source.address, zero))
+
+    def place(self, source: Source, base: Expr, at: dict[Axis, Expr]) -> Expr:
+        """How far from `base` on an element lies."""
+        for a, index in at.items():
+            base = base + index * self.e.expr(stride(source.address, a))
+        return base
+
+    def see(self, products: Products, scores: Buffer, others: int, own: tuple[Axis, Expr],
+            met: tuple[Axis, Expr], visible: Expr) -> None:
+        """Apply masks to scores of `own` rows by `met` columns from these first ones on.
+
+        Args: visible: whether all queries see all the keys, but for masks; it is the same for all threads.
+        """
+        e, b = self.e, self.e.b
+
+        def indices(i: Expr, j: Expr) -> dict[Axis, Expr]:
+            return {own[0]: b.let(own[1] + products.row(i), "row"),
+                    met[0]: b.let(met[1] + products.column(j), "column")}
+        if self.masks or self.early != 1.0:
+            bases = [b.let(self.base(m), "base") for m in self.masks]
+            with each(e, products, others) as (i, j, at):
+                x: Expr = load(scores, at) * self.early if self.early != 1.0 else load(scores, at)
+                for mask, base in zip(self.masks, bases, strict=True):
+                    x = self._masked(x, mask, base, indices(i, j))
+                b.store(scores, at, x)
+        with b.when(logical_not(visible)), each(e, products, others) as (i, j, at):
+            where = indices(i, j)
+            inside = binary("lt", where[met[0]], e.expr(met[0].extent))
+            if self.is_causal:
+                inside = binary("and", inside, binary("le", where[self.key], where[self.query]))
+            b.store(scores, at, select(inside, load(scores, at), NOTHING))
+
+    def _masked(self, x: Expr, mask: Source, base: Expr, at: dict[Axis, Expr]) -> Expr:
+        e, b = self.e, self.e.b
+        inside: Expr | None = None
+        for a, index in at.items():
+            if stride(mask.address, a) != 0:
+                below = binary("lt", index, e.expr(a.extent))
+                inside = below if inside is None else binary("and", inside, below)
+        m = load(e.buffer(mask.slot, hint="mask"), b.let(self.place(mask, base, at), "at"),
+                 mask=None if inside is None else b.let(inside, "inside"))
+        return select(m, x, NOTHING) if mask.dtype.is_bool else x + cast(m, f32) * LOG2E
+
+
+class _Forward:
+    """The kernel of one attention node."""
+
+    def __init__(self, p: AttentionProblem, sizes: Sizes, out: Source, lse: Source):
+        self.p, self.e, self.sizes, self.out, self.lse = p, p.e, sizes, out, lse
+
+    def emit(self) -> None:
+        p, e, b, sizes = self.p, self.e, self.e.b, self.sizes
+        with p.blocks(p.query, p.batch, sizes, p.is_causal) as (start, thread):
+            products = products_of(e, thread, sizes, p.dtype)
+            q, k, v = (Panel(e, thread, sizes.threads, source, row, feature, rows, stages, hint)
+                       for source, row, feature, rows, stages, hint in (
+                           (p.q, p.query, p.inner, sizes.rows, 1, "q"),
+                           (p.k, p.key, p.inner, sizes.others, STAGES, "k"),
+                           (p.v, p.key, p.feature, sizes.others, STAGES, "v")))
+            size = e.expr(p.key.extent)
+            end = b.let(binary("min", size, start + sizes.rows), "end") if p.is_causal else size
+            bases = [b.let(x.base(), "base") for x in (k, v)]
+
+            def fetch(step: Expr) -> None:
+                first, stage = b.let(step * sizes.others, "first"), b.let(step % STAGES, "stage")
+                for panel, base in zip((k, v), bases, strict=True):
+                    panel.fetch(base, first, size, stage)
+            q.fetch(b.let(q.base(), "base"), start, e.expr(p.query.extent), 0)
+            fetch(Const(0))
+            steps = b.let((end + (sizes.others - 1)) // sizes.others, "steps")
+            self._through(products, (q, k, v), start, steps, fetch)
+
+    def _through(self, products: Products, panels: tuple[Panel, Panel, Panel], start: Expr, steps: Expr,
+                 fetch: Callable[[Expr], None]) -> None:
+        """Go through the keys, and store the results."""
+        (q, k, v), p, e, b, others = panels, self.p, self.e, self.e.b, self.sizes.others
+        sums = sums_of(e, products, v.width, "sums")
+        scores = b.scratch(f32, products.own * products.columns(others), "scores")
+        weights = products.weights("weights")
+        most, total = (b.scratch(f32, products.own, name) for name in ("most", "total"))
+        clear(e, most, products.own, -math.inf)
+        clear(e, total, products.own)
+        with b.loop(steps, "rolled", "step") as step:
+            b.emit(Await(0))
+            b.barrier()  # all have their part of this step, and are done with the last one
+            fetch(b.let(step + 1, "ahead"))
+            stage, first = b.let(step % STAGES, "stage"), b.let(step * others, "first")
+            products.multiply(scores, q, k, stage)
+            visible = binary("le", first + others, e.expr(p.key.extent))
+            if p.is_causal:
+                visible = binary("and", visible, binary("le", first + others, start + 1))
+            p.see(products, scores, others, (p.query, start), (p.key, first), b.let(visible, "visible"))
+            self._exponentials(products, scores, sums, v.width, most, total)
+            products.hold(weights, scores)
+            if products.staged:
+                b.barrier()
+            products.weigh(sums, weights, v, stage)
+        b.emit(Await(0))
+        self._finish(products, sums, most, total, start)
+
+    def _exponentials(self, products: Products, scores: Buffer, sums: Buffer, width: int, most: Buffer,
+                      total: Buffer) -> None:
+        """The scores become exp(score - maximum); maxima, totals and the sums so far follow."""
+        p, b, others = self.p, self.e.b, self.sizes.others
+        late = Const(p.late, F32)
+        with b.loop(products.own, "unroll") as i:
+            new = b.var(load(most, i), "new")
+            with b.loop(products.columns(others), "unroll", "j") as j:
+                b.assign(new, binary("maxnum", new, load(scores, products.at(i, j, others))))
+            all = b.let(warp_reduce("max", new, products.shared_by), "most")
+            finite = b.let(select(binary("eq", all, NOTHING), 0.0, all) * late, "finite")
+            factor = b.let(unary("exp2", load(most, i) * late - finite), "factor")
+            b.store(most, i, all)
+            part = b.var(load(total, i) * factor, "part")
+            with b.loop(products.columns(others), "unroll", "j") as j:
+                at = products.at(i, j, others)
+                x = b.let(unary("exp2", fma(load(scores, at), late, -finite)), "share")
+                b.store(scores, at, x)
+                b.assign(part, part + x)
+            b.store(total, i, part)
+            with b.loop(products.columns(width), "unroll", "j") as j:
+                at = products.at(i, j, width)
+                b.store(sums, at, load(sums, at) * factor)
+
+    def _finish(self, products: Products, sums: Buffer, most: Buffer, total: Buffer, start: Expr) -> None:
+        p, e, b = self.p, self.e, self.e.b
+        out, lse = (e.buffer(s.slot, "write", name) for s, name in ((self.out, "out"), (self.lse, "lse")))
+        first, rows = b.let(p.base(self.out), "base"), b.let(p.base(self.lse), "base")
+        with b.loop(products.own, "unroll") as i:
+            row = b.let(start + products.row(i), "row")
+            whole = b.let(warp_reduce("add", load(total, i), products.shared_by), "total")
+            none = binary("eq", whole, Const(0.0, F32))
+            factor = b.let(select(none, Const(0.0, F32), Const(1.0, F32) / whole), "factor")
+            with b.when(binary("lt", row, e.expr(p.query.extent))):
+                stored(e, products, sums, int(p.feature.extent), out,
+                       b.let(p.place(self.out, first, {p.query: row}), "where"), i, factor)
+                with b.when(binary("lt", products.column(Const(0)), Const(products.near))):
+                    logs = load(most, i) * Const(p.late * LN2, F32) + unary("log", whole)
+                    b.store(lse, p.place(self.lse, rows, {p.query: row}), logs)
+
+
+__all__ = ["AttentionProblem", "fits", "fits_blocks", "lower_attention"]
