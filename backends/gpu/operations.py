@@ -14,7 +14,8 @@ from graphtorch.ir.dtype import DType
 
 from ..kernels import ir as k
 from ..kernels.body.maths import functions
-from ..kernels.ir import Builder, Expr, For, Kernel, KType, Name, Stmt
+from ..kernels.builder import Builder
+from ..kernels.ir import Expr, For, Kernel, KType, Name, Stmt
 from .unit import evaluate, parts
 
 ONE = frozenset({"add", "sub", "mul", "div", "rem", "fmod", "sqrt", "rsqrt"})

@@ -18,7 +18,8 @@ from graphtorch.ir.dtype import DType, boolean
 
 from ..kernels import ir as k
 from ..kernels.body.maths import functions
-from ..kernels.ir import Buffer, Builder, Expr, For, Kernel, KType, Let, Name, Stmt
+from ..kernels.builder import Builder
+from ..kernels.ir import Buffer, Expr, For, Kernel, KType, Let, Name, Stmt
 from .device import Piece
 from .expressions import Expressions
 from .types import memory, register

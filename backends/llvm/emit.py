@@ -17,6 +17,7 @@ from graphtorch.ir.dtype import DType, f32, f64
 
 from ..kernels import ir as k
 from ..kernels.body.maths import functions
+from ..kernels.builder import Builder
 from ..kernels.ir import INDEX, Buffer, Kernel, KType, Name, Stmt
 from .expr import Expressions
 from .processor import Processor
@@ -147,7 +148,7 @@ def parameters(buffers: Sequence[Buffer], names: Sequence[Name], memory: Sequenc
 
 def emit_math(module: ModuleEmitter, name: str, definition: functions.Definition, t: KType) -> str:
     """A maths function of `t` (any number of lanes) from its kernel-IR expansion."""
-    b = k.Builder()
+    b = Builder()
     args = [Name(f"x{i}", t) for i in range(definition.arity)]
     result = definition.expand(b, *args)
     f = FunctionEmitter(module, name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from graphtorch.backends.kernels.ir import Buffer, Builder, Const, Kernel, KType, Name, load, reduce
+from graphtorch.backends.kernels.builder import Builder
+from graphtorch.backends.kernels.ir import Buffer, Const, Kernel, KType, Name, load, reduce
 from graphtorch.backends.kernels.program.donation import elementwise
 from graphtorch.ir.dtype import f32
 

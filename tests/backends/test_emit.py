@@ -6,18 +6,8 @@ import numpy as np
 import pytest
 
 from graphtorch.backends.kernels import ir as k
-from graphtorch.backends.kernels.ir import (
-    INDEX,
-    Buffer,
-    Builder,
-    Const,
-    Kernel,
-    KType,
-    Name,
-    binary,
-    load,
-    unary,
-)
+from graphtorch.backends.kernels.builder import Builder
+from graphtorch.backends.kernels.ir import INDEX, Buffer, Const, Kernel, KType, Name, binary, load, unary
 from graphtorch.backends.llvm.emit import ModuleEmitter
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.backends.llvm.native import compile_assembly, compile_object

@@ -15,7 +15,8 @@ from graphtorch.backends.gpu.emulated import compiler as cxx
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.backends.gpu.walk import Kernel as Launched
 from graphtorch.backends.kernels import ir as k
-from graphtorch.backends.kernels.ir import Buffer, Builder, Const, Expr, Kernel, KType, Name, binary, load
+from graphtorch.backends.kernels.builder import Builder
+from graphtorch.backends.kernels.ir import Buffer, Const, Expr, Kernel, KType, Name, binary, load
 from graphtorch.backends.kernels.text import print_kernel
 from graphtorch.backends.kernels.verify import KernelError, verify
 from graphtorch.ir.dtype import DType, boolean, f32, i32

@@ -15,6 +15,7 @@ from graphtorch.backends.gpu.executable import Executable
 from graphtorch.backends.gpu.schedules.matrices import TILES, Tile
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.backends.kernels import ir as k
+from graphtorch.backends.kernels.builder import Builder
 from graphtorch.backends.kernels.verify import KernelError, verify
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16, f16, f32, u32
@@ -72,7 +73,7 @@ def test_every_tile(tile: Tile, turned: bool, monkeypatch: pytest.MonkeyPatch) -
 
 def kernel(*statements: k.Stmt) -> k.Kernel:
     """A block of a warp with shared memory `s` and registers `x`, `y`, `sums`, then `statements`."""
-    b = k.Builder()
+    b = Builder()
     with b.block_loop(1, 32):
         for s in (*DECLARED, *statements):
             b.emit(s)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from graphtorch.backends.kernels.body.maths.polynomial import fit
-from graphtorch.backends.kernels.ir import Buffer, Builder, Kernel, Name, binary, load, unary
+from graphtorch.backends.kernels.builder import Builder
+from graphtorch.backends.kernels.ir import Buffer, Kernel, Name, binary, load, unary
 from graphtorch.backends.llvm.jit import run_kernel
 from graphtorch.ir.dtype import bf16, f16, f32, f64
 

@@ -9,7 +9,8 @@ import threading
 import numpy as np
 import pytest
 
-from graphtorch.backends.kernels.ir import Buffer, Builder, Kernel, Name, load
+from graphtorch.backends.kernels.builder import Builder
+from graphtorch.backends.kernels.ir import Buffer, Kernel, Name, load
 from graphtorch.backends.llvm import runtime
 from graphtorch.backends.llvm.jit import kernel_text
 from graphtorch.backends.llvm.native import Code, compile_object

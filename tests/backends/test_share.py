@@ -8,8 +8,9 @@ import pytest
 from graphtorch.backends import Buffer, compile, reference
 from graphtorch.backends.cpu.lower import lower
 from graphtorch.backends.cpu.supports import supports
+from graphtorch.backends.kernels.builder import Builder
 from graphtorch.backends.kernels.ir import Buffer as Memory
-from graphtorch.backends.kernels.ir import Builder, Const, Kernel, KType, load
+from graphtorch.backends.kernels.ir import Const, Kernel, KType, load
 from graphtorch.backends.kernels.machine import Machine
 from graphtorch.backends.kernels.program.program import Launch, Program, Slot, flat
 from graphtorch.backends.kernels.program.share import share_kernels

@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from graphtorch.backends.cpu.lower import lower
-from graphtorch.backends.kernels.ir import Buffer, Builder, Const, Kernel, KType, fma, load
+from graphtorch.backends.kernels.builder import Builder
+from graphtorch.backends.kernels.ir import Buffer, Const, Kernel, KType, fma, load
 from graphtorch.backends.kernels.program.program import Launch, Slot
 from graphtorch.backends.llvm.jit import kernel_text
 from graphtorch.backends.llvm.native import Code, compile_assembly, compile_object

@@ -12,8 +12,9 @@ from graphtorch.ir.shape import Dim, SymInt, evaluate, symbols
 
 from ...kernels.body.access import Reader, broadcast_to, lane_mask, resolve, store_lanes
 from ...kernels.body.space import Space, coefficient
+from ...kernels.builder import Builder
 from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, stride
-from ...kernels.ir import Buffer, Builder, Const, Expr, KType, Lanes, binary, cast, fma, load, select, splat
+from ...kernels.ir import Buffer, Const, Expr, KType, Lanes, binary, cast, fma, load, select, splat
 from ...kernels.machine import Machine
 from ...kernels.program.program import Slot
 from ..contraction.schedule import Tiling, chunks, column_sizes, most_rows, row_sizes

@@ -15,21 +15,8 @@ from graphtorch.ir.ops.factor_reference import SLACK
 from graphtorch.ir.shape import Dim, numel
 
 from ...kernels.body.scope import Scope
-from ...kernels.ir import (
-    Block,
-    Buffer,
-    Builder,
-    Const,
-    Expr,
-    KType,
-    Name,
-    binary,
-    cast,
-    fma,
-    load,
-    select,
-    unary,
-)
+from ...kernels.builder import Block, Builder
+from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, fma, load, select, unary
 from .. import cost
 from ..loops.nest import task_rows
 from ..loops.places import Places

@@ -26,7 +26,8 @@ from graphtorch.ir.ops.mersenne import (
 from graphtorch.ir.shape import Dim, numel
 
 from ...kernels.body.scope import Scope, upper_bound
-from ...kernels.ir import Builder, Const, Expr, KType, Name, binary, cast, load, select, unary
+from ...kernels.builder import Builder
+from ...kernels.ir import Const, Expr, KType, Name, binary, cast, load, select, unary
 from ...kernels.program.program import Slot
 from ..loops.places import Places
 from .lines import is_used

@@ -13,7 +13,8 @@ from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, bounds
 
 from ...kernels.body.scope import Scope
-from ...kernels.ir import Buffer, Builder, Const, Expr, binary, cast, load, select, unary
+from ...kernels.builder import Builder
+from ...kernels.ir import Buffer, Const, Expr, binary, cast, load, select, unary
 from ...kernels.program.program import Slot
 from .. import cost
 from ..loops.nest import task_rows

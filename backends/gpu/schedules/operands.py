@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from graphtorch.ir.dtype import i32, i64
 from graphtorch.ir.shape import Dim, bounds, evaluate
 
+from ...kernels.builder import Builder
 from ...kernels.contraction.operands import passing
 from ...kernels.contraction.problem import Axis, Emission, Source, stride
-from ...kernels.ir import Builder, Const, Expr, KType, binary, cast, load
+from ...kernels.ir import Const, Expr, KType, binary, cast, load
 
 NARROW = 1 << 30  # positions below it are computed in 32 bits
 

@@ -23,8 +23,9 @@ from ...cpu.contraction.choice import guess
 from ...cpu.contraction.split import partial_address, partial_slot, split
 from ...cpu.contraction.tile import steps_of
 from ...cpu.contraction.writer import ResultWriter
+from ...kernels.builder import Builder
 from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, extent_of, is_affine, stride
-from ...kernels.ir import Buffer, Builder, Const, Expr, KType, Name, binary, cast, fma, load
+from ...kernels.ir import Buffer, Const, Expr, KType, Name, binary, cast, fma, load
 from ...kernels.program.lowering import Lowering, Region
 from ...kernels.program.program import Slot
 from ..machine import gpu_of

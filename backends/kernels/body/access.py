@@ -16,7 +16,8 @@ from graphtorch.ir.graph import Node, Value
 from graphtorch.ir.shape import Dim, contiguous_strides
 from graphtorch.ir.views import STRIDED, StridedView
 
-from ..ir import Buffer, Builder, Const, Expr, KType, Lanes, Shuffle, binary, cast, load, splat
+from ..builder import Builder
+from ..ir import Buffer, Const, Expr, KType, Lanes, Shuffle, binary, cast, load, splat
 from .pointwise import emit_op, is_pointwise
 from .space import Space, coefficient
 from .views import VIEWS, operand_index

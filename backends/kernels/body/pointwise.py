@@ -14,7 +14,8 @@ from typing import Any
 from graphtorch.ir.dtype import DType, boolean, f32, i16, i64
 from graphtorch.ir.graph import Node, Value
 
-from ..ir import Builder, Const, Expr, KType, Unary, binary, cast, fma, select, unary
+from ..builder import Builder
+from ..ir import Const, Expr, KType, Unary, binary, cast, fma, select, unary
 
 Rule = Callable[..., Expr]
 RULES: dict[str, Rule] = {}

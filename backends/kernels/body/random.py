@@ -11,7 +11,8 @@ from graphtorch.ir.dtype import DType, f32, f64
 from graphtorch.ir.graph import Node
 from graphtorch.ir.ops.random import MULTIPLIERS, ROUNDS, WEYL, lanes
 
-from ..ir import Builder, Const, Expr, KType, binary, cast, select, unary
+from ..builder import Builder
+from ..ir import Const, Expr, KType, binary, cast, select, unary
 
 RANDOM = ("random_uniform", "random_normal", "random_int")
 LOW = 0xFFFFFFFF

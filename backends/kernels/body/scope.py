@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from graphtorch.ir.shape import Dim, Symbol, SymInt, symbols
 
-from ..ir import Buffer, Builder, Const, Expr, Kernel, Name, binary, load
+from ..builder import Builder
+from ..ir import Buffer, Const, Expr, Kernel, Name, binary, load
 from ..program.lowering import Lowering
 from ..program.program import Launch, Slot
 from .space import Space

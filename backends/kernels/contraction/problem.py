@@ -10,7 +10,8 @@ from graphtorch.ir.graph import Node
 from graphtorch.ir.shape import Dim, Shape, SymInt, evaluate
 
 from ..body.space import Space, coefficient, depends, name_of
-from ..ir import Buffer, Builder, Const, Expr, Kernel, Name, binary, select
+from ..builder import Builder
+from ..ir import Buffer, Const, Expr, Kernel, Name, binary, select
 from ..machine import SERIAL_WORK
 from ..program.lowering import Lowering
 from ..program.program import Slot

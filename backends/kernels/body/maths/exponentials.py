@@ -11,7 +11,8 @@ import math
 
 from graphtorch.ir.dtype import f32, f64, i32, i64
 
-from ...ir import Builder, Const, Expr, KType, binary, cast, fma, select, unary
+from ...builder import Builder
+from ...ir import Const, Expr, KType, binary, cast, fma, select, unary
 from .polynomial import exp_tail, fit, horner, log_tail, odd_tail
 
 LN2 = math.log(2)

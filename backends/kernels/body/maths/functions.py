@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from graphtorch.ir.dtype import DType, f32, f64
 
-from ...ir import Builder, Const, Expr, binary, select, unary
+from ...builder import Builder
+from ...ir import Const, Expr, binary, select, unary
 from . import exponentials as e
 from . import special as s
 from . import trigonometric as t

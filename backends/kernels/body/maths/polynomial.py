@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...ir import Builder, Const, Expr, fma
+from ...builder import Builder
+from ...ir import Const, Expr, fma
 
 
 def fit(f: Callable[[float], float], low: float, high: float, degree: int) -> tuple[float, ...]:

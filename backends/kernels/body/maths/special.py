@@ -14,7 +14,8 @@ import math
 
 from graphtorch.ir.dtype import f32, f64
 
-from ...ir import Builder, Expr, binary, cast, fma, select, unary
+from ...builder import Builder
+from ...ir import Expr, binary, cast, fma, select, unary
 from .exponentials import INF, compare, exp_negative, like, log, log1p, log64, magnitude
 from .polynomial import fit, horner
 from .trigonometric import cospi64, sinpi64

@@ -12,7 +12,8 @@ import math
 
 from graphtorch.ir.dtype import f32, f64
 
-from ...ir import Builder, Const, Expr, binary, cast, fma, select, unary
+from ...builder import Builder
+from ...ir import Const, Expr, binary, cast, fma, select, unary
 from .exponentials import bits, clamp, compare, from_bits, like, magnitude, nearest
 from .polynomial import fit, horner, odd_tail
 
