@@ -159,6 +159,7 @@ GRADIENTS = {
     "causal": Case(bf16, (70, 64), (90, 64), (90, 64), causal=True),
     "grouped, seldom seen": Case(f16, (2, 2, 2, 70, 16), (2, 2, 1, 40, 16), (2, 2, 1, 40, 24),
                                  (boolean, (2, 1, 1, 70, 40))),
+    "wide": Case(f32, (40, 100), (20, 100), (20, 68)),
     "grouped, sizes of the call": Case(f32, (2, LENGTH, 32), (1, SIZE, 32), (1, SIZE, 32), causal=True),
 }
 

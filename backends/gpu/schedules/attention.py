@@ -81,12 +81,15 @@ def lower_attention(places: Places, node: Node) -> None:
 
 
 def sizes_of(p: AttentionProblem) -> Sizes:
-    """Fewer queries where more would leave multiprocessors without work; fewer keys for wide heads."""
+    """Fewer queries where more would leave multiprocessors without work; fewer keys for wide heads.
+
+    Masks take registers, of which more queries leave none.
+    """
     wide, length = padded(max(p.inner.extent, p.feature.extent)), guess(p.query.extent)
     if p.dtype is f32:
         return Sizes(64, 64 if wide <= 32 else 32 if wide <= 64 else 16)
     blocks = guess(numel(tuple(a.extent for a in p.batch))) * -(-length // 128)
-    small = wide > 128 or length <= 64 or blocks < gpu_of(p.e.lowering).multiprocessors
+    small = wide > 128 or length <= 64 or bool(p.masks) or blocks < gpu_of(p.e.lowering).multiprocessors
     return Sizes(64 if small else 128, 64 if wide <= 64 else 32)
 
 
