@@ -123,6 +123,10 @@ def check_casts():
     if not torch.cuda.is_available():
         with raises(AssertionError):
             net.cuda(device=0)
+    else:
+        before = net.one.weight.tolist()
+        assert net.cuda(device=0) is net and all(t.is_cuda for t in net.state_dict().values())
+        assert net.one.weight.tolist() == before and net.cpu().one.weight.device.type == "cpu"
 
 
 def check_hooks():

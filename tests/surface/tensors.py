@@ -123,6 +123,9 @@ def check_casts_and_moves():
     if not torch.cuda.is_available():
         with raises(AssertionError):
             x.cuda()
+    else:
+        there = x.cuda()
+        assert there.is_cuda and there.cuda() is there and there.tolist() == x.tolist()
 
 
 def check_pointwise():
