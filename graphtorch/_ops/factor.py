@@ -463,7 +463,7 @@ NO_INVERSE = (
 )
 
 
-def _solution(A: Tensor, B: Tensor, message: str | None) -> tuple[Tensor, Tensor]:
+def _solution(A: Tensor, B: Tensor, message: str | None, name: str) -> tuple[Tensor, Tensor]:
     """X and info; with `message` the run fails where A is singular."""
     a, b = _broadcast(A, B)
 
@@ -476,7 +476,7 @@ def _solution(A: Tensor, B: Tensor, message: str | None) -> tuple[Tensor, Tensor
         inner = ops.triangular_solve(packed, moved, upper=False, unit=True)
         return ops.triangular_solve(packed, inner, upper=True), info
 
-    found = run("LinalgSolveEx", apply, a, b)
+    found = run(name, apply, a, b)
     return found if message is None else failing_now(found, A, B)  # type: ignore[no-any-return]
 
 
@@ -493,7 +493,7 @@ def _solve(name: str, A: Tensor, B: Tensor, left: bool, message: str | None) -> 
         found, info = _solve(name, A.mT, right.mT, True, message)
         return found.mT, info
     _check_solve(name, A, right)
-    found, info = _solution(A, right, message)
+    found, info = _solution(A, right, message, "LinalgSolveEx")
     return (found.squeeze(-1) if vector else found), info
 
 
@@ -514,7 +514,7 @@ def inv_ex(A: Tensor, *, check_errors: bool = False, out: Any = None) -> Any:
     if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
         raise RuntimeError(f"linalg.inv: A must be batches of square matrices, but got shape {list(A.shape)}")
     unit = FUNCTIONS["eye"](A.shape[-1], dtype=A.dtype, device=A.device).expand(A.shape)
-    found = INV_EX(*_solution(A, unit, NO_INVERSE if check_errors else None))
+    found = INV_EX(*_solution(A, unit, NO_INVERSE if check_errors else None, "LinalgInvEx"))
     return _given("linalg.inv_ex", out, found)
 
 

@@ -33,11 +33,12 @@ def new_number() -> int:
     return next(_sequence)
 
 
-# Operations whose gradient PyTorch computes from the result: changing the operand in place is allowed.
+# Operations whose gradient PyTorch computes from the result, or from a value of its own: changing the first
+# operand in place is allowed.
 SAVES_RESULT = frozenset(
     {
         "relu", "exp", "sigmoid", "tanh", "sqrt", "rsqrt", "reciprocal", "softmax", "log_softmax", "exp2",
-        "expm1", "tan", "elu", "leaky_relu", "cumprod",
+        "expm1", "tan", "elu", "leaky_relu", "cumprod", "linalg_inv_ex", "nll_loss",
     }
 )
 
@@ -279,12 +280,22 @@ class GradNode:
             if value in border:
                 found.add(value)
             elif value.node is not None and value.node in inner:
-                below = strided_view(value, border.__contains__)  # as another shape of an operand
-                found.add(self.outputs[0] if below is None or below.root not in border else below.root)
+                found.update(self._saved_for(value, border))
             elif value.node is not None and value.node not in done:
                 done.add(value.node)
                 stack.extend(value.node.operands)
         return found
+
+    def _saved_for(self, value: Value, border: set[Value]) -> set[Value]:
+        """What PyTorch saves of operands and results where the rule reads what is computed in between.
+
+        Of one operand: it, where `value` is another shape of it, else the result. Of several: those that
+        `value` is computed from (a mask as numbers, a difference).
+        """
+        if len(self.operands) == 1:
+            below = strided_view(value, border.__contains__)
+            return {self.outputs[0] if below is None or below.root not in border else below.root}
+        return border.intersection(v for n in topological((value,), border) for v in n.operands)
 
     def pack(self, hooks: Any, tensors: Sequence[Any], ones: Sequence[Value | None]) -> None:
         """Give what the gradient reads to hooks. `tensors` show the operands, then the results; what is no
@@ -325,7 +336,7 @@ class GradNode:
             if values[i] not in read or not _any_changed((seen,)):
                 continue
             if seen.version.number != seen.number:
-                if result_saved and values is self.operands:
+                if result_saved and values is self.operands and i == 0:
                     continue
                 raise RuntimeError(self._modified(values[i], seen))
             storage = seen.storage()

@@ -286,3 +286,42 @@ def test_writes_through_expansions_that_repeat_nothing(write: Any) -> None:
         made = write(lib, x)
         found.append([x.tolist(), None if made is None else made.tolist()])
     assert found[0] == found[1]
+
+
+READERS: dict[str, Any] = {
+    "mask": lambda t, a, b: a * (a > 0),
+    "quotient of integers": lambda t, a, b: a / t.tensor([1, 2, 4]),
+    "integer powers": lambda t, a, b: a ** t.tensor([1, 2, 3]),
+    "quantile": lambda t, a, b: a.quantile(0.25, 0),
+    "nanmean": lambda t, a, b: a.nanmean(0),
+    "lerp": lambda t, a, b: t.lerp(a, b, b),
+    "addcmul": lambda t, a, b: t.addcmul(a, a, b),
+    "addcdiv": lambda t, a, b: t.addcdiv(a, a, b),
+    "inverse": lambda t, a, b: t.linalg.inv(a),
+    "cross_entropy": lambda t, a, b: t.nn.functional.cross_entropy(a, t.tensor([0, 2, 1]), reduction="none"),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("written", [None, "a", "b", "result"])
+def test_what_may_be_written_to_after_an_operation(name: str, written: str | None) -> None:
+    """What its gradient reads may not be: operands, where it computes something from them again."""
+    found = []
+    for t in (torch, graphtorch):
+        x = t.tensor([[0.5, -0.25, 1.0], [2.0, 0.75, -1.5], [-1.0, 0.5, 0.25]], requires_grad=True)
+        tensors = {"a": x * 1, "b": x + 3}
+        tensors["result"] = READERS[name](t, tensors["a"], tensors["b"])
+        if written is not None:
+            tensors[written].add_(1)
+        try:
+            tensors["result"].sum().backward()
+            found.append(x.grad.numpy())
+        except RuntimeError as error:
+            assert "inplace operation" in str(error)
+            found.append(None)
+    theirs, mine = found
+    if (name, written) in {("nanmean", "a"), ("integer powers", "result")}:  # saved there and not needed
+        assert mine is not None and theirs is None
+    else:
+        assert (mine is None) == (theirs is None)
+        assert theirs is None or np.allclose(mine, theirs, 1e-5, 1e-6)
