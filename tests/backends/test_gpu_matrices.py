@@ -85,6 +85,7 @@ S, X, Y, SUMS = (k.Buffer(name, dtype, "readwrite", 64)
                  for name, dtype in (("s", f16), ("x", u32), ("y", u32), ("sums", f32)))
 DECLARED = (k.Scratch(S, 512, "shared"), k.Scratch(X, 4), k.Scratch(Y, 2), k.Scratch(SUMS, 4))
 ZERO, YES = k.Const(0), k.Const(True, k.KType(DType.named("bool")))
+ONE = k.Const(1.0, k.KType(f32))
 
 
 @pytest.mark.parametrize("statement, rule", [
@@ -96,6 +97,7 @@ ZERO, YES = k.Const(0), k.Const(True, k.KType(DType.named("bool")))
     (k.MultiplyMatrices(f16, SUMS, ZERO, Y, ZERO, X, ZERO), "bounds"),
     (k.Copy(S, ZERO, GIVEN, ZERO, 4, YES), "type"), (k.Copy(X, ZERO, GIVEN, ZERO, 8, YES), "matrix"),
     (k.Await(-1), "threads"),
+    (k.Store(X, ZERO, k.pair(f32, ONE, ONE)), "matrix"), (k.Store(X, ZERO, k.pair(bf16, ONE, ZERO)), "type"),
 ])
 def test_planted_faults_of_matrices(statement: k.Stmt, rule: str) -> None:
     with pytest.raises(KernelError) as found:
