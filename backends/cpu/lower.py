@@ -23,10 +23,11 @@ from .control.steps import lower_control
 from .loops.nest import MapKernel, lower_copy
 from .loops.pieces import concat_of, cut_values, lower_pieces, place_parts, with_pieces
 from .loops.stages import lower_loops, reduce_rows
+from .whole.scatter import apply
 
 __all__ = ["SCHEDULES", "lower", "lower_region"]
 
-SCHEDULES = Schedules(MapKernel, reduce_rows, contract)
+SCHEDULES = Schedules(MapKernel, reduce_rows, contract, apply)
 
 
 def lower(graph: Graph, machine: Machine | None = None, stable: Iterable[int] = (),

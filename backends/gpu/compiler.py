@@ -26,14 +26,17 @@ def target_of(unit: Unit, machine: Gpu = LARGE) -> Target[tuple[Kernel, ...]]:
     return Target("cuda", machine, supports, LIMITS, lower, partial(written, unit=unit), "cuda")
 
 
-def compile(graph: Graph, device: Device, stable: Sequence[int] = ()) -> Executable:
+def compile(graph: Graph, device: Device, stable: Sequence[int] = (), ordered: bool = False) -> Executable:
     """An executable of `graph` on `device`.
 
-    Args: stable: as `backends.compile` takes it; but what is packed of them is packed again at each call.
+    Args:
+        stable: as `backends.compile` takes it; but what is packed of them is packed again at each call.
+        ordered: as `Gpu` has it.
     Raises: TypeError, NotImplementedError: an op or dtype that has no kernel, naming node and line.
     """
     unit = Unit()
-    built = build(graph, unit, stable, Gpu(multiprocessors=device.properties.multiprocessors))
+    gpu = Gpu(multiprocessors=device.properties.multiprocessors, ordered=ordered)
+    built = build(graph, unit, stable, gpu)
     return Executable(built, device.load(unit.pieces(device.compilers)), device)
 
 

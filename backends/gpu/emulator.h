@@ -28,6 +28,7 @@
 #define GT_FUNCTION static inline
 #define GT_AT(pointer, index) (*gt::inside(&(pointer)[index], false, __LINE__))
 #define GT_TO(pointer, index) (*gt::inside(&(pointer)[index], true, __LINE__))
+#define GT_SHARE(pointer, index) gt::inside(&(pointer)[index], gt::ADDED, __LINE__)
 #define GT_IN(array, size, index) (array)[gt::below(index, size, __LINE__)]
 #define GT_AT_MANY(pointer, index, count) gt::inside(&(pointer)[index], false, __LINE__, count)
 #define GT_TO_MANY(pointer, index, count) gt::inside(&(pointer)[index], true, __LINE__, count)
@@ -102,13 +103,14 @@ struct Access {
   const char *at;
   unsigned line, block, phase;
   unsigned short thread;
-  unsigned char size, kind;  // 1: a store, 2: to shared memory
+  unsigned char size, kind;  // 1: a store, 2: to shared memory, 4: at once
 };
+const unsigned ADDED = 5;  // what other threads may add to at the same time
 static Access *trace;
 static size_t traced, most_traced, barriers;
 static unsigned phase;  // phases begin at barriers and with blocks
 
-static inline void note(const void *p, size_t size, bool write, bool shared, int line) {
+static inline void note(const void *p, size_t size, unsigned write, bool shared, int line) {
   if (!trace) return;
   if (traced < most_traced)
     trace[traced] = {(const char *)p, (unsigned)line, block_index.x, phase, (unsigned short)current->number,
@@ -117,11 +119,11 @@ static inline void note(const void *p, size_t size, bool write, bool shared, int
 }
 
 const size_t WIDEST = 16;  // bytes of one access
-static inline void note_all(const char *at, size_t size, bool write, bool shared, int line) {
+static inline void note_all(const char *at, size_t size, unsigned write, bool shared, int line) {
   for (size_t i = 0; i < size; i += WIDEST) note(at + i, size - i < WIDEST ? size - i : WIDEST, write, shared, line);
 }
 
-template <class T> static inline T *inside(T *p, bool write, int line, int count = 1) {
+template <class T> static inline T *inside(T *p, unsigned write, int line, int count = 1) {
   const char *at = (const char *)p;
   if (!in_a_stack(at)) note_all(at, count * sizeof(T), write, is_shared(at), line);
   for (unsigned i = 0; i < range_count; i++)
@@ -449,8 +451,3 @@ template <class T> static T gt_shuffle(unsigned site, unsigned mask, T value, un
 #define __shfl_xor_sync(...) gt_shuffle_xor(GT_SITE, __VA_ARGS__)
 #define __shfl_down_sync(...) gt_shuffle_down(GT_SITE, __VA_ARGS__)
 #define __shfl_sync(...) gt_shuffle(GT_SITE, __VA_ARGS__)
-template <class T> static inline T atomicAdd(T *p, T value) {
-  T before = *p;
-  *p = (T)(before + value);
-  return before;
-}

@@ -10,6 +10,7 @@ from ..cpu import lower as shared
 from ..kernels.machine import Machine
 from ..kernels.program.lowering import Schedules
 from ..kernels.program.program import Program
+from .schedules.atomics import apply
 from .schedules.attention import lower_attention
 from .schedules.attention_grad import lower_attention_grad
 from .schedules.contraction import contract
@@ -17,7 +18,7 @@ from .schedules.maps import ThreadMap
 from .schedules.rows import reduce
 
 WHOLE = {"attention": lower_attention, "attention_grad": lower_attention_grad}
-SCHEDULES = Schedules(ThreadMap, reduce, contract, WHOLE)
+SCHEDULES = Schedules(ThreadMap, reduce, contract, apply, WHOLE)
 
 
 def lower(graph: Graph, machine: Machine, stable: Iterable[int] = ()) -> Program:

@@ -14,6 +14,7 @@ class Gpu(Machine):
 
     Attributes:
         multiprocessors: how many parts run blocks by themselves.
+        ordered: sums of floats are added in one order, whatever that takes.
     """
 
     vector_bytes: int = 1
@@ -22,6 +23,7 @@ class Gpu(Machine):
     multiply_adds: int = 1
     task_ns: float = 0.0
     multiprocessors: int = 132
+    ordered: bool = False
 
 
 LARGE = Gpu()

@@ -81,7 +81,7 @@ def _note(s: Stmt, known: dict[Name, int]) -> None:
 
 
 def _values(s: Stmt) -> list[Expr]:
-    return [s.value] if isinstance(s, (k.Let, k.Var, k.Assign, k.Store)) else []
+    return [s.value] if isinstance(s, (k.Let, k.Var, k.Assign, k.Store, k.AtomicAdd)) else []
 
 
 def _loop(s: For, known: dict[Name, int], threads: int) -> Operations:

@@ -6,6 +6,7 @@
 #define GT_FUNCTION static __device__ __forceinline__
 #define GT_AT(pointer, index) (pointer)[index]
 #define GT_TO(pointer, index) (pointer)[index]
+#define GT_SHARE(pointer, index) ((pointer) + (index))
 #define GT_IN(array, size, index) (array)[index]
 #define GT_GOT(array, size, index) (array)[index]
 #define GT_PUT(array, size, index) (array)[index]
@@ -337,6 +338,18 @@ GT_WARP(gt_warp_min, gt_min(x, y))
 GT_WARP(gt_warp_max, gt_max(x, y))
 GT_WARP(gt_warp_and, (T)(x & y))
 GT_WARP(gt_warp_or, (T)(x | y))
+
+// ---- memory that several threads add to at the same time
+
+template <class T> GT_FUNCTION void gt_atomic_add(T* p, T value) {
+#ifdef GT_EMULATED
+  *p = gt_sum(*p, value);  // one thread runs at a time
+#else
+  if constexpr (gt_is_float<T>::value) atomicAdd(p, value);
+  else if constexpr (sizeof(T) == 8) atomicAdd((gt_u64*)p, (gt_u64)value);
+  else atomicAdd((gt_u32*)p, (gt_u32)value);
+#endif
+}
 
 // ---- copies to shared memory that nobody waits for yet: what is not aligned to 16 bytes is copied at once
 

@@ -14,7 +14,7 @@ import numpy as np
 SECTOR = 32  # bytes
 BANKS, WORD = 32, 4
 LANES = 32
-STORE, SHARED = 1, 2  # of an access's kind
+STORE, SHARED, ATOMIC = 1, 2, 4  # of an access's kind
 
 Access = np.dtype([("at", np.uint64), ("line", np.uint32), ("block", np.uint32), ("phase", np.uint32),
                    ("thread", np.uint16), ("size", np.uint8), ("kind", np.uint8)])
@@ -145,7 +145,9 @@ def race(trace: np.ndarray) -> tuple[int, str] | None:
     cell = np.cumsum(np.append(True, at[1:] != at[:-1])) - 1 if len(at) else at
     stored = np.zeros(cell[-1] + 1 if len(cell) else 0, bool)
     np.logical_or.at(stored, cell, every["kind"] & STORE != 0)
-    kept = stored[cell]
+    plain = np.zeros(len(stored), bool)
+    np.logical_or.at(plain, cell, every["kind"] & ATOMIC == 0)  # additions at once may meet each other
+    kept = (stored & plain)[cell]
     cell, every = cell[kept], every[kept]
     for wrong, what in ((_in_other_blocks(cell, every), "another block"),
                         (_in_other_threads(cell, every), "another thread of the block")):

@@ -432,6 +432,9 @@ class Writer(Expressions):
         text = f"{self.element(s.buffer, s.index, stored=True)} = {self.value(s.value)};"
         self.put(text if s.mask is None else f"if ({self.value(s.mask)}) {text}")
 
+    def _atomic_add(self, s: k.AtomicAdd) -> None:
+        self.put(f"gt_atomic_add(GT_SHARE({self._where(s.buffer, s.index)}), {self.value(s.value)});")
+
     def _move(self, s: k.Store) -> None:
         """A vector from memory to memory, one access each where it is aligned: all that vectors do here."""
         source, lanes = s.value, s.value.type.lanes
@@ -528,6 +531,7 @@ class Writer(Expressions):
 
 _STATEMENTS: Mapping[type, Callable[..., None]] = {
     For: Writer._for, Let: Writer._let, k.Var: Writer._var, k.Assign: Writer._assign, k.Store: Writer._store,
+    k.AtomicAdd: Writer._atomic_add,
     k.Scratch: Writer._scratch, k.Barrier: Writer._barrier,
     k.Copy: Writer._copy, k.Await: Writer._await, k.LoadMatrices: Writer._load_matrices,
     k.MultiplyMatrices: Writer._multiply_matrices, k.If: Writer._if, k.While: Writer._while,

@@ -6,6 +6,7 @@
              | "let" x "=" expr                  a name for a value, never reassigned
              | "var" x "=" expr | x "=" expr     a register: declared once, assigned in loops
              | "store" buffer "[" expr "]" "=" expr ("if" mask)
+             | "add" buffer "[" expr "]" "+=" expr    at once: other threads may add to it at the same time
              | ("scratch" | "shared") buffer ":" dtype "[" n "]"   memory of this task, or of its block
              | "copy" shared "[" expr "]" "=" buffer "[" expr ":" lanes "]" "if" mask     not waited for
              | "await" n                         until all but the last n groups of copies have arrived
@@ -314,6 +315,18 @@ class Store:
 
 
 @dataclass(eq=False, slots=True)
+class AtomicAdd:
+    """Adds to an element of memory, which other threads of a GPU may add to at the same time.
+
+    It has 4 or 8 bytes; nothing else of the kernel reads or writes what is added to.
+    """
+
+    buffer: Buffer
+    index: Expr
+    value: Expr
+
+
+@dataclass(eq=False, slots=True)
 class Scratch:
     """Memory of `size` elements (a constant), not initialised.
 
@@ -429,8 +442,8 @@ class Fail:
     site: Expr
 
 
-Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, Scratch, Copy, Await, LoadMatrices, MultiplyMatrices,
-                        Barrier, If, While, Call, Fail]
+Stmt: TypeAlias = Union[For, Let, Var, Assign, Store, AtomicAdd, Scratch, Copy, Await, LoadMatrices,
+                        MultiplyMatrices, Barrier, If, While, Call, Fail]
 
 
 @dataclass(eq=False, slots=True)

@@ -282,6 +282,13 @@ class _Verifier:
         if stmt.value.type.dtype is not stmt.buffer.dtype:
             self.refuse("type", f"{stmt.value.type} is stored into {stmt.buffer.name} of {stmt.buffer.dtype}")
 
+    def atomic_add(self, stmt: k.AtomicAdd) -> None:
+        self.store(k.Store(stmt.buffer, stmt.index, stmt.value))
+        if stmt.buffer in self.spaces or stmt.buffer.access != "readwrite":
+            self.refuse("buffer", f"{stmt.buffer.name}, which threads add to, is no readwrite parameter")
+        if stmt.value.type.lanes > 1 or stmt.value.type.dtype.itemsize not in (4, 8):
+            self.refuse("type", f"{stmt.value.type} is added to {stmt.buffer.name} at once: 4 or 8 bytes are")
+
     def copy(self, stmt: k.Copy) -> None:
         self.part(stmt.buffer, "shared", stmt.at, stmt.lanes)
         self.memory(stmt.source, "write", "read")
@@ -522,7 +529,7 @@ _STATEMENTS: dict[type, Callable[..., None]] = {
     k.LoadMatrices: _Verifier.load_matrices,
     k.MultiplyMatrices: _Verifier.multiply_matrices,
     k.Barrier: _Verifier.barrier,
-    k.Store: _Verifier.store,
+    k.Store: _Verifier.store, k.AtomicAdd: _Verifier.atomic_add,
     k.Call: _Verifier.call,
     k.Fail: _Verifier.fail,
 }

@@ -18,6 +18,7 @@ from graphtorch.ir.dtype import DType
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.shape import Condition
 
+from .. import _settings
 from .._types import CPU, device, gpu
 from .failures import out_of_memory
 
@@ -35,7 +36,13 @@ def captured_program(
     """What runs a graph that the user asked to compile; `stable` inputs seldom change."""
     if place is CPU:
         return _compile(graph, CHOSEN or "llvm", stable, conditions)
-    return _compile(graph, "cuda", stable, conditions, device=place.index or 0)
+    ordered = _settings.deterministic()
+    return _compile(graph, "cuda", stable, conditions, device=place.index or 0, ordered=ordered)
+
+
+def on_gpu(place: device, key: object) -> object:
+    """The key of a structure for a GPU: it is compiled for that one, and for what is asked of results."""
+    return place, _settings.deterministic(), key
 
 
 def device_of(place: device) -> Device:

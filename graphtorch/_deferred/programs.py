@@ -31,7 +31,7 @@ from graphtorch.ir.structure import Number, split_attrs, split_type
 
 from .. import _settings
 from .._types import CPU, device
-from .door import CHOSEN, Buffer, captured_program, pending_program
+from .door import CHOSEN, Buffer, captured_program, on_gpu, pending_program
 from .storage import Leaf
 from .walk import Walk
 
@@ -173,7 +173,7 @@ def find(walk: Walk, outputs: Sequence[Value], place: device = CPU) -> Found:
     """How to run a pending graph on a device: on GPUs there always is a program."""
     key, sizes = walk.key(outputs)
     if place is not CPU:
-        key = place, key
+        key = on_gpu(place, key)
     structure = _structure(hash(key), walk, place=place)
     program = structure.find(sizes) if structure.key == key else None
     if program is None:
@@ -401,7 +401,7 @@ class Recorded:
         captured = self._captured
         key, sizes = captured.key()
         if self.place is not CPU:
-            key = self.place, key
+            key = on_gpu(self.place, key)
         structure = _structure(hash(key), captured, GUESS_AT_ONCE, self.place)
         with _compiling:
             program = self._made(structure, key, sizes, dynamic)

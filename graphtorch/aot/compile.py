@@ -18,6 +18,7 @@ from graphtorch.backends.gpu import devices
 from graphtorch.backends.gpu import library as cuda
 from graphtorch.backends.gpu.compiler import target_of as gpu_target
 from graphtorch.backends.gpu.compiler import written
+from graphtorch.backends.gpu.machine import Gpu
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.backends.kernels.program.plan import Plan
 from graphtorch.backends.kernels.program.program import Program, Slot, flat
@@ -33,6 +34,7 @@ from graphtorch.ir.judge import assuming
 from graphtorch.ir.shape import UNBOUNDED, Condition, Dim, Known, bounds, without_implied
 
 from .._captured.tracing import example_sizes, trace_but_for_numbers
+from .._settings import deterministic
 from ..version import __version__
 from . import link
 from .header import header_text
@@ -140,7 +142,7 @@ def compile_graph(graph: Graph, arrays: Mapping[str, np.ndarray], path: Path, na
     Args: gpus: the architectures of a CUDA library; none for one for CPUs.
     """
     stable = [i for i, v in enumerate(graph.inputs) if v.name in arrays]
-    chosen: Target[Any] = gpu_target(Unit()) if gpus else cpu_target(target)
+    chosen: Target[Any] = gpu_target(Unit(), Gpu(ordered=deterministic())) if gpus else cpu_target(target)
     program, plan, _ = lowered(graph, chosen, stable)
     data = [s for s in program.inputs if s.name not in arrays]
     _rename(data, program.outputs, input_names, output_names)

@@ -13,6 +13,7 @@ from graphtorch import _types, nn
 from graphtorch._random import generator
 from graphtorch.backends.gpu import compiler, emulated
 from graphtorch.backends.kernels.program.program import Program
+from graphtorch.backends.kernels.text import print_program
 from graphtorch.nn import functional as F
 
 pytestmark = pytest.mark.skipif(emulated.compiler() is None, reason="the emulated device needs a compiler")
@@ -87,3 +88,30 @@ def test_a_step_of_a_residual_net_copies_nothing(programs: list[Program], half: 
     convolutions = [x for x in largest.launches if "conv" in x.label]
     assert len(convolutions) >= 3 * 6 - 1  # the image needs no gradient
     assert copies(largest) == []
+
+
+def test_deterministic_algorithms_make_other_programs(programs: list[Program]) -> None:
+    """Sums at computed places are atomic, or have one order, as the setting says in each call."""
+    x, at = torch.zeros(5, 3).cuda(), torch.tensor([1, 1, 4]).cuda()
+    compiled = torch.compile(lambda: x.index_add(0, at, torch.ones(3, 3, device="cuda")) * 2)
+
+    def plain() -> torch.Tensor:
+        return x.index_add(0, at, torch.ones(3, 3, device="cuda"))
+
+    def is_atomic() -> bool:
+        """Of the programs that this call needs, whether any has atomic additions."""
+        lines = [line.lstrip() for p in programs for line in print_program(p).split("\n")]
+        return any(line.startswith("add ") for line in lines)
+
+    try:
+        for call in (compiled, plain):
+            for ordered in (False, True):
+                programs.clear()
+                torch.use_deterministic_algorithms(ordered)
+                call().cpu()
+                assert programs and is_atomic() != ordered
+                programs.clear()
+                call().cpu()
+                assert not programs  # the same setting is no reason to compile again
+    finally:
+        torch.use_deterministic_algorithms(False)

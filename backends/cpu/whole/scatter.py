@@ -236,10 +236,18 @@ class ScatterKernel:
         index = self.index if updates.node.op.name != "index_put" \
             else broadcast_index(self.index, updates.shape, source.shape)
         value = cast(self.evaluator.at(source, index), self.out.dtype)
-        if updates.combine:
-            old = load(buffer, position)
-            value = updates.combine(old, value)
-        b.store(buffer, position, value)
+        self.combine(buffer, position, value)
+
+    def combine(self, buffer: Buffer, position: Expr, value: Expr) -> None:
+        """Take an update into the result."""
+        if self.updates.combine:
+            value = self.updates.combine(load(buffer, position), value)
+        self.scope.b.store(buffer, position, value)
+
+
+def apply(places: Places, updates: Updates, out: Slot) -> None:
+    """Launch the kernel that applies `updates` to `out`, where x is."""
+    ScatterKernel(places, updates, out).emit()
 
 
 def lower_scatter(places: Places, node: Node) -> None:
@@ -250,11 +258,11 @@ def lower_scatter(places: Places, node: Node) -> None:
     if dtype is updates.x.dtype:
         out = places.result_slot(result)
         places.fill(updates.x, out)
-        ScatterKernel(places, updates, out).emit()
+        places.lowering.schedules.scatter(places, updates, out)
         return
     out = places.lowering.temporary(dtype, updates.x.shape)
     places.fill(ops.cast(updates.x, dtype=dtype), out)
-    ScatterKernel(places, updates, out).emit()
+    places.lowering.schedules.scatter(places, updates, out)
     sums = Value(updates.x.type.with_dtype(dtype), name="sums")
     places.slots[sums] = out
     places.fill(ops.cast(sums, dtype=updates.x.dtype), places.result_slot(result))

@@ -73,12 +73,14 @@ class Schedules:
         map: makes the kernel that stores values element by element; takes what `loops.nest.MapKernel` does.
         reduce: launches the kernels of a group of reductions: (stages, group, outputs, layout).
         contract: launches the kernels of a contraction: (problem, region, lowering).
+        scatter: launches the kernel of writes at computed positions: (places, updates, slot of the result).
         whole: by name of an op that reads and writes whole values, what launches its kernels: (places, node).
     """
 
     map: Callable[..., Any]
     reduce: Callable[..., None]
     contract: Callable[..., Any]
+    scatter: Callable[..., None]
     whole: Mapping[str, Callable[..., None]] = field(default_factory=dict)
 
 

@@ -19,6 +19,7 @@ from ..ir import (
     COMPARISONS,
     INDEX,
     Assign,
+    AtomicAdd,
     Binary,
     Buffer,
     Cast,
@@ -176,6 +177,8 @@ class Numbers:
             case Store():
                 value, mask = self.expr(s.value), None if s.mask is None else self.expr(s.mask)
                 return Store(s.buffer, self.place(s.buffer, s.index), value, mask)
+            case AtomicAdd():
+                return AtomicAdd(s.buffer, self.place(s.buffer, s.index), self.expr(s.value))
             case If():
                 return If(self.expr(s.condition), self.block(s.then), self.block(s.orelse))
             case While():
