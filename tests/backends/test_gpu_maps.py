@@ -161,9 +161,9 @@ def test_updates_are_shared_and_stay_in_order(name: str) -> None:
     """Threads have the places of an update each: sums are the same to the bit, and the last write wins."""
     case = UPDATES[name]
     unit = Unit()
-    compiler.build(graph_of(case), unit)
+    compiler.build(graph_of(case), unit, ordered=True)
     assert "v_share" in unit.text()
     for order in (0, 2):
         device = EmulatedDevice(order, traced=True)
-        executable = compiler.compile(graph_of(case), device)
+        executable = compiler.compile(graph_of(case), device, ordered=True)
         assert not wrong(case, executable, device, [numbers(*t) for t in case[1]])
