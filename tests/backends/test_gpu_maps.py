@@ -15,6 +15,7 @@ from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.emulated import EmulatedDevice
 from graphtorch.backends.gpu.emulated import compiler as cxx
 from graphtorch.backends.gpu.executable import Executable
+from graphtorch.backends.gpu.machine import Gpu
 from graphtorch.backends.gpu.unit import Unit
 from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, bf16, boolean, f16, f32, f64, i64
@@ -161,7 +162,7 @@ def test_updates_are_shared_and_stay_in_order(name: str) -> None:
     """Threads have the places of an update each: sums are the same to the bit, and the last write wins."""
     case = UPDATES[name]
     unit = Unit()
-    compiler.build(graph_of(case), unit, ordered=True)
+    compiler.build(graph_of(case), unit, machine=Gpu(ordered=True))
     assert "v_share" in unit.text()
     for order in (0, 2):
         device = EmulatedDevice(order, traced=True)
