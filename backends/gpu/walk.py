@@ -1,4 +1,4 @@
-"""A program's table of launches (kernels/abi.py), walked from the host to a list of launches.
+"""A program's table of launches (kernels/program/abi.py), walked from the host to a list of launches.
 
 An address is a place: the number of a memory, and how many bytes after its beginning. So what the walk finds
 depends on the sizes alone, and serves all calls of the same shapes, until an instruction looks at what is in
