@@ -46,7 +46,7 @@ def compile(
     stable: Sequence[int] = (),
     conditions: Sequence[Condition] = (),
     device: int = 0,
-    ordered: bool = False,
+    exact: bool = False,
 ) -> Executable:
     """An executable of `graph`.
 
@@ -55,9 +55,9 @@ def compile(
         target: a name of TARGETS.
         stable: positions of inputs that seldom change (weights): what a target derives from them, such as
             packed copies, is kept as long as a call brings the same buffer.
-        ordered: for the target "cuda": sums of floats are added in one order; the others always do.
         device: the number of the GPU, for the target "cuda"; there buffers are `gpu.buffer.DeviceBuffer`.
         conditions: what the graph assumes of its symbols beyond their ranges; whoever calls tests it.
+        exact: a node gives the same bits whatever stands around it, at each call.
 
     Raises:
         ValueError: no such target.
@@ -66,5 +66,5 @@ def compile(
     if target not in TARGETS:
         raise ValueError(f"no target {target!r}: expected one of {', '.join(TARGETS)}")
     with assuming(Known(conditions)) if conditions else nullcontext():
-        where = (device, ordered) if target == "cuda" else ()
-        return importlib.import_module(TARGETS[target], __name__).compile(graph, tuple(stable), *where)
+        more = {"cuda": (device, exact), "llvm": (exact,)}.get(target, ())
+        return importlib.import_module(TARGETS[target], __name__).compile(graph, tuple(stable), *more)

@@ -44,18 +44,21 @@ class Target(Generic[Code]):
     device: str
 
 
-def lowered(graph: Graph, target: Target[Code], stable: Sequence[int] = (),
+def lowered(graph: Graph, target: Target[Code], stable: Sequence[int] = (), exact: bool = False,
             on_stage: pipeline.Observer | None = None) -> tuple[Program, Plan, Graph]:
     """`graph` as a program for `target`, the placement of its temporaries, and the graph of regions.
 
     Args:
         graph: as recorded.
         stable: positions of inputs that seldom change.
+        exact: a node gives the same bits whatever stands around it.
         on_stage: as `pipeline.run` takes it.
 
     Raises: NotImplementedError, TypeError: an op or dtype that has no kernel, naming node and line.
     """
-    final = pipeline.run(graph, target.supports, target.name, limits=target.limits, on_stage=on_stage)
+    kept = () if target.machine.tasks_are_threads else stable  # GPUs keep nothing from call to call
+    final = pipeline.run(graph, target.supports, target.name, limits=target.limits, stable=kept, exact=exact,
+                         on_stage=on_stage)
     with failure.stage("lowering", final):
         program = target.lower(final, target.machine, stable)
         assign_aliases(program, graph.donates)

@@ -48,12 +48,35 @@ def lower(graph: Graph, machine: Machine | None = None, stable: Iterable[int] = 
     lowering.cut = cut_values(graph)
     for node in graph.nodes:
         if node.op.name != "constant":
-            lower_region(region_of(node), lowering)
+            region = region_of(node)
+            if is_seldom_needed(region, lowering):
+                lower_in_prologue(region, lowering)
+            else:
+                lower_region(region, lowering)
     copy_outputs(lowering)
+    lowering.forget()
     share_kernels(lowering.program)
     if pipeline.checks_every_pass():
         verify_program(lowering.program)
     return lowering.program
+
+
+def is_seldom_needed(region: Region, lowering: Lowering) -> bool:
+    """Whether a region has the same results until weights change (a batch norm's 1 / sqrt(var + eps))."""
+    computed = region.kind in ("loop", "contraction") and bool(region.operands)
+    if not computed or not all(map(lowering.is_stable, region.operands)):
+        return False
+    leaves = any(lowering.has_slot(v) for v in region.results)  # for whoever called
+    return not leaves and all(v.type.is_static for v in region.results) \
+        and not any(n.op.raises for n in region.nodes)
+
+
+def lower_in_prologue(region: Region, lowering: Lowering) -> None:
+    """Lower a region to what is computed when weights change, and kept."""
+    with lowering.kept():
+        (lower_contraction if region.kind == "contraction" else lower_loops)(region, lowering)
+    for value in region.results:
+        lowering.keep(value)
 
 
 def lower_region(region: Region, lowering: Lowering) -> None:

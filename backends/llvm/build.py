@@ -35,10 +35,10 @@ def target_of(processor: Processor, name: str = "") -> Target[Code]:
     return Target("llvm", processor.machine, supports, LIMITS, lower, emit, "cpu")
 
 
-def build(graph: Graph, processor: Processor,
-          stable: Sequence[int] = ()) -> tuple[Record, bytes, list[Image]]:
+def build(graph: Graph, processor: Processor, stable: Sequence[int] = (),
+          exact: bool = False) -> tuple[Record, bytes, list[Image]]:
     """The record of `graph`, its constants, and object code that defines its kernels."""
-    program, placed, final = lower_graph(graph, processor, stable)
+    program, placed, final = lower_graph(graph, processor, stable, exact)
     with failure.stage("code generation", graph):
         table = tabulate(program, placed)
         names, made = target_of(processor, graph.name).emit(table)
@@ -47,11 +47,11 @@ def build(graph: Graph, processor: Processor,
     return record_of(program, placed, table, names, text, counts), table.constants, made
 
 
-def lower_graph(graph: Graph, processor: Processor,
-                stable: Sequence[int] = ()) -> tuple[Program, Plan, Graph]:
+def lower_graph(graph: Graph, processor: Processor, stable: Sequence[int] = (),
+                exact: bool = False) -> tuple[Program, Plan, Graph]:
     """`graph` as a program for `processor`, the placement of its temporaries, and the graph of regions."""
     debug.show("graph", graph.name, lambda: print_graph(graph))
-    program, placed, final = lowered(graph, target_of(processor), stable, _show_pass)
+    program, placed, final = lowered(graph, target_of(processor), stable, exact, _show_pass)
     debug.show("kernels", graph.name, lambda: print_program(program))
     return program, placed, final
 

@@ -25,7 +25,7 @@ compiled_count = 0  # executables made so far in this process, from the cache or
 _alive: weakref.WeakValueDictionary[str, Executable] = weakref.WeakValueDictionary()
 
 
-def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable | mixed.Mixed:
+def compile(graph: Graph, stable: Sequence[int] = (), exact: bool = False) -> Executable | mixed.Mixed:
     """Native code for `graph` on this machine, from the cache where it was compiled before.
 
     Ops on complex numbers that have no native code are run by their references, between parts that are
@@ -34,22 +34,23 @@ def compile(graph: Graph, stable: Sequence[int] = ()) -> Executable | mixed.Mixe
     Args:
         graph: as recorded.
         stable: positions of inputs that seldom change: what is packed from them is kept between calls.
+        exact: a node gives the same bits whatever stands around it.
 
     Raises:
         NotImplementedError: an op that has no native code, naming it and the user's line.
     """
     foreign = pairs.foreign(graph)
-    return mixed.Mixed(graph, foreign, compile_native) if foreign else compile_native(graph, stable)
+    return mixed.Mixed(graph, foreign, compile_native) if foreign else compile_native(graph, stable, exact)
 
 
-def compile_native(graph: Graph, stable: Sequence[int] = ()) -> Executable:
+def compile_native(graph: Graph, stable: Sequence[int] = (), exact: bool = False) -> Executable:
     """Native code for a graph all of whose nodes have some."""
     global compiled_count
     compiled_count += 1
-    name = cache.key(cache_text(graph), repr(host()), repr(tuple(stable)), repr(assumed()))
+    name = cache.key(cache_text(graph), repr(host()), repr((*stable, exact)), repr(assumed()))
     known = _alive.get(name)
     if known is None or debug.wanted():
-        known = _alive[name] = _load(name, stable) or _build(name, graph, stable)
+        known = _alive[name] = _load(name, stable) or _build(name, graph, stable, exact)
     return known
 
 
@@ -66,10 +67,10 @@ def _load(name: str, stable: Sequence[int]) -> Executable | None:
     return Executable(Record.from_json(entry["record"]), data[:entry["constants"]], images, stable)
 
 
-def _build(name: str, graph: Graph, stable: Sequence[int]) -> Executable:
+def _build(name: str, graph: Graph, stable: Sequence[int], exact: bool) -> Executable:
     # the passes, lowerings and emitters are not even imported where the cache has the code
     build = importlib.import_module(".build", __package__).build
-    record, constants, images = build(graph, host(), stable)
+    record, constants, images = build(graph, host(), stable, exact)
     entry = {"record": record.to_json(), "constants": len(constants),
              "images": [(image.names, len(image.code)) for image in images]}
     cache.store(name, entry, b"".join((constants, *(image.code for image in images))))

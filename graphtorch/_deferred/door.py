@@ -34,10 +34,10 @@ def captured_program(
     graph: Graph, stable: Sequence[int] = (), conditions: Sequence[Condition] = (), place: device = CPU
 ) -> Executable:
     """What runs a graph that the user asked to compile; `stable` inputs seldom change."""
+    exact = _settings.deterministic()
     if place is CPU:
-        return _compile(graph, CHOSEN or "llvm", stable, conditions)
-    ordered = _settings.deterministic()
-    return _compile(graph, "cuda", stable, conditions, device=place.index or 0, ordered=ordered)
+        return _compile(graph, CHOSEN or "llvm", stable, conditions, exact=exact)
+    return _compile(graph, "cuda", stable, conditions, device=place.index or 0, exact=exact)
 
 
 def on_gpu(place: device, key: object) -> object:

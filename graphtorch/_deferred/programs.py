@@ -277,8 +277,8 @@ class Captured:
     def key(self) -> tuple[object, Sizes]:
         """As `Walk.key`. A program that keeps packed copies of weights is not one that does not."""
         kinds = [split_type(v.type) for v in self.leaves]
-        key = (self.stable, self.conditions, tuple(self.fixed), tuple([k for k, _ in kinds]),
-               tuple(self.rows), tuple(self.wanted))
+        key = (self.stable, _settings.deterministic(), self.conditions, tuple(self.fixed),
+               tuple([k for k, _ in kinds]), tuple(self.rows), tuple(self.wanted))
         return key, (*[n for _, sizes in kinds for n in sizes], *self.sizes)
 
     def graph(self, outputs: Sequence[Value]) -> Graph:

@@ -142,8 +142,9 @@ def compile_graph(graph: Graph, arrays: Mapping[str, np.ndarray], path: Path, na
     Args: gpus: the architectures of a CUDA library; none for one for CPUs.
     """
     stable = [i for i, v in enumerate(graph.inputs) if v.name in arrays]
-    chosen: Target[Any] = gpu_target(Unit(), Gpu(ordered=deterministic())) if gpus else cpu_target(target)
-    program, plan, _ = lowered(graph, chosen, stable)
+    exact = deterministic()
+    chosen: Target[Any] = gpu_target(Unit(), Gpu(ordered=exact)) if gpus else cpu_target(target)
+    program, plan, _ = lowered(graph, chosen, stable, exact)
     data = [s for s in program.inputs if s.name not in arrays]
     _rename(data, program.outputs, input_names, output_names)
     metadata = _metadata(name, program, data, target, conditions, chosen.device, gpus)

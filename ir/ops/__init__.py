@@ -10,6 +10,7 @@ from .activation import *
 from .attention import *
 from .binary import *
 from .bits import *
+from .channels_last import *
 from .control import *
 from .conv import *
 from .draws import *
@@ -29,4 +30,5 @@ from .shape import *
 from .special import *
 from .spectral import *
 from .vision import *
+from .winograd import *
 from .words import *

@@ -60,6 +60,11 @@ def _convolved(count: int, filters: Type) -> float:
     return count * elements(filters) // channels * (MULTIPLY_ADD_NS + WINDOW_NS)  # type: ignore[no-any-return]
 
 
+def transformed_ns(node: Node) -> float:
+    """Each element of a tile, of the operand, meets 16 of the transform back."""
+    return elements(node.operands[0].type) * 16 * MULTIPLY_ADD_NS
+
+
 def attention_ns(node: Node) -> float:
     """Scores of q and k, the first two operands, and their product with v."""
     keys: Any = node.operands[1].shape[-2]

@@ -13,6 +13,9 @@
     simplify    decompositions bring casts and expansions that cancel
     fold        ... and constants
     legalize    again: these two may have made an op that the target does not support
+    layout      after the last legalize: it turns images for convolutions that the target takes
+    affine      after layout, which turns the vectors of channels as well
+    winograd    after layout, of whose convolutions it replaces some, for filters that seldom change
     cse, dce    last before fuse: it places every node it is given in a region, needed or not
     fuse        ensures that the graph consists of regions and constants
 
@@ -24,18 +27,35 @@ a sum or pads leaves out a zero, otherwise to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from .. import failure
-from ..graph import Graph, Node
+from ..graph import Graph, Node, Value
 from ..verify import Legal, verify
-from . import cse, dce, detach, fold, fuse, legalize, nested, pads, pairs, pools, simplify
+from . import (
+    affine,
+    cse,
+    dce,
+    detach,
+    fold,
+    fuse,
+    layout,
+    legalize,
+    nested,
+    pads,
+    pairs,
+    pools,
+    simplify,
+    winograd,
+)
 from .legalize import Supports
 from .limits import Limits
+
+REORDERING = frozenset(("layout", "affine", "winograd"))  # after which a convolution rounds in another order
 
 Observer: TypeAlias = Callable[[str, Graph], None]
 ANY = Limits()
@@ -78,8 +98,9 @@ def observed(on_stage: Observer) -> Iterator[None]:
         _observers.reset(token)
 
 
-def stages(supports: Supports, target: str = "the target", limits: Limits = ANY) -> list[Stage]:
-    """The passes for a target that takes the nodes for which `supports` holds."""
+def stages(supports: Supports, target: str = "the target", limits: Limits = ANY,
+           stable: Container[Value] = (), exact: bool = False) -> list[Stage]:
+    """The passes for a target that takes the nodes for which `supports` holds; `stable` seldom change."""
     expand = partial(legalize.run, supports=supports, target=target)
     passes = [
         Stage("detach", detach.run),
@@ -94,17 +115,20 @@ def stages(supports: Supports, target: str = "the target", limits: Limits = ANY)
         Stage("simplify-legal", simplify.run),
         Stage("fold-legal", fold.run),
         Stage("legalize-again", expand, supports),
+        Stage("layout", partial(layout.run, supports=supports), supports),
+        Stage("affine", partial(affine.run, stable=stable), supports),
+        Stage("winograd", partial(winograd.run, stable=stable), supports),
         Stage("cse-legal", cse.run, supports),
         Stage("dce-legal", dce.run, supports),
         Stage("fuse", partial(fuse.run, limits=limits), partial(_is_fused, supports)),
     ]
     # `pairs` rewrites loops and branches itself, since what goes in and out of them changes
     return [stage if stage.run is pairs.run else stage._replace(run=nested.everywhere(stage.run))
-            for stage in passes]
+            for stage in passes if not (exact and stage.name in REORDERING)]
 
 
 def run(graph: Graph, supports: Supports, target: str = "the target", *, limits: Limits = ANY,
-        on_stage: Observer | None = None) -> Graph:
+        stable: Collection[int] = (), exact: bool = False, on_stage: Observer | None = None) -> Graph:
     """`graph` as regions for a target.
 
     Args:
@@ -112,6 +136,8 @@ def run(graph: Graph, supports: Supports, target: str = "the target", *, limits:
         supports: which nodes the target takes whole; everything else has to decompose into such.
         target: its name, for messages.
         limits: how large its regions may become.
+        stable: positions of inputs that seldom change: work on these alone is left to be done once.
+        exact: no pass by which sums are other ones than those of the nodes by themselves (REORDERING).
         on_stage: called with "recorded" and the graph, then with the name of each pass and what it made.
 
     Raises:
@@ -119,7 +145,7 @@ def run(graph: Graph, supports: Supports, target: str = "the target", *, limits:
         VerifyError, InternalError: a pass made an invalid graph, or failed: a defect of ours.
     """
     observers = (*_observers.get(), *((on_stage,) if on_stage else ()))
-    passes = stages(supports, target, limits)
+    passes = stages(supports, target, limits, {graph.inputs[i] for i in stable}, exact)
     with failure.stage("recording", graph):
         verify(graph, "recording")
     _report(observers, "recorded", graph)

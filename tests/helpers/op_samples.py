@@ -176,6 +176,29 @@ def convolutions() -> Iterator[Sample]:
                      lambda *v, p=place: ops.conv_weight_grad(*v, kernel=(3,), **p), x, g)
 
 
+def channels_last() -> Iterator[Sample]:
+    for groups in (1, 2):
+        rng = np.random.default_rng(3)
+        place: dict[str, Any] = {"stride": (2,), "padding": ((1, 1),), "dilation": (1,), "groups": groups}
+        x, w, b = (rng.standard_normal(s) for s in ((2, 5, 4), (6, 4 // groups, 3), (6,)))
+        yield sample("channels_last_conv", lambda *v, p=place: ops.channels_last_conv(*v, **p), x, w, b)
+        w = rng.standard_normal((4, 6 // groups, 3))
+        yield sample("channels_last_conv_transpose",
+                     lambda *v, p=place: ops.channels_last_conv_transpose(*v, **p, output_padding=(0,)),
+                     x, w, b)
+        g = rng.standard_normal((2, 3, 6))
+        yield sample("channels_last_conv_weight_grad",
+                     lambda *v, p=place: ops.channels_last_conv_weight_grad(*v, kernel=(3,), **p), x, g)
+
+
+def minimal_filtering() -> Iterator[Sample]:
+    rng = np.random.default_rng(4)
+    x, m = rng.standard_normal((2, 7, 5, 3)), rng.standard_normal((36, 8, 3))
+    padding = ((1, 1), (2, 0))
+    yield sample("winograd_image", lambda x: ops.winograd_image(x, padding=padding), x, gradients=False)
+    yield sample("winograd_result", lambda m: ops.winograd_result(m, shape=(2, 7, 5, 3)), m, gradients=False)
+
+
 def positions() -> Iterator[Sample]:
     """Advanced indexing with positions side by side, apart, and of several shapes."""
     x = np.random.default_rng(2).standard_normal((3, 4, 5, 2))
@@ -281,4 +304,4 @@ def words() -> Iterator[Sample]:
     yield sample("muladd", ops.muladd, X, X * 2, X[0])
 
 
-GROUPS = (others, products, convolutions, positions, loops, branches, words)
+GROUPS = (others, products, convolutions, channels_last, minimal_filtering, positions, loops, branches, words)

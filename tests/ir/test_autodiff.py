@@ -12,7 +12,7 @@ from graphtorch.ir import ops
 from graphtorch.ir.dtype import DType, f32, f64, i64
 from graphtorch.ir.graph import Graph, Location, Type, Value, located
 from graphtorch.ir.literal import Literal
-from graphtorch.ir.op import OPS, Kind, NoBatch, NoGradient, Op
+from graphtorch.ir.op import OPS, Kind, NoBatch, NoGradient, Op, Weight
 from graphtorch.ir.passes.autodiff import pullback, vjp
 from graphtorch.ir.verify import verify
 from random_graphs import Generator
@@ -144,6 +144,7 @@ def test_a_wrong_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         vjp=lambda node, g: (ops.sum(g, dims=(0,), keepdim=False),),
         reference=lambda a, x: x,
         kind=Kind.POINTWISE,
+        weight=Weight.PLAIN,
         batch=NoBatch("is not mapped here"),
     )
     try:

@@ -41,12 +41,15 @@ def guess(dim: Dim) -> int:
 
 
 def choose(p: Contraction, machine: Machine) -> tuple[Contraction, Schedule]:
-    """The contraction, its operands perhaps exchanged, and its schedule."""
+    """The contraction, its operands perhaps exchanged, and its schedule.
+
+    An image in its borders, the second operand, is the one that tiles read element by element.
+    """
     lanes = machine.lanes(p.acc.itemsize)
     if not p.acc.is_floating_point:
         return p, Schedule("loops", lanes)
     best: tuple[float, Contraction, Schedule] | None = None
-    for swap in (False, True):
+    for swap in (True,) if p.gated else (False, True):
         oriented = p.swapped() if swap else p
         both = candidates(oriented, lanes, machine), dot_candidates(oriented, lanes, machine)
         for cost, schedule in itertools.chain(*both):
@@ -67,6 +70,8 @@ class Feeding:
 
 def candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[float, Schedule]]:
     feed = feeding(p, machine)
+    if p.gated:
+        feed = replace(feed, pack_a=False)
     seen: set[Tiling] = set()
     for vectors in WIDTHS:
         columns = column_tiling(p.n, vectors, lanes, not feed.pack_b)
@@ -85,7 +90,9 @@ def candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[f
 def dot_candidates(p: Contraction, lanes: int, machine: Machine) -> Iterator[tuple[float, Schedule]]:
     """Tiles of dot products, where both operands are contiguous along k."""
     axes = [*p.batch, *p.m, *p.n, *p.k]
-    if not p.k or not all(is_affine(x.address, axes) and stride(x.address, p.k[-1]) == 1 for x in (p.a, p.b)):
+    if not p.k or p.gated:
+        return
+    if not all(is_affine(x.address, axes) and stride(x.address, p.k[-1]) == 1 for x in (p.a, p.b)):
         return
     depth = guess(extent_of(p.k[:-1])) * -(-guess(p.k[-1].extent) // lanes)
     for r, c in DOT_TILES:

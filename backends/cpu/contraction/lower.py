@@ -20,22 +20,33 @@ from ...kernels.contraction.problem import Contraction, Emission, Source, axis, 
 from ...kernels.ir import Const, Expr, KType, binary, cast, fma, load
 from ...kernels.program.lowering import Lowering, Region
 from .choice import choose
+from .diagonal import diagonal, diagonal_schedule, diagonal_tile
 from .dot import dot_tile
 from .packing import Packing, pack
 from .schedule import Schedule
 from .split import add_parts, partial_address, partial_slot, parts_of, split
-from .tile import Direct, Packed, emit_tiles, register_tile
+from .tile import Direct, Packed, TileBody, emit_tiles, register_tile
+from .winograd import lower_winograd_result
 from .writer import PartialWriter, ResultWriter
 
 PROBLEMS: dict[str, Callable[[Node, Region, Lowering], Contraction]] = {
     "matmul": matmul_problem, "conv": conv_problem, "conv_transpose": conv_transpose_problem,
     "conv_weight_grad": conv_weight_grad_problem,
+    "channels_last_conv": conv_problem, "channels_last_conv_transpose": conv_transpose_problem,
+    "channels_last_conv_weight_grad": conv_weight_grad_problem,
 }
 
+WITHOUT_SUMS: dict[str, Callable[[Region, Lowering, Node], None]] = {"winograd_result": lower_winograd_result}
+TILES: dict[str, Callable[[int], TileBody]] = {
+    "tile": lambda lanes: register_tile, "dot": dot_tile, "diagonal": lambda lanes: diagonal_tile,
+}
 
 def lower_contraction(region: Region, lowering: Lowering) -> None:
     """Append the launches that compute `region`."""
     node = anchor_of(region)
+    if node.op.name in WITHOUT_SUMS:
+        WITHOUT_SUMS[node.op.name](region, lowering, node)
+        return
     problem = PROBLEMS[node.op.name](node, region, lowering)
     merge_axes(problem)
     for group in (problem.m, problem.n):
@@ -46,19 +57,25 @@ def lower_contraction(region: Region, lowering: Lowering) -> None:
 
 def contract(problem: Contraction, region: Region, lowering: Lowering) -> Schedule:
     """The launches of a contraction by the schedule that is returned."""
-    problem, schedule = choose(problem, lowering.machine)
-    schedule = replace(schedule, split=parts_of(problem, schedule),
-                       parallel=schedule.parallel and not lowering.serial)
-    if schedule.kind == "loops":
-        lower_loop_nest(problem, region, lowering)
+    across = None if lowering.machine.tasks_are_threads else diagonal(problem)
+    if across is not None:
+        return lower_scheduled(across, diagonal_schedule(across, lowering.machine), region, lowering)
+    return lower_scheduled(*choose(problem, lowering.machine), region, lowering)
+
+
+def lower_scheduled(p: Contraction, s: Schedule, region: Region, lowering: Lowering) -> Schedule:
+    """The launches of a schedule, which is returned with the parts that k was cut into."""
+    s = replace(s, split=1 if p.gated else parts_of(p, s), parallel=s.parallel and not lowering.serial)
+    if s.kind == "loops":
+        lower_loop_nest(p, region, lowering)
     else:
-        lower_tiles(problem, region, lowering, schedule)
-    return schedule
+        lower_tiles(p, region, lowering, s)
+    return s
 
 
 def anchor_of(region: Region) -> Node:
     """The region's one contraction op."""
-    found = [n for n in region.nodes if n.op.name in PROBLEMS]
+    found = [n for n in region.nodes if n.op.name in PROBLEMS or n.op.name in WITHOUT_SUMS]
     if len(found) != 1:
         raise TypeError(f"a contraction region holds one of {', '.join(PROBLEMS)}, but this one holds "
                         f"{[n.op.name for n in found]}")
@@ -70,7 +87,7 @@ def lower_tiles(p: Contraction, region: Region, lowering: Lowering, s: Schedule)
     a = packed_slot(p, lowering, s, p.a, True) if s.pack_a else None
     b = packed_slot(p, lowering, s, p.b, False) if s.pack_b else None
     label, flops, moved = f"{region.label} [{s}]", 2 * extent_of(p.axes()), moved_bytes(p, region)
-    emit = dot_tile(s.lanes) if s.kind == "dot" else register_tile
+    emit = TILES[s.kind](s.lanes)
     if s.split == 1:
         e = Emission(lowering, p.space, region.label)
         emit_tiles(e, p, s, feed(e, p, a, p.a, 0), feed(e, p, b, p.b, 0), ResultWriter(e, p, region), emit)

@@ -67,7 +67,8 @@ class Schedule:
     """How a contraction runs.
 
     Attributes:
-        kind: ``tile`` (register tiles), ``dot`` (vectors along k) or ``loops`` (any dtype, no tiles).
+        kind: ``tile`` (register tiles), ``dot`` (vectors along k), ``diagonal`` (vectors along an axis of
+            both operands) or ``loops`` (any dtype, no tiles).
         swap: the operands exchange their roles, so vectors run along m.
         pack_a, pack_b: the operand is copied into the order in which tiles read it.
         split: parts that k is cut into, each a task of its own with its own partial result.

@@ -8,14 +8,15 @@ of the finished vectors (epilogue, transposition, store) is the business of a `W
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from graphtorch.ir.shape import Dim, evaluate
 
 from ...kernels.body.access import lane_mask
 from ...kernels.contraction.problem import Axis, Contraction, Emission, Source, extent_of, stride
-from ...kernels.ir import Const, Expr, KType, Name, Shuffle, binary, cast, fma, load, splat
+from ...kernels.ir import Const, Expr, KType, Name, Shuffle, binary, cast, fma, load, select, splat
+from .borders import Borders, all_of
 from .schedule import Chunk, Schedule, Tiling, chunks
 
 
@@ -230,7 +231,7 @@ def register_tile(e: Emission, p: Contraction, rows: Sequence[Row], columns: Seq
     b_offsets = [b.offset(c.at, c.chunk.offset) for c in columns]
     a_fixed = [e.b.let(e.expr(o), "row") for o in a_offsets]
     b_fixed = [e.b.let(e.expr(o), "column") for o in b_offsets]
-    step = _Step(e, p, a, b, a_fixed, b_fixed, columns, accumulators)
+    step = _Step(e, p, a, b, a_fixed, b_fixed, columns, accumulators, Borders(e, p, rows))
     step.loops(0, e.b.let(a.base(len(rows)), "a_at"), e.b.let(b.base(width), "b_at"), a.steps(len(rows)),
                b.steps(width))
     writer.write(rows, columns, dict(accumulators))
@@ -256,6 +257,8 @@ class _Step:
     offsets: list[Expr]
     columns: Sequence[Column]
     accumulators: dict[tuple[int, int], Name]
+    borders: Borders
+    inside: Sequence[Expr] = ()  # of each row, where some lie outside of the image
 
     def loops(self, depth: int, a_at: Expr, b_at: Expr, a_steps: list[Dim], b_steps: list[Dim]) -> None:
         if depth == len(self.p.k):
@@ -264,11 +267,28 @@ class _Step:
         e = self.e
         kind = "rolled" if len(self.accumulators) >= FULL else "serial"
         axis = self.p.k[depth]
-        with e.b.loop(steps_of(e, self.p, axis), kind, "k") as k:
+        low, high = self.borders.span(axis, steps_of(e, self.p, axis))
+        with e.b.loop(high, kind, "k", lo=low) as k:
             e.space.bind(axis.variable, k)
             a_next = e.b.let(a_at + k * e.expr(a_steps[depth]), "a_at")
             b_next = e.b.let(b_at + k * e.expr(b_steps[depth]), "b_at")
-            self.loops(depth + 1, a_next, b_next, a_steps, b_steps)
+            border = self.borders.across(axis)
+            if border is None:
+                self.loops(depth + 1, a_next, b_next, a_steps, b_steps)
+                return
+            inside = self.borders.inside(border)
+            with e.b.when(all_of(inside)):
+                self.loops(depth + 1, a_next, b_next, a_steps, b_steps)
+            with e.b.otherwise():
+                self.outside(inside, a_next).loops(depth + 1, Const(0), b_next, a_steps, b_steps)
+
+    def outside(self, inside: Sequence[Expr], a_at: Expr) -> _Step:
+        """The same where some rows lie outside of the image: these read its beginning, and count as 0."""
+        b = self.e.b
+        inside = self.borders.both(self.inside, inside)
+        rows = [b.let(select(x, a_at + row, Const(0)), "row")
+                for x, row in zip(inside, self.rows, strict=True)]
+        return replace(self, rows=rows, inside=inside)
 
     def multiply(self, a_at: Expr, b_at: Expr) -> None:
         b = self.e.b
@@ -277,6 +297,8 @@ class _Step:
         a_buffer = self.e.buffer(self.a.source.slot, hint="a")
         for i, row in enumerate(self.rows):
             scalar = b.let(self._cast(load(a_buffer, a_at + row), self.a), "s")
+            if self.inside:
+                scalar = b.let(select(self.inside[i], scalar, Const(0.0, scalar.type)), "s")
             for j, vector in enumerate(vectors):
                 total = self.accumulators[i, j]
                 b.assign(total, fma(splat(scalar, vector.type.lanes), vector, total))

@@ -60,7 +60,8 @@ class ResultWriter:
     def _biased(self, value: Expr, index: Sequence[Dim]) -> Expr:
         """Plus the bias of a convolution, before the sum is rounded to the result's dtype."""
         for bias in self.p.node.operands[2:]:
-            value = binary("add", value, cast(self.reader.value(bias, (index[1],), {}), self.p.acc))
+            at = (index[self.p.channel],)
+            value = binary("add", value, cast(self.reader.value(bias, at, {}), self.p.acc))
         return value
 
     def _transposed(self, rows: Sequence[Row], columns: Sequence[Column]) -> bool:

@@ -20,6 +20,7 @@ from .sampling import lower_sample, lower_sample_grad
 from .scatter import SCATTERS, lower_scatter
 from .sort import lower_sort
 from .suppression import lower_nms
+from .winograd import lower_winograd_image
 
 Lower = Callable[[Places, Node], None]
 OPAQUE: dict[str, Lower] = {
@@ -40,6 +41,7 @@ OPAQUE: dict[str, Lower] = {
     "sample_bilinear": lower_sample,
     "sample_bilinear_grad": lower_sample_grad,
     "nms": lower_nms,
+    "winograd_image": lower_winograd_image,
 }
 CHOSEN: dict[str, Callable[[Node], bool]] = {
     "max_pool": by_rows, "avg_pool": by_rows, "avg_pool_grad": grad_by_rows,

@@ -7,13 +7,15 @@ position), padded with zeros, and differ in what they sum over:
     conv_weight_grad w[g, f, c, k] = sum over n, o     x * y[n, g, f, o]
 
 A transposed convolution is a convolution of stride 1 with the kernel turned round, of the image with
-`stride` - 1 zeros between its elements. Blocks of threads see where zeros are as they read the image; for
-others it is copied once with zeros in it.
+`stride` - 1 zeros between its elements. Blocks of threads, and kernels of images whose channels are
+neighbours, see where zeros are as they read the image; for others it is copied once with zeros in it.
+
+Images lie as [N, C, *S], or as [N, *S, C] where the op says so (`is_channels_last`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from graphtorch.ir.graph import Node, Value
@@ -22,6 +24,7 @@ from graphtorch.ir.shape import Dim, Shape, contiguous_strides
 from ...cpu.contraction.packing import padded_copy
 from ..body.space import Space
 from ..program.lowering import Lowering, Region
+from ..program.program import Slot
 from .operands import accumulator, plain_source, source_of
 from .problem import Axis, Contraction, Gate, Source, axis
 
@@ -32,38 +35,63 @@ def conv_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
     x, w = node.operands[:2]
     attrs = node.attrs
     low = [p[0] for p in attrs.padding]
-    sizes = [s + sum(p) for s, p in zip(x.shape[2:], attrs.padding, strict=True)]
-    image = _image(region, lowering, x, low, [1] * len(low), sizes)
+    pixels = first(x.shape, is_channels_last(node))[2:]
+    sizes = [s + sum(p) for s, p in zip(pixels, attrs.padding, strict=True)]
+    gated = sees_zeros(node, w.shape[2:], w.shape[1], lowering)
+    image = _image(node, region, lowering, low, [1] * len(low), sizes, gated)
     return _forward(node, region, lowering, image, w, attrs.stride, attrs.dilation, turned=False)
 
 
 def conv_transpose_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
-    x, w = node.operands[:2]
-    attrs = node.attrs
+    w, attrs = node.operands[1], node.attrs
+    out = first(node.types[0].shape, is_channels_last(node))[2:]
     reach = [d * (k - 1) for d, k in zip(attrs.dilation, w.shape[2:], strict=True)]
     low = [r - p[0] for r, p in zip(reach, attrs.padding, strict=True)]
-    sizes = [o + r for o, r in zip(node.types[0].shape[2:], reach, strict=True)]
-    image = _image(region, lowering, x, low, attrs.stride, sizes)
+    sizes = [o + r for o, r in zip(out, reach, strict=True)]
+    gated = sees_zeros(node, w.shape[2:], w.shape[0] // attrs.groups, lowering) and (
+        max(attrs.stride) == 1 or lowering.machine.tasks_are_threads)
+    image = _image(node, region, lowering, low, attrs.stride, sizes, gated)
     return _forward(node, region, lowering, image, w, (1,) * len(low), attrs.dilation, turned=True)
+
+
+def is_channels_last(node: Node) -> bool:
+    """Whether the images of a convolution lie as [N, *S, C]."""
+    return node.op.name.startswith("channels_last")
+
+
+def first(shape: Shape, last: bool) -> Shape:
+    """The sizes [N, C, *S] of an image."""
+    return (shape[0], shape[-1], *shape[1:-1]) if last else shape
+
+
+def _lying(index: Sequence[Dim], last: bool) -> tuple[Dim, ...]:
+    """Sizes or places along N, C and *S, in the order of memory."""
+    return (index[0], *index[2:], index[1]) if last else tuple(index)
+
+
+Read = Callable[[Space, Sequence[Dim]], Source]
 
 
 @dataclass(frozen=True)
 class _Image:
-    """An image in memory of `shape`, which begins at `low` of the one that is read, of spatial `sizes`.
+    """An image of `shape` [N, C, *S], which begins at `low` of the one that is read, of spatial `sizes`.
 
-    Between its elements are `spread` - 1 zeros, and others around it.
+    Between its elements are `spread` - 1 zeros, and others around it. `read` gives what lies at an index, in
+    the order of memory, in which channels are `last` or not.
     """
 
-    source: Source
+    read: Read
     shape: Shape
     low: Sequence[Dim]
     spread: Sequence[int]
     sizes: Sequence[Dim]
+    last: bool
 
     def at(self, space: Space, image: Dim, channel: Dim, pixels: Sequence[Dim]) -> Source:
         """The element there."""
         index, gates = [image, channel], []
-        strides = contiguous_strides(self.shape)[2:]
+        lying = contiguous_strides(_lying(self.shape, self.last))
+        strides = first(lying, self.last)[2:]
         for pixel, low, step, size, extent, hop in zip(pixels, self.low, self.spread, self.sizes,
                                                        self.shape[2:], strides, strict=True):
             place = pixel - low
@@ -71,19 +99,58 @@ class _Image:
             inside = (low == 0 and size == extent) or space.within(place, extent)
             if step != 1 or not inside:
                 gates.append(Gate(place, extent, step, 0 if step == 1 else hop))
-        return replace(self.source.at(space.linear(index, self.shape)), gates=tuple(gates))
+        return replace(self.read(space, _lying(index, self.last)), gates=tuple(gates))
 
 
-def _image(region: Region, lowering: Lowering, x: Value, low: Sequence[Dim], spread: Sequence[int],
-           sizes: Sequence[Dim]) -> _Image:
-    """The image with its zeros: as it is for blocks of threads, or where it has none; else copied."""
+def sees_zeros(node: Node, kernel: Shape, channels: Dim, lowering: Lowering) -> bool:
+    """Whether kernels leave out what lies beyond the image instead of reading zeros.
+
+    Tiles do so along axes of the kernel, and not where they would ask for each few of the `channels` that a
+    result reads.
+    """
+    if lowering.machine.tasks_are_threads:
+        return True
+    many = channels == 1 or (isinstance(channels, int) and channels >= LONG_LOOP)
+    return is_channels_last(node) and many and node.types[0].dtype.is_floating_point \
+        and all(k != 1 or not any(p) for k, p in zip(kernel, node.attrs.padding, strict=True))
+
+
+def _image(node: Node, region: Region, lowering: Lowering, low: Sequence[Dim], spread: Sequence[int],
+           sizes: Sequence[Dim], gated: bool) -> _Image:
+    """The node's first operand with its zeros: as it is where it has none or `gated`; else copied."""
+    x, last = node.operands[0], is_channels_last(node)
+    shape = first(x.shape, last)
+    none = all(p == 0 for p in low) and all(s == 1 for s in spread) and tuple(sizes) == shape[2:]
+    if none and last:  # channels may be strided: tiles read them one by one
+        def strided(space: Space, index: Sequence[Dim]) -> Source:
+            return source_of(region, lowering, space, x, index)
+        return _Image(strided, shape, low, spread, sizes, last)
     source = plain_source(region, lowering, x)
-    none = all(p == 0 for p in low) and all(s == 1 for s in spread) and tuple(sizes) == x.shape[2:]
-    if none or lowering.machine.tasks_are_threads:
-        return _Image(source, x.shape, low, spread, sizes)
-    slot = padded_copy(lowering, Space(), source, x.shape, [int(p) for p in low], spread, sizes)
-    ones = [1] * len(sizes)
-    return _Image(Source(slot, x.dtype, 0), (*x.shape[:2], *sizes), [0] * len(sizes), ones, sizes)
+    if none or gated:
+        return _Image(_in_memory(source, x.shape), shape, low, spread, sizes, last)
+    before, ones = [int(p) for p in low], [1] * len(sizes)
+    slot = _padded_last(lowering, source, x.shape, before, spread, sizes) if last else \
+        padded_copy(lowering, Space(), source, x.shape, before, spread, sizes)
+    padded = (*shape[:2], *sizes)
+    read = _in_memory(Source(slot, x.dtype, 0), _lying(padded, last))
+    return _Image(read, padded, [0] * len(sizes), ones, sizes, last)
+
+
+def _in_memory(source: Source, shape: Shape) -> Read:
+    return lambda space, index: source.at(space.linear(index, shape))
+
+
+def _padded_last(lowering: Lowering, source: Source, shape: Shape, low: Sequence[int],
+                 spread: Sequence[int], sizes: Sequence[Dim]) -> Slot:
+    """The padded copy of [N, *S, C], as an image of one channel: where pixels of a row stay neighbours, these
+    are one long row; else channels are a last spatial dimension."""
+    channels = shape[-1]
+    if spread[-1] == 1 and isinstance(channels, int):
+        rows = [*shape[1:-2], shape[-2] * channels]
+        before, out = [*low[:-1], low[-1] * channels], [*sizes[:-1], sizes[-1] * channels]
+        return padded_copy(lowering, Space(), source, (shape[0], 1, *rows), before, spread, out)
+    return padded_copy(lowering, Space(), source, (shape[0], 1, *shape[1:]), [*low, 0], [*spread, 1],
+                       [*sizes, channels])
 
 
 class _Axes:
@@ -105,32 +172,38 @@ class _Axes:
 
 def _forward(node: Node, region: Region, lowering: Lowering, image: _Image, w: Value,
              stride: Sequence[int], dilation: Sequence[int], turned: bool) -> Contraction:
-    space, shape, groups = Space(), node.types[0].shape, node.attrs.groups
-    x = node.operands[0]
+    last, groups, space = image.last, node.attrs.groups, Space()
+    stored = node.types[0].shape
+    shape = first(stored, last)
     axes = _Axes(space, shape[0], groups, shape[2:], w.shape[2:])
-    f, c = axis(space, shape[1] // groups), axis(space, x.shape[1] // groups)
+    f, c = axis(space, shape[1] // groups), axis(space, image.shape[1] // groups)
     right = image.at(space, axes.image.variable, axes.channel(c), axes.pixels(stride, dilation))
     taps = [k.extent - 1 - k.variable if turned else k.variable for k in axes.kernel]
     at = (axes.channel(c), f.variable, *taps) if turned else (axes.channel(f), c.variable, *taps)
     left = source_of(region, lowering, space, w, at)
-    index = (axes.image.variable, axes.channel(f), *[o.variable for o in axes.out])
-    many = isinstance(c.extent, int) and c.extent >= LONG_LOOP
+    index = _lying((axes.image.variable, axes.channel(f), *[o.variable for o in axes.out]), last)
+    many = last or (isinstance(c.extent, int) and c.extent >= LONG_LOOP)
     k = [*axes.kernel, c] if many else [c, *axes.kernel]
-    return Contraction(node, space, [axes.image, axes.group], [f], axes.out, k, left, right, index,
-                       space.linear(index, shape), shape, accumulator(x.dtype))
+    batch, out = ([axes.group], [axes.image, *axes.out]) if last else ([axes.image, axes.group], axes.out)
+    return Contraction(node, space, batch, [f], out, k, left, right, index, space.linear(index, stored),
+                       stored, accumulator(node.types[0].dtype), channel=len(index) - 1 if last else 1)
 
 
 def conv_weight_grad_problem(node: Node, region: Region, lowering: Lowering) -> Contraction:
-    x, g = node.operands
+    g, last = node.operands[1], is_channels_last(node)
     attrs, shape, space = node.attrs, node.types[0].shape, Space()
-    sizes = [s + sum(p) for s, p in zip(x.shape[2:], attrs.padding, strict=True)]
-    image = _image(region, lowering, x, [p[0] for p in attrs.padding], [1] * len(sizes), sizes)
-    axes = _Axes(space, x.shape[0], attrs.groups, g.shape[2:], shape[2:])
-    f, c = axis(space, g.shape[1] // attrs.groups), axis(space, shape[1])
+    pixels = first(node.operands[0].shape, last)[2:]
+    sizes = [s + sum(p) for s, p in zip(pixels, attrs.padding, strict=True)]
+    image = _image(node, region, lowering, [p[0] for p in attrs.padding], [1] * len(sizes), sizes,
+                   lowering.machine.tasks_are_threads)
+    given = first(g.shape, last)
+    axes = _Axes(space, given[0], attrs.groups, given[2:], shape[2:])
+    f, c = axis(space, given[1] // attrs.groups), axis(space, shape[1])
     right = image.at(space, axes.image.variable, axes.channel(c), axes.pixels(attrs.stride, attrs.dilation))
     outputs = (axes.image.variable, axes.channel(f), *[o.variable for o in axes.out])
-    left = source_of(region, lowering, space, g, outputs)
+    left = source_of(region, lowering, space, g, _lying(outputs, last))
     index = (axes.channel(f), c.variable, *[k.variable for k in axes.kernel])
+    n = [*axes.kernel, c] if last else [c, *axes.kernel]
     k = [axes.image, *axes.out]
-    return Contraction(node, space, [axes.group], [f], [c, *axes.kernel], k, left, right, index,
-                       space.linear(index, shape), shape, accumulator(x.dtype))
+    return Contraction(node, space, [axes.group], [f], n, k, left, right, index,
+                       space.linear(index, shape), shape, accumulator(node.operands[0].dtype))

@@ -14,6 +14,12 @@ from ..ir import Expr, binary, cast
 from ..program.lowering import Lowering, Region
 from .problem import Axis, Emission, Source, flat
 
+SHORT = 64  # elements of a last dimension that are too few for a task
+
+
+def known_below(extent: Dim, limit: int) -> bool:
+    return isinstance(extent, int) and extent < limit
+
 
 def accumulator(dtype: DType) -> DType:
     """The dtype that products of `dtype` are summed in."""
@@ -53,7 +59,8 @@ def computed(region: Region, lowering: Lowering, value: Value) -> Source:
         result = reader.value(value, [a.variable for a in axes], {})
         e.b.store(e.buffer(slot, "write", "y"), e.expr(flat(axes)), cast(result, value.dtype))
 
-    e.tasks([(e.binder(a), a.extent) for a in axes[:-1]], lambda: e.loop_over(axes[-1:], element))
+    inner = 2 if len(axes) > 2 and known_below(axes[-1].extent, SHORT) else 1
+    e.tasks([(e.binder(a), a.extent) for a in axes[:-inner]], lambda: e.loop_over(axes[-inner:], element))
     e.launch("operand")
     return Source(slot, value.dtype, 0)
 

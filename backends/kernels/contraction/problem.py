@@ -92,6 +92,7 @@ class Contraction:
         index: the result's index in those variables (without k); `address` its row-major position.
         acc: dtype of the sums.
         limits: by name of a k axis a size that its extent is cut to.
+        channel: the dimension of the result that a bias runs along.
     """
 
     node: Node
@@ -107,6 +108,12 @@ class Contraction:
     shape: Shape
     acc: DType
     limits: dict[str, Dim] = field(default_factory=dict)
+    channel: int = 1
+
+    @property
+    def gated(self) -> bool:
+        """Whether an operand has zeros that are not in memory."""
+        return bool(self.a.gates or self.b.gates)
 
     def swapped(self) -> Contraction:
         """The same with the operands' roles exchanged."""

@@ -16,7 +16,7 @@ from graphtorch.ir.shape import Dim, Shape, numel
 from ..ir import Kernel
 from ..machine import STEP_TASK_NS, Machine
 from ..text import nameless
-from .program import ErrorSite, Item, Launch, Program, Slot
+from .program import ErrorSite, Item, Launch, Program, Slot, flat
 
 
 @dataclass(eq=False)
@@ -120,6 +120,8 @@ class Lowering:
         self._made: list[Slot] = []
         self._errors = 0  # how often a site was asked for
         self.task_ns = machine.task_ns
+        self._keeps = False  # what is lowered is computed when weights change
+        self._kept: list[Slot] = []  # memory of that
         self.serial = False  # in a loop that runs in parts: its kernels run on one thread each
 
     def slot(self, value: Value) -> Slot:
@@ -153,7 +155,10 @@ class Lowering:
 
     def temporary(self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = "") -> Slot:
         """Memory for the time between its first and its last launch; `elements` where padded."""
-        return self._new("temporary", dtype, shape, elements, name)
+        slot = self._new("packed" if self._keeps else "temporary", dtype, shape, elements, name)
+        if self._keeps:
+            self._kept.append(slot)
+        return slot
 
     def packed(self, dtype: DType, shape: Shape, elements: Dim | None = None, name: str = "") -> Slot:
         """Memory that a prologue launch fills and that is kept between calls."""
@@ -235,6 +240,30 @@ class Lowering:
             yield self._block
         finally:
             self._block, self.task_ns = before, task_ns
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Launches made inside go to the prologue, and memory they need is kept between calls."""
+        before, self._block, self._keeps = self._block, self.program.prologue, True  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            self._block, self._keeps = before, False
+
+    def forget(self) -> None:
+        """Nothing is kept but what calls read, once everything is lowered: scaled filters, say, that were
+        packed."""
+        if self.program.symbols:
+            return  # the memory of a call has no size when weights change
+        launches = flat(self.program.launches)
+        read = {root for launch in launches for slot in launch.slots for root in slot.roots()}
+        for slot in self._kept:
+            if slot not in read:
+                slot.kind = "temporary"
+
+    def keep(self, value: Value) -> None:
+        """From now on `value` counts as one that seldom changes."""
+        self._stable.add(value)
 
     def fail_site(self, node: Node, message: str, kind: str = "index") -> int:
         """The number under which kernels report that `message` happened at `node`."""

@@ -1,0 +1,116 @@
+"""Winograd's filtering (`ir.ops.winograd`): transforms of tiles, and the one after its matrix products.
+
+Vectors run along channels. A tile is transformed along columns, then along rows: sums of at most four numbers
+each. Tiles at the border of an image read, or write, under a condition a row and pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphtorch.ir.graph import Node
+from graphtorch.ir.ops.winograd import RESULT, TILE, WINDOW, tiles
+from graphtorch.ir.shape import Dim
+
+from ...kernels.body.access import lane_mask
+from ...kernels.body.space import Space
+from ...kernels.contraction.operands import accumulator, plain_source
+from ...kernels.contraction.problem import Contraction, Emission, Source, axis
+from ...kernels.ir import Const, Expr, binary, cast, fma, load
+from ...kernels.program.lowering import Lowering, Region
+from .borders import all_of
+from .schedule import Chunk, chunks
+from .tile import Column
+from .writer import ResultWriter
+
+Matrix = Sequence[Sequence[float]]
+
+
+def transformed(e: Emission, matrix: Matrix, values: Sequence[Expr]) -> list[Expr]:
+    """``matrix @ values``: of numbers that are 0 nothing is read, by 1 nothing is multiplied."""
+    return [e.b.let(_combined(row, values), "t") for row in matrix]
+
+
+def _combined(row: Sequence[float], values: Sequence[Expr]) -> Expr:
+    total: Expr | None = None
+    for number, value in sorted(zip(row, values, strict=True), key=lambda pair: pair[0] < 0):
+        if number == 0:
+            continue
+        if total is None:
+            total = value if number == 1 else binary("mul", value, Const(float(number), value.type))
+        elif number == 1:
+            total = binary("add", total, value)
+        elif number == -1:
+            total = binary("sub", total, value)
+        else:
+            total = fma(Const(float(number), value.type), value, total)
+    assert total is not None, "a row of zeros"
+    return total
+
+
+def on_both_sides(e: Emission, matrix: Matrix, square: Sequence[Sequence[Expr]]) -> list[list[Expr]]:
+    """``matrix @ square @ matrix^T``."""
+    columns = [transformed(e, matrix, [row[j] for row in square]) for j in range(len(square[0]))]
+    return [transformed(e, matrix, [column[i] for column in columns]) for i in range(len(matrix))]
+
+
+def along_channels(e: Emission, channels: int, lanes: int, body: Callable[[Expr, Chunk], None]) -> None:
+    """`body` at the first channel of each vector."""
+    *_, last = chunks(channels, lanes)
+    whole = channels // lanes
+    if whole:
+        with e.b.loop(whole * lanes, name="c", step=lanes) as c:
+            body(c, Chunk(0, lanes, lanes))
+    if channels % lanes:
+        body(Const(whole * lanes), last)
+
+
+def lower_winograd_result(region: Region, lowering: Lowering, node: Node) -> None:
+    """Launch the transform back, with the region's epilogue."""
+    m = node.operands[0]
+    images, height, width, filters = node.types[0].shape
+    space, acc = Space(), accumulator(m.dtype)
+    image, y, x, f = (axis(space, d) for d in (images, height, width, filters))
+    down, across = axis(space, tiles(height)), axis(space, tiles(width))
+    source = plain_source(region, lowering, m)
+    index = (image.variable, y.variable, x.variable, f.variable)
+    shape = node.types[0].shape
+    nothing = Source(source.slot, source.dtype, 0)
+    p = Contraction(node, space, [], [image, y, x], [f], [], nothing, nothing, index,
+                    space.linear(index, shape), shape, acc, channel=3)
+    e = Emission(lowering, space, region.label)
+    writer = ResultWriter(e, p, region)
+    given = e.buffer(source.slot, hint="m")
+    lanes = lowering.machine.lanes(acc.itemsize)
+    count = images * down.extent * across.extent
+    tile = (image.variable * down.extent + down.variable) * across.extent + across.variable
+
+    def one(c: Expr, chunk: Chunk, at: Expr) -> None:
+        space.bind(f.variable, c)
+        mask = lane_mask(chunk.valid, chunk.lanes)
+        square = [[e.b.let(cast(load(given, at + e.expr((i * WINDOW + j) * count * filters) + c, chunk.lanes,
+                                     mask), acc), "m") for j in range(WINDOW)] for i in range(WINDOW)]
+        made = on_both_sides(e, RESULT, square)
+        column = Column({f.name: f.variable}, f, chunk, chunk.valid)
+        for i in range(TILE):
+            for j in range(TILE):
+                row = {y.name: y.variable + i, x.name: x.variable + j}
+                limits = {a.name: a.extent for a in (y, x) if a.extent % TILE != 0}
+                with e.b.when(_inside(e, row, limits)) if limits else e.b.loop(1) as _:
+                    writer.write([row], [column], {(0, 0): made[i][j]})
+
+    def body() -> None:
+        e.space.bind(y.variable, e.b.let(e.expr(down.variable * TILE), "y"))
+        e.space.bind(x.variable, e.b.let(e.expr(across.variable * TILE), "x"))
+        at = e.b.let(e.expr(tile * filters), "at")
+        along_channels(e, int(filters), lanes, lambda c, k: one(c, k, at))
+
+    e.tasks([(e.binder(a), a.extent) for a in (image, down)], lambda: e.loop_over([across], body))
+    e.launch(region.label, m.type.numel * 4, (m.type.numel + node.types[0].numel) * m.dtype.itemsize)
+
+
+def _inside(e: Emission, row: dict[str, Dim], sizes: dict[str, Dim]) -> Expr:
+    """Whether a result of a tile is one of the image."""
+    return all_of([binary("lt", e.expr(row[name]), e.expr(size)) for name, size in sizes.items()])
+
+

@@ -1,0 +1,71 @@
+"""The transform of an image's tiles that begins Winograd's filtering (`ir.ops.winograd`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphtorch.ir.graph import Node
+from graphtorch.ir.ops.winograd import IMAGE, TILE, WINDOW, tiles
+from graphtorch.ir.shape import Dim
+
+from ...kernels.body.access import lane_mask, store_lanes
+from ...kernels.body.space import Space
+from ...kernels.contraction.operands import accumulator
+from ...kernels.contraction.problem import Emission, axis
+from ...kernels.ir import Const, Expr, binary, cast, load, splat
+from ..contraction.schedule import Chunk
+from ..contraction.winograd import along_channels, on_both_sides
+from ..loops.places import Places
+
+
+def lower_winograd_image(places: Places, node: Node) -> None:
+    """Launch the transform of the image's tiles."""
+    x, lowering = node.operands[0], places.lowering
+    images, height, width, channels = x.shape
+    (top, bottom), (left, right) = node.attrs.padding
+    space, acc = Space(), accumulator(x.dtype)
+    rows, columns = tiles(height + top + bottom - 2), tiles(width + left + right - 2)
+    image, down, across = (axis(space, d) for d in (images, rows, columns))
+    e = Emission(lowering, space, "winograd_image")
+    given = e.buffer(places.materialise(x), hint="x")
+    made = e.buffer(places.result_slot(node.result()), "write", "y")
+    lanes = lowering.machine.lanes(acc.itemsize)
+    first_row, first_column = down.variable * TILE - top, across.variable * TILE - left
+    tile = (image.variable * rows + down.variable) * columns + across.variable
+    count = images * rows * columns
+
+    def vector(at: Expr, c: Expr, chunk: Chunk, i: int, j: int, inside: Expr | None) -> Expr:
+        mask = lane_mask(chunk.valid, chunk.lanes)
+        if inside is not None:
+            here = splat(inside, chunk.lanes)
+            mask = here if mask is None else binary("and", mask, here)
+        where = at + e.expr((i * width + j) * channels) + c
+        return e.b.let(cast(load(given, where, chunk.lanes, mask), acc), "d")
+
+    def one(c: Expr, chunk: Chunk, at: Expr, to: Expr, inside: Sequence[Sequence[Expr]] | None) -> None:
+        square = [[vector(at, c, chunk, i, j, binary("and", inside[0][i], inside[1][j]) if inside else None)
+                   for j in range(WINDOW)] for i in range(WINDOW)]
+        for a, row in enumerate(on_both_sides(e, IMAGE, square)):
+            for b, value in enumerate(row):
+                where = to + e.expr((a * WINDOW + b) * count * channels) + c
+                store_lanes(e.b, made, where, cast(value, x.dtype), chunk.valid, e.masks)
+
+    def body() -> None:
+        at = e.b.let(e.expr(((image.variable * height + first_row) * width + first_column) * channels), "at")
+        to = e.b.let(e.expr(tile * channels), "to")
+        inside = [[e.b.let(_within(e, first + i, size), "inside") for i in range(WINDOW)]
+                  for first, size in ((first_row, height), (first_column, width))]
+        ends = [binary("and", side[0], side[-1]) for side in inside]
+        with e.b.when(e.b.let(binary("and", *ends), "whole")):
+            along_channels(e, int(channels), lanes, lambda c, k: one(c, k, at, to, None))
+        with e.b.otherwise():
+            along_channels(e, int(channels), lanes, lambda c, k: one(c, k, at, to, inside))
+
+    e.tasks([(e.binder(a), a.extent) for a in (image, down)], lambda: e.loop_over([across], body))
+    moved = (x.type.numel + node.types[0].numel) * x.dtype.itemsize
+    e.launch("winograd_image", node.types[0].numel * 6, moved)
+
+
+def _within(e: Emission, at: Dim, size: Dim) -> Expr:
+    place = e.b.let(e.expr(at), "pixel")
+    return binary("and", binary("le", Const(0), place), binary("lt", place, e.expr(size)))

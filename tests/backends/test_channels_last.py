@@ -1,0 +1,108 @@
+"""Convolutions of images whose channels are neighbours, against the reference: geometry, groups, views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from contracting import check
+from graphtorch.backends.cpu.contraction.schedule import Machine
+from graphtorch.ir import ops
+from graphtorch.ir.dtype import DType, bf16, f64
+from graphtorch.ir.graph import Value
+from graphtorch.ir.op import Op
+from graphtorch.ir.shape import Dim, symbol
+
+BATCH = symbol("batch")
+MACHINES = {"sse": Machine(16, 16), "avx2": Machine(32, 16), "avx512": Machine(64, 32)}
+ONE = ((1, 1), (1, 1))
+Case = tuple[Callable[..., Value], list[Sequence[Dim]]]
+
+
+def last(shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    return (shape[0], *shape[2:], shape[1])
+
+
+def made(op: Op, shapes: Sequence[Sequence[Dim]], images: int = 1, **given: object) -> Case:
+    """A case from the shapes of the plain op."""
+    rank = len(shapes[0]) - 2
+    ones = (1,) * rank
+    attrs = {"stride": ones, "padding": ((0, 0),) * rank, "dilation": ones, "groups": 1, **given}
+    return lambda *v: op(*v, **attrs), [last(s) if i < images else s for i, s in enumerate(shapes)]
+
+
+def conv(*shapes: Sequence[Dim], **given: object) -> Case:
+    return made(ops.channels_last_conv, shapes, **given)
+
+
+def transposed(*shapes: Sequence[Dim], **given: object) -> Case:
+    given = {"output_padding": (0,) * (len(shapes[0]) - 2), **given}
+    return made(ops.channels_last_conv_transpose, shapes, **given)
+
+
+def weight_grad(kernel: tuple[int, ...], *shapes: Sequence[Dim], **given: object) -> Case:
+    return made(ops.channels_last_conv_weight_grad, shapes, 2, kernel=kernel, **given)
+
+
+CASES = {
+    "few channels": conv((2, 3, 19, 21), (20, 3, 3, 3), (20,), stride=(2, 2), padding=ONE),
+    "asymmetric padding": conv((2, 3, 9, 11), (7, 3, 3, 3), padding=((1, 2), (0, 1))),
+    "dilation": conv((2, 3, 19, 21), (20, 3, 3, 3), dilation=(2, 3)),
+    "groups": conv((2, 6, 10, 10), (8, 3, 3, 3), (8,), groups=2),
+    "depthwise": conv((2, 40, 14, 14), (40, 1, 3, 3), (40,), groups=40, padding=ONE),
+    "depthwise stride": conv((1, 24, 15, 14), (24, 1, 5, 5), groups=24, stride=(2, 2),
+                             padding=((2, 2), (2, 2))),
+    "depthwise, two filters a channel": conv((1, 6, 9, 9), (12, 1, 3, 3), groups=6),
+    "1x1": conv((2, 64, 14, 14), (32, 64, 1, 1), (32,)),
+    "1x1 stride": conv((1, 32, 14, 14), (48, 32, 1, 1), stride=(2, 2)),
+    "3x3": conv((1, 64, 28, 28), (64, 64, 3, 3), padding=ONE),
+    "1d": conv((2, 5, 40), (12, 5, 5), padding=((2, 2),)),
+    "3d": conv((2, 3, 6, 7, 8), (5, 3, 3, 3, 3), padding=((1, 1),) * 3, stride=(1, 2, 1)),
+    "no images": conv((0, 3, 9, 11), (7, 3, 3, 3)),
+    "input": transposed((2, 16, 10, 10), (16, 6, 5, 5)),
+    "input stride": transposed((2, 16, 10, 10), (16, 6, 3, 3), (6,), stride=(2, 2), padding=ONE,
+                               output_padding=(1, 1)),
+    "input depthwise": transposed((2, 16, 10, 10), (16, 1, 3, 3), groups=16, stride=(2, 1),
+                                  padding=((1, 0), (3, 1))),
+    "input 1d dilation": transposed((2, 4, 10), (4, 3, 3), stride=(3,), dilation=(2,)),
+    "weight": weight_grad((3, 3), (4, 8, 14, 14), (4, 12, 14, 14), padding=ONE),
+    "weight 1x1": weight_grad((1, 1), (4, 24, 14, 14), (4, 32, 14, 14)),
+    "weight stride": weight_grad((3, 3), (4, 8, 14, 14), (4, 12, 7, 7), stride=(2, 2), padding=ONE),
+    "weight groups": weight_grad((3, 3), (4, 8, 14, 14), (4, 12, 14, 14), groups=2, padding=ONE),
+    "weight depthwise": weight_grad((3, 3), (4, 24, 14, 14), (4, 24, 14, 14), groups=24, padding=ONE),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_against_the_reference(name: str) -> None:
+    build, shapes = CASES[name]
+    check(build, shapes, stable=() if name.startswith("weight") else (1,))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", ["few channels", "groups", "depthwise", "3x3", "input", "weight",
+                                  "weight depthwise"])
+def test_any_vector_width(machine: str, name: str) -> None:
+    build, shapes = CASES[name]
+    check(build, shapes, target=MACHINES[machine])
+
+
+@pytest.mark.parametrize("dtype", [f64, bf16])
+def test_dtypes(dtype: DType) -> None:
+    for name in ("few channels", "depthwise", "weight stride"):
+        check(*CASES[name], dtype)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5])
+def test_symbolic_batch(size: int) -> None:
+    check(*conv((BATCH, 6, 14, 14), (16, 6, 5, 5), (16,), padding=ONE), stable=(1, 2), batch=size)
+    check(*conv((BATCH, 16, 9, 9), (16, 1, 3, 3), groups=16, padding=ONE), batch=size)
+    check(*weight_grad((5, 5), (BATCH, 6, 14, 14), (BATCH, 16, 10, 10)), batch=size)
+
+
+def test_an_image_in_the_other_order_is_read_where_it_lies() -> None:
+    def build(x: Value, w: Value) -> Value:
+        return CASES["1x1"][0](ops.permute(x, dims=(0, 2, 3, 1)), w)
+    program = check(build, [(2, 64, 14, 14), (32, 64, 1, 1)], stable=(1,))
+    assert not any(launch.label.startswith(("copy", "permute", "operand")) for launch in program.launches)
