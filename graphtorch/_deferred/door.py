@@ -15,12 +15,14 @@ from graphtorch.backends.gpu import devices
 from graphtorch.backends.gpu.buffer import DeviceBuffer
 from graphtorch.backends.gpu.device import Device
 from graphtorch.ir.dtype import DType
-from graphtorch.ir.graph import Graph
+from graphtorch.ir.graph import Graph, Type
 from graphtorch.ir.shape import Condition
 
 from .. import _settings
 from .._types import CPU, device, gpu
-from .failures import out_of_memory
+from .failures import OutOfMemoryError, out_of_memory
+
+ALWAYS_FITS = 1 << 24  # elements: nothing is asked about fewer
 
 CHOSEN = os.environ.get("GRAPHTORCH_TARGET")  # how every graph runs; None: as it pays
 
@@ -48,6 +50,19 @@ def on_gpu(place: device, key: object) -> object:
 def device_of(place: device) -> Device:
     """What runs programs and holds memory for `place`, a GPU."""
     return devices.device(place.index or 0)
+
+
+def check_room(made: Type, place: device) -> None:
+    """Whether a GPU could hold a tensor that is made on it, though nobody may ever store its elements.
+
+    Raises: OutOfMemoryError.
+    """
+    size = made.numel
+    if place.type == "cuda" and isinstance(size, int) and size > ALWAYS_FITS:
+        total, wanted = device_of(place).properties.memory, size * made.dtype.itemsize
+        if wanted > total:
+            raise OutOfMemoryError(f"CUDA out of memory. Tried to allocate {wanted:,} bytes. GPU "
+                                   f"{place.index or 0} has a total capacity of {total:,} bytes")
 
 
 def gpus() -> int:

@@ -17,7 +17,7 @@ from graphtorch.ir.shape import SymInt
 
 from .. import _types
 from .._deferred.at_once import element
-from .._deferred.door import Buffer, uploaded
+from .._deferred.door import Buffer, check_room, uploaded
 from .._deferred.making import from_value
 from .._deferred.memory_order import order_asked, view_of
 from .._deferred.storage import Leaf, MetaLeaf
@@ -278,6 +278,7 @@ def place_for(given: Any, out: Any) -> _types.device:
 def _made(
     value: Value, requires_grad: bool, out: Tensor | None = None, place: _types.device = CPU
 ) -> Tensor:
+    check_room(value.type, place)
     made = from_value(value, place)
     if out is not None:
         return write_out("factory", made, out)

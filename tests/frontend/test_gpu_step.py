@@ -115,3 +115,14 @@ def test_deterministic_algorithms_make_other_programs(programs: list[Program]) -
                 assert not programs  # the same setting is no reason to compile again
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+MAKERS = torch.empty, torch.zeros, lambda size, device: torch.full((size,), 2.0, device=device)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_what_no_gpu_holds_is_refused_where_it_is_made(programs: list[Program], make: Any) -> None:
+    """A sum would never store it, and go on for hours."""
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="Tried to allocate 4,398,046,511,104 bytes"):
+        make(1 << 40, device="cuda")
+    assert make(1 << 10, device="cuda").sum().device.type == "cuda" and not programs
