@@ -8,7 +8,7 @@ from graphtorch.ir.passes.limits import Limits
 from ..kernels.body.pointwise import is_pointwise
 from .attention import backward as attention_grad
 from .attention import forward as attention
-from .contraction.lower import PROBLEMS
+from .contraction.lower import PROBLEMS, WITHOUT_SUMS
 from .pooling.disjoint import fits_vectors
 from .whole.table import OPAQUE
 
@@ -28,7 +28,7 @@ CHOSEN = {"bitcast": _keeps_elements, "attention": attention.fits, "attention_gr
 def has_kernel(node: Node) -> bool:
     """Whether there is a kernel for just this op, which is better than one for what it decomposes into."""
     name = node.op.name
-    known = is_pointwise(node) or name in OPAQUE or name in PROBLEMS
+    known = is_pointwise(node) or name in OPAQUE or name in PROBLEMS or name in WITHOUT_SUMS
     return known and (name not in CHOSEN or CHOSEN[name](node))
 
 

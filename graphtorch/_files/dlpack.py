@@ -30,9 +30,8 @@ class _DLTensor(ctypes.Structure):
                 ("lanes", ctypes.c_uint16))
 
 
-_pointer_in = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer_in.restype = ctypes.POINTER(_DLTensor)
-_pointer_in.argtypes = (ctypes.py_object, ctypes.c_char_p)
+_pointer_in = ctypes.PYFUNCTYPE(ctypes.POINTER(_DLTensor), ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi))  # its own: attributes of `pythonapi` are the whole process's
 
 
 def _retype(capsule: Any, before: int, after: int) -> Any:

@@ -291,8 +291,8 @@ def _evaluate(tree: ast.expr, sizes: dict[str, int]) -> int:
     raise OSError(f"the library's metadata holds a size that is no integer expression: {ast.unparse(tree)}")
 
 
-_pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer_of.restype, _pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+_pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi))  # its own: attributes of `pythonapi` are the whole process's
 
 
 def _is_on_gpu(x: Any) -> bool:

@@ -58,6 +58,8 @@ class Adam(Optimizer):
             if group["amsgrad"]:
                 second = numbers.wide(state["max_exp_avg_sq"].copy_(state["max_exp_avg_sq"].maximum(second)))
             first = numbers.wide(state["exp_avg"])
+            if group["differentiable"]:  # the next step writes to what this one's gradient reads
+                first, second = first.clone(), second.clone()
             param.copy_(run("Adam", _stepped, kept, first, second, step_size, root, eps))
 
 

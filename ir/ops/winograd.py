@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graph import Node, Type
-from ..op import Attrs, Kind, NoGradient, Op, Weight
-from ..shape import Dim
-from .batching import Mapped, Values, merged, parted
-from .checks import ints
-from .common import FLOATING, check_domain, wide
+from ..graph import Node, Type, Value
+from ..literal import Literal
+from ..op import BY_DECOMPOSITION, Attrs, Kind, Op, Weight
+from ..shape import Dim, numel
+from .checks import attrs_of, ints
+from .common import FLOATING, check_domain, ops, wide
 from .timing import transformed_ns
 
 __all__ = ["winograd_image", "winograd_result"]
@@ -34,8 +34,6 @@ IMAGE = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
 FILTER = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
           (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))  # G
 RESULT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))  # A^T
-
-LATE = "is made after differentiation"
 
 
 @dataclass(frozen=True)
@@ -82,17 +80,41 @@ def _result_infer(attrs: WinogradResultAttrs, m: Type) -> tuple[Type, ...]:
     return (m.with_shape(attrs.shape),)
 
 
-def _image_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
-    """More images, whose tiles follow one another."""
-    made = node.op.node((merged(values[0], 0),), node.attrs).result()
-    return (parted(made, 1, size, node.types[0].shape),)
+def _by_transform(matrix: Sequence[Sequence[float]], x: Value) -> Value:
+    """`matrix` on both sides of each tile x [36, ...], by one product: [rows * rows, ...]."""
+    both = np.kron(np.array(matrix), np.array(matrix)).astype(x.dtype.numpy)
+    made = ops.matmul(ops.constant(value=Literal.of(both, x.dtype)),
+                      ops.reshape(x, shape=(x.shape[0], numel(x.shape[1:]))))
+    return ops.reshape(made, shape=(both.shape[0], *x.shape[1:]))  # type: ignore[no-any-return]
 
 
-def _result_batch(node: Node, values: Values, mapped: Mapped, size: Dim) -> Values:
-    images, *image = node.types[0].shape
-    attrs = WinogradResultAttrs((images * size, *image))
-    made = node.op.node((merged(values[0], 1),), attrs).result()
-    return (parted(made, 0, size, node.types[0].shape),)
+def _image_decompose(node: Node) -> tuple[Value]:
+    x, attrs = node.operands[0], attrs_of(node, WinogradImageAttrs)
+    images, height, width, channels = x.shape
+    counts = [tiles(s) for s in results((height, width), attrs)]
+    low = tuple(p[0] for p in attrs.padding)
+    high = tuple(p[1] + WINDOW for p in attrs.padding)  # enough for the last tile
+    padded = ops.pad(x, low=(0, *low, 0), high=(0, *high, 0), value=0)
+    reach = [TILE * (n - 1) + 1 for n in counts]
+
+    def pixels(i: int, j: int) -> Value:
+        """Those at i, j of each tile."""
+        found = ops.slice(padded, start=(0, i, j, 0), stop=(images, i + reach[0], j + reach[1], channels),
+                          step=(1, TILE, TILE, 1))
+        return ops.reshape(found, shape=(1, images * counts[0] * counts[1], channels))  # type: ignore[no-any-return]
+
+    parts = [pixels(i, j) for i in range(WINDOW) for j in range(WINDOW)]
+    return (_by_transform(IMAGE, ops.concat(*parts, dim=0)),)
+
+
+def _result_decompose(node: Node) -> tuple[Value]:
+    images, height, width, filters = attrs_of(node, WinogradResultAttrs).shape
+    down, across = tiles(height), tiles(width)
+    made = _by_transform(RESULT, node.operands[0])
+    parts = ops.permute(ops.reshape(made, shape=(TILE, TILE, images, down, across, filters)),
+                        dims=(2, 3, 0, 4, 1, 5))
+    whole = ops.reshape(parts, shape=(images, TILE * down, TILE * across, filters))
+    return (ops.slice(whole, start=(0, 0, 0, 0), stop=(images, height, width, filters), step=(1, 1, 1, 1)),)
 
 
 def _image_reference(attrs: WinogradImageAttrs, x: np.ndarray) -> np.ndarray:
@@ -122,11 +144,13 @@ def _result_reference(attrs: WinogradResultAttrs, m: np.ndarray) -> np.ndarray:
 winograd_image = Op(
     "winograd_image",
     "B^T d B of each 6 x 6 tile d, 4 apart, of x [N, H, W, C] in zeros: [36, tiles, C].",
-    ("x",), attrs=WinogradImageAttrs, infer=_image_infer, vjp=NoGradient(LATE), reference=_image_reference,
-    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=_image_batch)
+    ("x",), attrs=WinogradImageAttrs, infer=_image_infer, vjp=BY_DECOMPOSITION, decompose=_image_decompose,
+    reference=_image_reference,
+    kind=Kind.WHOLE, weight=Weight.PLAIN, batch=BY_DECOMPOSITION)
 winograd_result = Op(
     "winograd_result",
     "A^T m A of each tile m of m [36, tiles, F], side by side: [N, H, W, F].",
-    ("m",), attrs=WinogradResultAttrs, infer=_result_infer, vjp=NoGradient(LATE), reference=_result_reference,
+    ("m",), attrs=WinogradResultAttrs, infer=_result_infer, vjp=BY_DECOMPOSITION, decompose=_result_decompose,
+    reference=_result_reference,
     kind=Kind.CONTRACTION, weight=Weight.CONTRACTION, reference_ns=transformed_ns,
-    batch=_result_batch)
+    batch=BY_DECOMPOSITION)

@@ -27,6 +27,9 @@ APART = {
     **dict.fromkeys(("mersenne_poisson", "mersenne_binomial"), "its gradient is zero by definition"),
     **dict.fromkeys(("standard_gamma", "mersenne_gamma"),
                     "samples by rejection jump; tests/frontend/test_special.py has its gradient"),
+    **dict.fromkeys(("channels_last_conv", "channels_last_conv_transpose", "channels_last_conv_weight_grad"),
+                    "by their decomposition; tests/backends/test_channels_last.py"),
+    **dict.fromkeys(("winograd_image", "winograd_result"), "the same; tests/backends/test_winograd.py"),
     **dict.fromkeys(("igamma", "igammac", "zeta"), "one operand only, or once only: test_special.py"),
 }
 NO_SECOND: dict[str, str] = {}  # cases without a second derivative, and why

@@ -195,8 +195,8 @@ def minimal_filtering() -> Iterator[Sample]:
     rng = np.random.default_rng(4)
     x, m = rng.standard_normal((2, 7, 5, 3)), rng.standard_normal((36, 8, 3))
     padding = ((1, 1), (2, 0))
-    yield sample("winograd_image", lambda x: ops.winograd_image(x, padding=padding), x, gradients=False)
-    yield sample("winograd_result", lambda m: ops.winograd_result(m, shape=(2, 7, 5, 3)), m, gradients=False)
+    yield sample("winograd_image", lambda x: ops.winograd_image(x, padding=padding), x)
+    yield sample("winograd_result", lambda m: ops.winograd_result(m, shape=(2, 7, 5, 3)), m)
 
 
 def positions() -> Iterator[Sample]:
