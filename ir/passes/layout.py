@@ -35,6 +35,7 @@ CONVOLUTIONS: dict[Op, Op] = {
 WINDOWS = (ops.max_pool, ops.max_pool_grad, ops.max_pool_input_grad, ops.avg_pool, ops.avg_pool_grad)
 UNKNOWN = 8  # what a size known at run time only counts as
 NARROW = 8  # output channels that do not fill a vector
+LEAST = 1 << 17  # bytes: what convolutions lose by less takes no longer than starting to turn images
 FLOPS = 8  # floating-point operations in the time of moving a byte
 
 Make: TypeAlias = Callable[[Sequence[Value]], tuple[Value, ...]]
@@ -222,7 +223,7 @@ def _chosen(graph: Graph, ways: dict[Node, Way]) -> set[Node]:
                              for r in readers], ENDLESS if _is_position(value) else 2 * _bytes(value))
     side = cut.sink_side()
     chosen = {n for n in ways if place[n] in side}
-    return chosen if any(n.op in CONVOLUTIONS for n in chosen) else set()
+    return chosen if sum(ways[n].apart for n in chosen) >= LEAST else set()
 
 
 def _is_position(value: Value) -> bool:

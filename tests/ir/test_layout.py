@@ -161,3 +161,10 @@ def test_exact_programs_keep_their_images() -> None:
         pipeline.run(graph, supports, exact=exact, on_stage=seen.__setitem__)
         found = any(n.op is ops.channels_last_conv for n in seen["dce-legal"].nodes)
         assert found is not exact
+
+
+def test_small_nets_keep_their_images() -> None:
+    """What there is to gain takes less time than the kernels that turn images take to start."""
+    x, w = value("x", 1, 24, 5, 5), value("w", 24, 1, 3, 3)
+    graph = Graph("g", [x, w], [deep(x, w, ops.relu)])
+    assert layout.run(graph, supports) is graph
